@@ -1,0 +1,110 @@
+"""Everything that can go wrong, in the domain's words. A class's docstring is its message; its name is its slug.
+
+The door (`app/problems.py`) maps each kind to a status, the client maps the slug back to the same class.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TypedDict
+
+
+class Rejection(TypedDict):
+    """One rejected field: where it stands (a JSON pointer) and what would be accepted."""
+
+    pointer: str
+    detail: str
+
+
+class LrtuneError(Exception):
+    """Something went wrong."""
+
+    def __init__(self, detail: str = "", errors: Sequence[Rejection] = ()) -> None:
+        self.detail = detail or (self.__doc__ or "").strip()
+        self.errors = list(errors)
+        super().__init__(self.detail)
+
+    def __str__(self) -> str:
+        rejected = [f"\n  {one['pointer'] or '/'}: {one['detail']}" for one in self.errors]
+        return self.detail + "".join(rejected)
+
+    @classmethod
+    def slug(cls) -> str:
+        """The stable name on the wire: NoResultYet is no-result-yet."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+
+class NotFound(LrtuneError):
+    """There is no such thing here."""
+
+
+class UnknownJob(NotFound):
+    """There is no job with this id."""
+
+
+class UnknownTrial(NotFound):
+    """This job has no trial with this number."""
+
+
+class MethodNotAllowed(LrtuneError):
+    """This path does not take this method."""
+
+
+class Conflict(LrtuneError):
+    """This cannot be done in the present state."""
+
+
+class NoResultYet(Conflict):
+    """No trial of this job has finished over the whole horizon yet, so there is no answer to give."""
+
+
+class JobFinished(Conflict):
+    """The job is over, so this no longer applies; `extend` gives it a larger budget."""
+
+
+class JobNotFinished(Conflict):
+    """Only a finished job can be deleted; cancel it first."""
+
+
+class LeaseLost(Conflict):
+    """This trial is no longer held under this lease: it was cancelled, or another worker holds it now."""
+
+
+class BadRequest(LrtuneError):
+    """The request could not be read."""
+
+
+class Invalid(LrtuneError):
+    """The request has fields that cannot be accepted."""
+
+
+class IdempotencyKeyReused(LrtuneError):
+    """This Idempotency-Key came before with another body; a new request needs a new key."""
+
+
+class TooLarge(LrtuneError):
+    """The request body is too large."""
+
+
+class Unauthorized(LrtuneError):
+    """A valid key is needed: send the header `Authorization: Bearer <key>`."""
+
+
+class Internal(LrtuneError):
+    """The server failed on this request; its log says why."""
+
+
+class Unavailable(LrtuneError):
+    """The database cannot be reached at the moment; try again soon."""
+
+
+class TaskError(LrtuneError):
+    """The task could not be prepared or trained."""
+
+
+def _all(kind: type[LrtuneError]) -> list[type[LrtuneError]]:
+    return [kind, *(each for below in kind.__subclasses__() for each in _all(below))]
+
+
+def by_slug(slug: str) -> type[LrtuneError]:
+    """The class of a slug; the base class for one this version does not know."""
+    return {kind.slug(): kind for kind in _all(LrtuneError)}.get(slug, LrtuneError)

@@ -1,0 +1,222 @@
+"""What the service answers: jobs, trials, reports, the best configuration, plans and events, as they travel.
+
+These are the values that the store reads its rows into and that the search decides on; the client hands them to users.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from lrtune.choices import Configuration
+from lrtune.schedules import Curve
+from lrtune.spec import JobSpec
+
+REPORTS = 20  # evenly spaced points of every trial at which metrics are written
+
+
+class JobState(StrEnum):
+    """The life of a job."""
+
+    QUEUED = "queued"  # no worker has taken a trial of it yet
+    RUNNING = "running"
+    PAUSED = "paused"  # by the user; its trials were released
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # with a reason in words
+    CANCELLED = "cancelled"
+
+
+class TrialState(StrEnum):
+    """The life of a trial; every state but `complete` comes with a reason in words."""
+
+    WAITING = "waiting"  # for a worker: new, released, or its worker died
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"  # pruned
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ACTIVE = (JobState.QUEUED, JobState.RUNNING)
+OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+ENDED = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED)
+Role = Literal["baseline", "search", "confirm"]
+
+
+class Result(BaseModel):
+    """An answer of the service. Newer servers may add fields, so unknown ones are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Report(Result):
+    """Written at evenly spaced points of a trial: the rate of the last step, and metrics (null when not finite)."""
+
+    step: int
+    learning_rate: float
+    metrics: dict[str, float | None]
+
+
+class Trial(Result):
+    """One configuration trained with one seed over one horizon (in steps), always a whole schedule."""
+
+    number: int
+    role: Role
+    state: TrialState
+    reason: str = ""
+    configuration: Configuration
+    seed: int
+    horizon: int
+    step: int = 0
+    value: float | None = None
+    attempt: int = 0
+    worker: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    reports: list[Report] = []
+
+    def values(self, metric: str) -> list[tuple[int, float | None]]:
+        """(step, value) of one metric at every report."""
+        return [(report.step, report.metrics.get(metric)) for report in self.reports]
+
+
+class TrialDetail(Trial):
+    """A trial with its learning-rate curve: (step, learning rate) at evenly thinned steps."""
+
+    curve: list[tuple[int, float]]
+
+
+class Proposal(Result):
+    """What to try next: a configuration over `fraction` of the job's horizon, and why, in words."""
+
+    configuration: Configuration
+    role: Role
+    seed: int
+    fraction: float = 1.0
+    reason: str = ""
+
+
+class SeedValue(Result):
+    """The value that one seed gave."""
+
+    seed: int
+    value: float
+
+
+class Baseline(Result):
+    """The untuned configuration: the optimizer's usual rate, cosine, 5 % warm-up; over the same seeds."""
+
+    configuration: Configuration
+    value: float | None
+    seeds: list[SeedValue] = []
+    interval: tuple[float, float] | None = None
+
+
+class Best(Result):
+    """The answer: the best configuration, its mean over fresh seeds with a 95 % interval, the baseline beside it."""
+
+    configuration: Configuration
+    metric: str
+    goal: Literal["minimize", "maximize"]
+    value: float
+    seeds: list[SeedValue]
+    interval: tuple[float, float] | None
+    baseline: Baseline | None
+    full_runs: float
+    trial: int
+    steps: int
+    confirmed: bool
+
+    @property
+    def schedule(self) -> Curve:
+        """`schedule.over(steps)` gives the factor of the peak rate at each step; torch's LambdaLR takes it as it is."""
+        return self.configuration.curve
+
+
+class Progress(Result):
+    """How far a job is. Costs are counted in full runs."""
+
+    phase: Literal["search", "confirm", "over"]
+    trials: dict[TrialState, int]
+    full_runs: float
+    planned_full_runs: float | None
+    fraction: float
+
+
+class Job(Result):
+    """A job as it stands."""
+
+    id: str
+    state: JobState
+    reason: str = ""
+    spec: JobSpec
+    steps: int | None
+    progress: Progress
+    best: Best | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class Event(Result):
+    """One line of a job's log; `id` rises by one within the job."""
+
+    id: int
+    at: datetime
+    kind: str
+    message: str
+    trial: int | None = None
+    data: dict[str, Any] = {}
+
+
+class Worker(Result):
+    """A process that trains, and what it is at."""
+
+    id: str
+    host: str
+    pid: int
+    device: str
+    tasks: list[str]
+    job: str | None
+    trial: int | None
+    started_at: datetime
+    seen_at: datetime
+
+
+class Cost(Result):
+    """What a job will take at most, in full runs, and in optimizer steps where the horizon is known."""
+
+    search_full_runs: float | None
+    confirm_full_runs: float
+    total_full_runs: float | None
+    total_steps: int | None
+
+
+class FirstCurve(Result):
+    """A configuration that would be tried, with its curve: (progress, learning rate)."""
+
+    configuration: Configuration
+    reason: str
+    curve: list[tuple[float, float]]
+
+
+class Plan(Result):
+    """What a job would do: the job with its defaults filled in, the space, the cost and the first curves."""
+
+    spec: JobSpec
+    space: dict[str, Any]
+    cost: Cost
+    first: list[FirstCurve]
+
+
+Item = TypeVar("Item")
+
+
+class Page(Result, Generic[Item]):
+    """Some items, and an opaque cursor to the next ones, or null."""
+
+    items: list[Item]
+    next: str | None = None

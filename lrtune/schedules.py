@@ -1,0 +1,383 @@
+"""Every learning-rate schedule: one frozen class a family, and nothing else names it.
+
+The fields of a class are its knobs, each field's annotation holds its legal and its searched range, `__call__` is the
+formula, the docstring is the sentence that users see. `@family` lists the class in `FAMILIES` under its kebab-case
+name; wire schema, search space, catalogue, preview, export, docs and contract tests all read that list. To add a
+schedule, write one class here.
+
+Conventions: a factor of the peak rate; step `i` of `n`, counted from 0, has progress `u = i / n`, as in torch's closed
+forms. Warm-up and floor are not families but belong to every configuration: see `Curve`.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeAlias, TypeVar, dataclass_transform
+
+from lrtune.space import Name, Number, Numbers, Point, checked, knobs
+
+Report: TypeAlias = tuple[float, float]  # (progress from 0 to 1, metric; lower is better)
+
+WARMUP = Number(0.0, 0.9, search=(0.0, 0.1))
+FLOOR = Number(0.0, 1.0)
+
+
+class Schedule:
+    """A pure function from progress (0 at the first step, 1 at the end) to a factor of the peak rate."""
+
+    __slots__ = ()
+
+    def __call__(self, u: float) -> float:
+        """The factor at progress `u`."""
+        raise NotImplementedError
+
+    def over(self, steps: int) -> Callable[[int], float]:
+        """The factor at each of `steps` steps; torch's LambdaLR takes it as it is."""
+        formula = self.on_steps(steps)
+        return lambda step: formula(min(step, steps) / steps)
+
+    def on_steps(self, steps: int) -> Self:
+        """The same schedule with the moments that its knobs name moved to whole steps of a run of `steps`."""
+        return self
+
+    def after(self, reports: Sequence[Report]) -> "Schedule":
+        """The schedule as these reports leave it: itself, for every family that does not look at the loss."""
+        return self
+
+    def _moved(self, **knob_values: Point) -> Self:
+        return type(self)(**_fields(self) | knob_values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The wire form: the family's name and its knobs."""
+        return {"family": family_name(type(self)), **_fields(self)}
+
+
+S = TypeVar("S", bound=Schedule)
+FAMILIES: dict[str, type[Schedule]] = {}
+
+
+def family_name(cls: type) -> str:
+    """The kebab-case name of a class: OneCycle is one-cycle."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+
+@dataclass_transform(frozen_default=True)
+def family(cls: type[S]) -> type[S]:
+    """List a family. Not `__init_subclass__`: slots make a second class, and the hook would see the first."""
+    made: type[S] = dataclass(frozen=True, slots=True)(cls)
+    FAMILIES[family_name(made)] = made
+    return made
+
+
+def _fields(schedule: Schedule) -> dict[str, Point]:
+    return {field: getattr(schedule, field) for field in knobs(type(schedule))}
+
+
+def schedule(name: str, /, **values: object) -> Schedule:
+    """The schedule of a family's name and knob values. Raises ValueError that says what would be accepted."""
+    if name not in FAMILIES:
+        raise ValueError(f"found the family {name!r}; accepted is one of {', '.join(FAMILIES)}")
+    return FAMILIES[name](**checked(FAMILIES[name], values))
+
+
+def whole(blocks: float) -> int:
+    """How many blocks are over. The hair's breadth keeps floor(0.3 / 0.1) at 3."""
+    return math.floor(blocks + 1e-9)
+
+
+def fall(shape: str, x: float, final: float) -> float:
+    """From 1 at x = 0 to `final` at x = 1. An exponential cannot reach zero, so it ends at a thousandth at least."""
+    if shape == "constant":
+        return 1.0
+    if shape == "linear":
+        return 1.0 - x * (1.0 - final)
+    if shape == "sqrt":
+        return final + (1.0 - final) * (1.0 - math.sqrt(x))
+    if shape == "exponential":
+        return math.pow(max(final, 1e-3), x)
+    return final + (1.0 - final) * (1.0 + math.cos(math.pi * x)) / 2.0
+
+
+@family
+class Constant(Schedule):
+    """The peak rate throughout."""
+
+    def __call__(self, u: float) -> float:
+        return 1.0
+
+
+@family
+class Exponential(Schedule):
+    """Multiply by the same factor every step, down to `final`; in stairs of `every` of the run when that is set."""
+
+    final: Annotated[float, Number(0.0, 1.0, search=(1e-3, 0.3), log=True, above=True)] = 0.01
+    every: Annotated[float, Number(0.0, 1.0)] = 0.0
+
+    def __call__(self, u: float) -> float:
+        if self.every > 0.0:
+            u = self.every * whole(u / self.every)
+        return math.pow(self.final, u)
+
+    def on_steps(self, steps: int) -> Self:
+        return self._moved(every=_whole_steps(self.every, steps) if self.every > 0.0 else 0.0)
+
+
+@family
+class ExponentialGrowth(Schedule):
+    """Rise from `start` to the peak by the same factor every step: the ramp of a range test."""
+
+    start: Annotated[float, Number(0.0, 1.0, search=(1e-3, 0.3), log=True, above=True)] = 0.01
+
+    def __call__(self, u: float) -> float:
+        return math.pow(self.start, 1.0 - u)
+
+
+@family
+class Step(Schedule):
+    """Multiply by `gamma` each time another `every` of the run is over."""
+
+    gamma: Annotated[float, Number(0.0, 1.0, search=(0.1, 0.7), log=True, above=True)] = 0.1
+    every: Annotated[float, Number(0.0, 1.0, search=(0.1, 0.5), above=True)] = 0.3
+
+    def __call__(self, u: float) -> float:
+        return math.pow(self.gamma, whole(u / self.every))
+
+    def on_steps(self, steps: int) -> Self:
+        return self._moved(every=_whole_steps(self.every, steps))
+
+
+@family
+class Multistep(Schedule):
+    """Multiply by `gamma` at each of the `milestones` (fractions of the run)."""
+
+    gamma: Annotated[float, Number(0.0, 1.0, search=(0.1, 0.7), log=True, above=True)] = 0.1
+    milestones: Annotated[tuple[float, ...], Numbers(0.0, 1.0, rising=True)] = (0.5, 0.75)
+
+    def __call__(self, u: float) -> float:
+        return math.pow(self.gamma, sum(1 for milestone in self.milestones if milestone <= u + 1e-9))
+
+    def on_steps(self, steps: int) -> Self:
+        return self._moved(milestones=tuple(round(m * steps) / steps for m in self.milestones))
+
+
+@family
+class Piecewise(Schedule):
+    """Stages, each with its own factor: `factors[k]` from `boundaries[k - 1]` on (fractions of the run)."""
+
+    boundaries: Annotated[tuple[float, ...], Numbers(0.0, 1.0, rising=True)] = (0.5, 0.75)
+    factors: Annotated[tuple[float, ...], Numbers(0.0, 1.0)] = (1.0, 0.1, 0.01)
+
+    def __post_init__(self) -> None:
+        if len(self.factors) != len(self.boundaries) + 1:
+            raise ValueError(f"factors: found {len(self.factors)}; accepted is one more than there are boundaries")
+
+    def __call__(self, u: float) -> float:
+        return self.factors[sum(1 for boundary in self.boundaries if boundary <= u + 1e-9)]
+
+    def on_steps(self, steps: int) -> Self:
+        return self._moved(boundaries=tuple(round(b * steps) / steps for b in self.boundaries))
+
+
+@family
+class Linear(Schedule):
+    """Fall in a straight line to `final`."""
+
+    final: Annotated[float, Number(0.0, 1.0, search=(0.0, 0.1))] = 0.0
+
+    def __call__(self, u: float) -> float:
+        return 1.0 - u * (1.0 - self.final)
+
+
+@family
+class LinearGrowth(Schedule):
+    """Rise in a straight line from `start` to the peak."""
+
+    start: Annotated[float, Number(0.0, 1.0, search=(0.0, 0.5))] = 0.1
+
+    def __call__(self, u: float) -> float:
+        return self.start + u * (1.0 - self.start)
+
+
+@family
+class Polynomial(Schedule):
+    """Fall to `final` along (1 - u) to the `power`."""
+
+    power: Annotated[float, Number(0.0, 10.0, search=(0.5, 3.0), log=True, above=True)] = 2.0
+    final: Annotated[float, Number(0.0, 1.0, search=(0.0, 0.1))] = 0.0
+
+    def __call__(self, u: float) -> float:
+        return self.final + (1.0 - self.final) * math.pow(1.0 - u, self.power)
+
+
+@family
+class InverseTime(Schedule):
+    """Divide by one plus `decay` times the progress."""
+
+    decay: Annotated[float, Number(0.0, 1e6, search=(1.0, 100.0), log=True)] = 10.0
+
+    def __call__(self, u: float) -> float:
+        return 1.0 / (1.0 + self.decay * u)
+
+
+@family
+class Cosine(Schedule):
+    """Fall to `final` along half a cosine wave; `arc` below 1 stops part of the way down."""
+
+    final: Annotated[float, Number(0.0, 1.0, search=(0.0, 0.1))] = 0.0
+    arc: Annotated[float, Number(0.0, 1.0, above=True)] = 1.0
+
+    def __call__(self, u: float) -> float:
+        return self.final + (1.0 - self.final) * (1.0 + math.cos(math.pi * self.arc * u)) / 2.0
+
+
+@family
+class CosineGrowth(Schedule):
+    """Rise from zero to the peak along `arc` of half a cosine wave."""
+
+    arc: Annotated[float, Number(0.0, 1.0, above=True)] = 0.5
+
+    def __call__(self, u: float) -> float:
+        return (1.0 - math.cos(math.pi * self.arc * u)) / (1.0 - math.cos(math.pi * self.arc))
+
+
+@family
+class Restarts(Schedule):
+    """`cycles` cycles of one `shape` down to `final`, cycle k starting at `gamma`^k, `mult` times longer each."""
+
+    cycles: Annotated[int, Number(1, 50, search=(2, 4), whole=True)] = 3
+    mult: Annotated[float, Number(1.0, 10.0)] = 1.0
+    gamma: Annotated[float, Number(0.0, 1.0, search=(0.5, 1.0), above=True)] = 1.0
+    shape: Annotated[str, Name(("cosine", "linear", "exponential", "constant"))] = "cosine"
+    final: Annotated[float, Number(0.0, 1.0)] = 0.0
+
+    def __call__(self, u: float) -> float:
+        lengths = [self.mult**k for k in range(self.cycles)]
+        place = u * sum(lengths)
+        cycle = 0
+        while cycle < self.cycles - 1 and place >= lengths[cycle] * (1.0 - 1e-9):
+            place -= lengths[cycle]
+            cycle += 1
+        top = self.gamma**cycle
+        return top * fall(self.shape, max(0.0, place / lengths[cycle]), min(1.0, self.final / top))
+
+
+@family
+class Cyclic(Schedule):
+    """Triangles between `base` and the peak; their heights stay, halve each cycle, or fall as `gamma`^progress."""
+
+    base: Annotated[float, Number(0.0, 1.0, search=(0.01, 0.5), log=True)] = 0.1
+    cycles: Annotated[int, Number(1, 100, search=(2, 8), whole=True)] = 4
+    mode: Annotated[str, Name(("triangular", "triangular2", "exp-range"))] = "triangular"
+    gamma: Annotated[float, Number(0.0, 1.0, above=True)] = 0.1
+
+    def __call__(self, u: float) -> float:
+        cycle = whole(u * self.cycles)
+        height = 1.0 - abs(2.0 * max(0.0, u * self.cycles - cycle) - 1.0)
+        if self.mode == "triangular2":
+            height = height / 2.0**cycle
+        if self.mode == "exp-range":
+            height = height * math.pow(self.gamma, u)
+        return self.base + (1.0 - self.base) * height
+
+
+@family
+class Plateau(Schedule):
+    """Multiply by `factor` when more than `patience` reports in a row have not improved by `threshold` (relative)."""
+
+    factor: Annotated[float, Number(0.0, 1.0, search=(0.1, 0.7), log=True, above=True)] = 0.1
+    patience: Annotated[int, Number(0, 1000, search=(1, 5), whole=True)] = 2
+    threshold: Annotated[float, Number(0.0, 1.0)] = 1e-4
+    final: Annotated[float, Number(0.0, 1.0)] = 0.0
+
+    def __call__(self, u: float) -> float:
+        return 1.0
+
+    def after(self, reports: Sequence[Report]) -> Schedule:
+        """The stages that these reports have made; torch's ReduceLROnPlateau, as a function of the past."""
+        best, waited, factors, boundaries = math.inf, 0, [1.0], list[float]()
+        for progress, value in reports:
+            better = value < best if math.isinf(best) else value < best - self.threshold * abs(best)
+            best, waited = (value, 0) if better else (best, waited + 1)
+            if waited > self.patience:
+                waited = 0
+                reduced = max(factors[-1] * self.factor, self.final)
+                if reduced < factors[-1]:
+                    factors.append(reduced)
+                    boundaries.append(progress)
+        return Piecewise(boundaries=tuple(boundaries), factors=tuple(factors)) if boundaries else self
+
+
+@family
+class OneCycle(Schedule):
+    """Rise from `start` to the peak over the first `rise`, then fall to `final`; torch's OneCycleLR over steps + 1."""
+
+    rise: Annotated[float, Number(0.0, 0.99, search=(0.1, 0.5))] = 0.3
+    start: Annotated[float, Number(0.0, 1.0)] = 0.04
+    final: Annotated[float, Number(0.0, 1.0)] = 0.0
+    shape: Annotated[str, Name(("cosine", "linear"), search=("cosine", "linear"))] = "cosine"
+
+    def __call__(self, u: float) -> float:
+        if u < self.rise:
+            return 1.0 + self.start - fall(self.shape, u / self.rise, self.start)
+        return fall(self.shape, (u - self.rise) / (1.0 - self.rise), self.final)
+
+
+@family
+class Wsd(Schedule):
+    """Hold the peak until the last `decay` of the run, then fall to `final`: warmup-stable-decay, the trapezoid."""
+
+    decay: Annotated[float, Number(0.0, 1.0, search=(0.1, 0.8), above=True)] = 0.2
+    shape: Annotated[str, Name(("linear", "cosine", "sqrt", "exponential"), search=("linear", "sqrt"))] = "linear"
+    final: Annotated[float, Number(0.0, 1.0)] = 0.0
+
+    def __call__(self, u: float) -> float:
+        return fall(self.shape, max(0.0, u - (1.0 - self.decay)) / self.decay, self.final)
+
+    def on_steps(self, steps: int) -> Self:
+        return self._moved(decay=_whole_steps(self.decay, steps))
+
+
+@family
+class InverseSqrt(Schedule):
+    """Divide by the square root of one plus `decay` times the progress: the Transformer's tail after its warm-up."""
+
+    decay: Annotated[float, Number(0.0, 1e6, search=(1.0, 1000.0), log=True)] = 10.0
+
+    def __call__(self, u: float) -> float:
+        return 1.0 / math.sqrt(1.0 + self.decay * u)
+
+
+def _whole_steps(fraction: float, steps: int) -> float:
+    return max(1, round(fraction * steps)) / steps
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What the rate of one configuration follows: a linear warm-up, then a family, never below `floor` of the peak."""
+
+    family: Schedule
+    warmup: float = 0.0
+    floor: float = 0.0
+
+    def rise(self, steps: int) -> int:
+        """How many steps of a run of `steps` warm up; at least one is left for the family."""
+        return min(round(self.warmup * steps), steps - 1)
+
+    def over(self, steps: int) -> Callable[[int], float]:
+        """The factor at each of `steps` steps, warm-up and clips included; torch's LambdaLR takes it as it is."""
+        rise = self.rise(steps)
+        after = self.family.over(steps - rise)
+
+        def factor(step: int) -> float:
+            raw = (step + 1) / rise if step < rise else after(step - rise)
+            return min(1.0, max(self.floor, raw))
+
+        return factor
+
+    def after(self, reports: Sequence[tuple[int, float]], steps: int) -> "Curve":
+        """The curve as reports of (step, metric; lower is better) leave it. Reports within the warm-up say nothing."""
+        rise = self.rise(steps)
+        seen = [((step - rise) / (steps - rise), value) for step, value in reports if rise < step < steps]
+        return dataclasses.replace(self, family=self.family.after(seen))

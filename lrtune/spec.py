@@ -1,0 +1,132 @@
+"""The job: what a user submits, what is stored and what the search reads. There are no mirror classes.
+
+The smallest job is `{"task": "digits"}`; every other field has a default that a careful engineer would have chosen.
+A new field of a job goes here.
+"""
+
+from collections import Counter
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from lrtune.choices import AnyOptimizer, AnySchedule, Strict, knob
+from lrtune.optimizers import OPTIMIZERS
+from lrtune.schedules import FAMILIES, FLOOR, WARMUP
+from lrtune.space import Number, Space
+from lrtune.strategies import Search
+
+CLIP = Number(0.0, 1e9, log=True, above=True, optional=True)
+DEFAULT_SCHEDULES = ("cosine", "linear", "wsd", "one-cycle", "step", "exponential", "inverse-sqrt", "constant")
+
+
+class TaskSpec(Strict):
+    """The training problem to tune, and its parameters; `GET /v1/tasks` lists both."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    params: dict[str, Any] = {}
+
+
+class Metric(Strict):
+    """What is optimised: the value of a metric at the end of the run."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    goal: Literal["minimize", "maximize"] | None = None
+
+    @property
+    def sign(self) -> float:
+        """1 when lower is better, -1 when higher is: sign * value is always to be minimised."""
+        return -1.0 if self.goal == "maximize" else 1.0
+
+
+class Horizon(Strict):
+    """How long the run is that the user will do for real: optimizer steps, or epochs of the task's data."""
+
+    steps: Annotated[int, Field(ge=2, le=100_000_000)] | None = None
+    epochs: Annotated[float, Field(gt=0, le=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise PydanticCustomError("horizon", 'accepted is {"steps": 2000} or {"epochs": 5}: one of the two')
+        return self
+
+
+class Budget(Strict):
+    """When the search ends: at the first of these. Confirming the best few comes on top; the plan shows both."""
+
+    full_runs: Annotated[float, Field(gt=0, le=100_000)] | None = 20.0
+    trials: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    seconds: Annotated[float, Field(gt=0, le=1e9)] | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.full_runs is None and self.trials is None and self.seconds is None:
+            raise PydanticCustomError(
+                "budget", "accepted is at least one of full_runs, trials and seconds that is not null"
+            )
+        return self
+
+
+class Confirm(Strict):
+    """How the answer is chosen: the `top` configurations run again over `seeds` fresh seeds; 0: no repeats."""
+
+    top: Annotated[int, Field(ge=0, le=100)] = 3
+    seeds: Annotated[int, Field(ge=0, le=100)] = 3
+
+    @property
+    def runs(self) -> int:
+        """The most full runs that confirming can take, the baseline's among them."""
+        return (self.top + 1) * self.seeds if self.top else 0
+
+
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+class JobSpec(Strict):
+    """One request to tune a task. The smallest is `{"task": "digits"}`."""
+
+    name: Annotated[str, StringConstraints(max_length=200)] = ""
+    task: Annotated[TaskSpec, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
+    metric: Metric | None = None
+    horizon: Horizon | None = None
+    optimizers: Annotated[list[AnyOptimizer], Field(min_length=1, max_length=50)] = Field(
+        ["adamw"], validate_default=True
+    )
+    schedules: Annotated[list[AnySchedule], Field(min_length=1, max_length=50)] = Field(
+        list(DEFAULT_SCHEDULES), validate_default=True
+    )
+    warmup: Annotated[Any, *knob(WARMUP)] = (0.0, 0.1)
+    floor: Annotated[Any, *knob(FLOOR)] = 0.0
+    clip_norm: Annotated[Any, *knob(CLIP)] = 1.0
+    clip_value: Annotated[Any, *knob(CLIP)] = None
+    search: Search = Search()
+    budget: Budget = Budget()
+    confirm: Confirm = Confirm()
+    tags: Annotated[dict[Tag, Annotated[str, StringConstraints(max_length=200)]], Field(max_length=50)] = {}
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        for field, names in (
+            ("optimizers", [one.name for one in self.optimizers]),
+            ("schedules", [one.family for one in self.schedules]),
+        ):
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise PydanticCustomError("twice", f"{field}: found {twice[0]} twice; accepted is each name once")
+        return self
+
+    def space(self) -> Space:
+        """Everything this job may try, each knob with the axis it stands for."""
+        return Space(
+            optimizers={
+                o.name: {"learning_rate": o.rate_axis(), **o.axes(OPTIMIZERS[o.name])} for o in self.optimizers
+            },
+            schedules={s.family: s.axes(FAMILIES[s.family]) for s in self.schedules},
+            common={
+                "warmup": WARMUP.axis(self.warmup, 0.0),
+                "floor": FLOOR.axis(self.floor, 0.0),
+                "clip_norm": CLIP.axis(self.clip_norm, None),
+                "clip_value": CLIP.axis(self.clip_value, None),
+            },
+        )

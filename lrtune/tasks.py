@@ -1,0 +1,100 @@
+"""The built-in training problems as the door sees them: their parameters, metrics and usual length. No torch here.
+
+How each is trained stands in `worker/tasks/<name>.py`. Data files are named relative to the workers' `LRTUNE_DATA_DIR`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from lrtune.choices import Strict
+
+
+def _inside(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if path.startswith("/") or ".." in parts or "\\" in path or "\0" in path or ":" in path:
+        raise ValueError(f"found {path!r}; accepted is a path below LRTUNE_DATA_DIR, such as 'adult.csv'")
+    return path
+
+
+DataFile = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_inside)]
+BatchSize = Annotated[int, Field(ge=1, le=1_000_000)] | Literal["full"]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DigitsParams(Strict):
+    """scikit-learn's 1,797 8x8 digits, a small multi-layer perceptron."""
+
+    batch_size: BatchSize = 32
+    hidden: Annotated[list[Width], Field(min_length=1, max_length=8)] = [64, 64]
+    noise: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+
+class TabularParams(Strict):
+    """A CSV or Parquet file; `target` is a column's name, or its position where the file has no header."""
+
+    dataset: DataFile
+    target: str | int = -1
+    header: bool | None = None
+    kind: Literal["auto", "classification", "regression"] = "auto"
+    batch_size: BatchSize = 256
+    hidden: Annotated[list[Width], Field(min_length=1, max_length=8)] = [128, 128]
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    validation: Fraction = 0.2
+
+
+class ImagesParams(Strict):
+    """An npz file with x and y (and x_test, y_test), or a folder with one folder of pictures a class."""
+
+    dataset: DataFile
+    model: Literal["cnn", "resnet"] = "cnn"
+    width: Annotated[int, Field(ge=1, le=1024)] = 32
+    size: Annotated[int, Field(ge=4, le=1024)] = 32
+    batch_size: BatchSize = 128
+    validation: Fraction = 0.2
+
+
+class TextParams(Strict):
+    """A text file; a character-level GPT learns to continue it."""
+
+    dataset: DataFile
+    layers: Annotated[int, Field(ge=1, le=48)] = 2
+    heads: Annotated[int, Field(ge=1, le=64)] = 4
+    width: Annotated[int, Field(ge=4, le=8192)] = 64
+    context: Annotated[int, Field(ge=2, le=8192)] = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
+    validation: Fraction = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """What the door knows of a task: what it is, its parameters, its metrics with their goals, its usual steps."""
+
+    name: str
+    summary: str
+    params: type[Strict]
+    metrics: Mapping[str, Literal["minimize", "maximize"]]
+    steps: int
+
+
+_CLASSES: Mapping[str, Literal["minimize", "maximize"]] = {"val_loss": "minimize", "val_accuracy": "maximize"}
+BUILT_IN: Mapping[str, TaskInfo] = {
+    task.name: task
+    for task in (
+        TaskInfo("digits", "Handwritten digits from scikit-learn; nothing to download.", DigitsParams, _CLASSES, 960),
+        TaskInfo(
+            "tabular",
+            "A table: classification or regression, with missing values and categories.",
+            TabularParams,
+            {**_CLASSES, "val_mae": "minimize"},
+            2000,
+        ),
+        TaskInfo("images", "Small images: a CNN or a ResNet.", ImagesParams, _CLASSES, 1000),
+        TaskInfo("text", "Text: a character-level GPT.", TextParams, {"val_loss": "minimize"}, 1000),
+    )
+}
