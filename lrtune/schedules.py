@@ -84,11 +84,12 @@ def schedule(name: str, /, **values: object) -> Schedule:
 
 def whole(blocks: float) -> int:
     """How many blocks are over. The hair's breadth keeps floor(0.3 / 0.1) at 3."""
-    return math.floor(blocks + 1e-9)
+    return math.floor(min(blocks, 1e300) + 1e-9)
 
 
 def fall(shape: str, x: float, final: float) -> float:
     """From 1 at x = 0 to `final` at x = 1. An exponential cannot reach zero, so it ends at a thousandth at least."""
+    x = min(1.0, x)  # (1 - (1 - decay)) / decay can be a hair above
     if shape == "constant":
         return 1.0
     if shape == "linear":
@@ -239,7 +240,8 @@ class CosineGrowth(Schedule):
     arc: Annotated[float, Number(0.0, 1.0, above=True)] = 0.5
 
     def __call__(self, u: float) -> float:
-        return (1.0 - math.cos(math.pi * self.arc * u)) / (1.0 - math.cos(math.pi * self.arc))
+        # 1 - cos(x) is 2 sin²(x / 2), which does not vanish for a tiny arc
+        return (math.sin(math.pi * self.arc * u / 2.0) / math.sin(math.pi * self.arc / 2.0)) ** 2
 
 
 @family
@@ -260,7 +262,8 @@ class Restarts(Schedule):
             place -= lengths[cycle]
             cycle += 1
         top = self.gamma**cycle
-        return top * fall(self.shape, max(0.0, place / lengths[cycle]), min(1.0, self.final / top))
+        final = self.final / top if top > self.final else 1.0
+        return top * fall(self.shape, max(0.0, place / lengths[cycle]), final)
 
 
 @family
