@@ -1,0 +1,224 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lrtune import errors
+from lrtune.choices import Configuration
+from lrtune.export import FORMATS, Exported, export, formula
+from lrtune.optimizers import OPTIMIZERS
+from lrtune.results import Baseline, Best, Report, SeedValue, Trial, TrialState
+from lrtune.schedules import FAMILIES, Piecewise
+from lrtune.space import Flag, Name, Number, Numbers, knobs
+
+PLATEAU = Configuration(
+    optimizer="sgd", learning_rate=0.1, schedule={"family": "plateau", "patience": 0, "factor": 0.5}, warmup=0.1
+)
+STALLED = [0.9, 0.9, 0.4, None, 0.3]
+
+
+def exported(configuration: Configuration, steps: int = 100, format: str = "pytorch", reports: Any = ()) -> Exported:
+    best = Best(
+        configuration=configuration,
+        metric="val_loss",
+        goal="minimize",
+        value=0.25,
+        seeds=[SeedValue(seed=1, value=0.25)],
+        interval=(0.2, 0.3),
+        baseline=Baseline(configuration=configuration, value=0.5),
+        full_runs=12.5,
+        trial=3,
+        steps=steps,
+        confirmed=True,
+    )
+    trial = Trial(
+        number=3,
+        role="search",
+        state=TrialState.COMPLETE,
+        configuration=configuration,
+        seed=1,
+        horizon=steps,
+        reports=list(reports),
+    )
+    return export(best, trial, format)
+
+
+def stalled(steps: int) -> list[Report]:
+    return [
+        Report(step=(k + 1) * steps // 5, learning_rate=0.1, metrics={"val_loss": value})
+        for k, value in enumerate(STALLED)
+    ]
+
+
+def snippet_rates(text: str, steps: int) -> list[float]:
+    """What the schedule part of a snippet gives, without torch."""
+    end = "return min(1.0, max(FLOOR, raw))"
+    names: dict[str, Any] = {}
+    exec("import math\n" + text[text.index("PEAK = ") : text.index(end) + len(end)], names)
+    return [names["PEAK"] * names["factor"](step) for step in range(steps)]
+
+
+def legal(knob: Any) -> st.SearchStrategy[Any]:
+    match knob:
+        case Number(low=low, high=high, whole=True):
+            return st.integers(int(low), int(min(high, 20)))
+        case Number(low=low, high=high, above=above):
+            return st.floats(low, min(high, 100.0), exclude_min=above, allow_subnormal=False)
+        case Name(options=options):
+            return st.sampled_from(options)
+        case Flag():
+            return st.booleans()
+        case Numbers(low=low, high=high):
+            return st.lists(st.floats(low, high), min_size=2, max_size=2, unique=True).map(sorted)
+    raise TypeError(knob)
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> dict[str, Any]:
+    name = draw(st.sampled_from(sorted(FAMILIES)))
+    chosen = {field: draw(legal(knob)) for field, knob in knobs(FAMILIES[name]).items()}
+    if name == "piecewise":
+        chosen["factors"] = [1.0, *chosen["factors"]]
+    return {"family": name, **chosen}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_snippet_gives_every_family_to_the_last_bit(family: str) -> None:
+    configuration = Configuration(
+        optimizer="adamw", learning_rate=0.003, schedule={"family": family}, warmup=0.07, floor=0.01
+    )
+    text = exported(configuration, 123).text
+    assert snippet_rates(text, 123) == configuration.learning_rates(123)
+
+
+@settings(max_examples=150, deadline=None)
+@given(schedules(), st.integers(2, 300), st.floats(0.0, 0.9), st.floats(0.0, 1.0))
+def test_a_snippet_gives_any_knobs_to_the_last_bit(
+    schedule: dict[str, Any], steps: int, warmup: float, floor: float
+) -> None:
+    configuration = Configuration(optimizer="adamw", learning_rate=1 / 3, schedule=schedule, warmup=warmup, floor=floor)
+    assert snippet_rates(exported(configuration, steps).text, steps) == configuration.learning_rates(steps)
+
+
+def test_a_plateau_is_exported_as_the_stages_its_run_took() -> None:
+    made = exported(PLATEAU, 50, reports=stalled(50))
+    # reports after 10, 20, 30, 40, 50 steps: 20 does not improve on 10, and at 40 the metric was not finite
+    expected = [0.1 * min(1.0, (step + 1) / 5) * (1.0, 0.5, 0.25)[(step >= 20) + (step >= 40)] for step in range(50)]
+    assert snippet_rates(made.text, 50) == expected
+    assert "the stages that the winning run took" in made.text
+
+
+def test_a_plateau_on_a_metric_to_maximize_counts_rises_as_better() -> None:
+    rising = [Report(step=10 * k, learning_rate=0.1, metrics={"val_loss": 0.1 * k}) for k in range(1, 6)]
+    best = Best(
+        configuration=PLATEAU,
+        metric="val_loss",
+        goal="maximize",
+        value=0.5,
+        seeds=[],
+        interval=None,
+        baseline=None,
+        full_runs=1,
+        trial=0,
+        steps=50,
+        confirmed=False,
+    )
+    trial = Trial(number=0, role="search", state="complete", configuration=PLATEAU, seed=0, horizon=50, reports=rising)
+    assert snippet_rates(export(best, trial, "pytorch").text, 50)[-1] == 0.1
+
+
+SCRIPT = """
+import json
+rates = []
+for _ in range(STEPS):
+    rates.append(optimizer.param_groups[0]["lr"])
+    optimizer.step()
+    scheduler.step()
+print(json.dumps(rates))
+"""
+
+
+def test_a_snippet_run_in_a_fresh_process_reproduces_the_run() -> None:
+    configuration = Configuration(
+        optimizer={"name": "adamw", "weight_decay": 0.05},
+        learning_rate=0.00031,
+        schedule={"family": "wsd", "decay": 0.4, "shape": "sqrt", "final": 0.02},
+        warmup=0.05,
+        clip_norm=1.0,
+    )
+    text = exported(configuration, 97).text
+    done = subprocess.run(
+        [sys.executable, "-c", text + SCRIPT], capture_output=True, text=True, timeout=100, check=True
+    )
+    assert json.loads(done.stdout) == configuration.learning_rates(97)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_torch_takes_every_optimizer_as_it_is_written(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    configuration = Configuration(optimizer=name, learning_rate=0.5, schedule="linear", clip_value=2.0)
+    names: dict[str, Any] = {}
+    exec(exported(configuration).text, names)
+    assert isinstance(names["optimizer"], torch.optim.Optimizer)
+    group = names["optimizer"].param_groups[0] | (names["rest"].param_groups[0] if name == "muon" else {})
+    for knob, value in configuration.optimizer.as_dict().items():
+        if knob in group:
+            assert group[knob] == value
+    assert "clip_grad_value_(model.parameters(), 2.0)" in exported(configuration).text
+
+
+def test_no_name_can_break_out_of_the_snippets_comments() -> None:
+    configuration = Configuration(optimizer="sgd", learning_rate=0.5, schedule="constant")
+    best = Best(
+        configuration=configuration,
+        metric='x\nraise SystemExit("""',
+        goal="minimize",
+        value=1.0,
+        seeds=[],
+        interval=None,
+        baseline=None,
+        full_runs=1,
+        trial=0,
+        steps=10,
+        confirmed=False,
+    )
+    trial = Trial(number=0, role="search", state="complete", configuration=configuration, seed=0, horizon=10)
+    compile(export(best, trial, "pytorch").text, "snippet", "exec")
+    assert "\nraise" not in export(best, trial, "pytorch").text
+
+
+def test_csv_has_the_exact_rate_of_every_step() -> None:
+    configuration = Configuration(optimizer="adamw", learning_rate=1 / 3, schedule="cosine", warmup=0.1)
+    made = exported(configuration, 60, "csv")
+    rows = list(csv.DictReader(io.StringIO(made.text)))
+    assert [int(row["step"]) for row in rows] == list(range(60))
+    assert [float(row["learning_rate"]) for row in rows] == configuration.learning_rates(60)
+    assert (made.media_type, made.filename) == ("text/csv", "learning_rate.csv")
+
+
+def test_json_has_the_answer_and_where_it_comes_from() -> None:
+    configuration = Configuration(optimizer="adamw", learning_rate=1 / 3, schedule="cosine", warmup=0.1)
+    found = json.loads(exported(configuration, 60, "json").text)
+    assert found["learning_rates"] == configuration.learning_rates(60)
+    assert found["configuration"]["schedule"] == {"family": "cosine", "final": 0.0, "arc": 1.0}
+    assert (found["value"], found["interval"], found["baseline"]["value"]) == (0.25, [0.2, 0.3], 0.5)
+
+
+@pytest.mark.parametrize(("format", "words"), [("keras", "keras is not available yet"), ("yaml", "found the format")])
+def test_other_formats_are_refused_with_those_there_are(format: str, words: str) -> None:
+    configuration = Configuration(optimizer="adamw", learning_rate=0.1, schedule="cosine")
+    with pytest.raises(errors.Invalid, match=words) as caught:
+        exported(configuration, format=format)
+    assert all(name in str(caught.value) for name in FORMATS)
+
+
+def test_formulas_read_as_written_in_a_textbook() -> None:
+    assert formula(FAMILIES["cosine"]) == "final + (1.0 - final) * (1.0 + cos(pi * arc * u)) / 2.0"
+    assert formula(FAMILIES["inverse-time"]) == "1.0 / (1.0 + decay * u)"
+    assert all("self" not in formula(cls) for cls in [*FAMILIES.values(), Piecewise])
