@@ -64,6 +64,7 @@ class Trial(Result):
 
     number: int
     role: Role
+    why: str = ""  # it was chosen
     state: TrialState
     reason: str = ""
     configuration: Configuration

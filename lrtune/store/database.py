@@ -1,0 +1,94 @@
+"""Connections and transactions, and all that differs between SQLite and PostgreSQL.
+
+SQLite: WAL, a busy timeout, and BEGIN IMMEDIATE for writers, because a deferred transaction that reads and then writes
+fails at once with BUSY_SNAPSHOT, whatever the timeout. Readers get a connection that cannot write.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Dialect, Engine, create_engine, event, make_url, text
+from sqlalchemy.orm import Session
+from sqlalchemy.types import DateTime, TypeDecorator
+
+BUSY_SECONDS = 30
+PRAGMAS = ("journal_mode=wal", "synchronous=normal", f"busy_timeout={BUSY_SECONDS * 1000}", "foreign_keys=on")
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite keeps it without the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """To the database: in UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """From the database: aware."""
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+class Database:
+    """One database and its two kinds of transaction."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._writer = _engine(url, writes=True)
+        self._reader = _engine(url, writes=False)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that may write: committed at the end, rolled back on an error."""
+        with Session(self._writer, expire_on_commit=False) as tx, tx.begin():
+            yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that cannot write, and never waits for a writer."""
+        with Session(self._reader, expire_on_commit=False) as tx:
+            yield tx
+
+    def dispose(self) -> None:
+        """Close every connection."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+
+def clock(tx: Session) -> datetime:
+    """The database's time, which decides about leases whatever the hosts' clocks say."""
+    if tx.get_bind().dialect.name == "sqlite":
+        found = tx.scalar(text("select strftime('%Y-%m-%d %H:%M:%f', 'now')"))
+        return datetime.fromisoformat(str(found)).replace(tzinfo=UTC)
+    return datetime.fromtimestamp(float(tx.scalar(text("select extract(epoch from clock_timestamp())")) or 0), UTC)
+
+
+def _engine(url: str, *, writes: bool) -> Engine:
+    if make_url(url).get_backend_name() == "sqlite":
+        return _sqlite(url, writes=writes)
+    engine = create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=30, connect_args={"connect_timeout": 5})
+    return engine if writes else engine.execution_options(postgresql_readonly=True)
+
+
+def _sqlite(url: str, *, writes: bool) -> Engine:
+    if path := make_url(url).database:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None})
+    pragmas = PRAGMAS if writes else (*PRAGMAS, "query_only=on")
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: object) -> None:  # noqa: ARG001
+        for pragma in pragmas:
+            connection.execute(f"pragma {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

@@ -1,0 +1,34 @@
+"""A job's log: numbered within the job without gaps, in the order of commits, so that a reader can follow it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from lrtune.results import Event, Page
+from lrtune.store import lookup
+from lrtune.store.tables import EventRow, JobRow
+
+
+def add(
+    tx: Session, job: int, kind: str, message: str, *, now: datetime, trial: int | None = None, **data: Any
+) -> None:
+    """Write one line. Counting under the job's row lock is what keeps numbers in the order of commits."""
+    count = update(JobRow).where(JobRow.seq == job).values(events=JobRow.events + 1).returning(JobRow.events)
+    number = tx.execute(count).scalar_one()
+    row = {"job": job, "number": number, "at": now, "kind": kind, "message": message, "trial": trial, "data": data}
+    tx.execute(insert(EventRow).values(row))
+
+
+def page(tx: Session, job_id: str, *, after: int, limit: int) -> Page[Event]:
+    """The lines with a number above `after`, oldest first. Raises UnknownJob."""
+    job = lookup.job(tx, job_id)
+    query = select(EventRow).where(EventRow.job == job.seq, EventRow.number > after)
+    rows = tx.scalars(query.order_by(EventRow.number).limit(limit + 1)).all()
+    items = [_event(row) for row in rows[:limit]]
+    return Page(items=items, next=str(items[-1].id) if len(rows) > limit else None)
+
+
+def _event(row: EventRow) -> Event:
+    return Event(id=row.number, at=row.at, kind=row.kind, message=row.message, trial=row.trial, data=row.data)

@@ -1,0 +1,186 @@
+"""Jobs: submitting, reading, and the verbs that change one. What a job looks like from outside is put together here."""
+
+import hashlib
+import json
+import secrets
+from datetime import datetime
+
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import exists, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet
+from lrtune.results import ACTIVE, OVER, Best, Job, JobState, Page, TrialState
+from lrtune.spec import Budget, JobSpec
+from lrtune.store import events, lookup, progress
+from lrtune.store.database import clock
+from lrtune.store.tables import JobRow, TagRow, TrialRow
+
+OPEN = (TrialState.WAITING, TrialState.RUNNING)
+
+
+def create(
+    tx: Session, spec: JobSpec, *, idempotency_key: str | None = None, now: datetime | None = None
+) -> tuple[Job, bool]:
+    """Queue a job; (the job, whether it is new). Raises IdempotencyKeyReused."""
+    body = spec.model_dump(mode="json")
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    if found := _same(tx, idempotency_key, digest):
+        return _view(tx, found), False
+    now = now or clock(tx)
+    row = JobRow(id=f"job-{secrets.token_hex(8)}", state=JobState.QUEUED, spec=body, digest=digest, created_at=now)
+    row.idempotency_key, row.steps = idempotency_key, spec.horizon.steps if spec.horizon else None
+    try:
+        with tx.begin_nested():
+            tx.add(row)
+    except IntegrityError:  # the same key came in at the same moment
+        return _view(tx, _same(tx, idempotency_key, digest) or row), False
+    tx.add_all(TagRow(job=row.seq, key=key, value=value) for key, value in spec.tags.items())
+    events.add(tx, row.seq, "job-submitted", f"job {row.id} submitted", now=now)
+    return _view(tx, row), True
+
+
+def _same(tx: Session, key: str | None, digest: str) -> JobRow | None:
+    row = tx.scalars(select(JobRow).where(JobRow.idempotency_key == key)).one_or_none() if key is not None else None
+    if row is not None and row.digest != digest:
+        raise IdempotencyKeyReused
+    return row
+
+
+def get(tx: Session, job_id: str) -> Job:
+    """A job as it stands. Raises UnknownJob."""
+    return _view(tx, lookup.job(tx, job_id))
+
+
+def page(tx: Session, *, state: JobState | None, tag: str | None, limit: int, cursor: str | None) -> Page[Job]:
+    """Jobs, newest first; `tag` is a key, or key:value. Raises Invalid."""
+    query = select(JobRow).order_by(JobRow.seq.desc()).limit(limit + 1)
+    if state is not None:
+        query = query.where(JobRow.state == state)
+    if cursor is not None:
+        query = query.where(JobRow.seq < lookup.number(cursor))
+    if tag is not None:
+        key, colon, value = tag.partition(":")
+        wanted = (TagRow.key == key) & (TagRow.value == value) if colon else TagRow.key == key
+        query = query.where(exists().where(TagRow.job == JobRow.seq, wanted))
+    rows = tx.scalars(query).all()
+    more = lookup.cursor(rows[limit - 1].seq) if len(rows) > limit else None
+    return Page(items=[_view(tx, row) for row in rows[:limit]], next=more)
+
+
+def best(tx: Session, job_id: str) -> Best:
+    """The answer so far. Raises UnknownJob, NoResultYet."""
+    row = lookup.job(tx, job_id)
+    found = progress.best(tx, row, JobSpec.model_validate(row.spec))
+    if found is None:
+        raise NoResultYet
+    return found
+
+
+def cancel(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:
+    """Stop a job for good; its trials are cancelled, the workers hear of it. Raises UnknownJob, JobFinished."""
+    row = lookup.job(tx, job_id)
+    if row.state != JobState.CANCELLED:
+        now = now or clock(tx)
+        end(tx, job_id, JobState.CANCELLED, reason="cancelled by the user", now=now)
+    return get(tx, job_id)
+
+
+def end(tx: Session, job_id: str, state: JobState, *, reason: str, now: datetime | None = None) -> None:
+    """Bring a job to an end, and with it whatever is still open. Raises JobFinished when it has ended otherwise."""
+    now = now or clock(tx)
+    row = lookup.job(tx, job_id)
+    _cancel_open(tx, row.seq, reason, now)  # trials before jobs
+    row = _change(tx, job_id, to=state, unless=OVER, reason=reason, now=now)
+    _cancel_open(tx, row.seq, reason, now)  # what was proposed in between
+    row.finished_at = now
+
+
+def _cancel_open(tx: Session, job: int, reason: str, now: datetime) -> None:
+    gone = {"state": TrialState.CANCELLED, "reason": reason, "finished_at": now, "token": None, "lease_until": None}
+    tx.execute(update(TrialRow).where(TrialRow.job == job, TrialRow.state.in_(OPEN)).values(gone))
+
+
+def pause(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:
+    """Hold a job: workers release its trials. Raises UnknownJob, JobFinished."""
+    _change(tx, job_id, to=JobState.PAUSED, unless=OVER, reason="paused by the user", now=now or clock(tx))
+    return get(tx, job_id)
+
+
+def resume(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:
+    """Let a paused job go on. Raises UnknownJob, JobFinished."""
+    row = lookup.job(tx, job_id)
+    if row.state not in ACTIVE:
+        to = JobState.RUNNING if row.started_at else JobState.QUEUED
+        _change(tx, job_id, to=to, unless=OVER, reason="", now=now or clock(tx))
+    return get(tx, job_id)
+
+
+def extend(tx: Session, job_id: str, budget: Budget, *, now: datetime | None = None) -> Job:
+    """Give a job a new budget; one that had ended goes on. Raises UnknownJob, JobFinished for a cancelled one."""
+    row = lookup.job(tx, job_id, lock=True)
+    spec = JobSpec.model_validate(row.spec)
+    if row.state == JobState.CANCELLED:
+        raise JobFinished("the job was cancelled; submit it again instead")
+    if spec.budget != budget:
+        now = now or clock(tx)
+        row.spec = spec.model_copy(update={"budget": budget}).model_dump(mode="json")
+        words = ", ".join(f"{key} {value:g}" for key, value in budget.model_dump().items() if value is not None)
+        events.add(tx, row.seq, "job-extended", f"new budget: {words}", now=now)
+        if row.state in OVER:
+            row.state, row.reason, row.finished_at = JobState.RUNNING, "", None
+    tx.flush()
+    return get(tx, job_id)
+
+
+def delete(tx: Session, job_id: str) -> None:
+    """Forget a finished job and all that belongs to it. Raises UnknownJob, JobNotFinished."""
+    row = lookup.job(tx, job_id, lock=True)
+    if row.state not in OVER:
+        raise JobNotFinished(f"the job is {row.state}; only a finished one can be deleted, so cancel it first")
+    tx.execute(sql_delete(JobRow).where(JobRow.seq == row.seq))
+
+
+def set_steps(tx: Session, job_id: str, steps: int, *, now: datetime | None = None) -> None:
+    """Write down how many steps the job's epochs are; the first worker that opens the task knows."""
+    row = lookup.job(tx, job_id, lock=True)
+    if row.steps is None:
+        row.steps = steps
+        events.add(tx, row.seq, "horizon", f"the horizon is {steps} steps", now=now or clock(tx))
+
+
+def active(tx: Session) -> list[str]:
+    """The jobs that may want a new trial, oldest first: active ones with nothing waiting."""
+    waiting = exists().where(TrialRow.job == JobRow.seq, TrialRow.state == TrialState.WAITING)
+    query = select(JobRow.id).where(JobRow.state.in_(ACTIVE), ~waiting)
+    return list(tx.scalars(query.order_by(JobRow.seq)))
+
+
+def _change(
+    tx: Session, job_id: str, *, to: JobState, unless: tuple[JobState, ...], reason: str, now: datetime
+) -> JobRow:
+    row = lookup.job(tx, job_id, lock=True)
+    if row.state in unless and row.state != to:
+        raise JobFinished(f"the job has {row.state}, so this no longer applies; `extend` gives it a larger budget")
+    if row.state != to:
+        row.state, row.reason = to, reason
+        tx.flush()
+        events.add(tx, row.seq, f"job-{to}", f"job {to}" + (f": {reason}" if reason else ""), now=now)
+    return row
+
+
+def _view(tx: Session, row: JobRow) -> Job:
+    spec = JobSpec.model_validate(row.spec)
+    return Job(
+        id=row.id,
+        state=JobState(row.state),
+        reason=row.reason,
+        spec=spec,
+        steps=row.steps,
+        progress=progress.progress(tx, row, spec),
+        best=progress.best(tx, row, spec),
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )

@@ -1,0 +1,153 @@
+"""A worker's five verbs: claim, renew, report, finish, release. A lease belongs to an attempt, and its token stands in
+every WHERE; zero rows touched means LeaseLost, and the worker drops its work quietly.
+
+The database's clock decides; `now` is an argument for tests alone. Expired leases are requeued by whoever claims next,
+in statements of their own: inside the claim's WHERE the test would cost it its index.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Update, delete, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from lrtune.errors import LeaseLost
+from lrtune.results import ACTIVE, JobState, Report, Trial, TrialState
+from lrtune.spec import JobSpec
+from lrtune.store import events, trials
+from lrtune.store.database import clock
+from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
+
+MAX_ATTEMPTS = 5  # a trial whose workers keep dying must not take every worker down in turn
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A hold on a trial: what to train, and the token that proves the hold."""
+
+    id: int
+    token: str
+    job: int
+    job_id: str
+    spec: JobSpec
+    trial: Trial
+
+
+def claim(tx: Session, worker: str, *, ttl: timedelta, now: datetime | None = None) -> Lease | None:
+    """Take the oldest waiting trial of an active job, or None."""
+    now = now or clock(tx)
+    requeue(tx, now=now)
+    oldest = (
+        select(TrialRow.id)
+        .join(JobRow, JobRow.seq == TrialRow.job)
+        .where(TrialRow.state == TrialState.WAITING, JobRow.state.in_(ACTIVE))
+        .order_by(TrialRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=TrialRow)
+    )
+    token = uuid.uuid4().hex
+    taken = {"state": TrialState.RUNNING, "token": token, "lease_until": now + ttl, "worker": worker}
+    taken |= {"step": 0, "reason": f"training on {worker}"}
+    claimed = update(TrialRow).where(TrialRow.id == oldest.scalar_subquery()).values(taken)
+    claimed = claimed.values(attempt=TrialRow.attempt + 1, started_at=func.coalesce(TrialRow.started_at, now))
+    row = tx.scalars(claimed.returning(TrialRow).execution_options(populate_existing=True)).one_or_none()
+    return None if row is None else _begin(tx, row, worker, token, now)
+
+
+def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime) -> Lease:
+    attempt = {"token": token, "trial": row.id, "number": row.attempt, "worker": worker, "started_at": now}
+    tx.execute(insert(AttemptRow).values(attempt))
+    tx.execute(delete(ReportRow).where(ReportRow.trial == row.id))
+    starting = update(JobRow).where(JobRow.seq == row.job, JobRow.state == JobState.QUEUED)
+    tx.execute(starting.values(state=JobState.RUNNING, started_at=func.coalesce(JobRow.started_at, now)))
+    again = f", attempt {row.attempt}" if row.attempt > 1 else ""
+    message = f"trial {row.number} started on {worker}{again}"
+    events.add(tx, row.job, "trial-started", message, now=now, trial=row.number)
+    job = tx.scalars(select(JobRow).where(JobRow.seq == row.job)).one()
+    spec = JobSpec.model_validate(job.spec)
+    return Lease(id=row.id, token=token, job=row.job, job_id=job.id, spec=spec, trial=trials.view(row))
+
+
+def renew(tx: Session, lease: Lease, *, ttl: timedelta, now: datetime | None = None) -> JobState:
+    """Stay alive, and hear the job's state: a paused job wants the trial released. Raises LeaseLost."""
+    now = now or clock(tx)
+    _touch(tx, _held(lease).values(lease_until=now + ttl))
+    return JobState(tx.execute(select(JobRow.state).where(JobRow.seq == lease.job)).scalar_one())
+
+
+def report(
+    tx: Session, lease: Lease, reports: Sequence[Report], *, ttl: timedelta, now: datetime | None = None
+) -> None:
+    """Write a batch of reports; a sign of life as well. Raises LeaseLost."""
+    now = now or clock(tx)
+    _touch(tx, _held(lease).values(step=reports[-1].step, lease_until=now + ttl))
+    tx.execute(insert(ReportRow), [{"trial": lease.id, **one.model_dump()} for one in reports])
+
+
+def finish(
+    tx: Session,
+    lease: Lease,
+    state: TrialState,
+    *,
+    value: float | None,
+    step: int,
+    reason: str = "",
+    now: datetime | None = None,
+) -> None:
+    """End the trial in one of the ended states. Raises LeaseLost."""
+    now = now or clock(tx)
+    ended = {"state": state, "value": value, "step": step, "reason": reason, "finished_at": now}
+    _touch(tx, _held(lease).values(**ended, **_FREE))
+    _close(tx, lease.id, "finished", now)
+    words = f"{state}: {reason}" if reason else f"{state}"
+    found = "" if value is None else f", {lease.spec.metric.name if lease.spec.metric else 'value'} {value:.6g}"
+    message = f"trial {lease.trial.number} {words}{found}"
+    events.add(tx, lease.job, f"trial-{state}", message, now=now, trial=lease.trial.number, value=value)
+
+
+def release(tx: Session, lease: Lease, *, reason: str, now: datetime | None = None) -> None:
+    """Give the trial back unharmed; it costs no attempt. Raises LeaseLost."""
+    now = now or clock(tx)
+    waiting = {"state": TrialState.WAITING, "reason": reason, "step": 0}
+    _touch(tx, _held(lease).values(**waiting, attempt=TrialRow.attempt - 1, **_FREE))
+    _close(tx, lease.id, "released", now)
+    message = f"trial {lease.trial.number} released: {reason}"
+    events.add(tx, lease.job, "trial-released", message, now=now, trial=lease.trial.number)
+
+
+def requeue(tx: Session, *, now: datetime) -> None:
+    """Put trials whose lease has run out back to waiting; fail those that have used up their attempts."""
+    expired = (TrialRow.state == TrialState.RUNNING) & (TrialRow.lease_until < now)
+    reason = "its worker stopped answering"
+    dead = f"its workers died {MAX_ATTEMPTS} times"
+    back = {"state": TrialState.WAITING, "reason": reason, "step": 0} | _FREE
+    over = {"state": TrialState.FAILED, "reason": dead, "finished_at": now} | _FREE
+    for condition, values in ((TrialRow.attempt >= MAX_ATTEMPTS, over), (TrialRow.attempt < MAX_ATTEMPTS, back)):
+        statement = update(TrialRow).where(expired, condition).values(values)
+        for row in tx.execute(statement.returning(TrialRow.id, TrialRow.job, TrialRow.number)).all():
+            _close(tx, row.id, "lost", now)
+            message = f"trial {row.number}: {values['reason']}"
+            events.add(tx, row.job, f"trial-{values['state']}", message, now=now, trial=row.number)
+
+
+_FREE = {"token": None, "lease_until": None}
+
+
+def _held(lease: Lease) -> Update:
+    """An update of this trial, if the lease is still ours."""
+    return update(TrialRow).where(
+        TrialRow.id == lease.id, TrialRow.token == lease.token, TrialRow.state == TrialState.RUNNING
+    )
+
+
+def _touch(tx: Session, statement: Update) -> None:
+    if not tx.execute(statement.returning(TrialRow.id)).all():
+        raise LeaseLost
+
+
+def _close(tx: Session, trial: int, outcome: str, now: datetime) -> None:
+    """End the attempt that was open on a trial; there is at most one."""
+    opened = update(AttemptRow).where(AttemptRow.trial == trial, AttemptRow.ended_at.is_(None))
+    tx.execute(opened.values(ended_at=now, outcome=outcome))

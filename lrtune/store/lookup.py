@@ -1,0 +1,36 @@
+"""Finding rows by what users call them, and the cursors of pages."""
+
+import base64
+import binascii
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from lrtune.errors import Invalid, UnknownJob
+from lrtune.store.tables import JobRow
+
+
+def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
+    """The row of a job's id; with `lock`, nobody else changes the job until the transaction ends. Raises UnknownJob."""
+    query = select(JobRow).where(JobRow.id == job_id)
+    row = tx.scalars(query.with_for_update().execution_options(populate_existing=True) if lock else query).one_or_none()
+    if row is None:
+        raise UnknownJob(f"there is no job {job_id[:60]!r}")
+    return row
+
+
+def cursor(number: int) -> str:
+    """An opaque cursor."""
+    return base64.urlsafe_b64encode(str(number).encode()).decode().rstrip("=")
+
+
+def number(text: str) -> int:
+    """The number inside a cursor. Raises Invalid."""
+    try:
+        found = int(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode())
+        if not 0 <= found < 2**63:
+            raise ValueError
+    except (binascii.Error, ValueError):
+        detail = f"query parameter cursor: found {text[:60]!r}; accepted is the `next` of an earlier page"
+        raise Invalid(errors=[{"pointer": "/cursor", "detail": detail}]) from None
+    return found

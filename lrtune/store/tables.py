@@ -1,0 +1,149 @@
+"""The tables, as the migrations make them. A change here needs a migration in `migrations/versions/`.
+
+A job has trials; a trial has one row per attempt (a worker's hold on it) and per report; events are a job's log.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from lrtune.store.database import Utc
+
+Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only under INTEGER
+
+
+class Base(DeclarativeBase):
+    """Names for every constraint, so that a migration can find them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[str]: JSON}
+
+
+class JobRow(Base):
+    """A job; `seq` orders jobs by age, `id` is what users see, `events` numbers its log."""
+
+    __tablename__ = "jobs"
+    seq: Mapped[int] = mapped_column(Id, primary_key=True)
+    id: Mapped[str] = mapped_column(String(40), unique=True)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    spec: Mapped[dict[str, Any]]
+    steps: Mapped[int | None]
+    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    events: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class TagRow(Base):
+    """A tag of a job, for finding it."""
+
+    __tablename__ = "tags"
+    __table_args__ = (Index(None, "key", "value"),)
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[str] = mapped_column(String(200))
+
+
+class TrialRow(Base):
+    """A trial; `token` and `lease_until` belong to the attempt that holds it, and are null when none does."""
+
+    __tablename__ = "trials"
+    __table_args__ = (
+        UniqueConstraint("job", "number"),
+        Index(None, "job", "state", "role"),
+        Index(None, "job", "horizon", "value"),
+        Index(
+            "ix_trials_waiting",
+            "id",
+            sqlite_where=text("state = 'waiting'"),
+            postgresql_where=text("state = 'waiting'"),
+        ),
+        Index(
+            "ix_trials_leased",
+            "lease_until",
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
+    )
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.seq", ondelete="CASCADE"))
+    number: Mapped[int]
+    role: Mapped[str] = mapped_column(String(16))
+    why: Mapped[str] = mapped_column(Text, default="")
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    configuration: Mapped[dict[str, Any]]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    horizon: Mapped[int]
+    step: Mapped[int] = mapped_column(default=0)
+    value: Mapped[float | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    token: Mapped[str | None] = mapped_column(String(40))
+    lease_until: Mapped[datetime | None]
+    worker: Mapped[str | None] = mapped_column(String(100))
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class AttemptRow(Base):
+    """One worker's hold on a trial, and how it ended: finished, released or lost."""
+
+    __tablename__ = "attempts"
+    token: Mapped[str] = mapped_column(String(40), primary_key=True)
+    trial: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), index=True)
+    number: Mapped[int]
+    worker: Mapped[str] = mapped_column(String(100))
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None] = mapped_column(String(16))
+
+
+class ReportRow(Base):
+    """Metrics of a trial after `step` updates."""
+
+    __tablename__ = "reports"
+    trial: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    learning_rate: Mapped[float]
+    metrics: Mapped[dict[str, Any]]
+
+
+class EventRow(Base):
+    """One line of a job's log."""
+
+    __tablename__ = "events"
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(40))
+    message: Mapped[str] = mapped_column(Text)
+    trial: Mapped[int | None]
+    data: Mapped[dict[str, Any]]
+
+
+class WorkerRow(Base):
+    """A process that trains."""
+
+    __tablename__ = "workers"
+    id: Mapped[str] = mapped_column(String(100), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    device: Mapped[str] = mapped_column(String(40))
+    tasks: Mapped[list[str]]
+    job: Mapped[str | None] = mapped_column(String(40))
+    trial: Mapped[int | None]
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime] = mapped_column(index=True)

@@ -1,0 +1,43 @@
+"""Who is working: every worker signs in, is seen with each heartbeat, and is forgotten when it has been silent."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from lrtune.results import Worker
+from lrtune.store.database import clock
+from lrtune.store.tables import WorkerRow
+
+SILENT = timedelta(minutes=2)
+
+
+def sign_in(
+    tx: Session, worker: str, *, host: str, pid: int, device: str, tasks: list[str], now: datetime | None = None
+) -> None:
+    """List a worker, and forget those that have been silent for an hour."""
+    now = now or clock(tx)
+    tx.execute(delete(WorkerRow).where((WorkerRow.seen_at < now - timedelta(hours=1)) | (WorkerRow.id == worker)))
+    tx.add(WorkerRow(id=worker, host=host, pid=pid, device=device, tasks=tasks, started_at=now, seen_at=now))
+
+
+def seen(tx: Session, worker: str, *, job: str | None, trial: int | None, now: datetime | None = None) -> None:
+    """Say that a worker lives, and what it is at."""
+    values = {"seen_at": now or clock(tx), "job": job, "trial": trial}
+    tx.execute(update(WorkerRow).where(WorkerRow.id == worker).values(values))
+
+
+def sign_out(tx: Session, worker: str) -> None:
+    """Forget a worker that stops in good order."""
+    tx.execute(delete(WorkerRow).where(WorkerRow.id == worker))
+
+
+def alive(tx: Session, *, now: datetime | None = None) -> list[Worker]:
+    """The workers heard of lately, oldest first."""
+    query = select(WorkerRow).where(WorkerRow.seen_at >= (now or clock(tx)) - SILENT)
+    return [_worker(row) for row in tx.scalars(query.order_by(WorkerRow.started_at, WorkerRow.id))]
+
+
+def _worker(row: WorkerRow) -> Worker:
+    names = Worker.model_fields
+    return Worker.model_validate({name: getattr(row, name) for name in names})

