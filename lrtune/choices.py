@@ -4,6 +4,7 @@ The unions over families and optimizers are made from the registries in `schedul
 family needs no line here.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from operator import or_
@@ -46,7 +47,7 @@ class OrName:
 
 
 def named(tag: str, names: Iterable[str]) -> Any:
-    """A validator that takes `"cosine"` for `{"family": "cosine"}`, and says which names there are when it is none of them."""
+    """A validator that takes `"cosine"` for `{"family": "cosine"}`, and says which names there are when it is none."""
     known = list(names)
 
     def normal(value: Any) -> Any:
@@ -116,9 +117,11 @@ class OptimizerSearch(Searched):
 
 
 def _refuse_impossible(search: Searched, cls: type) -> None:
-    """Fixed knobs that exclude one another are refused here, where the job is written, not in a trial."""
-    fixed = {name: getattr(search, name) for name in knobs(cls)}
-    cls(**{k: v for k, v in fixed.items() if v is not None and (not isinstance(v, tuple) or k in _listed(cls))})
+    """Knobs that exclude one another are refused where the job is written, not in a trial: every corner is made."""
+    given = {name: value for name in knobs(cls) if (value := getattr(search, name)) is not None}
+    options = [v if isinstance(v, tuple) and k not in _listed(cls) else (v,) for k, v in given.items()]
+    for corner in itertools.product(*options):
+        cls(**dict(zip(given, corner, strict=True)))
 
 
 def _listed(cls: type) -> set[str]:
