@@ -1,0 +1,161 @@
+"""The answer of a job: chosen over fresh seeds, with its interval and the untuned baseline beside it."""
+
+from statistics import fmean
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from lrtune.answer import allowed, best, interval
+from lrtune.choices import Configuration
+from lrtune.optimizers import Adamw, Sgd
+from lrtune.results import Role, Trial, TrialState
+from lrtune.schedules import Cosine, Linear, Polynomial
+from lrtune.spec import JobSpec
+
+STEPS = 100
+SPEC = JobSpec.model_validate(
+    {
+        "task": "digits",
+        "metric": {"name": "val_loss", "goal": "minimize"},
+        "horizon": {"steps": STEPS},
+        "schedules": ["cosine", "linear"],
+        "confirm": {"top": 2, "seeds": 3},
+    }
+)
+USUAL = Configuration(optimizer=Adamw(), learning_rate=1e-3, schedule=Cosine(), warmup=0.05)
+LUCKY = Configuration(optimizer=Adamw(), learning_rate=1e-2, schedule=Cosine())
+STEADY = Configuration(optimizer=Adamw(), learning_rate=1e-2, schedule=Linear())
+
+
+def run(
+    number: int,
+    configuration: Configuration,
+    value: float | None,
+    *,
+    role: Role = "search",
+    seed: int = 0,
+    state: TrialState = TrialState.COMPLETE,
+    horizon: int = STEPS,
+) -> Trial:
+    return Trial(
+        number=number,
+        role=role,
+        state=state,
+        configuration=configuration,
+        seed=seed,
+        horizon=horizon,
+        value=value,
+    )
+
+
+def answer(trials, spec=SPEC):
+    return best(spec, trials, steps=STEPS, full_runs=float(len(trials)))
+
+
+SEARCHED = [
+    run(0, USUAL, 0.50, role="baseline"),
+    run(1, LUCKY, 0.10),
+    run(2, STEADY, 0.22),
+]
+CONFIRMED = [
+    *SEARCHED,
+    *(run(3 + i, LUCKY, v, role="confirm", seed=101 + i) for i, v in enumerate([0.40, 0.42, 0.44])),
+    *(run(6 + i, STEADY, v, role="confirm", seed=101 + i) for i, v in enumerate([0.20, 0.25, 0.30])),
+    *(run(9 + i, USUAL, v, role="confirm", seed=101 + i) for i, v in enumerate([0.48, 0.50, 0.58])),
+]
+
+
+def test_fresh_seeds_decide_and_the_lucky_search_run_is_left_out():
+    found = answer(CONFIRMED)
+    assert found.configuration == STEADY
+    assert found.value == pytest.approx(0.25)
+    assert [(one.seed, one.value) for one in found.seeds] == [(101, 0.20), (102, 0.25), (103, 0.30)]
+    assert found.trial == 2
+    assert found.confirmed
+
+
+def test_the_interval_is_students_t():
+    assert answer(CONFIRMED).interval == pytest.approx((0.1257931, 0.3742069), abs=1e-5)
+
+
+def test_the_baseline_stands_beside_it_over_the_same_seeds():
+    baseline = answer(CONFIRMED).baseline
+    assert baseline.configuration == USUAL
+    assert baseline.value == pytest.approx(0.52)
+    assert [one.seed for one in baseline.seeds] == [101, 102, 103]
+
+
+def test_before_confirming_the_best_single_run_is_the_answer_and_says_so():
+    found = answer(SEARCHED)
+    assert (found.configuration, found.value, found.interval) == (LUCKY, 0.10, None)
+    assert not found.confirmed
+    assert found.baseline.value == 0.50
+
+
+def test_a_configuration_counts_as_confirmed_only_with_all_its_seeds():
+    found = answer(CONFIRMED[:8])  # steady has two of three fresh seeds
+    assert found.configuration == LUCKY
+    assert found.value == pytest.approx(0.42)
+
+
+def test_a_maximised_metric_is_maximised():
+    spec = SPEC.model_copy(update={"metric": SPEC.metric.model_copy(update={"goal": "maximize"})})
+    assert answer(CONFIRMED, spec).configuration == USUAL
+
+
+def test_the_baseline_may_win_when_the_job_allows_it():
+    trials = [run(0, USUAL, 0.05, role="baseline"), run(1, LUCKY, 0.10)]
+    found = answer(trials)
+    assert (found.configuration, found.trial) == (USUAL, 0)
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [
+        run(1, LUCKY, 0.1, horizon=STEPS // 2),
+        run(1, LUCKY, None, state=TrialState.DIVERGED),
+        run(1, LUCKY, 0.1, state=TrialState.STOPPED),
+        run(1, LUCKY, None, state=TrialState.RUNNING),
+    ],
+    ids=["a cheap look", "diverged", "stopped", "running"],
+)
+def test_only_a_whole_run_can_be_an_answer(trial):
+    assert answer([trial]) is None
+
+
+def test_a_baseline_outside_the_jobs_space_is_shown_but_never_the_answer():
+    spec = SPEC.model_copy(
+        update={"optimizers": JobSpec.model_validate({"task": "d", "optimizers": ["sgd"]}).optimizers}
+    )
+    sgd = Configuration(optimizer=Sgd(), learning_rate=0.1, schedule=Linear())
+    found = answer([run(0, USUAL, 0.01, role="baseline"), run(1, sgd, 0.3)], spec)
+    assert found.configuration == sgd
+    assert found.baseline.value == 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"optimizer": Sgd()}, False),
+        ({"schedule": Polynomial()}, False),
+        ({"learning_rate": 0.05}, True),
+        ({"learning_rate": 0.5}, False),
+    ],
+    ids=["inside", "another optimizer", "another family", "a rate inside", "a rate outside"],
+)
+def test_what_lies_in_the_jobs_space(change, expected):
+    assert allowed(SPEC, USUAL.model_copy(update=change)) is expected
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=31))
+def test_every_interval_is_scipys(values):
+    low, high = interval(values)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    assert (low, high) == pytest.approx((fmean(values) - half, fmean(values) + half), rel=1e-4, abs=1e-4 * half + 1e-9)
+
+
+def test_one_value_has_no_interval():
+    assert interval([0.3]) is None
