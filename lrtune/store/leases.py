@@ -74,16 +74,19 @@ def renew(tx: Session, lease: Lease, *, ttl: timedelta, now: datetime | None = N
     """Stay alive, and hear the job's state: a paused job wants the trial released. Raises LeaseLost."""
     now = now or clock(tx)
     _touch(tx, _held(lease).values(lease_until=now + ttl))
-    return JobState(tx.execute(select(JobRow.state).where(JobRow.seq == lease.job)).scalar_one())
+    return _news(tx, lease)
 
 
 def report(
     tx: Session, lease: Lease, reports: Sequence[Report], *, ttl: timedelta, now: datetime | None = None
-) -> None:
-    """Write a batch of reports; a sign of life as well. Raises LeaseLost."""
+) -> JobState:
+    """Write a batch of reports; as good as renewing, with the same news. Raises LeaseLost."""
     now = now or clock(tx)
     _touch(tx, _held(lease).values(step=reports[-1].step, lease_until=now + ttl))
+    # A batch may come twice, when the first commit's answer was lost on the way.
+    tx.execute(delete(ReportRow).where(ReportRow.trial == lease.id, ReportRow.step >= reports[0].step))
     tx.execute(insert(ReportRow), [{"trial": lease.id, **one.model_dump()} for one in reports])
+    return _news(tx, lease)
 
 
 def finish(
@@ -140,6 +143,10 @@ def _held(lease: Lease) -> Update:
     return update(TrialRow).where(
         TrialRow.id == lease.id, TrialRow.token == lease.token, TrialRow.state == TrialState.RUNNING
     )
+
+
+def _news(tx: Session, lease: Lease) -> JobState:
+    return JobState(tx.execute(select(JobRow.state).where(JobRow.seq == lease.job)).scalar_one())
 
 
 def _touch(tx: Session, statement: Update) -> None:

@@ -1,0 +1,47 @@
+"""`python -m worker`: a worker process on one device, until SIGTERM or Ctrl-C."""
+
+import logging
+import signal
+import sys
+import threading
+from types import FrameType
+
+import torch
+from pydantic import ValidationError
+
+from worker.loop import Worker
+from worker.settings import Settings
+
+
+def on_signal(stop: threading.Event) -> None:
+    """Let the first SIGTERM or Ctrl-C stop the worker in good order; a second one finds the old handlers and kills."""
+    old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for each, handler in old.items():
+            signal.signal(each, handler)
+        stop.set()
+
+    for number in old:
+        signal.signal(number, handle)
+
+
+def main() -> int:
+    """Run a worker; the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for one in error.errors():
+            name = "_".join(str(part) for part in one["loc"]).upper()
+            print(f"LRTUNE_{name}: {one['msg']}; found {one['input']!r}", file=sys.stderr)
+        return 2
+    torch.set_num_threads(settings.threads)
+    stop = threading.Event()
+    on_signal(stop)
+    Worker(settings, stop).work()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""The worker's loop: claim a trial, train it, finish it; with none to claim, ask the search what a job needs next.
+
+Every write goes through `Worker._write`, which tries again with back-off while the database is away. Stopping is one
+event, looked at between trials here and at every step of a training; a trial in flight is then released, not failed.
+"""
+
+import logging
+import os
+import socket
+import threading
+import traceback
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.orm import Session
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, sleep_using_event, stop_when_event_set
+from tenacity import wait_exponential as exponential
+from worker.trainer import Interrupted, Outcome, train
+
+from lrtune import search
+from lrtune.errors import LeaseLost, LrtuneError, TaskError
+from lrtune.results import Job, JobState, Report, Trial, TrialState
+from lrtune.spec import Metric
+from lrtune.store import Database, jobs, leases, trials, workers
+from lrtune.store.database import clock
+from lrtune.tasks import BUILT_IN
+from worker.heartbeat import Heartbeat
+from worker.pruning import Pruning
+from worker.settings import Settings
+from worker.tasks import prepare
+
+AWAY = (OperationalError, InterfaceError)  # what a database raises that is not there
+log = logging.getLogger("lrtune.worker")
+T = TypeVar("T")
+
+
+class Worker:
+    """One process on one device."""
+
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        self.id = f"{socket.gethostname()[:60]}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
+        self.device = device(settings.device)
+        self._settings, self._stop = settings, stop
+        self._database = Database(settings.database_url)
+        self._ttl = timedelta(seconds=settings.lease_seconds)
+        self._retrying = Retrying(
+            wait=exponential(multiplier=0.25, max=5),
+            stop=stop_when_event_set(stop),
+            sleep=sleep_using_event(stop),
+            before_sleep=before_sleep_log(log, logging.WARNING),
+            reraise=True,
+        )
+
+    def work(self) -> None:
+        """Run trials until asked to stop."""
+        try:
+            self._write(self._sign_in, also=ProgrammingError)  # the tables may still be on their way
+            log.info("worker %s on %s is ready", self.id, self.device)
+            while not self._stop.is_set():
+                if lease := self._write(self._claim):
+                    self._run(lease)
+                elif not self._propose():
+                    self._stop.wait(self._settings.poll_seconds)
+            self._write(lambda tx: workers.sign_out(tx, self.id))
+        except AWAY:
+            if not self._stop.is_set():
+                raise
+            log.warning("stopped while the database was away")
+        finally:
+            self._database.dispose()
+
+    def _sign_in(self, tx: Session) -> None:
+        host, names = socket.gethostname(), list(BUILT_IN)
+        workers.sign_in(tx, self.id, host=host, pid=os.getpid(), device=str(self.device), tasks=names)
+
+    def _claim(self, tx: Session) -> leases.Lease | None:
+        lease = leases.claim(tx, self.id, ttl=self._ttl)
+        at = (lease.job_id, lease.trial.number) if lease else (None, None)
+        workers.seen(tx, self.id, job=at[0], trial=at[1])
+        return lease
+
+    def _write(self, verb: Callable[[Session], T], *, also: type[DBAPIError] = OperationalError) -> T:
+        """Do a verb in a transaction of its own, and again while the database is away (or fails with `also`)."""
+
+        def once() -> T:
+            with self._database.write() as tx:
+                return verb(tx)
+
+        return self._retrying.copy(retry=retry_if_exception_type((*AWAY, also)))(once)
+
+    def _run(self, lease: leases.Lease) -> None:
+        """Train a trial and write how it ended. A lost lease is dropped quietly: the trial is somebody else's now."""
+        heartbeat = Heartbeat(self._database, lease, worker=self.id, ttl=self._ttl)
+        try:
+            with heartbeat:
+                outcome = self._train(lease, heartbeat)
+            reports = heartbeat.take()
+            self._write(lambda tx: self._finish(tx, lease, reports, outcome))
+        except Interrupted as interrupted:
+            if heartbeat.failure is not None:
+                raise heartbeat.failure from interrupted
+            if not heartbeat.lost:
+                self._release(lease, str(interrupted))
+        except LeaseLost:
+            log.info("trial %s of %s is no longer ours", lease.trial.number, lease.job_id)
+
+    def _train(self, lease: leases.Lease, heartbeat: Heartbeat) -> Outcome:
+        pruning = Pruning(self._database, lease)
+
+        def on_report(report: Report) -> str | None:
+            heartbeat.add(report)
+            return pruning.verdict(report)
+
+        def should_stop() -> str | None:
+            return "the worker was asked to stop" if self._stop.is_set() else heartbeat.should_stop()
+
+        try:
+            task = prepare(lease.spec.task, self._settings.data_dir)
+            return train(
+                task,
+                lease.trial,
+                metric=_metric(lease),
+                device=self.device,
+                on_report=on_report,
+                should_stop=should_stop,
+            )
+        except Interrupted:
+            raise
+        except LrtuneError as error:
+            return Outcome(state=TrialState.FAILED, value=None, reason=str(error), step=0)
+        except Exception as error:
+            log.exception("trial %s of %s failed", lease.trial.number, lease.job_id)
+            return Outcome(state=TrialState.FAILED, value=None, reason=words(error), step=0)
+
+    def _finish(self, tx: Session, lease: leases.Lease, reports: list[Report], outcome: Outcome) -> None:
+        if reports:
+            leases.report(tx, lease, reports, ttl=self._ttl)
+        leases.finish(tx, lease, outcome.state, value=outcome.value, step=outcome.step, reason=outcome.reason)
+
+    def _release(self, lease: leases.Lease, reason: str) -> None:
+        """Give a trial back. While stopping there is one try only: the lease runs out by itself."""
+        try:
+            self._write(lambda tx: leases.release(tx, lease, reason=reason))
+        except LeaseLost:
+            log.info("trial %s of %s is no longer ours", lease.trial.number, lease.job_id)
+        except AWAY as error:
+            log.warning("could not release trial %s, its lease will run out: %s", lease.trial.number, error)
+
+    def _propose(self) -> bool:
+        """Do one thing that some job needs next: add a trial, or bring it to its end. False when there is nothing."""
+        return any(self._advance(job_id) for job_id in self._write(jobs.active))
+
+    def _advance(self, job_id: str) -> bool:
+        job, history, seconds = self._write(lambda tx: _state(tx, job_id))
+        if job.steps is None:
+            return self._resolve(job)
+        step = search.advance(job.spec, history, steps=job.steps, seconds=seconds)
+        if step.proposal is not None:
+            proposal = step.proposal
+            self._write(lambda tx: trials.propose(tx, job_id, proposal, number=len(history)))
+            return True
+        if step.over:
+            self._write(lambda tx: _end(tx, job_id, len(history), step.failure))
+        return step.over
+
+    def _resolve(self, job: Job) -> bool:
+        """Turn a horizon in epochs into steps, which only one who has the task's data can."""
+        try:
+            epochs = (job.spec.horizon.epochs if job.spec.horizon else None) or 1.0
+            steps = max(2, round(epochs * prepare(job.spec.task, self._settings.data_dir).steps_per_epoch))
+            self._write(lambda tx: jobs.set_steps(tx, job.id, steps))
+        except LrtuneError as error:
+            reason = str(error)
+            self._write(lambda tx: jobs.end(tx, job.id, JobState.FAILED, reason=reason))
+        return True
+
+
+def _metric(lease: leases.Lease) -> Metric:
+    if lease.spec.metric is None:
+        raise TaskError("metric: found none; a stored job names its metric and goal")
+    return lease.spec.metric
+
+
+def _state(tx: Session, job_id: str) -> tuple[Job, list[Trial], float]:
+    job = jobs.get(tx, job_id)
+    seconds = (clock(tx) - job.started_at).total_seconds() if job.started_at else 0.0
+    return job, trials.history(tx, job_id), seconds
+
+
+def _end(tx: Session, job_id: str, known: int, failure: str) -> None:
+    """End a job, unless it has changed since it was looked at."""
+    job = jobs.get(tx, job_id)
+    if sum(job.progress.trials.values()) == known:
+        jobs.end(tx, job_id, JobState.FAILED if failure else JobState.SUCCEEDED, reason=failure)
+
+
+def words(error: Exception) -> str:
+    """An unexpected error of a task, for the people who wrote it: what, and where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} (in {frame.name}, {Path(frame.filename).name}:{frame.lineno})"
+
+
+def device(name: str) -> torch.device:
+    """The device of a setting; "auto" is a GPU where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

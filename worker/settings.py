@@ -1,0 +1,20 @@
+"""What a worker can be told: environment variables with the prefix LRTUNE_, each documented in the README."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """A worker's settings."""
+
+    model_config = SettingsConfigDict(env_prefix="LRTUNE_", extra="ignore")
+
+    database_url: str = "sqlite:///.lrtune/lrtune.db"
+    data_dir: Path = Path(".lrtune/data")
+    device: str = "auto"  # "cuda" where there is one, else "cpu"; or any of torch's names: "cuda:1"
+    threads: Annotated[int, Field(ge=1)] = 1  # per worker, on a CPU: small networks gain from more workers, not threads
+    lease_seconds: Annotated[float, Field(ge=1)] = 90.0
+    poll_seconds: Annotated[float, Field(gt=0)] = 0.5
