@@ -1,0 +1,49 @@
+# One command per wish, the same for people and for CI. Plain `make` lists them.
+
+PYTHON ?= $(shell for one in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$one -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$one && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROFILE ?= cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check up bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## a virtual environment with everything, in .venv
+
+# The stamp comes last and the marker goes last, so a set-up that was interrupted starts afresh.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "lrtune needs Python 3.11 or newer and found none; name one with PYTHON=..."; exit 1; }
+	@if test -e $(VENV)/.unfinished; then rm -rf $(VENV); fi
+	@echo "Setting up $(VENV); the first time this downloads PyTorch and takes some minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@touch $(VENV)/.unfinished
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[app,worker,dev]'
+	@rm $(VENV)/.unfinished
+	@touch $@
+
+demo: setup ## tune a real network through the real server, worker and database, and see the answer
+	@$(BIN)/python demo.py
+
+test: setup ## the whole suite, on SQLite and on a real PostgreSQL
+	@$(BIN)/pytest -q -n 2
+
+check: setup ## format, lint, types, floors between the parts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+up: ## the whole service in Docker; PROFILE=gpu for a worker on the GPU
+	@docker compose --profile $(PROFILE) up --build
+
+bench: setup ## the benchmarks behind the numbers in the docs
+	@$(BIN)/python -m benchmarks.job_read
+
+clean: ## remove the virtual environment and every cache; your data in .lrtune stays
+	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
