@@ -18,12 +18,13 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     PlainSerializer,
+    ValidationError,
     WithJsonSchema,
     create_model,
     model_serializer,
     model_validator,
 )
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from lrtune.optimizers import LEARNING_RATE, OPTIMIZERS, Optimizer, optimizer
 from lrtune.schedules import FAMILIES, Curve, Schedule, schedule
@@ -34,6 +35,19 @@ class Strict(BaseModel):
     """A wire object: unknown fields and NaN are refused, nothing changes after it is made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def rejected(where: tuple[str | int, ...], sentence: str, value: object) -> ValidationError:
+    """What a check of a whole object raises to point at one field below it."""
+    # The sentence travels as a value, because braces in a template would be read as places to fill in.
+    found = PydanticCustomError("rejected", "{sentence}", {"sentence": sentence})
+    return ValidationError.from_exception_data("rejected", [InitErrorDetails(type=found, loc=where, input=value)])
+
+
+def _at_knob(error: ValueError, values: Mapping[str, object]) -> ValidationError:
+    """The same error, pointing at the knob that its message opens with."""
+    knob, _, sentence = str(error).partition(": ")
+    return rejected((knob,), sentence, values.get(knob))
 
 
 class OrName:
@@ -120,8 +134,11 @@ def _refuse_impossible(search: Searched, cls: type) -> None:
     """Knobs that exclude one another are refused where the job is written, not in a trial: every corner is made."""
     given = {name: value for name in knobs(cls) if (value := getattr(search, name)) is not None}
     options = [v if isinstance(v, tuple) and k not in _listed(cls) else (v,) for k, v in given.items()]
-    for corner in itertools.product(*options):
-        cls(**dict(zip(given, corner, strict=True)))
+    try:
+        for corner in itertools.product(*options):
+            cls(**dict(zip(given, corner, strict=True)))
+    except ValueError as error:
+        raise _at_knob(error, given) from None
 
 
 def _listed(cls: type) -> set[str]:
@@ -154,7 +171,10 @@ def _point(tag: str, registry: Mapping[str, type], make: Callable[..., Any]) -> 
         if isinstance(value, Schedule | Optimizer):
             return value
         whole = dict(named(tag, registry)(value))
-        return make(whole.pop(tag), **whole)
+        try:
+            return make(whole.pop(tag), **whole)
+        except ValueError as error:
+            raise _at_knob(error, whole) from None
 
     options = [_point_schema(tag, name, cls) for name, cls in registry.items()]
     schema = WithJsonSchema({"oneOf": options, "discriminator": {"propertyName": tag}})

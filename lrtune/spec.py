@@ -4,13 +4,12 @@ The smallest job is `{"task": "digits"}`; every other field has a default that a
 A new field of a job goes here.
 """
 
-from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from lrtune.choices import AnyOptimizer, AnySchedule, Strict, knob
+from lrtune.choices import AnyOptimizer, AnySchedule, Strict, knob, rejected
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import FAMILIES, FLOOR, WARMUP
 from lrtune.space import Number, Space
@@ -80,13 +79,15 @@ class Confirm(Strict):
         return (self.top + 1) * self.seeds if self.top else 0
 
 
-Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+# PostgreSQL keeps no NUL in text; a colon parts a tag's key from its value in `GET /v1/jobs?tag=`.
+Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^:\x00]+$")]
 
 
 class JobSpec(Strict):
     """One request to tune a task. The smallest is `{"task": "digits"}`."""
 
-    name: Annotated[str, StringConstraints(max_length=200)] = ""
+    name: Text = ""
     task: Annotated[TaskSpec, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
     metric: Metric | None = None
     horizon: Horizon | None = None
@@ -103,7 +104,7 @@ class JobSpec(Strict):
     search: Search = Search()
     budget: Budget = Budget()
     confirm: Confirm = Confirm()
-    tags: Annotated[dict[Tag, Annotated[str, StringConstraints(max_length=200)]], Field(max_length=50)] = {}
+    tags: Annotated[dict[Tag, Text], Field(max_length=50)] = {}
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -111,9 +112,9 @@ class JobSpec(Strict):
             ("optimizers", [one.name for one in self.optimizers]),
             ("schedules", [one.family for one in self.schedules]),
         ):
-            twice = [name for name, count in Counter(names).items() if count > 1]
-            if twice:
-                raise PydanticCustomError("twice", f"{field}: found {twice[0]} twice; accepted is each name once")
+            for place, name in enumerate(names):
+                if name in names[:place]:
+                    raise rejected((field, place), f"found {name} twice; accepted is each name once", name)
         return self
 
     def space(self) -> Space:
