@@ -111,7 +111,11 @@ def test_a_strategy_has_a_short_name_and_its_own_knobs():
 REFUSED = {
     "an unknown family": ({"schedules": ["cosin"]}, ("schedules", 0), "found the family 'cosin'; accepted is one of"),
     "an unknown optimizer": ({"optimizers": ["sdg"]}, ("optimizers", 0), "found the name 'sdg'; accepted is one of"),
-    "a family twice": ({"schedules": ["cosine", "cosine"]}, (), "schedules: found cosine twice; accepted is each name"),
+    "a family twice": (
+        {"schedules": ["cosine", "cosine"]},
+        ("schedules", 1),
+        "found cosine twice; accepted is each name",
+    ),
     "a reversed range": (
         {"optimizers": [{"name": "sgd", "learning_rate": [1.0, 0.1]}]},
         ("optimizers", 0, "sgd", "learning_rate"),
@@ -124,18 +128,18 @@ REFUSED = {
     ),
     "knobs that exclude one another": (
         {"optimizers": [{"name": "sgd", "momentum": 0, "nesterov": True}]},
-        ("optimizers", 0, "sgd"),
-        "nesterov: found true with momentum 0; accepted is a momentum above 0",
+        ("optimizers", 0, "sgd", "nesterov"),
+        "found true with momentum 0; accepted is a momentum above 0",
     ),
     "knobs that exclude one another in a corner of their ranges": (
         {"optimizers": [{"name": "sgd", "momentum": [0, 0.9], "nesterov": [True, False]}]},
-        ("optimizers", 0, "sgd"),
-        "nesterov: found true with momentum 0; accepted is a momentum above 0",
+        ("optimizers", 0, "sgd", "nesterov"),
+        "found true with momentum 0; accepted is a momentum above 0",
     ),
     "stages that do not fit": (
         {"schedules": [{"family": "piecewise", "factors": [1.0]}]},
-        ("schedules", 0, "piecewise"),
-        "factors: found 1; accepted is one more than there are boundaries",
+        ("schedules", 0, "piecewise", "factors"),
+        "found 1; accepted is one more than there are boundaries",
     ),
     "no horizon": ({"horizon": {}}, ("horizon",), 'accepted is {"steps": 2000} or {"epochs": 5}: one of the two'),
     "two horizons": ({"horizon": {"steps": 9, "epochs": 1}}, ("horizon",), "one of the two"),
