@@ -1,0 +1,45 @@
+# syntax=docker/dockerfile:1
+# Two programs, two targets: `app` (the HTTP door, no torch) and `worker` (trains).
+#   docker build --target app -t lrtune-app .
+#   docker build --target worker -t lrtune-worker .                                    on a CPU
+#   docker build --target worker -t lrtune-worker --build-arg TORCH_INDEX=https://pypi.org/simple .   with CUDA
+
+FROM python:3.12-slim AS base
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore \
+    PATH=/venv/bin:$PATH
+RUN python -m venv /venv \
+    && useradd --uid 10001 --create-home lrtune \
+    && install --directory --owner lrtune /srv/lrtune /data /state
+WORKDIR /srv/lrtune
+
+FROM base AS app
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY lrtune lrtune
+RUN pip install -c constraints.txt '.[app]'
+COPY alembic.ini ./
+COPY migrations migrations
+COPY app app
+USER lrtune
+ENV LRTUNE_DATA_DIR=/data LRTUNE_STATE_DIR=/state
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
+CMD ["uvicorn", "--factory", "app.main:create_app", "--host", "0.0.0.0", "--port", "8000"]
+
+FROM base AS worker
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+# torch first and from its own index: it is most of the image, and changes least
+RUN pip install -c constraints.txt --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple torch
+COPY lrtune lrtune
+RUN pip install -c constraints.txt '.[worker]'
+COPY worker worker
+USER lrtune
+ENV LRTUNE_DATA_DIR=/data LRTUNE_STATE_DIR=/state
+# SIGTERM releases the trial in hand, so that another worker takes it; give it a report's time to do so
+STOPSIGNAL SIGTERM
+CMD ["python", "-m", "worker"]
