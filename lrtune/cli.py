@@ -1,0 +1,293 @@
+"""The command line: one command a call of the client, shown by `lrtune.terminal`. A new command is one function here.
+
+Exit codes: 0 done; 1 the job failed or was cancelled; 2 the request was refused or badly put; 3 no server answers.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console, RenderableType
+from typer.core import TyperGroup
+
+from lrtune import __doc__ as about
+from lrtune import errors, terminal
+from lrtune.client import Client
+from lrtune.results import Job, JobState
+
+FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+
+
+class _InWords(TyperGroup):
+    """What goes wrong becomes a sentence on stderr and an exit code, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:  # a click Context, which typer's versions keep in different places
+        try:
+            return super().invoke(ctx)
+        except errors.LrtuneError as error:
+            typer.echo(f"lrtune: {error}", err=True)
+            raise typer.Exit(UNREACHABLE if isinstance(error, errors.Unavailable) else REFUSED) from None
+
+
+app = typer.Typer(cls=_InWords, no_args_is_help=True, pretty_exceptions_enable=False, help=about)
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
+Answer = BaseModel | dict[str, Any]
+
+
+@app.command()
+def submit(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A task's name, a .json file, or - for JSON on stdin.")],
+    dataset: Annotated[str | None, typer.Option(help="The task's data file, below the workers' data folder.")] = None,
+    param: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A parameter of the task.")] = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps the real run takes.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="The same in epochs.")] = None,
+    full_runs: Annotated[float | None, typer.Option(help="What the search may cost, in real runs.")] = None,
+    schedule: Annotated[list[str] | None, typer.Option(help="A family to try; may come again.")] = None,
+    optimizer: Annotated[list[str] | None, typer.Option(help="An optimizer to try; may come again.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A tag; may come again.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it is over.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would do and cost.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a tuning job."""
+    params = _pairs(param) | ({} if dataset is None else {"dataset": dataset})
+    asked = _job(job, params)
+    _set(asked, schedules=schedule, optimizers=optimizer, name=name)
+    if steps is not None or epochs is not None:
+        asked["horizon"] = _set({}, steps=steps, epochs=epochs)
+    if full_runs is not None:
+        asked["budget"] = {**asked.get("budget", {}), "full_runs": full_runs}
+    if tag:
+        asked["tags"] = {**asked.get("tags", {}), **_pairs(tag, plain=True)}
+    with Client() as client:
+        if dry_run:
+            return _show(plan := client.plan(asked), as_json, lambda: terminal.plan(plan))
+        queued = client.submit(asked)
+        _show(queued, as_json, lambda: f"{queued.id} is {queued.state}; `lrtune watch {queued.id}` shows it")
+        if watch:
+            _follow(client, queued.id)
+    return None
+
+
+@app.command()
+def watch(job: JobId) -> None:
+    """Follow a job until it is over, and show its answer."""
+    with Client() as client:
+        _follow(client, job)
+
+
+@app.command("list")
+def list_(
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only jobs with this tag: KEY or KEY:VALUE.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The jobs, newest first."""
+    with Client() as client:
+        found = tuple(islice(client.list(state=state, tag=tag), limit))
+    _show(found, as_json, lambda: terminal.jobs(found))
+
+
+@app.command()
+def show(job: JobId, as_json: AsJson = False) -> None:
+    """A job and its trials."""
+    with Client() as client:
+        found = client.get(job)
+        if as_json:
+            return _show(found, as_json, lambda: "")
+        trials = tuple(client.trials(job))
+    out = _console()
+    out.print(terminal.jobs([found]))
+    out.print(terminal.status(found), markup=False)
+    return out.print(terminal.trials(trials))
+
+
+@app.command()
+def best(job: JobId, as_json: AsJson = False) -> None:
+    """The answer: the best configuration, its value with its interval, and the untuned baseline beside it."""
+    with Client() as client:
+        found = client.best(job)
+        _show(found, as_json, lambda: terminal.answer(found, client.trial(job, found.trial)))
+    if not as_json:
+        typer.echo(f"\n`lrtune export {job}` writes it as PyTorch code")
+
+
+@app.command()
+def export(
+    job: JobId,
+    format: Annotated[str, typer.Option(help="pytorch, json or csv.")] = "pytorch",
+    output: Annotated[Path | None, typer.Option(help="A file to write; without it, the screen.")] = None,
+) -> None:
+    """The answer as code or as a file of rates."""
+    with Client() as client:
+        text = client.export(job, format)
+    if output is None:
+        return typer.echo(text, nl=False)
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise errors.Invalid(f"output: {error}") from None
+    return None
+
+
+@app.command()
+def cancel(job: JobId) -> None:
+    """Stop a job for good; what it has found so far stays."""
+    _ask(lambda client: client.cancel(job))
+
+
+@app.command()
+def pause(job: JobId) -> None:
+    """Stop a job for now."""
+    _ask(lambda client: client.pause(job))
+
+
+@app.command()
+def resume(job: JobId) -> None:
+    """Let a paused job go on."""
+    _ask(lambda client: client.resume(job))
+
+
+@app.command()
+def extend(
+    job: JobId,
+    full_runs: Annotated[float | None, typer.Option(help="The new budget, in real runs.")] = None,
+    trials: Annotated[int | None, typer.Option(help="The new budget, in trials.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="The new budget, in seconds.")] = None,
+) -> None:
+    """Give a job a new budget; a finished one goes on from where it ended."""
+    budget = {"full_runs": full_runs, "trials": trials, "seconds": seconds}
+    _ask(lambda client: client.extend(job, budget))
+
+
+@app.command()
+def delete(job: JobId) -> None:
+    """Forget a finished job."""
+    with Client() as client:
+        client.delete(job)
+    typer.echo(f"{job} is forgotten")
+
+
+@app.command()
+def tasks(as_json: AsJson = False) -> None:
+    """What can be tuned here."""
+    with Client() as client:
+        found = client.tasks()
+    _show(found, as_json, lambda: terminal.listed(found, "name", "summary", "metrics", "steps"))
+
+
+@app.command()
+def workers(as_json: AsJson = False) -> None:
+    """Who is working, and on what."""
+    with Client() as client:
+        found = client.workers()
+    rows = [worker.model_dump(mode="json") for worker in found]
+    _show(found, as_json, lambda: terminal.listed(rows, "id", "host", "device", "job", "trial", "seen_at"))
+
+
+@app.command()
+def schedules(as_json: AsJson = False) -> None:
+    """Every schedule family with its knobs and its formula."""
+    with Client() as client:
+        found = client.schedules()
+    _show(found, as_json, lambda: terminal.listed(found, "family", "summary", "formula"))
+
+
+@app.command()
+def preview(
+    family: Annotated[str, typer.Argument(help="A schedule family.")],
+    knob: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A knob of the family.")] = None,
+    steps: Annotated[int, typer.Option(help="Of the run.")] = 1000,
+    learning_rate: Annotated[float, typer.Option(help="The peak.")] = 1.0,
+    warmup: Annotated[float, typer.Option(help="The share of the run that warms up.")] = 0.0,
+    floor: Annotated[float, typer.Option(help="The factor below which it never falls.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the curve of a schedule."""
+    asked = {"family": family, **_pairs(knob)}
+    with Client() as client:
+        found = client.preview(asked, steps=steps, learning_rate=learning_rate, warmup=warmup, floor=floor)
+    _show(found, as_json, lambda: terminal.curve(found["curve"], steps))
+
+
+def _console() -> Console:
+    return Console()
+
+
+def _show(found: Answer | tuple[Answer, ...], as_json: bool, view: Callable[[], RenderableType]) -> None:
+    """An answer as JSON, or as a person reads it."""
+    if as_json:
+        typer.echo(json.dumps(_plain(found), indent=2))
+    else:
+        _console().print(view())
+
+
+def _plain(found: Answer | Iterable[Answer]) -> Any:
+    if isinstance(found, BaseModel):
+        return found.model_dump(mode="json")
+    return found if isinstance(found, dict) else [_plain(one) for one in found]
+
+
+def _ask(verb: Callable[[Client], Job]) -> None:
+    with Client() as client:
+        job = verb(client)
+    typer.echo(f"{job.id} is {job.state}" + (f": {job.reason}" if job.reason else ""))
+
+
+def _follow(client: Client, job_id: str) -> None:
+    """Show a job until it is over; the exit code says how it ended."""
+    out = _console()
+    try:
+        job = terminal.follow(client, job_id, out)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nthe job goes on without you: `lrtune watch {job_id}` looks again, `lrtune cancel {job_id}` stops it"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    if job.state is not JobState.SUCCEEDED:
+        raise typer.Exit(FAILED)
+    found = client.best(job_id)
+    out.print(terminal.answer(found, client.trial(job_id, found.trial)))
+
+
+def _job(source: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The job that the argument names, on stdin, in a file or just a task; with these parameters of the task."""
+    if source != "-" and not source.endswith(".json"):
+        return {"task": {"name": source, "params": params}}
+    try:
+        found = json.loads(sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise errors.Invalid(f"{source}: {error}") from None
+    if not isinstance(found, dict):
+        raise errors.Invalid(f'{source}: accepted is a JSON object such as {{"task": "digits"}}')
+    task = {"name": found["task"]} if isinstance(found.get("task"), str) else found.get("task")
+    if params and isinstance(task, dict):
+        found["task"] = {**task, "params": {**task.get("params", {}), **params}}
+    return found
+
+
+def _set(target: dict[str, Any], **values: Any) -> dict[str, Any]:
+    target |= {field: value for field, value in values.items() if value is not None}
+    return target
+
+
+def _pairs(given: list[str] | None, *, plain: bool = False) -> dict[str, Any]:
+    """KEY=VALUE options; a value that is JSON is taken as such, anything else (or all, when `plain`) as text."""
+    found: dict[str, Any] = {}
+    for one in given or []:
+        key, equals, value = one.partition("=")
+        if not key or not equals:
+            raise errors.Invalid(f"found {one!r}; accepted is KEY=VALUE")
+        try:
+            found[key] = value if plain else json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found

@@ -1,0 +1,266 @@
+"""The Python client: `with Client() as client: best = client.best(client.wait(client.submit("digits").id).id)`.
+
+One method a call of the API; what comes back are the values of `lrtune.results`, what goes wrong is raised as the same
+class of `lrtune.errors` that the service raised. A new endpoint is one more method here.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from lrtune import errors
+from lrtune.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
+from lrtune.spec import Budget, JobSpec
+
+URL = "http://127.0.0.1:8000"
+PAUSES = (0.2, 0.8)  # seconds before a call is tried again when no answer came
+DROPS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # the same for a broken event stream: a server may restart meanwhile
+QUIET = 60.0  # seconds without even a comment after which an event stream counts as broken
+
+Answer = TypeVar("Answer", bound=BaseModel)
+AnyJob = JobSpec | Mapping[str, Any] | str
+Verb = Literal["cancel", "pause", "resume", "extend"]
+
+
+class Client:
+    """A connection to an lrtune server, with the key found where the server put it."""
+
+    def __init__(
+        self, url: str | None = None, key: str | None = None, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self.url = (url or os.environ.get("LRTUNE_URL") or URL).rstrip("/")
+        if urlsplit(self.url).scheme not in ("http", "https"):
+            raise errors.Invalid(f"url: found {self.url!r}; accepted is one such as {URL}")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {key or found_key()}"},
+            timeout=30.0,
+            transport=transport,
+            trust_env=urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1"),  # no proxy to oneself
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def submit(self, job: AnyJob, *, idempotency_key: str | None = None) -> Job:
+        """Queue a job: a task's name, a mapping or a JobSpec. Sent again after a lost answer, it is still one job."""
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return _read(Job, self._send("POST", "/v1/jobs", json=_body(job), headers=headers))
+
+    def plan(self, job: AnyJob) -> Plan:
+        """What a job would do and cost; nothing is stored."""
+        params = {"validate_only": "true"}
+        return _read(Plan, self._send("POST", "/v1/jobs", json=_body(job), params=params))
+
+    def get(self, job_id: str) -> Job:
+        """A job as it stands."""
+        return _read(Job, self._send("GET", _path(job_id)))
+
+    def list(self, *, state: JobState | str | None = None, tag: str | None = None) -> Iterator[Job]:
+        """All jobs, newest first; `tag` is a key, or "key:value"."""
+        return self._items(Page[Job], "/v1/jobs", {"state": state, "tag": tag})
+
+    def watch(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
+        """The job's events as they happen, each once and in order, until the job is over."""
+        drops = iter(DROPS)
+        while True:
+            try:
+                for event in self._stream(job_id, after):
+                    after, drops = event.id, iter(DROPS)
+                    yield event
+                if self.get(job_id).state in OVER:
+                    yield from self.events(job_id, after=after)
+                    return
+                pause = DROPS[0]
+            except errors.Unavailable:
+                pause = next(drops, 0.0)
+                if not pause:
+                    raise
+            time.sleep(pause)
+
+    def wait(self, job_id: str) -> Job:
+        """The job, once it is over."""
+        for _ in self.watch(job_id):
+            pass
+        return self.get(job_id)
+
+    def trials(self, job_id: str) -> Iterator[Trial]:
+        """All trials of a job by number, without their reports."""
+        return self._items(Page[Trial], _path(job_id, "trials"), {})
+
+    def trial(self, job_id: str, number: int) -> TrialDetail:
+        """One trial with its reports and its learning-rate curve."""
+        return _read(TrialDetail, self._send("GET", _path(job_id, "trials", str(number))))
+
+    def best(self, job_id: str) -> Best:
+        """The answer; `best.schedule.over(steps)` gives the factor of the peak rate at each step."""
+        return _read(Best, self._send("GET", _path(job_id, "best")))
+
+    def export(self, job_id: str, format: str = "pytorch") -> str:
+        """The answer as a snippet or a file's text: `pytorch`, `json` or `csv`."""
+        return self._send("GET", _path(job_id, "best", "export"), params={"format": format}).text
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job for good; what it has found so far stays."""
+        return self._ask(job_id, "cancel")
+
+    def pause(self, job_id: str) -> Job:
+        """Stop a job for now; its running trials go back to the queue."""
+        return self._ask(job_id, "pause")
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on."""
+        return self._ask(job_id, "resume")
+
+    def extend(self, job_id: str, budget: Budget | Mapping[str, Any]) -> Job:
+        """Give a job a larger budget; a finished one goes on from where it ended."""
+        return self._ask(job_id, "extend", json=_plain(budget))
+
+    def delete(self, job_id: str) -> None:
+        """Forget a finished job."""
+        self._send("DELETE", _path(job_id))
+
+    def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
+        """The job's log so far, from the event behind `after` on."""
+        while True:
+            page = _read(Page[Event], self._send("GET", _path(job_id, "events"), params={"after": after}))
+            yield from page.items
+            if not page.items or page.next is None:
+                return
+            after = page.items[-1].id
+
+    def tasks(self) -> tuple[dict[str, Any], ...]:
+        """What can be tuned here."""
+        return _listed(self._send("GET", "/v1/tasks"))
+
+    def schedules(self) -> tuple[dict[str, Any], ...]:
+        """Every schedule family with its knobs, ranges and formula."""
+        return _listed(self._send("GET", "/v1/schedules"))
+
+    def preview(self, schedule: Mapping[str, Any] | str, **around: Any) -> dict[str, Any]:
+        """The curve of a schedule; `around` may hold `steps`, `learning_rate`, `warmup` and `floor`."""
+        body = {"schedule": schedule, **around}
+        return _CURVE.validate_json(self._send("POST", "/v1/schedules/preview", json=body).content)
+
+    def workers(self) -> tuple[Worker, ...]:
+        """Who is working, and on what."""
+        return tuple(Worker.model_validate(one) for one in _listed(self._send("GET", "/v1/workers")))
+
+    def _ask(self, job_id: str, verb: Verb, **content: Any) -> Job:
+        return _read(Job, self._send("POST", _path(job_id, verb), **content))
+
+    def _items(self, kind: type[Page[Answer]], path: str, params: Mapping[str, Any]) -> Iterator[Answer]:
+        asked = {name: value for name, value in params.items() if value is not None}
+        while True:
+            page = _read(kind, self._send("GET", path, params=asked))
+            yield from page.items
+            if page.next is None:
+                return
+            asked["cursor"] = page.next
+
+    def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """One call, tried again when no answer came: all but a deletion may safely come twice."""
+        for pause in (*(PAUSES if method != "DELETE" else ()), None):
+            try:
+                return _checked(self._http.request(method, path, **content))
+            except httpx.TransportError as error:
+                if pause is None:
+                    raise self._away(error) from error
+                time.sleep(pause)
+        raise AssertionError
+
+    def _stream(self, job_id: str, after: int) -> Iterator[Event]:
+        """What one connection brings; it ends when the server ends it, and `Unavailable` says that it broke."""
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        wait = httpx.Timeout(30.0, read=QUIET)
+        try:
+            with self._http.stream("GET", _path(job_id, "events"), headers=headers, timeout=wait) as response:
+                if not response.is_success:
+                    response.read()
+                _checked(response)
+                for data in _messages(response.iter_lines()):
+                    event = _read(Event, data)
+                    if event.id > after:
+                        after = event.id
+                        yield event
+        except httpx.TransportError as error:
+            raise self._away(error) from error
+
+    def _away(self, error: httpx.TransportError) -> errors.Unavailable:
+        start = "start one with `uvicorn --factory app.main:create_app`, or name another in LRTUNE_URL"
+        return errors.Unavailable(f"no lrtune server answers at {self.url} ({error}); {start}")
+
+
+_LISTED = TypeAdapter(tuple[dict[str, Any], ...])
+_CURVE = TypeAdapter(dict[str, Any])
+
+
+def found_key() -> str:
+    """The key of this environment: LRTUNE_API_KEY, else the credentials file that the server wrote. Raises."""
+    path = Path(os.environ.get("LRTUNE_CREDENTIALS") or ".lrtune/credentials")
+    key = os.environ.get("LRTUNE_API_KEY") or (path.read_text().strip() if path.is_file() else "")
+    if not key:
+        raise errors.Unauthorized(f"no key: set LRTUNE_API_KEY, or run where the server's {path} is")
+    return key
+
+
+def _path(*parts: str) -> str:
+    return "/".join(("/v1/jobs", *(quote(part, safe="") for part in parts)))
+
+
+def _body(job: AnyJob) -> Any:
+    return {"task": job} if isinstance(job, str) else _plain(job)
+
+
+def _plain(value: BaseModel | Mapping[str, Any]) -> Any:
+    return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, BaseModel) else value
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    """The response if it is a good one; else the error that it tells of is raised."""
+    if response.is_success:
+        return response
+    try:
+        problem = response.json()
+        kind = errors.by_slug(problem["type"].replace(":", "/").rpartition("/")[2])
+        raise kind(problem.get("detail", ""), problem.get("errors", ()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        detail = f"{response.url} answered {response.status_code} {response.reason_phrase}; is it an lrtune server?"
+        raise errors.LrtuneError(detail) from None
+
+
+def _read(kind: type[Answer], answer: httpx.Response | str) -> Answer:
+    try:
+        return kind.model_validate_json(answer if isinstance(answer, str) else answer.content)
+    except ValidationError as error:
+        raise errors.LrtuneError(f"the answer is none of this version of lrtune: {error}") from error
+
+
+def _listed(response: httpx.Response) -> tuple[dict[str, Any], ...]:
+    found = response.json()
+    return _LISTED.validate_python(found["items"] if isinstance(found, dict) else found)
+
+
+def _messages(lines: Iterable[str]) -> Iterator[str]:
+    """The data of every whole message of an event stream; one that broke off in the middle is not whole."""
+    data: list[str] = []
+    for line in lines:
+        if line.startswith("data:"):
+            data.append(line.removeprefix("data:").removeprefix(" "))
+        elif not line and data:
+            yield "\n".join(data)
+            data = []

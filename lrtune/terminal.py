@@ -1,0 +1,222 @@
+"""How jobs, answers and curves look in a terminal; and a job followed live until it is over.
+
+Everything here takes the values of `lrtune.results` and gives something that Rich can print. A new view goes here; the
+command that shows it goes in `lrtune/cli.py`.
+"""
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from lrtune.choices import Configuration
+from lrtune.client import Client
+from lrtune.errors import Unavailable
+from lrtune.export import recorded
+from lrtune.results import OVER, Best, Job, Plan, Trial
+
+EVERY = 0.5  # seconds between two looks at a job that is being followed
+PATIENCE = 60.0  # seconds for which its server may be away meanwhile
+DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character: left and right, from the top
+
+
+def plot(rate: Callable[[int], float], steps: int, *, width: int = 60, height: int = 8) -> str:
+    """The learning rate over a run, drawn in braille, with the peak and the steps at the axes."""
+    columns = 2 * width
+    values = [rate(min(steps - 1, column * steps // columns)) for column in range(columns)]
+    top = max(values) or 1.0
+    levels = [round((1.0 - value / top) * (4 * height - 1)) for value in values]
+    cells = [[0x2800] * width for _ in range(height)]
+    for column, level in enumerate(levels):
+        before = levels[max(0, column - 1)]
+        for row in range(min(level, before + 1), max(level, before - 1) + 1):
+            cells[row // 4][column // 2] |= DOTS[column % 2][row % 4]
+    labels = [f"{top:.3g}", *[""] * (height - 2), "0"]
+    margin = max(map(len, labels))
+    lines = [f"{label:>{margin}} ┤{''.join(map(chr, row))}" for label, row in zip(labels, cells, strict=True)]
+    end = f"{steps} steps"
+    axis = [f"{'':>{margin}} └{'─' * width}", f"{'':>{margin}}  0{end:>{width - 1}}"]
+    return "\n".join(lines + axis)
+
+
+def curve(points: Sequence[tuple[int, float]], steps: int) -> RenderableType:
+    """A curve that came as (step, learning rate) at some of its steps."""
+    at = [step for step, _ in points]
+    return Text(plot(lambda step: points[max(0, bisect_right(at, step) - 1)][1], steps))
+
+
+def described(configuration: Configuration) -> str:
+    """A configuration in one line; of the optimizer's knobs only those that are not as usual."""
+    usual = type(configuration.optimizer)().as_dict().items()
+    chosen = {name: value for name, value in configuration.optimizer.as_dict().items() if (name, value) not in usual}
+    optimizer = _call({"name": configuration.optimizer.as_dict()["name"], **chosen}, "name")
+    parts = [f"{optimizer} at {configuration.learning_rate:.4g}", _call(configuration.schedule.as_dict(), "family")]
+    if configuration.warmup:
+        parts.append(f"warm-up {configuration.warmup:.1%}")
+    if configuration.floor:
+        parts.append(f"floor {configuration.floor:.3g}")
+    clips = {"clip norm": configuration.clip_norm, "clip value": configuration.clip_value}
+    parts += [f"{name} {value:.3g}" for name, value in clips.items() if value is not None]
+    return ", ".join(parts)
+
+
+def _call(knobs: Mapping[str, Any], tag: str) -> str:
+    shown = [f"{name} {_short(value)}" for name, value in knobs.items() if name != tag]
+    return f"{knobs[tag]} ({', '.join(shown)})" if shown else str(knobs[tag])
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def measured(value: float | None, interval: tuple[float, float] | None) -> str:
+    """A value with its interval."""
+    if value is None:
+        return "none"
+    return f"{value:.5g}" + (f" [{interval[0]:.5g}, {interval[1]:.5g}]" if interval else "")
+
+
+def lift(best: Best) -> str:
+    """How much better than the untuned baseline the answer is, and whether the intervals bear it out."""
+    if best.baseline is None or not best.baseline.value:
+        return "no baseline to compare with"
+    gain = (best.baseline.value - best.value) / abs(best.baseline.value)
+    gain = -gain if best.goal == "maximize" else gain
+    words = f"{abs(gain):.1%} {'better' if gain >= 0 else 'worse'} than untuned"
+    ours, theirs = best.interval, best.baseline.interval
+    if ours and theirs:
+        apart = ours[1] < theirs[0] or theirs[1] < ours[0]
+        words += "; the intervals do not overlap" if apart else "; the intervals overlap"
+    return words
+
+
+def answer(best: Best, trial: Trial) -> RenderableType:
+    """The answer: the configuration, its value, the baseline beside it, and the learning rate over the run."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    seeds = f" over {len(best.seeds)} fresh seeds" if best.confirmed else " in a single run, not confirmed"
+    table.add_row("found", described(best.configuration))
+    table.add_row(Text(best.metric), f"[bold]{measured(best.value, best.interval)}[/bold]{seeds}")
+    if best.baseline is not None:
+        table.add_row("untuned", described(best.baseline.configuration))
+        table.add_row(Text(best.metric), measured(best.baseline.value, best.baseline.interval))
+    table.add_row("so", lift(best))
+    table.add_row("cost", f"{best.full_runs:.4g} full runs of {best.steps} steps; found in trial {best.trial}")
+    factor, peak = recorded(best, trial).over(best.steps), best.configuration.learning_rate
+    return Group(table, Text(), Text(plot(lambda step: peak * factor(step), best.steps)))
+
+
+def jobs(found: Iterable[Job]) -> Table:
+    """A list of jobs."""
+    table = Table("id", "task", "name", "state", "done", "best", "untuned", "submitted", box=None)
+    for job in found:
+        best = job.best
+        untuned = best.baseline.value if best and best.baseline else None
+        table.add_row(
+            job.id, job.spec.task.name, Text(job.spec.name), job.state, f"{job.progress.fraction:.0%}",
+            measured(best.value, best.interval) if best else "", f"{untuned:.5g}" if untuned is not None else "",
+            f"{job.created_at:%Y-%m-%d %H:%M}",
+        )  # fmt: skip
+    return table
+
+
+def trials(found: Iterable[Trial]) -> Table:
+    """A list of trials."""
+    table = Table("trial", "role", "state", "value", "configuration", box=None)
+    for trial in found:
+        value = "" if trial.value is None else f"{trial.value:.5g}"
+        table.add_row(str(trial.number), trial.role, trial.state, value, described(trial.configuration))
+    return table
+
+
+def plan(found: Plan) -> RenderableType:
+    """What a job would do."""
+    cost = found.cost
+    total = "bounded by time only" if cost.total_full_runs is None else f"at most {cost.total_full_runs:g} full runs"
+    steps = f" ({cost.total_steps:,} steps)" if cost.total_steps else ""
+    table = Table("tried first", "why", box=None)
+    for first in found.first:
+        table.add_row(described(first.configuration), Text(first.reason))
+    return Group(Text(f"cost: {total}{steps}, {cost.confirm_full_runs:g} of them to confirm\n"), table)
+
+
+def listed(items: Iterable[Mapping[str, Any]], *columns: str) -> Table:
+    """Plain things of the API as a table of some of their fields."""
+    table = Table(*columns, box=None)
+    for item in items:
+        table.add_row(*(Text(_cell(item.get(column, ""))) for column in columns))
+    return table
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | dict) else str(value)
+
+
+def follow(client: Client, job_id: str, console: Console) -> Job:
+    """Show a job until it is over: a bar, and a line for everything worth one."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    before: Job | None = None
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("waiting for a worker", total=1.0)
+        for job in _looks(client, job_id):
+            for line in news(before, job, milestones=not console.is_terminal):
+                console.print(line, markup=False, highlight=False)
+            bar.update(task, completed=job.progress.fraction, description=status(job))
+            before = job
+    assert before is not None  # noqa: S101 - there is always a first look
+    return before
+
+
+def _looks(client: Client, job_id: str) -> Iterator[Job]:
+    """The job again and again until it is over, also while its server restarts."""
+    answered = time.monotonic()
+    while True:
+        try:
+            job = client.get(job_id)
+            answered = time.monotonic()
+            yield job
+            if job.state in OVER:
+                return
+        except Unavailable:
+            if time.monotonic() - answered > PATIENCE:
+                raise
+        time.sleep(EVERY)
+
+
+def status(job: Job) -> str:
+    """A job's progress in one line."""
+    progress = job.progress
+    planned = "" if progress.planned_full_runs is None else f"/{progress.planned_full_runs:g}"
+    states = ", ".join(f"{count} {state}" for state, count in progress.trials.items() if count)
+    phase = progress.phase if job.state == "running" else job.state
+    return f"{phase}: {progress.full_runs:.1f}{planned} full runs; {states or 'no trial yet'}{_so_far(job.best)}"
+
+
+def _so_far(best: Best | None) -> str:
+    if best is None:
+        return ""
+    untuned = best.baseline.value if best.baseline else None
+    return f"; {best.metric} {best.value:.5g}" + (f" (untuned {untuned:.5g})" if untuned is not None else "")
+
+
+def news(before: Job | None, job: Job, *, milestones: bool = False) -> Iterator[str]:
+    """What has happened between two looks that deserves a line; `milestones`: each tenth of the work as well."""
+    if before is None or before.state != job.state:
+        yield f"job {job.id} is {job.state}" + (f": {job.reason}" if job.reason else "")
+    if job.progress.phase == "confirm" and (before is None or before.progress.phase == "search"):
+        yield "the search is over; the best few run again over fresh seeds"
+    best, known = job.best, before.best if before else None
+    if best is not None and (known is None or (known.value, known.trial) != (best.value, best.trial)):
+        yield f"best so far: {best.metric} {measured(best.value, best.interval)}, {described(best.configuration)}"
+    if milestones and before and int(10 * job.progress.fraction) > int(10 * before.progress.fraction):
+        yield status(job)
