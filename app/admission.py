@@ -1,0 +1,151 @@
+"""What a job must pass before it is stored, and what it would do: the same checks for both.
+
+`admit` fills in what the job left to its task; `plan` shows the space, the cost and the first curves.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from app import curves, pointers
+from app.problems import invalid
+from lrtune.errors import Rejection
+from lrtune.results import Cost, FirstCurve, Plan, Proposal, Trial, TrialState
+from lrtune.search import suggest
+from lrtune.space import Axis, Fixed, Range, shown
+from lrtune.spec import Horizon, JobSpec, Metric
+from lrtune.tasks import BUILT_IN, TaskInfo
+
+FIRST = 5  # proposals that a plan shows
+POINTS = 64
+UNKNOWN_STEPS = 1000  # stands in for a horizon in epochs, whose steps only a worker knows; curves are shown by progress
+
+
+def admit(spec: JobSpec, data_dir: Path) -> JobSpec:
+    """The job with everything filled in that its task decides. Raises Invalid."""
+    info = BUILT_IN.get(spec.task.name)
+    if info is None:
+        detail = f"found the task {shown(spec.task.name)}; accepted is one of {', '.join(BUILT_IN)}"
+        raise invalid([{"pointer": "/task/name", "detail": detail}])
+    params, wrong = _params(spec, info)
+    metric = spec.metric or Metric(name="val_loss")
+    wrong += _wrong_file(params, data_dir) + _wrong_metric(metric, info, params)
+    if wrong:
+        raise invalid(wrong)
+    return spec.model_copy(
+        update={
+            "task": spec.task.model_copy(update={"params": params}),
+            "metric": metric.model_copy(update={"goal": info.metrics[metric.name]}),
+            "horizon": spec.horizon or Horizon(steps=info.steps),
+        }
+    )
+
+
+def _params(spec: JobSpec, info: TaskInfo) -> tuple[dict[str, Any], list[Rejection]]:
+    """The task's parameters with their defaults, or what is wrong with them."""
+    given = spec.task.params
+    try:
+        return info.params.model_validate(given).model_dump(mode="json"), []
+    except ValidationError as error:
+        below = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        found = pointers.rejections(below, given, info.params.model_json_schema())
+    return dict(given), [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
+
+
+def _wrong_file(params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
+    """Whether the data file is missing, where its folder can be seen from here; the workers' may be elsewhere."""
+    name = params.get("dataset")
+    if not isinstance(name, str) or ".." in name or not data_dir.is_dir():
+        return []
+    try:
+        there = (data_dir / name).exists()
+    except OSError:  # a name that is too long for a file
+        there = False
+    if there:
+        return []
+    files = sorted(path.name for path in data_dir.iterdir() if not path.name.startswith("."))
+    some = ", ".join(files[:10]) + (f" and {len(files) - 10} more" if len(files) > 10 else "")
+    detail = f"found no {shown(name)} in the data folder; there are {some or 'no files'}"
+    return [{"pointer": "/task/params/dataset", "detail": detail}]
+
+
+def _wrong_metric(metric: Metric, info: TaskInfo, params: Mapping[str, Any]) -> list[Rejection]:
+    kinds = {"classification": {"val_mae"}, "regression": {"val_accuracy"}}
+    missing = kinds.get(str(params.get("kind")), set())
+    known = [name for name in info.metrics if name not in missing]
+    if metric.name not in known:
+        detail = f"found {shown(metric.name)}; the task {info.name} has {', '.join(known)}"
+        return [{"pointer": "/metric/name", "detail": detail}]
+    goal = info.metrics[metric.name]
+    if metric.goal not in (None, goal):
+        better = "higher" if goal == "maximize" else "lower"
+        detail = f"found {metric.goal}; {metric.name} is better when {better}, so accepted is {goal}, or no goal"
+        return [{"pointer": "/metric/goal", "detail": detail}]
+    return []
+
+
+def plan(spec: JobSpec) -> Plan:
+    """What an admitted job would do."""
+    return Plan(spec=spec, space=_space(spec), cost=_cost(spec), first=_first(spec))
+
+
+def _space(spec: JobSpec) -> dict[str, Any]:
+    space = spec.space()
+    return {
+        "optimizers": {name: _plainly(axes) for name, axes in space.optimizers.items()},
+        "schedules": {name: _plainly(axes) for name, axes in space.schedules.items()},
+        **_plainly(space.common),
+    }
+
+
+def _plainly(axes: Mapping[str, Axis]) -> dict[str, Any]:
+    return {name: _plain(axis) for name, axis in axes.items()}
+
+
+def _plain(axis: Axis) -> dict[str, Any]:
+    if isinstance(axis, Fixed):
+        return {"fixed": axis.value}
+    if isinstance(axis, Range):
+        return {"range": [axis.low, axis.high], "log": axis.log}
+    return {"choice": list(axis.options)}
+
+
+def _cost(spec: JobSpec) -> Cost:
+    bounds = [bound for bound in (spec.budget.full_runs, spec.budget.trials) if bound is not None]
+    search = float(min(bounds)) if bounds else None
+    total = None if search is None else search + spec.confirm.runs
+    steps = spec.horizon.steps if spec.horizon else None
+    return Cost(
+        search_full_runs=search,
+        confirm_full_runs=spec.confirm.runs,
+        total_full_runs=total,
+        total_steps=None if total is None or steps is None else math.ceil(total * steps),
+    )
+
+
+def _first(spec: JobSpec) -> list[FirstCurve]:
+    """The first proposals, each asked for while those before it are running."""
+    steps = (spec.horizon and spec.horizon.steps) or UNKNOWN_STEPS
+    history: list[Trial] = []
+    found = []
+    for number in range(min(FIRST, spec.budget.trials or FIRST)):
+        proposal = suggest(spec, history)
+        history.append(_running(proposal, number, steps))
+        curve = curves.by_progress(proposal.configuration, steps, POINTS)
+        found.append(FirstCurve(configuration=proposal.configuration, reason=proposal.reason, curve=curve))
+    return found
+
+
+def _running(proposal: Proposal, number: int, steps: int) -> Trial:
+    return Trial(
+        number=number,
+        role=proposal.role,
+        why=proposal.reason,
+        state=TrialState.RUNNING,
+        configuration=proposal.configuration,
+        seed=proposal.seed,
+        horizon=max(2, round(proposal.fraction * steps)),
+    )

@@ -1,0 +1,36 @@
+"""Learning-rate curves as points to draw: every step of a short run, evenly thinned steps of a long one."""
+
+import math
+
+from lrtune.choices import Configuration
+from lrtune.results import Trial
+from lrtune.schedules import Curve
+from lrtune.spec import Metric
+
+
+def thinned(steps: int, points: int) -> list[int]:
+    """At most `points` steps of a run, evenly spaced, the first and the last among them."""
+    if steps <= points:
+        return list(range(steps))
+    return [round(place * (steps - 1) / (points - 1)) for place in range(points)]
+
+
+def by_step(curve: Curve, peak: float, *, steps: int, points: int) -> list[tuple[int, float]]:
+    """(step, learning rate) of a run of `steps`."""
+    factor = curve.over(steps)
+    return [(step, peak * factor(step)) for step in thinned(steps, points)]
+
+
+def by_progress(configuration: Configuration, steps: int, points: int) -> list[tuple[float, float]]:
+    """(progress, learning rate) of a configuration."""
+    found = by_step(configuration.curve, configuration.learning_rate, steps=steps, points=points)
+    return [(step / steps, rate) for step, rate in found]
+
+
+def of_trial(trial: Trial, metric: Metric | None, points: int) -> list[tuple[int, float]]:
+    """(step, learning rate) of a trial; a schedule that looks at the loss is replayed from the trial's reports."""
+    seen = trial.values(metric.name) if metric else []
+    sign = metric.sign if metric else 1.0
+    reports = [(step, math.inf if value is None else sign * value) for step, value in seen]
+    curve = trial.configuration.curve.after(reports, trial.horizon)
+    return by_step(curve, trial.configuration.learning_rate, steps=trial.horizon, points=points)

@@ -1,0 +1,82 @@
+"""What routes ask for in their signatures: a transaction to write or to read in, a page's limits, a job's id.
+
+A transaction is committed before the answer leaves (`scope="function"`): a failed commit never follows a 2xx.
+"""
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
+
+from fastapi import Depends, Path, Query, Request
+from fastapi.routing import APIRoute
+from pydantic import AfterValidator
+from sqlalchemy.orm import Session
+
+from app.problems import invalid
+from lrtune.errors import UnknownJob
+
+LARGEST = 2**31 - 1  # the databases' integer
+PAGE, MOST = 50, 200
+
+
+# A request that waits for a connection or for SQLite's one writer would hold one of the few threads that those it waits
+# for need to go on. So it waits here, without a thread.
+async def _turn_to_write(request: Request) -> AsyncIterator[None]:
+    async with request.app.state.writing:
+        yield
+
+
+async def _turn_to_read(request: Request) -> AsyncIterator[None]:
+    async with request.app.state.reading:
+        yield
+
+
+def _write(request: Request, _: Annotated[None, Depends(_turn_to_write, scope="function")]) -> Iterator[Session]:
+    with request.app.state.database.write() as tx:
+        yield tx
+
+
+def _read(request: Request, _: Annotated[None, Depends(_turn_to_read, scope="function")]) -> Iterator[Session]:
+    with request.app.state.database.read() as tx:
+        yield tx
+
+
+Tx = Annotated[Session, Depends(_write, scope="function")]
+ReadTx = Annotated[Session, Depends(_read, scope="function")]
+
+
+def _clamped(limit: int) -> int:
+    return min(max(limit, 1), MOST)
+
+
+def _known_form(job_id: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", job_id):
+        raise UnknownJob(f"there is no job {job_id[:60]!r}")
+    return job_id
+
+
+Limit = Annotated[
+    int,
+    Query(description=f"How many items at most; what lies outside 1 to {MOST} is moved inside."),
+    AfterValidator(_clamped),
+]
+Cursor = Annotated[
+    str | None, Query(max_length=100, description="The `next` of the page before; leave it out for the first page.")
+]
+JobId = Annotated[str, Path(description="A job's id.", examples=["job-0123456789abcdef"]), AfterValidator(_known_form)]
+
+
+async def remember_body(request: Request) -> None:
+    """Keep the body as it was sent, so that a problem can point into it."""
+    if request.headers.get("content-type", "").startswith("application/json") and await request.body():
+        request.state.body = await request.json()
+
+
+def known_query(request: Request) -> None:
+    """Refuse query parameters that a path does not have: a misspelt `validate_only` must not submit. Raises Invalid."""
+    route = request.scope.get("route")
+    names = [one.alias for one in route.dependant.query_params] if isinstance(route, APIRoute) else []
+    if unknown := [name for name in request.query_params if name not in names]:
+        accepted = f"accepted are {', '.join(names)}" if names else "this path takes none"
+        detail = f"query parameter {unknown[0][:60]}: there is none of this name; {accepted}"
+        raise invalid([{"pointer": f"/{unknown[0][:60]}", "detail": detail}])

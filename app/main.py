@@ -1,0 +1,87 @@
+"""The server: `uvicorn --factory app.main:create_app`. Puts the parts together; a new noun is one more router here."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from sqlalchemy import make_url
+
+import migrations
+from app import openapi, problems
+from app.auth import authorized, server_key
+from app.deps import known_query
+from app.limits import BodyLimit
+from app.metrics import Measure, Requests
+from app.routes import events, health, jobs, schedules, tasks, trials
+from app.settings import Settings
+from lrtune import __version__
+from lrtune.store import Database
+
+AT_ONCE = 10  # transactions of a kind; SQLite has one writer
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Nothing is opened or written before it starts."""
+    app = FastAPI(title="lrtune", version=__version__, description=openapi.DESCRIPTION, lifespan=_lifespan)
+    app.state.settings = settings or Settings()
+    app.state.requests = Requests()
+    app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes)
+    app.add_middleware(Measure, requests=app.state.requests)
+    problems.install(app)
+    for noun in (jobs, trials, events, schedules, tasks):
+        app.include_router(noun.router, dependencies=[Depends(authorized), Depends(known_query)])
+    app.include_router(health.router)
+    openapi.install(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    url = settings.database_url
+    lite = make_url(url).get_backend_name() == "sqlite"
+    app.state.database = Database(url)  # makes SQLite's folder
+    if lite:
+        await asyncio.to_thread(migrations.upgrade, url)
+    app.state.key = server_key(settings)
+    app.state.reading, app.state.writing = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1 if lite else AT_ONCE)
+    app.state.stopping = asyncio.Event()
+    try:
+        with _told_of_signals(app.state.stopping.set):
+            yield
+    finally:
+        app.state.stopping.set()
+        app.state.database.dispose()
+
+
+@contextmanager
+def _told_of_signals(stop: Callable[[], object]) -> Iterator[None]:
+    """Call `stop` on SIGINT and SIGTERM, then whoever was told before.
+
+    Uvicorn waits for open connections before it ends the lifespan, so without this an open event stream would hold it.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # under a test client; signals come to the main thread
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def told(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop)
+        if callable(before[number]):
+            before[number](number, frame)
+
+    for number in before:
+        signal.signal(number, told)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,73 @@
+"""The API's description of itself, made as tight as JSON Schema can be: what it says is what is checked."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.problems import Problem
+from lrtune.tasks import BUILT_IN
+
+DESCRIPTION = """\
+Finds the learning rate, the schedule and the decay parameters that a training job should use, and proves the answer.
+
+Submit a job with `POST /v1/jobs`; the smallest is `{"task": "digits"}`. Follow it with `GET /v1/jobs/{job_id}/events`,
+and read the answer with `GET /v1/jobs/{job_id}/best`.
+
+Every call under `/v1` needs the header `Authorization: Bearer <key>`; the server wrote the key to `.lrtune/credentials`
+at its first start. Every error is `application/problem+json` and names the field, what was found and what would be
+accepted.
+"""
+TAGS = [
+    {"name": "jobs", "description": "One request to tune a task: what to search, and what it may cost."},
+    {"name": "trials", "description": "One configuration trained with one seed over one horizon."},
+    {"name": "best", "description": "The answer, and the answer as something to run."},
+    {"name": "events", "description": "A job's log, paged or followed."},
+    {"name": "catalogue", "description": "What can be tuned and searched here, and who is working."},
+    {"name": "operations", "description": "For those who run the service."},
+]
+
+
+def install(app: FastAPI) -> None:
+    """Make the application describe itself with this."""
+    plain = app.openapi
+    app.openapi_tags = TAGS
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            whole = plain()
+            _tighten(whole["components"]["schemas"])
+        return plain()
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
+def _tighten(schemas: dict[str, Any]) -> None:
+    """Name the tasks there are, each with its own parameters, and add what every error looks like."""
+    schemas |= _with_parts(Problem.model_json_schema(ref_template="#/components/schemas/{model}"), "Problem")
+    options = []
+    for name, task in BUILT_IN.items():
+        params = task.params.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= _with_parts(params, task.params.__name__)
+        needed = ["name", "params"] if params.get("required") else ["name"]
+        properties = {"name": {"const": name}, "params": {"$ref": f"#/components/schemas/{task.params.__name__}"}}
+        options.append(
+            {
+                "type": "object",
+                "properties": properties,
+                "required": needed,
+                "additionalProperties": False,
+                "title": name,
+            }
+        )
+    bare = [name for name, task in BUILT_IN.items() if not task.params.model_json_schema().get("required")]
+    task_spec = schemas["JobSpec-Input"]["properties"]
+    task_spec["task"] = {
+        "title": "Task",
+        "description": "The training problem to tune; a bare name where its parameters all have defaults.",
+        "anyOf": [{"type": "string", "enum": bare}, {"oneOf": options}],
+    }
+
+
+def _with_parts(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    parts = schema.pop("$defs", {})
+    return {name: schema, **parts}

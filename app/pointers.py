@@ -1,0 +1,125 @@
+"""From pydantic's errors to rejections: where the field stands in the body that was sent, and what would be accepted.
+
+Pydantic's own places also hold names that are no fields (union tags, validators), so each is looked up in the body.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic_core import ErrorDetails
+
+from lrtune.errors import Rejection
+from lrtune.space import shown
+
+Loc = tuple[str | int, ...]
+Found = Mapping[str, Any] | ErrorDetails
+WORDS = (  # pydantic's phrases, and how they go on after "found 3; "
+    (r"^Input should be a valid (dictionary|model|JSON object).*", "accepted is an object"),
+    (r"^Input should be a valid (.*?),? .*(unable to parse|got a number with).*", r"accepted is a valid \1"),
+    (r"^Input should be (greater|less|a finite)", r"accepted is a number \1"),
+    (r"^a number a finite number", "a finite number"),
+    (r"^Input should be ", "accepted is "),
+    (r"^(String|List|Dictionary) should have (.*?)( after validation, not .*)?$", r"accepted is a \1 with \2"),
+    (r"^String should match pattern (.*)", r"accepted is text that matches \1"),
+    (r"^(?!accepted|found)(.)", r"accepted: \1"),
+)
+
+
+def rejections(found: Sequence[Found], body: object, schema: Mapping[str, Any] | None = None) -> list[Rejection]:
+    """One rejection a field; several reasons for the same field (the sides of a union) are joined."""
+    joined: dict[str, list[str]] = {}
+    for error in found:
+        pointer, detail = _rejection(error, body, schema or {})
+        details = joined.setdefault(pointer, [])
+        if detail not in details:
+            details.append(detail)
+    return [{"pointer": pointer, "detail": _joined(details)} for pointer, details in joined.items()]
+
+
+def schema_of(annotation: Any) -> dict[str, Any]:
+    """The JSON Schema of what a body should be: it knows the names of the fields."""
+    return TypeAdapter(annotation).json_schema()
+
+
+def pointer(parts: Sequence[str | int]) -> str:
+    """A JSON pointer (RFC 6901)."""
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
+
+
+def anchored(found: str, body: object) -> str:
+    """A pointer into a job's full form, cut where the body that was sent is shorter: its task may be just a name."""
+    kept: list[str] = []
+    for part in found.split("/")[1:]:
+        if not isinstance(body, dict | list):
+            break
+        kept.append(part)
+        if isinstance(body, dict):
+            body = body.get(part.replace("~1", "/").replace("~0", "~"), {})
+        else:
+            body = body[int(part)] if part.isdigit() and int(part) < len(body) else {}
+    return "".join(f"/{part}" for part in kept)
+
+
+def _rejection(error: Found, body: object, schema: Mapping[str, Any]) -> tuple[str, str]:
+    place, loc = error["loc"][0] if error["loc"] else "", tuple(error["loc"][1:])
+    if place in ("query", "path", "header"):
+        return pointer(loc[:1]), f"{place} parameter {loc[0]}: {_sentence(error, [])}"
+    where = _in_body(body, loc)
+    if error["type"] == "missing" and loc:
+        where = (*_in_body(body, loc[:-1]), loc[-1])
+    accepted = _fields(schema, schema, loc[:-1]) if error["type"] == "extra_forbidden" else []
+    return pointer(where), _sentence(error, accepted)
+
+
+def _in_body(body: object, loc: Loc) -> Loc:
+    """The parts of a place that are keys and positions in the body; the reading that reaches the last part wins."""
+    if not loc:
+        return ()
+    ways = [_in_body(body, loc[1:])]
+    if (isinstance(body, dict) and loc[0] in body) or (
+        isinstance(body, list) and isinstance(loc[0], int) and loc[0] < len(body)
+    ):
+        below: Any = body
+        ways.insert(0, (loc[0], *_in_body(below[loc[0]], loc[1:])))
+    return max(ways, key=lambda way: (way[-1:] == loc[-1:], len(way)))
+
+
+def _sentence(error: Found, accepted: Sequence[str]) -> str:
+    message, value = error["msg"].removeprefix("Value error, "), error.get("input")
+    if error["type"] == "missing":
+        return "found nothing; this field is needed"
+    if error["type"] == "extra_forbidden":
+        return f"found an unknown field; accepted fields are {', '.join(accepted)}" if accepted else "unknown field"
+    if message.startswith("found"):
+        return message
+    if isinstance(value, bytes):
+        return "found a body that is no JSON object; accepted is one, sent with Content-Type: application/json"
+    for pattern, words in WORDS:
+        message = re.sub(pattern, words, message)
+    return f"found {shown(value)}; {message}"
+
+
+def _joined(details: Sequence[str]) -> str:
+    """`found x; accepted is a, or b`: what was found is said once."""
+    first, *more = details
+    rest = [detail.partition("; ")[2].removeprefix("accepted is ") or detail for detail in more]
+    return ", or ".join([first, *rest])
+
+
+def _fields(node: Mapping[str, Any], schema: Mapping[str, Any], loc: Loc) -> list[str]:
+    """The names of the fields at a place, read from the JSON Schema."""
+    if "$ref" in node:
+        return _fields(schema["$defs"][node["$ref"].rpartition("/")[2]], schema, loc)
+    for sides in ("anyOf", "oneOf", "allOf"):
+        tag = node.get("discriminator", {}).get("mapping", {}).get(loc[0] if loc else None)
+        if tag:
+            return _fields({"$ref": tag}, schema, loc[1:])
+        found = [_fields(side, schema, loc) for side in node.get(sides, ())]
+        if any(found):
+            return max(found, key=len)
+    if not loc:
+        return list(node.get("properties", ()))
+    below = node.get("items") if isinstance(loc[0], int) else node.get("properties", {}).get(loc[0])
+    return _fields(below, schema, loc[1:]) if isinstance(below, Mapping) else []

@@ -1,0 +1,189 @@
+"""Errors as `application/problem+json` (RFC 9457): the only file that knows both HTTP and the domain's errors.
+
+A new kind of error needs a line in `STATUS` only if none of its bases is there. A route declares what it may answer
+with `responses=problems(errors.UnknownJob)`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from app import pointers
+from lrtune import errors
+from lrtune.errors import LrtuneError, Rejection
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 5
+STATUS: Mapping[type[LrtuneError], int] = {
+    errors.BadRequest: 400,
+    errors.Unauthorized: 401,
+    errors.NotFound: 404,
+    errors.MethodNotAllowed: 405,
+    errors.Conflict: 409,
+    errors.TooLarge: 413,
+    errors.Invalid: 422,
+    errors.IdempotencyKeyReused: 422,
+    errors.Unavailable: 503,
+    errors.Internal: 500,
+    LrtuneError: 500,
+}
+HEADERS: Mapping[type[LrtuneError], Mapping[str, str]] = {
+    errors.Unauthorized: {"WWW-Authenticate": "Bearer"},
+    errors.Unavailable: {"Retry-After": str(RETRY_SECONDS)},
+}
+_BY_STATUS = {400: errors.BadRequest, 404: errors.NotFound, 405: errors.MethodNotAllowed, 413: errors.TooLarge}
+EVERYWHERE = (errors.Unauthorized, errors.TooLarge, errors.Invalid, errors.Internal)
+
+
+class RejectedField(BaseModel):
+    """One rejected field."""
+
+    pointer: str = Field(description="Where it stands: a JSON pointer into the body, or `/name` of a parameter.")
+    detail: str = Field(description="What was found, and what would be accepted.")
+
+
+class Problem(BaseModel):
+    """What every error looks like (RFC 9457)."""
+
+    type: str = Field(description="What kind it is: stable, for programs.", pattern="^/problems/[a-z-]+$")
+    title: str = Field(description="The same for people.")
+    status: int = Field(ge=400, le=599)
+    detail: str = Field(description="What happened, in a sentence.")
+    errors: list[RejectedField] = Field([], description="The rejected fields, where there are any.")
+
+
+def status(kind: type[LrtuneError]) -> int:
+    """The status of a kind of error: its own, else its nearest base's."""
+    return next(STATUS[base] for base in kind.__mro__ if base in STATUS)
+
+
+def problem(error: LrtuneError, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that tells of an error."""
+    kind = type(error)
+    title = kind.slug().replace("-", " ").capitalize()
+    body = {"type": f"/problems/{kind.slug()}", "title": title, "status": status(kind), "detail": error.detail}
+    whole = body | ({"errors": error.errors} if error.errors else {})
+    # What was sent may hold half a surrogate pair, and the message quotes it.
+    text = json.dumps(whole, ensure_ascii=False).encode("utf-8", "replace")
+    extra = {**HEADERS.get(kind, {}), **(headers or {})}
+    return Response(text, status(kind), headers=extra, media_type=MEDIA_TYPE)
+
+
+def problems(*kinds: type[LrtuneError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route that may answer with these errors, besides those that any under /v1 may."""
+    return documented(*kinds, *EVERYWHERE)
+
+
+def documented(*kinds: type[LrtuneError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route that may answer with these errors and no others."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        one = found.setdefault(status(kind), _documented(kind))
+        sentence = (kind.__doc__ or "").strip()
+        if sentence not in one["description"]:
+            one["description"] += f" {sentence}"
+    return found
+
+
+def _documented(kind: type[LrtuneError]) -> dict[str, Any]:
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    headers = {name: {"schema": {"type": "string"}, "required": True} for name in HEADERS.get(kind, ())}
+    return {"description": (kind.__doc__ or "").strip(), "content": content} | ({"headers": headers} if headers else {})
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of this application with a problem."""
+    app.add_exception_handler(LrtuneError, _domain)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(RecursionError, _nested)
+    for away in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(away, _away)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+async def _domain(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LrtuneError)  # noqa: S101 - it is registered for these
+    body = getattr(request.state, "body", None)
+    if body is not None and error.errors:
+        found: list[Rejection] = [{**one, "pointer": pointers.anchored(one["pointer"], body)} for one in error.errors]
+        return problem(invalid(found))
+    return problem(error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for these
+    found = error.errors()
+    if any(one["type"] == "json_invalid" for one in found):
+        return problem(errors.BadRequest(f"the body is no JSON: {found[0]['ctx']['error']} at {found[0]['loc'][-1]}"))
+    return problem(invalid(pointers.rejections(found, error.body, _schema(request, found))))
+
+
+def invalid(rejected: Sequence[Rejection]) -> errors.Invalid:
+    """The error of rejected fields; its detail names the first."""
+    first = rejected[0]
+    where = "" if " parameter " in first["detail"][:20] else f"{first['pointer'] or 'the body'}: "
+    more = f" (and {len(rejected) - 1} more)" if len(rejected) > 1 else ""
+    return errors.Invalid(f"{where}{first['detail']}{more}", rejected)
+
+
+def _schema(request: Request, found: Sequence[Any]) -> dict[str, Any]:
+    """The schema of the body that a route takes, when the names of its fields are needed."""
+    route = request.scope.get("route")
+    if isinstance(route, APIRoute) and route.body_field and any(one["type"] == "extra_forbidden" for one in found):
+        return pointers.schema_of(route.body_field.field_info.annotation)
+    return {}
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
+    kind = _BY_STATUS.get(error.status_code, errors.BadRequest if error.status_code < 500 else errors.Internal)
+    if kind is errors.BadRequest:
+        return problem(_unreadable(error.__cause__))
+    if kind is errors.NotFound:
+        return problem(kind(f"there is no path {request.url.path!r} here; /docs lists those there are"))
+    if kind is errors.MethodNotAllowed:
+        allowed = ", ".join(_methods(request))
+        detail = f"{request.url.path} does not take {request.method}; it takes {allowed}"
+        return problem(kind(detail), {"Allow": allowed})
+    limit = request.app.state.settings.max_body_bytes
+    return problem(kind(f"the body is larger than the {limit} bytes accepted here") if limit else kind())
+
+
+async def _nested(_: Request, error: Exception) -> Response:
+    return problem(_unreadable(error))
+
+
+async def _away(_: Request, __: Exception) -> Response:
+    return problem(errors.Unavailable())
+
+
+async def _unforeseen(_: Request, __: Exception) -> Response:
+    # Starlette raises the error again after this answer, so that the server logs its traceback.
+    return problem(errors.Internal())
+
+
+def _unreadable(cause: BaseException | None) -> errors.BadRequest:
+    """The body could not even be read."""
+    nested = isinstance(cause, RecursionError)
+    detail = "it is nested too deeply" if nested else str(cause or HTTPStatus.BAD_REQUEST.phrase)
+    return errors.BadRequest(f"the body could not be read: {detail[:200]}", [{"pointer": "", "detail": detail[:200]}])
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method this path takes: Starlette's own answer names only those of the first route that matches."""
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        regex = getattr(route, "path_regex", None)
+        if regex is not None and regex.match(request.url.path):
+            found |= set(getattr(route, "methods", None) or ())
+    return sorted(found)

@@ -1,0 +1,99 @@
+"""A job's log: a page of it, or the same as server-sent events that go on until the job is over."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response, StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from sqlalchemy.exc import DBAPIError
+from starlette.concurrency import run_in_threadpool
+
+from app.deps import LARGEST, MOST, PAGE, JobId, Limit
+from app.problems import problems
+from lrtune import errors
+from lrtune.results import OVER, Event, Page
+from lrtune.store import Database, events, jobs
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["events"])
+POLL, KEEPALIVE = 0.5, 15.0  # seconds
+STREAM = "text/event-stream"
+After = Annotated[int, Query(ge=0, le=LARGEST, description="Only what came after the event with this id.")]
+LastId = Annotated[str | None, Header(alias="Last-Event-ID", description="As `after`, for streams that reconnect.")]
+
+
+@router.get(
+    "",
+    summary="Read or follow the log",
+    response_model=Page[Event],
+    responses={
+        **problems(errors.UnknownJob, errors.Unavailable),
+        200: {
+            "description": "A page; or, with `Accept: text/event-stream`, each event as it happens.",
+            "content": {STREAM: {"schema": {"type": "string"}}},
+        },
+    },
+)
+async def log(
+    job_id: JobId,
+    request: Request,
+    after: After = 0,
+    limit: Limit = PAGE,
+    last_event_id: LastId = None,
+    accept: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Response:
+    """The job's event log from `after` on. Asked for as an event stream, it goes on until the job is over."""
+    database: Database = request.app.state.database
+    if STREAM not in (accept or ""):
+        page = await run_in_threadpool(_page, database, job_id, after, limit)
+        return Response(page.model_dump_json(), media_type="application/json")
+    if last_event_id and re.fullmatch(r"[0-9]{1,9}", last_event_id):
+        after = int(last_event_id)
+    await run_in_threadpool(_page, database, job_id, after, 1)  # an unknown job is a problem, not a stream
+    body = _stream(database, job_id, after, request.app.state.stopping)
+    return StreamingResponse(body, media_type=STREAM, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+
+
+def _page(database: Database, job_id: str, after: int, limit: int) -> Page[Event]:
+    with database.read() as tx:
+        return events.page(tx, job_id, after=after, limit=limit)
+
+
+async def _stream(database: Database, job_id: str, after: int, stopping: asyncio.Event) -> AsyncIterator[bytes]:
+    """The log from `after` on, until the job is over, or gone, or this server stops."""
+    idle = 0.0
+    while not stopping.is_set():
+        try:
+            found, over = await run_in_threadpool(_news, database, job_id, after)
+        except DBAPIError:  # the database is away: the stream waits for it
+            found, over = [], False
+        except errors.UnknownJob:
+            return
+        for event in found:
+            after = event.id
+            yield format_sse_event(data_str=event.model_dump_json(), event=event.kind, id=str(event.id))
+        if found:
+            idle = 0.0
+            continue
+        if over:
+            return
+        if idle >= KEEPALIVE:
+            idle = 0.0
+            yield KEEPALIVE_COMMENT
+        idle += POLL
+        await _pause(stopping)
+
+
+def _news(database: Database, job_id: str, after: int) -> tuple[list[Event], bool]:
+    """What came after `after`, and whether the job is over: asked first, so that the last event is not missed."""
+    with database.read() as tx:
+        over = jobs.get(tx, job_id).state in OVER
+        return events.page(tx, job_id, after=after, limit=MOST).items, over
+
+
+async def _pause(stopping: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), POLL)

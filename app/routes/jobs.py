@@ -1,0 +1,180 @@
+"""Jobs: submit, plan, list, read, and the verbs that change one."""
+
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
+
+from app import admission
+from app.deps import PAGE, Cursor, JobId, Limit, ReadTx, Tx, remember_body
+from app.problems import problems
+from lrtune import errors
+from lrtune.choices import Strict
+from lrtune.results import Job, JobState, Page, Plan
+from lrtune.spec import Budget, JobSpec
+from lrtune.store import jobs
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+LOCATION = {"Location": {"description": "The job's own path.", "schema": {"type": "string"}}}
+ETAG = {"ETag": {"description": "Changes whenever the job does.", "schema": {"type": "string"}}}
+EXAMPLES: dict[str, Any] = {
+    "the smallest": {"value": {"task": "digits"}},
+    "a number fixes, a pair is a range, a list of names is a choice": {
+        "value": {
+            "task": {"name": "digits", "params": {"batch_size": 64}},
+            "horizon": {"steps": 960},
+            "optimizers": ["adamw", {"name": "sgd", "momentum": 0.9, "learning_rate": [1e-3, 1.0]}],
+            "schedules": ["cosine", {"family": "wsd", "decay": [0.1, 0.8]}, {"family": "step", "gamma": 0.1}],
+            "budget": {"full_runs": 10},
+            "tags": {"team": "risk"},
+        }
+    },
+}
+
+
+class Extension(Strict):
+    """A new budget, in totals: sending it twice changes nothing more."""
+
+    budget: Budget
+
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Any name of your own for this request: sent again with it, the job is not made twice.",
+    ),
+]
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    summary="Submit a job",
+    response_model=Job | Plan,
+    dependencies=[Depends(remember_body)],
+    responses={
+        **problems(errors.BadRequest, errors.IdempotencyKeyReused, errors.Unavailable),
+        200: {
+            "model": Job | Plan,
+            "description": "The job that this key made before; or the plan, where one was asked.",
+        },
+        201: {"model": Job, "description": "The job, queued.", "headers": LOCATION},
+    },
+)
+def submit(
+    spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
+    request: Request,
+    response: Response,
+    tx: Tx,
+    idempotency_key: Key = None,
+    validate_only: Annotated[
+        bool, Query(description="Check everything, store nothing, and answer with the plan.")
+    ] = False,
+) -> Job | Plan:
+    """Queue a tuning job. The smallest is `{"task": "digits"}`; with `validate_only`, see what a job would do."""
+    admitted = admission.admit(spec, request.app.state.settings.data_dir)
+    if validate_only:
+        response.status_code = status.HTTP_200_OK
+        return admission.plan(admitted)
+    job, new = jobs.create(tx, admitted, idempotency_key=idempotency_key)
+    if not new:
+        response.status_code = status.HTTP_200_OK
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job
+
+
+@router.get("", summary="List jobs", responses=problems(errors.Unavailable))
+def page(
+    tx: ReadTx,
+    state: JobState | None = None,
+    tag: Annotated[
+        str | None, Query(max_length=301, pattern=r"^[^\x00]*$", description="A tag's key, or `key:value`.")
+    ] = None,
+    limit: Limit = PAGE,
+    cursor: Cursor = None,
+) -> Page[Job]:
+    """Jobs, newest first. A page's `next` is the `cursor` of the following one, or null at the end."""
+    return jobs.page(tx, state=state, tag=tag, limit=limit, cursor=cursor)
+
+
+@router.get(
+    "/{job_id}",
+    summary="Read a job",
+    response_model=Job,
+    responses={
+        **problems(errors.UnknownJob, errors.Unavailable),
+        200: {"headers": ETAG},
+        304: {"description": "The job is as your `If-None-Match` knows it.", "headers": ETAG},
+    },
+)
+def get(
+    job_id: JobId,
+    tx: ReadTx,
+    if_none_match: Annotated[str | None, Header(description="An `ETag` from before.")] = None,
+) -> Response:
+    """A job with its state, progress and best configuration so far."""
+    body = jobs.get(tx, job_id).model_dump_json()
+    etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
+    known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
+    if etag in known or "*" in known:
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": etag})
+    return Response(body, media_type="application/json", headers={"ETag": etag})
+
+
+@router.post(
+    "/{job_id}/cancel",
+    status_code=status.HTTP_202_ACCEPTED,
+    summary="Cancel a job",
+    responses=problems(errors.UnknownJob, errors.JobFinished, errors.Unavailable),
+)
+def cancel(job_id: JobId, tx: Tx) -> Job:
+    """Stop a job for good; what it has found stays."""
+    return jobs.cancel(tx, job_id)
+
+
+@router.post(
+    "/{job_id}/pause",
+    status_code=status.HTTP_202_ACCEPTED,
+    summary="Pause a job",
+    responses=problems(errors.UnknownJob, errors.JobFinished, errors.Unavailable),
+)
+def pause(job_id: JobId, tx: Tx) -> Job:
+    """Hold a job: workers release its trials until it is resumed."""
+    return jobs.pause(tx, job_id)
+
+
+@router.post(
+    "/{job_id}/resume",
+    status_code=status.HTTP_202_ACCEPTED,
+    summary="Resume a job",
+    responses=problems(errors.UnknownJob, errors.JobFinished, errors.Unavailable),
+)
+def resume(job_id: JobId, tx: Tx) -> Job:
+    """Let a paused job go on."""
+    return jobs.resume(tx, job_id)
+
+
+@router.post(
+    "/{job_id}/extend",
+    status_code=status.HTTP_202_ACCEPTED,
+    summary="Extend a job",
+    responses=problems(errors.BadRequest, errors.UnknownJob, errors.JobFinished, errors.Unavailable),
+)
+def extend(job_id: JobId, tx: Tx, extension: Extension) -> Job:
+    """Give a job a new budget, in totals; one that has finished goes on where it ended."""
+    return jobs.extend(tx, job_id, extension.budget)
+
+
+@router.delete(
+    "/{job_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    summary="Delete a job",
+    responses=problems(errors.UnknownJob, errors.JobNotFinished, errors.Unavailable),
+)
+def delete(job_id: JobId, tx: Tx) -> None:
+    """Forget a finished job and all that belongs to it."""
+    jobs.delete(tx, job_id)

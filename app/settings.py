@@ -1,0 +1,27 @@
+"""What an operator may set for the server: environment variables with the prefix LRTUNE_; the README describes each."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _sendable(key: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()):
+        raise ValueError("accepted are visible ASCII characters without spaces, because it travels in a header")
+    return key
+
+
+class Settings(BaseSettings):
+    """One field is one variable: `database_url` is LRTUNE_DATABASE_URL."""
+
+    model_config = SettingsConfigDict(env_prefix="LRTUNE_", frozen=True, extra="ignore")
+
+    database_url: str = "sqlite:///.lrtune/lrtune.db"
+    api_key: Annotated[SecretStr, AfterValidator(_sendable)] | None = None
+    credentials: Path = Path(".lrtune/credentials")
+    data_dir: Path = Path(".lrtune/data")
+    max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
+    metrics_public: bool = False

@@ -1,0 +1,31 @@
+"""How many there are of each kind, for whoever watches the service."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from lrtune.results import JobState, TrialState
+from lrtune.store import workers
+from lrtune.store.tables import JobRow, TrialRow
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Jobs and trials by state, every state named, and the workers heard of lately."""
+
+    jobs: Mapping[JobState, int]
+    trials: Mapping[TrialState, int]
+    workers: int
+
+
+def census(tx: Session) -> Census:
+    """Count everything."""
+    jobs = {JobState(s): n for s, n in tx.execute(select(JobRow.state, func.count()).group_by(JobRow.state))}
+    trials = {TrialState(s): n for s, n in tx.execute(select(TrialRow.state, func.count()).group_by(TrialRow.state))}
+    return Census(
+        jobs={state: jobs.get(state, 0) for state in JobState},
+        trials={state: trials.get(state, 0) for state in TrialState},
+        workers=len(workers.alive(tx)),
+    )
