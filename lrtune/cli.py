@@ -4,7 +4,6 @@ Exit codes: 0 done; 1 the job failed or was cancelled; 2 the request was refused
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
 from lrtune import __doc__ as about
-from lrtune import errors, terminal
+from lrtune import errors, options, terminal
 from lrtune.client import Client
 from lrtune.results import Job, JobState
 
@@ -57,15 +56,13 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Queue a tuning job."""
-    params = _pairs(param) | ({} if dataset is None else {"dataset": dataset})
-    asked = _job(job, params)
-    _set(asked, schedules=schedule, optimizers=optimizer, name=name)
+    params = options.pairs(param) | ({} if dataset is None else {"dataset": dataset})
+    asked = options.job(job, params)
+    options.put(asked, schedules=schedule, optimizers=optimizer, name=name)
     if steps is not None or epochs is not None:
-        asked["horizon"] = _set({}, steps=steps, epochs=epochs)
-    if full_runs is not None:
-        asked["budget"] = {**asked.get("budget", {}), "full_runs": full_runs}
-    if tag:
-        asked["tags"] = {**asked.get("tags", {}), **_pairs(tag, plain=True)}
+        asked["horizon"] = options.put({}, steps=steps, epochs=epochs)
+    options.add(asked, "budget", options.put({}, full_runs=full_runs))
+    options.add(asked, "tags", options.pairs(tag, plain=True))
     with Client() as client:
         if dry_run:
             return _show(plan := client.plan(asked), as_json, lambda: terminal.plan(plan))
@@ -188,7 +185,7 @@ def tasks(as_json: AsJson = False) -> None:
 def workers(as_json: AsJson = False) -> None:
     """Who is working, and on what."""
     with Client() as client:
-        found = client.workers()
+        found = tuple(client.workers())
     rows = [worker.model_dump(mode="json") for worker in found]
     _show(found, as_json, lambda: terminal.listed(rows, "id", "host", "device", "job", "trial", "seen_at"))
 
@@ -198,7 +195,7 @@ def schedules(as_json: AsJson = False) -> None:
     """Every schedule family with its knobs and its formula."""
     with Client() as client:
         found = client.schedules()
-    _show(found, as_json, lambda: terminal.listed(found, "family", "summary", "formula"))
+    _show(found, as_json, lambda: terminal.listed(found, "family", "sentence", "formula"))
 
 
 @app.command()
@@ -212,10 +209,10 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Draw the curve of a schedule."""
-    asked = {"family": family, **_pairs(knob)}
+    asked = {"family": family, **options.pairs(knob)}
     with Client() as client:
         found = client.preview(asked, steps=steps, learning_rate=learning_rate, warmup=warmup, floor=floor)
-    _show(found, as_json, lambda: terminal.curve(found["curve"], steps))
+    _show({"curve": found}, as_json, lambda: terminal.curve(found, steps))
 
 
 def _console() -> Console:
@@ -256,38 +253,3 @@ def _follow(client: Client, job_id: str) -> None:
         raise typer.Exit(FAILED)
     found = client.best(job_id)
     out.print(terminal.answer(found, client.trial(job_id, found.trial)))
-
-
-def _job(source: str, params: dict[str, Any]) -> dict[str, Any]:
-    """The job that the argument names, on stdin, in a file or just a task; with these parameters of the task."""
-    if source != "-" and not source.endswith(".json"):
-        return {"task": {"name": source, "params": params}}
-    try:
-        found = json.loads(sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise errors.Invalid(f"{source}: {error}") from None
-    if not isinstance(found, dict):
-        raise errors.Invalid(f'{source}: accepted is a JSON object such as {{"task": "digits"}}')
-    task = {"name": found["task"]} if isinstance(found.get("task"), str) else found.get("task")
-    if params and isinstance(task, dict):
-        found["task"] = {**task, "params": {**task.get("params", {}), **params}}
-    return found
-
-
-def _set(target: dict[str, Any], **values: Any) -> dict[str, Any]:
-    target |= {field: value for field, value in values.items() if value is not None}
-    return target
-
-
-def _pairs(given: list[str] | None, *, plain: bool = False) -> dict[str, Any]:
-    """KEY=VALUE options; a value that is JSON is taken as such, anything else (or all, when `plain`) as text."""
-    found: dict[str, Any] = {}
-    for one in given or []:
-        key, equals, value = one.partition("=")
-        if not key or not equals:
-            raise errors.Invalid(f"found {one!r}; accepted is KEY=VALUE")
-        try:
-            found[key] = value if plain else json.loads(value)
-        except ValueError:
-            found[key] = value
-    return found

@@ -5,17 +5,19 @@ class of `lrtune.errors` that the service raised. A new endpoint is one more met
 """
 
 import os
+import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel
 
 from lrtune import errors
+from lrtune.responses import checked, messages, read
 from lrtune.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
 from lrtune.spec import Budget, JobSpec
 
@@ -38,9 +40,12 @@ class Client:
         self.url = (url or os.environ.get("LRTUNE_URL") or URL).rstrip("/")
         if urlsplit(self.url).scheme not in ("http", "https"):
             raise errors.Invalid(f"url: found {self.url!r}; accepted is one such as {URL}")
+        key = key or found_key()
+        if not re.fullmatch(r"[\x21-\x7e]+", key):
+            raise errors.Unauthorized("the key holds what no header can: accepted is visible ASCII without spaces")
         self._http = httpx.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key or found_key()}"},
+            headers={"Authorization": f"Bearer {key}"},
             timeout=30.0,
             transport=transport,
             trust_env=urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1"),  # no proxy to oneself
@@ -59,16 +64,16 @@ class Client:
     def submit(self, job: AnyJob, *, idempotency_key: str | None = None) -> Job:
         """Queue a job: a task's name, a mapping or a JobSpec. Sent again after a lost answer, it is still one job."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return _read(Job, self._send("POST", "/v1/jobs", json=_body(job), headers=headers))
+        return read(Job, self._send("POST", "/v1/jobs", json=_body(job), headers=headers))
 
     def plan(self, job: AnyJob) -> Plan:
         """What a job would do and cost; nothing is stored."""
         params = {"validate_only": "true"}
-        return _read(Plan, self._send("POST", "/v1/jobs", json=_body(job), params=params))
+        return read(Plan, self._send("POST", "/v1/jobs", json=_body(job), params=params))
 
     def get(self, job_id: str) -> Job:
         """A job as it stands."""
-        return _read(Job, self._send("GET", _path(job_id)))
+        return read(Job, self._send("GET", _path(job_id)))
 
     def list(self, *, state: JobState | str | None = None, tag: str | None = None) -> Iterator[Job]:
         """All jobs, newest first; `tag` is a key, or "key:value"."""
@@ -104,11 +109,11 @@ class Client:
 
     def trial(self, job_id: str, number: int) -> TrialDetail:
         """One trial with its reports and its learning-rate curve."""
-        return _read(TrialDetail, self._send("GET", _path(job_id, "trials", str(number))))
+        return read(TrialDetail, self._send("GET", _path(job_id, "trials", str(number))))
 
     def best(self, job_id: str) -> Best:
         """The answer; `best.schedule.over(steps)` gives the factor of the peak rate at each step."""
-        return _read(Best, self._send("GET", _path(job_id, "best")))
+        return read(Best, self._send("GET", _path(job_id, "best")))
 
     def export(self, job_id: str, format: str = "pytorch") -> str:
         """The answer as a snippet or a file's text: `pytorch`, `json` or `csv`."""
@@ -128,7 +133,7 @@ class Client:
 
     def extend(self, job_id: str, budget: Budget | Mapping[str, Any]) -> Job:
         """Give a job a larger budget; a finished one goes on from where it ended."""
-        return self._ask(job_id, "extend", json=_plain(budget))
+        return self._ask(job_id, "extend", json={"budget": _plain(budget)})
 
     def delete(self, job_id: str) -> None:
         """Forget a finished job."""
@@ -137,7 +142,7 @@ class Client:
     def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's log so far, from the event behind `after` on."""
         while True:
-            page = _read(Page[Event], self._send("GET", _path(job_id, "events"), params={"after": after}))
+            page = read(Page[Event], self._send("GET", _path(job_id, "events"), params={"after": after}))
             yield from page.items
             if not page.items or page.next is None:
                 return
@@ -145,28 +150,28 @@ class Client:
 
     def tasks(self) -> tuple[dict[str, Any], ...]:
         """What can be tuned here."""
-        return _listed(self._send("GET", "/v1/tasks"))
+        return read(_Catalogue, self._send("GET", "/v1/tasks")).items
 
     def schedules(self) -> tuple[dict[str, Any], ...]:
         """Every schedule family with its knobs, ranges and formula."""
-        return _listed(self._send("GET", "/v1/schedules"))
+        return read(_Catalogue, self._send("GET", "/v1/schedules")).items
 
-    def preview(self, schedule: Mapping[str, Any] | str, **around: Any) -> dict[str, Any]:
-        """The curve of a schedule; `around` may hold `steps`, `learning_rate`, `warmup` and `floor`."""
+    def preview(self, schedule: Mapping[str, Any] | str, **around: Any) -> tuple[tuple[int, float], ...]:
+        """(step, learning rate) of a schedule; `around`: `steps`, `learning_rate`, `warmup`, `floor`, `points`."""
         body = {"schedule": schedule, **around}
-        return _CURVE.validate_json(self._send("POST", "/v1/schedules/preview", json=body).content)
+        return read(_Preview, self._send("POST", "/v1/schedules/preview", json=body)).curve
 
-    def workers(self) -> tuple[Worker, ...]:
+    def workers(self) -> Iterator[Worker]:
         """Who is working, and on what."""
-        return tuple(Worker.model_validate(one) for one in _listed(self._send("GET", "/v1/workers")))
+        return self._items(Page[Worker], "/v1/workers", {})
 
     def _ask(self, job_id: str, verb: Verb, **content: Any) -> Job:
-        return _read(Job, self._send("POST", _path(job_id, verb), **content))
+        return read(Job, self._send("POST", _path(job_id, verb), **content))
 
     def _items(self, kind: type[Page[Answer]], path: str, params: Mapping[str, Any]) -> Iterator[Answer]:
         asked = {name: value for name, value in params.items() if value is not None}
         while True:
-            page = _read(kind, self._send("GET", path, params=asked))
+            page = read(kind, self._send("GET", path, params=asked))
             yield from page.items
             if page.next is None:
                 return
@@ -176,7 +181,7 @@ class Client:
         """One call, tried again when no answer came: all but a deletion may safely come twice."""
         for pause in (*(PAUSES if method != "DELETE" else ()), None):
             try:
-                return _checked(self._http.request(method, path, **content))
+                return checked(self._http.request(method, path, **content))
             except httpx.TransportError as error:
                 if pause is None:
                     raise self._away(error) from error
@@ -191,9 +196,9 @@ class Client:
             with self._http.stream("GET", _path(job_id, "events"), headers=headers, timeout=wait) as response:
                 if not response.is_success:
                     response.read()
-                _checked(response)
-                for data in _messages(response.iter_lines()):
-                    event = _read(Event, data)
+                checked(response)
+                for data in messages(response.iter_lines()):
+                    event = read(Event, data)
                     if event.id > after:
                         after = event.id
                         yield event
@@ -205,8 +210,12 @@ class Client:
         return errors.Unavailable(f"no lrtune server answers at {self.url} ({error}); {start}")
 
 
-_LISTED = TypeAdapter(tuple[dict[str, Any], ...])
-_CURVE = TypeAdapter(dict[str, Any])
+class _Catalogue(BaseModel):
+    items: tuple[dict[str, Any], ...]
+
+
+class _Preview(BaseModel):
+    curve: tuple[tuple[int, float], ...]
 
 
 def found_key() -> str:
@@ -228,39 +237,3 @@ def _body(job: AnyJob) -> Any:
 
 def _plain(value: BaseModel | Mapping[str, Any]) -> Any:
     return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, BaseModel) else value
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    """The response if it is a good one; else the error that it tells of is raised."""
-    if response.is_success:
-        return response
-    try:
-        problem = response.json()
-        kind = errors.by_slug(problem["type"].replace(":", "/").rpartition("/")[2])
-        raise kind(problem.get("detail", ""), problem.get("errors", ()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        detail = f"{response.url} answered {response.status_code} {response.reason_phrase}; is it an lrtune server?"
-        raise errors.LrtuneError(detail) from None
-
-
-def _read(kind: type[Answer], answer: httpx.Response | str) -> Answer:
-    try:
-        return kind.model_validate_json(answer if isinstance(answer, str) else answer.content)
-    except ValidationError as error:
-        raise errors.LrtuneError(f"the answer is none of this version of lrtune: {error}") from error
-
-
-def _listed(response: httpx.Response) -> tuple[dict[str, Any], ...]:
-    found = response.json()
-    return _LISTED.validate_python(found["items"] if isinstance(found, dict) else found)
-
-
-def _messages(lines: Iterable[str]) -> Iterator[str]:
-    """The data of every whole message of an event stream; one that broke off in the middle is not whole."""
-    data: list[str] = []
-    for line in lines:
-        if line.startswith("data:"):
-            data.append(line.removeprefix("data:").removeprefix(" "))
-        elif not line and data:
-            yield "\n".join(data)
-            data = []

@@ -156,8 +156,8 @@ def _cell(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | dict) else str(value)
 
 
-def follow(client: Client, job_id: str, console: Console) -> Job:
-    """Show a job until it is over: a bar, and a line for everything worth one."""
+def follow(client: Client, job_id: str, console: Console, *, check: Callable[[], None] = lambda: None) -> Job:
+    """Show a job until it is over: a bar, and a line for everything worth one. `check` may raise to break off."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -168,16 +168,16 @@ def follow(client: Client, job_id: str, console: Console) -> Job:
     before: Job | None = None
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("waiting for a worker", total=1.0)
-        for job in _looks(client, job_id):
+        for job in _looks(client, job_id, check):
             for line in news(before, job, milestones=not console.is_terminal):
-                console.print(line, markup=False, highlight=False)
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
             bar.update(task, completed=job.progress.fraction, description=status(job))
             before = job
     assert before is not None  # noqa: S101 - there is always a first look
     return before
 
 
-def _looks(client: Client, job_id: str) -> Iterator[Job]:
+def _looks(client: Client, job_id: str, check: Callable[[], None]) -> Iterator[Job]:
     """The job again and again until it is over, also while its server restarts."""
     answered = time.monotonic()
     while True:
@@ -190,6 +190,7 @@ def _looks(client: Client, job_id: str) -> Iterator[Job]:
         except Unavailable:
             if time.monotonic() - answered > PATIENCE:
                 raise
+        check()
         time.sleep(EVERY)
 
 

@@ -121,7 +121,7 @@ def test_a_job_goes_over_the_wire_as_it_was_written() -> None:
         c.submit(wanted)
         c.submit(JobSpec.model_validate(wanted))
         c.extend("j1", Budget(full_runs=40))
-    assert bodies == [{"task": "digits"}, wanted, wanted, {"full_runs": 40.0}]
+    assert bodies == [{"task": "digits"}, wanted, wanted, {"budget": {"full_runs": 40.0}}]
 
 
 def test_nobody_at_home_is_told_in_words(pauses: list[float]) -> None:

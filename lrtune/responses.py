@@ -1,0 +1,43 @@
+"""How the client reads what a server answers: values, problems, and streams of events."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from lrtune import errors
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """The response if it is a good one; else the error that it tells of is raised."""
+    if response.is_success:
+        return response
+    try:
+        problem = response.json()
+        kind = errors.by_slug(problem["type"].replace(":", "/").rpartition("/")[2])
+        raise kind(problem.get("detail", ""), problem.get("errors", ()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        detail = f"{response.url} answered {response.status_code} {response.reason_phrase}; is it an lrtune server?"
+        raise errors.LrtuneError(detail) from None
+
+
+def read(kind: type[Answer], answer: httpx.Response | str) -> Answer:
+    """What an answer says, as one of `lrtune.results`."""
+    try:
+        return kind.model_validate_json(answer if isinstance(answer, str) else answer.content)
+    except ValidationError as error:
+        raise errors.LrtuneError(f"the answer is none of this version of lrtune: {error}") from error
+
+
+def messages(lines: Iterable[str]) -> Iterator[str]:
+    """The data of every whole message of an event stream; one that broke off in the middle is not whole."""
+    data: list[str] = []
+    for line in lines:
+        if line.startswith("data:"):
+            data.append(line.removeprefix("data:").removeprefix(" "))
+        elif not line and data:
+            yield "\n".join(data)
+            data = []
