@@ -6,9 +6,10 @@ How each is trained stands in `worker/tasks/<name>.py`. Data files are named rel
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from lrtune.choices import Strict
 
@@ -69,6 +70,12 @@ class TextParams(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
     validation: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.width % self.heads:
+            raise PydanticCustomError("heads", f"found {self.heads} heads; accepted is a divisor of width {self.width}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,54 @@
+"""The built-in training problems. Each module has one `prepare(params, data_dir)`; to add one, write a module, list it
+here and give its parameters and metrics a row in `lrtune/tasks.py`."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lrtune.errors import TaskError
+from lrtune.spec import TaskSpec
+from lrtune.task import Task
+from lrtune.tasks import BUILT_IN
+from worker.tasks import digits, images, tabular, text
+
+# `Any` because each takes its own class of parameters; BUILT_IN has the same key for the two.
+_MODULES: dict[str, Callable[[Any, Path], Task]] = {
+    "digits": digits.prepare,
+    "tabular": tabular.prepare,
+    "images": images.prepare,
+    "text": text.prepare,
+}
+
+
+def prepare(spec: TaskSpec, data_dir: Path) -> Task:
+    """The task a job names, its data read. Raises TaskError, in words."""
+    if spec.name not in _MODULES:
+        raise TaskError(f"task: found {spec.name!r}; accepted is one of {', '.join(_MODULES)}")
+    try:
+        params = BUILT_IN[spec.name].params.model_validate(spec.params)
+    except ValidationError as error:
+        raise TaskError(f"task {spec.name}: {_words(error)}") from None
+    dataset = getattr(params, "dataset", None)
+    changed = _changed_at(data_dir / dataset) if dataset else 0
+    return _prepared(spec.name, params.model_dump_json(), data_dir, changed)
+
+
+@lru_cache(maxsize=4)
+def _prepared(name: str, params: str, data_dir: Path, changed: int) -> Task:  # noqa: ARG001
+    """Read once for many trials, and again when the file has changed."""
+    return _MODULES[name](BUILT_IN[name].params.model_validate_json(params), data_dir)
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0  # what is wrong with it is for the task to say
+
+
+def _words(error: ValidationError) -> str:
+    found = (f"{'.'.join(map(str, one['loc'])) or 'params'}: {one['msg']}" for one in error.errors())
+    return "; ".join(found)

@@ -1,0 +1,186 @@
+"""The training loop: one trial, one whole schedule, the same bits every time for the same seed.
+
+The divergence guard works whatever the pruner: a loss that is not finite, or one that has gone far above the first,
+ends a trial at once. What a task is stands in `lrtune/task.py`, the optimizers in `worker/optimizers.py`.
+"""
+
+import math
+import os
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrtune.choices import Configuration
+from lrtune.errors import TaskError
+from lrtune.results import REPORTS, Report, Trial, TrialState
+from lrtune.spec import Metric
+from lrtune.task import Task
+from worker.optimizers import Stepper, build
+
+WINDOW = 10  # steps whose median loss is compared with the first loss: one odd batch is no divergence
+SYNC_STEPS = 10  # on a GPU the loss is read so often, because reading it waits for the device
+
+
+class Interrupted(Exception):
+    """The trial was given up in mid-course, for a reason that is not its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended: its state, its last value, why in words, and how many steps it took."""
+
+    state: TrialState
+    value: float | None
+    reason: str
+    step: int
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed every generator, and have torch choose algorithms that give the same bits each time."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)  # of every device
+
+
+def report_points(steps: int) -> list[int]:
+    """The steps after which a trial reports: evenly spaced, the last at the end, each step of a very short run."""
+    return sorted({number * steps // REPORTS for number in range(1, REPORTS + 1)} - {0})
+
+
+class Losses:
+    """The training losses: read from the device now and then, watched for divergence, averaged for each report."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._wait = 1 if device.type == "cpu" else SYNC_STEPS
+        self._unread: list[tuple[int, float, Tensor]] = []
+        self._since_report: list[float] = []
+        self._recent: deque[float] = deque(maxlen=WINDOW)
+        self._first: float | None = None
+
+    def add(self, step: int, rate: float, loss: Tensor) -> str | None:
+        """Take the loss of a step; answers why the run has diverged, once that is seen."""
+        self._unread.append((step, rate, loss.detach()))
+        return self._read() if len(self._unread) >= self._wait else None
+
+    def mean(self) -> tuple[float, str | None]:
+        """The mean since the last report, and why the run has diverged, if it has."""
+        trouble = self._read()
+        values, self._since_report = self._since_report, []
+        return fmean(values), trouble
+
+    def _read(self) -> str | None:
+        unread, self._unread = self._unread, []
+        if not unread:
+            return None
+        values = torch.stack([loss for _, _, loss in unread]).tolist()
+        self._since_report += values
+        looks = (self._trouble(step, rate, value) for (step, rate, _), value in zip(unread, values, strict=True))
+        return next(filter(None, looks), None)
+
+    def _trouble(self, step: int, rate: float, value: float) -> str | None:
+        where = f"at step {step} (learning rate {rate:.3g})"
+        if not math.isfinite(value):
+            return f"training loss became {value} {where}"
+        if self._first is None:
+            self._first = value
+        self._recent.append(value)
+        now = median(self._recent)
+        # ten times the first loss plus one, written so that it also holds for a loss below zero
+        if len(self._recent) == WINDOW and now > self._first + 9 * abs(self._first) + 1:
+            return f"training loss rose from {self._first:.3g} to {now:.3g} {where}"
+        return None
+
+
+def train(
+    task: Task,
+    trial: Trial,
+    *,
+    metric: Metric,
+    device: torch.device,
+    on_report: Callable[[Report], str | None],
+    should_stop: Callable[[], str | None],
+) -> Outcome:
+    """Train one trial to its end, or until it diverges, `on_report` gives a reason to stop it, or it is interrupted.
+
+    Raises Interrupted as soon as `should_stop` gives a reason; it is asked at every step.
+    """
+    if metric.name not in task.metrics:
+        raise TaskError(f"metric: found {metric.name!r}; this task measures {', '.join(task.metrics)}")
+    make_deterministic(trial.seed)
+    configuration, steps = trial.configuration, trial.horizon
+    task = task.to(device)
+    model = task.model().to(device)
+    optimizer = build(configuration.optimizer, model, learning_rate=configuration.learning_rate)
+    batches, losses, points = task.batches(trial.seed), Losses(device), set(report_points(steps))
+    factor, seen, value = configuration.curve.over(steps), list[tuple[int, float]](), None
+    for step in range(1, steps + 1):
+        if reason := should_stop():
+            raise Interrupted(reason)
+        optimizer.set_factor(factor(step - 1))
+        rate = configuration.learning_rate * factor(step - 1)
+        loss = task.loss(model, moved(next(batches), device))
+        if diverged := losses.add(step, rate, loss):
+            return Outcome(TrialState.DIVERGED, None, diverged, step)
+        _update(model, optimizer, configuration, loss)
+        if step not in points:
+            continue
+        mean, diverged = losses.mean()
+        if diverged:
+            return Outcome(TrialState.DIVERGED, None, diverged, step)
+        measured = {**_evaluated(task, model), "train_loss": mean}
+        report = Report(step=step, learning_rate=rate, metrics={k: _finite(v) for k, v in measured.items()})
+        stop, value = on_report(report), report.metrics[metric.name]
+        if value is None:
+            reason = f"{metric.name} became {measured[metric.name]} at step {step} (learning rate {rate:.3g})"
+            return Outcome(TrialState.DIVERGED, None, reason, step)
+        if stop and step < steps:
+            return Outcome(TrialState.STOPPED, value, stop, step)
+        seen.append((step, metric.sign * value))
+        factor = configuration.curve.after(seen, steps).over(steps)
+    return Outcome(TrialState.COMPLETE, value, "", steps)
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch on the device, whatever it is made of."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {key: moved(part, device) for key, part in batch.items()}
+    if isinstance(batch, list | tuple):
+        return [moved(part, device) for part in batch]
+    return batch
+
+
+def _update(model: nn.Module, optimizer: Stepper, configuration: Configuration, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    if configuration.clip_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), configuration.clip_norm)
+    if configuration.clip_value is not None:
+        nn.utils.clip_grad_value_(model.parameters(), configuration.clip_value)
+    optimizer.step()
+
+
+def _evaluated(task: Task, model: nn.Module) -> dict[str, float]:
+    """Every metric, measured in eval mode without gradients."""
+    model.eval()
+    with torch.no_grad():
+        measured = {name: float(value) for name, value in task.evaluate(model).items()}
+    model.train()
+    if missing := [name for name in task.metrics if name not in measured]:
+        raise TaskError(f"evaluate did not give {', '.join(missing)}, which the task says it measures")
+    return measured
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
