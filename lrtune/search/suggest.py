@@ -1,0 +1,144 @@
+"""The next configuration to try: the untuned baseline first, then what the job's sampler draws.
+
+A pure function: the study is rebuilt from the trials, asked once, and forgotten. A sampler that also chooses
+the horizon is one more branch of `suggest`, in a file of its own.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from optuna.samplers import RandomSampler
+from optuna.study import Study
+
+from lrtune.answer import allowed
+from lrtune.choices import Configuration
+from lrtune.optimizers import OPTIMIZERS, optimizer
+from lrtune.results import Proposal, Trial, TrialState
+from lrtune.schedules import Cosine
+from lrtune.search import samplers
+from lrtune.search.coordinates import Coordinates, coordinates
+from lrtune.search.study import bad, empty, replay, searched, told
+from lrtune.space import Axis, Fixed, Point
+from lrtune.spec import JobSpec
+from lrtune.strategies import Cmaes, Gp, Grid, Qmc, Random, Tpe
+
+ASKS = 5  # of the sampler, when it draws what was tried already
+DRAWS = 100  # at random, after that
+WARMUP = 0.05
+LEARNT = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
+
+
+class SpaceExhausted(Exception):
+    """Every configuration of this job's space was tried."""
+
+
+def suggest(spec: JobSpec, history: Sequence[Trial]) -> Proposal:
+    """What to try next. Same history and seed, same answer. Raises SpaceExhausted when all was tried."""
+    past = searched(history)
+    if not any(trial.role == "baseline" for trial in past):
+        return baseline(spec)
+    configuration = _untried(spec, past)
+    return Proposal(configuration=configuration, role="search", seed=spec.search.seed, reason=_reason(spec, past))
+
+
+def baseline(spec: JobSpec) -> Proposal:
+    """What most people would run untuned: the job's first optimizer at its usual rate, cosine, 5 % warm-up."""
+    space, name = spec.space(), spec.optimizers[0].name
+    static = {knob: axis.value for knob, axis in space.optimizers[name].items() if isinstance(axis, Fixed)}
+    static.pop("learning_rate", None)
+    usual = OPTIMIZERS[name].usual
+    around = {knob: _usual(knob, axis) for knob, axis in space.common.items()} | {"warmup": WARMUP}
+    return Proposal(
+        configuration=Configuration.model_validate(
+            {"optimizer": optimizer(name, **static), "learning_rate": usual, "schedule": Cosine(), **around}
+        ),
+        role="baseline",
+        seed=spec.search.seed,
+        reason=f"untuned baseline: {name} at its usual rate {usual:g}, cosine, 5 % warm-up",
+    )
+
+
+def _usual(knob: str, axis: Axis) -> Point:
+    """A knob around the schedule as the job fixes it, else as it is when a job does not name it."""
+    default: Point = JobSpec.model_fields[knob].default
+    return axis.value if isinstance(axis, Fixed) else default
+
+
+def _untried(spec: JobSpec, past: Sequence[Trial]) -> Configuration:
+    """A configuration that no trial has had with this seed, running ones included."""
+    known = {trial.configuration for trial in past}
+    kind = spec.search.sampler
+    if not isinstance(kind, Grid):
+        space = coordinates(spec, flat=isinstance(kind, samplers.FLAT))
+        for configuration in _draws(space, _rebuilt(spec, past, space), asks=ASKS):
+            if configuration not in known:
+                return configuration
+    found = _rest(spec, past, coordinates(spec, points=kind.points if isinstance(kind, Grid) else None))
+    if found is None or found in known:
+        raise SpaceExhausted
+    return found
+
+
+def _draws(space: Coordinates, study: Study, *, asks: int) -> Iterator[Configuration]:
+    """What a study draws when it is asked so often, without being told."""
+    for _ in range(asks):
+        configuration = space.draw(study.ask())
+        if configuration is not None:
+            yield configuration
+
+
+def _rest(spec: JobSpec, past: Sequence[Trial], space: Coordinates) -> Configuration | None:
+    """Something of what is left: of a space that has an end the next untried point, else anything new."""
+    seed = samplers.seeded(spec.search.seed, _number(past))
+    if not space.finite():
+        known = {trial.configuration for trial in past}
+        study = empty(spec, sampler=RandomSampler(seed=seed))
+        return next((drawn for drawn in _draws(space, study, asks=DRAWS) if drawn not in known), None)
+    study = empty(spec, sampler=samplers.every(seed))
+    places = ((trial, space.exactly(trial.configuration)) for trial in past)
+    study.add_trials(told(spec, trial, worst=0.0, place=place) for trial, place in places if place)
+    return next(_draws(space, study, asks=DRAWS), None)
+
+
+def _rebuilt(spec: JobSpec, past: Sequence[Trial], space: Coordinates) -> Study:
+    """The study that these trials would have made, with a fresh sampler for the next."""
+    kind, seed = spec.search.sampler, spec.search.seed
+    worst = bad(spec, past)
+    known = [trial for trial in past if trial.role != "baseline" or allowed(spec, trial.configuration)]
+    places = ((trial, space.place(trial.configuration)) for trial in known)
+    frozen = [told(spec, trial, worst=worst, place=place) for trial, place in places if place]
+    study = empty(spec, sampler=samplers.sampler(kind, seed=seed, number=0))
+    if isinstance(kind, samplers.REPLAYED):
+        replay(study, frozen)
+    else:
+        study.add_trials(frozen)
+    study.sampler = samplers.sampler(kind, seed=seed, number=_number(past))
+    return study
+
+
+def _number(past: Sequence[Trial]) -> int:
+    """The number of the next trial of the search; only there to give each its own seed."""
+    return max((trial.number for trial in past), default=-1) + 1
+
+
+def _reason(spec: JobSpec, past: Sequence[Trial]) -> str:
+    """Why this one, in a line."""
+    draw = sum(trial.role == "search" for trial in past) + 1
+    match spec.search.sampler:
+        case Random():
+            return f"random draw {draw}"
+        case Grid():
+            return f"grid point {draw}"
+        case Qmc(sequence=sequence):
+            return f"{sequence} point {draw}"
+        case Tpe(n_startup_trials=startup) | Gp(n_startup_trials=startup) | Cmaes(n_startup_trials=startup) as kind:
+            return _learnt(spec, past, kind.name, startup=startup)
+
+
+def _learnt(spec: JobSpec, past: Sequence[Trial], name: str, *, startup: int) -> str:
+    """How much a sampler that learns had to learn from."""
+    complete = [trial.value for trial in past if trial.state is TrialState.COMPLETE and trial.value is not None]
+    ended = [trial for trial in past if trial.state in LEARNT]
+    if len(ended) < startup or not complete:
+        return f"start-up draw {len(past)}, {name} begins after {startup} results"
+    best = max(complete) if spec.metric and spec.metric.goal == "maximize" else min(complete)
+    return f"{name} after {len(ended)} results, best so far {best:.4g}"
