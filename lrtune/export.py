@@ -21,6 +21,9 @@ from lrtune.results import Best, Trial
 from lrtune.schedules import Curve, Schedule
 from lrtune.space import knobs
 
+MODEL = """\
+# Your own model in place of this one:
+model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))"""
 LATER = ("keras", "optax", "transformers")
 SPELLED = {"Sgd": "SGD", "Rmsprop": "RMSprop", "Adamw": "AdamW", "Nadam": "NAdam", "Radam": "RAdam"}  # as torch does
 
@@ -63,7 +66,7 @@ def _pytorch(best: Best, trial: Trial) -> Exported:
         _provenance(best),
         *(["import math"] if "math." in schedule else []),
         "import torch",
-        "model = torch.nn.Linear(8, 2)  # your own model in place of this one",
+        MODEL,
         schedule,
         optimizers,
         loop,
@@ -183,9 +186,10 @@ def _helpers(cls: type[Schedule]) -> list[Callable[..., Any]]:
 # The optimizer -------------------------------------------------------------------------------------------------------
 
 _MUON = """\
-matrices = [p for p in model.parameters() if p.ndim == 2]
-others = [p for p in model.parameters() if p.ndim != 2]
-optimizer = torch.optim.Muon(matrices, lr=PEAK, {muon}, adjust_lr_fn="match_rms_adamw")
+# As in the runs that found this: Muon for the weights of all linear layers but the last, AdamW for all else.
+hidden = [part.weight for part in model.modules() if isinstance(part, torch.nn.Linear)][:-1]
+others = [one for one in model.parameters() if all(one is not weight for weight in hidden)]
+optimizer = torch.optim.Muon(hidden, lr=PEAK, {muon}, adjust_lr_fn="match_rms_adamw")
 rest = torch.optim.AdamW(others, lr=PEAK, {adamw})
 scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 rest_scheduler = torch.optim.lr_scheduler.LambdaLR(rest, factor)"""

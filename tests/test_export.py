@@ -159,18 +159,11 @@ def test_a_snippet_run_in_a_fresh_process_reproduces_the_run() -> None:
     assert json.loads(done.stdout) == configuration.learning_rates(97)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_torch_takes_every_optimizer_as_it_is_written(name: str) -> None:
-    torch = pytest.importorskip("torch")
-    configuration = Configuration(optimizer=name, learning_rate=0.5, schedule="linear", clip_value=2.0)
-    names: dict[str, Any] = {}
-    exec(exported(configuration).text, names)
-    assert isinstance(names["optimizer"], torch.optim.Optimizer)
-    group = names["optimizer"].param_groups[0] | (names["rest"].param_groups[0] if name == "muon" else {})
-    for knob, value in configuration.optimizer.as_dict().items():
-        if knob in group:
-            assert group[knob] == value
-    assert "clip_grad_value_(model.parameters(), 2.0)" in exported(configuration).text
+def test_clips_stand_in_the_loop() -> None:
+    configuration = Configuration(optimizer="sgd", learning_rate=0.5, schedule="linear", clip_norm=1.0, clip_value=2.0)
+    text = exported(configuration).text
+    assert "clip_grad_norm_(model.parameters(), 1.0)" in text
+    assert "clip_grad_value_(model.parameters(), 2.0)" in text
 
 
 def test_no_name_can_break_out_of_the_snippets_comments() -> None:
@@ -222,3 +215,30 @@ def test_formulas_read_as_written_in_a_textbook() -> None:
     assert formula(FAMILIES["cosine"]) == "final + (1.0 - final) * (1.0 + cos(pi * arc * u)) / 2.0"
     assert formula(FAMILIES["inverse-time"]) == "1.0 / (1.0 + decay * u)"
     assert all("self" not in formula(cls) for cls in [*FAMILIES.values(), Piecewise])
+
+
+def test_muon_gets_the_weights_that_it_got_in_training() -> None:
+    torch = pytest.importorskip("torch")
+    from lrtune.optimizers import Muon
+    from worker.optimizers import build
+
+    names: dict[str, Any] = {}
+    exec(exported(Configuration(optimizer="muon", learning_rate=0.5, schedule="linear")).text, names)
+    trained = build(Muon(), names["model"], learning_rate=0.5).parts
+    for ours, theirs in zip((names["optimizer"], names["rest"]), trained, strict=True):
+        assert isinstance(ours, type(theirs))
+        assert ours.defaults == theirs.defaults
+        assert [id(p) for p in ours.param_groups[0]["params"]] == [id(p) for p in theirs.param_groups[0]["params"]]
+    assert isinstance(names["optimizer"], torch.optim.Muon)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "muon"])
+def test_every_optimizer_is_the_one_that_was_trained_with(name: str) -> None:
+    from worker.optimizers import build
+
+    names: dict[str, Any] = {}
+    configuration = Configuration(optimizer=name, learning_rate=0.5, schedule="linear")
+    exec(exported(configuration).text, names)
+    [trained] = build(configuration.optimizer, names["model"], learning_rate=0.5).parts
+    assert isinstance(names["optimizer"], type(trained))
+    assert names["optimizer"].defaults == trained.defaults
