@@ -24,7 +24,7 @@ COPY alembic.ini ./
 COPY migrations migrations
 COPY app app
 USER lrtune
-ENV LRTUNE_DATA_DIR=/data LRTUNE_STATE_DIR=/state
+ENV LRTUNE_DATA_DIR=/data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
@@ -39,7 +39,7 @@ COPY lrtune lrtune
 RUN pip install -c constraints.txt '.[worker]'
 COPY worker worker
 USER lrtune
-ENV LRTUNE_DATA_DIR=/data LRTUNE_STATE_DIR=/state
+ENV LRTUNE_DATA_DIR=/data
 # SIGTERM releases the trial in hand, so that another worker takes it; give it a report's time to do so
 STOPSIGNAL SIGTERM
 CMD ["python", "-m", "worker"]
