@@ -1,0 +1,241 @@
+"""The command line against a real server in this process; only the training is made up."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from typer.testing import CliRunner
+
+from app.main import create_app
+from app.settings import Settings
+from lrtune import cli, client, terminal
+from lrtune.choices import Configuration
+from lrtune.client import Client
+from lrtune.results import JobState, Proposal, Report, TrialState
+from lrtune.store import Database, jobs, leases, trials
+
+KEY = "a-key"
+
+
+@pytest.fixture
+def service(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """A server on a database, which is given; the command line finds it in its environment."""
+    settings = Settings(database_url=sqlite_url, api_key=KEY, credentials=tmp_path / "credentials")
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        monkeypatch.setenv("LRTUNE_URL", "http://127.0.0.1:{1}".format(*listening.getsockname()))
+        monkeypatch.setenv("LRTUNE_API_KEY", KEY)
+        database = Database(sqlite_url)
+        yield database
+        database.dispose()
+        server.should_exit = True
+        thread.join()
+
+
+def run(*arguments: str, stdin: str | None = None, code: int = 0) -> Any:
+    found = CliRunner().invoke(cli.app, list(arguments), input=stdin)
+    assert found.exit_code == code, found.output
+    assert "Traceback" not in found.output
+    return found
+
+
+def submitted(*arguments: str) -> dict[str, Any]:
+    return json.loads(run("submit", "digits", "--steps", "40", *arguments, "--json").stdout)
+
+
+def trained(database: Database, job_id: str) -> None:
+    """Two trials as a worker would have left them: the untuned baseline at 0.5, and a better one at 0.25."""
+    tried = [("baseline", "cosine", 0.5), ("search", "wsd", 0.25)]
+    for number, (role, family, value) in enumerate(tried):
+        chosen = Configuration(optimizer="adamw", learning_rate=0.001 * (1 + number), schedule=family, warmup=0.05)
+        proposal = Proposal(configuration=chosen, role=role, seed=0, reason="made up")
+        report = Report(step=40, learning_rate=0.0, metrics={"val_loss": value})
+        with database.write() as tx:
+            trials.propose(tx, job_id, proposal, number=number)
+            lease = leases.claim(tx, "worker", ttl=timedelta(minutes=1))
+            assert lease is not None
+            leases.report(tx, lease, [report], ttl=timedelta(minutes=1))
+            leases.finish(tx, lease, TrialState.COMPLETE, value=value, step=40)
+
+
+def ended(database: Database, state: JobState, reason: str = "") -> str:
+    job_id = str(submitted()["id"])
+    if state is JobState.SUCCEEDED:
+        trained(database, job_id)
+    with database.write() as tx:
+        jobs.end(tx, job_id, state, reason=reason)
+    return job_id
+
+
+def words(result: Any) -> str:
+    return " ".join(result.output.split())
+
+
+def test_options_become_the_job(service: Database) -> None:
+    more = ("--param", "batch_size=64", "--full-runs", "7", "--schedule", "wsd", "--schedule", "linear")
+    spec = submitted(*more, "--optimizer", "sgd", "--name", "mine", "--tag", "team=risk")["spec"]
+    assert (spec["name"], spec["tags"], spec["horizon"]["steps"]) == ("mine", {"team": "risk"}, 40)
+    assert (spec["task"]["params"]["batch_size"], spec["budget"]["full_runs"]) == (64, 7.0)
+    assert [one["family"] for one in spec["schedules"]] == ["wsd", "linear"]
+    assert [one["name"] for one in spec["optimizers"]] == ["sgd"]
+
+
+def test_a_job_comes_from_a_file_or_from_stdin_and_options_go_over_it(service: Database, tmp_path: Path) -> None:
+    file = tmp_path / "job.json"
+    file.write_text('{"task": "digits", "budget": {"trials": 5}, "tags": {"a": "1"}}')
+    over = ("--full-runs", "3", "--tag", "b=2", "--param", "noise=0.5", "--json")
+    for found in (run("submit", str(file), *over), run("submit", "-", *over, stdin=file.read_text())):
+        spec = json.loads(found.stdout)["spec"]
+        assert spec["budget"] == {"full_runs": 3.0, "trials": 5, "seconds": None}
+        assert spec["tags"] == {"a": "1", "b": "2"}
+        assert spec["task"]["params"]["noise"] == 0.5
+
+
+def test_a_dry_run_tells_the_cost_and_stores_nothing(service: Database) -> None:
+    said = words(run("submit", "digits", "--steps", "40", "--full-runs", "10", "--dry-run"))
+    assert "at most 22 full runs (880 steps), 12 of them to confirm" in said
+    assert json.loads(run("list", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "said"),
+    [
+        (["submit", "nonsense"], None, "/task/name"),
+        (["submit", "digits", "--schedule", "wobble"], None, "accepted is one of"),
+        (["submit", "digits", "--steps", "1"], None, "/horizon/steps"),
+        (["submit", "digits", "--steps", "9", "--epochs", "2"], None, "/horizon"),
+        (["submit", "digits", "--tag", "team"], None, "accepted is KEY=VALUE"),
+        (["submit", "nowhere.json"], None, "nowhere.json"),
+        (["submit", "-"], "{", "Expecting"),
+        (["submit", "-"], "[1]", "accepted is a JSON object"),
+        (["submit", "-", "--full-runs", "3", "--param", "a=1"], '{"task": 3, "budget": 3}', "/task"),
+        (["show", "job-none"], None, "job"),
+        (["best", "../../v1"], None, ""),
+        (["export", "job-none", "--format", "keras"], None, ""),
+        (["preview", "step", "--knob", "gamma=7"], None, "gamma"),
+        (["list", "--state", "asleep"], None, "asleep"),
+        (["frobnicate"], None, "No such command"),
+    ],
+)
+def test_what_cannot_be_accepted_is_told_in_words(
+    service: Database, arguments: list[str], stdin: str | None, said: str
+) -> None:
+    assert said in run(*arguments, stdin=stdin, code=2).output
+
+
+def test_no_server_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("Connection refused")
+
+    monkeypatch.setattr(client, "time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr(cli, "Client", partial(Client, key=KEY, transport=httpx.MockTransport(refuse)))
+    assert "no lrtune server answers" in run("list", code=3).output
+
+
+def test_no_key_is_told_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LRTUNE_API_KEY", raising=False)
+    assert "LRTUNE_API_KEY" in run("list", code=2).output
+
+
+def test_watching_a_job_to_its_good_end_shows_the_answer(service: Database) -> None:
+    said = words(run("watch", ended(service, JobState.SUCCEEDED)))
+    assert "wsd (decay 0.2, shape linear, final 0), warm-up 5.0%" in said
+    assert "val_loss 0.25 in a single run, not confirmed" in said
+    assert "50.0% better than untuned" in said
+    assert "0.002 ┤" in said
+    assert "40 steps" in said
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
+def test_watching_a_job_to_a_bad_end_is_exit_code_1(service: Database, state: JobState) -> None:
+    said = words(run("watch", ended(service, state, reason="the file is gone"), code=1))
+    assert f"is {state}: the file is gone" in said
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_so(service: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(sleep=interrupted, monotonic=lambda: 0.0))
+    said = run("submit", "digits", "--watch", code=130).output
+    assert "the job goes on without you" in said
+    assert [job["state"] for job in json.loads(run("list", "--json").stdout)] == ["queued"]
+
+
+def test_every_reading_command_speaks_json(service: Database) -> None:
+    job = ended(service, JobState.SUCCEEDED)
+
+    def read(*arguments: str) -> Any:
+        return json.loads(run(*arguments, "--json").stdout)
+
+    assert read("list")[0]["id"] == read("show", job)["id"] == job
+    assert read("best", job)["value"] == 0.25
+    assert "digits" in [task["name"] for task in read("tasks")]
+    assert "one-cycle" in [one["family"] for one in read("schedules")]
+    assert read("preview", "linear", "--steps", "4")["curve"] == [[0, 1.0], [1, 0.75], [2, 0.5], [3, 0.25]]
+    assert read("workers") == []
+
+
+def test_every_reading_command_speaks_to_people(service: Database) -> None:
+    job = ended(service, JobState.SUCCEEDED)
+    assert "succeeded" in words(run("list"))
+    assert "baseline complete 0.5" in words(run("show", job))
+    assert "lrtune export" in words(run("best", job))
+    assert "Handwritten digits" in words(run("tasks"))
+    assert "1.0 / (1.0 + decay" in words(run("schedules"))
+    assert "1000 steps" in words(run("preview", "cosine", "--warmup", "0.1", "--knob", "final=0.1"))
+    assert "seen_at" in words(run("workers"))
+
+
+def test_the_exported_file_runs(service: Database, tmp_path: Path) -> None:
+    job, file = ended(service, JobState.SUCCEEDED), tmp_path / "learning_rate.py"
+    run("export", job, "--output", str(file))
+    compile(file.read_text(), "learning_rate.py", "exec")
+    assert run("export", job, "--format", "csv").stdout.startswith("step,learning_rate\n0,0.001")
+    assert "keras is not available yet" in words(run("export", job, "--format", "keras", code=2))
+
+
+def test_a_job_can_be_paused_resumed_extended_cancelled_and_deleted(service: Database) -> None:
+    job = str(submitted()["id"])
+    assert "paused" in run("pause", job).output
+    assert "is queued" in run("resume", job).output
+    run("extend", job, "--full-runs", "50")
+    assert json.loads(run("show", job, "--json").stdout)["spec"]["budget"]["full_runs"] == 50
+    assert "only a finished one can be deleted" in run("delete", job, code=2).output
+    assert "cancelled" in run("cancel", job).output
+    run("delete", job)
+    run("show", job, code=2)
+
+
+def test_a_curve_is_drawn_with_its_peak_and_its_steps() -> None:
+    lines = terminal.plot(lambda step: 0.5 if step < 50 else 0.0, 100, width=12, height=2).splitlines()
+    assert lines == [
+        "0.5 ┤⠉⠉⠉⠉⠉⠉⡆⠀⠀⠀⠀⠀",
+        "  0 ┤⠀⠀⠀⠀⠀⠀⣇⣀⣀⣀⣀⣀",
+        "    └────────────",
+        "     0  100 steps",
+    ]
+
+
+def test_the_client_follows_the_log_of_a_real_server_to_its_end(service: Database) -> None:
+    job = ended(service, JobState.SUCCEEDED)
+    with Client() as connected:
+        seen = list(connected.watch(job))
+        assert [event.id for event in seen] == list(range(1, len(seen) + 1))
+        assert (seen[0].kind, seen[-1].kind) == ("job-submitted", "job-succeeded")
+        assert connected.wait(job).state is JobState.SUCCEEDED
+        assert [trial.number for trial in connected.trials(job)] == [0, 1]
+        assert connected.trial(job, 1).reports[0].metrics == {"val_loss": 0.25}
+        assert connected.best(job).schedule.over(40)(0) == 0.5  # 5 % of 40 steps warm up
