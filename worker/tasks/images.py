@@ -25,7 +25,7 @@ def prepare(params: ImagesParams, data_dir: Path) -> Supervised:
     labels = [_labels(arrays[key], params.dataset) for key in ("y", "y_test") if key in arrays]
     y = encoder.fit_transform(np.concatenate(labels))
     if len(encoder.classes_) < 2:
-        raise TaskError(f"dataset: {params.dataset!r} has one class only, {encoder.classes_[0]!r}; two are needed")
+        raise TaskError(f"dataset: {params.dataset!r} has one class only, '{encoder.classes_[0]}'; two are needed")
     images = [channels_first(arrays[key], params.dataset) for key in ("x", "x_test") if key in arrays]
     if len({one.shape[1:] for one in images}) > 1:
         raise TaskError(f"dataset: x and x_test of {params.dataset!r} differ in shape")

@@ -54,7 +54,7 @@ def _classification(params: TabularParams, features: pd.DataFrame, target: "pd.S
     labels = encoder.fit_transform(target.astype(str))
     classes = len(encoder.classes_)
     if classes < 2:
-        raise TaskError(f"target: {target.name!r} is {encoder.classes_[0]!r} in every row; two classes are needed")
+        raise TaskError(f"target: {target.name!r} is '{encoder.classes_[0]}' in every row; two classes are needed")
     if classes > MOST_CLASSES:
         raise TaskError(f"target: {target.name!r} has {classes} classes, at most {MOST_CLASSES} can be learned")
     train, validation = halves(labels, params.validation, stratify=True)
@@ -66,7 +66,7 @@ def _regression(params: TabularParams, features: pd.DataFrame, target: "pd.Serie
     values = pd.to_numeric(target, errors="coerce").to_numpy(dtype=float)
     if not np.isfinite(values).all():
         bad = target[~np.isfinite(values)].iloc[0]
-        raise TaskError(f"target: {target.name!r} has {bad!r}, which is not a number; regression needs finite numbers")
+        raise TaskError(f"target: {target.name!r} has '{bad}', which is not a number; regression needs finite numbers")
     train, validation = halves(values, params.validation, stratify=False)
     mean, unit = values[train].mean(), values[train].std()
     if unit == 0:

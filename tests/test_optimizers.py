@@ -1,0 +1,82 @@
+"""Every optimizer that a job can name: built from torch's own, at exactly the rate it is told."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lrtune.errors import TaskError
+from lrtune.optimizers import OPTIMIZERS, optimizer
+from lrtune.spec import TaskSpec
+from worker.optimizers import build
+from worker.tasks import prepare
+
+RATES = {"sgd": 0.05, "adadelta": 1.0, "adagrad": 0.02, "radam": 0.02, "muon": 0.01}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+class TestEveryOptimizer:
+    def test_learns_digits(self, name: str):
+        task = prepare(TaskSpec(name="digits"), Path())
+        model, batches = task.model(), task.batches(0)
+        stepper = build(optimizer(name), model, learning_rate=RATES.get(name, 3e-3))
+        losses = []
+        for _ in range(80):
+            loss = task.loss(model, next(batches))
+            stepper.zero_grad()
+            loss.backward()
+            stepper.step()
+            losses.append(loss.item())
+        assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+
+    def test_sets_every_group_to_exactly_the_base_rate_times_the_factor(self, name: str):
+        stepper = build(
+            optimizer(name), torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)), learning_rate=0.3
+        )
+        for factor in (1 / 3, 0.7, 0.0, 1.0):
+            stepper.set_factor(factor)
+            assert [group["lr"] for group in stepper.groups] == [0.3 * factor] * len(stepper.groups)
+
+    def test_moves_nothing_at_a_rate_of_zero(self, name: str):
+        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        stepper = build(optimizer(name), model, learning_rate=0.3)
+        stepper.set_factor(0.0)
+        model(torch.ones(1, 3)).sum().backward()
+        stepper.step()
+        assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+    def test_its_knobs_arrive_at_torch(self, name: str):
+        made = optimizer(name, weight_decay=0.03125)
+        stepper = build(made, torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)), learning_rate=0.3)
+        assert {group["weight_decay"] for group in stepper.groups} == {0.03125}
+
+
+def test_betas_come_as_a_pair():
+    stepper = build(optimizer("adamw", beta1=0.8, beta2=0.95), torch.nn.Linear(2, 2), learning_rate=0.1)
+    assert stepper.groups[0]["betas"] == (0.8, 0.95)
+
+
+def test_muon_takes_the_hidden_matrices_and_adamw_everything_else():
+    model = torch.nn.Sequential(
+        torch.nn.Embedding(5, 4), torch.nn.Linear(4, 6), torch.nn.Conv1d(6, 6, 1), torch.nn.Linear(6, 2)
+    )
+    muon, adamw = build(optimizer("muon"), model, learning_rate=0.1).parts
+    assert [parameter.shape for group in muon.param_groups for parameter in group["params"]] == [(6, 4)]
+    rest = [tuple(parameter.shape) for group in adamw.param_groups for parameter in group["params"]]
+    assert rest == [(5, 4), (6,), (6, 6, 1), (6,), (2, 6), (2,)]
+    assert muon.param_groups[0]["adjust_lr_fn"] == "match_rms_adamw"
+
+
+def test_muon_says_so_when_a_model_has_no_hidden_matrix_or_torch_is_too_old(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(TaskError, match="muon needs a linear layer before the last one"):
+        build(optimizer("muon"), torch.nn.Linear(2, 2), learning_rate=0.1)
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(TaskError, match=r"muon needs torch 2\.9 or newer"):
+        build(optimizer("muon"), torch.nn.Linear(2, 2), learning_rate=0.1)
