@@ -107,6 +107,8 @@ class Worker:
             if not heartbeat.lost:
                 self._release(lease, str(interrupted))
         except LeaseLost:
+            heartbeat.lost = True
+        if heartbeat.lost:
             log.info("trial %s of %s is no longer ours", lease.trial.number, lease.job_id)
 
     def _train(self, lease: leases.Lease, heartbeat: Heartbeat) -> Outcome:
