@@ -41,15 +41,12 @@ class Coordinates:
     common: Axes
     flat: bool = False
 
-    def draw(self, trial: Trial) -> Configuration | None:
-        """Ask Optuna for one knob after the other; None where the drawn ones exclude one another."""
+    def draw(self, trial: Trial) -> Configuration:
+        """Ask Optuna for one knob after the other."""
         values = {name: axes.drawn(trial, name, axis) for name, axis in self.first.items()}
         own = self._own(values)
         values |= {name: axes.drawn(trial, name, axis) for name, axis in (self._all() if self.flat else own).items()}
-        try:
-            return _configuration({name: values[name] for name in (*self.first, *own)})
-        except ValueError:  # such as nesterov without momentum
-            return None
+        return _configuration({name: values[name] for name in (*self.first, *own)})
 
     def place(self, configuration: Configuration) -> Place | None:
         """Where a configuration stands, clipped into the space; None where it has no place in it."""

@@ -120,8 +120,8 @@ def _words(spec: JobSpec, kind: Pruners, asked: Sequence[FrozenTrial], trial: Tr
         case Patient(patience=patience):
             return f"no better in the last {patience + 1} reports than before"
         case Threshold(lower=lower, upper=upper):
-            ends = [f"below {upper:g}"] * (upper is not None) + [f"above {lower:g}"] * (lower is not None)
-            return f"accepted is {' and '.join(ends)}"
+            ends = (("above", lower), ("below", upper))
+            return "accepted is " + " and ".join(f"{side} {end:g}" for side, end in ends if end is not None)
         case NoPruner():
             return ""
 

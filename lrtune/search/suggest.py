@@ -66,37 +66,28 @@ def _usual(knob: str, axis: Axis) -> Point:
 def _untried(spec: JobSpec, past: Sequence[Trial]) -> Configuration:
     """A configuration that no trial has had with this seed, running ones included."""
     known = {trial.configuration for trial in past}
-    kind = spec.search.sampler
+    for draw in _draws(spec, past):
+        if draw not in known:
+            return draw
+    raise SpaceExhausted
+
+
+def _draws(spec: JobSpec, past: Sequence[Trial]) -> Iterator[Configuration]:
+    """What the sampler draws when it is asked again and again, then something of what is left of the space."""
+    kind, seed = spec.search.sampler, samplers.seeded(spec.search.seed, _number(past))
     if not isinstance(kind, Grid):
         space = coordinates(spec, flat=isinstance(kind, samplers.FLAT))
-        for configuration in _draws(space, _rebuilt(spec, past, space), asks=ASKS):
-            if configuration not in known:
-                return configuration
-    found = _rest(spec, past, coordinates(spec, points=kind.points if isinstance(kind, Grid) else None))
-    if found is None or found in known:
-        raise SpaceExhausted
-    return found
-
-
-def _draws(space: Coordinates, study: Study, *, asks: int) -> Iterator[Configuration]:
-    """What a study draws when it is asked so often, without being told."""
-    for _ in range(asks):
-        configuration = space.draw(study.ask())
-        if configuration is not None:
-            yield configuration
-
-
-def _rest(spec: JobSpec, past: Sequence[Trial], space: Coordinates) -> Configuration | None:
-    """Something of what is left: of a space that has an end the next untried point, else anything new."""
-    seed = samplers.seeded(spec.search.seed, _number(past))
-    if not space.finite():
-        known = {trial.configuration for trial in past}
+        study = _rebuilt(spec, past, space)
+        yield from (space.draw(study.ask()) for _ in range(ASKS))
+    space = coordinates(spec, points=kind.points if isinstance(kind, Grid) else None)
+    if space.finite():
+        study = empty(spec, sampler=samplers.every(seed))
+        places = ((trial, space.exactly(trial.configuration)) for trial in past)
+        study.add_trials(told(spec, trial, worst=0.0, place=place) for trial, place in places if place)
+        yield space.draw(study.ask())  # one that was tried only when all were
+    else:
         study = empty(spec, sampler=RandomSampler(seed=seed))
-        return next((drawn for drawn in _draws(space, study, asks=DRAWS) if drawn not in known), None)
-    study = empty(spec, sampler=samplers.every(seed))
-    places = ((trial, space.exactly(trial.configuration)) for trial in past)
-    study.add_trials(told(spec, trial, worst=0.0, place=place) for trial, place in places if place)
-    return next(_draws(space, study, asks=DRAWS), None)
+        yield from (space.draw(study.ask()) for _ in range(DRAWS))
 
 
 def _rebuilt(spec: JobSpec, past: Sequence[Trial], space: Coordinates) -> Study:
