@@ -15,7 +15,7 @@ from lrtune.results import Report, Trial, TrialState
 from lrtune.spec import Metric, TaskSpec
 from lrtune.task import Task
 from worker.tasks import prepare
-from worker.trainer import Interrupted, Outcome, report_points, train
+from worker.trainer import Interrupted, Losses, Outcome, report_points, train
 
 CPU = torch.device("cpu")
 LOSS = Metric(name="val_loss", goal="minimize")
@@ -185,6 +185,17 @@ def test_an_absurd_rate_is_stopped_within_a_few_steps_whatever_the_pruner_says(d
 def test_a_loss_that_is_not_a_number_ends_the_trial_at_that_step():
     outcome, _ = run(Line(losses=(0.0, 0.0, math.nan)), trial(learning_rate=0.8))
     assert outcome == Outcome(TrialState.DIVERGED, None, "training loss became nan at step 3 (learning rate 0.798)", 3)
+
+
+def test_on_a_gpu_the_loss_is_read_every_ten_steps_and_the_step_is_still_named():
+    losses = Losses(torch.device("cuda"))
+    values = [1.0, 2.0, math.nan] + [math.nan] * 7
+    seen = [losses.add(step, 0.5, torch.tensor(value)) for step, value in enumerate(values, start=1)]
+    assert seen == [None] * 9 + ["training loss became nan at step 3 (learning rate 0.5)"]
+    before_a_report = Losses(torch.device("cuda"))
+    before_a_report.add(1, 0.5, torch.tensor(3.0))
+    before_a_report.add(2, 0.5, torch.tensor(5.0))
+    assert before_a_report.mean() == (4.0, None)
 
 
 def test_one_odd_batch_is_no_divergence_and_a_loss_below_zero_is_none_either():
