@@ -101,7 +101,7 @@ def show(job: JobId, as_json: AsJson = False) -> None:
         if as_json:
             return _show(found, as_json, lambda: "")
         trials = tuple(client.trials(job))
-    out = _console()
+    out = Console()
     out.print(terminal.jobs([found]))
     out.print(terminal.status(found), markup=False)
     return out.print(terminal.trials(trials))
@@ -186,8 +186,7 @@ def workers(as_json: AsJson = False) -> None:
     """Who is working, and on what."""
     with Client() as client:
         found = tuple(client.workers())
-    rows = [worker.model_dump(mode="json") for worker in found]
-    _show(found, as_json, lambda: terminal.listed(rows, "id", "host", "device", "job", "trial", "seen_at"))
+    _show(found, as_json, lambda: terminal.workers(found))
 
 
 @app.command()
@@ -215,16 +214,12 @@ def preview(
     _show({"curve": found}, as_json, lambda: terminal.curve(found, steps))
 
 
-def _console() -> Console:
-    return Console()
-
-
 def _show(found: Answer | tuple[Answer, ...], as_json: bool, view: Callable[[], RenderableType]) -> None:
     """An answer as JSON, or as a person reads it."""
     if as_json:
         typer.echo(json.dumps(_plain(found), indent=2))
     else:
-        _console().print(view())
+        Console().print(view())
 
 
 def _plain(found: Answer | Iterable[Answer]) -> Any:
@@ -241,7 +236,7 @@ def _ask(verb: Callable[[Client], Job]) -> None:
 
 def _follow(client: Client, job_id: str) -> None:
     """Show a job until it is over; the exit code says how it ended."""
-    out = _console()
+    out = Console()
     try:
         job = terminal.follow(client, job_id, out)
     except KeyboardInterrupt:

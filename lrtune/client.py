@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
@@ -38,8 +38,7 @@ class Client:
         self, url: str | None = None, key: str | None = None, *, transport: httpx.BaseTransport | None = None
     ) -> None:
         self.url = (url or os.environ.get("LRTUNE_URL") or URL).rstrip("/")
-        if urlsplit(self.url).scheme not in ("http", "https"):
-            raise errors.Invalid(f"url: found {self.url!r}; accepted is one such as {URL}")
+        host = _host(self.url)
         key = key or found_key()
         if not re.fullmatch(r"[\x21-\x7e]+", key):
             raise errors.Unauthorized("the key holds what no header can: accepted is visible ASCII without spaces")
@@ -48,7 +47,7 @@ class Client:
             headers={"Authorization": f"Bearer {key}"},
             timeout=30.0,
             transport=transport,
-            trust_env=urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1"),  # no proxy to oneself
+            trust_env=host not in ("127.0.0.1", "localhost", "::1"),  # no proxy to oneself
         )
 
     def __enter__(self) -> Self:
@@ -186,6 +185,8 @@ class Client:
                 if pause is None:
                     raise self._away(error) from error
                 time.sleep(pause)
+            except (ValueError, TypeError) as error:
+                raise errors.Invalid(f"the request cannot be written as JSON: {error}") from None
         raise AssertionError
 
     def _stream(self, job_id: str, after: int) -> Iterator[Event]:
@@ -227,8 +228,18 @@ def found_key() -> str:
     return key
 
 
+def _host(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise errors.Invalid(f"url: found {url!r}; accepted is one such as {URL}")
+    return parsed.host
+
+
 def _path(*parts: str) -> str:
-    return "/".join(("/v1/jobs", *(quote(part, safe="") for part in parts)))
+    return "/".join(("/v1/jobs", *(quote(part, safe="", errors="replace") for part in parts)))
 
 
 def _body(job: AnyJob) -> Any:

@@ -14,7 +14,7 @@ def job(source: str, params: dict[str, Any]) -> dict[str, Any]:
         return {"task": {"name": source, "params": params}}
     try:
         found = json.loads(sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise errors.Invalid(f"{source}: {error}") from None
     if not isinstance(found, dict):
         raise errors.Invalid(f'{source}: accepted is a JSON object such as {{"task": "digits"}}')

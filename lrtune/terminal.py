@@ -11,14 +11,14 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from lrtune.choices import Configuration
 from lrtune.client import Client
 from lrtune.errors import Unavailable
 from lrtune.export import recorded
-from lrtune.results import OVER, Best, Job, Plan, Trial
+from lrtune.results import OVER, Best, Job, Plan, Trial, Worker
 
 EVERY = 0.5  # seconds between two looks at a job that is being followed
 PATIENCE = 60.0  # seconds for which its server may be away meanwhile
@@ -152,21 +152,22 @@ def listed(items: Iterable[Mapping[str, Any]], *columns: str) -> Table:
     return table
 
 
+def workers(found: Iterable[Worker]) -> Table:
+    """Who is working, and on what."""
+    rows = (worker.model_dump(mode="json") for worker in found)
+    return listed(rows, "id", "host", "device", "job", "trial", "seen_at")
+
+
 def _cell(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | dict) else str(value)
 
 
 def follow(client: Client, job_id: str, console: Console, *, check: Callable[[], None] = lambda: None) -> Job:
     """Show a job until it is over: a bar, and a line for everything worth one. `check` may raise to break off."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
+    words = TextColumn("{task.description}", table_column=Column(ratio=1), markup=False)
+    columns = (SpinnerColumn(), BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn(), words)
     before: Job | None = None
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal, expand=True) as bar:
         task = bar.add_task("waiting for a worker", total=1.0)
         for job in _looks(client, job_id, check):
             for line in news(before, job, milestones=not console.is_terminal):

@@ -244,9 +244,22 @@ def test_without_a_key_the_client_says_where_it_looked() -> None:
         Client("http://lrtune.test")
 
 
-def test_an_address_without_its_scheme_is_refused() -> None:
-    with pytest.raises(errors.Invalid, match=r"localhost:8000.*accepted is one such as http://127\.0\.0\.1:8000"):
-        Client("localhost:8000", "key")
+@pytest.mark.parametrize("url", ["localhost:8000", "http://", "http://host:port", "ftp://host"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(errors.Invalid, match=r"found .*accepted is one such as http://127\.0\.0\.1:8000"):
+        Client(url, "key")
+
+
+@pytest.mark.parametrize("key", ["two words", "schlüssel", "line\n"])
+def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
+    with pytest.raises(errors.Unauthorized, match="visible ASCII"):
+        Client("http://lrtune.test", key)
+
+
+@pytest.mark.parametrize("noise", [float("nan"), object(), "\udcff"])
+def test_a_job_that_is_no_json_is_refused_in_words(noise: object) -> None:
+    with client(lambda _: httpx.Response(201, json=job())) as c, pytest.raises(errors.Invalid, match="JSON"):
+        c.submit({"task": {"name": "digits", "params": {"noise": noise}}})
 
 
 def test_importing_lrtune_pulls_in_nothing_but_pydantic() -> None:
