@@ -27,7 +27,13 @@ AT_ONCE = 10  # transactions of a kind; SQLite has one writer
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Nothing is opened or written before it starts."""
-    app = FastAPI(title="lrtune", version=__version__, description=openapi.DESCRIPTION, lifespan=_lifespan)
+    app = FastAPI(
+        title="lrtune",
+        version=__version__,
+        description=openapi.DESCRIPTION,
+        lifespan=_lifespan,
+        separate_input_output_schemas=False,
+    )
     app.state.settings = settings or Settings()
     app.state.requests = Requests()
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes)

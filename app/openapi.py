@@ -60,7 +60,7 @@ def _tighten(schemas: dict[str, Any]) -> None:
             }
         )
     bare = [name for name, task in BUILT_IN.items() if not task.params.model_json_schema().get("required")]
-    task_spec = schemas["JobSpec-Input"]["properties"]
+    task_spec = schemas["JobSpec"]["properties"]
     task_spec["task"] = {
         "title": "Task",
         "description": "The training problem to tune; a bare name where its parameters all have defaults.",

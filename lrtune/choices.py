@@ -34,7 +34,7 @@ from lrtune.space import Axis, Choice, Knob, Numbers, knobs, rates, shown
 class Strict(BaseModel):
     """A wire object: unknown fields and NaN are refused, nothing changes after it is made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 def rejected(where: tuple[str | int, ...], sentence: str, value: object) -> ValidationError:

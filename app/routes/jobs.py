@@ -1,6 +1,7 @@
 """Jobs: submit, plan, list, read, and the verbs that change one."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
@@ -10,7 +11,7 @@ from app.deps import PAGE, Cursor, JobId, Limit, ReadTx, Tx, remember_body
 from app.problems import problems
 from lrtune import errors
 from lrtune.choices import Strict
-from lrtune.results import Job, JobState, Page, Plan
+from lrtune.results import Job, JobState, Page, Plan, Result
 from lrtune.spec import Budget, JobSpec
 from lrtune.store import jobs
 
@@ -54,7 +55,7 @@ Key = Annotated[
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Submit a job",
-    response_model=Job | Plan,
+    response_model=Job,
     dependencies=[Depends(remember_body)],
     responses={
         **problems(errors.BadRequest, errors.IdempotencyKeyReused, errors.Unavailable),
@@ -62,29 +63,28 @@ Key = Annotated[
             "model": Job | Plan,
             "description": "The job that this key made before; or the plan, where one was asked.",
         },
-        201: {"model": Job, "description": "The job, queued.", "headers": LOCATION},
+        201: {"description": "The job, queued.", "headers": LOCATION},
     },
 )
 def submit(
     spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
     request: Request,
-    response: Response,
     tx: Tx,
     idempotency_key: Key = None,
     validate_only: Annotated[
         bool, Query(description="Check everything, store nothing, and answer with the plan.")
     ] = False,
-) -> Job | Plan:
+) -> Response:
     """Queue a tuning job. The smallest is `{"task": "digits"}`; with `validate_only`, see what a job would do."""
     admitted = admission.admit(spec, request.app.state.settings.data_dir)
     if validate_only:
-        response.status_code = status.HTTP_200_OK
-        return admission.plan(admitted)
+        return _json(admission.plan(admitted))
     job, new = jobs.create(tx, admitted, idempotency_key=idempotency_key)
-    if not new:
-        response.status_code = status.HTTP_200_OK
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job
+    return _json(job, 201 if new else 200, {"Location": f"/v1/jobs/{job.id}"})
+
+
+def _json(answer: Result, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(answer.model_dump_json(), code, headers=headers, media_type="application/json")
 
 
 @router.get("", summary="List jobs", responses=problems(errors.Unavailable))

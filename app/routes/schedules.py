@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from app import curves
 from app.problems import problems
@@ -17,6 +17,21 @@ from lrtune.schedules import FAMILIES, Curve, Schedule
 from lrtune.space import knobs
 
 router = APIRouter(prefix="/v1/schedules", tags=["catalogue"])
+
+
+# JSON has no tuples, so a list is taken for one; its numbers are as strict as all others.
+Step = Annotated[int, Field(ge=0, strict=True)]
+Seen = Annotated[tuple[Step, Annotated[float, Field(strict=True)]], Field(strict=False)]
+# Pairs are described as lists of two numbers: many readers of OpenAPI stumble over `prefixItems`.
+Pairs = Annotated[
+    list[tuple[int, float]],
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+        }
+    ),
+]
 
 
 class ScheduleInfo(Result):
@@ -54,7 +69,7 @@ class Preview(Strict):
     warmup: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     points: Annotated[int, Field(ge=2, le=2000)] = 200
-    reports: Annotated[list[tuple[Annotated[int, Field(ge=0)], float]], Field(max_length=10_000)] = []
+    reports: Annotated[list[Seen], Field(max_length=10_000)] = []
 
 
 class Previewed(Result):
@@ -63,7 +78,7 @@ class Previewed(Result):
     schedule: dict[str, Any]
     steps: int
     learning_rate: float
-    curve: list[tuple[int, float]]
+    curve: Pairs
 
 
 @router.get("", summary="List schedules", responses=problems())
