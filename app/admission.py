@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from app import curves, pointers
 from app.problems import invalid
 from lrtune.errors import Rejection
 from lrtune.results import Cost, FirstCurve, Plan, Proposal, Trial, TrialState
-from lrtune.search import suggest
+from lrtune.search import SpaceExhausted, suggest
 from lrtune.space import Axis, Fixed, Range, shown
 from lrtune.spec import Horizon, JobSpec, Metric
 from lrtune.tasks import BUILT_IN, TaskInfo
@@ -32,7 +33,8 @@ def admit(spec: JobSpec, data_dir: Path) -> JobSpec:
         raise invalid([{"pointer": "/task/name", "detail": detail}])
     params, wrong = _params(spec, info)
     metric = spec.metric or Metric(name="val_loss")
-    wrong += _wrong_file(params, data_dir) + _wrong_metric(metric, info, params)
+    wrong += [] if wrong else _missing_file(params, data_dir)
+    wrong += _wrong_metric(metric, info, params)
     if wrong:
         raise invalid(wrong)
     return spec.model_copy(
@@ -55,10 +57,10 @@ def _params(spec: JobSpec, info: TaskInfo) -> tuple[dict[str, Any], list[Rejecti
     return dict(given), [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
 
 
-def _wrong_file(params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
+def _missing_file(params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
     """Whether the data file is missing, where its folder can be seen from here; the workers' may be elsewhere."""
     name = params.get("dataset")
-    if not isinstance(name, str) or ".." in name or not data_dir.is_dir():
+    if name is None or not data_dir.is_dir():
         return []
     try:
         there = (data_dir / name).exists()
@@ -130,13 +132,15 @@ def _first(spec: JobSpec) -> list[FirstCurve]:
     """The first proposals, each asked for while those before it are running."""
     steps = (spec.horizon and spec.horizon.steps) or UNKNOWN_STEPS
     history: list[Trial] = []
-    found = []
-    for number in range(min(FIRST, spec.budget.trials or FIRST)):
-        proposal = suggest(spec, history)
-        history.append(_running(proposal, number, steps))
-        curve = curves.by_progress(proposal.configuration, steps, POINTS)
-        found.append(FirstCurve(configuration=proposal.configuration, reason=proposal.reason, curve=curve))
-    return found
+    with suppress(SpaceExhausted):
+        while len(history) < min(FIRST, spec.budget.trials or FIRST):
+            history.append(_running(suggest(spec, history), len(history), steps))
+    return [
+        FirstCurve(
+            configuration=t.configuration, reason=t.why, curve=curves.by_progress(t.configuration, steps, POINTS)
+        )
+        for t in history
+    ]
 
 
 def _running(proposal: Proposal, number: int, steps: int) -> Trial:

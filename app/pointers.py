@@ -3,6 +3,7 @@
 Pydantic's own places also hold names that are no fields (union tags, validators), so each is looked up in the body.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +22,9 @@ WORDS = (  # pydantic's phrases, and how they go on after "found 3; "
     (r"^Input should be (greater|less|a finite)", r"accepted is a number \1"),
     (r"^a number a finite number", "a finite number"),
     (r"^Input should be ", "accepted is "),
-    (r"^(String|List|Dictionary) should have (.*?)( after validation, not .*)?$", r"accepted is a \1 with \2"),
+    (r"^String should have ", "accepted is text with "),
+    (r"^List should have (.*?)( after validation, not .*)?$", r"accepted is a list with \1"),
+    (r"^Dictionary should have (.*?)( after validation, not .*)?$", r"accepted is an object with \1"),
     (r"^String should match pattern (.*)", r"accepted is text that matches \1"),
     (r"^(?!accepted|found)(.)", r"accepted: \1"),
 )
@@ -98,7 +101,8 @@ def _sentence(error: Found, accepted: Sequence[str]) -> str:
         return "found a body that is no JSON object; accepted is one, sent with Content-Type: application/json"
     for pattern, words in WORDS:
         message = re.sub(pattern, words, message)
-    return f"found {shown(value)}; {message}"
+    quoted = json.dumps(value) if value is None or isinstance(value, bool) else shown(value)
+    return f"found {quoted}; {message}"
 
 
 def _joined(details: Sequence[str]) -> str:
