@@ -34,7 +34,11 @@ class Crew:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.database, self.logs = Database(url), folder
-        self._env = os.environ | {"LRTUNE_DATABASE_URL": url, "LRTUNE_LEASE_SECONDS": "1.5", "LRTUNE_POLL_SECONDS": "0.1"}
+        self._env = os.environ | {
+            "LRTUNE_DATABASE_URL": url,
+            "LRTUNE_LEASE_SECONDS": "1.5",
+            "LRTUNE_POLL_SECONDS": "0.1",
+        }
         self._all: list[subprocess.Popen[bytes]] = []
 
     def worker(self) -> subprocess.Popen[bytes]:
