@@ -20,7 +20,6 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Program
 from sqlalchemy.orm import Session
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, sleep_using_event, stop_when_event_set
 from tenacity import wait_exponential as exponential
-from worker.trainer import Interrupted, Outcome, train
 
 from lrtune import search
 from lrtune.errors import LeaseLost, LrtuneError, TaskError
@@ -33,6 +32,7 @@ from worker.heartbeat import Heartbeat
 from worker.pruning import Pruning
 from worker.settings import Settings
 from worker.tasks import prepare
+from worker.trainer import Interrupted, Outcome, train
 
 AWAY = (OperationalError, InterfaceError)  # what a database raises that is not there
 log = logging.getLogger("lrtune.worker")
