@@ -1,15 +1,19 @@
-"""A real server in this process, for the tests of the door."""
+"""A real server in this process, for the tests of the door, and a job as a worker leaves it."""
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import httpx
 import uvicorn
 
 from app.main import create_app
 from app.settings import Settings
+from lrtune.choices import Configuration
+from lrtune.results import JobState, Proposal, Report, TrialState
+from lrtune.store import Database, jobs, leases, trials
 
 KEY = "the-key-of-the-tests"
 
@@ -29,3 +33,21 @@ def served(database_url: str, **settings: object) -> Iterator[httpx.Client]:
             yield client
         server.should_exit = True
         thread.join()
+
+
+def trained(database_url: str, job_id: str, values: Sequence[float]) -> None:
+    """Let a job of 40 steps have trials with these values, as a worker would have left them; the job is over then."""
+    database = Database(database_url)
+    for number, value in enumerate(values):
+        chosen = Configuration(optimizer="adamw", learning_rate=0.001 * (1 + number), schedule="linear")
+        proposal = Proposal(configuration=chosen, role="search" if number else "baseline", seed=0)
+        report = Report(step=40, learning_rate=0.0, metrics={"val_loss": value})
+        with database.write() as tx:
+            assert trials.propose(tx, job_id, proposal, number=number)
+            lease = leases.claim(tx, "worker", ttl=timedelta(minutes=1))
+            assert lease is not None
+            leases.report(tx, lease, [report], ttl=timedelta(minutes=1))
+            leases.finish(tx, lease, TrialState.COMPLETE, value=value, step=40)
+    with database.write() as tx:
+        jobs.end(tx, job_id, JobState.SUCCEEDED, reason="")
+    database.dispose()
