@@ -180,9 +180,21 @@ def test_sixty_submissions_at_once_are_all_answered_and_one_key_makes_one_job(se
     assert len({answer.json()["id"] for answer in answers}) == 31
 
 
+def test_a_hundred_calls_at_once_do_not_wait_for_one_another_in_a_circle(service: httpx.Client) -> None:
+    paths = [f"/v1/jobs/{submitted(service)}" for _ in range(5)]
+
+    def call(number: int) -> int:
+        path = paths[number % 5]
+        return (service.get("/v1/jobs") if number % 2 else service.post(f"{path}/pause")).status_code
+
+    with ThreadPoolExecutor(100) as pool:
+        assert set(pool.map(call, range(200))) == {200, 202}
+
+
 def test_a_commit_that_fails_is_no_201(service: httpx.Client) -> None:
-    def fail(_: Session) -> None:
-        raise OperationalError("commit", None, Exception("the disk is full"))
+    def fail(tx: Session) -> None:
+        if not tx.in_nested_transaction():
+            raise OperationalError("commit", None, Exception("the disk is full"))
 
     event.listen(Session, "before_commit", fail)
     try:
