@@ -5,6 +5,7 @@ Every wait is for a condition, with a deadline; no test waits for time to pass.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from lrtune.choices import Configuration
+from lrtune.client import Client
+from lrtune.errors import Unavailable
 from lrtune.results import Event, Job, JobState, Trial, TrialState
-from lrtune.spec import Budget, Confirm, Horizon, JobSpec, Metric
+from lrtune.spec import Budget, Confirm, Horizon, JobSpec, Metric, TaskSpec
 from lrtune.store import Database, events, jobs, trials, workers
 
 pytestmark = pytest.mark.timeout(180)
@@ -187,6 +190,49 @@ def test_a_pause_releases_the_trial_and_resuming_finishes_the_job(crew: Crew) ->
         jobs.resume(tx, job)
     crew.until(crew.over(job), "over")
     whole(crew, job)
+
+
+def test_a_server_killed_in_mid_job_comes_back_to_the_same_job(crew: Crew) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--port", str(port)]
+    env = os.environ | {"LRTUNE_DATABASE_URL": crew.database.url, "LRTUNE_API_KEY": "k"}
+    server = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        with Client(f"http://127.0.0.1:{port}", "k") as client:
+            crew.until(lambda: answers(client), "serving")
+            job = client.submit(SPEC).id
+            worker = crew.worker()
+            crew.until(crew.training(worker, job), "training")
+            server.kill()
+            server.wait()
+            assert not answers(client)
+            server = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            crew.until(lambda: answers(client), "serving again")
+            assert client.wait(job).state is JobState.SUCCEEDED
+    finally:
+        server.kill()
+        server.wait()
+    whole(crew, job)
+
+
+def answers(client: Client) -> bool:
+    """Whether the server is there."""
+    try:
+        client.tasks()
+    except Unavailable:
+        return False
+    return True
+
+
+def test_a_job_that_cannot_go_on_fails_with_a_reason_and_the_next_one_runs(crew: Crew) -> None:
+    broken = crew.submit(SPEC.model_copy(update={"task": TaskSpec(name="nothing"), "horizon": Horizon(epochs=1)}))
+    good = crew.submit()
+    crew.worker()
+    crew.until(crew.over(good), "over")
+    found = crew.job(broken)
+    assert (found.state, "nothing" in found.reason) == (JobState.FAILED, True)
+    whole(crew, good)
 
 
 def test_postgresql_going_away_in_mid_job_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

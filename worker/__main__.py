@@ -9,6 +9,7 @@ from types import FrameType
 import torch
 from pydantic import ValidationError
 
+from lrtune.errors import LrtuneError
 from worker.loop import Worker
 from worker.settings import Settings
 
@@ -39,7 +40,12 @@ def main() -> int:
     torch.set_num_threads(settings.threads)
     stop = threading.Event()
     on_signal(stop)
-    Worker(settings, stop).work()
+    try:
+        worker = Worker(settings, stop)
+    except LrtuneError as error:
+        print(error, file=sys.stderr)
+        return 2
+    worker.work()
     return 0
 
 

@@ -22,7 +22,7 @@ from tenacity import Retrying, before_sleep_log, retry_if_exception_type, sleep_
 from tenacity import wait_exponential as exponential
 
 from lrtune import search
-from lrtune.errors import LeaseLost, LrtuneError, TaskError
+from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
 from lrtune.results import Job, JobState, Report, Trial, TrialState
 from lrtune.spec import Metric
 from lrtune.store import Database, jobs, leases, trials, workers
@@ -155,7 +155,21 @@ class Worker:
 
     def _propose(self) -> bool:
         """Do one thing that some job needs next: add a trial, or bring it to its end. False when there is nothing."""
-        return any(self._advance(job_id) for job_id in self._write(jobs.active))
+        return any(self._moved(job_id) for job_id in self._write(jobs.active))
+
+    def _moved(self, job_id: str) -> bool:
+        """Whether a job was moved on. One that cannot be is failed: it must not stand in the way of the others."""
+        try:
+            return self._advance(job_id)
+        except AWAY:
+            raise
+        except (NotFound, Conflict) as error:
+            log.info("job %s was changed meanwhile: %s", job_id, error)
+        except Exception as error:
+            log.exception("job %s cannot go on", job_id)
+            reason = str(error) if isinstance(error, LrtuneError) else words(error)
+            self._write(lambda tx: jobs.end(tx, job_id, JobState.FAILED, reason=reason))
+        return True
 
     def _advance(self, job_id: str) -> bool:
         job, history, seconds = self._write(lambda tx: _state(tx, job_id))
@@ -172,13 +186,9 @@ class Worker:
 
     def _resolve(self, job: Job) -> bool:
         """Turn a horizon in epochs into steps, which only one who has the task's data can."""
-        try:
-            epochs = (job.spec.horizon.epochs if job.spec.horizon else None) or 1.0
-            steps = max(2, round(epochs * prepare(job.spec.task, self._settings.data_dir).steps_per_epoch))
-            self._write(lambda tx: jobs.set_steps(tx, job.id, steps))
-        except LrtuneError as error:
-            reason = str(error)
-            self._write(lambda tx: jobs.end(tx, job.id, JobState.FAILED, reason=reason))
+        epochs = (job.spec.horizon.epochs if job.spec.horizon else None) or 1.0
+        steps = max(2, round(epochs * prepare(job.spec.task, self._settings.data_dir).steps_per_epoch))
+        self._write(lambda tx: jobs.set_steps(tx, job.id, steps))
         return True
 
 
@@ -208,5 +218,13 @@ def words(error: Exception) -> str:
 
 
 def device(name: str) -> torch.device:
-    """The device of a setting; "auto" is a GPU where there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """The device of a setting; "auto" is a GPU where there is one. Raises TaskError for one that is not here."""
+    try:
+        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise TaskError(
+            f"LRTUNE_DEVICE: found {name!r}; accepted is auto, cpu or a GPU of this host ({reason})"
+        ) from None
+    return found
