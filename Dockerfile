@@ -1,8 +1,9 @@
 # syntax=docker/dockerfile:1
 # Two programs, two targets: `app` (the HTTP door, no torch) and `worker` (trains).
 #   docker build --target app -t lrtune-app .
-#   docker build --target worker -t lrtune-worker .                                    on a CPU
-#   docker build --target worker -t lrtune-worker --build-arg TORCH_INDEX=https://pypi.org/simple .   with CUDA
+#   docker build --target worker -t lrtune-worker .                                     with CUDA, several GB
+#   docker build --target worker -t lrtune-worker --build-arg TORCH_INDEX=<index> .     on a CPU, where <index> is the
+#       address of CPU builds that PyTorch's "Get Started" page names for pip
 
 FROM python:3.12-slim AS base
 ENV PYTHONUNBUFFERED=1 \
@@ -13,7 +14,7 @@ ENV PYTHONUNBUFFERED=1 \
     PATH=/venv/bin:$PATH
 RUN python -m venv /venv \
     && useradd --uid 10001 --create-home lrtune \
-    && install --directory --owner lrtune /srv/lrtune /data /state
+    && install --directory --owner lrtune /srv/lrtune /data
 WORKDIR /srv/lrtune
 
 FROM base AS app
@@ -31,10 +32,10 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
 CMD ["uvicorn", "--factory", "app.main:create_app", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM base AS worker
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-# torch first and from its own index: it is most of the image, and changes least
-RUN pip install -c constraints.txt --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple torch
+# torch first: it is most of the image, and changes least
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch
 COPY lrtune lrtune
 RUN pip install -c constraints.txt '.[worker]'
 COPY worker worker
