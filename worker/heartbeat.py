@@ -84,7 +84,7 @@ class Heartbeat:
             with self._database.write() as tx:
                 news = self._write(tx, batch)
         except DBAPIError as error:
-            log.warning("the database does not answer, trying again: %s", error.orig)
+            log.warning("the database does not answer, trying again: %s", str(error.orig).splitlines()[0])
             with self._lock:
                 self._reports = batch + self._reports
             return False

@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
-from tenacity import Retrying, before_sleep_log, retry_if_exception_type, sleep_using_event, stop_when_event_set
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set
 from tenacity import wait_exponential as exponential
 
 from lrtune import search
@@ -52,7 +52,7 @@ class Worker:
             wait=exponential(multiplier=0.25, max=5),
             stop=stop_when_event_set(stop),
             sleep=sleep_using_event(stop),
-            before_sleep=before_sleep_log(log, logging.WARNING),
+            before_sleep=_say,
             reraise=True,
         )
 
@@ -209,6 +209,13 @@ def _end(tx: Session, job_id: str, known: int, failure: str) -> None:
     job = jobs.get(tx, job_id)
     if sum(job.progress.trials.values()) == known:
         jobs.end(tx, job_id, JobState.FAILED if failure else JobState.SUCCEEDED, reason=failure)
+
+
+def _say(state: RetryCallState) -> None:
+    """Why a write is tried again, in one line of the log."""
+    error = state.outcome.exception() if state.outcome else None
+    first = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
+    log.warning("the database does not answer, trying again in %.3g s: %s", state.upcoming_sleep, first)
 
 
 def words(error: Exception) -> str:
