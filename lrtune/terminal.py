@@ -112,14 +112,15 @@ def answer(best: Best, trial: Trial) -> RenderableType:
 
 def jobs(found: Iterable[Job]) -> Table:
     """A list of jobs."""
-    table = Table("id", "task", "name", "state", "done", "best", "untuned", "submitted", box=None)
+    # An id is there to be copied, so it is never cut.
+    name = Column("id", no_wrap=True, min_width=20)
+    table = Table(name, "task", "name", "state", "done", "best", "untuned", box=None)
     for job in found:
         best = job.best
         untuned = best.baseline.value if best and best.baseline else None
         table.add_row(
             job.id, job.spec.task.name, Text(job.spec.name), job.state, f"{job.progress.fraction:.0%}",
-            measured(best.value, best.interval) if best else "", f"{untuned:.5g}" if untuned is not None else "",
-            f"{job.created_at:%Y-%m-%d %H:%M}",
+            f"{best.value:.5g}" if best else "", f"{untuned:.5g}" if untuned is not None else "",
         )  # fmt: skip
     return table
 
