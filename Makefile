@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV); the first time this downloads PyTorch and takes some minutes."
 	@$(PYTHON) -m venv $(VENV)
 	@touch $(VENV)/.unfinished
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[app,worker,dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[app,worker,dev]'
 	@rm $(VENV)/.unfinished
 	@touch $@
 
