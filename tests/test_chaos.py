@@ -87,7 +87,7 @@ class Crew:
         end = time.monotonic() + DEADLINE
         while not condition():
             assert time.monotonic() < end, f"not {why} after {DEADLINE:g} s; the workers said:\n{self.log()[-3000:]}"
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def training(self, process: subprocess.Popen[bytes], job: str) -> Callable[[], bool]:
         """Whether this process is in the middle of a trial: it has reported, and has not ended."""
