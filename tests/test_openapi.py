@@ -17,7 +17,7 @@ CONFIG = """
 expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422"]
 
 [[operations]]
-include-path-regex = "job_id./(best|trials|events)"
+include-path-regex = "job_id./(best|report|trials|events)"
 parameters = {{ job_id = "{job_id}", "path.number" = 1 }}
 """
 
