@@ -122,9 +122,8 @@ def report(found: Findings) -> RenderableType:
         best, at, stable, diverged = ("" if end is None else f"{end:.4g}" for end in ends)
         kinds.add_row(one.optimizer, one.family, str(one.runs), best, at, _stretch(one.plateau), stable, diverged)
     spent = [f"{cost:.3g} {name}" for name, cost in found.cost if cost and name != "total"]
-    cost = (
-        f"cost: {found.cost.total:.4g} full runs ({', '.join(spent)}); {found.saved.total:.3g} saved by stopping early"
-    )
+    cost = f"cost: {found.cost.total:.4g} full runs ({', '.join(spent)})"
+    cost += f"; {found.saved.total:.3g} saved by stopping early" if found.saved.total else ""
     return Group(asked, Text(), kinds, Text(), Text(cost))
 
 
