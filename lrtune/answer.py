@@ -35,7 +35,7 @@ def best(spec: JobSpec, trials: Iterable[Trial], *, steps: int, full_runs: float
     metric = spec.metric
     trials = list(trials)
     whole = [t for t in trials if t.state is TrialState.COMPLETE and t.horizon == steps and t.value is not None]
-    asked = [t for t in whole if t.role != "baseline" or allowed(spec, t.configuration)]
+    asked = [t for t in whole if t.role == "search" or allowed(spec, t.configuration)]
     if metric is None or metric.goal is None or not asked:
         return None
     groups = _decisive(asked, spec.confirm.seeds)

@@ -118,6 +118,14 @@ def best(job: JobId, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def report(job: JobId, as_json: AsJson = False) -> None:
+    """Why this answer: where good rates lie, what happens above and below, what it cost, how sure it is."""
+    with Client() as client:
+        found = client.report(job)
+    _show(found, as_json, lambda: terminal.report(found))
+
+
+@app.command()
 def export(
     job: JobId,
     format: Annotated[str, typer.Option(help="pytorch, json or csv.")] = "pytorch",

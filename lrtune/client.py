@@ -17,6 +17,7 @@ import httpx
 from pydantic import BaseModel
 
 from lrtune import errors
+from lrtune.findings import Findings
 from lrtune.responses import checked, messages, read
 from lrtune.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
 from lrtune.spec import Budget, JobSpec
@@ -113,6 +114,10 @@ class Client:
     def best(self, job_id: str) -> Best:
         """The answer; `best.schedule.over(steps)` gives the factor of the peak rate at each step."""
         return read(Best, self._send("GET", _path(job_id, "best")))
+
+    def report(self, job_id: str) -> Findings:
+        """Where good rates lie, what happens above and below, what it cost, and how sure the answer is."""
+        return read(Findings, self._send("GET", _path(job_id, "report")))
 
     def export(self, job_id: str, format: str = "pytorch") -> str:
         """The answer as a snippet or a file's text: `pytorch`, `json` or `csv`."""

@@ -18,6 +18,7 @@ from lrtune.choices import Configuration
 from lrtune.client import Client
 from lrtune.errors import Unavailable
 from lrtune.export import recorded
+from lrtune.findings import Findings, Plateau
 from lrtune.results import OVER, Best, Job, Plan, Trial, Worker
 
 EVERY = 0.5  # seconds between two looks at a job that is being followed
@@ -108,6 +109,28 @@ def answer(best: Best, trial: Trial) -> RenderableType:
     table.add_row("cost", f"{best.full_runs:.4g} full runs of {best.steps} steps; found in trial {best.trial}")
     factor, peak = recorded(best, trial).over(best.steps), best.configuration.learning_rate
     return Group(table, Text(), Text(plot(lambda step: peak * factor(step), best.steps)))
+
+
+def report(found: Findings) -> RenderableType:
+    """The answer's report: three questions answered, a line for each family, and the cost."""
+    asked = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for advice in found.advice:
+        asked.add_row(f"[bold]{advice.question}[/bold]", Text(advice.answer))
+    kinds = Table("optimizer", "schedule", "runs", "best", "at", "as good", "stable to", "diverged from", box=None)
+    for one in found.families:
+        ends = (one.best_value, one.best_rate, one.largest_stable, one.smallest_diverged)
+        best, at, stable, diverged = ("" if end is None else f"{end:.4g}" for end in ends)
+        kinds.add_row(one.optimizer, one.family, str(one.runs), best, at, _stretch(one.plateau), stable, diverged)
+    spent = [f"{cost:.3g} {name}" for name, cost in found.cost if cost and name != "total"]
+    cost = f"cost: {found.cost.total:.4g} full runs ({', '.join(spent)})"
+    cost += f"; {found.saved.total:.3g} saved by stopping early" if found.saved.total else ""
+    return Group(asked, Text(), kinds, Text(), Text(cost))
+
+
+def _stretch(plateau: Plateau | None) -> str:
+    if plateau is None:
+        return ""
+    return f"{plateau.low:.3g} to {plateau.high:.3g}" if plateau.low < plateau.high else f"{plateau.low:.3g}"
 
 
 def jobs(found: Iterable[Job]) -> Table:

@@ -135,6 +135,15 @@ def test_a_baseline_outside_the_jobs_space_is_shown_but_never_the_answer():
     assert found.baseline.value == 0.01
 
 
+def test_a_baseline_outside_the_jobs_space_is_not_the_answer_when_fresh_seeds_confirm_it_either():
+    spec = SPEC.model_copy(
+        update={"schedules": JobSpec.model_validate({"task": "d", "schedules": ["linear"]}).schedules}
+    )
+    assert answer(CONFIRMED, spec).configuration == STEADY
+    good = [t.model_copy(update={"value": 0.01}) if t.configuration == USUAL else t for t in CONFIRMED]
+    assert (answer(good, spec).configuration, answer(good, spec).baseline.value) == (STEADY, pytest.approx(0.01))
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

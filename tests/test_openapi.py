@@ -11,23 +11,33 @@ from tests.serving import KEY, served, trained
 
 # JSON Schema cannot say that a range's low end lies below its high one, that a name comes once in a list of objects, or
 # that one of two fields is set. So a job that fits the schema may still be refused, in words: 422 besides 2xx and 409.
-# The calls on a job's results would hardly ever meet one that has any, so these are told of one.
+# The calls on a job's results would hardly ever meet one that has any, so these are told of one, and deletions of
+# another, lest they take it away. What these two answer says nothing of a job that was made a moment ago.
 CONFIG = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422"]
 
 [[operations]]
-include-path-regex = "job_id./(best|trials|events)"
+include-path-regex = "job_id./(best|report|trials|events)"
 parameters = {{ job_id = "{job_id}", "path.number" = 1 }}
+checks.ensure_resource_availability.enabled = false
+
+[[operations]]
+include-method = "DELETE"
+parameters = {{ job_id = "{deleted}" }}
+checks.ensure_resource_availability.enabled = false
 """
 
 
 @pytest.mark.timeout(400)
 def test_the_server_does_what_its_description_says(sqlite_url: str, tmp_path: Path) -> None:
     with served(sqlite_url) as service:
-        job = service.post("/v1/jobs", json={"task": "digits", "horizon": {"steps": 40}}).json()
-        trained(sqlite_url, job["id"], [0.5, 0.25])
-        (tmp_path / "schemathesis.toml").write_text(CONFIG.format(job_id=job["id"]))
+        kept, deleted = (
+            service.post("/v1/jobs", json={"task": "digits", "horizon": {"steps": 40}}).json()["id"] for _ in range(2)
+        )
+        trained(sqlite_url, kept, [0.5, 0.25])
+        service.post(f"/v1/jobs/{deleted}/cancel")
+        (tmp_path / "schemathesis.toml").write_text(CONFIG.format(job_id=kept, deleted=deleted))
         found = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml")),

@@ -9,6 +9,8 @@ from app.deps import LARGEST, PAGE, Cursor, JobId, Limit, ReadTx
 from app.problems import problems
 from lrtune import errors
 from lrtune.export import FORMATS, export
+from lrtune.findings import Findings
+from lrtune.report import report
 from lrtune.results import Best, Page, Trial, TrialDetail
 from lrtune.store import jobs, trials
 
@@ -52,6 +54,20 @@ def get(job_id: JobId, number: Annotated[int, Path(ge=0, le=LARGEST)], tx: ReadT
 def best(job_id: JobId, tx: ReadTx) -> Best:
     """The best configuration, its value over seeds with a 95 % interval, and the untuned baseline beside it."""
     return jobs.best(tx, job_id)
+
+
+@router.get(
+    "/report",
+    tags=["best"],
+    summary="Read the answer's report",
+    responses=problems(errors.UnknownJob, errors.NoResultYet, errors.Unavailable),
+)
+def reported(job_id: JobId, tx: ReadTx) -> Findings:
+    """Where good rates lie, what happens above and below, what it cost and saved, and how sure the answer is."""
+    job = jobs.get(tx, job_id)
+    if job.best is None:
+        raise errors.NoResultYet
+    return report(job.spec, job.best, trials.history(tx, job_id))
 
 
 @router.get(

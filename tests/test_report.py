@@ -1,0 +1,319 @@
+"""The answer's report: every number from trials written out by hand, never an error, the same over HTTP and the CLI."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from lrtune import cli
+from lrtune.answer import best
+from lrtune.choices import Configuration
+from lrtune.client import Client
+from lrtune.findings import Findings
+from lrtune.report import report
+from lrtune.results import Report, Role, Trial, TrialState
+from lrtune.spec import JobSpec
+from tests.serving import KEY, served, trained
+
+STEPS = 100
+SPEC = JobSpec.model_validate(
+    {
+        "task": "digits",
+        "metric": {"name": "val_loss", "goal": "minimize"},
+        "horizon": {"steps": STEPS},
+        "optimizers": [{"name": "adamw", "learning_rate": [0.001, 0.064]}],
+        "schedules": ["cosine", "linear"],
+    }
+)
+HIGHEST = SPEC.model_copy(update={"metric": SPEC.metric.model_copy(update={"goal": "maximize"})})
+
+
+def run(
+    number: int,
+    rate: float,
+    value: float | None,
+    *,
+    family: str = "cosine",
+    warmup: float = 0.0,
+    role: Role = "search",
+    seed: int = 0,
+    state: str = "complete",
+    horizon: int = STEPS,
+    step: int | None = None,
+    falls: float = 0.0,
+) -> Trial:
+    """A trial; `falls` is how much lower it was at its end than a fifth of the run before."""
+    chosen = Configuration(optimizer="adamw", learning_rate=rate, schedule=family, warmup=warmup)
+    at = [] if value is None else [(70, value + falls), (80, value + falls), (90, value), (100, value)]
+    return Trial(
+        number=number,
+        role=role,
+        state=TrialState(state),
+        configuration=chosen,
+        seed=seed,
+        horizon=horizon,
+        step=horizon if step is None else step,
+        value=value,
+        reports=[Report(step=s, learning_rate=rate, metrics={"val_loss": v}) for s, v in at if s <= horizon],
+    )
+
+
+SEARCHED = [
+    run(0, 0.001, 0.50, warmup=0.05, role="baseline"),
+    run(1, 0.002, 0.46, falls=0.02),
+    run(2, 0.004, 0.44, falls=0.01),
+    run(3, 0.008, 0.403),
+    run(4, 0.016, 0.40),
+    run(5, 0.032, None, state="diverged", step=37),
+    run(6, 0.064, None, state="diverged", step=4),
+    run(7, 0.032, 0.52, warmup=0.1),
+    run(8, 0.064, 0.60, warmup=0.1),
+    run(9, 0.008, 0.42, family="linear"),
+    run(10, 0.016, 0.55, family="linear", state="stopped", step=60),
+    run(11, 0.004, 0.60, family="linear", horizon=25),
+]
+
+
+def confirmed(answer: Sequence[float], baseline: Sequence[float]) -> list[Trial]:
+    """The same with the answer and the baseline over fresh seeds."""
+    fresh = [run(12 + i, 0.016, v, role="confirm", seed=1 + i) for i, v in enumerate(answer)]
+    beside = [run(15 + i, 0.001, v, warmup=0.05, role="confirm", seed=1 + i) for i, v in enumerate(baseline)]
+    return SEARCHED + fresh + beside
+
+
+def reported(trials: Sequence[Trial], spec: JobSpec = SPEC) -> Findings:
+    cost = sum(trial.step for trial in trials) / STEPS
+    found = best(spec, trials, steps=STEPS, full_runs=round(cost, 4))
+    assert found is not None
+    return report(spec, found, trials)
+
+
+def advised(found: Findings) -> dict[str, str]:
+    return {one.question: one.answer for one in found.advice}
+
+
+def test_the_plateau_is_where_runs_came_within_one_percent():
+    found = reported(SEARCHED)
+    assert (found.optimizer, found.family, found.rate, found.value) == ("adamw", "cosine", 0.016, 0.40)
+    assert found.tolerance == pytest.approx(0.004)
+    cosine, linear = found.families
+    assert (cosine.family, cosine.runs, cosine.best_rate, cosine.best_value) == ("cosine", 7, 0.016, 0.40)
+    assert cosine.plateau.model_dump() == {"low": 0.008, "high": 0.016, "runs": 2, "worse": 0, "edges": []}
+    assert (linear.family, linear.runs, linear.best_rate, linear.best_value) == ("linear", 1, 0.008, 0.42)
+    assert linear.plateau is None
+
+
+def test_runs_in_between_that_did_worse_are_counted():
+    other_knobs = run(12, 0.008, 0.49, warmup=0.1)
+    plateau = reported([*SEARCHED, other_knobs]).families[0].plateau
+    assert (plateau.low, plateau.high, plateau.runs, plateau.worse) == (0.008, 0.016, 2, 1)
+
+
+def test_the_sensitivity_is_the_median_worsening_per_doubling_and_halving():
+    cosine, linear = reported(SEARCHED).families
+    assert cosine.doubling.absolute == pytest.approx((0.12 / 1 + 0.20 / 2) / 2)
+    assert cosine.doubling.relative == pytest.approx(0.275)
+    assert cosine.halving.absolute == pytest.approx((0.003 / 1 + 0.04 / 2) / 2)
+    assert (cosine.doubling.rates, cosine.halving.rates) == (2, 2)
+    assert (linear.doubling, linear.halving) == (None, None)
+
+
+def test_what_happens_above_and_below_is_told_from_the_runs_there():
+    found = reported(SEARCHED)
+    assert found.above.words == ("above 0.016: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse")
+    assert found.below.words == "below 0.008: 3 runs end 15 % worse and were still falling at the end"
+    assert (found.above.worse, found.above.improving) == (pytest.approx(0.4), False)
+    assert (found.below.worse, found.below.improving) == (pytest.approx(0.15), True)
+
+
+def test_other_families_speak_where_the_answers_own_has_no_run():
+    trials = [t for t in SEARCHED if t.number in (0, 3, 4)] + [
+        run(12, 0.032, None, family="linear", state="diverged", step=9),
+        run(13, 0.064, 0.6, family="linear", state="stopped", step=50),
+        run(14, 0.064, 0.6, family="linear", horizon=25),
+    ]
+    above = reported(trials).above
+    assert (above.family, above.runs, above.diverged, above.stopped, above.short) == (None, 3, 1, 1, 1)
+    assert above.words == (
+        "above 0.016 with other schedules: "
+        "1 of 3 runs diverged, at step 9; 1 was stopped early; 1 completed a shorter horizon"
+    )
+
+
+def test_the_edge_of_stability_leaves_short_runs_out():
+    found = reported(SEARCHED)
+    (adamw,) = found.stability
+    assert (adamw.optimizer, adamw.largest_stable, adamw.smallest_diverged) == ("adamw", 0.064, 0.032)
+    cosine, linear = found.families
+    assert (cosine.largest_stable, cosine.smallest_diverged) == (0.064, 0.032)
+    assert (linear.largest_stable, linear.smallest_diverged) == (0.008, None)
+
+
+def test_the_cost_is_split_by_what_it_was_spent_on_and_the_saving_counted():
+    found = reported(confirmed([0.40, 0.41, 0.42], [0.50, 0.52, 0.51]))
+    assert found.cost.model_dump() == {
+        "baseline": 1.0,
+        "search": 7.0,
+        "short": 0.25,
+        "stopped": 0.6,
+        "diverged": 0.41,
+        "confirm": 6.0,
+        "other": 0.0,
+        "total": 15.26,
+    }
+    assert found.saved.model_dump() == {"pruning": 0.4, "divergence": 1.59, "total": 1.99}
+
+
+def test_the_lift_is_sure_when_the_paired_interval_excludes_zero():
+    found = reported(confirmed([0.40, 0.41, 0.42], [0.50, 0.52, 0.51]))
+    assert (found.lift.difference, found.lift.relative) == (pytest.approx(0.10), pytest.approx(0.10 / 0.51))
+    assert found.lift.interval == pytest.approx((0.0751584, 0.1248416), abs=1e-6)  # 0.1 ± 4.3027 * 0.01 / √3
+    assert found.lift.sure is True
+    assert advised(found)["how sure?"] == (
+        "The answer's val_loss, 0.41, is the mean over 3 fresh seeds, 95 % interval 0.38516 to 0.43484. "
+        "It is 20 % better than the untuned baseline; "
+        "the difference's interval, 0.0752 to 0.125 over the same seeds, excludes zero. "
+        "The plateau with cosine, 0.008 to 0.016, rests on 5 runs."
+    )
+
+
+def test_the_lift_is_not_sure_when_the_interval_includes_zero():
+    found = reported(confirmed([0.40, 0.41, 0.42], [0.42, 0.40, 0.43]))
+    assert found.lift.sure is False
+    assert "includes zero, so it may be chance" in advised(found)["how sure?"]
+
+
+def test_without_the_same_seeds_there_is_no_interval():
+    found = reported(confirmed([0.40, 0.41, 0.42], [0.50, 0.52]))
+    assert (found.lift.interval, found.lift.sure) == (None, None)
+    assert "nothing says that this is not chance" in advised(found)["how sure?"]
+
+
+def test_advice_answers_three_questions():
+    assert advised(reported(SEARCHED)) == {
+        "too high?": "No. Below 0.008: 3 runs end 15 % worse and were still falling at the end. "
+        "Each halving of the rate makes it about 2.9 % worse. "
+        "The smallest rate of adamw that diverged is 0.032, 2 times the answer's.",
+        "too low?": "No. Above 0.016: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse. "
+        "Each doubling of the rate makes it about 27 % worse.",
+        "how sure?": "Not very: the answer's val_loss, 0.4, is a single run's, not repeated over fresh seeds. "
+        "It is 20 % better than the untuned baseline; "
+        "without two or more seeds in common nothing says that this is not chance. "
+        "The plateau with cosine, 0.008 to 0.016, rests on 2 runs.",
+    }
+
+
+def test_a_best_rate_at_the_end_of_the_range_asks_for_a_wider_one():
+    found = reported([*SEARCHED[:4], run(4, 0.064, 0.40)])
+    assert found.families[0].plateau.edges == ["high"]
+    assert found.above.words == "no higher rate was tried"
+    assert advised(found)["too low?"].startswith(
+        "Perhaps: the best rate is the largest that was tried with cosine: widen the range upwards."
+    )
+
+
+def test_a_best_rate_that_is_the_lowest_tried_within_the_range_asks_for_more_budget():
+    found = reported([run(0, 0.008, 0.40), run(1, 0.016, 0.50)])
+    assert found.families[0].plateau.edges == []
+    assert advised(found)["too high?"].startswith(
+        "Perhaps: the best rate is the smallest that was tried with cosine: a larger budget would look further."
+    )
+
+
+def test_a_metric_to_be_maximised_gives_the_mirror_image():
+    def mirrored(one: Trial) -> Trial:
+        metrics = [{"val_loss": -(r.metrics["val_loss"] or 0.0)} for r in one.reports]
+        reports = [r.model_copy(update={"metrics": m}) for r, m in zip(one.reports, metrics, strict=True)]
+        value = None if one.value is None else -one.value
+        return one.model_copy(update={"value": value, "reports": reports})
+
+    low, high = reported(SEARCHED), reported([mirrored(t) for t in SEARCHED], HIGHEST)
+    assert [f.plateau for f in high.families] == [f.plateau for f in low.families]
+    assert [f.doubling for f in high.families] == [f.doubling for f in low.families]
+    assert (high.lift, high.stability, high.above) == (low.lift, low.stability, low.above)
+    assert high.below.words == "below 0.008: 3 runs end 15 % worse and were still rising at the end"
+
+
+def test_near_zero_the_tolerance_is_a_share_of_the_way_to_the_median_run():
+    found = reported([run(0, 0.002, 1.0), run(1, 0.004, 0.5), run(2, 0.008, 0.0004), run(3, 0.016, 0.0)])
+    assert found.tolerance == pytest.approx(0.001 * 0.2502)
+    assert (found.families[0].plateau.low, found.families[0].plateau.high) == (0.016, 0.016)
+    assert found.families[0].halving.relative is None
+    assert found.below.words == "below 0.016: 3 runs end worse"
+
+
+def test_a_baseline_outside_the_space_counts_for_the_lift_and_not_for_the_plateau():
+    outside = run(0, 0.016, 0.40, family="wsd", role="baseline")
+    found = reported([outside, *SEARCHED[1:5]])
+    assert [one.family for one in found.families] == ["cosine"]
+    assert found.lift.difference == 0.0
+
+
+RATES = st.sampled_from([1e-6, 0.001, 0.001 * 2**0.5, 0.002, 0.064, 1.0])
+VALUES = st.floats(-1e6, 1e6) | st.just(0.0)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Trial]:
+    trials = []
+    for number in range(draw(st.integers(1, 12))):
+        horizon = draw(st.sampled_from([2, 25, STEPS]))
+        value = draw(st.none() | VALUES)
+        steps = draw(st.lists(st.integers(1, horizon), unique=True, max_size=6).map(sorted))
+        chosen = Configuration(
+            optimizer=draw(st.sampled_from(["adamw", "sgd"])),
+            learning_rate=draw(RATES),
+            schedule=draw(st.sampled_from(["cosine", "linear", "wsd"])),
+        )
+        reports = [Report(step=s, learning_rate=0.1, metrics={"val_loss": draw(st.none() | VALUES)}) for s in steps]
+        trials.append(
+            Trial(
+                number=number,
+                role=draw(st.sampled_from(["search", "baseline", "confirm"])),
+                state=draw(st.sampled_from([TrialState.COMPLETE, *TrialState])),
+                configuration=chosen,
+                seed=draw(st.integers(0, 3)),
+                horizon=horizon,
+                step=draw(st.integers(0, horizon)),
+                value=value,
+                reports=reports,
+            )
+        )
+    return trials
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), st.sampled_from([SPEC, HIGHEST]))
+def test_any_history_with_an_answer_has_a_report_that_can_be_sent(trials, spec):
+    if best(spec, trials, steps=STEPS, full_runs=0.0) is None:
+        return
+    found = reported(trials, spec)
+    assert Findings.model_validate_json(found.model_dump_json()) == found
+    parts = found.cost.model_dump(exclude={"total"}).values()
+    assert sum(parts) == pytest.approx(found.cost.total, abs=1e-3)
+    assert found.families[0].runs == 0 or found.families[0].plateau is not None
+
+
+def test_the_report_over_http_and_in_the_terminal(database_url, monkeypatch):
+    with served(database_url) as service:
+        job = service.post("/v1/jobs", json={"task": "digits", "horizon": {"steps": 40}}).json()
+        path = f"/v1/jobs/{job['id']}/report"
+        early = service.get(path)
+        assert (early.status_code, early.json()["type"]) == (409, "/problems/no-result-yet")
+        assert service.get("/v1/jobs/job-none/report").status_code == 404
+        trained(database_url, job["id"], [0.5, 0.25, 0.3])
+        answer = service.get(path)
+        with Client(str(service.base_url), KEY) as client:
+            found = client.report(job["id"])
+        monkeypatch.setenv("LRTUNE_URL", str(service.base_url))
+        monkeypatch.setenv("LRTUNE_API_KEY", KEY)
+        shown, printed = (CliRunner().invoke(cli.app, ["report", job["id"], *more]) for more in ([], ["--json"]))
+    assert json.loads(answer.content) == json.loads(printed.output) == found.model_dump(mode="json")
+    assert (found.rate, found.families[0].plateau.runs, found.lift.relative) == (0.002, 1, 0.5)
+    assert (found.cost.baseline, found.cost.search, found.cost.total) == (1.0, 2.0, 3.0)
+    said = " ".join(shown.output.split())
+    assert "Above 0.002: 1 run ends 20 % worse" in said
+    assert "cost: 3 full runs (1 baseline, 2 search)" in said
