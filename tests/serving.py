@@ -11,6 +11,7 @@ import uvicorn
 
 from app.main import create_app
 from app.settings import Settings
+from lrtune import errors
 from lrtune.choices import Configuration
 from lrtune.results import JobState, Proposal, Report, TrialState
 from lrtune.store import Database, jobs, leases, trials
@@ -51,3 +52,17 @@ def trained(database_url: str, job_id: str, values: Sequence[float]) -> None:
     with database.write() as tx:
         jobs.end(tx, job_id, JobState.SUCCEEDED, reason="")
     database.dispose()
+
+
+def slug(answer: httpx.Response) -> str:
+    """The slug of a problem, after a look at its shape."""
+    problem = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["status"] == answer.status_code
+    assert {"type", "title", "status", "detail"} <= set(problem) <= {"type", "title", "status", "detail", "errors"}
+    assert problem["detail"]
+    assert all(set(one) == {"pointer", "detail"} for one in problem.get("errors", []))
+    assert "Traceback" not in answer.text
+    found = str(problem["type"]).removeprefix("/problems/")
+    assert errors.by_slug(found) is not errors.LrtuneError, "the client knows it"
+    return found
