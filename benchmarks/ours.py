@@ -105,9 +105,11 @@ class Replay:
         return choice
 
     def step(self) -> None:
-        """Train what the search chooses."""
+        """Train what the search chooses; nothing where that was stopped before and cannot be continued."""
         choice = self.ask()
         key = choice.key, choice.horizon
+        if key in self.runs and not self.variant.continuing:
+            return
         # The latest piece of training comes last, as in a job's history.
         self.runs.pop(key, None)
         run = self._run(key, choice.until, self._reports(key, choice.until))
