@@ -8,6 +8,7 @@ import pytest
 
 from lrtune.choices import Configuration
 from lrtune.results import REPORTS, Report, Trial, TrialState
+from lrtune.schedules import Wsd
 from lrtune.search import advance, stop_reason, suggest
 from lrtune.spec import JobSpec
 
@@ -203,13 +204,30 @@ class TestForecast:
         assert "against" in said
         assert "chance" in said
 
-    def test_a_late_bloomer_runs_on(self):
-        history = [
-            t.model_copy(update={"reports": reports(t.value, late=0.8 if t.number % 2 else 0.0)})
-            for t in study(job(), 14)
-        ]
-        best = min(history, key=lambda t: t.value).value
-        late = running(history, 0.006, best, until=12, late=0.8)
+    @pytest.mark.xfail(strict=True, reason="known: the forecast is too sure of itself in a toy job of fourteen trials")
+    def test_a_run_that_is_not_annealed_yet_is_not_mistaken_for_a_bad_one(self):
+        def told(one: Trial, until: int) -> list[Report]:
+            rates = one.configuration.learning_rates(STEPS)
+            return [
+                Report(
+                    step=s,
+                    learning_rate=0.1,
+                    metrics={"loss": basin(one.configuration) + 0.8 * rates[s - 1] / max(rates)},
+                )
+                for s in range(10, until + 1, 10)
+            ]
+
+        past = [(t, told(t, STEPS)) for t in study(job(), 14)]
+        history = [t.model_copy(update={"reports": seen, "value": seen[-1].metrics["loss"]}) for t, seen in past]
+        held = history[0].configuration.model_copy(update={"schedule": Wsd(decay=0.2), "learning_rate": 0.0033})
+        late = (
+            history[0]
+            .model_copy(
+                update={"number": 14, "role": "search", "state": TrialState.RUNNING, "value": None, "step": 120}
+            )
+            .model_copy(update={"configuration": held})
+        )
+        late = late.model_copy(update={"reports": told(late, 120)})
         assert stop_reason(job(pruner=self.RULE), history, late) is None
 
     def test_a_promising_or_an_early_trial_runs_on(self):
