@@ -54,6 +54,13 @@ class Grid(Strict):
     points: Annotated[int, Field(ge=2, le=100)] = 3
 
 
+class Curve(Strict):
+    """A Gaussian process over whole learning-rate curves, whatever family they are of; other knobs beside them."""
+
+    name: Literal["curve"] = "curve"
+    short_horizons: bool = False
+
+
 class NoPruner(Strict):
     """Every trial runs to its end, unless it diverges."""
 
@@ -118,14 +125,22 @@ class Threshold(Strict):
         return self
 
 
+class Forecast(Strict):
+    """Stop a trial whose forecast final value beats the best with less than `probability`; a share `audit` runs on."""
+
+    name: Literal["forecast"] = "forecast"
+    probability: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    audit: Annotated[float, Field(ge=0, le=1)] = 0.15
+
+
 def _union(options: Any) -> Any:
     names = [option.model_fields["name"].default for option in options.__args__]
     union = Annotated[options, Discriminator("name")]
     return Annotated[union, BeforeValidator(named("name", names)), OrName(names)]
 
 
-Samplers: TypeAlias = Tpe | Gp | Cmaes | Random | Qmc | Grid
-Pruners: TypeAlias = NoPruner | Median | Percentile | SuccessiveHalving | Hyperband | Patient | Threshold
+Samplers: TypeAlias = Tpe | Gp | Cmaes | Random | Qmc | Grid | Curve
+Pruners: TypeAlias = NoPruner | Median | Percentile | SuccessiveHalving | Hyperband | Patient | Threshold | Forecast
 if TYPE_CHECKING:
     AnySampler: TypeAlias = Samplers
     AnyPruner: TypeAlias = Pruners

@@ -15,7 +15,7 @@ from lrtune.schedules import Cosine, OneCycle, Restarts
 from lrtune.search import SpaceExhausted, suggest
 from lrtune.spec import JobSpec
 
-SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc", "grid")
+SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc", "grid", "curve")
 MIXED = {
     "optimizers": ["adamw", {"name": "sgd", "momentum": [0.1, 0.95], "nesterov": [True, False]}],
     "schedules": ["cosine", {"family": "restarts", "cycles": [2, 5]}, "one-cycle"],
@@ -104,13 +104,13 @@ def test_every_proposal_is_legal_and_new(sampler):
         assert not isinstance(shape, OneCycle) or (0.1 <= shape.rise <= 0.5 and shape.shape in ("cosine", "linear"))
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random", "curve"])
 def test_the_first_ten_draws_differ(sampler):
     rates = {t.configuration.learning_rate for t in study(job(sampler, optimizers=["adamw", "sgd"]), 11)[1:]}
     assert len(rates) >= 6  # ten draws of the same would be one
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "grid"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "grid", "curve"])
 def test_parallel_workers_spread_out(sampler):
     spec = job(sampler)
     history = study(spec, 11)
@@ -188,7 +188,7 @@ def test_a_grid_visits_every_combination_once_and_then_ends():
         suggest(spec, history)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "cmaes"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "cmaes", "curve"])
 def test_a_small_space_is_searched_to_its_last_point(sampler):
     spec = job(
         sampler, schedules=["constant"], optimizers=[{"name": "adamw", "learning_rate": [0.001, 0.004]}], warmup=0.0

@@ -1,19 +1,22 @@
 """What is tried next, what is stopped early, and when a job is over: three pure functions of a job and its trials.
 
-Optuna decides, and this is the only room that imports it; it neither remembers nor coordinates. Nothing is kept between
+Optuna decides, or for `curve` and `forecast` the engine in `curves/`; this is the only room that imports Optuna, which
+neither remembers nor coordinates. Nothing is kept between
 calls, so the same history and seed give the same answer on every machine.
 
 `coordinates.py` spells a configuration in Optuna's parameters, `study.py` rebuilds a study, `samplers.py` and
-`pruners.py` hold one line for each strategy, `suggest.py` proposes a configuration, `advance.py` minds the budget and
-the confirming runs. A new sampler or pruner starts in `lrtune/strategies.py`.
+`pruners.py` hold one line for each strategy, `told.py` is the same for the engine, `suggest.py` proposes a
+configuration, `advance.py` minds the budget and the confirming runs. A new sampler or pruner starts in
+`lrtune/strategies.py`.
 """
 
 import optuna
 
 from lrtune.search.advance import Step, advance
+from lrtune.search.curves.sampler import CurveSampler
 from lrtune.search.pruners import stop_reason
 from lrtune.search.suggest import SpaceExhausted, suggest
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # every rebuilt study would announce itself
 
-__all__ = ["SpaceExhausted", "Step", "advance", "stop_reason", "suggest"]
+__all__ = ["CurveSampler", "SpaceExhausted", "Step", "advance", "stop_reason", "suggest"]

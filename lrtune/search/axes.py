@@ -5,16 +5,29 @@ number, so that a sampler sees their order; names and flags are categories; rang
 """
 
 import math
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import Trial
 
 from lrtune.space import Axis, Choice, Fixed, Point, Range
 
 Distribution: TypeAlias = FloatDistribution | IntDistribution | CategoricalDistribution
 Param: TypeAlias = float | int | bool | str | None
 Open: TypeAlias = Range | Choice  # an axis that is searched
+
+
+class Asked(Protocol):
+    """Who answers for a knob: a trial of Optuna's, or `drawing.Lots`."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float:
+        """A number between two."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = ...) -> int:
+        """A whole number between two."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of a few."""
 
 
 def distribution(axis: Open) -> Distribution:
@@ -27,7 +40,7 @@ def distribution(axis: Open) -> Distribution:
     return CategoricalDistribution([name for name in axis.options if not isinstance(name, tuple)])
 
 
-def drawn(trial: Trial, name: str, axis: Axis) -> Point:
+def drawn(trial: Asked, name: str, axis: Axis) -> Point:
     """The value that Optuna gives a knob; a fixed one is not asked for."""
     if isinstance(axis, Fixed):
         return axis.value

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from optuna.distributions import BaseDistribution
-from optuna.trial import Trial
 
 from lrtune.choices import Configuration
 from lrtune.optimizers import optimizer
 from lrtune.schedules import schedule
 from lrtune.search import axes
-from lrtune.search.axes import Param
+from lrtune.search.axes import Asked, Param
 from lrtune.space import Axis, Choice, Fixed, Point, Range
 from lrtune.spec import JobSpec
 
@@ -41,8 +40,8 @@ class Coordinates:
     common: Axes
     flat: bool = False
 
-    def draw(self, trial: Trial) -> Configuration:
-        """Ask Optuna for one knob after the other."""
+    def draw(self, trial: Asked) -> Configuration:
+        """Ask for one knob after the other."""
         values = {name: axes.drawn(trial, name, axis) for name, axis in self.first.items()}
         own = self._own(values)
         values |= {name: axes.drawn(trial, name, axis) for name, axis in (self._all() if self.flat else own).items()}

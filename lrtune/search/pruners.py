@@ -27,9 +27,20 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as Told
 
 from lrtune.results import REPORTS, Trial
+from lrtune.search.forecasting import forecast
 from lrtune.search.study import STUDY, bad, empty, intermediate, searched, told
 from lrtune.spec import JobSpec
-from lrtune.strategies import Hyperband, Median, NoPruner, Patient, Percentile, Pruners, SuccessiveHalving, Threshold
+from lrtune.strategies import (
+    Forecast,
+    Hyperband,
+    Median,
+    NoPruner,
+    Patient,
+    Percentile,
+    Pruners,
+    SuccessiveHalving,
+    Threshold,
+)
 
 
 def stop_reason(spec: JobSpec, history: Sequence[Trial], trial: Trial) -> str | None:
@@ -38,6 +49,8 @@ def stop_reason(spec: JobSpec, history: Sequence[Trial], trial: Trial) -> str | 
     place = len(trial.reports)
     if isinstance(kind, NoPruner) or trial.role != "search" or place not in seen:
         return None
+    if isinstance(kind, Forecast):
+        return forecast(spec, kind, history, trial)
     rule = pruner(kind)
     study = empty(spec, pruner=rule)
     study.add_trials(_frozen(spec, history, trial))
@@ -50,7 +63,7 @@ def stop_reason(spec: JobSpec, history: Sequence[Trial], trial: Trial) -> str | 
 def pruner(kind: Pruners) -> BasePruner:
     """A pruner of a job as Optuna's. Its steps count from 0 and ours from 1, hence the `+ 1` of every warm-up."""
     match kind:
-        case NoPruner():
+        case NoPruner() | Forecast():  # the forecast is not Optuna's, see forecasting.py
             return NopPruner()
         case Median(n_startup_trials=startup, n_warmup_reports=warmup):
             return MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup + 1)
@@ -122,7 +135,7 @@ def _words(spec: JobSpec, kind: Pruners, asked: Sequence[FrozenTrial], trial: Tr
         case Threshold(lower=lower, upper=upper):
             ends = (("above", lower), ("below", upper))
             return "accepted is " + " and ".join(f"{side} {end:g}" for side, end in ends if end is not None)
-        case NoPruner():
+        case NoPruner() | Forecast():
             return ""
 
 

@@ -18,7 +18,7 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from lrtune.strategies import Cmaes, Gp, Grid, Qmc, Random, Samplers, Tpe
+from lrtune.strategies import Cmaes, Curve, Gp, Grid, Qmc, Random, Samplers, Tpe
 
 FLAT = (Gp, Cmaes, Qmc)  # know no conditional knobs: every knob is there in every trial
 REPLAYED = (Cmaes, Qmc)  # keep something of every ask in the study, so past asks are repeated
@@ -48,7 +48,7 @@ def sampler(kind: Samplers, *, seed: int, number: int) -> BaseSampler:
                 return GPSampler(seed=own, n_startup_trials=startup, warn_independent_sampling=False)
             case Cmaes(n_startup_trials=startup):
                 return CmaEsSampler(seed=own, n_startup_trials=startup, warn_independent_sampling=False)
-            case Random():
+            case Random() | Curve():  # the curve search is not Optuna's, see curve.py; this is for when it has no more
                 return RandomSampler(seed=own)
             case Qmc(sequence=sequence):  # one sequence for the whole job: its place in it is counted, not seeded
                 return QMCSampler(qmc_type=sequence, scramble=True, seed=seed, warn_independent_sampling=False)

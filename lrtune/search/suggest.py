@@ -16,10 +16,11 @@ from lrtune.results import Proposal, Trial, TrialState
 from lrtune.schedules import Cosine
 from lrtune.search import samplers
 from lrtune.search.coordinates import Coordinates, coordinates
+from lrtune.search.curve import propose
 from lrtune.search.study import bad, empty, replay, searched, told
 from lrtune.space import Axis, Fixed, Point
 from lrtune.spec import JobSpec
-from lrtune.strategies import Cmaes, Gp, Grid, Qmc, Random, Tpe
+from lrtune.strategies import Cmaes, Curve, Gp, Grid, Qmc, Random, Tpe
 
 ASKS = 5  # of the sampler, when it draws what was tried already
 DRAWS = 100  # at random, after that
@@ -36,6 +37,10 @@ def suggest(spec: JobSpec, history: Sequence[Trial]) -> Proposal:
     past = searched(history)
     if not any(trial.role == "baseline" for trial in past):
         return baseline(spec)
+    kind, number = spec.search.sampler, _number(past)
+    proposal = propose(spec, kind, past, number=number) if isinstance(kind, Curve) else None
+    if proposal:
+        return proposal
     configuration = _untried(spec, past)
     return Proposal(configuration=configuration, role="search", seed=spec.search.seed, reason=_reason(spec, past))
 
@@ -115,6 +120,8 @@ def _reason(spec: JobSpec, past: Sequence[Trial]) -> str:
     """Why this one, in a line."""
     draw = sum(trial.role == "search" for trial in past) + 1
     match spec.search.sampler:
+        case Curve():
+            return "what is left of the space"
         case Random():
             return f"random draw {draw}"
         case Grid():

@@ -1,0 +1,145 @@
+"""The curve search on a replay table: as jobs run it today, as it may run one day, and its ablations.
+
+`curve-whole` and `curve-forecast` are what `"sampler": "curve"` does in a job: whole runs that share nothing, without
+and with `"pruner": "forecast"`. `curve` and the ablations train in stages, go on with runs that were stopped, and do
+not pay twice for a shared prefix. The service cannot do that until it keeps training states, so their costs are not
+yet a job's.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks.replay import Ledger, Row, RunKey, Table
+from lrtune.search.curves.decision import Settings, decide
+from lrtune.search.curves.forecast import judge
+from lrtune.search.curves.view import Array, Choice, Pool, Run
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Switches of the search; `continuing`: stopped runs go on and prefixes are shared; `pruned`: by the forecast."""
+
+    settings: Settings
+    continuing: bool = True
+    pruned: bool = False
+
+
+WHOLE = Settings(partial_runs=False, short_horizons=False)
+VARIANTS = {
+    "curve": Variant(Settings()),
+    "curve-whole": Variant(WHOLE, continuing=False),
+    "curve-forecast": Variant(WHOLE, continuing=False, pruned=True),
+    "curve-short": Variant(Settings(partial_runs=False), continuing=False),
+    "curve-no-short": Variant(Settings(short_horizons=False)),
+    "curve-no-partial": Variant(Settings(partial_runs=False)),
+    "curve-no-cost": Variant(Settings(cost=False)),
+    "curve-no-embedding": Variant(Settings(embedding=False)),
+}
+REFIT_GROWTH = 1.15
+
+
+def _family(row: Row) -> str:
+    """The family's name with its knobs, as a general tool would see it."""
+    return f"{row.params.get('schedule')}{row.params.get('schedule_knobs')}"
+
+
+def _families(rows: list[Row], wanted: bool) -> Array:
+    """One column per family name, for the search without its embedding; none otherwise."""
+    names = sorted({_family(row) for row in rows}) if wanted else []
+    names = names if len(names) < len(rows) / 4 else []
+    return np.array([[float(_family(row) == name) for name in names] for row in rows]).reshape(len(rows), len(names))
+
+
+def make_pool(table: Table, *, embedding: bool) -> Pool:
+    """All rows of a table as options; without the embedding a curve is flat at its peak and has its family's name."""
+    rows = list(table.rows.values())
+    names = sorted({name for row in rows for name in row.extras})
+    extras = np.array([[row.extras.get(name, 0.0) for name in names] for row in rows]).reshape(len(rows), len(names))
+    curves = np.array([row.lr if embedding else [max(row.lr)] * 64 for row in rows])
+    return Pool(
+        tuple(row.config for row in rows),
+        np.array([row.horizon for row in rows]),
+        curves,
+        np.column_stack([extras, _families(rows, not embedding)]),
+        np.zeros(len(rows), dtype=np.int64),
+        np.array([row.reports[0][0] for row in rows]),
+    )
+
+
+def _state(row: Row, reports: list[tuple[int, float]]) -> str:
+    if not math.isfinite(reports[-1][1]):
+        return "diverged"
+    return "complete" if reports[-1][0] >= row.horizon else "stopped"
+
+
+class Replay:
+    """A study of our own search on one table."""
+
+    def __init__(self, table: Table, seed: int, variant: Variant) -> None:
+        self.table, self.seed, self.variant = table, seed, variant
+        self.pool = make_pool(table, embedding=variant.settings.embedding)
+        self.ledger = Ledger(table, share=variant.continuing)
+        self.rows: list[Row] = list(table.rows.values())
+        self.extras = [tuple(float(v) for v in e) for e in self.pool.extras]
+        self.number = {row.key: i for i, row in enumerate(self.rows)}
+        self.runs: dict[RunKey, Run] = {}
+        self._theta: tuple[int, Array | None] = (0, None)
+
+    def ask(self) -> Choice:
+        """The next choice; hyper-parameters are refitted whenever the data have grown by a tenth."""
+        free = np.array([self.ledger.free(row.key) for row in self.rows])
+        pool = replace(self.pool, free=free)
+        pool.__dict__.update({k: v for k, v in self.pool.__dict__.items() if k in ("whole", "other")})
+        runs = list(self.runs.values())
+        known, theta = self._theta
+        reports = sum(len(run.reports) for run in runs)
+        stale = reports > REFIT_GROWTH * known or theta is None
+        choice, theta = decide(
+            pool, runs, self.table.target, self.seed, self.variant.settings, None if stale else theta
+        )
+        self._theta = (reports if stale else known, theta)
+        self.pool.whole, self.pool.other  # noqa: B018  computed once, shared by every later pool
+        return choice
+
+    def step(self) -> None:
+        """Train what the search chooses; nothing where that was stopped before and cannot be continued."""
+        choice = self.ask()
+        key = choice.key, choice.horizon
+        if key in self.runs and not self.variant.continuing:
+            return
+        # The latest piece of training comes last, as in a job's history.
+        self.runs.pop(key, None)
+        run = self._run(key, choice.until, self._reports(key, choice.until))
+        self.runs[key] = replace(run, state=_state(self.table.rows[key], list(run.reports)))
+
+    def _reports(self, key: RunKey, until: int) -> list[tuple[int, float]]:
+        """What training up to a step shows, or up to where the forecast stops it."""
+        if not self.variant.pruned:
+            return self.ledger.run(key, until)
+        seen: list[tuple[int, float]] = []
+        for step, _ in self.table.rows[key].reports:
+            seen = self.ledger.run(key, step)
+            running = replace(self._run(key, until, seen), state="running")
+            others = list(self.runs.values())
+            if seen[-1][0] < until and judge(others, running, self.table.target, self.seed).stop:
+                break
+        return seen
+
+    def _run(self, key: RunKey, until: int, reports: list[tuple[int, float]]) -> Run:
+        row = self.number[key]
+        curve = tuple(float(rate) for rate in self.pool.curves[row])
+        return Run(*key, curve, self.extras[row], tuple(reports), until=max(until, reports[-1][0]))
+
+
+def replay_curve(table: Table, strategy: str, seed: int, done: Callable[[Ledger], bool]) -> Ledger:
+    """Let the search run on a table until `done` says that enough has been seen."""
+    replay = Replay(table, seed, VARIANTS[strategy])
+    while not done(replay.ledger):
+        before = dict(replay.ledger.trained)
+        replay.step()
+        if replay.ledger.trained == before:  # everything is known: a replay has no second seed
+            break
+    return replay.ledger

@@ -1,0 +1,163 @@
+"""Compare learning-rate searches on logged runs: who finds a good schedule for how many full runs.
+
+    python -m benchmarks.search --tables DIR --strategies curve-whole,tpe,gp,random --seeds 10 --json out.json
+
+`curve-whole` and `curve-forecast` are what a job with those names does; `curve` goes on with stopped runs, which the
+service cannot do yet (see `ours.py`). `make_table` makes tables.
+
+Optuna's strategies run in two spaces (knobs belong to their family, or all are always present) and the better one
+counts. With `--cache DIR` finished studies of the opponents are kept, since they never change.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+from benchmarks.opponents import OPPONENTS, replay_optuna
+from benchmarks.ours import VARIANTS, replay_curve
+from benchmarks.replay import Ledger, Table, load_tables
+
+LIMIT = 40.0
+BUDGETS = (5, 10, 20)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One study: what it cost to come within tolerance, and how far from the best it was on the way."""
+
+    table: str
+    strategy: str
+    seed: int
+    cost_to_target: float | None
+    regret_5: float | None
+    regret_10: float | None
+    regret_20: float | None
+    seconds: float = 0.0
+
+
+def _done(ledger: Ledger) -> bool:
+    """The regret is wanted up to 20 full runs, the cost up to the limit."""
+    reached = ledger.cost_to_target() is not None
+    return ledger.spent >= LIMIT or (reached and ledger.spent >= BUDGETS[-1])
+
+
+def _hit(ledger: Ledger) -> bool:
+    """Only the cost is wanted."""
+    return ledger.spent >= LIMIT or ledger.cost_to_target() is not None
+
+
+def _result(table: Table, strategy: str, seed: int, ledger: Ledger, seconds: float) -> Result:
+    cost = ledger.cost_to_target()
+    within = cost if cost is not None and cost <= LIMIT + 1e-9 else None
+    regret_5, regret_10, regret_20 = (ledger.regret(b) for b in BUDGETS)
+    return Result(table.name, strategy, seed, within, regret_5, regret_10, regret_20, seconds)
+
+
+def study(table: Table, strategy: str, seed: int, space: str, quick: bool = False) -> Result:
+    """Run one study of one strategy."""
+    start = time.perf_counter()
+    if strategy in OPPONENTS:
+        ledger = replay_optuna(table, strategy, seed, space == "family", _done)
+    else:
+        ledger = replay_curve(table, strategy, seed, _hit if quick else _done)
+    return _result(table, strategy, seed, ledger, time.perf_counter() - start)
+
+
+def _cached(cache: Path | None, table: Table, strategy: str, seed: int, space: str, quick: bool) -> Result:
+    if cache is None or strategy not in OPPONENTS:
+        return study(table, strategy, seed, space, quick)
+    file = cache / f"{table.name}.{strategy}.{space}.{seed}.json"
+    if file.exists():
+        return Result(**json.loads(file.read_text(encoding="utf-8")))
+    result = study(table, strategy, seed, space)
+    cache.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    return result
+
+
+def median_cost(results: Iterable[Result]) -> float:
+    """Median cost to the target; a study that never got there counts as infinite."""
+    costs = [r.cost_to_target for r in results]
+    return median([math.inf if c is None else c for c in costs])
+
+
+def _rank(results: list[Result]) -> tuple[float, float]:
+    """What makes one space better than the other: the median, then the mean with failures at the limit."""
+    return median_cost(results), fmean(LIMIT if r.cost_to_target is None else r.cost_to_target for r in results)
+
+
+def has_knobs(table: Table) -> bool:
+    """Whether the family-conditional space differs from the flat one."""
+    return len({row.params.get("schedule") for row in table.at_target()}) > 1
+
+
+def compare(table: Table, strategy: str, seeds: int, cache: Path | None, quick: bool = False) -> list[Result]:
+    """All studies of one strategy on one table, in its better space."""
+    spaces = ("family", "flat") if strategy in OPPONENTS and strategy != "random" and has_knobs(table) else ("family",)
+    runs = [[_cached(cache, table, strategy, seed, space, quick) for seed in range(seeds)] for space in spaces]
+    return min(runs, key=_rank)
+
+
+def _cell(results: list[Result]) -> str:
+    share = sum(r.cost_to_target is not None for r in results) / len(results)
+    cost = median_cost(results)
+    return f"{'>' + format(LIMIT, '.0f') if math.isinf(cost) else format(cost, '.1f')} ({share:.0%})"
+
+
+def _geometric(columns: Iterable[list[Result]]) -> str:
+    costs = [min(median_cost(results), LIMIT) for results in columns]
+    return f"{math.exp(fmean(math.log(max(c, 1e-3)) for c in costs)):.2f}"
+
+
+def render(results: dict[tuple[str, str], list[Result]]) -> str:
+    """The comparison as a Markdown table; in the means a strategy that never got there counts as the limit."""
+    tables, strategies = (list(dict.fromkeys(key[i] for key in results)) for i in (0, 1))
+    lines = ["| table | " + " | ".join(strategies) + " |", "|" + " --- |" * (len(strategies) + 1)]
+    for name in tables:
+        lines.append(f"| {name} | " + " | ".join(_cell(results[name, s]) for s in strategies) + " |")
+    means = [_geometric(results[name, s] for name in tables) for s in strategies]
+    return "\n".join([*lines, "| geometric mean | " + " | ".join(means) + " |"])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", required=True, help="folder with tables.json")
+    parser.add_argument(
+        "--strategies",
+        default="curve-whole,curve-forecast,curve,tpe,tpe-median,tpe-median-half,tpe-hyperband,gp,random",
+        help=f"from {', '.join((*VARIANTS, *OPPONENTS))}",
+    )
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--only", default="", help="only tables whose name contains this")
+    parser.add_argument("--quick", action="store_true", help="end our studies at the target: no regrets")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--cache", type=Path, help="keep the opponents' finished studies here")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run every study and print the comparison."""
+    args = _arguments()
+    strategies = args.strategies.split(",")
+    unknown = [s for s in strategies if s not in OPPONENTS and s not in VARIANTS]
+    if unknown:
+        raise SystemExit(f"unknown strategies: {', '.join(unknown)}")
+    results = {}
+    for table in load_tables(args.tables):
+        for strategy in strategies if args.only in table.name else ():
+            found = results[table.name, strategy] = compare(table, strategy, args.seeds, args.cache, args.quick)
+            seconds = fmean(r.seconds for r in found)
+            print(f"{table.name} {strategy}: {_cell(found)} {seconds:.1f} s a study", flush=True)
+    print("\n" + render(results))
+    if args.json:
+        flat = [asdict(r) for found in results.values() for r in found]
+        args.json.write_text(json.dumps(flat, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

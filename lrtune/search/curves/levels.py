@@ -1,0 +1,101 @@
+"""Put values reported at different numbers of steps on one scale.
+
+A loss of 0.68 is excellent after a fiftieth of a run and poor at its end. `Levels` learns, from the runs of one job,
+where "good" lies and how far apart runs lie at every number of steps. Few runs reach late steps, and those are the
+better ones, so the scale is chained: between neighbouring numbers of steps it is carried on by the runs that have both.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Reports = Sequence[tuple[int, float]]
+
+CAP = 4.0
+KNOTS_PER_OCTAVE = 2
+MAX_KNOTS = 24
+# Differences far below this share of the value are not worth a search: a plateau must not be magnified.
+LEAST_SCALE = 0.003
+# Completed runs that count as much as the scale carried up from earlier steps.
+HALF_TRUST = 4
+
+
+def spread(values: Array) -> float:
+    """How far the better two thirds lie above the best one: the scale on which differences matter."""
+    good = np.sort(values)
+    return float(np.median(good[: max(2, (2 * len(good) + 2) // 3)]) - good[0]) if len(good) else 0.0
+
+
+def _at(steps: Array, reports: Reports) -> Array:
+    """A run's value at each of `steps`, interpolated in log steps; NaN where it has none or diverged."""
+    known = [(s, v) for s, v in reports if np.isfinite(v)]
+    if not known:
+        return np.full(len(steps), np.nan)
+    logs, values = np.log([s for s, _ in known]), np.array([v for _, v in known])
+    logs[0], logs[-1] = logs[0] - 1e-6, logs[-1] + 1e-6  # a knot on the first or last report counts as reached
+    return np.asarray(np.interp(np.log(steps), logs, values, left=np.nan, right=np.nan))
+
+
+class Levels:
+    """The scale of a job's values at every number of steps."""
+
+    def __init__(self, histories: Sequence[Reports], target: int) -> None:
+        first = min((r[0][0] for r in histories if r), default=target)
+        octaves = min(KNOTS_PER_OCTAVE * np.log2(max(target / first, 1.0)), MAX_KNOTS)
+        ladder = target * 2.0 ** (-np.arange(int(octaves) + 1) / KNOTS_PER_OCTAVE)
+        knots = np.unique(np.round(np.concatenate([ladder, [first]])))
+        table = np.array([_at(knots, r) for r in histories]).reshape(len(histories), len(knots))
+        self._logs = np.log(knots)
+        self._low, self._scale = self._chain(table)
+
+    def _chain(self, table: Array) -> tuple[Array, Array]:
+        """Best value and scale at each knot, carried both ways from the last knot that most runs have."""
+        n = table.shape[1]
+        counts = np.isfinite(table).sum(0)
+        base = int(np.flatnonzero(counts >= max(counts.max() / 2, 1)).max()) if counts.any() else 0
+        known = table[np.isfinite(table[:, base]), base]
+        low = float(known.min()) if len(known) else 0.0
+        lows, scales = np.full(n, low), np.full(n, spread(known) or 0.05 * abs(low) or 1.0)
+        for here, there in [(k, k + 1) for k in range(base, n - 1)] + [(k, k - 1) for k in range(base, 0, -1)]:
+            lows[there], scales[there] = self._link(table[:, here], table[:, there], lows[here], scales[here])
+        self._at_the_end(table[:, -1], lows, scales)
+        return lows, np.log(np.maximum(scales, LEAST_SCALE * np.abs(lows)))
+
+    @staticmethod
+    def _at_the_end(finals: Array, lows: Array, scales: Array) -> None:
+        """At the target what counts is how the contenders differ: completed runs speak for themselves."""
+        done = finals[np.isfinite(finals)]
+        if len(done) > 1 and spread(done) > 0:
+            weight = len(done) / (len(done) + HALF_TRUST)
+            lows[-1] += weight * (done.min() - lows[-1])
+            scales[-1] *= (spread(done) / scales[-1]) ** weight
+
+    @staticmethod
+    def _link(before: Array, now: Array, low: float, scale: float) -> tuple[float, float]:
+        """The best of the runs that go on keeps its standing; their spread carries the scale."""
+        both = np.isfinite(before) & np.isfinite(now)
+        n = int(both.sum())
+        if n == 0:
+            return low, scale
+        old, new = spread(before[both]), spread(now[both])
+        ratio = np.clip(new / old, 0.2, 5.0) if n > 1 and old > 0 and new > 0 else 1.0
+        standing = (before[both].min() - low) / scale
+        scale = scale * float(ratio) ** ((n - 1) / (n + 1))
+        return float(now[both].min() - scale * standing), scale
+
+    def score(self, steps: Array, values: Array) -> Array:
+        """Standing of values: 0 is the best known at that many steps, logarithmic far above, capped for garbage."""
+        logs = np.log(np.maximum(steps, 1))
+        low = np.interp(logs, self._logs, self._low)
+        scale = np.exp(np.interp(logs, self._logs, self._scale))
+        with np.errstate(over="ignore", invalid="ignore"):
+            above = (np.where(np.isfinite(values), values, np.inf) - low) / scale
+            return np.asarray(np.minimum(np.sign(above) * np.log1p(np.abs(above)), CAP))
+
+    def value(self, step: float, score: Array) -> Array:
+        """The value that has a given standing after `step` steps."""
+        above = np.sign(score) * np.expm1(np.minimum(np.abs(score), CAP + 2))
+        low = np.interp(np.log(step), self._logs, self._low)
+        return np.asarray(low + np.exp(np.interp(np.log(step), self._logs, self._scale)) * above)

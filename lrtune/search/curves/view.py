@@ -1,0 +1,79 @@
+"""What a search sees: the runs so far, the options it has, and the choice it makes."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrtune.search.curves.embed import embed
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration trained over one horizon, as far as it got.
+
+    `until` is the step that it was asked to reach; `state` is running, complete, stopped or diverged.
+    """
+
+    key: str
+    horizon: int
+    curve: tuple[float, ...]
+    extras: tuple[float, ...]
+    reports: tuple[tuple[int, float], ...]
+    state: str = "complete"
+    until: int = 0
+
+    @property
+    def steps(self) -> int:
+        """How far it got."""
+        return self.reports[-1][0] if self.reports else 0
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The options: configurations at the horizons that they may be trained over, one row each.
+
+    `free` counts the first steps that need not be paid for (own earlier training or a shared prefix); `every` is the
+    distance between reports. All rows of one configuration carry the same key.
+    """
+
+    keys: tuple[str, ...]
+    horizons: Ints
+    curves: Array
+    extras: Array
+    free: Ints
+    every: Ints
+
+    @cached_property
+    def whole(self) -> Array:
+        """Embedding of each row's whole curve."""
+        return embed(self.curves, np.ones(len(self.keys)))
+
+    @cached_property
+    def centre(self) -> Array:
+        """Middle of the other knobs over the pool."""
+        return np.asarray(self.extras.mean(axis=0))
+
+    @cached_property
+    def unit(self) -> Array:
+        """Spread of the other knobs over the pool."""
+        return np.asarray(np.maximum(self.extras.std(axis=0), 1e-9))
+
+    @cached_property
+    def other(self) -> Array:
+        """The other knobs in units of their spread."""
+        return np.asarray((self.extras - self.centre) / self.unit)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Train this configuration over this horizon until this step, and why."""
+
+    key: str
+    horizon: int
+    until: int
+    reason: str

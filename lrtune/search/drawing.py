@@ -1,0 +1,50 @@
+"""Draws that cost little: some hundred candidates at once are too many for a study of Optuna's.
+
+`Lots` answers for a job's knobs as a trial would; the knobs that it was given it gives back.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+NOTHING: Mapping[str, Any] = {}
+
+
+class Lots:
+    """Knobs as given, the others at random."""
+
+    def __init__(self, random: np.random.Generator, given: Mapping[str, Any] = NOTHING) -> None:
+        self._random, self._given = random, given
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """A number between two."""
+        return float(self._value(name, FloatDistribution(low, high, log=log)))
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """A whole number between two."""
+        return int(self._value(name, IntDistribution(low, high, log=log)))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of a few."""
+        return self._value(name, CategoricalDistribution(choices))
+
+    def _value(self, name: str, distribution: BaseDistribution) -> Any:
+        return self._given[name] if name in self._given else draw(distribution, self._random)
+
+
+def draw(distribution: BaseDistribution, random: np.random.Generator) -> Any:
+    """A random value of a parameter."""
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return choices[int(random.integers(len(choices)))]
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            value = math.exp(random.uniform(math.log(low), math.log(high))) if log else random.uniform(low, high)
+            return min(max(value if step is None else low + round((value - low) / step) * step, low), high)
+        case IntDistribution(low=first, high=last, log=log, step=gap):
+            if log:
+                return min(max(round(math.exp(random.uniform(math.log(first), math.log(last)))), first), last)
+            return first + gap * int(random.integers((last - first) // gap + 1))
+    raise TypeError(f"found {distribution!r}; accepted is a distribution of Optuna's")
