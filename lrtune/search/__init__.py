@@ -1,8 +1,8 @@
 """What is tried next, what is stopped early, and when a job is over: three pure functions of a job and its trials.
 
 Optuna decides, or for `curve` and `forecast` the engine in `curves/`; this is the only room that imports Optuna, which
-neither remembers nor coordinates. Nothing is kept between
-calls, so the same history and seed give the same answer on every machine.
+neither remembers nor coordinates. Nothing is kept between calls, so the same history and seed give the same answer on
+every machine.
 
 `coordinates.py` spells a configuration in Optuna's parameters, `study.py` rebuilds a study, `samplers.py` and
 `pruners.py` hold one line for each strategy, `told.py` is the same for the engine, `suggest.py` proposes a
