@@ -116,8 +116,7 @@ def _plain(axis: Axis) -> dict[str, Any]:
 
 
 def _cost(spec: JobSpec) -> Cost:
-    bounds = [bound for bound in (spec.budget.full_runs, spec.budget.trials) if bound is not None]
-    search = float(min(bounds)) if bounds else None
+    search = spec.budget.most_runs
     total = None if search is None else search + spec.confirm.runs
     steps = spec.horizon.steps if spec.horizon else None
     return Cost(

@@ -74,7 +74,8 @@ def best_after(history: Sequence[Trial], runs: float, *, steps: int) -> float:
     cost, best = 0.0, float("inf")
     for trial in history:
         cost += trial.step / steps
-        if cost <= runs + 1e-9 and trial.state is TrialState.COMPLETE and trial.horizon == steps and trial.value:
+        whole = trial.state is TrialState.COMPLETE and trial.horizon == steps
+        if whole and trial.value is not None and cost <= runs + 1e-9:
             best = min(best, trial.value)
     return best
 

@@ -66,6 +66,12 @@ class Budget(Strict):
             )
         return self
 
+    @property
+    def most_runs(self) -> float | None:
+        """The most full runs that the search can take; None when only time bounds it."""
+        bounds = [float(bound) for bound in (self.full_runs, self.trials) if bound is not None]
+        return min(bounds, default=None)
+
 
 class Confirm(Strict):
     """How the answer is chosen: the `top` configurations run again over `seeds` fresh seeds; 0: no repeats."""

@@ -90,7 +90,7 @@ async def _stream(database: Database, job_id: str, after: int, stopping: asyncio
 def _news(database: Database, job_id: str, after: int) -> tuple[list[Event], bool]:
     """What came after `after`, and whether the job is over: asked first, so that the last event is not missed."""
     with database.read() as tx:
-        over = jobs.get(tx, job_id).state in OVER
+        over = jobs.state(tx, job_id) in OVER
         return events.page(tx, job_id, after=after, limit=MOST).items, over
 
 

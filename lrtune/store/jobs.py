@@ -53,6 +53,11 @@ def get(tx: Session, job_id: str) -> Job:
     return _view(tx, lookup.job(tx, job_id))
 
 
+def state(tx: Session, job_id: str) -> JobState:
+    """A job's state alone, for those who ask often. Raises UnknownJob."""
+    return JobState(lookup.job(tx, job_id).state)
+
+
 def page(tx: Session, *, state: JobState | None, tag: str | None, limit: int, cursor: str | None) -> Page[Job]:
     """Jobs, newest first; `tag` is a key, or key:value. Raises Invalid."""
     query = select(JobRow).order_by(JobRow.seq.desc()).limit(limit + 1)

@@ -40,8 +40,8 @@ def progress(tx: Session, job: JobRow, spec: JobSpec) -> Progress:
 
 def _planned(spec: JobSpec) -> float | None:
     """What the job will cost at most; unknown when only time bounds it."""
-    bounds = [bound for bound in (spec.budget.full_runs, spec.budget.trials) if bound is not None]
-    return min(bounds) + spec.confirm.runs if bounds else None
+    search = spec.budget.most_runs
+    return None if search is None else search + spec.confirm.runs
 
 
 def _fraction(tx: Session, job: JobRow, spec: JobSpec, spent: Mapping[str, float], count: int) -> float:
