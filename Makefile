@@ -5,6 +5,7 @@ PYTHON ?= $(shell for one in python3 python3.14 python3.13 python3.12 python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ALL := $(VENV)/.ready-all
 PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
@@ -13,7 +14,7 @@ PROFILE ?= cpu
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
 
-setup: $(READY) ## a virtual environment with everything, in .venv
+setup: $(READY) ## a virtual environment with the service and its workers, in .venv
 
 # The stamp comes last and the marker goes last, so a set-up that was interrupted starts afresh.
 $(READY): pyproject.toml constraints.txt
@@ -22,17 +23,23 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV); the first time this downloads PyTorch and takes some minutes."
 	@$(PYTHON) -m venv $(VENV)
 	@touch $(VENV)/.unfinished
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[app,worker,dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[app,worker]'
 	@rm $(VENV)/.unfinished
+	@touch $@
+
+# The tests also run the frameworks that answers are exported to: some hundred MB that the service does without.
+$(ALL): $(READY)
+	@echo "Adding what the tests need; this downloads Keras, JAX, Transformers and others."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[app,worker,dev]'
 	@touch $@
 
 demo: setup ## tune a real network through the real server, worker and database, and see the answer
 	@$(BIN)/python demo.py
 
-test: setup ## the whole suite, on SQLite and on a real PostgreSQL
+test: $(ALL) ## the whole suite, on SQLite and on a real PostgreSQL
 	@$(BIN)/pytest -q -n 2
 
-check: setup ## format, lint, types, floors between the parts
+check: $(ALL) ## format, lint, types, floors between the parts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
