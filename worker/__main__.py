@@ -8,6 +8,7 @@ from types import FrameType
 
 import torch
 from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
 
 from lrtune.errors import LrtuneError
 from worker.loop import Worker
@@ -38,6 +39,7 @@ def main() -> int:
             print(f"LRTUNE_{name}: {one['msg']}; found {one['input']!r}", file=sys.stderr)
         return 2
     torch.set_num_threads(settings.threads)
+    threadpool_limits(settings.threads)  # the search's own matrices: BLAS threads that wait for a busy core cost most
     stop = threading.Event()
     on_signal(stop)
     try:
