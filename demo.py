@@ -21,7 +21,7 @@ from types import FrameType
 import httpx
 from rich.console import Console
 
-from lrtune import terminal
+from lrtune import following, terminal
 from lrtune.client import Client
 from lrtune.errors import LrtuneError
 from lrtune.results import JobState
@@ -184,7 +184,7 @@ def tune(console: Console) -> None:
         console.print(
             f"tuning a small network on {job.spec.task.name}; schedules to try: {families}\n", highlight=False
         )
-        job = terminal.follow(client, job.id, console, check=children.check)
+        job = following.follow(client, job.id, console, check=children.check)
         if job.state is not JobState.SUCCEEDED:
             raise Broken(f"the job has {job.state}: {job.reason}")
         best = client.best(job.id)

@@ -12,11 +12,13 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
+from rich.text import Text
 from typer.core import TyperGroup
 
 from lrtune import __doc__ as about
-from lrtune import errors, options, terminal
+from lrtune import document, errors, following, options, terminal
 from lrtune.client import Client
+from lrtune.evidence import gather
 from lrtune.results import Job, JobState
 
 FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
@@ -33,8 +35,20 @@ class _InWords(TyperGroup):
             raise typer.Exit(UNREACHABLE if isinstance(error, errors.Unavailable) else REFUSED) from None
 
 
+def _newest(incomplete: str) -> list[tuple[str, str]]:
+    """Ids of the newest jobs for the shell to complete; none where no server answers."""
+    try:
+        with Client() as client:
+            found = [
+                (job.id, f"{job.state} {job.spec.name or job.spec.task.name}") for job in islice(client.list(), 20)
+            ]
+    except errors.LrtuneError:
+        return []
+    return [(job_id, words) for job_id, words in found if job_id.startswith(incomplete)]
+
+
 app = typer.Typer(cls=_InWords, no_args_is_help=True, pretty_exceptions_enable=False, help=about)
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=_newest)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 Answer = BaseModel | dict[str, Any]
 
@@ -67,17 +81,18 @@ def submit(
         if dry_run:
             return _show(plan := client.plan(asked), as_json, lambda: terminal.plan(plan))
         queued = client.submit(asked)
-        _show(queued, as_json, lambda: f"{queued.id} is {queued.state}; `lrtune watch {queued.id}` shows it")
+        if not (watch and as_json):
+            _show(queued, as_json, lambda: f"{queued.id} is {queued.state}; `lrtune watch {queued.id}` shows it")
         if watch:
-            _follow(client, queued.id)
+            _follow(client, queued.id, as_json)
     return None
 
 
 @app.command()
-def watch(job: JobId) -> None:
-    """Follow a job until it is over, and show its answer."""
+def watch(job: JobId, as_json: AsJson = False) -> None:
+    """Follow a job until it is over, and show its answer. With --json: its events, one to a line, then the job."""
     with Client() as client:
-        _follow(client, job)
+        _follow(client, job, as_json)
 
 
 @app.command("list")
@@ -118,11 +133,19 @@ def best(job: JobId, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def report(job: JobId, as_json: AsJson = False) -> None:
+def report(
+    job: JobId,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .html, .md or .png file to write.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Why this answer: where good rates lie, what happens above and below, what it cost, how sure it is."""
+    write = document.writer(output) if output else None
     with Client() as client:
-        found = client.report(job)
-    _show(found, as_json, lambda: terminal.report(found))
+        if write is None or output is None:
+            found = client.report(job)
+            return _show(found, as_json, lambda: terminal.report(found))
+        _write(output, write(gather(client, job)))
+    return typer.echo(f"wrote {output}")
 
 
 @app.command()
@@ -136,29 +159,25 @@ def export(
         text = client.export(job, format)
     if output is None:
         return typer.echo(text, nl=False)
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise errors.Invalid(f"output: {error}") from None
-    return None
+    return _write(output, text.encode())
 
 
 @app.command()
-def cancel(job: JobId) -> None:
+def cancel(job: JobId, as_json: AsJson = False) -> None:
     """Stop a job for good; what it has found so far stays."""
-    _ask(lambda client: client.cancel(job))
+    _ask(lambda client: client.cancel(job), as_json)
 
 
 @app.command()
-def pause(job: JobId) -> None:
+def pause(job: JobId, as_json: AsJson = False) -> None:
     """Stop a job for now."""
-    _ask(lambda client: client.pause(job))
+    _ask(lambda client: client.pause(job), as_json)
 
 
 @app.command()
-def resume(job: JobId) -> None:
+def resume(job: JobId, as_json: AsJson = False) -> None:
     """Let a paused job go on."""
-    _ask(lambda client: client.resume(job))
+    _ask(lambda client: client.resume(job), as_json)
 
 
 @app.command()
@@ -167,10 +186,11 @@ def extend(
     full_runs: Annotated[float | None, typer.Option(help="The new budget, in real runs.")] = None,
     trials: Annotated[int | None, typer.Option(help="The new budget, in trials.")] = None,
     seconds: Annotated[float | None, typer.Option(help="The new budget, in seconds.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Give a job a new budget; a finished one goes on from where it ended."""
     budget = {"full_runs": full_runs, "trials": trials, "seconds": seconds}
-    _ask(lambda client: client.extend(job, budget))
+    _ask(lambda client: client.extend(job, budget), as_json)
 
 
 @app.command()
@@ -236,23 +256,40 @@ def _plain(found: Answer | Iterable[Answer]) -> Any:
     return found if isinstance(found, dict) else [_plain(one) for one in found]
 
 
-def _ask(verb: Callable[[Client], Job]) -> None:
+def _write(output: Path, content: bytes) -> None:
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise errors.Invalid(f"output: {error}") from None
+
+
+def _ask(verb: Callable[[Client], Job], as_json: bool) -> None:
     with Client() as client:
         job = verb(client)
-    typer.echo(f"{job.id} is {job.state}" + (f": {job.reason}" if job.reason else ""))
+    _show(job, as_json, lambda: Text(f"{job.id} is {job.state}" + (f": {job.reason}" if job.reason else "")))
 
 
-def _follow(client: Client, job_id: str) -> None:
+def _follow(client: Client, job_id: str, as_json: bool) -> None:
     """Show a job until it is over; the exit code says how it ended."""
     out = Console()
     try:
-        job = terminal.follow(client, job_id, out)
+        job = _events(client, job_id) if as_json else following.follow(client, job_id, out)
     except KeyboardInterrupt:
-        typer.echo(
-            f"\nthe job goes on without you: `lrtune watch {job_id}` looks again, `lrtune cancel {job_id}` stops it"
-        )
+        again = f"`lrtune watch {job_id}` looks again, `lrtune cancel {job_id}` stops it"
+        typer.echo(f"\nthe job goes on without you: {again}", err=as_json)
         raise typer.Exit(INTERRUPTED) from None
     if job.state is not JobState.SUCCEEDED:
         raise typer.Exit(FAILED)
+    if as_json:
+        return
     found = client.best(job_id)
     out.print(terminal.answer(found, client.trial(job_id, found.trial)))
+
+
+def _events(client: Client, job_id: str) -> Job:
+    """Print a job's events as they come, and the job in the end, as JSON, one to a line."""
+    for event in client.watch(job_id):
+        typer.echo(event.model_dump_json())
+    job = client.get(job_id)
+    typer.echo(job.model_dump_json())
+    return job

@@ -1,28 +1,23 @@
-"""How jobs, answers and curves look in a terminal; and a job followed live until it is over.
+"""How jobs, answers and curves look in a terminal. A job followed live is in `lrtune/following.py`.
 
 Everything here takes the values of `lrtune.results` and gives something that Rich can print. A new view goes here; the
 command that shows it goes in `lrtune/cli.py`.
 """
 
-import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from lrtune.client import Client
-from lrtune.errors import Unavailable
 from lrtune.export import recorded
 from lrtune.findings import Findings, Plateau
-from lrtune.results import OVER, Best, Job, Plan, Trial, Worker
+from lrtune.results import Best, Job, Plan, Trial, Worker
 from lrtune.words import described, lift, measured
 
-EVERY = 0.5  # seconds between two looks at a job that is being followed
-PATIENCE = 60.0  # seconds for which its server may be away meanwhile
+BARS = "▁▂▃▄▅▆▇█"
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character: left and right, from the top
 
 
@@ -43,6 +38,15 @@ def plot(rate: Callable[[int], float], steps: int, *, width: int = 60, height: i
     end = f"{steps} steps"
     axis = [f"{'':>{margin}} └{'─' * width}", f"{'':>{margin}}  0{end:>{width - 1}}"]
     return "\n".join(lines + axis)
+
+
+def spark(values: Sequence[float], low: float, high: float, *, width: int = 12) -> str:
+    """A row of bars between two values, what lies beyond drawn at the end; fewer bars for fewer values."""
+    picked = (
+        values if len(values) <= width else [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
+    )
+    scale = (len(BARS) - 1) / ((high - low) or 1.0)
+    return "".join(BARS[max(0, min(len(BARS) - 1, round((value - low) * scale)))] for value in picked)
 
 
 def curve(points: Sequence[tuple[int, float]], steps: int) -> RenderableType:
@@ -141,39 +145,6 @@ def _cell(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | dict) else str(value)
 
 
-def follow(client: Client, job_id: str, console: Console, *, check: Callable[[], None] = lambda: None) -> Job:
-    """Show a job until it is over: a bar, and a line for everything worth one. `check` may raise to break off."""
-    words = TextColumn("{task.description}", table_column=Column(ratio=1), markup=False)
-    columns = (SpinnerColumn(), BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn(), words)
-    before: Job | None = None
-    with Progress(*columns, console=console, disable=not console.is_terminal, expand=True) as bar:
-        task = bar.add_task("waiting for a worker", total=1.0)
-        for job in _looks(client, job_id, check):
-            for line in news(before, job, milestones=not console.is_terminal):
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
-            bar.update(task, completed=job.progress.fraction, description=status(job))
-            before = job
-    assert before is not None  # noqa: S101 - there is always a first look
-    return before
-
-
-def _looks(client: Client, job_id: str, check: Callable[[], None]) -> Iterator[Job]:
-    """The job again and again until it is over, also while its server restarts."""
-    answered = time.monotonic()
-    while True:
-        try:
-            job = client.get(job_id)
-            answered = time.monotonic()
-            yield job
-            if job.state in OVER:
-                return
-        except Unavailable:
-            if time.monotonic() - answered > PATIENCE:
-                raise
-        check()
-        time.sleep(EVERY)
-
-
 def status(job: Job) -> str:
     """A job's progress in one line."""
     progress = job.progress
@@ -188,16 +159,3 @@ def _so_far(best: Best | None) -> str:
         return ""
     untuned = best.baseline.value if best.baseline else None
     return f"; {best.metric} {best.value:.5g}" + (f" (untuned {untuned:.5g})" if untuned is not None else "")
-
-
-def news(before: Job | None, job: Job, *, milestones: bool = False) -> Iterator[str]:
-    """What has happened between two looks that deserves a line; `milestones`: each tenth of the work as well."""
-    if before is None or before.state != job.state:
-        yield f"job {job.id} is {job.state}" + (f": {job.reason}" if job.reason else "")
-    if job.progress.phase == "confirm" and (before is None or before.progress.phase == "search"):
-        yield "the search is over; the best few run again over fresh seeds"
-    best, known = job.best, before.best if before else None
-    if best is not None and (known is None or (known.value, known.trial) != (best.value, best.trial)):
-        yield f"best so far: {best.metric} {measured(best.value, best.interval)}, {described(best.configuration)}"
-    if milestones and before and int(10 * job.progress.fraction) > int(10 * before.progress.fraction):
-        yield status(job)

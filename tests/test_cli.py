@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from app.main import create_app
 from app.settings import Settings
-from lrtune import cli, client, terminal
+from lrtune import cli, client, following, terminal
 from lrtune.choices import Configuration
 from lrtune.client import Client
 from lrtune.results import JobState, Proposal, Report, TrialState
@@ -172,7 +172,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(service: Database, monkeypatc
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(terminal, "time", SimpleNamespace(sleep=interrupted, monotonic=lambda: 0.0))
+    monkeypatch.setattr(following, "time", SimpleNamespace(sleep=interrupted, monotonic=lambda: 0.0))
     said = run("submit", "digits", "--watch", code=130).output
     assert "the job goes on without you" in said
     assert [job["state"] for job in json.loads(run("list", "--json").stdout)] == ["queued"]
