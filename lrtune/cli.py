@@ -19,6 +19,7 @@ from lrtune import __doc__ as about
 from lrtune import document, errors, following, options, terminal
 from lrtune.client import Client
 from lrtune.evidence import gather
+from lrtune.export import FORMATS
 from lrtune.results import Job, JobState
 
 FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
@@ -151,7 +152,7 @@ def report(
 @app.command()
 def export(
     job: JobId,
-    format: Annotated[str, typer.Option(help="pytorch, json or csv.")] = "pytorch",
+    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")] = "pytorch",
     output: Annotated[Path | None, typer.Option(help="A file to write; without it, the screen.")] = None,
 ) -> None:
     """The answer as code or as a file of rates."""

@@ -120,7 +120,7 @@ class Client:
         return read(Findings, self._send("GET", _path(job_id, "report")))
 
     def export(self, job_id: str, format: str = "pytorch") -> str:
-        """The answer as a snippet or a file's text: `pytorch`, `json` or `csv`."""
+        """The answer as a snippet or a file's text: one of `lrtune.export.FORMATS`."""
         return self._send("GET", _path(job_id, "best", "export"), params={"format": format}).text
 
     def cancel(self, job_id: str) -> Job:

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 import migrations
 from app.auth import server_key
 from app.settings import Settings
+from lrtune.export import FORMATS
 from lrtune.results import Job, Proposal, TrialDetail, TrialState
 from lrtune.store import Database, trials
 from tests.serving import KEY, served, slug, trained
@@ -339,16 +340,14 @@ def test_the_answer_stands_beside_its_baseline_and_can_be_exported(database_url:
         best = service.get(f"{path}/best").json()
         assert (best["value"], best["trial"], best["baseline"]["value"]) == (0.25, 1, 0.5)
         assert service.get(path).json()["best"] == best
-        files = {
-            name: service.get(f"{path}/best/export", params={"format": name}) for name in ("pytorch", "json", "csv")
-        }
+        files = {name: service.get(f"{path}/best/export", params={"format": name}) for name in FORMATS}
         unknown = service.get(f"{path}/best/export", params={"format": "fax"})
-    assert "LambdaLR" in files["pytorch"].text
+    assert all("PEAK = 0.002" in file.text for name, file in files.items() if name not in ("json", "csv"))
     assert len(files["json"].json()["learning_rates"]) == 40
     assert files["csv"].text.startswith("step,learning_rate\n0,0.002\n")
     assert files["csv"].headers["Content-Disposition"] == 'attachment; filename="learning_rate.csv"'
     assert (unknown.status_code, slug(unknown), unknown.json()["errors"][0]["pointer"]) == (422, "invalid", "/format")
-    assert "pytorch, json, csv" in unknown.json()["detail"]
+    assert "deepspeed, timm, json, csv" in unknown.json()["detail"]
 
 
 # For those who run it -------------------------------------------------------------------------------------------------

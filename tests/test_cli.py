@@ -208,7 +208,8 @@ def test_the_exported_file_runs(service: Database, tmp_path: Path) -> None:
     run("export", job, "--output", str(file))
     compile(file.read_text(), "learning_rate.py", "exec")
     assert run("export", job, "--format", "csv").stdout.startswith("step,learning_rate\n0,0.001")
-    assert "keras is not available yet" in words(run("export", job, "--format", "keras", code=2))
+    assert "import keras" in run("export", job, "--format", "keras").stdout
+    assert "found the format 'fax'" in words(run("export", job, "--format", "fax", code=2))
 
 
 def test_a_job_can_be_paused_resumed_extended_cancelled_and_deleted(service: Database) -> None:

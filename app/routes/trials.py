@@ -85,7 +85,7 @@ def exported(
     tx: ReadTx,
     format: Annotated[str, Query(description="What to write.", json_schema_extra={"enum": list(FORMATS)})] = FORMATS[0],
 ) -> Response:
-    """The answer as something to run: a PyTorch snippet, or the rate of every step as JSON or CSV."""
+    """The answer as something to run in the framework that it names, or the rate of every step as JSON or CSV."""
     found = jobs.best(tx, job_id)
     file = export(found, trials.get(tx, job_id, found.trial), format)
     headers = {"Content-Disposition": f'attachment; filename="{file.filename}"'}

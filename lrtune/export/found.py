@@ -1,0 +1,113 @@
+"""What every format writes down: the answer, the curve that its run followed, and where the numbers come from."""
+
+import math
+from dataclasses import dataclass
+
+from lrtune.choices import Configuration
+from lrtune.results import Best, Trial
+from lrtune.schedules import Curve, Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file's text, what kind of file it is, and a name for it."""
+
+    text: str
+    media_type: str
+    filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer with the curve that the run followed; `rise` steps of warm-up, then the family over `span` steps."""
+
+    best: Best
+    curve: Curve
+
+    @property
+    def configuration(self) -> Configuration:
+        """What won."""
+        return self.best.configuration
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.best.steps
+
+    @property
+    def rise(self) -> int:
+        """The steps that warm up."""
+        return self.curve.rise(self.steps)
+
+    @property
+    def span(self) -> int:
+        """The steps after them."""
+        return self.steps - self.rise
+
+    @property
+    def family(self) -> Schedule:
+        """The family as it runs over `span` steps."""
+        return self.curve.family.on_steps(self.span)
+
+    @property
+    def free(self) -> bool:
+        """Whether the floor never bites, so that the family alone is the curve."""
+        if self.curve.floor == 0.0:
+            return True
+        raw = Curve(self.curve.family, warmup=self.curve.warmup).over(self.steps)
+        return all(raw(step) >= self.curve.floor for step in range(self.steps))
+
+    def rates(self) -> list[float]:
+        """The learning rate of every step."""
+        factor = self.curve.over(self.steps)
+        return [self.configuration.learning_rate * factor(step) for step in range(self.steps)]
+
+
+def recorded(best: Best, trial: Trial) -> Curve:
+    """The curve that the trial followed: what its reports made of a schedule that looks at the loss."""
+    sign = -1.0 if best.goal == "maximize" else 1.0
+    reports = [(s, math.inf if v is None else sign * v) for s, v in trial.values(best.metric)]
+    return best.configuration.curve.after(reports, best.steps)
+
+
+def script(found: Found, name: str, *parts: str) -> Exported:
+    """A Python file that opens with where its numbers come from."""
+    text = "\n\n".join(part.rstrip("\n") for part in (provenance(found), *parts) if part)
+    return Exported(text + "\n", "text/x-python", name)
+
+
+def provenance(found: Found) -> str:
+    """Where these numbers come from, as comments for whoever finds them in a year."""
+    best = found.best
+    metric = best.metric.encode("unicode_escape").decode()  # a name must not be able to end the comment
+    lines = [
+        f"# Found by lrtune: trial {best.trial}, {best.full_runs:g} full runs of {best.steps} steps.",
+        f"# {metric} {best.value:.6g}{_between(best.interval)} over {len(best.seeds)} seeds.",
+    ]
+    if best.baseline is not None and best.baseline.value is not None:
+        lines.append(f"# Untuned baseline: {best.baseline.value:.6g}{_between(best.baseline.interval)}.")
+    return "\n".join(lines + [f"# {line}" for line in described(found)])
+
+
+def described(found: Found) -> list[str]:
+    """The configuration in words, whatever the framework has a name for."""
+    chosen = found.configuration
+    knobs = {name: value for name, value in chosen.optimizer.as_dict().items() if name != "name"}
+    schedule = found.configuration.schedule.as_dict()
+    family = schedule.pop("family")
+    lines = [
+        f"Optimizer {chosen.optimizer.as_dict()['name']}{_listed(knobs)}, peak rate {chosen.learning_rate!r}.",
+        f"Schedule {family}{_listed(schedule)}, warm-up {found.rise} steps, floor {found.curve.floor!r} of the peak.",
+        f"Gradients clipped: norm {chosen.clip_norm}, value {chosen.clip_value}.",
+    ]
+    if found.curve.family != chosen.schedule:
+        lines.append("The schedule looks at the loss; what follows are the stages that the winning run took.")
+    return lines
+
+
+def _listed(knobs: dict[str, object]) -> str:
+    return f" ({', '.join(f'{name} {value}' for name, value in knobs.items())})" if knobs else ""
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return f" [{interval[0]:.6g}, {interval[1]:.6g}]" if interval else ""
