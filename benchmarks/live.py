@@ -1,108 +1,147 @@
-"""Searches compared by real training, through the same `advance`, `stop_reason` and `train` that jobs run.
+"""Searches compared by real training: jobs of this service, Optuna's search as its jobs run it, and Ray Tune's ASHA.
 
-    python -m benchmarks.live --searches tpe,curve,curve+forecast --full-runs 14 --seeds 3
-    python -m benchmarks.live --task images --dataset mnist1d.npz --data-dir DIR --steps 600
+    python -m benchmarks.live --quick
+    python -m benchmarks.live --full-runs 12 --seeds 3 --finish 6 --data DIR --json out.json
 
-A search is a sampler, or a sampler and a pruner joined by `+`. Printed for each seed: the best value of a whole run
-after a third, two thirds and all of the budget. One worker, one thread, nothing over HTTP and nothing stored.
+Three tasks (see `live_tasks.py`), nothing to download. Every search has the same space, the same full runs and the same
+trainer; one worker, one thread. `curve` and `tpe` are samplers of a job, `+` adds its pruner. A study trains with its
+own seed, the same for every search. The target is the best value that anybody found on a task with that seed, plus
+1 %. A stopped winner is a trial that was stopped and, finished afterwards at no charge, beats what its study found;
+`--finish` of the stopped ones, drawn by lot, are finished.
 """
 
 import argparse
+import json
+import math
+import os
 import platform
+import random
+import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 import torch
+from threadpoolctl import threadpool_limits
 
-from lrtune import search
-from lrtune.results import Proposal, Report, Trial, TrialState
-from lrtune.spec import JobSpec
-from lrtune.task import Task
-from worker.tasks import prepare
-from worker.trainer import train
+from benchmarks import live_ray
+from benchmarks.live_study import Ran, best_within, cost_to, finished, job, stopped, study
+from benchmarks.live_tasks import TASKS, Live, lay_out
+
+SEARCHES = "curve,curve+forecast,tpe,tpe+median,ray-asha,ray-asha-tpe"
+NEAR = 1.01
 
 
-def job(arguments: argparse.Namespace, name: str, seed: int) -> JobSpec:
-    """The job of one study, without confirming runs."""
-    sampler, _, pruner = name.partition("+")
-    params = {"dataset": arguments.dataset} if arguments.dataset else {}
-    return JobSpec.model_validate(
-        {
-            "task": {"name": arguments.task, "params": params},
-            "metric": {"name": "val_loss", "goal": "minimize"},
-            "horizon": {"steps": arguments.steps},
-            "search": {"sampler": sampler, "pruner": pruner or "none", "seed": seed},
-            "budget": {"full_runs": arguments.full_runs},
-            "confirm": {"top": 0, "seeds": 0},
-        }
+@dataclass(frozen=True)
+class Study:
+    """One search on one task with one seed; values are validation losses, costs full runs."""
+
+    task: str
+    search: str
+    seed: int
+    best: float
+    third: float
+    trials: int
+    paid: float
+    stopped: int
+    finished: list[float]
+    cost_to_target: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def winners(self) -> int:
+        """How many of the finished ones beat what the study found."""
+        return sum(value < self.best for value in self.finished)
+
+
+def studied(search: str, live: Live, seed: int, args: argparse.Namespace, folder: Path) -> tuple[Study, list[Ran]]:
+    """Let one search run, and finish some of what it stopped."""
+    began = time.perf_counter()
+    ray = search in live_ray.STRATEGIES
+    sampler, _, pruner = ("random", "", "") if ray else search.partition("+")
+    spec = job(live, sampler=sampler, pruner=pruner or "none", seed=seed, full_runs=args.full_runs)
+    ran = live_ray.study(search, spec, live, folder) if ray else study(spec, live, folder)
+    seconds = time.perf_counter() - began
+    gone = stopped(ran[:-1])  # the last one may have been cut off by the end of the budget
+    some = random.Random(seed).sample(gone, min(args.finish, len(gone)))
+    ends = [value for one in some if (value := finished(spec, one, live, folder)) is not None]
+    best, third = best_within(ran, args.full_runs), best_within(ran, args.full_runs / 3)
+    paid = round(sum(one.paid for one in ran), 2)
+    found = Study(live.name, search, seed, best, third, len(ran), paid, len(gone), ends, seconds=round(seconds, 1))
+    return found, ran
+
+
+def compared(live: Live, args: argparse.Namespace, folder: Path) -> list[Study]:
+    """Every search with every seed on one task, with the cost to what the best of them found."""
+    found = []
+    for seed in range(args.seeds):
+        pairs = [_said(*studied(search, live, seed, args, folder)) for search in args.searches.split(",")]
+        target = NEAR * min(min([one.best, *one.finished]) for one, _ in pairs)
+        found += [Study(**{**asdict(one), "cost_to_target": cost_to(ran, target)}) for one, ran in pairs]
+    return found
+
+
+def _said(one: Study, ran: list[Ran]) -> tuple[Study, list[Ran]]:
+    words = f"best {one.best:.4f}, {one.trials} trials for {one.paid:g} full runs"
+    lost = (
+        f"{one.stopped} stopped, {one.winners} of {len(one.finished)} finished win" if one.stopped else "none stopped"
     )
+    print(f"{one.task} {one.search} seed {one.seed}: {words}, {lost}, {one.seconds:.0f} s", flush=True)
+    return one, ran
 
 
-def study(spec: JobSpec, task: Task, *, steps: int) -> list[Trial]:
-    """Every trial of a job, trained one after the other."""
-    history: list[Trial] = []
-    while (step := search.advance(spec, history, steps=steps, seconds=0.0)).proposal is not None:
-        history.append(_trained(spec, task, history, step.proposal, steps=steps))
-    return history
+def row(task: str, search: str, studies: Sequence[Study]) -> str:
+    """One line of the table."""
+    costs = [math.inf if one.cost_to_target is None else one.cost_to_target for one in studies]
+    cost = "never" if math.isinf(median(costs)) else f"{median(costs):.1f}"
+    there = sum(map(math.isfinite, costs))
+    ends = sum(len(one.finished) for one in studies)
+    winners = f"{sum(one.winners for one in studies)} of {ends}" if ends else "–"
+    third, best = (f"{median(getattr(one, name) for one in studies):.4f}" for name in ("third", "best"))
+    gone = sum(one.stopped for one in studies)
+    return f"| {task} | {search} | {third} | {best} | {cost} ({there} of {len(studies)}) | {gone} | {winners} |"
 
 
-def _trained(spec: JobSpec, task: Task, history: Sequence[Trial], proposal: Proposal, *, steps: int) -> Trial:
-    if spec.metric is None:
-        raise ValueError("a job names its metric")
-    trial = Trial(
-        number=len(history),
-        role=proposal.role,
-        state=TrialState.RUNNING,
-        configuration=proposal.configuration,
-        seed=0,  # paired: every study trains with the same seed, only the search differs
-        horizon=max(2, round(proposal.fraction * steps)),
-    )
-    reports: list[Report] = []
-
-    def on_report(report: Report) -> str | None:
-        reports.append(report)
-        return search.stop_reason(spec, history, trial.model_copy(update={"reports": list(reports)}))
-
-    device = torch.device("cpu")
-    ended = train(task, trial, metric=spec.metric, device=device, on_report=on_report, should_stop=lambda: None)
-    return trial.model_copy(update={"state": ended.state, "value": ended.value, "step": ended.step, "reports": reports})
+def table(studies: Sequence[Study]) -> str:
+    """The comparison as a Markdown table: medians over the seeds."""
+    head = "| task | search | best after a third | best | cost to target | stopped | winners among those finished |"
+    groups = list(dict.fromkeys((one.task, one.search) for one in studies))
+    rows = [row(*group, [one for one in studies if (one.task, one.search) == group]) for group in groups]
+    return "\n".join([head, "|" + " --- |" * 7, *rows])
 
 
-def best_after(history: Sequence[Trial], runs: float, *, steps: int) -> float:
-    """The best whole run within a cost in full runs."""
-    cost, best = 0.0, float("inf")
-    for trial in history:
-        cost += trial.step / steps
-        whole = trial.state is TrialState.COMPLETE and trial.horizon == steps
-        if whole and trial.value is not None and cost <= runs + 1e-9:
-            best = min(best, trial.value)
-    return best
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--searches", default=SEARCHES)
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--full-runs", type=float, default=12.0)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--finish", type=int, default=6, help="stopped trials of each study to finish afterwards")
+    parser.add_argument("--data", type=Path, help="a folder whose files take the place of the made ones")
+    parser.add_argument("--quick", action="store_true", help="one seed, four full runs, one finished: to see it work")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if args.quick:
+        args.seeds, args.full_runs, args.finish = 1, 4.0, 1
+    return args
 
 
 def main() -> None:
-    """Compare, and print a line for each study and the medians."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--searches", default="tpe,curve,curve+forecast")
-    parser.add_argument("--task", default="digits")
-    parser.add_argument("--dataset", help="below --data-dir, for a task that reads a file")
-    parser.add_argument("--data-dir", type=Path, default=Path(".lrtune/data"))
-    parser.add_argument("--steps", type=int, default=960)
-    parser.add_argument("--full-runs", type=float, default=14.0)
-    parser.add_argument("--seeds", type=int, default=3)
-    arguments = parser.parse_args()
+    """Compare, and print a line for each study and the table."""
+    args = _arguments()
     torch.set_num_threads(1)
-    print(f"{arguments.task}, {arguments.steps} steps, on {platform.machine()}, Python {platform.python_version()}")
-    for name in arguments.searches.split(","):
-        ends = []
-        for seed in range(arguments.seeds):
-            spec = job(arguments, name, seed)
-            history = study(spec, prepare(spec.task, arguments.data_dir), steps=arguments.steps)
-            shares = (arguments.full_runs / 3, arguments.full_runs * 2 / 3, arguments.full_runs)
-            values = [best_after(history, runs, steps=arguments.steps) for runs in shares]
-            ends.append(values[-1])
-            print(f"{name:16} seed {seed}: " + "  ".join(f"{value:.4f}" for value in values), flush=True)
-        print(f"{name:16} median: {median(ends):.4f}")
+    threadpool_limits(1)
+    print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
+    with tempfile.TemporaryDirectory(prefix="live-") as place:
+        lay_out(Path(place), args.data)
+        if any(search in live_ray.STRATEGIES for search in args.searches.split(",")):
+            live_ray.start(Path(place))
+        studies = [one for name in args.tasks.split(",") for one in compared(TASKS[name], args, Path(place))]
+    print("\n" + table(studies))
+    if args.json:
+        args.json.write_text(json.dumps([asdict(one) for one in studies], indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,143 @@
+"""One study of `benchmarks.live`: a real job, stored and trained by a real worker; and runs finished afterwards.
+
+Nothing is rebuilt here: the job goes into a database, a worker takes it from there, and the study is what it left.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import migrations
+from benchmarks.live_tasks import Live
+from lrtune.choices import Configuration
+from lrtune.results import OVER, Job, JobState, Trial, TrialState
+from lrtune.spec import JobSpec
+from lrtune.store import Database, jobs, trials
+from worker.loop import Worker
+from worker.settings import Settings
+from worker.tasks import prepare
+from worker.trainer import train
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One trial of a study: what it trained, what it paid for in full runs, and its value if it was whole."""
+
+    configuration: Configuration
+    state: str
+    paid: float
+    value: float | None
+
+
+def job(live: Live, *, sampler: str, pruner: str, seed: int, full_runs: float) -> JobSpec:
+    """The job of one study: no confirming runs, the training seeded by the study, so that strategies meet in pairs."""
+    return JobSpec.model_validate(
+        {
+            "task": live.spec(),
+            "metric": {"name": "val_loss", "goal": "minimize"},
+            "horizon": {"steps": live.steps},
+            "search": {"sampler": sampler, "pruner": pruner, "seed": seed},
+            "budget": {"full_runs": full_runs},
+            "confirm": {"top": 0, "seeds": 0},
+        }
+    )
+
+
+def study(spec: JobSpec, live: Live, folder: Path) -> list[Ran]:
+    """A job's trials, after a worker has trained all of them."""
+    history = list(_worked(spec, folder))
+    return [_ran(trial, live.steps) for trial in history]
+
+
+def _ran(trial: Trial, steps: int) -> Ran:
+    whole = trial.state is TrialState.COMPLETE and trial.horizon == steps
+    paid = (trial.step - getattr(trial, "credited", 0)) / steps
+    return Ran(trial.configuration, trial.state.value, paid, trial.value if whole else None)
+
+
+def _worked(spec: JobSpec, folder: Path) -> Iterator[Trial]:
+    """Submit a job to a database of its own and let a worker of this process finish it."""
+    url, stop = f"sqlite:///{folder}/live.db", threading.Event()
+    (folder / "live.db").unlink(missing_ok=True)
+    migrations.upgrade(url)
+    database = Database(url)
+    with database.write() as tx:
+        job_id = jobs.create(tx, spec)[0].id
+    worker = threading.Thread(target=Worker(_settings(url, folder), stop).work)
+    worker.start()
+    try:
+        ended = _over(database, job_id, worker)
+    finally:
+        stop.set()
+        worker.join()
+    if ended.state is not JobState.SUCCEEDED:
+        raise SystemExit(f"the job {ended.state}: {ended.reason}")
+    with database.read() as tx:
+        yield from trials.history(tx, job_id)
+    database.dispose()
+
+
+def _settings(url: str, folder: Path) -> Settings:
+    return Settings(database_url=url, data_dir=folder, device="cpu", poll_seconds=0.05)
+
+
+def _over(database: Database, job_id: str, worker: threading.Thread) -> Job:
+    """The job once it is over."""
+    while worker.is_alive():
+        worker.join(0.2)
+        with database.read() as tx:
+            if jobs.state(tx, job_id) in OVER:
+                return jobs.get(tx, job_id)
+    raise SystemExit("the worker has died")
+
+
+def finished(spec: JobSpec, configuration: Configuration, live: Live, folder: Path) -> float | None:
+    """The value of a configuration at the end of a whole run, nobody stopping it; None if it diverges."""
+    if spec.metric is None:
+        raise ValueError("a job names its metric")
+    whole = Trial(
+        number=0,
+        role="search",
+        state=TrialState.RUNNING,
+        configuration=configuration,
+        seed=spec.search.seed,
+        horizon=live.steps,
+    )
+    ended = train(
+        prepare(spec.task, folder),
+        whole,
+        metric=spec.metric,
+        device=torch.device("cpu"),
+        on_report=lambda _: None,
+        should_stop=lambda: None,
+    )
+    return ended.value
+
+
+def best_within(ran: Sequence[Ran], runs: float) -> float:
+    """The best whole run within a cost in full runs."""
+    cost, best = 0.0, float("inf")
+    for one in ran:
+        cost += one.paid
+        if one.value is not None and cost <= runs + 1e-9:
+            best = min(best, one.value)
+    return best
+
+
+def cost_to(ran: Sequence[Ran], target: float) -> float | None:
+    """What a study had paid when a whole run first came to the target; None if none did."""
+    cost = 0.0
+    for one in ran:
+        cost += one.paid
+        if one.value is not None and one.value <= target:
+            return cost
+    return None
+
+
+def stopped(ran: Sequence[Ran]) -> list[Configuration]:
+    """What was stopped and never went to its end."""
+    whole = {one.configuration for one in ran if one.value is not None}
+    return list({one.configuration: None for one in ran if one.state == "stopped" and one.configuration not in whole})

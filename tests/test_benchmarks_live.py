@@ -1,0 +1,69 @@
+"""The comparison by real training: what a study paid, found and lost is counted right, and jobs really train in it."""
+
+import math
+
+import torch
+
+from benchmarks import live_ray
+from benchmarks.live_study import Ran, best_within, cost_to, finished, job, stopped, study
+from benchmarks.live_tasks import TASKS, Live, lay_out
+from lrtune.choices import Configuration
+from lrtune.search import suggest
+from worker.tasks import prepare
+
+TINY = Live("tiny", "digits", 20)
+
+
+def ran(rate: float, state: str, paid: float, value: float | None = None) -> Ran:
+    return Ran(Configuration(optimizer="adamw", learning_rate=rate, schedule="linear"), state, paid, value)
+
+
+SEEN = [
+    ran(0.1, "complete", 1.0, 0.5),
+    ran(0.2, "stopped", 0.25),
+    ran(0.3, "stopped", 0.5),
+    ran(0.4, "complete", 1.0, 0.4),
+    ran(0.3, "complete", 0.5, 0.45),
+    ran(0.5, "complete", 1.0, 0.1),
+]
+
+
+def test_a_value_counts_from_when_it_was_paid_for():
+    assert best_within(SEEN, 0.9) == math.inf
+    assert best_within(SEEN, 2.75) == 0.4
+    assert best_within(SEEN, 4.24) == 0.4
+    assert best_within(SEEN, 4.25) == 0.1
+    assert (cost_to(SEEN, 0.42), cost_to(SEEN, 0.05)) == (2.75, None)
+
+
+def test_a_stopped_run_that_went_on_to_its_end_is_no_stopped_one():
+    assert [one.learning_rate for one in stopped(SEEN)] == [0.2]
+
+
+def test_a_study_is_a_job_that_a_worker_trains_and_a_finished_run_repeats_it(tmp_path):
+    torch.set_num_threads(1)
+    spec = job(TINY, sampler="random", pruner="none", seed=3, full_runs=3)
+    found = study(spec, TINY, tmp_path)
+    assert [one.paid for one in found] == [1.0, 1.0, 1.0]
+    assert found[0].configuration == suggest(spec, []).configuration
+    assert finished(spec, found[2].configuration, TINY, tmp_path) == found[2].value
+
+
+def test_every_task_makes_its_own_data_and_takes_a_given_file(tmp_path):
+    given, folder = tmp_path / "given", tmp_path / "made"
+    (given / "tinyshakespeare").mkdir(parents=True)
+    (given / "tinyshakespeare" / "input.txt").write_text("to be or not " * 1000)
+    folder.mkdir()
+    lay_out(folder, given)
+    assert (folder / "text.txt").read_text().startswith("to be")
+    for one in TASKS.values():
+        spec = job(one, sampler="random", pruner="none", seed=0, full_runs=1)
+        assert "val_loss" in prepare(spec.task, folder).metrics
+
+
+def test_ray_searches_the_job_s_own_space():
+    spec = job(TINY, sampler="random", pruner="none", seed=0, full_runs=1)
+    assert live_ray.chosen(spec, {"lot": 0}) == suggest(spec, []).configuration
+    assert live_ray.chosen(spec, {"lot": 5}) == live_ray.chosen(spec, {"lot": 5}) != live_ray.chosen(spec, {"lot": 6})
+    told = live_ray.chosen(spec, {"schedule": "wsd", "wsd.decay": 0.25})
+    assert (told.schedule.as_dict()["family"], told.schedule.as_dict()["decay"]) == ("wsd", 0.25)
