@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from lrtune.choices import Configuration
-from lrtune.results import Baseline, Best, SeedValue, Trial, TrialState
+from lrtune.results import Baseline, Best, Role, SeedValue, Trial, TrialState
 from lrtune.space import Choice
 from lrtune.spec import JobSpec
 
@@ -33,7 +33,7 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
 def best(spec: JobSpec, trials: Iterable[Trial], *, steps: int, full_runs: float) -> Best | None:
     """The answer these trials give, or None while none is complete over `steps`; `full_runs` is the cost so far."""
     metric = spec.metric
-    trials = list(trials)
+    trials = _once(trials)
     whole = [t for t in trials if t.state is TrialState.COMPLETE and t.horizon == steps and t.value is not None]
     asked = [t for t in whole if t.role == "search" or allowed(spec, t.configuration)]
     if metric is None or metric.goal is None or not asked:
@@ -55,6 +55,19 @@ def best(spec: JobSpec, trials: Iterable[Trial], *, steps: int, full_runs: float
         steps=steps,
         confirmed=runs[0].role == "confirm",
     )
+
+
+def _once(trials: Iterable[Trial]) -> list[Trial]:
+    """Trials without those that repeat one that is complete: shared training makes them the same run twice."""
+    seen: set[tuple[Configuration, int, int, Role]] = set()
+    kept = []
+    for trial in trials:
+        same = trial.configuration, trial.seed, trial.horizon, trial.role
+        if trial.state is not TrialState.COMPLETE or same not in seen:
+            kept.append(trial)
+        if trial.state is TrialState.COMPLETE:
+            seen.add(same)
+    return kept
 
 
 def allowed(spec: JobSpec, configuration: Configuration) -> bool:

@@ -52,15 +52,23 @@ class Result(BaseModel):
 
 
 class Report(Result):
-    """Written at evenly spaced points of a trial: the rate of the last step, and metrics (null when not finite)."""
+    """Written at evenly spaced points of a trial: the rate of the last step, and metrics (null when not finite).
+
+    `credited`: the steps before it were trained by another trial, whose training this one shares.
+    """
 
     step: int
     learning_rate: float
     metrics: dict[str, float | None]
+    credited: bool = False
 
 
 class Trial(Result):
-    """One configuration trained with one seed over one horizon (in steps), always a whole schedule."""
+    """One configuration trained with one seed over one horizon (in steps), always a whole schedule.
+
+    With `until` it is only looked at: it trains that many steps of its whole schedule, and is then stopped. `credited`
+    steps had been trained by other trials, and cost nothing.
+    """
 
     number: int
     role: Role
@@ -70,7 +78,9 @@ class Trial(Result):
     configuration: Configuration
     seed: int
     horizon: int
+    until: int | None = None
     step: int = 0
+    credited: int = 0
     value: float | None = None
     attempt: int = 0
     worker: str | None = None
@@ -78,6 +88,11 @@ class Trial(Result):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     reports: list[Report] = []
+
+    @property
+    def cost(self) -> int:
+        """The steps it has cost, or may still cost while it has not ended."""
+        return (self.step if self.state in ENDED else self.until or self.horizon) - self.credited
 
     def values(self, metric: str) -> list[tuple[int, float | None]]:
         """(step, value) of one metric at every report."""
@@ -91,12 +106,16 @@ class TrialDetail(Trial):
 
 
 class Proposal(Result):
-    """What to try next: a configuration over `fraction` of the job's horizon, and why, in words."""
+    """What to try next: a configuration over `fraction` of the job's horizon, and why, in words.
+
+    `until` is how many steps of it to train for a look; None is all of them.
+    """
 
     configuration: Configuration
     role: Role
     seed: int
     fraction: float = 1.0
+    until: int | None = None
     reason: str = ""
 
 

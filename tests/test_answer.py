@@ -168,3 +168,10 @@ def test_every_interval_is_scipys(values):
 
 def test_one_value_has_no_interval():
     assert interval([0.3]) is None
+
+
+def test_the_same_run_twice_is_one_fresh_seed_and_not_two():
+    found = [run(0, LUCKY, 0.1), run(1, LUCKY, 0.3, role="confirm", seed=1), run(2, LUCKY, 0.3, role="confirm", seed=1)]
+    answer = best(SPEC, [*found, run(3, LUCKY, 0.5, role="confirm", seed=2)], steps=STEPS, full_runs=4.0)
+    assert answer is not None
+    assert (answer.confirmed, answer.value) == (False, 0.1)

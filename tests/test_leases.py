@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from lrtune.choices import Configuration
 from lrtune.errors import LeaseLost
@@ -11,6 +12,7 @@ from lrtune.results import JobState, Proposal, Report, TrialState
 from lrtune.schedules import Cosine
 from lrtune.spec import Horizon, JobSpec, Metric
 from lrtune.store import Database, events, jobs, leases, trials
+from lrtune.store.tables import TrialRow
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -167,3 +169,30 @@ def test_the_log_is_numbered_without_gaps(database: Database, job: str) -> None:
     assert [event.kind for event in log] == [
         "job-submitted", "trial-proposed", "trial-proposed", "trial-started", "trial-diverged",
     ]  # fmt: skip
+
+
+def test_a_planned_look_travels_with_its_trial_and_costs_no_more_than_it_trains(database: Database, job: str) -> None:
+    with database.write() as tx:
+        for number, until in ((2, 40), (3, 100)):  # the second is the whole run, and so no look
+            look = Proposal(configuration=PLAIN, role="search", seed=5, until=until, reason="a look")
+            assert trials.propose(tx, job, look, number=number, now=NOON)
+    with database.read() as tx:
+        whole, *_, look, all_of_it = trials.history(tx, job)
+    assert [(t.until, t.cost) for t in (whole, look, all_of_it)] == [(None, 100), (40, 40), (None, 100)]
+
+
+def test_credited_reports_are_marked_and_a_trial_that_failed_is_credited_no_more_than_it_ran(
+    database: Database, job: str
+) -> None:
+    lease = claim(database)
+    with database.write() as tx:
+        leases.report(tx, lease, [report(10).model_copy(update={"credited": True}), report(20)], ttl=MINUTE, now=NOON)
+        tx.execute(update(TrialRow).where(TrialRow.id == lease.id).values(credited=10))
+    with database.read() as tx:
+        found = trials.get(tx, job, lease.trial.number)
+        assert jobs.get(tx, job).progress.full_runs == 0.1
+    assert [one.credited for one in found.reports] == [True, False]
+    with database.write() as tx:
+        leases.finish(tx, lease, TrialState.FAILED, value=None, step=0, reason="out of memory", now=NOON)
+    with database.read() as tx:
+        assert trials.get(tx, job, lease.trial.number).cost == 0

@@ -182,3 +182,12 @@ def test_a_good_baseline_outside_the_space_is_no_answer():
     _, last = carried_out(spec, lambda t: by_rate(t) if t.role == "baseline" else (None, "stopped", 50))
     assert "stopped" in last.failure
     assert '"none"' in last.failure
+
+
+def test_credited_steps_and_what_a_planned_look_leaves_out_cost_nothing():
+    spec = job(budget={"full_runs": 9.5})
+    whole = started([], advance(spec, [], steps=100, seconds=0.0))
+    look = whole.model_copy(update={"until": 40})
+    half = ended(whole.model_copy(update={"credited": 50}), 1.0)
+    running = look.model_copy(update={"credited": 10})
+    assert [spent([t], steps=100) for t in (whole, look, half, running)] == [1.0, 0.4, 0.5, 0.3]

@@ -216,6 +216,15 @@ def test_a_reason_from_on_report_stops_the_trial_with_its_last_value(digits: Tas
     assert [report.step for report in reports] == [3, 6]
 
 
+def test_a_planned_look_stops_there_with_its_last_value_and_what_it_saw_is_the_whole_runs(digits: Task):
+    whole, reports = run(digits, trial())
+    look, seen = run(digits, trial().model_copy(update={"until": 31}))
+    assert (whole.state, seen) == (TrialState.COMPLETE, reports[:10])
+    assert look == Outcome(
+        TrialState.STOPPED, seen[-1].metrics["val_loss"], "looked at until step 31 of 60, as planned", 31
+    )
+
+
 def test_a_verdict_on_the_last_report_comes_too_late(digits: Task):
     outcome, _ = run(digits, trial(), on_report=lambda report: "too late" if report.step == 60 else None)
     assert (outcome.state, outcome.reason) == (TrialState.COMPLETE, "")

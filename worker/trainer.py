@@ -123,7 +123,8 @@ def train(
     optimizer = build(configuration.optimizer, model, learning_rate=configuration.learning_rate)
     batches, losses, points = task.batches(trial.seed), Losses(device), set(report_points(steps))
     factor, seen, value = configuration.curve.over(steps), list[tuple[int, float]](), None
-    for step in range(1, steps + 1):
+    end = min(trial.until or steps, steps)
+    for step in range(1, end + 1):
         if reason := should_stop():
             raise Interrupted(reason)
         optimizer.set_factor(factor(step - 1))
@@ -143,10 +144,12 @@ def train(
         if value is None:
             reason = f"{metric.name} became {measured[metric.name]} at step {step} (learning rate {rate:.3g})"
             return Outcome(TrialState.DIVERGED, None, reason, step)
-        if stop and step < steps:
+        if stop and step < end:
             return Outcome(TrialState.STOPPED, value, stop, step)
         seen.append((step, metric.sign * value))
         factor = configuration.curve.after(seen, steps).over(steps)
+    if end < steps:
+        return Outcome(TrialState.STOPPED, value, f"looked at until step {end} of {steps}, as planned", end)
     return Outcome(TrialState.COMPLETE, value, "", steps)
 
 

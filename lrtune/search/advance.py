@@ -59,7 +59,7 @@ def advance(spec: JobSpec, history: Sequence[Trial], *, steps: int, seconds: flo
 
 def spent(past: Sequence[Trial], *, steps: int) -> float:
     """What the search has cost and may still cost through the trials it has, in full runs."""
-    return sum(trial.step if trial.state in ENDED else trial.horizon for trial in past) / steps
+    return sum(trial.cost for trial in past) / steps
 
 
 def _search(spec: JobSpec, past: Sequence[Trial], *, steps: int, seconds: float) -> Proposal | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Update, delete, func, insert, select, update
+from sqlalchemy import Update, case, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
@@ -49,7 +49,7 @@ def claim(tx: Session, worker: str, *, ttl: timedelta, now: datetime | None = No
     )
     token = uuid.uuid4().hex
     taken = {"state": TrialState.RUNNING, "token": token, "lease_until": now + ttl, "worker": worker}
-    taken |= {"step": 0, "reason": f"training on {worker}"}
+    taken |= {"step": 0, "credited": 0, "behind": None, "behind_step": 0, "reason": f"training on {worker}"}
     claimed = update(TrialRow).where(TrialRow.id == oldest.scalar_subquery()).values(taken)
     claimed = claimed.values(attempt=TrialRow.attempt + 1, started_at=func.coalesce(TrialRow.started_at, now))
     row = tx.scalars(claimed.returning(TrialRow).execution_options(populate_existing=True)).one_or_none()
@@ -102,7 +102,8 @@ def finish(
     """End the trial in one of the ended states. Raises LeaseLost."""
     now = now or clock(tx)
     ended = {"state": state, "value": value, "step": step, "reason": reason, "finished_at": now}
-    _touch(tx, _held(lease).values(**ended, **_FREE))
+    credited = case((TrialRow.credited > step, step), else_=TrialRow.credited)
+    _touch(tx, _held(lease).values(**ended, **_FREE, credited=credited))
     _close(tx, lease.id, "finished", now)
     words = f"{state}: {reason}" if reason else f"{state}"
     found = "" if value is None else f", {lease.spec.metric.name if lease.spec.metric else 'value'} {value:.6g}"
@@ -113,7 +114,7 @@ def finish(
 def release(tx: Session, lease: Lease, *, reason: str, now: datetime | None = None) -> None:
     """Give the trial back unharmed; it costs no attempt. Raises LeaseLost."""
     now = now or clock(tx)
-    waiting = {"state": TrialState.WAITING, "reason": reason, "step": 0}
+    waiting = {"state": TrialState.WAITING, "reason": reason, "step": 0, "credited": 0}
     _touch(tx, _held(lease).values(**waiting, attempt=TrialRow.attempt - 1, **_FREE))
     _close(tx, lease.id, "released", now)
     message = f"trial {lease.trial.number} released: {reason}"
@@ -125,7 +126,7 @@ def requeue(tx: Session, *, now: datetime) -> None:
     expired = (TrialRow.state == TrialState.RUNNING) & (TrialRow.lease_until < now)
     reason = "its worker stopped answering"
     dead = f"its workers died {MAX_ATTEMPTS} times"
-    back = {"state": TrialState.WAITING, "reason": reason, "step": 0} | _FREE
+    back = {"state": TrialState.WAITING, "reason": reason, "step": 0, "credited": 0} | _FREE
     over = {"state": TrialState.FAILED, "reason": dead, "finished_at": now} | _FREE
     for condition, values in ((TrialRow.attempt >= MAX_ATTEMPTS, over), (TrialRow.attempt < MAX_ATTEMPTS, back)):
         statement = update(TrialRow).where(expired, condition).values(values)

@@ -15,11 +15,12 @@ from lrtune.store.tables import JobRow, TrialRow
 
 # How many of the best search runs the answer is looked for in: those that were confirmed are among them.
 LEADERS = 20
+COST = TrialRow.step - TrialRow.credited  # so far; credited steps had been paid for by other trials
 
 
 def progress(tx: Session, job: JobRow, spec: JobSpec) -> Progress:
     """Trials by state, and cost so far and to come in full runs."""
-    query = select(TrialRow.role, TrialRow.state, func.count(), func.sum(TrialRow.step)).where(TrialRow.job == job.seq)
+    query = select(TrialRow.role, TrialRow.state, func.count(), func.sum(COST)).where(TrialRow.job == job.seq)
     rows = tx.execute(query.group_by(TrialRow.role, TrialRow.state)).all()
     states: dict[TrialState, int] = defaultdict(int)
     steps: dict[str, int] = defaultdict(int)
@@ -63,7 +64,7 @@ def best(tx: Session, job: JobRow, spec: JobSpec) -> Best | None:
     """The answer so far, from the runs that can decide it."""
     if job.steps is None or spec.metric is None:
         return None
-    cost = tx.scalar(select(func.sum(TrialRow.step)).where(TrialRow.job == job.seq)) or 0
+    cost = tx.scalar(select(func.sum(COST)).where(TrialRow.job == job.seq)) or 0
     return best_of(spec, _deciding(tx, job, spec), steps=job.steps, full_runs=round(int(cost) / job.steps, 4))
 
 

@@ -6,7 +6,19 @@ A job has trials; a trial has one row per attempt (a worker's hold on it) and pe
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from lrtune.store.database import Utc
@@ -57,7 +69,10 @@ class TagRow(Base):
 
 
 class TrialRow(Base):
-    """A trial; `token` and `lease_until` belong to the attempt that holds it, and are null when none does."""
+    """A trial; `token` and `lease_until` belong to the attempt that holds it, and are null when none does.
+
+    A waiting trial with `behind` is not to start while the trial of that `id` trains towards `behind_step`.
+    """
 
     __tablename__ = "trials"
     __table_args__ = (
@@ -87,11 +102,15 @@ class TrialRow(Base):
     configuration: Mapped[dict[str, Any]]
     seed: Mapped[int] = mapped_column(BigInteger)
     horizon: Mapped[int]
+    until: Mapped[int | None]
     step: Mapped[int] = mapped_column(default=0)
+    credited: Mapped[int] = mapped_column(default=0, server_default="0")
     value: Mapped[float | None]
     attempt: Mapped[int] = mapped_column(default=0)
     token: Mapped[str | None] = mapped_column(String(40))
     lease_until: Mapped[datetime | None]
+    behind: Mapped[int | None] = mapped_column(BigInteger)
+    behind_step: Mapped[int] = mapped_column(default=0, server_default="0")
     worker: Mapped[str | None] = mapped_column(String(100))
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
@@ -118,6 +137,7 @@ class ReportRow(Base):
     trial: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     learning_rate: Mapped[float]
+    credited: Mapped[bool] = mapped_column(default=False, server_default=false())
     metrics: Mapped[dict[str, Any]]
 
 

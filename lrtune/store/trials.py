@@ -17,7 +17,7 @@ _FIELDS = [name for name in Trial.model_fields if name != "reports"]
 
 def view(row: TrialRow, reports: Iterable[ReportRow] = ()) -> Trial:
     """A row as it travels."""
-    seen = [Report(step=r.step, learning_rate=r.learning_rate, metrics=r.metrics) for r in reports]
+    seen = [Report.model_validate({name: getattr(r, name) for name in Report.model_fields}) for r in reports]
     return Trial.model_validate({name: getattr(row, name) for name in _FIELDS} | {"reports": seen})
 
 
@@ -58,7 +58,7 @@ def propose(tx: Session, job_id: str, proposal: Proposal, *, number: int, now: d
     count = tx.scalar(select(func.count()).select_from(TrialRow).where(TrialRow.job == job.seq))
     if job.state not in ACTIVE or job.steps is None or count != number:
         return False
-    now = now or clock(tx)
+    now, horizon = now or clock(tx), max(2, round(proposal.fraction * job.steps))
     tx.add(
         TrialRow(
             job=job.seq,
@@ -69,7 +69,8 @@ def propose(tx: Session, job_id: str, proposal: Proposal, *, number: int, now: d
             reason="waiting for a worker",
             configuration=proposal.configuration.model_dump(mode="json"),
             seed=proposal.seed,
-            horizon=max(2, round(proposal.fraction * job.steps)),
+            horizon=horizon,
+            until=proposal.until if proposal.until and proposal.until < horizon else None,
             created_at=now,
         )
     )
