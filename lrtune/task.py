@@ -1,46 +1,150 @@
 """What a training problem has to say so that its learning rate can be tuned. It knows nothing of learning rates.
 
-Write one class that inherits from `Task`; `worker/tasks/` has four to look at. The trainer moves the model and every
-batch to the device, seeds everything before `model()`, and puts the model in eval mode without gradients around
-`evaluate`. Nothing here imports torch: a model is any `torch.nn.Module`, a loss any scalar `torch.Tensor`.
+A task of your own is a class that inherits from `Task`: `docs/tutorials/your-task.md` writes one, `lrtune check` tries
+it. It must say its `model` and its `loss`, and either its two sets of examples or its own `batches` and `evaluate`; the
+rest has a default. The trainer seeds everything before `model()`, moves the model and every batch to the device, and
+puts the model in eval mode without gradients around `evaluate`. A model is any `torch.nn.Module`, a loss any scalar
+`torch.Tensor`; importing this needs no torch.
 """
 
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, Self, TypeAlias
+import itertools
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
+
+from pydantic import BaseModel
+
+from lrtune.choices import Strict
 
 # torch's types under our words, because this ring does not import torch.
 Model: TypeAlias = Any
 Batch: TypeAlias = Any
 Loss: TypeAlias = Any
 Device: TypeAlias = Any
+BATCH_SIZE = 32  # of a task whose parameters have no `batch_size`
 
 
-class Task(Protocol):
-    """A model, its data, its loss and what is measured on data it has not seen."""
+class Examples(Protocol):
+    """Examples by place: a list, a torch `Dataset`, a `TensorDataset`, a Hugging Face dataset."""
 
-    metrics: Sequence[str]
-    """The names that `evaluate` answers with; one of them is the metric of a job."""
+    def __len__(self) -> int:
+        """How many there are."""
 
-    steps_per_epoch: int
-    """How many batches go once through the training data."""
+    def __getitem__(self, place: int, /) -> Any:
+        """One of them."""
+
+
+class NoParams(Strict):
+    """A task without parameters."""
+
+
+class Task(ABC):
+    """A model, its data, its loss and what is measured on data it has not seen. The docstring is the task's summary."""
+
+    Params: ClassVar[type[BaseModel]] = NoParams
+    """What a job may set, each field with its default; it is checked when a job is submitted."""
+
+    metrics: Collection[str] = {"val_loss": "minimize"}
+    """The names that `evaluate` answers with, each with its goal; a job is about the first of them unless it says."""
+
+    steps: ClassVar[int] = 1000
+    """The horizon of a job that names none."""
+
+    def __init__(self, params: Any = None, data_dir: Path = Path()) -> None:
+        self.params = self.Params() if params is None else params
+        self.data_dir = data_dir
 
     @abstractmethod
     def model(self) -> Model:
         """A new model; its initial weights are to come from torch's global generator, which is seeded before."""
 
     @abstractmethod
-    def batches(self, seed: int) -> Iterator[Batch]:
-        """Batches without end, the same ones for the same seed: tensors, or tuples, lists or mappings of them."""
-
-    @abstractmethod
     def loss(self, model: Model, batch: Batch) -> Loss:
         """The loss of one batch, ready for `backward()`."""
 
-    @abstractmethod
+    def train_set(self) -> Examples:
+        """The examples to train on; asked for once."""
+        raise NotImplementedError(f"{type(self).__name__} needs train_set(), or batches() and steps_per_epoch")
+
+    def validation_set(self) -> Examples:
+        """The examples to measure on; asked for once."""
+        raise NotImplementedError(f"{type(self).__name__} needs validation_set(), or its own evaluate()")
+
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        """One batch of some examples: torch's own way, which stacks tensors, numbers and arrays."""
+        from torch.utils.data import default_collate
+
+        return default_collate(list(examples))
+
+    def batches(self, seed: int) -> Iterator[Batch]:
+        """Batches without end, the same ones for the same seed: every epoch is a new permutation of the examples.
+
+        They are made of tensors, tuples, lists or mappings of them, or of anything that has `to(device)`.
+        """
+        size = min(self._batch_size, len(self._train))
+        for epoch in itertools.count():
+            places = list(range(len(self._train)))
+            random.Random(f"{seed}:{epoch}").shuffle(places)
+            for start in range(0, len(places) - size + 1, size):
+                yield self.collate([self._train[place] for place in places[start : start + size]])
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """How many batches go once through the training data; a last partial one is dropped."""
+        return max(1, len(self._train) // self._batch_size)
+
+    def measure(self, model: Model, batch: Batch) -> Mapping[str, Any]:
+        """Every metric of one batch of validation examples, as a mean over them; numbers or tensors of one element."""
+        return {"val_loss": self.loss(model, batch)}
+
     def evaluate(self, model: Model) -> Mapping[str, float]:
-        """Every metric, on data that is not trained on."""
+        """Every metric, on data that is not trained on: the means of `measure` over the validation examples."""
+        device, totals = next(model.parameters()).device, dict[str, float]()
+        count = len(self._validation)
+        for start in range(0, count, self._batch_size):
+            places = range(start, min(start + self._batch_size, count))
+            batch = moved(self.collate([self._validation[place] for place in places]), device)
+            for name, value in self.measure(model, batch).items():
+                totals[name] = totals.get(name, 0.0) + float(value) * len(places)
+        return {name: total / count for name, total in totals.items()}
+
+    def groups(self, model: Model) -> Iterable[Mapping[str, Any]]:
+        """The parameters in groups, as torch's optimizers take them; `rate` is a group's multiple of the peak rate.
+
+        `[{"params": model.body.parameters(), "rate": 0.1}, {"params": model.head.parameters()}]` trains the body ten
+        times slower. A group may also set an option of the optimizer, such as `weight_decay`. Parameters without
+        `requires_grad` are frozen, and stand in no group or in any.
+        """
+        return [{"params": model.parameters()}]
 
     def to(self, device: Device) -> Self:  # noqa: ARG002
         """The task as it works on a device. A task that keeps its data in memory may answer with a copy over there."""
         return self
+
+    @cached_property
+    def _train(self) -> Examples:
+        return self.train_set()
+
+    @cached_property
+    def _validation(self) -> Examples:
+        return self.validation_set()
+
+    @property
+    def _batch_size(self) -> int:
+        return int(getattr(self.params, "batch_size", BATCH_SIZE))
+
+
+def moved(batch: Batch, device: Device) -> Batch:
+    """A batch on the device, whatever it is made of."""
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {key: moved(part, device) for key, part in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(moved(part, device) for part in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(moved(part, device) for part in batch)
+    return batch

@@ -29,7 +29,9 @@ def test_the_plain_ring_needs_the_standard_library_only(module):
     assert pulled_in(module) == set()
 
 
-@pytest.mark.parametrize("module", ["lrtune", "lrtune.spec", "lrtune.results", "lrtune.tasks", "lrtune.report"])
+@pytest.mark.parametrize(
+    "module", ["lrtune", "lrtune.spec", "lrtune.results", "lrtune.task", "lrtune.tasks", "lrtune.report"]
+)
 def test_the_wire_ring_needs_pydantic_and_nothing_else(module):
     assert pulled_in(module) <= WITH_PYDANTIC
 

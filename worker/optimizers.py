@@ -4,7 +4,10 @@ Muon is two: torch's Muon for the weights of linear layers, AdamW at the same ra
 embeddings, convolutions) and for the last linear layer, the head.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,12 +53,64 @@ class Stepper:
             part.step()
 
 
-def build(optimizer: Optimizer, model: nn.Module, *, learning_rate: float) -> Stepper:
-    """The optimizer over a model's parameters, with the peak rate as the base rate of every group."""
+def build(
+    optimizer: Optimizer,
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    groups: Iterable[Mapping[str, Any]] | None = None,
+) -> Stepper:
+    """The optimizer over a model's parameters; every group's base rate is its multiple of the peak rate.
+
+    Frozen parameters are left out. Raises TaskError for groups that are not the model's parameters, once each.
+    """
+    whole = [{"params": model.parameters()}] if groups is None else groups
+    parts = [_group(group, learning_rate) for group in whole]
+    _each_once(model, parts)
+    parts = [part for part in parts if part["params"]]
     if isinstance(optimizer, Muon):
-        return _muon(optimizer, model, learning_rate)
-    make = TORCH[type(optimizer)]
-    return Stepper([make(model.parameters(), lr=learning_rate, **_arguments(optimizer))])
+        return _muon(optimizer, model, parts)
+    with _in_words():
+        return Stepper([TORCH[type(optimizer)](parts, lr=learning_rate, **_arguments(optimizer))])
+
+
+def _group(group: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+    """A group as torch takes it, without its frozen parameters."""
+    if not isinstance(group, Mapping) or "params" not in group:
+        raise TaskError(f'groups: found {group!r:.80}; accepted is {{"params": [...], "rate": 0.1}}')
+    if "lr" in group:
+        raise TaskError(
+            f"groups: found lr {group['lr']}; accepted is `rate`, a multiple of the peak rate that is tuned"
+        )
+    options = {name: value for name, value in group.items() if name not in ("params", "rate")}
+    rate, found = group.get("rate", 1.0), group["params"]
+    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        raise TaskError(f"groups: found the rate {rate!r}; accepted is a number above 0, or freeze its parameters")
+    parameters = [found] if isinstance(found, nn.Parameter) else list(found)
+    return {**options, "params": [one for one in parameters if one.requires_grad], "lr": learning_rate * rate}
+
+
+def _each_once(model: nn.Module, parts: Sequence[Mapping[str, Any]]) -> None:
+    names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not names:
+        raise TaskError("model: every parameter is frozen; at least one must have requires_grad")
+    given = Counter(id(parameter) for part in parts for parameter in part["params"])
+    for words, wrong in (
+        ("no group has", [name for key, name in names.items() if not given[key]]),
+        ("more than one group has", [name for key, name in names.items() if given[key] > 1]),
+        ("the model does not have", [f"{n} of a group" for n in [sum(key not in names for key in given)] if n]),
+    ):
+        if wrong:
+            raise TaskError(f"groups: {words} {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}")
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Turn torch's complaint about a group's options into ours."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError) as error:
+        raise TaskError(f"groups: torch's optimizer does not take them: {error}") from error
 
 
 def _arguments(optimizer: Optimizer) -> dict[str, Any]:
@@ -66,26 +121,30 @@ def _arguments(optimizer: Optimizer) -> dict[str, Any]:
     return knobs
 
 
-def _muon(optimizer: Muon, model: nn.Module, learning_rate: float) -> Stepper:
+def _muon(optimizer: Muon, model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> Stepper:
     if not hasattr(torch.optim, "Muon"):
         raise TaskError(f"optimizer muon needs torch 2.9 or newer; this worker has {torch.__version__}")
     hidden = [module.weight for module in model.modules() if isinstance(module, nn.Linear)][:-1]
-    if not hidden:
+    chosen = {id(weight) for weight in hidden if weight.requires_grad}
+    if not chosen:
         raise TaskError("optimizer muon needs a linear layer before the last one; this model has none to give it")
-    chosen = {id(weight) for weight in hidden}
-    matrices = torch.optim.Muon(
-        hidden,
-        lr=learning_rate,
-        momentum=optimizer.momentum,
-        nesterov=optimizer.nesterov,
-        weight_decay=optimizer.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    rest = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if id(parameter) not in chosen],
-        lr=learning_rate,
-        betas=(optimizer.beta1, optimizer.beta2),
-        weight_decay=optimizer.weight_decay,
-        eps=optimizer.eps,
-    )
-    return Stepper([matrices, rest])
+
+    def those(*, matrices: bool) -> list[dict[str, Any]]:
+        kept = ({**g, "params": [p for p in g["params"] if (id(p) in chosen) is matrices]} for g in groups)
+        return [group for group in kept if group["params"]]
+
+    decay = optimizer.weight_decay
+    with _in_words():
+        parts: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(
+                those(matrices=True),
+                momentum=optimizer.momentum,
+                nesterov=optimizer.nesterov,
+                weight_decay=decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        ]
+        if rest := those(matrices=False):
+            betas = (optimizer.beta1, optimizer.beta2)
+            parts.append(torch.optim.AdamW(rest, betas=betas, weight_decay=decay, eps=optimizer.eps))
+    return Stepper(parts)

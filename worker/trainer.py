@@ -8,7 +8,7 @@ import math
 import os
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
@@ -21,7 +21,7 @@ from lrtune.choices import Configuration
 from lrtune.errors import TaskError
 from lrtune.results import REPORTS, Report, Trial, TrialState
 from lrtune.spec import Metric
-from lrtune.task import Task
+from lrtune.task import Task, moved
 from worker.optimizers import Stepper, build
 
 WINDOW = 10  # steps whose median loss is compared with the first loss: one odd batch is no divergence
@@ -120,8 +120,9 @@ def train(
     configuration, steps = trial.configuration, trial.horizon
     task = task.to(device)
     model = task.model().to(device)
-    optimizer = build(configuration.optimizer, model, learning_rate=configuration.learning_rate)
-    batches, losses, points = task.batches(trial.seed), Losses(device), set(report_points(steps))
+    groups = task.groups(model)
+    optimizer = build(configuration.optimizer, model, learning_rate=configuration.learning_rate, groups=groups)
+    batches, losses, points = endless(task.batches(trial.seed)), Losses(device), set(report_points(steps))
     factor, seen, value = configuration.curve.over(steps), list[tuple[int, float]](), None
     end = min(trial.until or steps, steps)
     for step in range(1, end + 1):
@@ -153,15 +154,13 @@ def train(
     return Outcome(TrialState.COMPLETE, value, "", steps)
 
 
-def moved(batch: Any, device: torch.device) -> Any:
-    """A batch on the device, whatever it is made of."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: moved(part, device) for key, part in batch.items()}
-    if isinstance(batch, list | tuple):
-        return [moved(part, device) for part in batch]
-    return batch
+def endless(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches of a task, with a word when they end after all."""
+    drawn = 0
+    for batch in batches:
+        drawn += 1
+        yield batch
+    raise TaskError(f"batches ran dry after {drawn} of them; they must go on without end, epoch after epoch")
 
 
 def _update(model: nn.Module, optimizer: Stepper, configuration: Configuration, loss: Tensor) -> None:
