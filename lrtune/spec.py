@@ -85,6 +85,16 @@ class Confirm(Strict):
         return (self.top + 1) * self.seeds if self.top else 0
 
 
+class Training(Strict):
+    """How every trial is trained, the same for all of them, because only then can they be compared."""
+
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    accumulate: Annotated[int, Field(ge=1, le=4096)] = 1  # of the task's batches for one step
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of an average of the weights, which is then measured
+    compile: Literal["never", "auto"] = "never"  # auto: by torch, where that pays on the first steps
+    devices: Annotated[int, Field(ge=1, le=64)] = 1  # of one host, for each trial
+
+
 # PostgreSQL keeps no NUL in text; a colon parts a tag's key from its value in `GET /v1/jobs?tag=`.
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^:\x00]+$")]
@@ -107,6 +117,7 @@ class JobSpec(Strict):
     floor: Annotated[Any, *knob(FLOOR)] = 0.0
     clip_norm: Annotated[Any, *knob(CLIP)] = 1.0
     clip_value: Annotated[Any, *knob(CLIP)] = None
+    training: Training = Training()
     search: Search = Search()
     budget: Budget = Budget()
     confirm: Confirm = Confirm()

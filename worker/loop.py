@@ -11,7 +11,9 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,15 +26,16 @@ from tenacity import wait_exponential as exponential
 from lrtune import search
 from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
 from lrtune.results import Job, JobState, Report, Trial, TrialState
-from lrtune.spec import Metric
+from lrtune.spec import JobSpec, Metric
 from lrtune.store import Database, jobs, leases, trials, workers
 from lrtune.store.database import clock
 from lrtune.tasks import BUILT_IN
 from worker.heartbeat import Heartbeat
+from worker.parallel import Member, Team
 from worker.pruning import Pruning
 from worker.settings import Settings
 from worker.tasks import prepare
-from worker.trainer import Interrupted, Outcome, train
+from worker.trainer import Interrupted, Outcome, follow, train
 
 AWAY = (OperationalError, InterfaceError)  # what a database raises that is not there
 log = logging.getLogger("lrtune.worker")
@@ -121,23 +124,37 @@ class Worker:
         def should_stop() -> str | None:
             return "the worker was asked to stop" if self._stop.is_set() else heartbeat.should_stop()
 
+        def say(message: str) -> None:
+            self._write(lambda tx: leases.note(tx, lease, "trial-noted", message))
+
         try:
             task = prepare(lease.spec.task, self._settings.data_dir)
-            return train(
-                task,
-                lease.trial,
-                metric=_metric(lease),
-                device=self.device,
-                on_report=on_report,
-                should_stop=should_stop,
-            )
-        except Interrupted:
+            with self._team(lease) as member:
+                return train(
+                    task,
+                    lease.trial,
+                    metric=_metric(lease),
+                    device=self.device,
+                    on_report=on_report,
+                    should_stop=should_stop,
+                    training=lease.spec.training,
+                    say=say,
+                    member=member,
+                )
+        except (Interrupted, LeaseLost):
             raise
         except LrtuneError as error:
             return Outcome(state=TrialState.FAILED, value=None, reason=str(error), step=0)
         except Exception as error:
             log.exception("trial %s of %s failed", lease.trial.number, lease.job_id)
             return Outcome(state=TrialState.FAILED, value=None, reason=words(error), step=0)
+
+    def _team(self, lease: leases.Lease) -> AbstractContextManager[Member | None]:
+        """Processes on the other devices that a trial asks for."""
+        size = lease.spec.training.devices
+        if size == 1:
+            return nullcontext()
+        return Team(size, self.device, partial(_follow, lease.spec, self._settings.data_dir, lease.trial))
 
     def _finish(self, tx: Session, lease: leases.Lease, reports: list[Report], outcome: Outcome) -> None:
         if reports:
@@ -190,6 +207,11 @@ class Worker:
         steps = max(2, round(epochs * prepare(job.spec.task, self._settings.data_dir).steps_per_epoch))
         self._write(lambda tx: jobs.set_steps(tx, job.id, steps))
         return True
+
+
+def _follow(spec: JobSpec, data_dir: Path, trial: Trial, member: Member) -> None:
+    """What a process on another device does."""
+    follow(prepare(spec.task, data_dir), trial, spec.training, member)
 
 
 def _metric(lease: leases.Lease) -> Metric:

@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lrtune.choices import Configuration
 from lrtune.errors import TaskError
 from lrtune.results import REPORTS, Report, Trial, TrialState
-from lrtune.spec import Metric
-from lrtune.task import Task, moved
-from worker.optimizers import Stepper, build
+from lrtune.spec import Metric, Training
+from lrtune.task import Task
+from worker.engine import Engine
+from worker.parallel import Member
 
+PLAIN = Training()
 WINDOW = 10  # steps whose median loss is compared with the first loss: one odd batch is no divergence
 SYNC_STEPS = 10  # on a GPU the loss is read so often, because reading it waits for the device
 
@@ -109,6 +110,9 @@ def train(
     device: torch.device,
     on_report: Callable[[Report], str | None],
     should_stop: Callable[[], str | None],
+    training: Training = PLAIN,
+    say: Callable[[str], None] = lambda _: None,
+    member: Member | None = None,
 ) -> Outcome:
     """Train one trial to its end, or until it diverges, `on_report` gives a reason to stop it, or it is interrupted.
 
@@ -118,28 +122,25 @@ def train(
         raise TaskError(f"metric: found {metric.name!r}; this task measures {', '.join(task.metrics)}")
     make_deterministic(trial.seed)
     configuration, steps = trial.configuration, trial.horizon
-    task = task.to(device)
-    model = task.model().to(device)
-    groups = task.groups(model)
-    optimizer = build(configuration.optimizer, model, learning_rate=configuration.learning_rate, groups=groups)
-    batches, losses, points = endless(task.batches(trial.seed)), Losses(device), set(report_points(steps))
+    engine = Engine(task.to(device), trial, training, device, say=say, member=member)
+    batches, losses, points = endless(engine.task.batches(trial.seed)), Losses(device), set(report_points(steps))
     factor, seen, value = configuration.curve.over(steps), list[tuple[int, float]](), None
     end = min(trial.until or steps, steps)
     for step in range(1, end + 1):
         if reason := should_stop():
             raise Interrupted(reason)
-        optimizer.set_factor(factor(step - 1))
+        engine.set_factor(factor(step - 1))
         rate = configuration.learning_rate * factor(step - 1)
-        loss = task.loss(model, moved(next(batches), device))
+        loss = engine.gradients(batches)
         if diverged := losses.add(step, rate, loss):
             return Outcome(TrialState.DIVERGED, None, diverged, step)
-        _update(model, optimizer, configuration, loss)
+        engine.apply()
         if step not in points:
             continue
         mean, diverged = losses.mean()
         if diverged:
             return Outcome(TrialState.DIVERGED, None, diverged, step)
-        measured = {**_evaluated(task, model), "train_loss": mean}
+        measured = {**engine.evaluate(), "train_loss": mean}
         report = Report(step=step, learning_rate=rate, metrics={k: _finite(v) for k, v in measured.items()})
         stop, value = on_report(report), report.metrics[metric.name]
         if value is None:
@@ -163,25 +164,11 @@ def endless(batches: Iterator[Any]) -> Iterator[Any]:
     raise TaskError(f"batches ran dry after {drawn} of them; they must go on without end, epoch after epoch")
 
 
-def _update(model: nn.Module, optimizer: Stepper, configuration: Configuration, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    if configuration.clip_norm is not None:
-        nn.utils.clip_grad_norm_(model.parameters(), configuration.clip_norm)
-    if configuration.clip_value is not None:
-        nn.utils.clip_grad_value_(model.parameters(), configuration.clip_value)
-    optimizer.step()
-
-
-def _evaluated(task: Task, model: nn.Module) -> dict[str, float]:
-    """Every metric, measured in eval mode without gradients."""
-    model.eval()
-    with torch.no_grad():
-        measured = {name: float(value) for name, value in task.evaluate(model).items()}
-    model.train()
-    if missing := [name for name in task.metrics if name not in measured]:
-        raise TaskError(f"evaluate did not give {', '.join(missing)}, which the task says it measures")
-    return measured
+def follow(task: Task, trial: Trial, training: Training, member: Member) -> None:
+    """Train a trial's share on another device, as the first member of the team says."""
+    make_deterministic(trial.seed)
+    engine = Engine(task.to(member.device), trial, training, member.device, member=member)
+    engine.follow(endless(engine.task.batches(trial.seed)))
 
 
 def _finite(value: float) -> float | None:

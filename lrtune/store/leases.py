@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Update, case, delete, func, insert, select, update
 from sqlalchemy.orm import Session
@@ -109,6 +110,13 @@ def finish(
     found = "" if value is None else f", {lease.spec.metric.name if lease.spec.metric else 'value'} {value:.6g}"
     message = f"trial {lease.trial.number} {words}{found}"
     events.add(tx, lease.job, f"trial-{state}", message, now=now, trial=lease.trial.number, value=value)
+
+
+def note(tx: Session, lease: Lease, kind: str, message: str, *, now: datetime | None = None, **data: Any) -> None:
+    """Write a line about the trial into its job's log. Raises LeaseLost: who has no hold has nothing to say."""
+    _touch(tx, _held(lease).values(worker=TrialRow.worker))
+    text = f"trial {lease.trial.number}: {message}"
+    events.add(tx, lease.job, kind, text, now=now or clock(tx), trial=lease.trial.number, **data)
 
 
 def release(tx: Session, lease: Lease, *, reason: str, now: datetime | None = None) -> None:

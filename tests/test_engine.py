@@ -1,0 +1,226 @@
+"""How one update is made: what each option changes, and that what it should not change stays."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lrtune.errors import TaskError
+from lrtune.results import Report, Trial, TrialState
+from lrtune.spec import Metric, TaskSpec, Training
+from lrtune.task import Task
+from tests.test_trainer import CPU, Seen, trial
+from worker.batches import examples, split
+from worker.engine import Engine
+from worker.parallel import Member, Team
+from worker.tasks import prepare
+from worker.trainer import follow, train
+
+WIDE = TaskSpec(name="digits", params={"hidden": [32], "noise": 0.5})
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def trained(task: Task, asked: Trial, training: Training, member: Member | None = None):
+    reports: list[Report] = []
+    said: list[str] = []
+    outcome = train(
+        task,
+        asked,
+        metric=Metric(name=task.metrics[0], goal="minimize"),
+        device=CPU,
+        on_report=lambda report: reports.append(report),
+        should_stop=lambda: None,
+        training=training,
+        say=said.append,
+        member=member,
+    )
+    return outcome, reports, said
+
+
+def losses(reports: list[Report]) -> list[float]:
+    return [report.metrics["val_loss"] or 0.0 for report in reports]
+
+
+@dataclass
+class Small(Task):
+    """A network whose loss runs out of memory when it sees more than `room` examples at once."""
+
+    room: int = 1000
+    metrics: tuple[str, ...] = ("val_loss",)
+    steps_per_epoch: int = 4
+    seen: list[int] = field(default_factory=list)
+
+    def model(self):
+        return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+
+    def batches(self, seed: int) -> Iterator[dict[str, torch.Tensor]]:
+        drawn = torch.Generator().manual_seed(seed)
+        while True:
+            x = torch.randn(12, 4, generator=drawn)
+            yield {"x": x, "y": x.sum(1, keepdim=True), "scale": torch.tensor(1.0)}
+
+    def loss(self, model, batch):
+        self.seen.append(len(batch["x"]))
+        if len(batch["x"]) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return (model(batch["x"]) - batch["y"]).square().mean() * batch["scale"]
+
+    def evaluate(self, model):
+        return {"val_loss": float((model(torch.ones(1, 4)) - 4).square())}
+
+
+@given(st.integers(1, 40), st.integers(1, 12))
+def test_parts_of_a_batch_have_all_its_examples_in_order_and_their_shares_add_up(size: int, parts: int):
+    batch = {"x": torch.arange(size), "pair": (torch.arange(size) + 1, torch.tensor(7))}
+    pieces = split(batch, parts)
+    assert len(pieces) == min(size, parts)
+    assert sum(share for share, _ in pieces) == pytest.approx(1)
+    assert torch.equal(torch.cat([piece["x"] for _, piece in pieces]), batch["x"])
+    assert all(examples(piece) == len(piece["pair"][0]) and piece["pair"][1] == 7 for _, piece in pieces)
+
+
+def test_when_memory_runs_out_batches_go_in_parts_and_the_training_is_the_same():
+    whole, reports, said = trained(Small(), trial(horizon=20), Training())
+    assert said == []
+    cramped = Small(room=3)
+    tight, again, said = trained(cramped, trial(horizon=20), Training())
+    assert cramped.seen[:7] == [12, 6, 3, 3, 3, 3, 3]
+    assert said == [
+        "out of memory with 12 examples at once: batches are trained in 2 parts from here on",
+        "out of memory with 12 examples at once: batches are trained in 4 parts from here on",
+    ]
+    assert losses(again) == pytest.approx(losses(reports), rel=1e-4)
+    assert (whole.state, tight.state) == (TrialState.COMPLETE, TrialState.COMPLETE)
+
+
+def test_a_single_example_that_does_not_fit_is_the_end_in_words():
+    with pytest.raises(TaskError, match="out of memory with a single example of a batch: CUDA out of memory"):
+        trained(Small(room=0), trial(), Training())
+
+
+def test_a_step_of_two_accumulated_batches_is_a_step_of_one_that_holds_both():
+    class Double(Small):
+        def batches(self, seed):
+            single = super().batches(seed)
+            while True:
+                one, two = next(single), next(single)
+                yield {
+                    "x": torch.cat([one["x"], two["x"]]),
+                    "y": torch.cat([one["y"], two["y"]]),
+                    "scale": one["scale"],
+                }
+
+    _, apart, _ = trained(Small(), trial(horizon=20), Training(accumulate=2))
+    _, together, _ = trained(Double(), trial(horizon=20), Training())
+    assert losses(apart) == pytest.approx(losses(together), rel=1e-4)
+
+
+def test_the_average_of_the_weights_is_what_is_measured():
+    task, asked = Small(), trial(horizon=4, schedule="constant")
+    torch.manual_seed(7)
+    by_hand = Engine(task, asked, Training(), CPU)
+    batches, shadow = task.batches(7), None
+    for _ in range(4):
+        by_hand.set_factor(1.0)
+        by_hand.gradients(batches)
+        by_hand.apply()
+        now = torch.nn.utils.parameters_to_vector(by_hand.model.parameters()).detach().clone()
+        shadow = now if shadow is None else 0.5 * shadow + 0.5 * now
+    torch.nn.utils.vector_to_parameters(shadow, by_hand.model.parameters())
+    expected = by_hand.evaluate()["val_loss"]
+    _, reports, _ = trained(task, asked, Training(ema=0.5))
+    assert reports[-1].metrics["val_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_computes_in_it_and_still_learns(precision: str):
+    seen: list[torch.dtype] = []
+
+    class Looked(Seen):
+        def loss(self, model, batch):
+            seen.append(model(batch[0]).dtype)
+            return super().loss(model, batch)
+
+    outcome, reports, _ = trained(Looked(prepare(WIDE, Path())), trial(horizon=60), Training(precision=precision))
+    assert set(seen) == {getattr(torch, precision)}
+    assert outcome.state is TrialState.COMPLETE
+    _, full, _ = trained(prepare(WIDE, Path()), trial(horizon=60), Training())
+    assert losses(reports) != losses(full)
+    assert losses(reports) == pytest.approx(losses(full), rel=0.1)
+
+
+def test_what_an_engine_keeps_is_what_another_goes_on_from():
+    training = Training(ema=0.9, precision="float16")
+    task, asked = Small(), trial(horizon=8)
+    torch.manual_seed(7)
+    first, batches = Engine(task, asked, training, CPU), task.batches(7)
+    for _ in range(3):
+        first.gradients(batches)
+        first.apply()
+    second = Engine(task, asked, training, CPU)
+    assert second.evaluate() != first.evaluate()
+    second.load(first.state())
+    assert second.evaluate() == first.evaluate()
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiling_is_decided_by_measuring_and_said(monkeypatch: pytest.MonkeyPatch):
+    """The real compiler on a tiny network: over 40 steps it cannot pay, and the training is as without."""
+    plain = trained(Small(), trial(horizon=40), Training())
+    outcome, reports, said = trained(Small(), trial(horizon=40), Training(compile="auto"))
+    assert len(said) == 1
+    assert said[0].startswith("torch.compile does not pay over 40 steps: ")
+    assert (outcome, reports) == plain[:2]
+
+    def broken(model):
+        raise RuntimeError("no compiler here\nat all")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    outcome, _, said = trained(Small(), trial(horizon=40), Training(compile="auto"))
+    assert said == ["torch.compile does not work here, trained without it: no compiler here"]
+    assert outcome == plain[0]
+
+
+def two(function) -> Team:
+    return Team(2, CPU, function)
+
+
+def _follow(task: TaskSpec, asked: Trial, training: Training, member: Member) -> None:
+    follow(prepare(task, Path()), asked, training, member)
+
+
+def _die(member: Member) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fail(member: Member) -> None:
+    raise ValueError("no such layer")
+
+
+def test_two_devices_train_what_one_trains():
+    asked, training = trial(horizon=30), Training(devices=2, accumulate=2)
+    one = trained(prepare(WIDE, Path()), asked, Training(accumulate=2))
+    with two(partial(_follow, WIDE, asked, training)) as member:
+        outcome, reports, _ = trained(prepare(WIDE, Path()), asked, training, member)
+    assert outcome.state is TrialState.COMPLETE
+    assert losses(reports) == pytest.approx(losses(one[1]), rel=1e-3)
+    assert [r.metrics["train_loss"] for r in reports] == pytest.approx(
+        [r.metrics["train_loss"] for r in one[1]], rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(("others", "said"), [(_die, "died"), (_fail, "ValueError on device 2 of 2: no such layer")])
+def test_a_device_that_fails_fails_the_trial_in_words(others, said: str):
+    with pytest.raises(TaskError, match=said), two(others) as member:
+        trained(prepare(WIDE, Path()), trial(horizon=30), Training(devices=2), member)

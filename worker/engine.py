@@ -1,0 +1,192 @@
+"""How one update is made: precision, accumulated batches, averaged weights, and smaller parts when memory runs out.
+
+The trainer says which rate and when; what happens between a batch and a moved weight is here. With nothing asked for
+(`Training()`) it is a plain forward, backward, clip and step, the same bits as by hand.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lrtune.errors import TaskError
+from lrtune.results import Trial
+from lrtune.spec import Training
+from lrtune.task import Task, moved
+from worker.batches import examples, split
+from worker.compiling import where_it_pays
+from worker.optimizers import build
+from worker.parallel import Member
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+CPU_FULL = "can't allocate memory"  # the CPU's allocator has no exception class of its own
+
+
+class Engine:
+    """A model, its optimizer, and how they move. `say` is told in words what it decides by itself."""
+
+    def __init__(
+        self,
+        task: Task,
+        trial: Trial,
+        training: Training,
+        device: torch.device,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        member: Member | None = None,
+    ) -> None:
+        self.task, self.training, self.device = task, training, device
+        self.model: nn.Module = task.model().to(device)
+        chosen = trial.configuration
+        groups = task.groups(self.model)
+        self.optimizer = build(chosen.optimizer, self.model, learning_rate=chosen.learning_rate, groups=groups)
+        self.parts = 1  # of a batch, when the whole does not fit
+        self._chosen, self._say, self._member = chosen, say, member
+        self._scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
+        average = None if training.ema is None else get_ema_multi_avg_fn(training.ema)  # type: ignore[no-untyped-call]
+        self._averaged = AveragedModel(self.model, multi_avg_fn=average) if average else None
+        self._forward = self._prepared(trial)
+
+    def _prepared(self, trial: Trial) -> nn.Module:
+        """What the task's loss sees: the model, compiled or spread over devices."""
+        model = self.model
+        if self.training.compile == "auto" and self._member is None:
+            fresh = partial(self.task.batches, trial.seed)
+            model = where_it_pays(model, self.task, fresh, self.device, steps=trial.horizon, say=self._say)
+        if self._member is None:
+            return model
+        if self._member.rank:
+            torch.manual_seed(trial.seed + self._member.rank)  # dropout is not to be the same on every device
+        return self._member.wrapped(model)
+
+    def set_factor(self, factor: float) -> None:
+        """Set the factor of the peak rate for the next step."""
+        if self._member is not None:
+            self._member.told(factor)
+        self.optimizer.set_factor(factor)
+
+    def follow(self, batches: Iterator[Any]) -> None:
+        """Train as another member of the team says, until it says no more."""
+        assert self._member is not None  # noqa: S101 - only members follow
+        while (factor := self._member.told()) is not None:
+            self.optimizer.set_factor(factor)
+            self.gradients(batches)
+            self.apply()
+
+    def gradients(self, batches: Iterator[Any]) -> Tensor:
+        """Take the next batches and leave their gradients; answers their mean loss."""
+        taken = [next(batches) for _ in range(self.training.accumulate)]
+        while True:
+            drawn = _generators(self.device)
+            self.optimizer.zero_grad()
+            try:
+                return self._backward(taken)
+            except RuntimeError as error:
+                if not _out_of_memory(error) or self._member is not None:
+                    raise
+                self._halve(examples(taken[0]), str(error).splitlines()[0])
+            _restore(drawn, self.device)
+
+    def apply(self) -> None:
+        """Clip the gradients and move the weights, and their average with them."""
+        for part in self.optimizer.parts:
+            self._scaler.unscale_(part)
+        chosen = self._chosen
+        if chosen.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), chosen.clip_norm)
+        if chosen.clip_value is not None:
+            nn.utils.clip_grad_value_(self.model.parameters(), chosen.clip_value)
+        for part in self.optimizer.parts:
+            self._scaler.step(part)
+        self._scaler.update()
+        if self._averaged is not None:
+            self._averaged.update_parameters(self.model)
+
+    def evaluate(self) -> dict[str, float]:
+        """Every metric, measured in eval mode without gradients, of the averaged weights where they are asked for."""
+        model = self.model if self._averaged is None else self._averaged.module
+        model.eval()
+        with torch.no_grad(), self._cast():
+            measured = {name: float(value) for name, value in self.task.evaluate(model).items()}
+        model.train()
+        if missing := [name for name in self.task.metrics if name not in measured]:
+            raise TaskError(f"evaluate did not give {', '.join(missing)}, which the task says it measures")
+        return measured
+
+    def state(self) -> dict[str, Any]:
+        """What has to be kept besides the model and the optimizer, to go on later as if nothing had happened."""
+        averaged = {} if self._averaged is None else self._averaged.state_dict()
+        return {"scaler": self._scaler.state_dict(), "averaged": averaged}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._scaler.load_state_dict(state["scaler"])
+        if self._averaged is not None:
+            self._averaged.load_state_dict(state["averaged"])
+
+    def _cast(self) -> AbstractContextManager[Any]:
+        dtype = DTYPES.get(self.training.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _backward(self, batches: Sequence[Any]) -> Tensor:
+        """The gradients of some batches, each in as many parts as memory asks for; their mean loss."""
+        own = [(share / len(batches), part) for batch in batches for share, part in self._share(batch)]
+        losses = []
+        for place, (weight, part) in enumerate(own):
+            with self._apart(place < len(own) - 1):
+                losses.append(self._part(part, weight))
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return loss if self._member is None else self._member.summed(loss)
+
+    def _apart(self, more: bool) -> AbstractContextManager[None]:
+        """Devices meet once a step, over the last of its parts."""
+        spread = self._forward
+        return spread.no_sync() if more and isinstance(spread, DistributedDataParallel) else nullcontext()
+
+    def _share(self, batch: Any) -> list[tuple[float, Any]]:
+        """The parts of a batch that this process trains, each with its share of the whole."""
+        if self._member is None:
+            return split(batch, self.parts)
+        shares = split(batch, self._member.size)
+        if len(shares) < self._member.size:
+            raise TaskError(f"training.devices: found {self._member.size}; a batch has only {len(shares)} examples")
+        return [shares[self._member.rank]]
+
+    def _part(self, part: Any, weight: float) -> Tensor:
+        """Add the gradients of a part of a batch; its share of the loss."""
+        with self._cast():
+            loss = self.task.loss(self._forward, moved(part, self.device))
+        loss = loss if weight == 1 else loss * weight
+        several = 1 if self._member is None else self._member.size  # whose gradients will be averaged
+        self._scaler.scale(loss * several if several > 1 else loss).backward()
+        answer: Tensor = loss.detach()
+        return answer
+
+    def _halve(self, size: int, error: str) -> None:
+        """Train batches in twice as many parts from here on. Raises TaskError when there is nothing left to halve."""
+        if self.parts >= size:
+            raise TaskError(f"out of memory with a single example of a batch: {error}")
+        self.parts = min(2 * self.parts, size)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._say(f"out of memory with {size} examples at once: batches are trained in {self.parts} parts from here on")
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or CPU_FULL in str(error)
+
+
+def _generators(device: torch.device) -> list[Tensor]:
+    """Where torch's generators stand."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def _restore(drawn: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(drawn[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(drawn[1], device)
