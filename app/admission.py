@@ -91,7 +91,7 @@ def _wrong_metric(metric: Metric, info: TaskInfo, params: Mapping[str, Any]) -> 
 
 def plan(spec: JobSpec) -> Plan:
     """What an admitted job would do."""
-    return Plan(spec=spec, space=_space(spec), cost=_cost(spec), first=_first(spec))
+    return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=_first(spec))
 
 
 def _space(spec: JobSpec) -> dict[str, Any]:
@@ -115,7 +115,8 @@ def _plain(axis: Axis) -> dict[str, Any]:
     return {"choice": list(axis.options)}
 
 
-def _cost(spec: JobSpec) -> Cost:
+def cost(spec: JobSpec) -> Cost:
+    """What a job will take at most."""
     search = spec.budget.most_runs
     total = None if search is None else search + spec.confirm.runs
     steps = spec.horizon.steps if spec.horizon else None

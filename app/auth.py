@@ -13,6 +13,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from app import sessions
 from app.settings import Settings
 from lrtune.errors import Unauthorized
 
@@ -53,8 +54,10 @@ def _make(path: Path) -> None:
 
 
 def authorized(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
-    """Let a request with the key pass. Raises Unauthorized."""
+    """Let a request with the key pass, or one of the page that only reads. Raises Unauthorized."""
     key: str = request.app.state.key
+    if given is None and request.method in sessions.SAFE and sessions.own(request) and sessions.of(request):
+        return
     if given is None or not secrets.compare_digest(given.credentials.encode(), key.encode()):
         raise Unauthorized
 

@@ -12,12 +12,12 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import make_url
 
 import migrations
-from app import openapi, problems
+from app import openapi, pages, problems
 from app.auth import authorized, server_key
 from app.deps import known_query
 from app.limits import BodyLimit
 from app.metrics import Measure, Requests
-from app.routes import events, health, jobs, schedules, tasks, trials
+from app.routes import drawings, events, health, jobs, schedules, tasks, trials
 from app.settings import Settings
 from lrtune import __version__
 from lrtune.store import Database
@@ -39,9 +39,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes)
     app.add_middleware(Measure, requests=app.state.requests)
     problems.install(app)
-    for noun in (jobs, trials, events, schedules, tasks):
+    for noun in (jobs, trials, drawings, events, schedules, tasks):
         app.include_router(noun.router, dependencies=[Depends(authorized), Depends(known_query)])
     app.include_router(health.router)
+    pages.install(app)
     openapi.install(app)
     return app
 

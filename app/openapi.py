@@ -21,6 +21,7 @@ TAGS = [
     {"name": "jobs", "description": "One request to tune a task: what to search, and what it may cost."},
     {"name": "trials", "description": "One configuration trained with one seed over one horizon."},
     {"name": "best", "description": "The answer, and the answer as something to run."},
+    {"name": "pictures", "description": "What a job's pictures are drawn from."},
     {"name": "events", "description": "A job's log, paged or followed."},
     {"name": "catalogue", "description": "What can be tuned and searched here, and who is working."},
     {"name": "operations", "description": "For those who run the service."},

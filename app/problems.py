@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app import pointers
+from app.pages import faces
 from lrtune import errors
 from lrtune.errors import LrtuneError, Rejection
 
@@ -26,6 +27,7 @@ RETRY_SECONDS = 5
 STATUS: Mapping[type[LrtuneError], int] = {
     errors.BadRequest: 400,
     errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.MethodNotAllowed: 405,
     errors.Conflict: 409,
@@ -111,21 +113,29 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unforeseen)
 
 
+def _answer(request: Request, error: LrtuneError, headers: Mapping[str, str] | None = None) -> Response:
+    """The problem; a page for whoever asked for one."""
+    if faces.wanted(request):
+        return faces.error(request, error, status(type(error)))
+    return problem(error, headers)
+
+
 async def _domain(request: Request, error: Exception) -> Response:
     assert isinstance(error, LrtuneError)  # noqa: S101 - it is registered for these
     body = getattr(request.state, "body", None)
     if body is not None and error.errors:
         found: list[Rejection] = [{**one, "pointer": pointers.anchored(one["pointer"], body)} for one in error.errors]
-        return problem(invalid(found))
-    return problem(error)
+        return _answer(request, invalid(found))
+    return _answer(request, error)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for these
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
-        return problem(errors.BadRequest(f"the body is no JSON: {found[0]['ctx']['error']} at {found[0]['loc'][-1]}"))
-    return problem(invalid(pointers.rejections(found, error.body, _schema(request, found))))
+        detail = f"the body is no JSON: {found[0]['ctx']['error']} at {found[0]['loc'][-1]}"
+        return _answer(request, errors.BadRequest(detail))
+    return _answer(request, invalid(pointers.rejections(found, error.body, _schema(request, found))))
 
 
 def invalid(rejected: Sequence[Rejection]) -> errors.Invalid:
@@ -148,28 +158,28 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
     kind = _BY_STATUS.get(error.status_code, errors.BadRequest if error.status_code < 500 else errors.Internal)
     if kind is errors.BadRequest:
-        return problem(_unreadable(error.__cause__))
+        return _answer(request, _unreadable(error.__cause__))
     if kind is errors.NotFound:
-        return problem(kind(f"there is no path {request.url.path!r} here; /docs lists those there are"))
+        return _answer(request, kind(f"there is no path {request.url.path!r} here; /docs lists those there are"))
     if kind is errors.MethodNotAllowed:
         allowed = ", ".join(_methods(request))
         detail = f"{request.url.path} does not take {request.method}; it takes {allowed}"
-        return problem(kind(detail), {"Allow": allowed})
+        return _answer(request, kind(detail), {"Allow": allowed})
     limit = request.app.state.settings.max_body_bytes
-    return problem(kind(f"the body is larger than the {limit} bytes accepted here") if limit else kind())
+    return _answer(request, kind(f"the body is larger than the {limit} bytes accepted here") if limit else kind())
 
 
-async def _nested(_: Request, error: Exception) -> Response:
-    return problem(_unreadable(error))
+async def _nested(request: Request, error: Exception) -> Response:
+    return _answer(request, _unreadable(error))
 
 
-async def _away(_: Request, __: Exception) -> Response:
-    return problem(errors.Unavailable())
+async def _away(request: Request, _: Exception) -> Response:
+    return _answer(request, errors.Unavailable())
 
 
-async def _unforeseen(_: Request, __: Exception) -> Response:
+async def _unforeseen(request: Request, _: Exception) -> Response:
     # Starlette raises the error again after this answer, so that the server logs its traceback.
-    return problem(errors.Internal())
+    return _answer(request, errors.Internal())
 
 
 def _unreadable(cause: BaseException | None) -> errors.BadRequest:

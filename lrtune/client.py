@@ -17,6 +17,7 @@ import httpx
 from pydantic import BaseModel
 
 from lrtune import errors
+from lrtune.drawings import Curves, Terrain
 from lrtune.findings import Findings
 from lrtune.responses import checked, messages, read
 from lrtune.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
@@ -118,6 +119,14 @@ class Client:
     def report(self, job_id: str) -> Findings:
         """Where good rates lie, what happens above and below, what it cost, and how sure the answer is."""
         return read(Findings, self._send("GET", _path(job_id, "report")))
+
+    def curves(self, job_id: str) -> Curves:
+        """The curves of the trials that tell most, thinned, to draw: small whatever the size of the job."""
+        return read(Curves, self._send("GET", _path(job_id, "curves")))
+
+    def landscape(self, job_id: str) -> Terrain:
+        """The value over the peak rate, family by family, to draw; with the report that explains it."""
+        return read(Terrain, self._send("GET", _path(job_id, "landscape")))
 
     def export(self, job_id: str, format: str = "pytorch") -> str:
         """The answer as a snippet or a file's text: one of `lrtune.export.FORMATS`."""

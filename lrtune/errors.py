@@ -89,6 +89,10 @@ class Unauthorized(LrtuneError):
     """A valid key is needed: send the header `Authorization: Bearer <key>`."""
 
 
+class Forbidden(LrtuneError):
+    """This did not come from a page of this server; reload the page and try again."""
+
+
 class Internal(LrtuneError):
     """The server failed on this request; its log says why."""
 

@@ -84,7 +84,7 @@ async def _stream(database: Database, job_id: str, after: int, stopping: asyncio
             idle = 0.0
             yield KEEPALIVE_COMMENT
         idle += POLL
-        await _pause(stopping)
+        await pause(stopping, POLL)
 
 
 def _news(database: Database, job_id: str, after: int) -> tuple[list[Event], bool]:
@@ -94,6 +94,7 @@ def _news(database: Database, job_id: str, after: int) -> tuple[list[Event], boo
         return events.page(tx, job_id, after=after, limit=MOST).items, over
 
 
-async def _pause(stopping: asyncio.Event) -> None:
+async def pause(stopping: asyncio.Event, seconds: float) -> None:
+    """Wait, but not for a server that stops."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stopping.wait(), POLL)
+        await asyncio.wait_for(stopping.wait(), seconds)

@@ -30,5 +30,15 @@ def page(tx: Session, job_id: str, *, after: int, limit: int) -> Page[Event]:
     return Page(items=items, next=str(items[-1].id) if len(rows) > limit else None)
 
 
+def latest(tx: Session, job_id: str, *, before: int | None, limit: int) -> Page[Event]:
+    """The newest lines, newest first; `next` is the `before` of those that came earlier. Raises UnknownJob."""
+    query = select(EventRow).where(EventRow.job == lookup.job(tx, job_id).seq)
+    query = query if before is None else query.where(EventRow.number < before)
+    rows = tx.scalars(query.order_by(EventRow.number.desc()).limit(limit + 1)).all()
+    return Page(
+        items=[_event(row) for row in rows[:limit]], next=str(rows[limit - 1].number) if len(rows) > limit else None
+    )
+
+
 def _event(row: EventRow) -> Event:
     return Event(id=row.number, at=row.at, kind=row.kind, message=row.message, trial=row.trial, data=row.data)

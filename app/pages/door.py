@@ -1,0 +1,41 @@
+"""What the routes of the page ask for in their signatures: somebody signed in, the fields of a form that is ours."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+from urllib.parse import parse_qs
+
+from fastapi import Depends, Request
+
+from app import sessions
+from lrtune import errors
+
+Fields = Mapping[str, Sequence[str]]
+
+
+def signed_in(request: Request) -> None:
+    """Let people pass who have signed in. Raises Unauthorized."""
+    if sessions.of(request) is None:
+        raise errors.Unauthorized
+
+
+async def _sent(request: Request) -> Fields:
+    """The fields of a form. Raises Forbidden where another site sent it."""
+    if not sessions.own(request):
+        raise errors.Forbidden
+    try:
+        return parse_qs((await request.body()).decode(), keep_blank_values=True, max_num_fields=2000)
+    except ValueError:
+        raise errors.BadRequest("the form could not be read") from None
+
+
+def _ours(request: Request, fields: Annotated[Fields, Depends(_sent)]) -> Fields:
+    """The fields of a form that a page of this session sent. Raises Unauthorized, Forbidden."""
+    signed_in(request)
+    given = request.headers.get("x-token") or fields.get("token", [""])[0]
+    if not sessions.same(given, sessions.token(request)):
+        raise errors.Forbidden
+    return fields
+
+
+AnyForm = Annotated[Fields, Depends(_sent)]
+Form = Annotated[Fields, Depends(_ours)]

@@ -1,0 +1,158 @@
+"""One job: what is winning and why, its trials, its log, the verbs that change it. Parts are asked for one by one."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from sqlalchemy.orm import Session
+
+from app.deps import LARGEST, JobId, ReadTx, Tx
+from app.pages.door import Fields, Form
+from app.pages.jobform import value
+from app.pages.look import page
+from app.problems import invalid
+from app.routes.drawings import terrain
+from lrtune.errors import NoResultYet
+from lrtune.export import FORMATS, export
+from lrtune.results import OVER, Job, JobState, TrialState
+from lrtune.spec import Budget
+from lrtune.store import drawings, events, jobs, trials
+
+router = APIRouter(prefix="/jobs/{job_id}")
+TRIALS, EVENTS = 25, 15
+SHOWN = 20_000  # characters of an export on the page; the whole is in the file
+Skip = Annotated[int, Query(ge=0, le=1_000_000)]
+State = Annotated[str, Query(max_length=20)]
+
+
+@router.get("")
+def whole(request: Request, job_id: JobId, tx: ReadTx) -> Response:
+    """The page of a job."""
+    job = jobs.get(tx, job_id)
+    parts = _summary(job) | _log(tx, job_id, None) | _table(tx, job_id, "newest", "", 0)
+    return page(request, "job.html", **parts, formats=FORMATS)
+
+
+@router.get("/summary")
+def summary(request: Request, job_id: JobId, tx: ReadTx) -> Response:
+    """What is asked first: is it working, what is winning, when will it be done."""
+    return page(request, "parts/summary.html", **_summary(jobs.get(tx, job_id)))
+
+
+def _summary(job: Job) -> dict[str, Any]:
+    return {"job": job, "over": job.state in OVER, "left": _left(job), "took": _took(job)}
+
+
+def _took(job: Job) -> float | None:
+    """Seconds from the first trial to the end, or to now."""
+    return ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds() if job.started_at else None
+
+
+def _left(job: Job) -> float | None:
+    """Seconds to go, if the rest takes as long as what is done; None before there is enough to tell."""
+    took, done = _took(job), job.progress.fraction
+    return took * (1 - done) / done if took and done > 0.02 and job.state is JobState.RUNNING else None
+
+
+@router.get("/why")
+def why(request: Request, job_id: JobId, tx: ReadTx) -> Response:
+    """The answers to "too high?", "too low?" and "how sure?"."""
+    job = jobs.get(tx, job_id)
+    found = None if job.best is None else terrain(tx, job)
+    return page(request, "parts/why.html", job=job, found=found)
+
+
+@router.get("/table")
+def table(
+    request: Request, job_id: JobId, tx: ReadTx, order: State = "newest", state: State = "", skip: Skip = 0
+) -> Response:
+    """A page of the trials."""
+    return page(request, "parts/table.html", **_table(tx, job_id, order, state, skip), job=jobs.get(tx, job_id))
+
+
+def _table(tx: Session, job_id: str, order: str, state: str, skip: int) -> dict[str, Any]:
+    wanted = TrialState(state) if state in list(TrialState) else None
+    found = drawings.table(tx, job_id, best_first=order == "best", state=wanted, limit=TRIALS, skip=skip)
+    asked = {"order": order, "state": wanted or "", "skip": skip, "states": list(TrialState)}
+    return {"trials": found.items, "later": found.next, "earlier": max(0, skip - TRIALS) if skip else None, **asked}
+
+
+@router.get("/log")
+def log(request: Request, job_id: JobId, tx: ReadTx, before: Annotated[int | None, Query(ge=0)] = None) -> Response:
+    """A page of the log."""
+    return page(request, "parts/log.html", job=jobs.get(tx, job_id), **_log(tx, job_id, before))
+
+
+def _log(tx: Session, job_id: str, before: int | None) -> dict[str, Any]:
+    found = events.latest(tx, job_id, before=before, limit=EVENTS)
+    return {"events": found.items, "before": before, "older": found.next}
+
+
+@router.get("/export")
+def exported(
+    request: Request, job_id: JobId, tx: ReadTx, format: Annotated[str, Query(max_length=40)] = FORMATS[0]
+) -> Response:
+    """The answer as something to run, to copy."""
+    try:
+        best = jobs.best(tx, job_id)
+    except NoResultYet:
+        return page(request, "parts/export.html", job_id=job_id, file=None, format=format, text="", formats=FORMATS)
+    file = export(best, trials.get(tx, job_id, best.trial), format)
+    text = file.text[:SHOWN]
+    return page(request, "parts/export.html", job_id=job_id, file=file, format=format, text=text, formats=FORMATS)
+
+
+@router.get("/trials/{number}")
+def trial(request: Request, job_id: JobId, number: Annotated[int, Path(ge=0, le=LARGEST)], tx: ReadTx) -> Response:
+    """One trial: why it was chosen, how it went, why it ended."""
+    job, found = jobs.get(tx, job_id), trials.get(tx, job_id, number)
+    after = number + 1 if number + 1 < drawings.count(tx, job_id) else None
+    metrics = sorted({name for report in found.reports for name in report.metrics})
+    winner = job.best is not None and job.best.configuration == found.configuration
+    return page(request, "trial.html", job=job, trial=found, after=after, metrics=metrics, winner=winner)
+
+
+@router.post("/cancel")
+def cancel(job_id: JobId, tx: Tx, _: Form) -> Response:
+    """Stop the job for good."""
+    return _back(jobs.cancel(tx, job_id))
+
+
+@router.post("/pause")
+def pause(job_id: JobId, tx: Tx, _: Form) -> Response:
+    """Hold the job."""
+    return _back(jobs.pause(tx, job_id))
+
+
+@router.post("/resume")
+def resume(job_id: JobId, tx: Tx, _: Form) -> Response:
+    """Let the job go on."""
+    return _back(jobs.resume(tx, job_id))
+
+
+@router.post("/extend")
+def extend(job_id: JobId, tx: Tx, fields: Form) -> Response:
+    """Give the job a new budget, in totals."""
+    return _back(jobs.extend(tx, job_id, _budget(fields)))
+
+
+def _budget(fields: Fields) -> Budget:
+    """The budget that was filled in; what was left empty sets no bound. Raises Invalid."""
+    text = {name: fields.get(name, [""])[0].strip() for name in Budget.model_fields}
+    try:
+        return Budget.model_validate({name: value(one) if one else None for name, one in text.items()})
+    except ValueError:
+        detail = "accepted is a number above 0 in at least one field; trials are whole"
+        raise invalid([{"pointer": "/budget", "detail": detail}]) from None
+
+
+@router.post("/delete")
+def delete(job_id: JobId, tx: Tx, _: Form) -> Response:
+    """Forget the job."""
+    jobs.delete(tx, job_id)
+    return RedirectResponse("/", 303)
+
+
+def _back(job: Job) -> Response:
+    return RedirectResponse(f"/jobs/{job.id}", 303)

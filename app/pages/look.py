@@ -1,0 +1,147 @@
+"""How a page is made: the templates of `app/templates/`, what each of them knows, and numbers and times in words."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from app import sessions
+from lrtune import __version__, words
+
+HERE = Path(__file__).parent.parent
+STATIC = HERE / "static"
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+THEMES = ("light", "dark")
+
+
+def page(request: Request, template: str, *, status: int = 200, **known: Any) -> HTMLResponse:
+    """A template as an answer."""
+    theme = request.cookies.get("lrtune-theme")
+    signed_in = hasattr(request.app.state, "key") and sessions.of(request) is not None
+    everywhere = {
+        "path": request.url.path,
+        "theme": theme if theme in THEMES else "",
+        "signed_in": signed_in,
+        "token": sessions.token(request) if signed_in else "",
+    }
+    text = _templates.get_template(template).render(everywhere | known)
+    return HTMLResponse(text, status, headers={"Cache-Control": "private, no-cache", "Vary": "HX-Request"})
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number as people write it."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def lasting(seconds: float) -> str:
+    """A stretch of time in its two largest units: 3 h 20 min."""
+    left, parts = max(0, round(seconds)), list[str]()
+    for size, unit in UNITS:
+        if left >= size:
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2]) or "0 s"
+
+
+def since(moment: datetime | None) -> str:
+    """How long ago a moment was."""
+    if moment is None:
+        return "–"
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    return "just now" if seconds < 5 else f"{lasting(seconds).split(' ')[0]} {_first_unit(seconds)} ago"
+
+
+def _first_unit(seconds: float) -> str:
+    return lasting(seconds).split(" ")[1]
+
+
+def clock(moment: datetime | None) -> str:
+    """A moment, to the second, in UTC."""
+    return "" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+@lru_cache
+def asset(name: str) -> str:
+    """The address of a static file, with its hash, so that a browser never keeps an old one."""
+    return f"/static/{name}?v={hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:10]}"
+
+
+def _shown(value: Any) -> str:
+    """A default as it is typed into the form."""
+    if value is None:
+        return "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def ticked(text: str) -> Markup:
+    """A sentence from the code, whose names in backticks are set as code."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts))
+
+
+def _same(values: Iterable[Any]) -> list[tuple[str, str]]:
+    """Options that are called what they are; a pair has a sentence beside its name."""
+    pairs = (one if isinstance(one, tuple) else (one, "") for one in values)
+    return [(str(name), f"{name}: {words}" if words else str(name)) for name, words in pairs]
+
+
+def _pretty(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def takes(schema: Mapping[str, Any]) -> str:
+    """What a parameter takes, from its JSON Schema, in words."""
+    if "anyOf" in schema:
+        return ", or ".join(takes(one) for one in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
+    kind = schema.get("type", "anything")
+    if kind == "array":
+        return f"a list, each {takes(schema.get('items', {}))}"
+    words = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
+    return " ".join([words.get(kind, str(kind)), *_bounds(schema)])
+
+
+def _bounds(schema: Mapping[str, Any]) -> list[str]:
+    """The ends of a number."""
+    kinds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    return [f"{word} {schema[name]:g}" for name, word in kinds.items() if name in schema]
+
+
+_templates = Environment(
+    loader=FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.globals |= {"asset": asset, "version": __version__, "same": _same}
+_templates.filters |= {
+    "number": number,
+    "percent": percent,
+    "lasting": lasting,
+    "since": since,
+    "clock": clock,
+    "pretty": _pretty,
+    "takes": takes,
+    "shown": _shown,
+    "ticked": ticked,
+    "described": words.described,
+    "measured": words.measured,
+    "lift": words.lift,
+}

@@ -1,0 +1,44 @@
+"""Signing in with the key, and out."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from app import sessions
+from app.pages.door import AnyForm, Form, signed_in
+from app.pages.look import page
+
+router = APIRouter()
+
+
+@router.get("/sign-in")
+def ask(request: Request, target: Annotated[str, Query(alias="next", max_length=2000)] = "/") -> Response:
+    """The form that asks for the key."""
+    if sessions.of(request):
+        return RedirectResponse(_ours(target), 303)
+    return page(request, "sign-in.html", target=_ours(target), wrong=False)
+
+
+@router.post("/sign-in")
+def enter(request: Request, fields: AnyForm) -> Response:
+    """Look at the key, and begin a session."""
+    target, given = _ours(fields.get("next", ["/"])[0]), fields.get("key", [""])[0].strip()
+    if not sessions.same(given, request.app.state.key):
+        return page(request, "sign-in.html", status=401, target=target, wrong=True)
+    answer = RedirectResponse(target, 303)
+    sessions.begin(request, answer)
+    return answer
+
+
+@router.post("/sign-out", dependencies=[Depends(signed_in)])
+def leave(request: Request, _: Form) -> Response:
+    """End the session."""
+    answer = RedirectResponse("/sign-in", 303)
+    sessions.end(request, answer)
+    return answer
+
+
+def _ours(target: str) -> str:
+    """A path of this server; anything else is the first page."""
+    return target if target.startswith("/") and not target.startswith(("//", "/\\")) else "/"

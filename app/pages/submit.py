@@ -1,0 +1,153 @@
+"""Submitting a job from a form, with its schedules' curves and its cost shown while the knobs move."""
+
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import TypeAdapter, ValidationError
+
+from app import admission, curves, pointers
+from app.deps import Tx
+from app.pages import jobform
+from app.pages.door import Fields, Form
+from app.pages.look import page
+from app.problems import invalid
+from app.routes import tasks
+from lrtune.choices import AnySchedule, ScheduleSearch
+from lrtune.errors import Invalid
+from lrtune.schedules import FAMILIES, WARMUP, Curve, schedule
+from lrtune.space import Axis, Choice, Range
+from lrtune.spec import JobSpec
+from lrtune.store import jobs
+
+router = APIRouter(prefix="/submit")
+STEPS, POINTS = 1000, 120  # of a previewed curve
+_SEARCH: TypeAdapter[ScheduleSearch] = TypeAdapter(AnySchedule)
+
+
+@router.get("")
+def form(request: Request, task: Annotated[str, Query(max_length=200)] = "") -> Response:
+    """The form, as its defaults have it."""
+    return _shown(request, jobform.usual(_known(task)), {})
+
+
+@router.get("/params")
+def params(request: Request, task: Annotated[str, Query(alias="/task/name", max_length=200)] = "") -> Response:
+    """The part of the form that asks for a task's own parameters."""
+    return page(request, "parts/params.html", task=_task(_known(task)), fields=jobform.usual(task), wrong={})
+
+
+def _known(name: str) -> str:
+    names = [one.name for one in tasks.tasks().items]
+    return name if name in names else names[0]
+
+
+def _task(name: str) -> tasks.TaskSummary:
+    return next(one for one in tasks.tasks().items if one.name == name)
+
+
+def _shown(request: Request, fields: Fields, wrong: Mapping[str, str], status: int = 200) -> Response:
+    return page(
+        request,
+        "submit.html",
+        status=status,
+        fields=fields,
+        wrong=wrong,
+        tasks=tasks.tasks().items,
+        task=_task(_known(fields["/task/name"][0])),
+        optimizers=jobform.picks("optimizers"),
+        schedules=jobform.picks("schedules"),
+        common=jobform.common(),
+        samplers=jobform.SAMPLERS,
+        pruners=jobform.PRUNERS,
+        once=secrets.token_urlsafe(16),  # a second click on the same form does not make a second job
+    )
+
+
+@router.post("")
+def submit(request: Request, tx: Tx, fields: Form) -> Response:
+    """Queue the job; a form with mistakes comes back with a word at each."""
+    made = _made(fields)
+    try:
+        spec = _checked(request, made)
+    except Invalid as error:
+        return _shown(request, fields, jobform.named(error.errors, made), status=422)
+    once = fields.get("once", [""])[0]
+    job, _ = jobs.create(tx, spec, idempotency_key=f"form-{once[:64]}" if once else None)
+    return RedirectResponse(f"/jobs/{job.id}", 303)
+
+
+@router.post("/check")
+def check(request: Request, fields: Form) -> Response:
+    """What the form amounts to so far: the job, what it costs, its schedules' curves, and what is wrong with it."""
+    made = _made(fields)
+    answer: dict[str, Any] = {"job": made, "curves": _curves(made), "wrong": {}, "cost": None}
+    try:
+        answer["cost"] = admission.cost(_checked(request, made)).model_dump()
+    except Invalid as error:
+        answer["wrong"] = jobform.named(error.errors, made)
+    return JSONResponse(answer)
+
+
+def _made(fields: Fields) -> dict[str, Any]:
+    name = _known(fields.get("/task/name", [""])[0])
+    return jobform.job(fields, _task(name).params)
+
+
+def _checked(request: Request, made: Mapping[str, Any]) -> JobSpec:
+    """The job, admitted. Raises Invalid."""
+    try:
+        spec = JobSpec.model_validate(made)
+    except ValidationError as error:
+        below = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise invalid(pointers.rejections(below, made, pointers.schema_of(JobSpec))) from None
+    return admission.admit(spec, request.app.state.settings.data_dir)
+
+
+def _curves(made: Mapping[str, Any]) -> dict[str, list[list[tuple[float, float]]]]:
+    """Each schedule's curve with its knobs low, in the middle and high; none where a knob is wrong."""
+    rise = _middle(made.get("warmup"))
+    found = {}
+    for one in made.get("schedules", ()):
+        name = one if isinstance(one, str) else one["family"]
+        found[name] = _family(one, rise)
+    return found
+
+
+def _middle(warmup: Any) -> float:
+    """The warm-up that previews show."""
+    try:
+        axis = WARMUP.axis(WARMUP.parse(warmup) if warmup is not None else None, 0.0)
+    except ValueError:
+        return 0.0
+    return float(_at(axis, 0.5))
+
+
+def _family(one: Any, rise: float) -> list[list[tuple[float, float]]]:
+    try:
+        search = _SEARCH.validate_python(one)
+        axes = search.axes(FAMILIES[search.family])
+        made = [schedule(search.family, **{n: _at(axis, place) for n, axis in axes.items()}) for place in (0.5, 0, 1)]
+    except ValueError:
+        return []
+    distinct = list(dict.fromkeys(made))
+    return [_points(Curve(family, warmup=rise)) for family in distinct]
+
+
+def _at(axis: Axis, place: float) -> Any:
+    """A value of an axis: at its low end for 0, its high end for 1."""
+    if isinstance(axis, Range):
+        between = axis.low + place * (axis.high - axis.low)
+        value = axis.low * (axis.high / axis.low) ** place if axis.log else between
+        return round(value) if axis.whole else value
+    if isinstance(axis, Choice):
+        return axis.options[math.ceil(place * (len(axis.options) - 1))] if place else axis.options[0]
+    return axis.value
+
+
+def _points(curve: Curve) -> list[tuple[float, float]]:
+    drawn: Sequence[tuple[int, float]] = curves.by_step(curve, 1.0, steps=STEPS, points=POINTS)
+    return [(step / STEPS, round(rate, 4)) for step, rate in drawn]

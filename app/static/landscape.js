@@ -1,0 +1,198 @@
+// The value over the peak rate: every run a dot, a line through the best of each family, the good rates shaded.
+"use strict";
+
+const landscape = (() => {
+  const box = document.getElementById("landscape");
+  const DASH = [undefined, [7, 3], [2, 3]];
+  let terrain = null, u = null, spots = [], shape = "", tip = null, near = null;
+
+  const style = (place) => ({ stroke: charts.colour(`family-${place % 8}`), width: 1.8, dash: DASH[Math.floor(place / 8) % 3] });
+  const name = (ground) => (many() ? `${ground.optimizer} ${ground.family}` : ground.family);
+  const many = () => new Set(terrain.grounds.map((ground) => ground.optimizer)).size > 1;
+  const sign = () => (metricFalls() ? 1 : -1);
+  const metricFalls = () => terrain.falls;
+
+  // One point a half doubling, the best: rates lie on a grid of √2 unless a job says otherwise.
+  function line(ground) {
+    const best = new Map();
+    for (const spot of ground.spots) {
+      if (spot.value === null) continue;
+      const bin = Math.round(2 * Math.log2(spot.rate));
+      const there = best.get(bin);
+      if (!there || sign() * spot.value < sign() * there.value) best.set(bin, spot);
+    }
+    return [...best.values()].sort((a, b) => a.rate - b.rate);
+  }
+
+  function draw() {
+    const source = document.getElementById("terrain");
+    if (!source) { charts.nothing(box, "The map of rates appears with the first whole run."); return; }
+    if (source.textContent === shape && u) return;
+    shape = source.textContent;
+    terrain = JSON.parse(shape);
+    terrain.falls = box.dataset.goal !== "maximize";
+    terrain.grounds.sort((a, b) => own(b) - own(a));
+    spots = terrain.grounds.flatMap((ground, place) => ground.spots.map((spot) => ({ ...spot, place })));
+    build();
+  }
+
+  const own = (ground) => Number(ground.family === terrain.report.family && ground.optimizer === terrain.report.optimizer);
+
+  function build() {
+    u?.destroy();
+    const lines = terrain.grounds.map(line);
+    const values = spots.filter((spot) => spot.value !== null).map((spot) => spot.value).sort((a, b) => a - b);
+    const ends = range(values);
+    const log = ends[0] > 0 && ends[1] / ends[0] > 8;
+    const rates = spots.map((spot) => spot.rate);
+    const low = Math.min(...rates) / 1.25, high = Math.max(...rates) * 1.25;
+    const place = charts.element("div", "plot");
+    place.setAttribute("role", "img");
+    place.setAttribute("aria-label", `${terrain.report.metric} over the peak rate for ${terrain.grounds.length} families; the best is ${charts.number(terrain.report.value)} at ${charts.number(terrain.report.rate)} with ${terrain.report.family}`);
+    place.append(charts.element("h3", "", `${terrain.report.metric} over the peak learning rate`));
+    box.replaceChildren(legend(), place);
+    u = new uPlot({
+      width: Math.max(200, box.clientWidth), height: 340, padding: [12, 22, 0, 0],
+      legend: { show: false },
+      cursor: { points: { show: false }, x: false, y: false, drag: { x: true, y: false, dist: 6 } },
+      scales: {
+        x: { time: false, distr: 3, range: (self, min, max) => (self.zoomed ? [min, max] : [low, high]) },
+        y: { distr: log ? 3 : 1, range: () => pad(ends, log) },
+      },
+      axes: [charts.axis({ values: charts.labels, filter: charts.logTicks, size: 28 }), charts.axis({ size: 58, values: charts.labels, ...(log ? { filter: charts.logTicks } : {}) })],
+      series: [{}, ...lines.map((_, at) => ({ ...style(at), spanGaps: true, points: { show: false } }))],
+      hooks: {
+        drawAxes: [shade],
+        draw: [dots],
+        setCursor: [point],
+        setSelect: [(self) => { self.zoomed = self.select.width > 0; }],
+        ready: [(self) => {
+          self.over.addEventListener("click", () => { if (near) location.assign(box.dataset.trials + near.number); });
+          self.over.addEventListener("dblclick", () => { self.zoomed = false; });
+        }],
+      },
+    }, uPlot.join(lines.map((some) => [some.map((spot) => spot.rate), some.map((spot) => spot.value)])), place);
+    tip = charts.tip(u.over);
+  }
+
+  // From the best to what nine in ten reach; the others stand at the edge.
+  function range(values) {
+    const cut = Math.min(values.length - 1, Math.ceil(values.length * 0.9));
+    return metricFalls() ? [values[0], values[cut]] : [values[values.length - 1 - cut], values.at(-1)];
+  }
+
+  function pad([low, high], log) {
+    if (log) return [low / 1.15, high * 1.3];
+    const room = (high - low) * 0.08 || Math.abs(high) * 0.05 || 1;
+    return [low - room, high + room * 1.6];
+  }
+
+  function shade(self) {
+    const ground = terrain.grounds.find(own);
+    const { ctx, bbox } = self, ratio = devicePixelRatio || 1;
+    if (!ground?.plateau) return;
+    const left = self.valToPos(ground.plateau.low / 1.09, "x", true), right = self.valToPos(ground.plateau.high * 1.09, "x", true);
+    const from = Math.max(bbox.left, left), to = Math.min(bbox.left + bbox.width, right);
+    if (to <= from) return;
+    ctx.save();
+    ctx.fillStyle = charts.faint("winner", 0.16);
+    ctx.fillRect(from, bbox.top, to - from, bbox.height);
+    ctx.fillStyle = charts.colour("dim");
+    ctx.font = `${12 * ratio}px system-ui, sans-serif`;
+    ctx.textAlign = "center";
+    ctx.fillText("as good", (from + to) / 2, bbox.top + bbox.height - 6 * ratio);
+    ctx.restore();
+  }
+
+  function position(self, spot) {
+    const x = self.valToPos(spot.rate, "x", true);
+    if (x < self.bbox.left || x > self.bbox.left + self.bbox.width) return null;
+    const top = self.bbox.top + 6, bottom = self.bbox.top + self.bbox.height - 6;
+    if (spot.value === null) return { x, y: metricFalls() ? top : bottom, out: true };
+    const y = self.valToPos(spot.value, "y", true);
+    return { x, y: Math.max(top, Math.min(bottom, y)), out: y < top || y > bottom };
+  }
+
+  function dots(self) {
+    const { ctx } = self, ratio = devicePixelRatio || 1;
+    ctx.save();
+    for (const spot of spots) {
+      const at = position(self, spot);
+      if (!at) continue;
+      ctx.strokeStyle = ctx.fillStyle = charts.colour(`family-${spot.place % 8}`);
+      ctx.globalAlpha = spots.length > 300 ? 0.5 : 0.85;
+      ctx.lineWidth = 1.5 * ratio;
+      ctx.beginPath();
+      if (spot.value === null) cross(ctx, at, 3.5 * ratio);
+      else if (at.out) triangle(ctx, at, 4 * ratio);
+      else ctx.arc(at.x, at.y, (spots.length > 300 ? 2 : 3) * ratio, 0, 2 * Math.PI);
+      if (spot.value === null) ctx.stroke();
+      else ctx.fill();
+    }
+    ctx.globalAlpha = 1;
+    ring(self, { rate: terrain.report.rate, value: terrain.report.value }, "winner", 8 * ratio);
+    const baseline = spots.find((spot) => spot.number === 0);
+    if (baseline) ring(self, baseline, "baseline", 6 * ratio);
+    ctx.restore();
+  }
+
+  function cross(ctx, { x, y }, size) {
+    ctx.moveTo(x - size, y - size); ctx.lineTo(x + size, y + size);
+    ctx.moveTo(x + size, y - size); ctx.lineTo(x - size, y + size);
+  }
+  function triangle(ctx, { x, y }, size) {
+    ctx.moveTo(x - size, y + size / 2); ctx.lineTo(x + size, y + size / 2); ctx.lineTo(x, y - size);
+  }
+  function ring(self, spot, part, size) {
+    const at = position(self, spot);
+    if (!at) return;
+    const { ctx } = self, ratio = devicePixelRatio || 1;
+    ctx.strokeStyle = ctx.fillStyle = charts.colour(part);
+    ctx.lineWidth = 2.5 * ratio;
+    ctx.beginPath();
+    ctx.arc(at.x, at.y, size, 0, 2 * Math.PI);
+    ctx.stroke();
+    ctx.font = `600 ${12 * ratio}px system-ui, sans-serif`;
+    const right = at.x > self.bbox.left + self.bbox.width * 0.7;
+    ctx.textAlign = right ? "right" : "left";
+    const x = at.x + (right ? -1 : 1) * (size + 5 * ratio);
+    const y = at.y + (part === "winner" ? 12 : -4) * ratio;
+    ctx.lineWidth = 4 * ratio;
+    ctx.strokeStyle = charts.colour("card");
+    const words = part === "winner" ? "best" : "baseline";
+    ctx.strokeText(words, x, y);
+    ctx.fillText(words, x, y);
+  }
+
+  function point(self) {
+    const { left, top } = self.cursor, ratio = devicePixelRatio || 1;
+    near = null;
+    let least = 14 ** 2;
+    for (const spot of left < 0 ? [] : spots) {
+      const at = position(self, spot);
+      if (!at) continue;
+      const away = ((at.x - self.bbox.left) / ratio - left) ** 2 + ((at.y - self.bbox.top) / ratio - top) ** 2;
+      if (away < least) { least = away; near = spot; }
+    }
+    if (!near) { tip.hide(); return; }
+    const ground = terrain.grounds[near.place];
+    const value = near.value === null ? "diverged" : `${terrain.report.metric} ${charts.number(near.value)}`;
+    tip.show([`Trial ${near.number}${near.number === 0 ? ", the baseline" : ""}`, `${ground.optimizer} at ${charts.number(near.rate, 3)}, ${ground.family}`, value], left, top);
+  }
+
+  function legend() {
+    const made = charts.element("div", "legend");
+    terrain.grounds.forEach((ground, place) => {
+      const chip = charts.element("span", "badge");
+      chip.append(charts.sample(style(place)), charts.element("span", "", name(ground)));
+      made.append(chip);
+    });
+    if (spots.some((spot) => spot.value === null)) made.append(charts.element("span", "dim small", "× diverged"));
+    return made;
+  }
+
+  charts.fit(box, () => (u ? [u] : []));
+  document.addEventListener("theme", () => { if (u) build(); });
+  document.addEventListener("htmx:afterSettle", draw);
+  return { draw };
+})();

@@ -1,0 +1,72 @@
+"""A job with as many trials as one likes, as workers would have left it, but written in one go."""
+
+import random
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import insert, update
+
+from lrtune.spec import Horizon, JobSpec, Metric
+from lrtune.store import Database, jobs
+from lrtune.store.database import clock
+from lrtune.store.tables import JobRow, ReportRow, TrialRow
+
+STEPS, REPORTS = 1000, 50
+FAMILIES = ("cosine", "linear", "wsd", "step")
+
+
+def crowded(database_url: str, *, trials: int, reports: int = REPORTS, **fields: Any) -> str:
+    """A running job: trial 0 is the baseline, the last three confirm; some were stopped, the highest rates diverged."""
+    database, chance = Database(database_url), random.Random(0)
+    metric = Metric(name="val_loss", goal="minimize")
+    given = {"task": "digits", "budget": {"full_runs": 2.0 * trials}} | fields
+    spec = JobSpec.model_validate(given).model_copy(update={"metric": metric, "horizon": Horizon(steps=STEPS)})
+    with database.write() as tx:
+        job, _ = jobs.create(tx, spec)
+        now = clock(tx)
+        tx.execute(update(JobRow).values(state="running", started_at=now - timedelta(hours=1)))
+        seq = tx.query(JobRow.seq).filter(JobRow.id == job.id).scalar()
+        rows = [{"job": seq, "created_at": now, **_trial(number, trials, chance)} for number in range(trials)]
+        tx.execute(insert(TrialRow), [{**row, "started_at": now, "finished_at": now} for row in rows])
+        ids = dict(tx.query(TrialRow.number, TrialRow.id).filter(TrialRow.job == seq).all())
+        tx.execute(insert(ReportRow), [one for row in rows for one in _reports(ids[row["number"]], row, reports)])
+    database.dispose()
+    return job.id
+
+
+def _trial(number: int, count: int, chance: random.Random) -> dict[str, Any]:
+    role = "baseline" if number == 0 else "confirm" if number >= count - 3 else "search"
+    rate = 1e-3 if role != "search" else 10 ** chance.uniform(-4, -1)
+    state = (
+        "complete" if role != "search" else "diverged" if rate > 0.07 else "stopped" if number % 10 == 3 else "complete"
+    )
+    configuration = {
+        "optimizer": {"name": "adamw", "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01, "eps": 1e-8},
+        "learning_rate": rate,
+        "schedule": {"family": FAMILIES[number % 4] if role == "search" else "cosine"},
+        "warmup": 0.05,
+        "clip_norm": 1.0,
+    }
+    value = 0.2 + 40 * (rate - 0.02) ** 2 + 0.01 * chance.random()
+    return {
+        "number": number,
+        "role": role,
+        "why": f"reason {number}",
+        "state": state,
+        "reason": "" if state == "complete" else f"{state}: hopeless",
+        "configuration": configuration,
+        "seed": number,
+        "horizon": STEPS,
+        "step": STEPS if state == "complete" else STEPS // 2,
+        "value": value if state == "complete" else None,
+        "attempt": 1,
+    }
+
+
+def _reports(trial: int, row: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    steps = [STEPS * place // count for place in range(1, count + 1) if STEPS * place // count <= row["step"]]
+    rate, value = row["configuration"]["learning_rate"], row["value"] or 1.0
+    return [
+        {"trial": trial, "step": step, "learning_rate": rate, "metrics": {"val_loss": value + 50 / step}}
+        for step in steps
+    ]
