@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,13 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrtune.errors import TaskError
-from lrtune.results import Report, Trial, TrialState
-from lrtune.spec import Metric, TaskSpec, Training
+from lrtune.results import OVER, JobState, Report, Trial, TrialState
+from lrtune.spec import JobSpec, Metric, TaskSpec, Training
+from lrtune.store import Database, events, jobs
 from lrtune.task import Task
 from tests.test_trainer import CPU, Seen, trial
 from worker.batches import examples, split
 from worker.engine import Engine
+from worker.loop import Worker
 from worker.parallel import Member, Team
+from worker.settings import Settings
 from worker.tasks import prepare
 from worker.trainer import follow, train
 
@@ -224,3 +228,34 @@ def test_two_devices_train_what_one_trains():
 def test_a_device_that_fails_fails_the_trial_in_words(others, said: str):
     with pytest.raises(TaskError, match=said), two(others) as member:
         trained(prepare(WIDE, Path()), trial(horizon=30), Training(devices=2), member)
+
+
+def test_a_job_says_how_its_trials_are_trained_and_its_log_says_what_was_decided(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def lived(training: dict) -> tuple[JobState, list[str]]:
+        spec = {"task": "digits", "metric": {"name": "val_loss", "goal": "minimize"}, "horizon": {"steps": 20}}
+        spec |= {"budget": {"trials": 2}, "confirm": {"top": 0}, "training": training}
+        stop, database = threading.Event(), Database(sqlite_url)
+        with database.write() as tx:
+            job = jobs.create(tx, JobSpec.model_validate(spec))[0].id
+        working = Worker(Settings(database_url=sqlite_url, poll_seconds=0.01, data_dir=tmp_path), stop)
+        thread = threading.Thread(target=working.work)
+        thread.start()
+        try:
+            while True:
+                with database.read() as tx:
+                    state, log = jobs.get(tx, job).state, events.page(tx, job, after=0, limit=100).items
+                if state in OVER:
+                    return state, [line.message for line in log if line.kind == "trial-noted"]
+        finally:
+            stop.set()
+            thread.join()
+            database.dispose()
+
+    assert lived({"devices": 2}) == (JobState.SUCCEEDED, [])
+    monkeypatch.setattr(torch, "compile", None)
+    state, said = lived({"precision": "bfloat16", "accumulate": 2, "ema": 0.9, "compile": "auto"})
+    assert state is JobState.SUCCEEDED
+    why = "torch.compile does not work here, trained without it: 'NoneType' object is not callable"
+    assert said == [f"trial 0: {why}", f"trial 1: {why}"]

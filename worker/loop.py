@@ -26,7 +26,7 @@ from tenacity import wait_exponential as exponential
 from lrtune import search
 from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
 from lrtune.results import Job, JobState, Report, Trial, TrialState
-from lrtune.spec import JobSpec, Metric
+from lrtune.spec import Metric, TaskSpec, Training
 from lrtune.store import Database, jobs, leases, trials, workers
 from lrtune.store.database import clock
 from lrtune.tasks import BUILT_IN
@@ -151,10 +151,14 @@ class Worker:
 
     def _team(self, lease: leases.Lease) -> AbstractContextManager[Member | None]:
         """Processes on the other devices that a trial asks for."""
-        size = lease.spec.training.devices
-        if size == 1:
+        spec = lease.spec
+        if spec.training.devices == 1:
             return nullcontext()
-        return Team(size, self.device, partial(_follow, lease.spec, self._settings.data_dir, lease.trial))
+        return Team(
+            spec.training.devices,
+            self.device,
+            partial(_follow, spec.task, spec.training, self._settings.data_dir, lease.trial),
+        )
 
     def _finish(self, tx: Session, lease: leases.Lease, reports: list[Report], outcome: Outcome) -> None:
         if reports:
@@ -209,9 +213,9 @@ class Worker:
         return True
 
 
-def _follow(spec: JobSpec, data_dir: Path, trial: Trial, member: Member) -> None:
+def _follow(task: TaskSpec, training: Training, data_dir: Path, trial: Trial, member: Member) -> None:
     """What a process on another device does."""
-    follow(prepare(spec.task, data_dir), trial, spec.training, member)
+    follow(prepare(task, data_dir), trial, training, member)
 
 
 def _metric(lease: leases.Lease) -> Metric:
