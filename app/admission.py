@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from app import curves, pointers
 from app.problems import invalid
+from lrtune.datasets import FOLDER
 from lrtune.errors import Rejection
 from lrtune.results import Cost, FirstCurve, Plan, Proposal, Trial, TrialState
 from lrtune.search import SpaceExhausted, suggest
@@ -68,9 +69,11 @@ def _missing_file(params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
         there = False
     if there:
         return []
-    files = sorted(path.name for path in data_dir.iterdir() if not path.name.startswith("."))
+    hidden = (FOLDER, ".")
+    files = sorted(path.name for path in data_dir.iterdir() if not path.name.startswith(hidden))
     some = ", ".join(files[:10]) + (f" and {len(files) - 10} more" if len(files) > 10 else "")
-    detail = f"found no {shown(name)} in the data folder; there are {some or 'no files'}"
+    there_are = f"there are {some or 'no files'}, and GET /v1/datasets has what was uploaded"
+    detail = f"found no {shown(name)} in the data folder; {there_are}"
     return [{"pointer": "/task/params/dataset", "detail": detail}]
 
 

@@ -12,17 +12,18 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import make_url
 
 import migrations
-from app import openapi, pages, problems
+from app import openapi, pages, problems, receiving
 from app.auth import authorized, server_key
 from app.deps import known_query
 from app.limits import BodyLimit
 from app.metrics import Measure, Requests
-from app.routes import drawings, events, health, jobs, schedules, tasks, trials
+from app.routes import datasets, drawings, events, health, jobs, schedules, tasks, trials
 from app.settings import Settings
 from lrtune import __version__
 from lrtune.store import Database
 
 AT_ONCE = 10  # transactions of a kind; SQLite has one writer
+LOOKS = 2  # uploads that are looked through at once: each takes a core
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -36,10 +37,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings or Settings()
     app.state.requests = Requests()
-    app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)
     app.add_middleware(Measure, requests=app.state.requests)
     problems.install(app)
-    for noun in (jobs, trials, drawings, events, schedules, tasks):
+    for noun in (jobs, datasets, trials, drawings, events, schedules, tasks):
         app.include_router(noun.router, dependencies=[Depends(authorized), Depends(known_query)])
     app.include_router(health.router)
     pages.install(app)
@@ -56,7 +57,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if lite:
         await asyncio.to_thread(migrations.upgrade, url)
     app.state.key = server_key(settings)
+    await asyncio.to_thread(receiving.sweep, settings.data_dir)
     app.state.reading, app.state.writing = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1 if lite else AT_ONCE)
+    app.state.looking = asyncio.Semaphore(LOOKS)
     app.state.stopping = asyncio.Event()
     try:
         with _told_of_signals(app.state.stopping.set):

@@ -23,6 +23,7 @@ TAGS = [
     {"name": "best", "description": "The answer, and the answer as something to run."},
     {"name": "pictures", "description": "What a job's pictures are drawn from."},
     {"name": "events", "description": "A job's log, paged or followed."},
+    {"name": "datasets", "description": "Data of your own, uploaded once and named by jobs."},
     {"name": "catalogue", "description": "What can be tuned and searched here, and who is working."},
     {"name": "operations", "description": "For those who run the service."},
 ]

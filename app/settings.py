@@ -24,4 +24,5 @@ class Settings(BaseSettings):
     credentials: Path = Path(".lrtune/credentials")
     data_dir: Path = Path(".lrtune/data")
     max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
+    max_upload_bytes: Annotated[int, Field(ge=1)] = 2 * 1024 * 1024 * 1024
     metrics_public: bool = False

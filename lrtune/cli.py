@@ -49,6 +49,9 @@ def _newest(incomplete: str) -> list[tuple[str, str]]:
 
 
 app = typer.Typer(cls=_InWords, no_args_is_help=True, pretty_exceptions_enable=False, help=about)
+data = typer.Typer(no_args_is_help=True, help="Data of your own: upload, list, show, remove.")
+app.add_typer(data, name="datasets")
+DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Its name or its id.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=_newest)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 Answer = BaseModel | dict[str, Any]
@@ -57,7 +60,10 @@ Answer = BaseModel | dict[str, Any]
 @app.command()
 def submit(
     job: Annotated[str, typer.Argument(metavar="JOB", help="A task's name, a .json file, or - for JSON on stdin.")],
-    dataset: Annotated[str | None, typer.Option(help="The task's data file, below the workers' data folder.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="The task's data: an uploaded dataset's name, or a file below the workers' data folder."),
+    ] = None,
     param: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A parameter of the task.")] = None,
     steps: Annotated[int | None, typer.Option(help="How many steps the real run takes.")] = None,
     epochs: Annotated[float | None, typer.Option(help="The same in epochs.")] = None,
@@ -216,6 +222,42 @@ def workers(as_json: AsJson = False) -> None:
     with Client() as client:
         found = tuple(client.workers())
     _show(found, as_json, lambda: terminal.workers(found))
+
+
+@data.command("add")
+def add_dataset(
+    file: Annotated[Path, typer.Argument(help="A .csv, .parquet, .npz or .txt file, or a .zip of pictures.")],
+    name: Annotated[str | None, typer.Option(help="What jobs call it; the file's name when left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a file for jobs to train on."""
+    with Client() as client:
+        found = client.add_dataset(file, name=name)
+    _show(found, as_json, lambda: terminal.dataset(found))
+
+
+@data.command("list")
+def list_datasets(as_json: AsJson = False) -> None:
+    """What was uploaded, newest first."""
+    with Client() as client:
+        found = tuple(client.datasets())
+    _show(found, as_json, lambda: terminal.datasets(found))
+
+
+@data.command("show")
+def show_dataset(dataset: DatasetName, as_json: AsJson = False) -> None:
+    """What is in a dataset: columns, classes, first rows."""
+    with Client() as client:
+        found = client.dataset(dataset)
+    _show(found, as_json, lambda: terminal.dataset(found))
+
+
+@data.command("remove")
+def remove_dataset(dataset: DatasetName) -> None:
+    """Forget a dataset and its bytes, once no job needs it."""
+    with Client() as client:
+        client.remove_dataset(dataset)
+    typer.echo(f"{dataset} is removed")
 
 
 @app.command()

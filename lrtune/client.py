@@ -17,6 +17,7 @@ import httpx
 from pydantic import BaseModel
 
 from lrtune import errors
+from lrtune.datasets import Dataset
 from lrtune.drawings import Curves, Terrain
 from lrtune.findings import Findings
 from lrtune.responses import checked, messages, read
@@ -26,6 +27,8 @@ from lrtune.spec import Budget, JobSpec
 URL = "http://127.0.0.1:8000"
 PAUSES = (0.2, 0.8)  # seconds before a call is tried again when no answer came
 DROPS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # the same for a broken event stream: a server may restart meanwhile
+UPLOADED_AT_ONCE = 1024 * 1024  # bytes
+LOOKED_THROUGH = 1800.0  # seconds that a server may take to look through a large upload
 QUIET = 60.0  # seconds without even a comment after which an event stream counts as broken
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -174,6 +177,33 @@ class Client:
         body = {"schedule": schedule, **around}
         return read(_Preview, self._send("POST", "/v1/schedules/preview", json=body)).curve
 
+    def add_dataset(self, file: Path | str, *, name: str | None = None) -> Dataset:
+        """Upload a file, a part at a time; the same bytes come out as the dataset they are already."""
+        path = Path(file)
+        try:
+            with path.open("rb") as content:  # no second try: it is read once
+                parts = iter(lambda: content.read(UPLOADED_AT_ONCE), b"")
+                params, length = {"name": name or path.name}, {"Content-Length": str(path.stat().st_size)}
+                wait = httpx.Timeout(30.0, read=LOOKED_THROUGH)
+                answer = self._http.post("/v1/datasets", params=params, content=parts, headers=length, timeout=wait)
+        except httpx.TransportError as error:
+            raise self._away(error) from error
+        except OSError as error:
+            raise errors.Invalid(f"{path}: {error.strerror}") from None
+        return read(Dataset, checked(answer))
+
+    def datasets(self) -> Iterator[Dataset]:
+        """All uploaded datasets, newest first."""
+        return self._items(Page[Dataset], "/v1/datasets", {})
+
+    def dataset(self, dataset: str) -> Dataset:
+        """What is in a dataset, by its id or its name."""
+        return read(Dataset, self._send("GET", _path(dataset, noun="datasets")))
+
+    def remove_dataset(self, dataset: str) -> None:
+        """Forget a dataset and its bytes."""
+        self._send("DELETE", _path(dataset, noun="datasets"))
+
     def workers(self) -> Iterator[Worker]:
         """Who is working, and on what."""
         return self._items(Page[Worker], "/v1/workers", {})
@@ -252,8 +282,8 @@ def _host(url: str) -> str:
     return parsed.host
 
 
-def _path(*parts: str) -> str:
-    return "/".join(("/v1/jobs", *(quote(part, safe="", errors="replace") for part in parts)))
+def _path(*parts: str, noun: str = "jobs") -> str:
+    return "/".join((f"/v1/{noun}", *(quote(part, safe="", errors="replace") for part in parts)))
 
 
 def _body(job: AnyJob) -> Any:

@@ -45,6 +45,10 @@ class UnknownTrial(NotFound):
     """This job has no trial with this number."""
 
 
+class UnknownDataset(NotFound):
+    """There is no dataset with this id or name."""
+
+
 class MethodNotAllowed(LrtuneError):
     """This path does not take this method."""
 
@@ -69,12 +73,24 @@ class LeaseLost(Conflict):
     """This trial is no longer held under this lease: it was cancelled, or another worker holds it now."""
 
 
+class DatasetInUse(Conflict):
+    """A job that is not over needs this dataset; cancel the job, or wait for its end."""
+
+
+class NameTaken(Conflict):
+    """Other data has this name already; choose another name, or remove that data first."""
+
+
 class BadRequest(LrtuneError):
     """The request could not be read."""
 
 
 class Invalid(LrtuneError):
     """The request has fields that cannot be accepted."""
+
+
+class UnusableFile(Invalid):
+    """The file cannot be used as data."""
 
 
 class IdempotencyKeyReused(LrtuneError):

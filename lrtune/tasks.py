@@ -49,7 +49,7 @@ class TabularParams(Strict):
 
 
 class ImagesParams(Strict):
-    """An npz file with x and y (and x_test, y_test), or a folder with one folder of pictures a class."""
+    """An npz file with x and y (and x_test, y_test), or a folder or zip with one folder of pictures a class."""
 
     dataset: DataFile
     model: Literal["cnn", "resnet"] = "cnn"

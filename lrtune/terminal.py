@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from lrtune.datasets import Dataset
 from lrtune.export import recorded
 from lrtune.findings import Findings, Plateau
 from lrtune.results import Best, Job, Plan, Trial, Worker
@@ -159,3 +160,30 @@ def _so_far(best: Best | None) -> str:
         return ""
     untuned = best.baseline.value if best.baseline else None
     return f"; {best.metric} {best.value:.5g}" + (f" (untuned {untuned:.5g})" if untuned is not None else "")
+
+
+def datasets(found: Iterable[Dataset]) -> RenderableType:
+    """Datasets, one a row."""
+    table = Table("name", "kind", "rows", "columns", "bytes", "id", box=None)
+    for one in found:
+        cells = (one.name, one.kind, str(one.rows), str(len(one.columns) or ""), f"{one.bytes:,}", one.id[:12])
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def dataset(found: Dataset) -> RenderableType:
+    """One dataset: its columns, its classes, its first rows."""
+    head = f"{found.name}: {found.kind}, {found.rows:,} rows, {found.bytes:,} bytes\nid {found.id}"
+    columns = Table("column", "type", "missing", "different", box=None)
+    for one in found.columns:
+        many = "many" if one.distinct is None else str(one.distinct)
+        columns.add_row(*map(_plain, (one.name, one.type, str(one.missing or ""), many)))
+    rows = [_plain("  ".join("" if value is None else value for value in row)) for row in found.first]
+    classes = ", ".join(f"{name} ({many})" for name, many in found.classes.items())
+    said = [f"classes: {classes}"] if classes else []
+    return Group(Text(head), *([columns] if found.columns else []), *rows, *map(_plain, said + found.notes))
+
+
+def _plain(text: str) -> Text:
+    """Text out of somebody's file, which must not steer the terminal."""
+    return Text("".join(letter if letter.isprintable() else "\ufffd" for letter in text))

@@ -31,7 +31,7 @@ checks.ensure_resource_availability.enabled = false
 
 @pytest.mark.timeout(400)
 def test_the_server_does_what_its_description_says(sqlite_url: str, tmp_path: Path) -> None:
-    with served(sqlite_url) as service:
+    with served(sqlite_url, data_dir=tmp_path / "data") as service:
         kept, deleted = (
             service.post("/v1/jobs", json={"task": "digits", "horizon": {"steps": 40}}).json()["id"] for _ in range(2)
         )

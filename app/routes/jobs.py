@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
 
-from app import admission
+from app import admission, uploaded
 from app.deps import PAGE, Cursor, JobId, Limit, ReadTx, Tx, remember_body
 from app.problems import problems
 from lrtune import errors
@@ -76,7 +76,8 @@ def submit(
     ] = False,
 ) -> Response:
     """Queue a tuning job. The smallest is `{"task": "digits"}`; with `validate_only`, see what a job would do."""
-    admitted = admission.admit(spec, request.app.state.settings.data_dir)
+    data_dir = request.app.state.settings.data_dir
+    admitted = admission.admit(uploaded.pinned(tx, spec, data_dir), data_dir)
     if validate_only:
         return _json(admission.plan(admitted))
     job, new = jobs.create(tx, admitted, idempotency_key=idempotency_key)

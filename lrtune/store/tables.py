@@ -167,3 +167,16 @@ class WorkerRow(Base):
     trial: Mapped[int | None]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class DatasetRow(Base):
+    """An uploaded dataset; `id` is the digest of its bytes, `seq` orders by age, `description` is what was found."""
+
+    __tablename__ = "datasets"
+    seq: Mapped[int] = mapped_column(Id, primary_key=True)
+    id: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    description: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lrtune.errors import TaskError
 from lrtune.tasks import ImagesParams
 from worker.tasks.files import locate
-from worker.tasks.pictures import Arrays, channels_first, read_folder, read_npz
+from worker.tasks.pictures import Arrays, channels_first, read_folder, read_npz, read_zip
 from worker.tasks.supervised import Classification, Supervised, halves
 
 
@@ -39,6 +39,8 @@ def _read(params: ImagesParams, data_dir: Path) -> Arrays:
     path = locate(data_dir, params.dataset)
     if path.is_dir():
         return read_folder(path, params.dataset, size=params.size, data_dir=data_dir)
+    if path.suffix == ".zip":
+        return read_zip(path, params.dataset, size=params.size)
     return read_npz(path, params.dataset)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lrtune.errors import TaskError
+from lrtune.uploads.tables import separator
 from worker.tasks.files import reading
 
 MISSING = ["?"]  # beside pandas' own: how the UCI repository writes it
@@ -28,12 +29,12 @@ def read_table(path: Path, name: str, *, header: bool | None, target: str | int)
 
 
 def _read_csv(path: Path, *, header: bool | None, target: str | int) -> pd.DataFrame:
-    separator = _separator(path)
+    mark = _separator(path)
 
     def read(*, first: int | None, rows: int | None = None, text: bool = False) -> pd.DataFrame:
         return pd.read_csv(
             path,
-            sep=separator,
+            sep=mark,
             header=first,
             nrows=rows,
             dtype=str if text else None,
@@ -52,8 +53,7 @@ def _read_csv(path: Path, *, header: bool | None, target: str | int) -> pd.DataF
 def _separator(path: Path) -> str:
     """The likeliest of the usual separators, by the first line; a comma when none is there."""
     with path.open(encoding="utf-8-sig") as file:
-        first = file.readline()
-    return max(",;\t|", key=first.count)
+        return separator(file.readline())
 
 
 def _has_header(start: pd.DataFrame, target: str | int) -> bool:

@@ -1,0 +1,109 @@
+"""Datasets: upload, list, describe, remove."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import Path as InPath
+from fastapi.concurrency import run_in_threadpool
+
+from app import receiving
+from app.deps import PAGE, Cursor, Limit, ReadTx, Tx
+from app.problems import problems
+from lrtune import errors
+from lrtune.datasets import Dataset, Description, Kind
+from lrtune.results import Page
+from lrtune.store import Database, datasets
+from lrtune.uploads import describe, kind_of
+
+PATH = "/v1/datasets"
+UNPACKED = 4  # times the largest upload that a file may take unpacked
+router = APIRouter(prefix=PATH, tags=["datasets"])
+LOCATION = {"Location": {"description": "The dataset's own path.", "schema": {"type": "string"}}}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The file itself: CSV, Parquet, npz, UTF-8 text, or a zip with one folder of pictures a class.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+DatasetId = Annotated[
+    str,
+    InPath(description="A dataset's id or name.", min_length=1, max_length=100, pattern=r"^[^\x00-\x1f/]+$"),
+]
+Name = Annotated[
+    str,
+    Query(
+        description="What jobs call it; the suffix says what it is, and the content must agree.",
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ .()+-]{0,95}\.[A-Za-z]{2,7}$",
+        max_length=100,
+        examples=["wine.csv"],
+    ),
+]
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    summary="Upload a dataset",
+    response_model=Dataset,
+    openapi_extra=BODY,
+    responses={
+        **problems(errors.BadRequest, errors.NameTaken, errors.UnusableFile, errors.Unavailable),
+        200: {"model": Dataset, "description": "These bytes were here already, under the name that it says."},
+        201: {"description": "The dataset, with what was found in it.", "headers": LOCATION},
+    },
+)
+async def upload(request: Request, name: Name) -> Response:
+    """Send a file as the body: `curl --data-binary @wine.csv '.../v1/datasets?name=wine.csv'`."""
+    settings, kind = request.app.state.settings, kind_of(name)
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise errors.BadRequest("found a form; accepted is the file itself as the body, as `curl --data-binary @FILE`")
+    with receiving.part(settings.data_dir) as (file, path):
+        digest, size = await receiving.receive(request, file, limit=settings.max_upload_bytes)
+        largest = UNPACKED * settings.max_upload_bytes
+        async with request.app.state.looking:
+            found = await run_in_threadpool(describe, path, kind, largest=largest)
+        keep = partial(_keep, request.app.state.database, found, path, settings.data_dir)
+        async with request.app.state.writing:
+            dataset, new = await run_in_threadpool(keep, digest=digest, name=name, kind=kind, size=size)
+    headers = {"Location": f"{PATH}/{dataset.id}"}
+    return Response(dataset.model_dump_json(), 201 if new else 200, headers=headers, media_type="application/json")
+
+
+def _keep(
+    database: Database, found: Description, part: Path, data_dir: Path, *, digest: str, name: str, kind: Kind, size: int
+) -> tuple[Dataset, bool]:
+    if (data_dir / name).exists():
+        raise errors.NameTaken(f"a file {name!r} lies in the data folder already; choose another name")
+
+    def put(file: str) -> None:
+        part.replace(data_dir / file)
+
+    with database.write() as tx:
+        return datasets.add(tx, found, digest=digest, name=name, kind=kind, size=size, put=put)
+
+
+@router.get("", summary="List datasets", responses=problems(errors.Unavailable))
+def page(tx: ReadTx, limit: Limit = PAGE, cursor: Cursor = None) -> Page[Dataset]:
+    """Datasets, newest first. A page's `next` is the `cursor` of the following one, or null at the end."""
+    return datasets.page(tx, limit=limit, cursor=cursor)
+
+
+@router.get("/{dataset_id}", summary="Read a dataset", responses=problems(errors.UnknownDataset, errors.Unavailable))
+def get(dataset_id: DatasetId, tx: ReadTx) -> Dataset:
+    """What is in a dataset: its kind, rows, columns with types, classes and first rows."""
+    return datasets.get(tx, dataset_id)
+
+
+@router.delete(
+    "/{dataset_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    summary="Remove a dataset",
+    responses=problems(errors.UnknownDataset, errors.DatasetInUse, errors.Unavailable),
+)
+def remove(dataset_id: DatasetId, tx: Tx, request: Request) -> None:
+    """Forget a dataset and its bytes, once no job that is not over needs it."""
+    data_dir: Path = request.app.state.settings.data_dir
+    datasets.remove(tx, dataset_id, unlink=lambda file: (data_dir / file).unlink(missing_ok=True))

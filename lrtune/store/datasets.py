@@ -1,0 +1,100 @@
+"""Uploaded datasets: what was found in them stands here, their bytes lie on disk."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import delete, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from lrtune.datasets import Dataset, Description, Kind, file_of
+from lrtune.errors import DatasetInUse, NameTaken, UnknownDataset
+from lrtune.results import OVER, Page
+from lrtune.store import lookup
+from lrtune.store.database import clock
+from lrtune.store.tables import DatasetRow, JobRow
+
+
+def add(
+    tx: Session,
+    description: Description,
+    *,
+    digest: str,
+    name: str,
+    kind: Kind,
+    size: int,
+    put: Callable[[str], object],
+    now: datetime | None = None,
+) -> tuple[Dataset, bool]:
+    """Keep a dataset; (the dataset, whether it is new). The same bytes come out as they are known. Raises NameTaken.
+
+    `put` moves the bytes to their place, while nobody else can add or remove them.
+    """
+    row = DatasetRow(id=digest, name=name, kind=kind, bytes=size, description=description.model_dump(mode="json"))
+    row.created_at = now or clock(tx)
+    try:
+        with tx.begin_nested():
+            tx.add(row)
+        new = True
+    except IntegrityError:
+        row, new = _there(tx, digest, name), False
+    dataset = _view(row)
+    put(dataset.file)
+    return dataset, new
+
+
+def _there(tx: Session, digest: str, name: str) -> DatasetRow:
+    found = tx.scalars(select(DatasetRow).where(DatasetRow.id == digest).with_for_update()).one_or_none()
+    if found is None:
+        raise NameTaken(f"other data is called {name!r} already; choose another name, or remove that data first")
+    return found
+
+
+def get(tx: Session, dataset: str) -> Dataset:
+    """A dataset by its id or its name. Raises UnknownDataset."""
+    found = find(tx, dataset)
+    if found is None:
+        raise UnknownDataset(f"there is no dataset {dataset[:60]!r}")
+    return found
+
+
+def find(tx: Session, dataset: str, *, hold: bool = False) -> Dataset | None:
+    """A dataset by its id or its name, if there is one; `hold` keeps it until the transaction ends."""
+    query = select(DatasetRow).where(or_(DatasetRow.id == dataset, DatasetRow.name == dataset)).limit(2)
+    rows = tx.scalars(query.with_for_update(read=True) if hold else query).all()
+    return next((_view(row) for row in sorted(rows, key=lambda row: row.id != dataset)), None)
+
+
+def page(tx: Session, *, limit: int, cursor: str | None) -> Page[Dataset]:
+    """Datasets, newest first. Raises Invalid."""
+    query = select(DatasetRow).order_by(DatasetRow.seq.desc()).limit(limit + 1)
+    if cursor is not None:
+        query = query.where(DatasetRow.seq < lookup.number(cursor))
+    rows = tx.scalars(query).all()
+    more = lookup.cursor(rows[limit - 1].seq) if len(rows) > limit else None
+    return Page(items=[_view(row) for row in rows[:limit]], next=more)
+
+
+def remove(tx: Session, dataset: str, *, unlink: Callable[[str], object]) -> None:
+    """Forget a dataset and its bytes. Raises UnknownDataset, DatasetInUse."""
+    found = get(tx, dataset)
+    tx.execute(select(DatasetRow.seq).where(DatasetRow.id == found.id).with_for_update())
+    named = JobRow.spec["task"]["params"]["dataset"].as_string()
+    needing = tx.scalars(select(JobRow.id).where(JobRow.state.not_in(OVER), named == found.file).limit(1)).first()
+    if needing:
+        raise DatasetInUse(f"{needing} needs this dataset; cancel the job, or wait for its end")
+    tx.execute(delete(DatasetRow).where(DatasetRow.id == found.id))
+    unlink(found.file)
+
+
+def _view(row: DatasetRow) -> Dataset:
+    kind = Kind(row.kind)
+    return Dataset(
+        **Description.model_validate(row.description).model_dump(),
+        id=row.id,
+        name=row.name,
+        kind=kind,
+        bytes=row.bytes,
+        file=file_of(row.id, kind),
+        created_at=row.created_at,
+    )

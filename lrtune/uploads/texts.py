@@ -1,0 +1,59 @@
+"""Text: UTF-8 without control characters, read a line at a time so that no line can fill the memory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from lrtune.datasets import Description
+from lrtune.errors import UnusableFile
+
+LONGEST = 1024 * 1024  # characters of a line
+CONTROL = {chr(code) for code in range(32)} - set("\t\n\r\f\v")
+PAGES = ("<!doctype", "<html", "<?xml", "<svg")
+SHOWN, CUT = 5, 80
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """A file of text, with or without a byte order mark. Raises UnusableFile when it is not UTF-8."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        found = error.object[error.start]
+        raise UnusableFile(f"the text is not UTF-8: found the byte 0x{found:02x}; save the file as UTF-8") from None
+
+
+def lines(file: TextIO, *, longest: int = LONGEST) -> Iterator[str]:
+    """The lines, checked. Raises UnusableFile for control characters and for a line that is too long."""
+    number = 0
+    while line := file.readline(longest):
+        number += 1
+        if len(line) == longest:
+            raise UnusableFile(f"line {number} has {longest} characters or more; accepted are shorter lines")
+        if bad := CONTROL.intersection(line):
+            raise UnusableFile(f"line {number} has the control character 0x{ord(min(bad)):02x}; accepted is plain text")
+        yield line
+
+
+def of_text(path: Path) -> Description:
+    """How many lines and characters, and how many different ones. Raises UnusableFile."""
+    count = total = 0
+    letters: set[str] = set()
+    with opened(path) as file:
+        for block in _blocks(file):
+            if bad := CONTROL.intersection(block):
+                raise UnusableFile(f"the text has the control character 0x{ord(min(bad)):02x}; accepted is plain text")
+            letters.update(block)
+            count, total = count + block.count("\n"), total + len(block)
+        file.seek(0)
+        first = [[line.rstrip("\r\n")[:CUT]] for line in islice(iter(lambda: file.readline(LONGEST), ""), SHOWN)]
+    if len(letters) < 2:
+        raise UnusableFile(f"the text has {total} characters and all are the same; needed are two different ones")
+    return Description(rows=count, first=first, notes=[f"{total} characters, {len(letters)} different ones"])
+
+
+def _blocks(file: TextIO) -> Iterator[str]:
+    return iter(lambda: file.read(LONGEST), "")

@@ -1,0 +1,198 @@
+"""Uploads: every unsafe one is refused in a sentence and leaves nothing behind; good ones are described and kept."""
+
+import hashlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.files import LARGEST, UNSAFE, UNUSUAL, csv, npz, parquet, zipped
+from tests.serving import KEY, served, slug
+
+REFUSED = {
+    400: {"bad-request"},
+    413: {"too-large"},
+    422: {"invalid", "unusable-file"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def shared(folder: Path, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """One server for all that is refused: none of it may leave a trace, so none can meet another's."""
+    path = tmp_path_factory.mktemp("db") / "lrtune.db"
+    path.write_bytes(sqlite_template.read_bytes())
+    with served(f"sqlite:///{path}", data_dir=folder, max_upload_bytes=LARGEST) as client:
+        yield client
+
+
+@pytest.fixture
+def service(database_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
+    with served(database_url, data_dir=tmp_path / "data", max_upload_bytes=LARGEST) as client:
+        yield client
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def sent(service: httpx.Client, name: str, content: bytes) -> httpx.Response:
+    return service.post("/v1/datasets", params={"name": name}, content=content)
+
+
+@pytest.mark.parametrize("case", UNSAFE)
+def test_an_unsafe_upload_is_refused_in_a_sentence_and_leaves_nothing(
+    shared: httpx.Client, folder: Path, case: str
+) -> None:
+    name, content, said = UNSAFE[case]
+    answer = sent(shared, name, content())
+    assert slug(answer) in REFUSED[answer.status_code]
+    assert said in answer.json()["detail"]
+    assert files(folder) == []
+    assert shared.get("/v1/datasets").json()["items"] == []
+
+
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_an_unusual_upload_is_understood(shared: httpx.Client, folder: Path, case: str) -> None:
+    name, content, found = UNUSUAL[case]
+    answer = sent(shared, name, content())
+    assert answer.status_code == 201, answer.text
+    assert found in str(answer.json())
+    assert shared.delete(f"/v1/datasets/{name}").status_code == 204
+    assert files(folder) == []
+
+
+def test_a_column_too_many_is_named_however_long_the_row(sqlite_url: str, tmp_path: Path) -> None:
+    with served(sqlite_url, data_dir=tmp_path / "data") as service:
+        answer = sent(service, "wide.csv", b",".join(b"c%d" % n for n in range(10**6)) + b"\n")
+    assert slug(answer) == "unusable-file"
+    assert "1000000 columns; at most 10000" in answer.json()["detail"]
+
+
+def test_a_form_is_refused_with_the_way_that_works(shared: httpx.Client, folder: Path) -> None:
+    answer = shared.post("/v1/datasets", params={"name": "a.csv"}, files={"file": csv()})
+    assert slug(answer) == "bad-request"
+    assert "--data-binary" in answer.json()["detail"]
+    assert files(folder) == []
+
+
+def test_an_upload_without_the_key_is_refused(shared: httpx.Client, folder: Path) -> None:
+    answer = shared.post("/v1/datasets", params={"name": "a.csv"}, content=csv(), headers={"Authorization": "Bearer x"})
+    assert slug(answer) == "unauthorized"
+    assert files(folder) == []
+
+
+@pytest.mark.parametrize("length", [10 * LARGEST, 100], ids=["too large by its own word", "shorter than it says"])
+def test_an_upload_that_breaks_off_or_lies_leaves_nothing(shared: httpx.Client, folder: Path, length: int) -> None:
+    at = urlsplit(str(shared.base_url))
+    head = f"POST /v1/datasets?name=a.csv HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+    with socket.create_connection((at.hostname, at.port)) as raw:
+        raw.sendall(f"{head}Content-Length: {length}\r\n\r\na,b\n1,2\n".encode())
+        if length < LARGEST:
+            raw.shutdown(socket.SHUT_WR)
+        answer = raw.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 413") == (length > LARGEST)
+    assert shared.get("/v1/datasets").json()["items"] == []
+    assert files(folder) == []
+
+
+def test_a_body_without_a_length_is_cut_at_the_limit(shared: httpx.Client, folder: Path) -> None:
+    answer = shared.post("/v1/datasets", params={"name": "a.txt"}, content=(b"ab" * 40_000 for _ in range(9)))
+    assert slug(answer) == "too-large"
+    assert files(folder) == []
+
+
+def test_a_table_is_described_and_kept_under_its_digest(service: httpx.Client, tmp_path: Path) -> None:
+    content = csv("3,,1")
+    answer = sent(service, "fruit.csv", content)
+    found = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v1/datasets/{found['id']}"
+    assert found["id"] == hashlib.sha256(content).hexdigest()
+    assert (tmp_path / "data" / found["file"]).read_bytes() == content
+    assert (found["kind"], found["rows"], found["bytes"]) == ("csv", 21, len(content))
+    assert [column["type"] for column in found["columns"]] == ["number", "text", "number"]
+    assert found["columns"][1] == {"name": "colour", "type": "text", "missing": 1, "distinct": 1}
+    assert found["first"][0] == ["3", "", "1"]
+    assert service.get(f"/v1/datasets/{found['id']}").json() == found == service.get("/v1/datasets/fruit.csv").json()
+
+
+def test_the_same_bytes_are_the_same_dataset(service: httpx.Client, tmp_path: Path) -> None:
+    first, again = sent(service, "a.csv", csv()), sent(service, "a.csv", csv())
+    renamed = sent(service, "b.csv", csv())
+    assert [one.status_code for one in (first, again, renamed)] == [201, 200, 200]
+    assert first.json() == again.json() == renamed.json()
+    assert len(files(tmp_path / "data")) == 1
+
+
+def test_a_name_means_one_thing(service: httpx.Client, tmp_path: Path) -> None:
+    sent(service, "a.csv", csv())
+    assert slug(sent(service, "a.csv", csv("1,blue,0"))) == "name-taken"
+    (tmp_path / "data" / "own.csv").write_bytes(csv())
+    assert slug(sent(service, "own.csv", csv("2,blue,0"))) == "name-taken"
+    assert len(files(tmp_path / "data")) == 2
+
+
+def test_datasets_are_listed_newest_first_in_pages(service: httpx.Client) -> None:
+    for name, content in (("a.csv", csv()), ("b.npz", npz()), ("c.parquet", parquet()), ("d.zip", zipped())):
+        assert sent(service, name, content).status_code == 201
+    first = service.get("/v1/datasets", params={"limit": 3}).json()
+    second = service.get("/v1/datasets", params={"limit": 3, "cursor": first["next"]}).json()
+    assert [one["kind"] for one in first["items"] + second["items"]] == ["zip", "parquet", "npz", "csv"]
+    assert second["next"] is None
+
+
+def test_a_dataset_that_a_job_needs_stays_until_the_job_is_over(service: httpx.Client, tmp_path: Path) -> None:
+    file = sent(service, "fruit.csv", csv()).json()["file"]
+    params = {"dataset": "fruit.csv", "target": "kind"}
+    job = service.post("/v1/jobs", json={"task": {"name": "tabular", "params": params}}).json()
+    assert job["spec"]["task"]["params"]["dataset"] == file
+    for verb in ("pause", "resume"):
+        refused = service.delete("/v1/datasets/fruit.csv")
+        assert slug(refused) == "dataset-in-use"
+        assert job["id"] in refused.json()["detail"]
+        service.post(f"/v1/jobs/{job['id']}/{verb}")
+    service.post(f"/v1/jobs/{job['id']}/cancel")
+    assert service.delete("/v1/datasets/fruit.csv").status_code == 204
+    assert slug(service.get("/v1/datasets/fruit.csv")) == "unknown-dataset"
+    assert slug(service.delete("/v1/datasets/fruit.csv")) == "unknown-dataset"
+    assert files(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize(
+    ("task", "params", "pointer", "said"),
+    [
+        ("tabular", {"dataset": "fruits.csv"}, "/task/params/dataset", "found no 'fruits.csv'"),
+        ("images", {"dataset": "fruit.csv"}, "/task/params/dataset", "reads npz and zip"),
+        ("tabular", {"dataset": "pets.zip"}, "/task/params/dataset", "reads csv and parquet"),
+        ("tabular", {"dataset": "fruit.csv", "target": "price"}, "/task/params/target", "size, colour, kind"),
+        ("tabular", {"dataset": "fruit.csv", "target": 7}, "/task/params/target", "size, colour, kind"),
+        ("tabular", {"dataset": "fruit.csv", "target": "colour"}, "/task/params/target", "the same in every row"),
+    ],
+)
+def test_a_job_that_cannot_use_its_dataset_is_refused_at_once(
+    service: httpx.Client, task: str, params: dict[str, object], pointer: str, said: str
+) -> None:
+    sent(service, "fruit.csv", csv())
+    sent(service, "pets.zip", zipped())
+    answer = service.post("/v1/jobs", json={"task": {"name": task, "params": params}})
+    assert slug(answer) == "invalid"
+    (rejected,) = answer.json()["errors"]
+    assert rejected["pointer"] == pointer
+    assert said in rejected["detail"]
+
+
+def test_what_a_crash_left_is_swept_at_the_start(sqlite_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "uploads"
+    folder.mkdir(parents=True)
+    (folder / "tmp123.part").write_bytes(b"half")
+    (folder / "whole.csv").write_bytes(csv())
+    with served(sqlite_url, data_dir=tmp_path / "data"):
+        assert files(folder) == ["whole.csv"]
