@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from app import curves, pointers
 from app.problems import invalid
 from lrtune.datasets import FOLDER
 from lrtune.errors import Rejection
-from lrtune.results import Cost, FirstCurve, Plan, Proposal, Trial, TrialState
+from lrtune.results import Cost, Earlier, FirstCurve, Plan, Proposal, Trial, TrialState
 from lrtune.search import SpaceExhausted, suggest
 from lrtune.space import Axis, Fixed, Range, shown
 from lrtune.spec import Horizon, JobSpec, Metric
@@ -92,9 +92,9 @@ def _wrong_metric(metric: Metric, info: TaskInfo, params: Mapping[str, Any]) -> 
     return []
 
 
-def plan(spec: JobSpec) -> Plan:
-    """What an admitted job would do."""
-    return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=_first(spec))
+def plan(spec: JobSpec, prior: Sequence[Earlier] = ()) -> Plan:
+    """What an admitted job would do, learning from `prior`."""
+    return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=_first(spec, prior))
 
 
 def _space(spec: JobSpec) -> dict[str, Any]:
@@ -131,13 +131,13 @@ def cost(spec: JobSpec) -> Cost:
     )
 
 
-def _first(spec: JobSpec) -> list[FirstCurve]:
+def _first(spec: JobSpec, prior: Sequence[Earlier]) -> list[FirstCurve]:
     """The first proposals, each asked for while those before it are running."""
     steps = (spec.horizon and spec.horizon.steps) or UNKNOWN_STEPS
     history: list[Trial] = []
     with suppress(SpaceExhausted):
         while len(history) < min(FIRST, spec.budget.trials or FIRST):
-            history.append(_running(suggest(spec, history), len(history), steps))
+            history.append(_running(suggest(spec, history, prior=prior), len(history), steps))
     return [
         FirstCurve(
             configuration=t.configuration, reason=t.why, curve=curves.by_progress(t.configuration, steps, POINTS)

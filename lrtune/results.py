@@ -119,6 +119,13 @@ class Proposal(Result):
     reason: str = ""
 
 
+class Earlier(Result):
+    """A trial of an earlier job on the same task, which a new one may learn from."""
+
+    job: str
+    trial: Trial
+
+
 class SeedValue(Result):
     """The value that one seed gave."""
 

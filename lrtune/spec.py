@@ -13,9 +13,10 @@ from lrtune.choices import AnyOptimizer, AnySchedule, Strict, knob, rejected
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import FAMILIES, FLOOR, WARMUP
 from lrtune.space import Number, Space
-from lrtune.strategies import Search
+from lrtune.strategies import LEARNING, Search
 
 CLIP = Number(0.0, 1e9, log=True, above=True, optional=True)
+EARLIER = 10  # jobs that one may learn from
 DEFAULT_SCHEDULES = ("cosine", "linear", "wsd", "one-cycle", "step", "exponential", "inverse-sqrt", "constant")
 
 
@@ -100,6 +101,14 @@ Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^:\x00]+$")]
 
 
+def _earlier(value: object) -> object:
+    """Whether this names jobs, or asks for all that fit."""
+    ids = value if isinstance(value, list | tuple) else []
+    if isinstance(value, bool) or (value == ids and len(ids) <= EARLIER and all(isinstance(v, str) for v in ids)):
+        return value
+    raise PydanticCustomError("warm_start", f"accepted is true, false, or a list of at most {EARLIER} ids of jobs")
+
+
 class JobSpec(Strict):
     """One request to tune a task. The smallest is `{"task": "digits"}`."""
 
@@ -119,6 +128,7 @@ class JobSpec(Strict):
     clip_value: Annotated[Any, *knob(CLIP)] = None
     training: Training = Training()
     search: Search = Search()
+    warm_start: Annotated[bool | list[str], BeforeValidator(_earlier)] = False
     budget: Budget = Budget()
     confirm: Confirm = Confirm()
     tags: Annotated[dict[Tag, Text], Field(max_length=50)] = {}
@@ -132,6 +142,15 @@ class JobSpec(Strict):
             for place, name in enumerate(names):
                 if name in names[:place]:
                     raise rejected((field, place), f"found {name} twice; accepted is each name once", name)
+        return self
+
+    @model_validator(mode="after")
+    def _able_to_learn(self) -> Self:
+        kind = self.search.sampler
+        if self.warm_start and not isinstance(kind, LEARNING):
+            names = ", ".join(one.model_fields["name"].default for one in LEARNING)
+            sentence = f"the sampler {kind.name} does not learn from earlier jobs; those that do are {names}"
+            raise rejected(("warm_start",), sentence, self.warm_start)
         return self
 
     def space(self) -> Space:

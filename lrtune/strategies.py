@@ -140,6 +140,7 @@ def _union(options: Any) -> Any:
 
 
 Samplers: TypeAlias = Tpe | Gp | Cmaes | Random | Qmc | Grid | Curve
+LEARNING = (Curve, Tpe, Gp)  # those that can be told what earlier jobs saw
 Pruners: TypeAlias = NoPruner | Median | Percentile | SuccessiveHalving | Hyperband | Patient | Threshold | Forecast
 if TYPE_CHECKING:
     AnySampler: TypeAlias = Samplers

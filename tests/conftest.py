@@ -15,6 +15,9 @@ from sqlalchemy import create_engine, make_url, text
 import migrations
 from lrtune.store import Database
 
+# As in a worker: threads of BLAS that wait for a busy core make the search many times slower. Read as NumPy is loaded.
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:

@@ -25,9 +25,9 @@ from tenacity import wait_exponential as exponential
 
 from lrtune import search
 from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
-from lrtune.results import Job, JobState, Report, Trial, TrialState
+from lrtune.results import Earlier, Job, JobState, Report, Trial, TrialState
 from lrtune.spec import Metric, TaskSpec, Training
-from lrtune.store import Database, jobs, leases, trials, workers
+from lrtune.store import Database, earlier, jobs, leases, trials, workers
 from lrtune.store.database import clock
 from lrtune.tasks import BUILT_IN
 from worker.heartbeat import Heartbeat
@@ -49,6 +49,7 @@ class Worker:
         self.id = f"{socket.gethostname()[:60]}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self.device = device(settings.device)
         self._settings, self._stop = settings, stop
+        self._earlier: dict[str, list[Earlier]] = {}  # of the job that was moved on last
         self._database = Database(settings.database_url)
         self._ttl = timedelta(seconds=settings.lease_seconds)
         self._retrying = Retrying(
@@ -196,7 +197,8 @@ class Worker:
         job, history, seconds = self._write(lambda tx: _state(tx, job_id))
         if job.steps is None:
             return self._resolve(job)
-        step = search.advance(job.spec, history, steps=job.steps, seconds=seconds)
+        prior = self._prior(job)
+        step = search.advance(job.spec, history, steps=job.steps, seconds=seconds, prior=prior)
         if step.proposal is not None:
             proposal = step.proposal
             self._write(lambda tx: trials.propose(tx, job_id, proposal, number=len(history)))
@@ -204,6 +206,13 @@ class Worker:
         if step.over:
             self._write(lambda tx: _end(tx, job_id, len(history), step.failure))
         return step.over
+
+    def _prior(self, job: Job) -> list[Earlier]:
+        """What a job learns from older ones: read once, because it stays as it was when the job was submitted."""
+        if job.id not in self._earlier:
+            read = self._write(lambda tx: earlier.read(tx, job.spec, before=job.created_at))
+            self._earlier = {job.id: read}
+        return self._earlier[job.id]
 
     def _resolve(self, job: Job) -> bool:
         """Turn a horizon in epochs into steps, which only one who has the task's data can."""

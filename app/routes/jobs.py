@@ -13,7 +13,7 @@ from lrtune import errors
 from lrtune.choices import Strict
 from lrtune.results import Job, JobState, Page, Plan, Result
 from lrtune.spec import Budget, JobSpec
-from lrtune.store import jobs
+from lrtune.store import earlier, jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 LOCATION = {"Location": {"description": "The job's own path.", "schema": {"type": "string"}}}
@@ -79,7 +79,8 @@ def submit(
     data_dir = request.app.state.settings.data_dir
     admitted = admission.admit(uploaded.pinned(tx, spec, data_dir), data_dir)
     if validate_only:
-        return _json(admission.plan(admitted))
+        planned = earlier.resolved(tx, admitted)
+        return _json(admission.plan(planned, earlier.read(tx, planned)))
     job, new = jobs.create(tx, admitted, idempotency_key=idempotency_key)
     return _json(job, 201 if new else 200, {"Location": f"/v1/jobs/{job.id}"})
 

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from lrtune.answer import allowed, grouped
 from lrtune.choices import Configuration
-from lrtune.results import ENDED, Proposal, Trial, TrialState
+from lrtune.results import ENDED, Earlier, Proposal, Trial, TrialState
 from lrtune.search.study import searched
 from lrtune.search.suggest import SpaceExhausted, suggest
 from lrtune.spec import Budget, JobSpec
@@ -39,11 +39,13 @@ class Step:
 WAIT = Step(None, over=False)
 
 
-def advance(spec: JobSpec, history: Sequence[Trial], *, steps: int, seconds: float) -> Step:
-    """What a job needs next, `seconds` after it began, at a horizon of `steps`."""
+def advance(
+    spec: JobSpec, history: Sequence[Trial], *, steps: int, seconds: float, prior: Sequence[Earlier] = ()
+) -> Step:
+    """What a job needs next, `seconds` after it began, at a horizon of `steps`; `prior` is what earlier jobs showed."""
     past = searched(history)
     failure = _broken(past)
-    proposal = None if failure else _search(spec, past, steps=steps, seconds=seconds)
+    proposal = None if failure else _search(spec, past, prior, steps=steps, seconds=seconds)
     if proposal:
         return Step(proposal, over=False)
     if any(trial.state not in ENDED for trial in past):
@@ -62,13 +64,15 @@ def spent(past: Sequence[Trial], *, steps: int) -> float:
     return sum(trial.cost for trial in past) / steps
 
 
-def _search(spec: JobSpec, past: Sequence[Trial], *, steps: int, seconds: float) -> Proposal | None:
+def _search(
+    spec: JobSpec, past: Sequence[Trial], prior: Sequence[Earlier], *, steps: int, seconds: float
+) -> Proposal | None:
     """The next trial of the search, if the budget and the space have one more."""
     begun = any(allowed(spec, trial.configuration) for trial in past)
     if begun and not _affordable(spec.budget, past, steps=steps, seconds=seconds):
         return None
     try:
-        return suggest(spec, past)
+        return suggest(spec, past, prior=prior)
     except SpaceExhausted:
         return None
 

@@ -12,14 +12,16 @@ from optuna.study import Study
 from lrtune.answer import allowed
 from lrtune.choices import Configuration
 from lrtune.optimizers import OPTIMIZERS, optimizer
-from lrtune.results import Proposal, Trial, TrialState
+from lrtune.results import Earlier, Proposal, Trial, TrialState
 from lrtune.schedules import Cosine
 from lrtune.search import samplers
 from lrtune.search.coordinates import Coordinates, coordinates
 from lrtune.search.curve import propose
+from lrtune.search.earlier import again, compared, runs
 from lrtune.search.study import bad, empty, replay, searched, told
+from lrtune.search.told import horizon
 from lrtune.space import Axis, Fixed, Point
-from lrtune.spec import JobSpec
+from lrtune.spec import Horizon, JobSpec
 from lrtune.strategies import Cmaes, Curve, Gp, Grid, Qmc, Random, Tpe
 
 ASKS = 5  # of the sampler, when it draws what was tried already
@@ -32,17 +34,26 @@ class SpaceExhausted(Exception):
     """Every configuration of this job's space was tried."""
 
 
-def suggest(spec: JobSpec, history: Sequence[Trial]) -> Proposal:
-    """What to try next. Same history and seed, same answer. Raises SpaceExhausted when all was tried."""
+def suggest(spec: JobSpec, history: Sequence[Trial], *, prior: Sequence[Earlier] = ()) -> Proposal:
+    """What to try next. Same history, prior and seed, same answer. Raises SpaceExhausted when all was tried.
+
+    `prior` is what earlier jobs on the same task showed: the best of it runs again first, the sampler learns from all.
+    """
     past = searched(history)
     if not any(trial.role == "baseline" for trial in past):
         return baseline(spec)
-    kind, number = spec.search.sampler, _number(past)
-    proposal = propose(spec, kind, past, number=number) if isinstance(kind, Curve) else None
-    if proposal:
+    steps, earlier = horizon(spec, past), runs(prior)
+    if proposal := again(spec, past, prior, steps=steps):
         return proposal
-    configuration = _untried(spec, past)
-    return Proposal(configuration=configuration, role="search", seed=spec.search.seed, reason=_reason(spec, past))
+    kind, number = spec.search.sampler, _number(past)
+    if isinstance(kind, Curve):
+        whole = spec.model_copy(update={"horizon": Horizon(steps=steps)}) if earlier else spec
+        if proposal := propose(whole, kind, [*earlier, *past], number=number):
+            return proposal
+    before = compared(earlier, steps=steps)
+    configuration = _untried(spec, past, before)
+    reason = _reason(spec, past, before)
+    return Proposal(configuration=configuration, role="search", seed=spec.search.seed, reason=reason)
 
 
 def baseline(spec: JobSpec) -> Proposal:
@@ -68,21 +79,21 @@ def _usual(knob: str, axis: Axis) -> Point:
     return axis.value if isinstance(axis, Fixed) else default
 
 
-def _untried(spec: JobSpec, past: Sequence[Trial]) -> Configuration:
+def _untried(spec: JobSpec, past: Sequence[Trial], before: Sequence[Trial]) -> Configuration:
     """A configuration that no trial has had with this seed, running ones included."""
     known = {trial.configuration for trial in past}
-    for draw in _draws(spec, past):
+    for draw in _draws(spec, past, before):
         if draw not in known:
             return draw
     raise SpaceExhausted
 
 
-def _draws(spec: JobSpec, past: Sequence[Trial]) -> Iterator[Configuration]:
+def _draws(spec: JobSpec, past: Sequence[Trial], before: Sequence[Trial]) -> Iterator[Configuration]:
     """What the sampler draws when it is asked again and again, then something of what is left of the space."""
     kind, seed = spec.search.sampler, samplers.seeded(spec.search.seed, _number(past))
     if not isinstance(kind, Grid):
         space = coordinates(spec, flat=isinstance(kind, samplers.FLAT))
-        study = _rebuilt(spec, past, space)
+        study = _rebuilt(spec, past, space, before)
         yield from (space.draw(study.ask()) for _ in range(ASKS))
     space = coordinates(spec, points=kind.points if isinstance(kind, Grid) else None)
     if space.finite():
@@ -95,11 +106,11 @@ def _draws(spec: JobSpec, past: Sequence[Trial]) -> Iterator[Configuration]:
         yield from (space.draw(study.ask()) for _ in range(DRAWS))
 
 
-def _rebuilt(spec: JobSpec, past: Sequence[Trial], space: Coordinates) -> Study:
-    """The study that these trials would have made, with a fresh sampler for the next."""
+def _rebuilt(spec: JobSpec, past: Sequence[Trial], space: Coordinates, before: Sequence[Trial]) -> Study:
+    """The study that these trials would have made after what earlier jobs taught, with a fresh sampler for the next."""
     kind, seed = spec.search.sampler, spec.search.seed
-    worst = bad(spec, past)
-    known = [trial for trial in past if trial.role != "baseline" or allowed(spec, trial.configuration)]
+    worst = bad(spec, [*before, *past])
+    known = [trial for trial in (*before, *past) if trial.role != "baseline" or allowed(spec, trial.configuration)]
     places = ((trial, space.place(trial.configuration)) for trial in known)
     frozen = [told(spec, trial, worst=worst, place=place) for trial, place in places if place]
     study = empty(spec, sampler=samplers.sampler(kind, seed=seed, number=0))
@@ -116,7 +127,7 @@ def _number(past: Sequence[Trial]) -> int:
     return max((trial.number for trial in past), default=-1) + 1
 
 
-def _reason(spec: JobSpec, past: Sequence[Trial]) -> str:
+def _reason(spec: JobSpec, past: Sequence[Trial], before: Sequence[Trial]) -> str:
     """Why this one, in a line."""
     draw = sum(trial.role == "search" for trial in past) + 1
     match spec.search.sampler:
@@ -129,14 +140,17 @@ def _reason(spec: JobSpec, past: Sequence[Trial]) -> str:
         case Qmc(sequence=sequence):
             return f"{sequence} point {draw}"
         case Tpe(n_startup_trials=startup) | Gp(n_startup_trials=startup) | Cmaes(n_startup_trials=startup) as kind:
-            return _learnt(spec, past, kind.name, startup=startup)
+            return _evidence(spec, past, kind.name, startup=startup, earlier=len(before))
 
 
-def _learnt(spec: JobSpec, past: Sequence[Trial], name: str, *, startup: int) -> str:
+def _evidence(spec: JobSpec, past: Sequence[Trial], name: str, *, startup: int, earlier: int) -> str:
     """How much a sampler that learns had to learn from."""
     complete = [trial.value for trial in past if trial.state is TrialState.COMPLETE and trial.value is not None]
     ended = [trial for trial in past if trial.state in LEARNT]
-    if len(ended) < startup or not complete:
+    if len(ended) + earlier < startup or not (complete or earlier):
         return f"start-up draw {len(past)}, {name} begins after {startup} results"
+    words = f"{name} after {len(ended)} results" + (f" and {earlier} of earlier jobs" if earlier else "")
+    if not complete:
+        return words
     best = max(complete) if spec.metric and spec.metric.goal == "maximize" else min(complete)
-    return f"{name} after {len(ended)} results, best so far {best:.4g}"
+    return f"{words}, best so far {best:.4g}"

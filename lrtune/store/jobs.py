@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet
 from lrtune.results import ACTIVE, OVER, Best, Job, JobState, Page, TrialState
 from lrtune.spec import Budget, JobSpec
-from lrtune.store import events, lookup, progress
+from lrtune.store import earlier, events, lookup, progress
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, TagRow, TrialRow
 
@@ -23,12 +23,13 @@ OPEN = (TrialState.WAITING, TrialState.RUNNING)
 def create(
     tx: Session, spec: JobSpec, *, idempotency_key: str | None = None, now: datetime | None = None
 ) -> tuple[Job, bool]:
-    """Queue a job; (the job, whether it is new). Raises IdempotencyKeyReused."""
+    """Queue a job; (the job, whether it is new). Raises IdempotencyKeyReused, Invalid (for jobs to learn from)."""
     body = spec.model_dump(mode="json")
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     if found := _same(tx, idempotency_key, digest):
         return _view(tx, found), False
     now = now or clock(tx)
+    body = earlier.resolved(tx, spec).model_dump(mode="json")
     row = JobRow(id=f"job-{secrets.token_hex(8)}", state=JobState.QUEUED, spec=body, digest=digest, created_at=now)
     row.idempotency_key, row.steps = idempotency_key, spec.horizon.steps if spec.horizon else None
     try:
@@ -38,6 +39,7 @@ def create(
         return _view(tx, _same(tx, idempotency_key, digest) or row), False
     tx.add_all(TagRow(job=row.seq, key=key, value=value) for key, value in spec.tags.items())
     events.add(tx, row.seq, "job-submitted", f"job {row.id} submitted", now=now)
+    earlier.log(tx, row, now=now)
     return _view(tx, row), True
 
 

@@ -1,0 +1,203 @@
+"""`warm_start`: a job learns from earlier ones on the same task if it asks for it, and says from which."""
+
+import math
+from functools import lru_cache
+from statistics import fmean
+
+import pytest
+
+from lrtune.choices import Configuration
+from lrtune.errors import Invalid
+from lrtune.results import REPORTS, Earlier, Report, Trial, TrialState
+from lrtune.search import advance, suggest
+from lrtune.spec import JobSpec
+from lrtune.store import Database, earlier, jobs
+from tests.serving import served, slug, trained
+
+STEPS = 200
+SMALL = {"task": "digits", "horizon": {"steps": 40}}
+
+
+def job(sampler: str = "curve", **fields: object) -> JobSpec:
+    wire = {
+        "task": "digits",
+        "metric": {"name": "loss", "goal": "minimize"},
+        "horizon": {"steps": STEPS},
+        "search": {"sampler": sampler, "seed": 7},
+    }
+    return JobSpec.model_validate(wire | fields)
+
+
+def basin(configuration: Configuration, steps: int = STEPS) -> float:
+    """Best at one mean rate, and annealed."""
+    rates = configuration.learning_rates(steps)
+    return 1.0 + 0.3 * math.log(fmean(rates) / 0.003) ** 2 + 0.1 * fmean(rates[-steps // 20 :]) / fmean(rates)
+
+
+def ended(spec: JobSpec, history: list[Trial], steps: int = STEPS, **asking: object) -> Trial:
+    asked = suggest(spec, history, **asking)
+    end = basin(asked.configuration, steps)
+    shares = [i / REPORTS for i in range(1, REPORTS + 1)]
+    seen = [
+        Report(step=round(u * steps), learning_rate=0.1, metrics={"loss": end + 2.0 * (1.0 - u) ** 2}) for u in shares
+    ]
+    return Trial(
+        number=len(history),
+        role=asked.role,
+        why=asked.reason,
+        state=TrialState.COMPLETE,
+        configuration=asked.configuration,
+        seed=asked.seed,
+        horizon=steps,
+        step=steps,
+        value=end,
+        reports=seen,
+    )
+
+
+def study(spec: JobSpec, trials: int, steps: int = STEPS, **asking: object) -> list[Trial]:
+    history: list[Trial] = []
+    for _ in range(trials):
+        history.append(ended(spec, history, steps, **asking))
+    return history
+
+
+@lru_cache
+def known(steps: int = STEPS, trials: int = 25) -> list[Earlier]:
+    spec = job("random", horizon={"steps": steps})
+    return [Earlier(job="job-old", trial=trial) for trial in study(spec, trials, steps)]
+
+
+@pytest.mark.parametrize("sampler", ["curve", "tpe", "gp"])
+class TestSearch:
+    def test_the_best_of_the_earlier_job_runs_first_and_says_so(self, sampler):
+        prior = known()
+        best = min((one.trial for one in prior), key=lambda trial: trial.value)
+        history = study(job(sampler), 2, prior=prior)
+        assert [trial.role for trial in history] == ["baseline", "search"]
+        assert history[1].configuration == best.configuration
+        assert (
+            history[1].why == f"the best of earlier jobs (trial {best.number} of job-old, 200 steps), again in this one"
+        )
+
+    def test_the_first_trials_are_better_than_a_cold_start(self, sampler):
+        cold, warm = study(job(sampler), 7), study(job(sampler), 7, prior=known())
+        assert fmean(trial.value for trial in warm[2:]) < fmean(trial.value for trial in cold[2:])
+        assert "start-up" not in warm[2].why
+
+    def test_the_same_prior_gives_the_same_answer(self, sampler):
+        history, prior = study(job(sampler), 3, prior=known()), known()
+        assert suggest(job(sampler), history, prior=prior) == suggest(job(sampler), history[::-1], prior=prior[::-1])
+
+    def test_earlier_trials_cost_the_job_nothing(self, sampler):
+        spec = job(sampler, budget={"full_runs": 3, "trials": 3}, confirm={"top": 0})
+        history: list[Trial] = []
+        while advance(spec, history, steps=STEPS, seconds=0.0, prior=known()).proposal:
+            history.append(ended(spec, history, prior=known()))
+        assert [trial.number for trial in history] == [0, 1, 2]
+
+    @pytest.mark.parametrize("steps", [50, 800])
+    def test_earlier_runs_over_other_steps_are_taken_as_what_they_are(self, sampler, steps):
+        prior = known(steps)
+        history = study(job(sampler), 4, prior=prior)
+        assert f"{steps} steps" in history[1].why
+        assert len({trial.configuration for trial in history}) == 4
+
+    def test_stopped_and_diverged_ones_teach_as_well(self, sampler):
+        def cut(one: Earlier) -> Earlier:
+            half = {"state": TrialState.STOPPED, "value": None, "step": STEPS // 2, "reports": one.trial.reports[:10]}
+            gone = {"state": TrialState.DIVERGED, "value": None, "step": 3, "reports": []}
+            return one.model_copy(update={"trial": one.trial.model_copy(update=[half, gone][one.trial.number % 2])})
+
+        prior = [cut(one) for one in known()]
+        history = study(job(sampler), 4, prior=prior)
+        assert not any("again in this one" in trial.why for trial in history)
+
+
+def test_a_configuration_that_fresh_seeds_bore_out_comes_before_a_lucky_run():
+    prior = known()
+    solid = prior[3].trial
+    fresh = [
+        Earlier(job="job-old", trial=solid.model_copy(update={"number": 30 + i, "role": "confirm", "seed": 8 + i}))
+        for i in range(2)
+    ]
+    assert study(job(), 2, prior=[*prior, *fresh])[1].configuration == solid.configuration
+
+
+def test_what_the_new_space_does_not_have_is_moved_to_its_nearest():
+    narrow = job(optimizers=[{"name": "adamw", "learning_rate": [1e-5, 1e-4]}], schedules=["constant", "cosine"])
+    rates = [t.configuration.learning_rate for t in study(narrow, 4, prior=known())[1:]]
+    assert max(rates) <= 1e-4
+    other = job(optimizers=["sgd"])
+    assert "again in this one" not in study(other, 2, prior=known())[1].why
+
+
+def test_a_job_names_earlier_ones_or_asks_for_all_and_its_log_says_what_it_took(database_url):
+    with served(database_url) as service:
+        cold = service.post("/v1/jobs", json=SMALL | {"warm_start": True}).json()
+        trained(database_url, cold["id"], [0.5, 0.25])
+        old = service.post("/v1/jobs", json=SMALL | {"horizon": {"steps": 40}}).json()
+        trained(database_url, old["id"], [0.5, 0.25, 0.3])
+        jobs_asked = [
+            service.post("/v1/jobs", json=SMALL | {"warm_start": asked}).json() for asked in (True, [old["id"]], False)
+        ]
+        said = [
+            [event for event in service.get(f"/v1/jobs/{one['id']}/events").json()["items"] if "warm" in event["kind"]]
+            for one in (cold, *jobs_asked)
+        ]
+        plan = service.post("/v1/jobs?validate_only=true", json=SMALL | {"warm_start": [old["id"]]}).json()
+    ids = [[], [old["id"], cold["id"]], [old["id"]], False]
+    assert [one["spec"]["warm_start"] for one in (cold, *jobs_asked)] == ids
+    assert said[0][0]["message"].endswith("with these parameters and this metric, so nothing to learn from")
+    assert said[1][0]["data"] == {"jobs": {old["id"]: 3, cold["id"]: 2}}
+    assert said[2][0]["message"] == f"warm start: the search learns from 3 trials of {old['id']} (40 steps)"
+    assert said[3] == []
+    assert "trial 1 of " + old["id"] in plan["first"][1]["reason"]
+
+
+def test_what_cannot_teach_is_refused_in_words(database_url):
+    with served(database_url) as service:
+        running = service.post("/v1/jobs", json=SMALL).json()["id"]
+        other = service.post("/v1/jobs", json={"task": {"name": "digits", "params": {"batch_size": 8}}}).json()["id"]
+        measured = service.post("/v1/jobs", json=SMALL | {"metric": {"name": "val_accuracy"}}).json()["id"]
+        for one in (other, measured):
+            service.post(f"/v1/jobs/{one}/cancel")
+        asked = SMALL | {"warm_start": ["job-none", running, other, measured]}
+        answers = [service.post(f"/v1/jobs{query}", json=asked) for query in ("", "?validate_only=true")]
+        kinds = [service.post("/v1/jobs", json=SMALL | {"warm_start": value}) for value in ("yes", [1], 3, None)]
+        blind = service.post("/v1/jobs", json=SMALL | {"search": {"sampler": "random"}, "warm_start": True})
+    for answer in answers:
+        assert (answer.status_code, slug(answer)) == (422, "invalid")
+        found = {one["pointer"]: one["detail"] for one in answer.json()["errors"]}
+        assert list(found) == [f"/warm_start/{i}" for i in range(4)]
+        assert "no job here" in found["/warm_start/0"]
+        assert "which is queued; accepted are jobs that are over" in found["/warm_start/1"]
+        assert "with other batch_size" in found["/warm_start/2"]
+        assert "a job that tuned val_accuracy" in found["/warm_start/3"]
+    for answer in kinds:
+        assert answer.status_code == 422
+        (one,) = answer.json()["errors"]
+        assert one["pointer"] == "/warm_start"
+        assert "accepted is true, false, or a list" in one["detail"]
+    assert "the sampler random does not learn from earlier jobs" in blind.json()["detail"]
+
+
+def test_what_is_learnt_stays_as_it_was_when_the_job_came(database_url):
+    with served(database_url) as service:
+        old = service.post("/v1/jobs", json=SMALL).json()["id"]
+        trained(database_url, old, [0.5, 0.25])
+        new = service.post("/v1/jobs", json=SMALL | {"warm_start": [old]}).json()
+        service.post(f"/v1/jobs/{old}/extend", json={"budget": {"full_runs": 30}})
+        database = Database(database_url)
+        spec = JobSpec.model_validate(new["spec"])
+        with database.read() as tx:
+            made = jobs.get(tx, new["id"]).created_at
+            before, later = earlier.read(tx, spec, before=made), earlier.read(tx, spec)
+        assert [one.trial.value for one in before] == [one.trial.value for one in later] == [0.5, 0.25]
+        with database.write() as tx:
+            jobs.cancel(tx, old)
+            jobs.delete(tx, old)
+            assert earlier.read(tx, spec, before=made) == []
+            with pytest.raises(Invalid, match="no job here"):
+                jobs.create(tx, spec)
+        database.dispose()
