@@ -2,6 +2,7 @@
 
     python -m benchmarks.live --quick
     python -m benchmarks.live --full-runs 12 --seeds 3 --finish 6 --data DIR --json out.json
+    python -m benchmarks.live --searches curve --beside out.json
 
 Three tasks (see `live_tasks.py`), nothing to download. Every search has the same space, the same full runs and the same
 trainer; one worker, one thread. `curve` and `tpe` are samplers of a job, `+` adds its pruner. A study trains with its
@@ -11,6 +12,7 @@ own seed, the same for every search. The target is the best value that anybody f
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -18,7 +20,7 @@ import platform
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -27,7 +29,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks import live_ray
-from benchmarks.live_study import Ran, best_within, cost_to, finished, job, stopped, study
+from benchmarks.live_study import finished, job, stopped, study, whole
 from benchmarks.live_tasks import TASKS, Live, lay_out
 
 SEARCHES = "curve,curve+forecast,tpe,tpe+median,ray-asha,ray-asha-tpe"
@@ -36,80 +38,88 @@ NEAR = 1.01
 
 @dataclass(frozen=True)
 class Study:
-    """One search on one task with one seed; values are validation losses, costs full runs."""
+    """One search on one task with one seed; values are validation losses, costs full runs.
+
+    `whole` has what was paid by the end of each whole run, and its value; `finished` the values of stopped trials that
+    were finished afterwards.
+    """
 
     task: str
     search: str
     seed: int
-    best: float
-    third: float
     trials: int
     paid: float
     stopped: int
+    whole: list[tuple[float, float]]
     finished: list[float]
-    cost_to_target: float | None = None
     seconds: float = 0.0
+
+    def within(self, runs: float) -> float:
+        """The best whole run within a cost."""
+        return min((value for paid, value in self.whole if paid <= runs + 1e-9), default=math.inf)
+
+    @property
+    def best(self) -> float:
+        """The best whole run."""
+        return self.within(math.inf)
 
     @property
     def winners(self) -> int:
         """How many of the finished ones beat what the study found."""
         return sum(value < self.best for value in self.finished)
 
+    def cost_to(self, target: float) -> float:
+        """What was paid when a whole run first came to the target; infinite if none did."""
+        return min((paid for paid, value in self.whole if value <= target), default=math.inf)
 
-def studied(search: str, live: Live, seed: int, args: argparse.Namespace, folder: Path) -> tuple[Study, list[Ran]]:
+
+def studied(search: str, live: Live, seed: int, args: argparse.Namespace, folder: Path) -> Study:
     """Let one search run, and finish some of what it stopped."""
     began = time.perf_counter()
     ray = search in live_ray.STRATEGIES
     sampler, _, pruner = ("random", "", "") if ray else search.partition("+")
     spec = job(live, sampler=sampler, pruner=pruner or "none", seed=seed, full_runs=args.full_runs)
     ran = live_ray.study(search, spec, live, folder) if ray else study(spec, live, folder)
-    seconds = time.perf_counter() - began
+    seconds = round(time.perf_counter() - began, 1)
     gone = stopped(ran[:-1])  # the last one may have been cut off by the end of the budget
     some = random.Random(seed).sample(gone, min(args.finish, len(gone)))
     ends = [value for one in some if (value := finished(spec, one, live, folder)) is not None]
-    best, third = best_within(ran, args.full_runs), best_within(ran, args.full_runs / 3)
     paid = round(sum(one.paid for one in ran), 2)
-    found = Study(live.name, search, seed, best, third, len(ran), paid, len(gone), ends, seconds=round(seconds, 1))
-    return found, ran
+    return _said(Study(live.name, search, seed, len(ran), paid, len(gone), whole(ran), ends, seconds))
 
 
-def compared(live: Live, args: argparse.Namespace, folder: Path) -> list[Study]:
-    """Every search with every seed on one task, with the cost to what the best of them found."""
-    found = []
-    for seed in range(args.seeds):
-        pairs = [_said(*studied(search, live, seed, args, folder)) for search in args.searches.split(",")]
-        target = NEAR * min(min([one.best, *one.finished]) for one, _ in pairs)
-        found += [Study(**{**asdict(one), "cost_to_target": cost_to(ran, target)}) for one, ran in pairs]
-    return found
-
-
-def _said(one: Study, ran: list[Ran]) -> tuple[Study, list[Ran]]:
+def _said(one: Study) -> Study:
     words = f"best {one.best:.4f}, {one.trials} trials for {one.paid:g} full runs"
     lost = (
         f"{one.stopped} stopped, {one.winners} of {len(one.finished)} finished win" if one.stopped else "none stopped"
     )
     print(f"{one.task} {one.search} seed {one.seed}: {words}, {lost}, {one.seconds:.0f} s", flush=True)
-    return one, ran
+    return one
 
 
-def row(task: str, search: str, studies: Sequence[Study]) -> str:
-    """One line of the table."""
-    costs = [math.inf if one.cost_to_target is None else one.cost_to_target for one in studies]
+def row(group: Sequence[Study], targets: Mapping[tuple[str, int], float], full_runs: float) -> str:
+    """One line of the table: the same search on the same task."""
+    costs = [one.cost_to(targets[one.task, one.seed]) for one in group]
     cost = "never" if math.isinf(median(costs)) else f"{median(costs):.1f}"
-    there = sum(map(math.isfinite, costs))
-    ends = sum(len(one.finished) for one in studies)
-    winners = f"{sum(one.winners for one in studies)} of {ends}" if ends else "–"
-    third, best = (f"{median(getattr(one, name) for one in studies):.4f}" for name in ("third", "best"))
-    gone = sum(one.stopped for one in studies)
-    return f"| {task} | {search} | {third} | {best} | {cost} ({there} of {len(studies)}) | {gone} | {winners} |"
+    ends = sum(len(one.finished) for one in group)
+    winners = f"{sum(one.winners for one in group)} of {ends}" if ends else "–"
+    third, best = median(one.within(full_runs / 3) for one in group), median(one.best for one in group)
+    there, gone = sum(map(math.isfinite, costs)), sum(one.stopped for one in group)
+    name = f"| {group[0].task} | {group[0].search} | {third:.4f} | {best:.4f} "
+    return f"{name}| {cost} ({there} of {len(group)}) | {gone} | {winners} |"
 
 
-def table(studies: Sequence[Study]) -> str:
+def table(studies: Sequence[Study], full_runs: float) -> str:
     """The comparison as a Markdown table: medians over the seeds."""
     head = "| task | search | best after a third | best | cost to target | stopped | winners among those finished |"
-    groups = list(dict.fromkeys((one.task, one.search) for one in studies))
-    rows = [row(*group, [one for one in studies if (one.task, one.search) == group]) for group in groups]
-    return "\n".join([head, "|" + " --- |" * 7, *rows])
+    found: dict[tuple[str, int], list[float]] = {}
+    for one in studies:
+        found.setdefault((one.task, one.seed), []).extend([one.best, *one.finished])
+    targets = {place: NEAR * min(values) for place, values in found.items()}
+    groups: dict[tuple[str, str], list[Study]] = {}
+    for one in sorted(studies, key=lambda one: list(TASKS).index(one.task)):
+        groups.setdefault((one.task, one.search), []).append(one)
+    return "\n".join([head, "|" + " --- |" * 7, *(row(group, targets, full_runs) for group in groups.values())])
 
 
 def _arguments() -> argparse.Namespace:
@@ -122,6 +132,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="a folder whose files take the place of the made ones")
     parser.add_argument("--quick", action="store_true", help="one seed, four full runs, one finished: to see it work")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--beside", type=Path, help="the --json of an earlier run, to stand in the same table")
     args = parser.parse_args()
     if args.quick:
         args.seeds, args.full_runs, args.finish = 1, 4.0, 1
@@ -138,10 +149,13 @@ def main() -> None:
         lay_out(Path(place), args.data)
         if any(search in live_ray.STRATEGIES for search in args.searches.split(",")):
             live_ray.start(Path(place))
-        studies = [one for name in args.tasks.split(",") for one in compared(TASKS[name], args, Path(place))]
-    print("\n" + table(studies))
+        asked = itertools.product(args.tasks.split(","), range(args.seeds), args.searches.split(","))
+        studies = [studied(search, TASKS[task], seed, args, Path(place)) for task, seed, search in asked]
     if args.json:
         args.json.write_text(json.dumps([asdict(one) for one in studies], indent=1), encoding="utf-8")
+    if args.beside:
+        studies += [Study(**one) for one in json.loads(args.beside.read_text(encoding="utf-8"))]
+    print("\n" + table(studies, args.full_runs))
 
 
 if __name__ == "__main__":

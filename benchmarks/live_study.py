@@ -3,6 +3,7 @@
 Nothing is rebuilt here: the job goes into a database, a worker takes it from there, and the study is what it left.
 """
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,9 +54,9 @@ def study(spec: JobSpec, live: Live, folder: Path) -> list[Ran]:
 
 
 def _ran(trial: Trial, steps: int) -> Ran:
-    whole = trial.state is TrialState.COMPLETE and trial.horizon == steps
-    paid = (trial.step - getattr(trial, "credited", 0)) / steps
-    return Ran(trial.configuration, trial.state.value, paid, trial.value if whole else None)
+    complete = trial.state is TrialState.COMPLETE and trial.horizon == steps
+    paid = (trial.step - trial.credited) / steps
+    return Ran(trial.configuration, trial.state.value, paid, trial.value if complete else None)
 
 
 def _worked(spec: JobSpec, folder: Path) -> Iterator[Trial]:
@@ -98,7 +99,7 @@ def finished(spec: JobSpec, configuration: Configuration, live: Live, folder: Pa
     """The value of a configuration at the end of a whole run, nobody stopping it; None if it diverges."""
     if spec.metric is None:
         raise ValueError("a job names its metric")
-    whole = Trial(
+    run = Trial(
         number=0,
         role="search",
         state=TrialState.RUNNING,
@@ -108,7 +109,7 @@ def finished(spec: JobSpec, configuration: Configuration, live: Live, folder: Pa
     )
     ended = train(
         prepare(spec.task, folder),
-        whole,
+        run,
         metric=spec.metric,
         device=torch.device("cpu"),
         on_report=lambda _: None,
@@ -117,27 +118,13 @@ def finished(spec: JobSpec, configuration: Configuration, live: Live, folder: Pa
     return ended.value
 
 
-def best_within(ran: Sequence[Ran], runs: float) -> float:
-    """The best whole run within a cost in full runs."""
-    cost, best = 0.0, float("inf")
-    for one in ran:
-        cost += one.paid
-        if one.value is not None and cost <= runs + 1e-9:
-            best = min(best, one.value)
-    return best
-
-
-def cost_to(ran: Sequence[Ran], target: float) -> float | None:
-    """What a study had paid when a whole run first came to the target; None if none did."""
-    cost = 0.0
-    for one in ran:
-        cost += one.paid
-        if one.value is not None and one.value <= target:
-            return cost
-    return None
+def whole(ran: Sequence[Ran]) -> list[tuple[float, float]]:
+    """What a study had paid by the end of each whole run, and its value."""
+    paid = itertools.accumulate(one.paid for one in ran)
+    return [(round(cost, 6), one.value) for cost, one in zip(paid, ran, strict=True) if one.value is not None]
 
 
 def stopped(ran: Sequence[Ran]) -> list[Configuration]:
     """What was stopped and never went to its end."""
-    whole = {one.configuration for one in ran if one.value is not None}
-    return list({one.configuration: None for one in ran if one.state == "stopped" and one.configuration not in whole})
+    ended = {one.configuration for one in ran if one.value is not None}
+    return list({one.configuration: None for one in ran if one.state == "stopped" and one.configuration not in ended})

@@ -5,7 +5,8 @@ import math
 import torch
 
 from benchmarks import live_ray
-from benchmarks.live_study import Ran, best_within, cost_to, finished, job, stopped, study
+from benchmarks.live import Study, table
+from benchmarks.live_study import Ran, finished, job, stopped, study, whole
 from benchmarks.live_tasks import TASKS, Live, lay_out
 from lrtune.choices import Configuration
 from lrtune.search import suggest
@@ -29,11 +30,18 @@ SEEN = [
 
 
 def test_a_value_counts_from_when_it_was_paid_for():
-    assert best_within(SEEN, 0.9) == math.inf
-    assert best_within(SEEN, 2.75) == 0.4
-    assert best_within(SEEN, 4.24) == 0.4
-    assert best_within(SEEN, 4.25) == 0.1
-    assert (cost_to(SEEN, 0.42), cost_to(SEEN, 0.05)) == (2.75, None)
+    one = Study("digits", "tpe", 0, len(SEEN), 4.25, 1, whole(SEEN), finished=[0.09, 0.3])
+    assert [one.within(runs) for runs in (0.9, 2.75, 4.24, 4.25)] == [math.inf, 0.4, 0.4, 0.1]
+    assert (one.cost_to(0.42), one.cost_to(0.05)) == (2.75, math.inf)
+    assert (one.best, one.winners) == (0.1, 1)
+
+
+def test_the_target_is_what_anybody_found_with_the_same_seed():
+    ours = Study("digits", "curve", 0, 3, 3.0, 0, [(1.0, 0.5), (3.0, 0.4)], [])
+    theirs = Study("digits", "ray-asha", 0, 9, 3.0, 6, [(1.0, 0.6)], [0.398])
+    rows = table([ours, theirs], full_runs=3.0).splitlines()
+    assert rows[2] == "| digits | curve | 0.5000 | 0.4000 | 3.0 (1 of 1) | 0 | – |"
+    assert rows[3] == "| digits | ray-asha | 0.6000 | 0.6000 | never (0 of 1) | 6 | 1 of 1 |"
 
 
 def test_a_stopped_run_that_went_on_to_its_end_is_no_stopped_one():
