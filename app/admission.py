@@ -18,8 +18,8 @@ from lrtune.errors import Rejection
 from lrtune.results import Cost, Earlier, FirstCurve, Plan, Proposal, Trial, TrialState
 from lrtune.search import SpaceExhausted, suggest
 from lrtune.space import Axis, Fixed, Range, shown
-from lrtune.spec import Horizon, JobSpec, Metric
-from lrtune.tasks import BUILT_IN, TaskInfo
+from lrtune.spec import EXTERNAL, Horizon, JobSpec, Metric, Training
+from lrtune.tasks import BUILT_IN, EXTERNAL_TASK, TaskInfo
 
 FIRST = 5  # proposals that a plan shows
 POINTS = 64
@@ -28,9 +28,11 @@ UNKNOWN_STEPS = 1000  # stands in for a horizon in epochs, whose steps only a wo
 
 def admit(spec: JobSpec, data_dir: Path) -> JobSpec:
     """The job with everything filled in that its task decides. Raises Invalid."""
+    if spec.external:
+        return _external(spec)
     info = BUILT_IN.get(spec.task.name)
     if info is None:
-        detail = f"found the task {shown(spec.task.name)}; accepted is one of {', '.join(BUILT_IN)}"
+        detail = f"found the task {shown(spec.task.name)}; accepted is one of {', '.join((*BUILT_IN, EXTERNAL))}"
         raise invalid([{"pointer": "/task/name", "detail": detail}])
     params, wrong = _params(spec, info)
     metric = spec.metric or Metric(name="val_loss")
@@ -45,6 +47,30 @@ def admit(spec: JobSpec, data_dir: Path) -> JobSpec:
             "horizon": spec.horizon or Horizon(steps=info.steps),
         }
     )
+
+
+def _external(spec: JobSpec) -> JobSpec:
+    """A job whose loop the user writes: nobody else knows its metric and its length, or clips unless told to."""
+    wrong = _params(spec, EXTERNAL_TASK)[1]
+    if spec.metric is None:
+        detail = 'found none; the task external needs one, such as {"name": "val_loss", "goal": "minimize"}'
+        wrong.append({"pointer": "/metric", "detail": detail})
+    elif spec.metric.goal is None:
+        detail = "found none; the task external needs one, so accepted is minimize or maximize"
+        wrong.append({"pointer": "/metric/goal", "detail": detail})
+    if spec.horizon is None or spec.horizon.steps is None:
+        found = "none" if spec.horizon is None else "epochs"
+        detail = f'found {found}; the task external needs optimizer steps, such as {{"steps": 2000}}'
+        wrong.append({"pointer": "/horizon", "detail": detail})
+    if spec.training != Training():
+        detail = "found settings of the workers' trainer; the task external trains in your own loop, which decides this"
+        wrong.append({"pointer": "/training", "detail": detail})
+    if spec.warm_start is True:
+        detail = "found true, but jobs of the task external may train anything; accepted are the ids of jobs like this"
+        wrong.append({"pointer": "/warm_start", "detail": detail})
+    if wrong:
+        raise invalid(wrong)
+    return spec if "clip_norm" in spec.model_fields_set else spec.model_copy(update={"clip_norm": None})
 
 
 def _params(spec: JobSpec, info: TaskInfo) -> tuple[dict[str, Any], list[Rejection]]:

@@ -1,7 +1,5 @@
 """Learning-rate curves as points to draw: every step of a short run, evenly thinned steps of a long one."""
 
-import math
-
 from lrtune.choices import Configuration
 from lrtune.results import Trial
 from lrtune.schedules import Curve
@@ -28,9 +26,6 @@ def by_progress(configuration: Configuration, steps: int, points: int) -> list[t
 
 
 def of_trial(trial: Trial, metric: Metric | None, points: int) -> list[tuple[int, float]]:
-    """(step, learning rate) of a trial; a schedule that looks at the loss is replayed from the trial's reports."""
-    seen = trial.values(metric.name) if metric else []
-    sign = metric.sign if metric else 1.0
-    reports = [(step, math.inf if value is None else sign * value) for step, value in seen]
-    curve = trial.configuration.curve.after(reports, trial.horizon)
-    return by_step(curve, trial.configuration.learning_rate, steps=trial.horizon, points=points)
+    """(step, learning rate) of a trial, as its reports leave it."""
+    factor, peak = trial.factor(metric), trial.configuration.learning_rate
+    return [(step, peak * factor(step)) for step in thinned(trial.horizon, points)]

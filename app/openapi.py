@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.problems import Problem
-from lrtune.tasks import BUILT_IN
+from lrtune.tasks import BUILT_IN, EXTERNAL_TASK
 
 DESCRIPTION = """\
 Finds the learning rate, the schedule and the decay parameters that a training job should use, and proves the answer.
@@ -20,6 +20,7 @@ accepted.
 TAGS = [
     {"name": "jobs", "description": "One request to tune a task: what to search, and what it may cost."},
     {"name": "trials", "description": "One configuration trained with one seed over one horizon."},
+    {"name": "external", "description": "Trials for a training loop of your own: the service only decides."},
     {"name": "best", "description": "The answer, and the answer as something to run."},
     {"name": "pictures", "description": "What a job's pictures are drawn from."},
     {"name": "events", "description": "A job's log, paged or followed."},
@@ -47,7 +48,8 @@ def _tighten(schemas: dict[str, Any]) -> None:
     """Name the tasks there are, each with its own parameters, and add what every error looks like."""
     schemas |= _with_parts(Problem.model_json_schema(ref_template="#/components/schemas/{model}"), "Problem")
     options = []
-    for name, task in BUILT_IN.items():
+    known = {**BUILT_IN, EXTERNAL_TASK.name: EXTERNAL_TASK}
+    for name, task in known.items():
         params = task.params.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= _with_parts(params, task.params.__name__)
         needed = ["name", "params"] if params.get("required") else ["name"]
@@ -61,7 +63,7 @@ def _tighten(schemas: dict[str, Any]) -> None:
                 "title": name,
             }
         )
-    bare = [name for name, task in BUILT_IN.items() if not task.params.model_json_schema().get("required")]
+    bare = [name for name, task in known.items() if not task.params.model_json_schema().get("required")]
     task_spec = schemas["JobSpec"]["properties"]
     task_spec["task"] = {
         "title": "Task",

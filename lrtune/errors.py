@@ -69,6 +69,10 @@ class JobNotFinished(Conflict):
     """Only a finished job can be deleted; cancel it first."""
 
 
+class NotExternal(Conflict):
+    """Workers train this job; only one of the task `external` hands its trials out to a loop of your own."""
+
+
 class LeaseLost(Conflict):
     """This trial is no longer held under this lease: it was cancelled, or another worker holds it now."""
 

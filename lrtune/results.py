@@ -3,6 +3,8 @@
 These are the values that the store reads its rows into and that the search decides on; the client hands them to users.
 """
 
+import math
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar
@@ -11,9 +13,14 @@ from pydantic import BaseModel, ConfigDict
 
 from lrtune.choices import Configuration
 from lrtune.schedules import Curve
-from lrtune.spec import JobSpec
+from lrtune.spec import JobSpec, Metric
 
 REPORTS = 20  # evenly spaced points of every trial at which metrics are written
+
+
+def report_points(steps: int) -> list[int]:
+    """The steps after which a trial reports: evenly spaced, the last at the end, each step of a very short run."""
+    return sorted({number * steps // REPORTS for number in range(1, REPORTS + 1)} - {0})
 
 
 class JobState(StrEnum):
@@ -97,6 +104,17 @@ class Trial(Result):
     def values(self, metric: str) -> list[tuple[int, float | None]]:
         """(step, value) of one metric at every report."""
         return [(report.step, report.metrics.get(metric)) for report in self.reports]
+
+    def factor(self, metric: Metric | None) -> Callable[[int], float]:
+        """The factor of the peak rate at each step, as the reports so far leave it."""
+        return self.followed(metric).over(self.horizon)
+
+    def followed(self, metric: Metric | None) -> Curve:
+        """The curve it follows; a schedule that looks at the loss is replayed from the reports so far."""
+        seen = self.values(metric.name) if metric else []
+        sign = metric.sign if metric else 1.0
+        reports = [(step, math.inf if value is None else sign * value) for step, value in seen]
+        return self.configuration.curve.after(reports, self.horizon)
 
 
 class TrialDetail(Trial):

@@ -17,6 +17,7 @@ from lrtune.strategies import LEARNING, Search
 
 CLIP = Number(0.0, 1e9, log=True, above=True, optional=True)
 EARLIER = 10  # jobs that one may learn from
+EXTERNAL = "external"  # the task of those who train in a loop of their own; workers leave its jobs alone
 DEFAULT_SCHEDULES = ("cosine", "linear", "wsd", "one-cycle", "step", "exponential", "inverse-sqrt", "constant")
 
 
@@ -152,6 +153,11 @@ class JobSpec(Strict):
             sentence = f"the sampler {kind.name} does not learn from earlier jobs; those that do are {names}"
             raise rejected(("warm_start",), sentence, self.warm_start)
         return self
+
+    @property
+    def external(self) -> bool:
+        """Whether the user's own loop trains: whole runs only, because nothing of it is kept to be continued."""
+        return self.task.name == EXTERNAL
 
     def space(self) -> Space:
         """Everything this job may try, each knob with the axis it stands for."""

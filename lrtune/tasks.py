@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from lrtune.choices import Strict
+from lrtune.spec import EXTERNAL
 
 
 def _inside(path: str) -> str:
@@ -89,6 +90,10 @@ class TaskInfo:
     steps: int
 
 
+class ExternalParams(Strict):
+    """Nothing: what your loop trains is its own affair."""
+
+
 _CLASSES: Mapping[str, Literal["minimize", "maximize"]] = {"val_loss": "minimize", "val_accuracy": "maximize"}
 BUILT_IN: Mapping[str, TaskInfo] = {
     task.name: task
@@ -105,3 +110,10 @@ BUILT_IN: Mapping[str, TaskInfo] = {
         TaskInfo("text", "Text: a character-level GPT.", TextParams, {"val_loss": "minimize"}, 1000),
     )
 }
+EXTERNAL_TASK = TaskInfo(
+    EXTERNAL,
+    "Your own training loop: it asks for trials and reports; name the metric with its goal, and the horizon in steps.",
+    ExternalParams,
+    {},
+    0,
+)

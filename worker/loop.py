@@ -28,7 +28,6 @@ from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
 from lrtune.results import Earlier, Job, JobState, Report, Trial, TrialState
 from lrtune.spec import Metric, TaskSpec, Training
 from lrtune.store import Database, earlier, jobs, leases, trials, workers
-from lrtune.store.database import clock
 from lrtune.tasks import BUILT_IN
 from worker.heartbeat import Heartbeat
 from worker.parallel import Member, Team
@@ -204,7 +203,7 @@ class Worker:
             self._write(lambda tx: trials.propose(tx, job_id, proposal, number=len(history)))
             return True
         if step.over:
-            self._write(lambda tx: _end(tx, job_id, len(history), step.failure))
+            self._write(lambda tx: jobs.conclude(tx, job_id, len(history), step.failure))
         return step.over
 
     def _prior(self, job: Job) -> list[Earlier]:
@@ -235,15 +234,7 @@ def _metric(lease: leases.Lease) -> Metric:
 
 def _state(tx: Session, job_id: str) -> tuple[Job, list[Trial], float]:
     job = jobs.get(tx, job_id)
-    seconds = (clock(tx) - job.started_at).total_seconds() if job.started_at else 0.0
-    return job, trials.history(tx, job_id), seconds
-
-
-def _end(tx: Session, job_id: str, known: int, failure: str) -> None:
-    """End a job, unless it has changed since it was looked at."""
-    job = jobs.get(tx, job_id)
-    if sum(job.progress.trials.values()) == known:
-        jobs.end(tx, job_id, JobState.FAILED if failure else JobState.SUCCEEDED, reason=failure)
+    return job, trials.history(tx, job_id), jobs.running_for(tx, job)
 
 
 def _say(state: RetryCallState) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lrtune.errors import TaskError
-from lrtune.results import REPORTS, Report, Trial, TrialState
+from lrtune.results import Report, Trial, TrialState, report_points
 from lrtune.spec import Metric, Training
 from lrtune.task import Task
 from worker.engine import Engine
@@ -51,11 +51,6 @@ def make_deterministic(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)  # of every device
-
-
-def report_points(steps: int) -> list[int]:
-    """The steps after which a trial reports: evenly spaced, the last at the end, each step of a very short run."""
-    return sorted({number * steps // REPORTS for number in range(1, REPORTS + 1)} - {0})
 
 
 class Losses:

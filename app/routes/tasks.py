@@ -9,13 +9,13 @@ from app.problems import problems
 from lrtune import errors
 from lrtune.results import Page, Result, Worker
 from lrtune.store import workers
-from lrtune.tasks import BUILT_IN
+from lrtune.tasks import BUILT_IN, EXTERNAL_TASK
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
 
 class TaskSummary(Result):
-    """A task: its parameters as JSON Schema, its metrics with their goals, and its usual horizon."""
+    """A task: its parameters as JSON Schema, its metrics with their goals, its usual steps; 0: the job says."""
 
     name: str
     summary: str
@@ -36,7 +36,7 @@ def tasks() -> Page[TaskSummary]:
                 metrics=dict(task.metrics),
                 steps=task.steps,
             )
-            for task in BUILT_IN.values()
+            for task in (*BUILT_IN.values(), EXTERNAL_TASK)
         ]
     )
 

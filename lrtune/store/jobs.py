@@ -104,6 +104,18 @@ def end(tx: Session, job_id: str, state: JobState, *, reason: str, now: datetime
     row.finished_at = now
 
 
+def conclude(tx: Session, job_id: str, known: int, failure: str) -> None:
+    """End a job of whose `known` trials the search has said that they are all; not if it has more by now."""
+    found = get(tx, job_id)
+    if sum(found.progress.trials.values()) == known:
+        end(tx, job_id, JobState.FAILED if failure else JobState.SUCCEEDED, reason=failure)
+
+
+def running_for(tx: Session, found: Job) -> float:
+    """How many seconds ago a job began."""
+    return (clock(tx) - found.started_at).total_seconds() if found.started_at else 0.0
+
+
 def _cancel_open(tx: Session, job: int, reason: str, now: datetime) -> None:
     gone = {"state": TrialState.CANCELLED, "reason": reason, "finished_at": now, "token": None, "lease_until": None}
     tx.execute(update(TrialRow).where(TrialRow.job == job, TrialRow.state.in_(OPEN)).values(gone))
@@ -158,9 +170,9 @@ def set_steps(tx: Session, job_id: str, steps: int, *, now: datetime | None = No
 
 
 def active(tx: Session) -> list[str]:
-    """The jobs that may want a new trial, oldest first: active ones with nothing waiting."""
+    """The jobs that may want a new trial of a worker, oldest first: active ones with nothing waiting."""
     waiting = exists().where(TrialRow.job == JobRow.seq, TrialRow.state == TrialState.WAITING)
-    query = select(JobRow.id).where(JobRow.state.in_(ACTIVE), ~waiting)
+    query = select(JobRow.id).where(JobRow.state.in_(ACTIVE), ~waiting, lookup.BY_WORKERS)
     return list(tx.scalars(query.order_by(JobRow.seq)))
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from lrtune.errors import LeaseLost
 from lrtune.results import ACTIVE, JobState, Report, Trial, TrialState
 from lrtune.spec import JobSpec
-from lrtune.store import events, trials
+from lrtune.store import events, lookup, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
 
@@ -36,14 +36,17 @@ class Lease:
     trial: Trial
 
 
-def claim(tx: Session, worker: str, *, ttl: timedelta, now: datetime | None = None) -> Lease | None:
-    """Take the oldest waiting trial of an active job, or None."""
+def claim(
+    tx: Session, worker: str, *, ttl: timedelta, job_id: str | None = None, now: datetime | None = None
+) -> Lease | None:
+    """Take the oldest waiting trial of an active job that workers train, or of the job that is named; or None."""
     now = now or clock(tx)
     requeue(tx, now=now)
+    mine = lookup.BY_WORKERS if job_id is None else JobRow.id == job_id
     oldest = (
         select(TrialRow.id)
         .join(JobRow, JobRow.seq == TrialRow.job)
-        .where(TrialRow.state == TrialState.WAITING, JobRow.state.in_(ACTIVE))
+        .where(TrialRow.state == TrialState.WAITING, JobRow.state.in_(ACTIVE), mine)
         .order_by(TrialRow.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=TrialRow)

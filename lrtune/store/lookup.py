@@ -7,7 +7,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, UnknownJob
+from lrtune.spec import EXTERNAL
 from lrtune.store.tables import JobRow
+
+BY_WORKERS = JobRow.spec[("task", "name")].as_string() != EXTERNAL  # the jobs whose trials are for our own workers
 
 
 def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:

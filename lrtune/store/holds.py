@@ -1,0 +1,50 @@
+"""The lease of a trial by what a loop of the user's own shows: job, number, token. The verbs stand in `leases.py`."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from lrtune.errors import LeaseLost, NotExternal, UnknownTrial
+from lrtune.results import ENDED, TrialState
+from lrtune.spec import JobSpec
+from lrtune.store import lookup, trials
+from lrtune.store.leases import Lease
+from lrtune.store.tables import AttemptRow, ReportRow, TrialRow
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease; `over` when its trial has ended while it was held, so that there is only that to hear."""
+
+    lease: Lease
+    over: bool
+
+
+def held(tx: Session, job_id: str, number: int, token: str) -> Held:
+    """The lease that a token stands for. Raises UnknownJob, NotExternal, UnknownTrial, LeaseLost."""
+    job = lookup.job(tx, job_id)
+    spec = JobSpec.model_validate(job.spec)
+    if not spec.external:
+        raise NotExternal
+    row = tx.scalars(select(TrialRow).where(TrialRow.job == job.seq, TrialRow.number == number)).one_or_none()
+    if row is None:
+        raise UnknownTrial(f"job {job_id} has no trial {number}")
+    attempt = tx.scalars(select(AttemptRow).where(AttemptRow.token == token, AttemptRow.trial == row.id)).one_or_none()
+    live = row.token == token and row.state == TrialState.RUNNING
+    ended = row.state in ENDED and attempt is not None and attempt.outcome in (None, "finished")
+    if not live and not ended:
+        raise LeaseLost(_why(row, attempt))
+    reports = tx.scalars(select(ReportRow).where(ReportRow.trial == row.id).order_by(ReportRow.step))
+    lease = Lease(row.id, token, job.seq, job_id, spec, trials.view(row, reports))
+    return Held(lease, over=ended)
+
+
+def _why(row: TrialRow, attempt: AttemptRow | None) -> str:
+    """What became of a trial meanwhile."""
+    if attempt is None:
+        return f"trial {row.number} was never handed out with this token"
+    if attempt.outcome == "released":
+        return f"trial {row.number} was given back under this lease; ask for a trial again"
+    now = f"{row.worker} trains it now, as attempt {row.attempt}" if row.token else f"it is {row.state} now"
+    return f"the lease on trial {row.number} ran out, because nothing was heard for too long, and {now}; drop this run"
