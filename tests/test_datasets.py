@@ -166,6 +166,16 @@ def test_a_dataset_that_a_job_needs_stays_until_the_job_is_over(service: httpx.C
     assert files(tmp_path / "data") == []
 
 
+def test_a_job_may_name_a_dataset_by_its_id_or_lay_a_file_into_the_folder(
+    service: httpx.Client, tmp_path: Path
+) -> None:
+    found = sent(service, "fruit.csv", csv()).json()
+    (tmp_path / "data" / "own.csv").write_bytes(csv())
+    for name, file in ((found["id"], found["file"]), (found["file"], found["file"]), ("own.csv", "own.csv")):
+        job = service.post("/v1/jobs", json={"task": {"name": "tabular", "params": {"dataset": name}}})
+        assert job.json()["spec"]["task"]["params"]["dataset"] == file
+
+
 @pytest.mark.parametrize(
     ("task", "params", "pointer", "said"),
     [
