@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,12 +45,10 @@ def part(data_dir: Path) -> Iterator[tuple[BinaryIO, Path]]:
 def sweep(data_dir: Path) -> None:
     """Remove what uploads left that were cut off by a crash."""
     for path in (data_dir / FOLDER).glob(f"*{PART}"):
-        with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
-            path.unlink(missing_ok=True)
+        # OSError: it is being written, or was moved a moment ago, or is somebody else's
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 async def receive(request: Request, file: BinaryIO, *, limit: int) -> tuple[str, int]:

@@ -48,11 +48,14 @@ class Column(Result):
 
 
 class Description(Result):
-    """What a look at a file's content found; `first` are its first rows as text, cut short."""
+    """What a look at a file's content found; `first` are its first rows as text, cut short.
+
+    `header` is whether a table names its columns; the columns of one that does not are called 0, 1, 2 ...
+    """
 
     rows: int
     columns: list[Column] = []
-    header: bool = True
+    header: bool = False
     classes: dict[str, int] = {}
     first: list[list[str | None]] = []
     notes: list[str] = []

@@ -206,3 +206,26 @@ def test_what_a_crash_left_is_swept_at_the_start(sqlite_url: str, tmp_path: Path
     (folder / "whole.csv").write_bytes(csv())
     with served(sqlite_url, data_dir=tmp_path / "data"):
         assert files(folder) == ["whole.csv"]
+
+
+def test_a_server_that_starts_leaves_the_uploads_of_another_alone(sqlite_url: str, tmp_path: Path) -> None:
+    settings = {"data_dir": tmp_path / "data", "max_upload_bytes": 16 * LARGEST}
+
+    def slowly() -> Iterator[bytes]:
+        yield b"half of it, " * 100_000
+        with served(sqlite_url, **settings):
+            assert len(files(tmp_path / "data")) == 1
+        yield b"and the rest"
+
+    with served(sqlite_url, **settings) as service:
+        answer = service.post("/v1/datasets", params={"name": "a.txt"}, content=slowly())
+    assert answer.status_code == 201
+    assert files(tmp_path / "data") == [answer.json()["file"]]
+
+
+def test_a_data_folder_that_cannot_be_written_is_told_in_words(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"a file where the folder should be")
+    with served(sqlite_url, data_dir=tmp_path / "data") as service:
+        answer = sent(service, "a.csv", csv())
+    assert slug(answer) == "unavailable"
+    assert "the data folder cannot be written" in answer.json()["detail"]

@@ -17,11 +17,14 @@ from typer.testing import CliRunner
 
 from lrtune import cli
 from lrtune.client import Client
+from lrtune.datasets import Kind
 from lrtune.results import JobState
-from tests.files import csv, parquet, zipped
+from lrtune.uploads import describe
+from tests.files import UNUSUAL, csv, parquet, zipped
 from tests.serving import KEY, served
 from worker.loop import Worker
 from worker.settings import Settings
+from worker.tasks.tables import read_table
 
 TUTORIAL = Path(__file__).parent.parent / "docs/tutorials/your-data.md"
 SMALL = {"horizon": {"steps": 4}, "budget": {"trials": 1}, "confirm": {"top": 1, "seeds": 1}}
@@ -72,6 +75,16 @@ def test_every_kind_of_file_is_tuned_with(service: httpx.Client, name: str, cont
         assert client.best(job.id).confirmed
         client.remove_dataset(found.id)
         assert list(client.datasets()) == []
+
+
+@pytest.mark.parametrize("case", [case for case, (name, _, _) in UNUSUAL.items() if name == "a.csv"])
+def test_the_server_sees_the_table_that_the_worker_will_see(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(UNUSUAL[case][1]())
+    seen, read = describe(path, Kind.CSV, largest=10**6), read_table(path, "a.csv", header=None, target=-1)
+    assert [column.name for column in seen.columns] == list(read.columns)
+    assert [column.missing for column in seen.columns] == list(read.isna().sum())
+    assert seen.rows == len(read)
 
 
 def test_the_command_line_adds_lists_shows_and_removes(service: httpx.Client) -> None:

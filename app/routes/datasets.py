@@ -79,7 +79,10 @@ def _keep(
         raise errors.NameTaken(f"a file {name!r} lies in the data folder already; choose another name")
 
     def put(file: str) -> None:
-        part.replace(data_dir / file)
+        try:
+            part.replace(data_dir / file)
+        except OSError as error:
+            raise errors.Unavailable(f"the upload cannot be kept: {error.strerror}") from None
 
     with database.write() as tx:
         return datasets.add(tx, found, digest=digest, name=name, kind=kind, size=size, put=put)

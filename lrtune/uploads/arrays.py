@@ -12,6 +12,7 @@ from lrtune.errors import UnusableFile
 from lrtune.uploads import archives
 from lrtune.uploads.reading import reading
 
+LABELS = ("y", "y_test")
 WANTED = ("x", "y", "x_test", "y_test")
 LARGEST_LABELS = 256 * 1024 * 1024
 BLOCK = 1 << 20  # values looked at together
@@ -28,20 +29,24 @@ def of_npz(path: Path, *, largest: int) -> Description:
         for x, y in (("x", "y"), ("x_test", "y_test")):
             if x in shapes:
                 _pair(shapes, x, y)
-        classes = _classes(archive, {name: found[name] for name in ("y", "y_test") if name in found})
+        classes = _classes(archive, {name: found[name] for name in LABELS if name in found})
     if "x_test" in shapes and shapes["x"][0][1:] != shapes["x_test"][0][1:]:
         raise UnusableFile(
             f"x is of shape {shapes['x'][0]} and x_test of {shapes['x_test'][0]}; all but the first agree"
         )
     columns = [Column(name=name, type=f"{kind} {list(shape)}") for name, (shape, kind) in shapes.items()]
-    return Description(rows=shapes["x"][0][0], columns=columns, classes=classes)
+    unused = [name for name in shapes if name not in WANTED]
+    notes = [f"not used: {', '.join(unused)[:200]}; the task `images` reads {', '.join(WANTED)}"] if unused else []
+    return Description(rows=shapes["x"][0][0], columns=columns, classes=classes, notes=notes)
 
 
 def _array(info: ZipInfo) -> str:
     name, dot, suffix = info.filename.partition(".")
-    if dot + suffix != ".npy" or name not in WANTED:
-        raise UnusableFile(f"the file has {info.filename[:60]!r}; accepted are the arrays {', '.join(WANTED)} alone")
-    if name.startswith("y") and info.file_size > LARGEST_LABELS:
+    if dot + suffix != ".npy" or not name.isidentifier():
+        raise UnusableFile(
+            f"the file has {info.filename[:60]!r}; accepted are arrays alone, as numpy.savez writes them"
+        )
+    if name in LABELS and info.file_size > LARGEST_LABELS:
         raise UnusableFile(f"{name} takes {info.file_size} bytes; labels of at most {LARGEST_LABELS} are accepted")
     return name
 
@@ -60,7 +65,7 @@ def _whole(archive: ZipFile, info: ZipInfo, name: str) -> Shape:
             raise UnusableFile(f"the array {name} is said to be {list(shape)} of {kind}, but the file is shorter")
         while block := file.read(BLOCK * max(1, kind.itemsize)):
             values = np.frombuffer(block[: len(block) - len(block) % max(1, kind.itemsize)], kind)
-            if kind.kind == "f" and not np.isfinite(values).all():
+            if kind.kind == "f" and name in WANTED and not np.isfinite(values).all():
                 raise UnusableFile(f"the array {name} has values that are not finite numbers")
     return shape, kind
 
@@ -69,11 +74,11 @@ def _header(file: IO[bytes], name: str) -> Shape:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, kind = read(file)
-    accepted = "uibUS" if name.startswith("y") else "uifb"
+    accepted = "uibUS" if name in LABELS else "uifb" if name in WANTED else kind.kind
     if kind.hasobject:
         raise UnusableFile(f"the array {name} holds Python objects, which could run code; accepted are plain arrays")
     if kind.kind not in accepted:
-        what = "one whole number or name each" if name.startswith("y") else "numbers"
+        what = "one whole number or name each" if name in LABELS else "numbers"
         raise UnusableFile(f"the array {name} holds {str(kind)[:60]}; accepted are {what}")
     return shape, kind
 

@@ -73,7 +73,7 @@ def of_csv(path: Path) -> Description:
         if not start:
             raise UnusableFile("the file has no rows: nothing but blank lines")
         header = _has_header(start)
-        names = start[0] if header else [str(number) for number in range(len(start[0]))]
+        names = [name or f"Unnamed: {n}" if header else str(n) for n, name in enumerate(start[0])]
         _unlike(names)
         return _profiled(names, chain(start[header:], table), header=header)
 
@@ -92,16 +92,13 @@ def _rows(file: TextIO) -> Iterator[list[str]]:
         for row in reader:
             if row:
                 width = width or len(row)
-                yield _fitting(row, width, reader.line_num)
+                if len(row) > width:
+                    where = f"line {reader.line_num}"
+                    raise UnusableFile(f"{where} has {len(row)} fields, and the first row has {width}")
+                yield row
     except csv.Error as error:
         why = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
         raise UnusableFile(f"line {reader.line_num} is no CSV: {why}") from None
-
-
-def _fitting(row: list[str], width: int, line: int) -> list[str]:
-    if len(row) > width and any(row[width:]):
-        raise UnusableFile(f"line {line} has {len(row)} fields, and the first row has {width}")
-    return row[:width]
 
 
 def _has_header(start: Sequence[Sequence[str]]) -> bool:
