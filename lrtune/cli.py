@@ -20,6 +20,7 @@ from lrtune import document, errors, following, options, terminal
 from lrtune.client import Client
 from lrtune.evidence import gather
 from lrtune.export import FORMATS
+from lrtune.moving.commands import commands as moving
 from lrtune.results import Job, JobState
 
 FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
@@ -49,6 +50,7 @@ def _newest(incomplete: str) -> list[tuple[str, str]]:
 
 
 app = typer.Typer(cls=_InWords, no_args_is_help=True, pretty_exceptions_enable=False, help=about)
+app.add_typer(moving)
 data = typer.Typer(no_args_is_help=True, help="Data of your own: upload, list, show, remove.")
 app.add_typer(data, name="datasets")
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Its name or its id.")]

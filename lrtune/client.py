@@ -20,6 +20,7 @@ from lrtune import errors
 from lrtune.datasets import Dataset
 from lrtune.drawings import Curves, Terrain
 from lrtune.findings import Findings
+from lrtune.imports import ImportedJob
 from lrtune.responses import checked, messages, read
 from lrtune.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
 from lrtune.spec import Budget, JobSpec
@@ -134,6 +135,11 @@ class Client:
     def export(self, job_id: str, format: str = "pytorch") -> str:
         """The answer as a snippet or a file's text: one of `lrtune.export.FORMATS`."""
         return self._send("GET", _path(job_id, "best", "export"), params={"format": format}).text
+
+    def import_job(self, job: ImportedJob | Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
+        """Store a job that was done elsewhere with its trials; it is over at once."""
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return read(Job, self._send("POST", "/v1/imports", json=_plain(job), headers=headers))
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job for good; what it has found so far stays."""

@@ -21,11 +21,19 @@ OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
 def create(
-    tx: Session, spec: JobSpec, *, idempotency_key: str | None = None, now: datetime | None = None
+    tx: Session,
+    spec: JobSpec,
+    *,
+    idempotency_key: str | None = None,
+    beside: str = "",
+    now: datetime | None = None,
 ) -> tuple[Job, bool]:
-    """Queue a job; (the job, whether it is new). Raises IdempotencyKeyReused, Invalid (for jobs to learn from)."""
+    """Queue a job; (the job, whether it is new). The key is also for what is `beside`.
+
+    Raises IdempotencyKeyReused, Invalid (for jobs to learn from).
+    """
     body = spec.model_dump(mode="json")
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256((json.dumps(body, sort_keys=True) + beside).encode()).hexdigest()
     if found := _same(tx, idempotency_key, digest):
         return _view(tx, found), False
     now = now or clock(tx)

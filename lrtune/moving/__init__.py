@@ -1,0 +1,18 @@
+"""Jobs on their way to and from other tools: `studies.py` for Optuna, `boards.py` for TensorBoard and MLflow.
+
+These libraries are no part of the client: each is imported when it is asked for, and told about in words when it is
+missing. The commands are in `commands.py`. To add a tool, write one more file and an option there.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from lrtune.errors import Invalid
+
+
+def needed(module: str, *, package: str) -> Any:
+    """A module of an optional library. Raises Invalid that says how to install it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise Invalid(f"this needs {package}: `pip install {package}` ({error})") from None

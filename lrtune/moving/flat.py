@@ -1,0 +1,95 @@
+"""A configuration as one flat table of names and values, as other tools want it, and back.
+
+The names are `optimizer`, `learning_rate`, `schedule`, `warmup`, `floor`, `clip_norm`, `clip_value`, and a knob behind
+the name of what has it: `adamw.weight_decay`, `cosine.final`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from lrtune.choices import Configuration
+from lrtune.errors import Invalid
+from lrtune.optimizers import OPTIMIZERS
+from lrtune.schedules import FAMILIES
+from lrtune.space import knobs, shown
+
+AROUND = ("learning_rate", "warmup", "floor", "clip_norm", "clip_value")
+PLAIN = ("optimizer", "schedule", *AROUND)
+DROPPED = "-"
+# What other people's studies call them.
+KNOWN_AS = {
+    "lr": "learning_rate",
+    "max_lr": "learning_rate",
+    "opt": "optimizer",
+    "optim": "optimizer",
+    "optimizer_name": "optimizer",
+    "scheduler": "schedule",
+    "lr_scheduler": "schedule",
+    "lr_scheduler_type": "schedule",
+    "warmup_ratio": "warmup",
+    "max_grad_norm": "clip_norm",
+    "wd": "weight_decay",
+}
+
+
+def flat(configuration: Configuration) -> dict[str, Any]:
+    """Every value by its name; what is not set is left out."""
+    whole = configuration.model_dump(mode="json")
+    optimizer, schedule = whole["optimizer"], whole["schedule"]
+    name, family = optimizer.pop("name"), schedule.pop("family")
+    found = {"optimizer": name, "schedule": family, **{key: whole[key] for key in AROUND}}
+    found |= {f"{name}.{key}": value for key, value in optimizer.items()}
+    found |= {f"{family}.{key}": value for key, value in schedule.items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def configuration(params: Mapping[str, Any], names: Mapping[str, str], fixed: Mapping[str, Any]) -> Configuration:
+    """The configuration of another tool's parameters, renamed by `names`, beside `fixed` values. Raises Invalid."""
+    found: dict[str, Any] = {}
+    for theirs, value in params.items():
+        ours = names.get(theirs, KNOWN_AS.get(theirs, theirs))
+        if ours != DROPPED:
+            found[ours] = value
+    found |= fixed
+    missing = [name for name in ("optimizer", "learning_rate", "schedule") if name not in found]
+    if missing:
+        named = f"the parameters there are {', '.join(params) or 'none'}"
+        how = f"accepted is `--map NAME={missing[0]}` for one of them, or `--set {missing[0]}=VALUE`"
+        raise Invalid(f"found no {missing[0]}: {named}; {how}")
+    return _made(found)
+
+
+def _made(found: dict[str, Any]) -> Configuration:
+    whole: dict[str, Any] = {"optimizer": {"name": found["optimizer"]}, "schedule": {"family": found["schedule"]}}
+    for name, value in found.items():
+        if name in ("optimizer", "schedule"):
+            continue
+        if name in AROUND:
+            whole[name] = value
+        elif place := _place(name, found):
+            whole[place][name.rpartition(".")[2]] = value
+    try:
+        return Configuration.model_validate(whole)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Invalid(f"{where}: {first['msg']} (from {shown(found)})") from None
+
+
+def _place(name: str, found: Mapping[str, Any]) -> str:
+    """Whose knob it is: `optimizer` or `schedule`; none where it belongs to one not chosen. Raises Invalid."""
+    owner, _, knob = name.rpartition(".")
+    registries: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": FAMILIES}
+    for place, registry in registries.items():
+        chosen = str(found[place])
+        if owner in ("", place, chosen) and chosen in registry and knob in knobs(registry[chosen]):
+            return place
+        if owner in registry and owner != chosen and knob in knobs(registry[owner]):
+            return ""
+    known = ", ".join(PLAIN)
+    raise Invalid(
+        f"{name}: no part of a configuration with {found['optimizer']} and {found['schedule']}; accepted is "
+        f"`--map {name}=OURS` with one of {known} or a knob, or `--map {name}={DROPPED}` to leave it out"
+    )

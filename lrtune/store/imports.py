@@ -1,0 +1,47 @@
+"""Jobs that were done elsewhere, stored as they ended there."""
+
+import hashlib
+from datetime import datetime
+
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from lrtune.imports import ImportedJob, ImportedTrial
+from lrtune.results import Job, JobState
+from lrtune.spec import JobSpec
+from lrtune.store import events, jobs, lookup
+from lrtune.store.database import clock
+from lrtune.store.tables import ReportRow, TrialRow
+
+
+def create(
+    tx: Session,
+    spec: JobSpec,
+    imported: ImportedJob,
+    *,
+    idempotency_key: str | None = None,
+    now: datetime | None = None,
+) -> tuple[Job, bool]:
+    """Store an admitted job with its trials, succeeded; (the job, whether it is new). Raises IdempotencyKeyReused."""
+    trials = hashlib.sha256(imported.model_dump_json(include={"trials"}).encode()).hexdigest()
+    now = now or clock(tx)
+    job, new = jobs.create(tx, spec, idempotency_key=idempotency_key, beside=trials, now=now)
+    if not new:
+        return job, False
+    row = lookup.job(tx, job.id)
+    row.started_at = now
+    for number, trial in enumerate(imported.trials):
+        _add(tx, row.seq, number, trial, now)
+    words = f"{len(imported.trials)} trials imported from {imported.source}"
+    events.add(tx, row.seq, "job-imported", words, now=now)
+    jobs.end(tx, job.id, JobState.SUCCEEDED, reason=words, now=now)
+    return jobs.get(tx, job.id), True
+
+
+def _add(tx: Session, job: int, number: int, trial: ImportedTrial, now: datetime) -> None:
+    fields = trial.model_dump(mode="json", exclude={"reports"})
+    row = TrialRow(job=job, number=number, created_at=now, started_at=now, finished_at=now, **fields)
+    tx.add(row)
+    tx.flush()
+    if trial.reports:
+        tx.execute(insert(ReportRow), [{"trial": row.id, **report.model_dump()} for report in trial.reports])
