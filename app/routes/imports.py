@@ -1,8 +1,11 @@
 """Jobs that were done elsewhere."""
 
-from fastapi import APIRouter, Depends, Request, Response, status
+from pathlib import Path
 
-from app import admission
+from fastapi import APIRouter, Depends, Request, Response, status
+from sqlalchemy.orm import Session
+
+from app import admission, uploaded
 from app.deps import Tx, remember_body
 from app.problems import invalid, problems
 from app.routes.jobs import LOCATION, Key
@@ -29,15 +32,17 @@ router = APIRouter(prefix="/v1/imports", tags=["jobs"])
 )
 def import_(imported: ImportedJob, request: Request, tx: Tx, idempotency_key: Key = None) -> Response:
     """Store a job that was done elsewhere with its trials: to look at, to export, to begin another one from."""
-    job, new = imports.create(tx, _admitted(imported, request), imported, idempotency_key=idempotency_key)
+    job, new = imports.create(
+        tx, _admitted(tx, imported, request.app.state.settings.data_dir), imported, idempotency_key=idempotency_key
+    )
     headers = {"Location": f"/v1/jobs/{job.id}"}
     return Response(job.model_dump_json(), 201 if new else 200, headers=headers, media_type="application/json")
 
 
-def _admitted(imported: ImportedJob, request: Request) -> JobSpec:
+def _admitted(tx: Session, imported: ImportedJob, data_dir: Path) -> JobSpec:
     """The job after the checks that any job passes, its horizon in steps. Raises Invalid."""
     try:
-        spec = admission.admit(imported.job, request.app.state.settings.data_dir)
+        spec = admission.admit(uploaded.pinned(tx, imported.job, data_dir), data_dir)
     except errors.Invalid as error:
         raise invalid([{**one, "pointer": f"/job{one['pointer']}"} for one in error.errors]) from None
     steps = spec.horizon.steps if spec.horizon else None
