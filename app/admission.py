@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app import curves, pointers
+from app import curves, parameters, pointers
 from app.problems import invalid
 from lrtune.datasets import FOLDER
 from lrtune.errors import Rejection
-from lrtune.results import Cost, Earlier, FirstCurve, Plan, Proposal, Trial, TrialState
+from lrtune.results import Cost, Earlier, FirstCurve, Plan, Proposal, TaskSummary, Trial, TrialState
 from lrtune.search import SpaceExhausted, suggest
 from lrtune.space import Axis, Fixed, Range, shown
 from lrtune.spec import EXTERNAL, Horizon, JobSpec, Metric, Training
@@ -26,17 +26,19 @@ POINTS = 64
 UNKNOWN_STEPS = 1000  # stands in for a horizon in epochs, whose steps only a worker knows; curves are shown by progress
 
 
-def admit(spec: JobSpec, data_dir: Path) -> JobSpec:
-    """The job with everything filled in that its task decides. Raises Invalid."""
+def admit(spec: JobSpec, data_dir: Path, announced: Sequence[TaskSummary] = ()) -> JobSpec:
+    """The job with everything filled in that its task decides; `announced` are the workers' own. Raises Invalid."""
     if spec.external:
         return _external(spec)
-    info = BUILT_IN.get(spec.task.name)
+    known: dict[str, TaskInfo | TaskSummary] = {**{one.name: one for one in announced}, **BUILT_IN}
+    info = known.get(spec.task.name)
     if info is None:
-        detail = f"found the task {shown(spec.task.name)}; accepted is one of {', '.join((*BUILT_IN, EXTERNAL))}"
+        names = ", ".join([*BUILT_IN, EXTERNAL, *(one.name for one in announced)])
+        detail = f"found the task {shown(spec.task.name)}, which no worker has announced; accepted is one of {names}"
         raise invalid([{"pointer": "/task/name", "detail": detail}])
     params, wrong = _params(spec, info)
-    metric = spec.metric or Metric(name="val_loss")
-    wrong += [] if wrong else _missing_file(params, data_dir)
+    metric = spec.metric or Metric(name=next(iter(info.metrics)))
+    wrong += [] if wrong or info.name not in BUILT_IN else _missing_file(params, data_dir)
     wrong += _wrong_metric(metric, info, params)
     if wrong:
         raise invalid(wrong)
@@ -73,9 +75,12 @@ def _external(spec: JobSpec) -> JobSpec:
     return spec if "clip_norm" in spec.model_fields_set else spec.model_copy(update={"clip_norm": None})
 
 
-def _params(spec: JobSpec, info: TaskInfo) -> tuple[dict[str, Any], list[Rejection]]:
+def _params(spec: JobSpec, info: TaskInfo | TaskSummary) -> tuple[dict[str, Any], list[Rejection]]:
     """The task's parameters with their defaults, or what is wrong with them."""
     given = spec.task.params
+    if isinstance(info, TaskSummary):
+        params, found = parameters.checked(given, info.params)
+        return params, [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
     try:
         return info.params.model_validate(given).model_dump(mode="json"), []
     except ValidationError as error:
@@ -103,7 +108,7 @@ def _missing_file(params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
     return [{"pointer": "/task/params/dataset", "detail": detail}]
 
 
-def _wrong_metric(metric: Metric, info: TaskInfo, params: Mapping[str, Any]) -> list[Rejection]:
+def _wrong_metric(metric: Metric, info: TaskInfo | TaskSummary, params: Mapping[str, Any]) -> list[Rejection]:
     kinds = {"classification": {"val_mae"}, "regression": {"val_accuracy"}}
     missing = kinds.get(str(params.get("kind")), set())
     known = [name for name in info.metrics if name not in missing]

@@ -231,6 +231,20 @@ class Worker(Result):
     seen_at: datetime
 
 
+class TaskSummary(Result):
+    """A task: its parameters as JSON Schema, its metrics with their goals, its usual horizon, the workers that have it.
+
+    The first metric is what a job is about that names none; a horizon of 0 is one that the job has to name.
+    """
+
+    name: str
+    summary: str
+    params: dict[str, Any]
+    metrics: dict[str, Literal["minimize", "maximize"]]
+    steps: int
+    workers: int = 0
+
+
 class Cost(Result):
     """What a job will take at most, in full runs, and in optimizer steps where the horizon is known."""
 

@@ -8,9 +8,8 @@ import logging
 import os
 import socket
 import threading
-import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import partial
@@ -27,13 +26,16 @@ from lrtune import search
 from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
 from lrtune.results import Earlier, Job, JobState, Report, Trial, TrialState
 from lrtune.spec import Metric, TaskSpec, Training
-from lrtune.store import Database, earlier, jobs, leases, trials, workers
+from lrtune.store import Database, earlier, jobs, leases, tasks, trials, workers
+from lrtune.store.database import clock
+from lrtune.task import Task
 from lrtune.tasks import BUILT_IN
 from worker.heartbeat import Heartbeat
 from worker.parallel import Member, Team
 from worker.pruning import Pruning
 from worker.settings import Settings
-from worker.tasks import prepare
+from worker.tasks import own, prepare
+from worker.traces import theirs, words
 from worker.trainer import Interrupted, Outcome, follow, train
 
 AWAY = (OperationalError, InterfaceError)  # what a database raises that is not there
@@ -49,6 +51,8 @@ class Worker:
         self.device = device(settings.device)
         self._settings, self._stop = settings, stop
         self._earlier: dict[str, list[Earlier]] = {}  # of the job that was moved on last
+        self._own = own.find(settings.tasks)
+        self._tasks = [*BUILT_IN, *self._own]
         self._database = Database(settings.database_url)
         self._ttl = timedelta(seconds=settings.lease_seconds)
         self._retrying = Retrying(
@@ -78,11 +82,12 @@ class Worker:
             self._database.dispose()
 
     def _sign_in(self, tx: Session) -> None:
-        host, names = socket.gethostname(), list(BUILT_IN)
-        workers.sign_in(tx, self.id, host=host, pid=os.getpid(), device=str(self.device), tasks=names)
+        host, device = socket.gethostname(), str(self.device)
+        workers.sign_in(tx, self.id, host=host, pid=os.getpid(), device=device, tasks=self._tasks)
+        tasks.announce(tx, [own.summary(name, cls) for name, cls in self._own.items()])
 
     def _claim(self, tx: Session) -> leases.Lease | None:
-        lease = leases.claim(tx, self.id, ttl=self._ttl)
+        lease = leases.claim(tx, self.id, ttl=self._ttl, tasks=self._tasks)
         at = (lease.job_id, lease.trial.number) if lease else (None, None)
         workers.seen(tx, self.id, job=at[0], trial=at[1])
         return lease
@@ -128,7 +133,7 @@ class Worker:
             self._write(lambda tx: leases.note(tx, lease, "trial-noted", message))
 
         try:
-            task = prepare(lease.spec.task, self._settings.data_dir)
+            task = prepare(lease.spec.task, self._settings.data_dir, self._own)
             with self._team(lease) as member:
                 return train(
                     task,
@@ -141,13 +146,14 @@ class Worker:
                     say=say,
                     member=member,
                 )
-        except (Interrupted, LeaseLost):
+        except (Interrupted, LeaseLost, KeyboardInterrupt):
             raise
         except LrtuneError as error:
             return Outcome(state=TrialState.FAILED, value=None, reason=str(error), step=0)
-        except Exception as error:
+        except BaseException as error:  # a task may even call sys.exit(): that ends its trial, not this worker
             log.exception("trial %s of %s failed", lease.trial.number, lease.job_id)
-            return Outcome(state=TrialState.FAILED, value=None, reason=words(error), step=0)
+            own.forget()
+            return Outcome(TrialState.FAILED, None, words(error), 0, traceback=theirs(error))
 
     def _team(self, lease: leases.Lease) -> AbstractContextManager[Member | None]:
         """Processes on the other devices that a trial asks for."""
@@ -157,13 +163,21 @@ class Worker:
         return Team(
             spec.training.devices,
             self.device,
-            partial(_follow, spec.task, spec.training, self._settings.data_dir, lease.trial),
+            partial(_follow, spec.task, spec.training, self._settings.data_dir, self._own, lease.trial),
         )
 
     def _finish(self, tx: Session, lease: leases.Lease, reports: list[Report], outcome: Outcome) -> None:
         if reports:
             leases.report(tx, lease, reports, ttl=self._ttl)
-        leases.finish(tx, lease, outcome.state, value=outcome.value, step=outcome.step, reason=outcome.reason)
+        leases.finish(
+            tx,
+            lease,
+            outcome.state,
+            value=outcome.value,
+            step=outcome.step,
+            reason=outcome.reason,
+            traceback=outcome.traceback,
+        )
 
     def _release(self, lease: leases.Lease, reason: str) -> None:
         """Give a trial back. While stopping there is one try only: the lease runs out by itself."""
@@ -182,11 +196,11 @@ class Worker:
         """Whether a job was moved on. One that cannot be is failed: it must not stand in the way of the others."""
         try:
             return self._advance(job_id)
-        except AWAY:
+        except (*AWAY, KeyboardInterrupt):
             raise
         except (NotFound, Conflict) as error:
             log.info("job %s was changed meanwhile: %s", job_id, error)
-        except Exception as error:
+        except BaseException as error:  # a task that is asked for its epochs may do anything
             log.exception("job %s cannot go on", job_id)
             reason = str(error) if isinstance(error, LrtuneError) else words(error)
             self._write(lambda tx: jobs.end(tx, job_id, JobState.FAILED, reason=reason))
@@ -214,16 +228,25 @@ class Worker:
         return self._earlier[job.id]
 
     def _resolve(self, job: Job) -> bool:
-        """Turn a horizon in epochs into steps, which only one who has the task's data can."""
+        """Turn a horizon in epochs into steps, which only one who has the task and its data can."""
+        if job.spec.task.name not in self._tasks:
+            return False
         epochs = (job.spec.horizon.epochs if job.spec.horizon else None) or 1.0
-        steps = max(2, round(epochs * prepare(job.spec.task, self._settings.data_dir).steps_per_epoch))
+        steps = max(2, round(epochs * prepare(job.spec.task, self._settings.data_dir, self._own).steps_per_epoch))
         self._write(lambda tx: jobs.set_steps(tx, job.id, steps))
         return True
 
 
-def _follow(task: TaskSpec, training: Training, data_dir: Path, trial: Trial, member: Member) -> None:
+def _follow(
+    task: TaskSpec,
+    training: Training,
+    data_dir: Path,
+    own: Mapping[str, type[Task]],
+    trial: Trial,
+    member: Member,
+) -> None:
     """What a process on another device does."""
-    follow(prepare(task, data_dir), trial, training, member)
+    follow(prepare(task, data_dir, own), trial, training, member)
 
 
 def _metric(lease: leases.Lease) -> Metric:
@@ -242,12 +265,6 @@ def _say(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     first = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
     log.warning("the database does not answer, trying again in %.3g s: %s", state.upcoming_sleep, first)
-
-
-def words(error: Exception) -> str:
-    """An unexpected error of a task, for the people who wrote it: what, and where."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (in {frame.name}, {Path(frame.filename).name}:{frame.lineno})"
 
 
 def device(name: str) -> torch.device:

@@ -15,6 +15,7 @@ class Settings(BaseSettings):
     database_url: str = "sqlite:///.lrtune/lrtune.db"
     data_dir: Path = Path(".lrtune/data")
     device: str = "auto"  # "cuda" where there is one, else "cpu"; or any of torch's names: "cuda:1"
+    tasks: str | None = None  # import paths of tasks of your own, with commas between: "my_tasks:Vision"
     threads: Annotated[int, Field(ge=1)] = 1  # per worker, on a CPU: small networks gain from more workers, not threads
     lease_seconds: Annotated[float, Field(ge=1)] = 90.0
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5

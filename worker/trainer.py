@@ -41,6 +41,7 @@ class Outcome:
     value: float | None
     reason: str
     step: int
+    traceback: str = ""  # of a task that raised something: the frames of whoever wrote it
 
 
 def make_deterministic(seed: int) -> None:

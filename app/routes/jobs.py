@@ -13,7 +13,7 @@ from lrtune import errors
 from lrtune.choices import Strict
 from lrtune.results import Job, JobState, Page, Plan, Result
 from lrtune.spec import Budget, JobSpec
-from lrtune.store import earlier, jobs
+from lrtune.store import earlier, jobs, tasks
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 LOCATION = {"Location": {"description": "The job's own path.", "schema": {"type": "string"}}}
@@ -77,7 +77,7 @@ def submit(
 ) -> Response:
     """Queue a tuning job. The smallest is `{"task": "digits"}`; with `validate_only`, see what a job would do."""
     data_dir = request.app.state.settings.data_dir
-    admitted = admission.admit(uploaded.pinned(tx, spec, data_dir), data_dir)
+    admitted = admission.admit(uploaded.pinned(tx, spec, data_dir), data_dir, tasks.known(tx))
     if validate_only:
         planned = earlier.resolved(tx, admitted)
         return _json(admission.plan(planned, earlier.read(tx, planned)))

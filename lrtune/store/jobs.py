@@ -39,6 +39,7 @@ def create(
     now = now or clock(tx)
     body = earlier.resolved(tx, spec).model_dump(mode="json")
     row = JobRow(id=f"job-{secrets.token_hex(8)}", state=JobState.QUEUED, spec=body, digest=digest, created_at=now)
+    row.task = spec.task.name
     row.idempotency_key, row.steps = idempotency_key, spec.horizon.steps if spec.horizon else None
     try:
         with tx.begin_nested():

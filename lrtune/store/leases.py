@@ -6,7 +6,7 @@ in statements of their own: inside the claim's WHERE the test would cost it its 
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,9 +37,18 @@ class Lease:
 
 
 def claim(
-    tx: Session, worker: str, *, ttl: timedelta, job_id: str | None = None, now: datetime | None = None
+    tx: Session,
+    worker: str,
+    *,
+    ttl: timedelta,
+    job_id: str | None = None,
+    tasks: Collection[str] | None = None,
+    now: datetime | None = None,
 ) -> Lease | None:
-    """Take the oldest waiting trial of an active job that workers train, or of the job that is named; or None."""
+    """Take the oldest waiting trial of an active job that workers train, or of the job that is named; or None.
+
+    With `tasks`, only of a job about one of these.
+    """
     now = now or clock(tx)
     requeue(tx, now=now)
     mine = lookup.BY_WORKERS if job_id is None else JobRow.id == job_id
@@ -51,6 +60,8 @@ def claim(
         .limit(1)
         .with_for_update(skip_locked=True, of=TrialRow)
     )
+    if tasks is not None:
+        oldest = oldest.where(JobRow.task.in_(tasks))
     token = uuid.uuid4().hex
     taken = {"state": TrialState.RUNNING, "token": token, "lease_until": now + ttl, "worker": worker}
     taken |= {"step": 0, "credited": 0, "behind": None, "behind_step": 0, "reason": f"training on {worker}"}
@@ -101,9 +112,10 @@ def finish(
     value: float | None,
     step: int,
     reason: str = "",
+    traceback: str = "",
     now: datetime | None = None,
 ) -> None:
-    """End the trial in one of the ended states. Raises LeaseLost."""
+    """End the trial in one of the ended states; a `traceback` goes into its event. Raises LeaseLost."""
     now = now or clock(tx)
     ended = {"state": state, "value": value, "step": step, "reason": reason, "finished_at": now}
     credited = case((TrialRow.credited > step, step), else_=TrialRow.credited)
@@ -112,7 +124,8 @@ def finish(
     words = f"{state}: {reason}" if reason else f"{state}"
     found = "" if value is None else f", {lease.spec.metric.name if lease.spec.metric else 'value'} {value:.6g}"
     message = f"trial {lease.trial.number} {words}{found}"
-    events.add(tx, lease.job, f"trial-{state}", message, now=now, trial=lease.trial.number, value=value)
+    data = {"value": value} | ({"traceback": traceback} if traceback else {})
+    events.add(tx, lease.job, f"trial-{state}", message, now=now, trial=lease.trial.number, **data)
 
 
 def note(tx: Session, lease: Lease, kind: str, message: str, *, now: datetime | None = None, **data: Any) -> None:

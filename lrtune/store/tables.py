@@ -48,6 +48,7 @@ class JobRow(Base):
     id: Mapped[str] = mapped_column(String(40), unique=True)
     state: Mapped[str] = mapped_column(String(16), index=True)
     reason: Mapped[str] = mapped_column(Text, default="")
+    task: Mapped[str] = mapped_column(String(200), default="")  # its name, which a claim asks for
     spec: Mapped[dict[str, Any]]
     steps: Mapped[int | None]
     idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
@@ -180,3 +181,15 @@ class DatasetRow(Base):
     bytes: Mapped[int] = mapped_column(BigInteger)
     description: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+
+
+class TaskRow(Base):
+    """A task of somebody's own, as the last worker that has it announced it."""
+
+    __tablename__ = "tasks"
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    summary: Mapped[str] = mapped_column(Text)
+    params: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any]]
+    steps: Mapped[int]
+    seen_at: Mapped[datetime]

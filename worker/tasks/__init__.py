@@ -1,7 +1,7 @@
 """The built-in training problems. Each module has one `prepare(params, data_dir)`; to add one, write a module, list it
 here and give its parameters and metrics a row in `lrtune/tasks.py`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from lrtune.spec import TaskSpec
 from lrtune.task import Task
 from lrtune.tasks import BUILT_IN
 from worker.tasks import digits, images, tabular, text
+from worker.tasks.own import make
 
 # `Any` because each takes its own class of parameters; BUILT_IN has the same key for the two.
 _MODULES: dict[str, Callable[[Any, Path], Task]] = {
@@ -23,10 +24,12 @@ _MODULES: dict[str, Callable[[Any, Path], Task]] = {
 }
 
 
-def prepare(spec: TaskSpec, data_dir: Path) -> Task:
-    """The task a job names, its data read. Raises TaskError, in words."""
+def prepare(spec: TaskSpec, data_dir: Path, own: Mapping[str, type[Task]] | None = None) -> Task:
+    """The task a job names, its data read; `own` are the operator's. Raises TaskError, in words."""
+    if own and spec.name in own:
+        return make(spec.name, own[spec.name], spec.params, data_dir)
     if spec.name not in _MODULES:
-        raise TaskError(f"task: found {spec.name!r}; accepted is one of {', '.join(_MODULES)}")
+        raise TaskError(f"task: found {spec.name!r}; accepted is one of {', '.join([*_MODULES, *(own or ())])}")
     try:
         params = BUILT_IN[spec.name].params.model_validate(spec.params)
     except ValidationError as error:

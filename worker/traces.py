@@ -1,0 +1,45 @@
+"""What went wrong in somebody's own code, told to whoever wrote it: their frames, not ours.
+
+The sentence is the reason of a failed trial; the traceback stands beside it in the job's events.
+"""
+
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = (str(ROOT / "worker") + "/", str(ROOT / "lrtune") + "/", "<frozen ")
+LONGEST = 8000  # characters of a traceback that are kept: its end, where the error stands
+
+
+def words(error: BaseException) -> str:
+    """An error in one line: what, and where in their code."""
+    said = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {said[0][:500]}" if said else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not _ours(frame)] or list(frames)
+    if not theirs:
+        return what
+    # The last frame of theirs, not of a library that they called: that is where they can change something.
+    frame = next((one for one in reversed(theirs) if "site-packages" not in one.filename), theirs[-1])
+    return f"{what} (in {frame.name}, {Path(frame.filename).name}:{frame.lineno})"
+
+
+def theirs(error: BaseException) -> str:
+    """The traceback of an error without the frames of this house, as Python prints it."""
+    told = traceback.TracebackException.from_exception(error)
+    for part in _chain(told):
+        kept = [frame for frame in part.stack if not _ours(frame)]
+        part.stack = traceback.StackSummary.from_list(kept or list(part.stack))
+    text = "".join(told.format()).rstrip()
+    return text if len(text) <= LONGEST else f"...\n{text[-LONGEST:]}"
+
+
+def _chain(told: traceback.TracebackException | None) -> Iterable[traceback.TracebackException]:
+    while told is not None:
+        yield told
+        told = told.__cause__ or told.__context__
+
+
+def _ours(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(OURS) and not frame.filename.startswith(str(ROOT / "worker" / "tasks") + "/")
