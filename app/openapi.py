@@ -68,8 +68,16 @@ def _tighten(schemas: dict[str, Any]) -> None:
     task_spec["task"] = {
         "title": "Task",
         "description": "The training problem to tune; a bare name where its parameters all have defaults.",
-        "anyOf": [{"type": "string", "enum": bare}, {"oneOf": options}],
+        "anyOf": [{"type": "string", "enum": bare}, {"oneOf": options}, *_own()],
     }
+
+
+def _own() -> list[dict[str, Any]]:
+    """A task that the workers brought: `GET /v1/tasks` says which there are, with their parameters."""
+    name = {"type": "string", "minLength": 1, "maxLength": 200, "not": {"enum": list(BUILT_IN)}}
+    properties = {"name": name, "params": {"type": "object"}}
+    whole = {"type": "object", "properties": properties, "required": ["name"], "additionalProperties": False}
+    return [name, {**whole, "title": "a task of your own"}]
 
 
 def _with_parts(schema: dict[str, Any], name: str) -> dict[str, Any]:
