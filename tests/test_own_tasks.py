@@ -176,7 +176,7 @@ def test_jobs_from_before_know_their_task_after_the_migration(database_url: str)
     database = Database(database_url)
     job = queued(database, "digits")
     database.dispose()
-    migrations.downgrade(database_url, "0002")
+    migrations.downgrade(database_url, "0003")
     migrations.upgrade(database_url)
     engine = sa.create_engine(database_url)
     with engine.connect() as connection:

@@ -27,7 +27,6 @@ from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
 from lrtune.results import Earlier, Job, JobState, Report, Trial, TrialState
 from lrtune.spec import Metric, TaskSpec, Training
 from lrtune.store import Database, earlier, jobs, leases, tasks, trials, workers
-from lrtune.store.database import clock
 from lrtune.task import Task
 from lrtune.tasks import BUILT_IN
 from worker.heartbeat import Heartbeat

@@ -17,6 +17,6 @@ def working(request: Request, tx: ReadTx) -> Response:
 
 
 @router.get("/tasks")
-def tunable(request: Request) -> Response:
+def tunable(request: Request, tx: ReadTx) -> Response:
     """The tasks with their parameters."""
-    return page(request, "tasks.html", tasks=tasks.tasks().items)
+    return page(request, "tasks.html", tasks=tasks.tasks(tx).items)

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.orm import Session
 
 from app import admission, curves, pointers
-from app.deps import Tx
+from app.deps import ReadTx, Tx
 from app.pages import jobform
 from app.pages.door import Fields, Form
 from app.pages.look import page
@@ -18,10 +19,12 @@ from app.problems import invalid
 from app.routes import tasks
 from lrtune.choices import AnySchedule, ScheduleSearch
 from lrtune.errors import Invalid
+from lrtune.results import TaskSummary
 from lrtune.schedules import FAMILIES, WARMUP, Curve, schedule
 from lrtune.space import Axis, Choice, Range
 from lrtune.spec import JobSpec
 from lrtune.store import jobs
+from lrtune.store import tasks as announced
 
 router = APIRouter(prefix="/submit")
 STEPS, POINTS = 1000, 120  # of a previewed curve
@@ -29,35 +32,37 @@ _SEARCH: TypeAdapter[ScheduleSearch] = TypeAdapter(AnySchedule)
 
 
 @router.get("")
-def form(request: Request, task: Annotated[str, Query(max_length=200)] = "") -> Response:
+def form(request: Request, tx: ReadTx, task: Annotated[str, Query(max_length=200)] = "") -> Response:
     """The form, as its defaults have it."""
-    return _shown(request, jobform.usual(_known(task)), {})
+    return _shown(request, tx, jobform.usual(_known(tx, task)), {})
 
 
 @router.get("/params")
-def params(request: Request, task: Annotated[str, Query(alias="/task/name", max_length=200)] = "") -> Response:
+def params(
+    request: Request, tx: ReadTx, task: Annotated[str, Query(alias="/task/name", max_length=200)] = ""
+) -> Response:
     """The part of the form that asks for a task's own parameters."""
-    return page(request, "parts/params.html", task=_task(_known(task)), fields=jobform.usual(task), wrong={})
+    return page(request, "parts/params.html", task=_task(tx, _known(tx, task)), fields=jobform.usual(task), wrong={})
 
 
-def _known(name: str) -> str:
-    names = [one.name for one in tasks.tasks().items]
+def _known(tx: Session, name: str) -> str:
+    names = [one.name for one in tasks.tasks(tx).items]
     return name if name in names else names[0]
 
 
-def _task(name: str) -> tasks.TaskSummary:
-    return next(one for one in tasks.tasks().items if one.name == name)
+def _task(tx: Session, name: str) -> TaskSummary:
+    return next(one for one in tasks.tasks(tx).items if one.name == name)
 
 
-def _shown(request: Request, fields: Fields, wrong: Mapping[str, str], status: int = 200) -> Response:
+def _shown(request: Request, tx: Session, fields: Fields, wrong: Mapping[str, str], status: int = 200) -> Response:
     return page(
         request,
         "submit.html",
         status=status,
         fields=fields,
         wrong=wrong,
-        tasks=tasks.tasks().items,
-        task=_task(_known(fields["/task/name"][0])),
+        tasks=tasks.tasks(tx).items,
+        task=_task(tx, _known(tx, fields["/task/name"][0])),
         optimizers=jobform.picks("optimizers"),
         schedules=jobform.picks("schedules"),
         common=jobform.common(),
@@ -70,41 +75,41 @@ def _shown(request: Request, fields: Fields, wrong: Mapping[str, str], status: i
 @router.post("")
 def submit(request: Request, tx: Tx, fields: Form) -> Response:
     """Queue the job; a form with mistakes comes back with a word at each."""
-    made = _made(fields)
+    made = _made(tx, fields)
     try:
-        spec = _checked(request, made)
+        spec = _checked(request, tx, made)
     except Invalid as error:
-        return _shown(request, fields, jobform.named(error.errors, made), status=422)
+        return _shown(request, tx, fields, jobform.named(error.errors, made), status=422)
     once = fields.get("once", [""])[0]
     job, _ = jobs.create(tx, spec, idempotency_key=f"form-{once[:64]}" if once else None)
     return RedirectResponse(f"/jobs/{job.id}", 303)
 
 
 @router.post("/check")
-def check(request: Request, fields: Form) -> Response:
+def check(request: Request, tx: ReadTx, fields: Form) -> Response:
     """What the form amounts to so far: the job, what it costs, its schedules' curves, and what is wrong with it."""
-    made = _made(fields)
+    made = _made(tx, fields)
     answer: dict[str, Any] = {"job": made, "curves": _curves(made), "wrong": {}, "cost": None}
     try:
-        answer["cost"] = admission.cost(_checked(request, made)).model_dump()
+        answer["cost"] = admission.cost(_checked(request, tx, made)).model_dump()
     except Invalid as error:
         answer["wrong"] = jobform.named(error.errors, made)
     return JSONResponse(answer)
 
 
-def _made(fields: Fields) -> dict[str, Any]:
-    name = _known(fields.get("/task/name", [""])[0])
-    return jobform.job(fields, _task(name).params)
+def _made(tx: Session, fields: Fields) -> dict[str, Any]:
+    name = _known(tx, fields.get("/task/name", [""])[0])
+    return jobform.job(fields, _task(tx, name).params)
 
 
-def _checked(request: Request, made: Mapping[str, Any]) -> JobSpec:
+def _checked(request: Request, tx: Session, made: Mapping[str, Any]) -> JobSpec:
     """The job, admitted. Raises Invalid."""
     try:
         spec = JobSpec.model_validate(made)
     except ValidationError as error:
         below = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         raise invalid(pointers.rejections(below, made, pointers.schema_of(JobSpec))) from None
-    return admission.admit(spec, request.app.state.settings.data_dir)
+    return admission.admit(spec, request.app.state.settings.data_dir, announced.known(tx))
 
 
 def _curves(made: Mapping[str, Any]) -> dict[str, list[list[tuple[float, float]]]]:

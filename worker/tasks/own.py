@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from lrtune.errors import TaskError
 from lrtune.results import TaskSummary
+from lrtune.spec import EXTERNAL
 from lrtune.task import Task
 from lrtune.tasks import BUILT_IN
 from worker.traces import theirs, words
@@ -35,7 +36,7 @@ def find(paths: str | None) -> dict[str, type[Task]]:
     found: dict[str, type[Task]] = {}
     for point in entry_points(group=GROUP):
         try:
-            if point.name in BUILT_IN:
+            if point.name in (*BUILT_IN, EXTERNAL):
                 raise TaskError(f"{point.name} is the name of a built-in task")
             found[point.name] = load(point.value)
             summary(point.name, found[point.name])
