@@ -13,7 +13,7 @@ from lrtune import errors
 from lrtune.imports import ImportedJob
 from lrtune.results import Job
 from lrtune.spec import JobSpec
-from lrtune.store import imports
+from lrtune.store import imports, tasks
 
 router = APIRouter(prefix="/v1/imports", tags=["jobs"])
 
@@ -42,7 +42,7 @@ def import_(imported: ImportedJob, request: Request, tx: Tx, idempotency_key: Ke
 def _admitted(tx: Session, imported: ImportedJob, data_dir: Path) -> JobSpec:
     """The job after the checks that any job passes, its horizon in steps. Raises Invalid."""
     try:
-        spec = admission.admit(uploaded.pinned(tx, imported.job, data_dir), data_dir)
+        spec = admission.admit(uploaded.pinned(tx, imported.job, data_dir), data_dir, tasks.known(tx))
     except errors.Invalid as error:
         raise invalid([{**one, "pointer": f"/job{one['pointer']}"} for one in error.errors]) from None
     steps = spec.horizon.steps if spec.horizon else None
