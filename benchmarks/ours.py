@@ -88,7 +88,7 @@ class Replay:
         self.runs: dict[RunKey, Run] = {}
         self._theta: tuple[int, Array | None] = (0, None)
 
-    def ask(self) -> Choice:
+    def ask(self) -> Choice | None:
         """The next choice; hyper-parameters are refitted whenever the data have grown by a tenth."""
         free = np.array([self.ledger.free(row.key) for row in self.rows])
         pool = replace(self.pool, free=free)
@@ -107,6 +107,8 @@ class Replay:
     def step(self) -> None:
         """Train what the search chooses; nothing where that was stopped before and cannot be continued."""
         choice = self.ask()
+        if choice is None:
+            return
         key = choice.key, choice.horizon
         if key in self.runs and not self.variant.continuing:
             return

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
 
 Point: TypeAlias = float | int | bool | str | tuple[float, ...] | None
@@ -234,6 +235,11 @@ Knob: TypeAlias = Number | Name | Flag | Numbers
 
 def knobs(cls: type) -> dict[str, Knob]:
     """The knobs of a family or an optimizer: its annotated fields, in order."""
+    return dict(_knobs(cls))
+
+
+@cache
+def _knobs(cls: Any) -> dict[str, Knob]:
     hints = get_type_hints(cls, include_extras=True)
     return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
 

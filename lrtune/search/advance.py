@@ -1,12 +1,14 @@
 """What a job needs next: a trial of the search, a confirming run, patience, or nothing any more.
 
-The search never costs more than its budget: a trial that runs or waits counts as the whole run it may become, and the
-next one starts only if all of it still fits. Only the first trial and the first one of the job's own space run
-whatever the budget, because without them there is no answer. Confirming comes on top.
+The search never costs more than its budget: a trial that runs or waits counts as all it may become, and the next one
+starts only if all of it still fits; a search in stages begins nothing that it could not bring to an end. Only the first
+trial and the first whole one of the job's own space run whatever the budget, because without them there is no answer.
+Confirming comes on top.
 """
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from statistics import fmean
@@ -14,6 +16,7 @@ from statistics import fmean
 from lrtune.answer import allowed, grouped
 from lrtune.choices import Configuration
 from lrtune.results import ENDED, Earlier, Proposal, Trial, TrialState
+from lrtune.search.curve import staged
 from lrtune.search.study import searched
 from lrtune.search.suggest import SpaceExhausted, suggest
 from lrtune.spec import Budget, JobSpec
@@ -60,30 +63,47 @@ def advance(
 
 
 def spent(past: Sequence[Trial], *, steps: int) -> float:
-    """What the search has cost and may still cost through the trials it has, in full runs."""
-    return sum(trial.cost for trial in past) / steps
+    """What the search has cost and may still cost through the trials it has, in full runs.
+
+    Steps that an earlier piece of the same run has trained are not counted again for one that waits or runs.
+    """
+    reached: dict[tuple[Configuration, int, int], int] = {}
+    for trial in past:
+        if trial.state in ENDED:
+            run = trial.configuration, trial.seed, trial.horizon
+            reached[run] = max(reached.get(run, 0), trial.step)
+    return sum(_cost(trial, reached) for trial in past) / steps
+
+
+def _cost(trial: Trial, reached: Mapping[tuple[Configuration, int, int], int]) -> int:
+    if trial.state in ENDED:
+        return trial.cost
+    known = reached.get((trial.configuration, trial.seed, trial.horizon), 0)
+    return min(trial.cost, max(0, (trial.until or trial.horizon) - known))
 
 
 def _search(
     spec: JobSpec, past: Sequence[Trial], prior: Sequence[Earlier], *, steps: int, seconds: float
 ) -> Proposal | None:
     """The next trial of the search, if the budget and the space have one more."""
-    begun = any(allowed(spec, trial.configuration) for trial in past)
-    if begun and not _affordable(spec.budget, past, steps=steps, seconds=seconds):
+    left = _left(spec.budget, past, steps=steps, seconds=seconds)
+    if not any(trial.until is None and allowed(spec, trial.configuration) for trial in past):
+        left = max(left, 1.0)  # the first whole run of the job's own space runs whatever the budget
+    if left < (1.0 if not staged(spec) else 1e-9):
         return None
     try:
-        return suggest(spec, past, prior=prior)
+        return suggest(spec, past, prior=prior, left=left)
     except SpaceExhausted:
         return None
 
 
-def _affordable(budget: Budget, past: Sequence[Trial], *, steps: int, seconds: float) -> bool:
-    """Whether one more whole run fits into what is left."""
+def _left(budget: Budget, past: Sequence[Trial], *, steps: int, seconds: float) -> float:
+    """How many more full runs the search may cost."""
     if budget.seconds is not None and seconds >= budget.seconds:
-        return False
+        return 0.0
     if budget.trials is not None and len(past) >= budget.trials:
-        return False
-    return budget.full_runs is None or spent(past, steps=steps) + 1.0 <= budget.full_runs + 1e-9
+        return 0.0
+    return math.inf if budget.full_runs is None else budget.full_runs - spent(past, steps=steps) + 1e-9
 
 
 def _confirm(spec: JobSpec, history: Sequence[Trial], *, steps: int) -> Proposal | None:

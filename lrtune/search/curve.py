@@ -1,11 +1,13 @@
 """The `curve` sampler of a job: candidates of its space as curves, its trials as runs, and the engine's choice.
 
-The candidates are drawn anew for every trial, and some more around the best ones: other rates, and other families at
-the same mean rate. Whole runs only, over the job's horizon or, where a job asks for it, also over shorter ones: a run
-that was stopped cannot be continued before training states are kept.
+The candidates are drawn anew for every trial; once there is something to go by, some more around those whose end is
+expected to be best: other rates, and other families at the same mean rate. Where a job's runs can be continued they
+are trained in stages: a proposal that names a configuration known already goes on with its run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 from statistics import fmean
 
 import numpy as np
@@ -14,11 +16,12 @@ from lrtune.choices import Configuration
 from lrtune.results import Proposal, Trial, TrialState
 from lrtune.search import axes
 from lrtune.search.coordinates import Coordinates, coordinates
-from lrtune.search.curves.decision import Settings, decide
-from lrtune.search.curves.view import Pool, Run
+from lrtune.search.curves.decision import Settings, decide, looks
+from lrtune.search.curves.model import JobModel
+from lrtune.search.curves.view import Choice, Pool, Run
 from lrtune.search.drawing import Lots
 from lrtune.search.samplers import seeded
-from lrtune.search.told import Others, horizon, others, rates, run
+from lrtune.search.told import horizon, others, rates, report_step, runs
 from lrtune.space import GRID, Fixed
 from lrtune.spec import JobSpec
 from lrtune.strategies import Curve
@@ -29,67 +32,107 @@ VARIED = 12  # of each leader's, every knob kept with this chance:
 KEPT = 0.7
 NEAR = (-2, -1, 1, 2)  # steps of the grid of rates
 SHORTER = (2, 4)  # the horizon over these
-Option = tuple[str, Configuration, int]
+LOST = (TrialState.FAILED, TrialState.CANCELLED)
 
 
-def propose(spec: JobSpec, kind: Curve, past: Sequence[Trial], *, number: int) -> Proposal | None:
-    """The next trial and why; None where no candidate is left that was not tried."""
+def staged(spec: JobSpec) -> bool:
+    """Whether a job's runs are trained in stages. A budget counted in trials is spent on whole runs."""
+    return isinstance(spec.search.sampler, Curve) and spec.budget.trials is None
+
+
+def propose(spec: JobSpec, kind: Curve, past: Sequence[Trial], *, number: int, left: float = np.inf) -> Proposal | None:
+    """The next trial and why; None where no candidate is left, or none that `left` full runs could bring to its end."""
     steps, seed = horizon(spec, list(past)), seeded(spec.search.seed, number)
-    candidates = _candidates(spec, past, steps, np.random.default_rng(seed))
-    shorter = [steps // part for part in SHORTER if steps // part > 1] if kind.short_horizons else []
-    known = {(trial.configuration, trial.horizon) for trial in past}
-    keys = {c: str(i) for i, c in enumerate(candidates) if (c, steps) not in known}
-    rows = [(key, c, h) for c, key in keys.items() for h in (steps, *shorter) if (c, h) not in known]
-    knobs = others(spec)
-    runs = [one for trial in past if (one := run(spec, trial, knobs, key=keys.get(trial.configuration, "")))]
-    if not rows:
+    job = _Job(spec, kind, past, steps, np.random.default_rng(seed))
+    if not job.open():
         return None
-    pool, runs = _told(rows, runs, knobs)
-    sign = spec.metric.sign if spec.metric else 1.0
-    settings = Settings(partial_runs=False, short_horizons=kind.short_horizons, sign=sign)
-    choice, _ = decide(pool, runs, steps, seed, settings)
+    choice = job.choice(seed, left)
+    if choice is None:
+        return None
+    until = report_step(choice.until, choice.horizon)
     return Proposal(
-        configuration=candidates[int(choice.key)],
+        configuration=job.candidates[int(choice.key[1:])],
         role="search",
         seed=spec.search.seed,
         fraction=choice.horizon / steps,
+        until=until if until < choice.horizon else None,
         reason=choice.reason,
     )
 
 
-def _told(rows: Sequence[Option], runs: Sequence[Run], knobs: Others) -> tuple[Pool, list[Run]]:
-    """Candidates and runs, without the columns in which no two candidates differ."""
-    extras = np.array([knobs.row(c) or () for _, c, _ in rows], dtype=float).reshape(len(rows), -1)
-    varied = np.flatnonzero(np.ptp(extras, axis=0) > 0)
-    pool = Pool(
-        keys=tuple(key for key, _, _ in rows),
-        horizons=np.array([h for _, _, h in rows], dtype=np.int64),
-        curves=np.array([rates(c, h) for _, c, h in rows]),
-        extras=extras[:, varied],
-        free=np.zeros(len(rows), dtype=np.int64),
-        every=np.array([max(h // 20, 1) for _, _, h in rows], dtype=np.int64),
-    )
-    return pool, [_fewer(one, varied.tolist()) for one in runs]
+class _Job:
+    """One decision of a job: its candidates, numbered, and its runs."""
 
+    def __init__(
+        self, spec: JobSpec, kind: Curve, past: Sequence[Trial], steps: int, random: np.random.Generator
+    ) -> None:
+        self.spec, self.past, self.steps, self.random = spec, past, steps, random
+        self.settings = Settings(
+            partial_runs=staged(spec),
+            short_horizons=kind.short_horizons,
+            sign=spec.metric.sign if spec.metric else 1.0,
+        )
+        self.horizons = [steps, *(steps // part for part in SHORTER if kind.short_horizons and steps // part > 1)]
+        self.space, self.knobs = coordinates(spec), others(spec)
+        self.closed = self._closed()
+        self.candidates: list[Configuration] = []
+        self._others = cache(lambda configuration: self.knobs.row(configuration) or ())
+        opened = (t.configuration for t in past if t.role == "search")
+        self._add([*opened, *(self.space.draw(Lots(random)) for _ in range(DRAWN))])
 
-def _fewer(one: Run, varied: Sequence[int]) -> Run:
-    return Run(one.key, one.horizon, one.curve, tuple(one.extras[i] for i in varied), one.reports, one.state, one.until)
+    def _closed(self) -> set[tuple[Configuration, int]]:
+        """What is not offered: whatever was trained, and in stages only what is through with its training or failed."""
+        over = [t for t in self.past if not self.settings.partial_runs or t.state in LOST]
+        return {(trial.configuration, trial.horizon) for trial in over}
 
+    def open(self) -> bool:
+        """Whether some candidate has training before it that nobody is at."""
+        taken = {(t.configuration, t.horizon) for t in self.past if t.state is not TrialState.STOPPED}
+        return any((c, self.steps) not in taken for c in self.candidates)
 
-def _candidates(spec: JobSpec, past: Sequence[Trial], steps: int, random: np.random.Generator) -> list[Configuration]:
-    """What may be tried next: some drawn from the whole space, some around the leaders, and what only ran short."""
-    space = coordinates(spec)
-    found = [trial.configuration for trial in past if trial.horizon < steps and trial.role == "search"]
-    found += [near for lead in _leaders(spec, past) for near in _around(space, lead, steps, random)]
-    found += [space.draw(Lots(random)) for _ in range(DRAWN)]
-    return list(dict.fromkeys(found))
+    def _add(self, found: Iterable[Configuration]) -> None:
+        new = dict.fromkeys(c for c in found if any((c, h) not in self.closed for h in self.horizons))
+        known = set(self.candidates)
+        self.candidates += [c for c in new if c not in known]
 
+    def choice(self, seed: int, left: float) -> Choice | None:
+        """The engine's."""
+        pool, known = self._told()
+        theta = None
+        if len({run.key for run in known}) >= looks(pool, self.settings):
+            model = JobModel(pool, known, self.steps)
+            theta = model.theta
+            self._add(
+                [near for lead in self._leaders(model) for near in _around(self.space, lead, self.steps, self.random)]
+            )
+            pool, known = self._told()
+        return decide(pool, known, self.steps, seed, self.settings, theta, left)[0]
 
-def _leaders(spec: JobSpec, past: Sequence[Trial]) -> list[Configuration]:
-    """The best so far."""
-    sign = spec.metric.sign if spec.metric else 1.0
-    done = [(sign * t.value, t) for t in past if t.state is TrialState.COMPLETE and t.value is not None]
-    return [t.configuration for _, t in sorted(done, key=lambda pair: (pair[0], pair[1].number))[:LEADERS]]
+    def _told(self) -> tuple[Pool, list[Run]]:
+        """Candidates and runs, without the columns in which no two candidates differ."""
+        rows = [
+            (f"c{i}", c, h) for i, c in enumerate(self.candidates) for h in self.horizons if (c, h) not in self.closed
+        ]
+        extras = np.array([self._others(c) for _, c, _ in rows], dtype=float).reshape(len(rows), -1)
+        varied = np.flatnonzero(np.ptp(extras, axis=0) > 0)
+        pool = Pool(
+            keys=tuple(key for key, _, _ in rows),
+            horizons=np.array([h for _, _, h in rows], dtype=np.int64),
+            curves=np.array([rates(c, h) for _, c, h in rows]),
+            extras=extras[:, varied],
+            free=np.zeros(len(rows), dtype=np.int64),
+            every=np.array([max(h // 20, 1) for _, _, h in rows], dtype=np.int64),
+        )
+        known = runs(self.spec, self.past, {c: key for key, c, _ in rows})
+        return pool, [replace(one, extras=tuple(one.extras[i] for i in varied)) for one in known]
+
+    def _leaders(self, model: JobModel) -> list[Configuration]:
+        """Those tried whose end is known, or expected, to be best."""
+        keys = {run.key for run in model.runs if run.state != "diverged"}
+        whole = model.pool.horizons == self.steps
+        tried = np.flatnonzero(whole & np.array([key in keys for key in model.pool.keys], dtype=bool))
+        mean = model.forecast(tried)[0]
+        return [self.candidates[int(model.pool.keys[tried[i]][1:])] for i in np.argsort(mean, kind="stable")[:LEADERS]]
 
 
 def _around(

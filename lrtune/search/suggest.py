@@ -4,6 +4,7 @@ A pure function: the study is rebuilt from the trials, asked once, and forgotten
 the horizon is one more branch of `suggest`, in a file of its own.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 from optuna.samplers import RandomSampler
@@ -16,7 +17,7 @@ from lrtune.results import Earlier, Proposal, Trial, TrialState
 from lrtune.schedules import Cosine
 from lrtune.search import samplers
 from lrtune.search.coordinates import Coordinates, coordinates
-from lrtune.search.curve import propose
+from lrtune.search.curve import propose, staged
 from lrtune.search.earlier import again, compared, runs
 from lrtune.search.study import bad, empty, replay, searched, told
 from lrtune.search.told import horizon
@@ -31,25 +32,30 @@ LEARNT = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
 
 
 class SpaceExhausted(Exception):
-    """Every configuration of this job's space was tried."""
+    """Every configuration of this job's space was tried, or none can be brought to its end any more."""
 
 
-def suggest(spec: JobSpec, history: Sequence[Trial], *, prior: Sequence[Earlier] = ()) -> Proposal:
+def suggest(
+    spec: JobSpec, history: Sequence[Trial], *, prior: Sequence[Earlier] = (), left: float = math.inf
+) -> Proposal:
     """What to try next. Same history, prior and seed, same answer. Raises SpaceExhausted when all was tried.
 
     `prior` is what earlier jobs on the same task showed: the best of it runs again first, the sampler learns from all.
+    A search in stages goes on with runs it began, and minds what is `left` to spend, in full runs.
     """
     past = searched(history)
     if not any(trial.role == "baseline" for trial in past):
         return baseline(spec)
     steps, earlier = horizon(spec, past), runs(prior)
-    if proposal := again(spec, past, prior, steps=steps):
+    if left >= 1.0 and (proposal := again(spec, past, prior, steps=steps)):
         return proposal
     kind, number = spec.search.sampler, _number(past)
     if isinstance(kind, Curve):
         whole = spec.model_copy(update={"horizon": Horizon(steps=steps)}) if earlier else spec
-        if proposal := propose(whole, kind, [*earlier, *past], number=number):
+        if proposal := propose(whole, kind, past, earlier, number=number, left=left):
             return proposal
+    if staged(spec) and math.isfinite(left):
+        raise SpaceExhausted
     before = compared(earlier, steps=steps)
     configuration = _untried(spec, past, before)
     reason = _reason(spec, past, before)

@@ -5,14 +5,16 @@ something to another. Warm-up and floor are in the curve already.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeAlias
 
 from optuna.distributions import CategoricalDistribution
 
 from lrtune.answer import allowed
 from lrtune.choices import Configuration
-from lrtune.results import Trial, TrialState
+from lrtune.results import REPORTS, Trial, TrialState
 from lrtune.schedules import Curve, schedule
 from lrtune.search.coordinates import Coordinates, coordinates
 from lrtune.search.curves.view import Run
@@ -21,6 +23,7 @@ from lrtune.space import Fixed
 from lrtune.spec import JobSpec
 
 POINTS = 64
+Piece: TypeAlias = tuple[Configuration, int, int]
 STEPS = 1000  # stands in for a horizon that nobody knows yet
 STATES = {
     TrialState.WAITING: "running",
@@ -83,16 +86,47 @@ def horizon(spec: JobSpec, trials: list[Trial]) -> int:
     return asked or max((trial.horizon for trial in trials), default=STEPS)
 
 
-def run(spec: JobSpec, trial: Trial, knobs: Others, *, key: str = "") -> Run | None:
-    """One trial of the search; None where it teaches nothing: it failed, or is a baseline outside the space."""
+def runs(spec: JobSpec, trials: Iterable[Trial], keys: Mapping[Configuration, str] | None = None) -> list[Run]:
+    """What trials of the search teach, the latest last: pieces of one run (a look, then its continuation) are one.
+
+    A configuration is named by `keys`, else by the number of its first trial. Left out is what teaches nothing:
+    trials that failed, and a baseline outside the space.
+    """
+    knobs, found = others(spec), dict[Piece, Run]()
+    for trial in trials:
+        one = piece(spec, trial, knobs)
+        if one is None:
+            continue
+        what = trial.configuration, trial.seed, trial.horizon
+        before = found.pop(what, None)
+        found[what] = joined(before, one) if before else one
+    return [replace(one, key=keys[what[0]]) if keys and what[0] in keys else one for what, one in found.items()]
+
+
+def piece(spec: JobSpec, trial: Trial, knobs: Others) -> Run | None:
+    """One trial of the search as a run; None where it teaches nothing."""
     extras = knobs.row(trial.configuration)
     if trial.state not in STATES or extras is None:
         return None
     if trial.role == "baseline" and not allowed(spec, trial.configuration):
         return None
-    curve = rates(trial.configuration, trial.horizon)
-    state = STATES[trial.state]
-    return Run(key or str(trial.number), trial.horizon, curve, extras, _reports(spec, trial), state, trial.horizon)
+    curve, state = rates(trial.configuration, trial.horizon), STATES[trial.state]
+    until = trial.until or trial.horizon
+    return Run(str(trial.number), trial.horizon, curve, extras, _reports(spec, trial), state, until)
+
+
+def joined(before: Run, after: Run) -> Run:
+    """Two pieces of one run: everything that either saw, and how the later one stands (a run that ended stays so)."""
+    reports = tuple(sorted((dict(before.reports) | dict(after.reports)).items()))
+    state = before.state if before.state in ("complete", "diverged") else after.state
+    return replace(before, reports=reports, state=state, until=max(before.until, after.until))
+
+
+def report_step(step: int, horizon: int) -> int:
+    """The first report of a run at or after a step."""
+    place = -(-step * REPORTS // horizon)
+    at = place * horizon // REPORTS
+    return min(at if at >= step else (place + 1) * horizon // REPORTS, horizon)
 
 
 def _reports(spec: JobSpec, trial: Trial) -> tuple[tuple[int, float], ...]:

@@ -48,6 +48,11 @@ class Plan:
     price: list[float]
 
 
+def looks(pool: Pool, settings: Settings) -> int:
+    """How many configurations the designed start takes."""
+    return min(settings.start + 2 * len(pool.extras[0]), MOST_LOOKS if settings.partial_runs else MOST_RUNS)
+
+
 def _padded(values: list[float] | list[int], width: int) -> list[float]:
     return [float(v) for v in values] + [float(values[-1])] * (width - len(values))
 
@@ -61,13 +66,16 @@ def improvement(best: float, mean: Array, std: Array) -> Array:
 class Search:
     """One decision: the pool, the runs, and the model that ties them together."""
 
-    def __init__(self, pool: Pool, runs: Sequence[Run], target: int, seed: int, settings: Settings) -> None:
-        self.pool, self.runs, self.target, self.settings = pool, list(runs), target, settings
+    def __init__(
+        self, pool: Pool, runs: Sequence[Run], target: int, seed: int, settings: Settings, left: float = np.inf
+    ) -> None:
+        self.pool, self.runs, self.target, self.settings, self.left = pool, list(runs), target, settings, left
         self.random = np.random.default_rng(seed)
         self.steps = {(run.key, run.horizon): run.until if run.state == "running" else run.steps for run in runs}
-        closed = ("diverged",) if settings.partial_runs else ("diverged", "stopped")
+        closed = ("diverged", "running") if settings.partial_runs else ("diverged", "running", "stopped")
         self.over = {(run.key, run.horizon) for run in runs if run.state in closed}
-        self.full = np.flatnonzero(pool.horizons == target)
+        whole = np.flatnonzero(pool.horizons == target)
+        self.full = np.array([r for r in whole if self.price(int(r), target) <= left + 1e-9], dtype=np.int64)
         self.shorter: dict[str, list[int]] = {}
         for row in np.flatnonzero(pool.horizons < target):
             self.shorter.setdefault(pool.keys[row], []).append(int(row))
@@ -90,13 +98,13 @@ class Search:
 
     def start(self) -> Choice | None:
         """First looks spread over the embedded space, from its middle outwards, where a look is cheap."""
-        most = MOST_LOOKS if self.settings.partial_runs else MOST_RUNS
-        wanted = min(self.settings.start + 2 * self.pool.extras.shape[1], most)
-        tried = len({run.key for run in self.runs})
-        if tried >= wanted or tried >= len(self.full):
+        wanted, tried = looks(self.pool, self.settings), len({run.key for run in self.runs})
+        if tried >= wanted or tried >= len(self.full) or self.left <= 1.0:
             return None
         space, runs = spread_out(self.pool, self.full, self.runs)
-        middles = medoids(space, wanted, self.random)
+        middles = [m for m in medoids(space, wanted, self.random) if self.open(int(self.full[m]))]
+        if not middles:
+            return None
         if len(runs):  # the representative that is least represented so far
             gaps = [float(((runs - space[m]) ** 2).sum(1).min()) for m in middles]
             if max(gaps) <= 1e-12:
@@ -114,22 +122,44 @@ class Search:
 
     # Expected improvement per remaining cost
 
-    def decide(self, model: JobModel) -> Choice:
-        """What is worth most per cost, by what the model expects."""
+    def decide(self, model: JobModel) -> Choice | None:
+        """What is worth most per cost, by what the model expects; None where nothing can be brought to an end."""
         full = np.array([r for r in self.full if self.open(int(r))], dtype=np.int64)
         if not len(full):
-            return self._nothing_left()
+            return self._nothing_left() if np.isinf(self.left) else None
         mean, variance, _ = model.forecast(full)
         std = np.sqrt(variance)
-        best = self._bar(model, full, mean)
         forced = self._confirm(model, full, mean, std)
         if forced is not None:
             return forced
         price = np.array([self.price(int(r), self.target) for r in full])
+        if self.left <= 1.0:
+            return self._finish(model, full, mean, std, price)
+        best = self._bar(model, full, mean)
         gain = improvement(best, mean, std)
         rate = gain / price if self.settings.cost else gain
         short = full[np.argsort(-rate, kind="stable")[: self.settings.shortlist]]
-        return self._best_move(model, short, best)
+        move = self._best_move(model, short, best)
+        if move.until == self.target == move.horizon or self.left - self._cost(move) >= self._reserve(full, mean):
+            return move
+        return self._finish(model, full, mean, std, price)
+
+    def _cost(self, move: Choice) -> float:
+        rows = zip(self.pool.keys, self.pool.horizons, strict=True)
+        return self.price(next(i for i, row in enumerate(rows) if row == (move.key, move.horizon)), move.until)
+
+    def _reserve(self, full: Ints, mean: Array) -> float:
+        """What it takes to bring the leader of those looked at to its end."""
+        touched = {run.key for run in self.runs}
+        known = [i for i, r in enumerate(full) if self.pool.keys[r] in touched]
+        return self.price(int(full[min(known, key=lambda i: mean[i])]), self.target) if known else 0.0
+
+    def _finish(self, model: JobModel, full: Ints, mean: Array, std: Array, price: Array) -> Choice:
+        """With little left looks are no use: the run whose end is worth most for its cost is trained to it."""
+        done = self._scores(model)
+        gain = improvement(float(done.min()) if len(done) else model.mean, mean, std)
+        pick = int(np.argmax(gain / price if self.settings.cost else gain))
+        return self._explain(model, Plan([int(full[pick])], [self.target], []), mean[pick], std[pick], 1.0)
 
     def _nothing_left(self) -> Choice:
         row = int(self.full[self.random.integers(len(self.full))])
@@ -237,9 +267,13 @@ def decide(
     seed: int = 0,
     settings: Settings | None = None,
     theta: Array | None = None,
-) -> tuple[Choice, Array | None]:
-    """What to train next. Also gives back the hyper-parameters, which the next call may reuse."""
-    search = Search(pool, runs, target, seed, settings or Settings())
+    left: float = np.inf,
+) -> tuple[Choice | None, Array | None]:
+    """What to train next, and the hyper-parameters, which the next call may reuse.
+
+    `left` is what may still be spent, in full runs; None where no run can be brought to its end for it.
+    """
+    search = Search(pool, runs, target, seed, settings or Settings(), left)
     first = search.start()
     if first is not None:
         return first, theta

@@ -71,6 +71,8 @@ class CurveSampler(optuna.samplers.BaseSampler):
         sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
         runs = self._runs(study, trial, search_space, sign)
         choice, _ = decide(self._pool(drawn), runs, self.horizon, self.seed, self.settings)
+        if choice is None:
+            return {}
         chosen = dict(drawn[int(choice.key)])
         if self.horizon_name in chosen:
             chosen[self.horizon_name] = choice.horizon
