@@ -113,9 +113,10 @@ class Replay:
         if key in self.runs and not self.variant.continuing:
             return
         # The latest piece of training comes last, as in a job's history.
-        self.runs.pop(key, None)
+        before = self.runs.pop(key, None)
         run = self._run(key, choice.until, self._reports(key, choice.until))
-        self.runs[key] = replace(run, state=_state(self.table.rows[key], list(run.reports)))
+        born = before.born if before else len(self.runs)
+        self.runs[key] = replace(run, state=_state(self.table.rows[key], list(run.reports)), born=born)
 
     def _reports(self, key: RunKey, until: int) -> list[tuple[int, float]]:
         """What training up to a step shows, or up to where the forecast stops it."""

@@ -99,7 +99,7 @@ def runs(spec: JobSpec, trials: Iterable[Trial], keys: Mapping[Configuration, st
             continue
         what = trial.configuration, trial.seed, trial.horizon
         before = found.pop(what, None)
-        found[what] = joined(before, one) if before else one
+        found[what] = joined(before, one) if before else replace(one, born=len(found))
     return [replace(one, key=keys[what[0]]) if keys and what[0] in keys else one for what, one in found.items()]
 
 

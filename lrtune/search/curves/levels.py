@@ -18,8 +18,8 @@ KNOTS_PER_OCTAVE = 2
 MAX_KNOTS = 24
 # Differences far below this share of the value are not worth a search: a plateau must not be magnified.
 LEAST_SCALE = 0.003
-# Completed runs that count as much as the scale carried up from earlier steps.
-HALF_TRUST = 4
+DESIGN = 8
+SLACK = 0.3
 
 
 def spread(values: Array) -> float:
@@ -39,50 +39,46 @@ def _at(steps: Array, reports: Reports) -> Array:
 
 
 class Levels:
-    """The scale of a job's values at every number of steps."""
+    """The scale of a job's values at every number of steps.
 
-    def __init__(self, histories: Sequence[Reports], target: int) -> None:
+    What comes later in a search is chosen for being alike and good, so its spread says nothing about the scale: that is
+    taken from the first `design` histories, and from there on only carried by how runs drift apart.
+    """
+
+    def __init__(self, histories: Sequence[Reports], target: int, design: int = DESIGN) -> None:
         first = min((r[0][0] for r in histories if r), default=target)
         octaves = min(KNOTS_PER_OCTAVE * np.log2(max(target / first, 1.0)), MAX_KNOTS)
         ladder = target * 2.0 ** (-np.arange(int(octaves) + 1) / KNOTS_PER_OCTAVE)
         knots = np.unique(np.round(np.concatenate([ladder, [first]])))
         table = np.array([_at(knots, r) for r in histories]).reshape(len(histories), len(knots))
         self._logs = np.log(knots)
-        self._low, self._scale = self._chain(table)
+        self._low, self._scale = self._chain(table, design)
 
-    def _chain(self, table: Array) -> tuple[Array, Array]:
+    def _chain(self, table: Array, design: int) -> tuple[Array, Array]:
         """Best value and scale at each knot, carried both ways from the last knot that most runs have."""
         n = table.shape[1]
         counts = np.isfinite(table).sum(0)
         base = int(np.flatnonzero(counts >= max(counts.max() / 2, 1)).max()) if counts.any() else 0
         known = table[np.isfinite(table[:, base]), base]
         low = float(known.min()) if len(known) else 0.0
-        lows, scales = np.full(n, low), np.full(n, spread(known) or 0.05 * abs(low) or 1.0)
+        lows, scales = np.full(n, low), np.full(n, max(spread(known[:design]), LEAST_SCALE * abs(low)) or 1.0)
         for here, there in [(k, k + 1) for k in range(base, n - 1)] + [(k, k - 1) for k in range(base, 0, -1)]:
             lows[there], scales[there] = self._link(table[:, here], table[:, there], lows[here], scales[here])
-        self._at_the_end(table[:, -1], lows, scales)
+        done = table[np.isfinite(table[:, -1]), -1]
+        if len(done):
+            lows[-1] = done.min()
         return lows, np.log(np.maximum(scales, LEAST_SCALE * np.abs(lows)))
 
     @staticmethod
-    def _at_the_end(finals: Array, lows: Array, scales: Array) -> None:
-        """At the target what counts is how the contenders differ: completed runs speak for themselves."""
-        done = finals[np.isfinite(finals)]
-        if len(done) > 1 and spread(done) > 0:
-            weight = len(done) / (len(done) + HALF_TRUST)
-            lows[-1] += weight * (done.min() - lows[-1])
-            scales[-1] *= (spread(done) / scales[-1]) ** weight
-
-    @staticmethod
     def _link(before: Array, now: Array, low: float, scale: float) -> tuple[float, float]:
-        """The best of the runs that go on keeps its standing; their spread carries the scale."""
+        """The best of the runs that go on keeps its standing; how they drift apart carries the scale."""
         both = np.isfinite(before) & np.isfinite(now)
         n = int(both.sum())
         if n == 0:
             return low, scale
-        old, new = spread(before[both]), spread(now[both])
-        ratio = np.clip(new / old, 0.2, 5.0) if n > 1 and old > 0 and new > 0 else 1.0
+        old, new = (np.hypot(spread(v[both]), SLACK * scale) for v in (before, now))
         standing = (before[both].min() - low) / scale
-        scale = scale * float(ratio) ** ((n - 1) / (n + 1))
+        scale = scale * float(np.clip(new / old, 0.2, 5.0)) ** ((n - 1) / (n + 1))
         return float(now[both].min() - scale * standing), scale
 
     def score(self, steps: Array, values: Array) -> Array:

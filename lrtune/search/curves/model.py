@@ -56,7 +56,7 @@ class JobModel:
 
     def __init__(self, pool: Pool, runs: Sequence[Run], target: int, theta: Array | None = None) -> None:
         self.pool, self.runs, self.target = pool, list(runs), target
-        self.levels = Levels([run.reports for run in runs], target)
+        self.levels = Levels([run.reports for run in sorted(runs, key=lambda run: run.born)], target)
         self.index = {(k, int(h)): i for i, (k, h) in enumerate(zip(pool.keys, pool.horizons, strict=True))}
         seen = observe(runs)
         points = self._observed(seen)

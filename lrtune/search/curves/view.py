@@ -16,7 +16,8 @@ Ints = NDArray[np.int64]
 class Run:
     """One configuration trained over one horizon, as far as it got.
 
-    `until` is the step that it was asked to reach; `state` is running, complete, stopped or diverged.
+    `until` is the step that it was asked to reach; `state` is running, complete, stopped or diverged. `born` orders
+    runs by their beginning, where they are listed by their latest piece.
     """
 
     key: str
@@ -26,6 +27,7 @@ class Run:
     reports: tuple[tuple[int, float], ...]
     state: str = "complete"
     until: int = 0
+    born: int = 0
 
     @property
     def steps(self) -> int:
