@@ -204,7 +204,6 @@ class TestForecast:
         assert "against" in said
         assert "chance" in said
 
-    @pytest.mark.xfail(strict=True, reason="known: the forecast is too sure of itself in a toy job of fourteen trials")
     def test_a_run_that_is_not_annealed_yet_is_not_mistaken_for_a_bad_one(self):
         def told(one: Trial, until: int) -> list[Report]:
             rates = one.configuration.learning_rates(STEPS)

@@ -13,11 +13,13 @@ from lrtune.strategies import Forecast
 def forecast(spec: JobSpec, kind: Forecast, history: Sequence[Trial], trial: Trial) -> str | None:
     """Why a running trial should stop now, or None: its end is not expected to matter, and no audit wants to see it.
 
+    A look is never stopped: how far it goes was weighed when it was proposed.
+
     The number of a run's first trial is its name in the engine, so that the draw of the audit belongs to it for ever.
     """
     past = [other for other in searched(history) if other.number != trial.number]
     steps = horizon(spec, [*past, trial])
-    if not trial.reports or piece(spec, trial, others(spec)) is None:
+    if trial.until is not None or not trial.reports or piece(spec, trial, others(spec)) is None:
         return None
     *known, now = runs(spec, [*past, trial])
     sign = spec.metric.sign if spec.metric else 1.0

@@ -12,10 +12,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import stdtr
 
 from lrtune.search.curves.model import JobModel
-from lrtune.search.curves.view import Array, Pool, Run
+from lrtune.search.curves.view import Pool, Run
+
+VIEWS = (0.0, 8.0)  # scales above the best up to which a view is linear
+WILD = 6.0  # standard deviations beyond which a surprise is just a surprise
+LIKE = 0.75  # of a trial's decay ahead that a completed run must have had to speak for it
+TRUST = 2.0  # completed runs that count as much as the model's own word
 
 
 @dataclass(frozen=True)
@@ -55,21 +60,51 @@ class Audit:
         return self.false / self.audited if self.audited else 0.0
 
 
-def forecast(runs: Sequence[Run], trial: Run, target: int, theta: Array | None = None) -> tuple[float, float, float]:
-    """Forecast of a trial's final value: its standing now known, as (value, plus or minus, chance to beat the best)."""
+@dataclass(frozen=True)
+class Forecast:
+    """A trial's final value: expected, give or take, and the chance that it beats the best."""
+
+    value: float
+    plus_minus: float
+    chance: float
+
+
+def forecast(runs: Sequence[Run], trial: Run, target: int, enough: float = 1.0) -> Forecast:
+    """Forecast of a trial's final value by the view that gives it the best chance; the first with `enough` will do.
+
+    Two views, because nobody knows how the effects of a rate add up: as they are, and by orders of magnitude.
+    """
     # What runs is told as far as it got: expectations of its end would pass for knowledge of it.
     others = [replace(run, until=run.steps) for run in runs if (run.key, run.horizon) != (trial.key, trial.horizon)]
-    trial = replace(trial, until=trial.steps)
-    model = JobModel(_pool_of([*others, trial]), [*others, trial], target, theta)
-    row = np.array([model.index[trial.key, trial.horizon]])
-    mean, variance, _ = model.forecast(row)
-    std = float(np.sqrt(variance[0] + model.process.theta.noise))
+    found: list[Forecast] = []
+    for straight in VIEWS:
+        found.append(_view(others, replace(trial, until=trial.steps), target, straight))
+        if found[-1].chance >= enough:
+            break
+    return max(found, key=lambda one: one.chance)
+
+
+def _view(others: Sequence[Run], trial: Run, target: int, straight: float) -> Forecast:
+    """One view. Its doubt is at least what its forecasts of the completed runs, each left out, were wrong by."""
+    model = JobModel(_pool_of([*others, trial]), [*others, trial], target, straight=straight)
+    mean, variance, _ = model.forecast(np.array([model.index[trial.key, trial.horizon]]))
+    surprises = np.clip(model.surprises(trial.steps), -WILD, WILD)
+    wrong = np.sqrt((TRUST + (surprises**2).sum()) / (TRUST + len(surprises)))
+    std = float(max(wrong, 1.0) * np.sqrt(variance[0] + model.process.theta.noise))
     value, high, low = (float(v) for v in model.levels.value(trial.horizon, mean[0] + std * np.array([0.0, 1.0, -1.0])))
     best = best_completed(others, trial.horizon)
     if best is None:
-        return value, (high - low) / 2, 1.0
+        return Forecast(value, (high - low) / 2, 1.0)
     bar = model.levels.score(np.array([trial.horizon]), np.array([best]))[0]
-    return value, (high - low) / 2, float(ndtr((bar - mean[0]) / std))
+    return Forecast(value, (high - low) / 2, float(stdtr(max(len(surprises) - 1, 2), (bar - mean[0]) / std)))
+
+
+def decay_ahead(run: Run, share: float) -> float:
+    """How far the rate still falls after a share of a run, of its highest so far: the loss so far can't show it."""
+    curve = np.abs(np.array(run.curve))
+    now = max(int(share * len(curve)), 1)
+    highest = float(curve[:now].max())
+    return max(float(curve[now - 1] - curve[-3:].mean()) / highest, 0.0) if highest > 0 else 0.0
 
 
 def _pool_of(runs: Sequence[Run]) -> Pool:
@@ -104,22 +139,17 @@ def audit(runs: Sequence[Run], seed: int = 0, rules: Rules = Rules(), target: in
     """
     target = target or max((run.horizon for run in runs), default=1)
     audited = false = 0
-    saved = sum(1 - run.steps / run.horizon for run in runs if run.state == "stopped") if runs else 0.0
+    pruned = (run for run in runs if run.state == "stopped" and run.steps < run.until)
+    saved = sum(1 - run.steps / run.horizon for run in pruned)
     for number, run in enumerate(runs):
         if run.steps < run.horizon or run.state == "diverged" or not _chosen_for_audit(run, seed, rules.audit):
             continue
         before = list(runs[:number])
-        if would_have_stopped(before, run, target, rules):
+        if would_have_stopped(tuple(before), run, target, rules):
             best = best_completed(before, run.horizon)
             audited += 1
             false += best is not None and run.reports[-1][1] < best
     return Audit(audited, false, saved, _trusted(audited, false, rules))
-
-
-@lru_cache(maxsize=16)
-def _remembered(runs: tuple[Run, ...], seed: int, rules: Rules, target: int) -> Audit:
-    """The audit, which is dear and asked for at every report of a trial that should stop."""
-    return audit(runs, seed, rules, target)
 
 
 def _trusted(audited: int, false: int, rules: Rules) -> bool:
@@ -127,8 +157,12 @@ def _trusted(audited: int, false: int, rules: Rules) -> bool:
     return false == 0 or false / audited <= rules.allowed
 
 
-def would_have_stopped(before: Sequence[Run], run: Run, target: int, rules: Rules) -> bool:
-    """Whether the forecast at a quarter, a half or three quarters of a run would have stopped it."""
+@lru_cache(maxsize=512)
+def would_have_stopped(before: tuple[Run, ...], run: Run, target: int, rules: Rules) -> bool:
+    """Whether the forecast at a quarter, a half or three quarters of a run would have stopped it.
+
+    Remembered, because it is dear and the audit asks for it at every report of a trial that should stop.
+    """
     for share in (0.25, 0.5, 0.75):
         seen = tuple(r for r in run.reports if r[0] <= share * run.horizon)
         if seen and _hopeless(before, replace(run, reports=seen, until=seen[-1][0]), target, rules)[0]:
@@ -146,9 +180,14 @@ def _hopeless(runs: Sequence[Run], trial: Run, target: int, rules: Rules) -> tup
     best = best_completed(done, trial.horizon)
     if best is None:
         return False, 1.0, "no completed run to beat"
-    value, plus_minus, chance = forecast(runs, trial, target)
-    words = f"forecast {rules.sign * value:.4g} ± {plus_minus:.2g} against {rules.sign * best:.4g}, chance {chance:.1%}"
-    return chance < rules.chance, chance, words
+    share = trial.steps / trial.horizon
+    like = sum(decay_ahead(run, share) >= LIKE * decay_ahead(trial, share) for run in done)
+    if like < rules.least_completed:
+        return False, 1.0, f"only {like} completed runs that had as much decay ahead of them"
+    seen = forecast(runs, trial, target, rules.chance)
+    against = f"against {rules.sign * best:.4g}, chance {seen.chance:.1%}"
+    words = f"forecast {rules.sign * seen.value:.4g} ± {seen.plus_minus:.2g} {against}"
+    return seen.chance < rules.chance, seen.chance, words
 
 
 def judge(
@@ -162,7 +201,7 @@ def judge(
         return Verdict(False, words, chance=chance)
     if _chosen_for_audit(trial, seed, rules.audit):
         return Verdict(False, f"runs on as an audit: {words}", audit=True, chance=chance)
-    checked = checked or _remembered(tuple(run for run in runs if run.state != "running"), seed, rules, target)
+    checked = checked or audit([run for run in runs if run.state != "running"], seed, rules, target)
     if not checked.on:
         text = f"forecasts failed the audit ({checked.false} of {checked.audited} false stops): not stopped"
         return Verdict(False, text, chance=chance)

@@ -20,6 +20,7 @@ MAX_KNOTS = 24
 LEAST_SCALE = 0.003
 DESIGN = 8
 SLACK = 0.3
+SHRUNK = 0.1
 
 
 def spread(values: Array) -> float:
@@ -34,7 +35,8 @@ def _at(steps: Array, reports: Reports) -> Array:
     if not known:
         return np.full(len(steps), np.nan)
     logs, values = np.log([s for s, _ in known]), np.array([v for _, v in known])
-    logs[0], logs[-1] = logs[0] - 1e-6, logs[-1] + 1e-6  # a knot on the first or last report counts as reached
+    # A knot on the first or last report counts as reached, also where the two are one.
+    logs, values = np.r_[logs[0] - 1e-6, logs, logs[-1] + 1e-6], np.r_[values[0], values, values[-1]]
     return np.asarray(np.interp(np.log(steps), logs, values, left=np.nan, right=np.nan))
 
 
@@ -45,7 +47,8 @@ class Levels:
     taken from the first `design` histories, and from there on only carried by how runs drift apart.
     """
 
-    def __init__(self, histories: Sequence[Reports], target: int, design: int = DESIGN) -> None:
+    def __init__(self, histories: Sequence[Reports], target: int, design: int = DESIGN, straight: float = 0.0) -> None:
+        self.straight = straight  # scales above the best up to which standing is proportional to the value
         first = min((r[0][0] for r in histories if r), default=target)
         octaves = min(KNOTS_PER_OCTAVE * np.log2(max(target / first, 1.0)), MAX_KNOTS)
         ladder = target * 2.0 ** (-np.arange(int(octaves) + 1) / KNOTS_PER_OCTAVE)
@@ -64,10 +67,7 @@ class Levels:
         lows, scales = np.full(n, low), np.full(n, max(spread(known[:design]), LEAST_SCALE * abs(low)) or 1.0)
         for here, there in [(k, k + 1) for k in range(base, n - 1)] + [(k, k - 1) for k in range(base, 0, -1)]:
             lows[there], scales[there] = self._link(table[:, here], table[:, there], lows[here], scales[here])
-        done = table[np.isfinite(table[:, -1]), -1]
-        if len(done):
-            lows[-1] = done.min()
-        return lows, np.log(np.maximum(scales, LEAST_SCALE * np.abs(lows)))
+        return lows, np.log(np.maximum(scales, np.maximum(LEAST_SCALE * np.abs(lows), SHRUNK * scales[base])))
 
     @staticmethod
     def _link(before: Array, now: Array, low: float, scale: float) -> tuple[float, float]:
@@ -88,10 +88,12 @@ class Levels:
         scale = np.exp(np.interp(logs, self._logs, self._scale))
         with np.errstate(over="ignore", invalid="ignore"):
             above = (np.where(np.isfinite(values), values, np.inf) - low) / scale
-            return np.asarray(np.minimum(np.sign(above) * np.log1p(np.abs(above)), CAP))
+            bent = np.sign(above) * np.log1p(np.maximum(np.abs(above) - self.straight, 0.0))
+            return np.asarray(np.minimum(np.clip(above, -self.straight, self.straight) + bent, self.straight + CAP))
 
     def value(self, step: float, score: Array) -> Array:
         """The value that has a given standing after `step` steps."""
-        above = np.sign(score) * np.expm1(np.minimum(np.abs(score), CAP + 2))
+        size = np.minimum(np.abs(score), self.straight + CAP + 2)
+        above = np.sign(score) * (np.minimum(size, self.straight) + np.expm1(np.maximum(size - self.straight, 0.0)))
         low = np.interp(np.log(step), self._logs, self._low)
         return np.asarray(low + np.exp(np.interp(np.log(step), self._logs, self._scale)) * above)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import cho_solve
 
 from lrtune.search.curves.embed import N_FEATURES, embed
 from lrtune.search.curves.gp import Points, Process, fit_theta, make_prior
@@ -54,11 +55,13 @@ def observe(runs: Sequence[Run]) -> Observations:
 class JobModel:
     """A job's runs, turned into forecasts for every option of its pool."""
 
-    def __init__(self, pool: Pool, runs: Sequence[Run], target: int, theta: Array | None = None) -> None:
+    def __init__(
+        self, pool: Pool, runs: Sequence[Run], target: int, theta: Array | None = None, straight: float = 0.0
+    ) -> None:
         self.pool, self.runs, self.target = pool, list(runs), target
-        self.levels = Levels([run.reports for run in sorted(runs, key=lambda run: run.born)], target)
+        self.levels = Levels([run.reports for run in sorted(runs, key=lambda run: run.born)], target, straight=straight)
         self.index = {(k, int(h)): i for i, (k, h) in enumerate(zip(pool.keys, pool.horizons, strict=True))}
-        seen = observe(runs)
+        self.seen = seen = observe(runs)
         points = self._observed(seen)
         scores = self.levels.score(seen.steps, seen.values)
         relative = np.where(np.isfinite(seen.values), 1.0, DIVERGED_NOISE)
@@ -135,6 +138,21 @@ class JobModel:
         mean, white = self.process.project(points)
         variance = self.process.theta.variance(points) - (white * white).sum(0)
         return mean + self.mean, np.maximum(variance, 1e-10), white
+
+    def surprises(self, step: float) -> Array:
+        """How many standard deviations each completed run ended above what it and the others foretold at a step.
+
+        Each run is forecast from its own reports up to there and everything of the other runs.
+        """
+        inverse = cho_solve((self.process.factor, True), np.eye(self.n))
+        found = []
+        for number, run in enumerate(self.runs):
+            later = np.flatnonzero((self.seen.run == number) & (self.seen.steps > step))
+            if len(later) and run.steps >= run.horizon and run.horizon == self.target:
+                doubt = np.linalg.inv(inverse[np.ix_(later, later)])
+                end = int(np.argmax(self.seen.steps[later]))
+                found.append((doubt @ self.process.weights[later])[end] / np.sqrt(doubt[end, end]))
+        return np.array(found)
 
     def informs(self, rows: Ints, ends: Array, targets: Ints) -> Array:
         """How much of the uncertainty about each target's end a look at each option would resolve (0..1)."""
