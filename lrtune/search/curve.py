@@ -32,21 +32,35 @@ VARIED = 12  # of each leader's, every knob kept with this chance:
 KEPT = 0.7
 NEAR = (-2, -1, 1, 2)  # steps of the grid of rates
 SHORTER = (2, 4)  # the horizon over these
+CONTINUED = False  # by workers, from saved states
 LOST = (TrialState.FAILED, TrialState.CANCELLED)
 
 
 def staged(spec: JobSpec) -> bool:
-    """Whether a job's runs are trained in stages. A budget counted in trials is spent on whole runs."""
-    return isinstance(spec.search.sampler, Curve) and spec.budget.trials is None
+    """Whether a job's runs are trained in stages: where a worker of ours can go on with them.
+
+    Nobody keeps the states of a loop of the user's own, or of several devices; a budget in trials counts whole runs.
+    """
+    ours = not spec.external and spec.training.devices == 1
+    return CONTINUED and ours and isinstance(spec.search.sampler, Curve) and spec.budget.trials is None
 
 
-def propose(spec: JobSpec, kind: Curve, past: Sequence[Trial], *, number: int, left: float = np.inf) -> Proposal | None:
-    """The next trial and why; None where no candidate is left, or none that `left` full runs could bring to its end."""
+def propose(
+    spec: JobSpec,
+    kind: Curve,
+    past: Sequence[Trial],
+    earlier: Sequence[Trial] = (),
+    *,
+    number: int,
+    left: float = np.inf,
+) -> Proposal | None:
+    """The next trial and why; None where no candidate is left, or none that `left` full runs could bring to its end.
+
+    `earlier` are trials of other jobs: something to learn from, no runs of this one.
+    """
     steps, seed = horizon(spec, list(past)), seeded(spec.search.seed, number)
-    job = _Job(spec, kind, past, steps, np.random.default_rng(seed))
-    if not job.open():
-        return None
-    choice = job.choice(seed, left)
+    job = _Job(spec, kind, past, earlier, steps, np.random.default_rng(seed))
+    choice = job.choice(seed, left) if job.open() else None
     if choice is None:
         return None
     until = report_step(choice.until, choice.horizon)
@@ -64,9 +78,15 @@ class _Job:
     """One decision of a job: its candidates, numbered, and its runs."""
 
     def __init__(
-        self, spec: JobSpec, kind: Curve, past: Sequence[Trial], steps: int, random: np.random.Generator
+        self,
+        spec: JobSpec,
+        kind: Curve,
+        past: Sequence[Trial],
+        earlier: Sequence[Trial],
+        steps: int,
+        random: np.random.Generator,
     ) -> None:
-        self.spec, self.past, self.steps, self.random = spec, past, steps, random
+        self.spec, self.past, self.earlier, self.steps, self.random = spec, past, earlier, steps, random
         self.settings = Settings(
             partial_runs=staged(spec),
             short_horizons=kind.short_horizons,
@@ -74,20 +94,16 @@ class _Job:
         )
         self.horizons = [steps, *(steps // part for part in SHORTER if kind.short_horizons and steps // part > 1)]
         self.space, self.knobs = coordinates(spec), others(spec)
-        self.closed = self._closed()
+        self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST}
         self.candidates: list[Configuration] = []
         self._others = cache(lambda configuration: self.knobs.row(configuration) or ())
         opened = (t.configuration for t in past if t.role == "search")
         self._add([*opened, *(self.space.draw(Lots(random)) for _ in range(DRAWN))])
 
-    def _closed(self) -> set[tuple[Configuration, int]]:
-        """What is not offered: whatever was trained, and in stages only what is through with its training or failed."""
-        over = [t for t in self.past if not self.settings.partial_runs or t.state in LOST]
-        return {(trial.configuration, trial.horizon) for trial in over}
-
     def open(self) -> bool:
         """Whether some candidate has training before it that nobody is at."""
-        taken = {(t.configuration, t.horizon) for t in self.past if t.state is not TrialState.STOPPED}
+        more = (TrialState.STOPPED,) if self.settings.partial_runs else ()
+        taken = {(t.configuration, t.horizon) for t in self.past if t.state not in more}
         return any((c, self.steps) not in taken for c in self.candidates)
 
     def _add(self, found: Iterable[Configuration]) -> None:
@@ -98,14 +114,13 @@ class _Job:
     def choice(self, seed: int, left: float) -> Choice | None:
         """The engine's."""
         pool, known = self._told()
-        theta = None
-        if len({run.key for run in known}) >= looks(pool, self.settings):
-            model = JobModel(pool, known, self.steps)
-            theta = model.theta
-            self._add(
-                [near for lead in self._leaders(model) for near in _around(self.space, lead, self.steps, self.random)]
-            )
-            pool, known = self._told()
+        if len({run.key for run in known}) < looks(pool, self.settings):
+            return decide(pool, known, self.steps, seed, self.settings, left=left)[0]
+        model = JobModel(pool, known, self.steps)
+        for lead in self._leaders(model):
+            self._add(_around(self.space, lead, self.steps, self.random))
+        pool, known = self._told()
+        theta = model.theta if pool.extras.shape == (len(pool.keys), model.pool.extras.shape[1]) else None
         return decide(pool, known, self.steps, seed, self.settings, theta, left)[0]
 
     def _told(self) -> tuple[Pool, list[Run]]:
@@ -123,7 +138,7 @@ class _Job:
             free=np.zeros(len(rows), dtype=np.int64),
             every=np.array([max(h // 20, 1) for _, _, h in rows], dtype=np.int64),
         )
-        known = runs(self.spec, self.past, {c: key for key, c, _ in rows})
+        known = [*runs(self.spec, self.earlier), *runs(self.spec, self.past, {c: key for key, c, _ in rows})]
         return pool, [replace(one, extras=tuple(one.extras[i] for i in varied)) for one in known]
 
     def _leaders(self, model: JobModel) -> list[Configuration]:
