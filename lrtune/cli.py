@@ -16,7 +16,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from lrtune import __doc__ as about
-from lrtune import document, errors, following, options, terminal
+from lrtune import checking, document, errors, following, options, terminal
 from lrtune.client import Client
 from lrtune.evidence import gather
 from lrtune.export import FORMATS
@@ -216,6 +216,16 @@ def tasks(as_json: AsJson = False) -> None:
     with Client() as client:
         found = client.tasks()
     _show(found, as_json, lambda: terminal.listed(found, "name", "summary", "metrics", "steps"))
+
+
+@app.command()
+def check(
+    task: Annotated[str, typer.Argument(help="The import path of a task of your own, such as my_tasks:Vision.")],
+    params: Annotated[str, typer.Option(help="Its parameters, as a JSON object.")] = "{}",
+    data_dir: Annotated[Path, typer.Option(help="The data folder.")] = Path(".lrtune/data"),
+) -> None:
+    """Try a task of your own on the spot, and say what is wrong with it."""
+    raise typer.Exit(checking.check(task, params=params, data_dir=data_dir))
 
 
 @app.command()

@@ -3,12 +3,14 @@
 The sentence is the reason of a failed trial; the traceback stands beside it in the job's events.
 """
 
+import importlib
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = (str(ROOT / "worker") + "/", str(ROOT / "lrtune") + "/", "<frozen ")
+OURS = (f"{ROOT / 'worker'}/", f"{ROOT / 'lrtune'}/", importlib.__file__, "<frozen ")
+TASKS = f"{ROOT / 'worker' / 'tasks'}/"  # a built-in task has an author, too
 LONGEST = 8000  # characters of a traceback that are kept: its end, where the error stands
 
 
@@ -30,7 +32,9 @@ def theirs(error: BaseException) -> str:
     told = traceback.TracebackException.from_exception(error)
     for part in _chain(told):
         kept = [frame for frame in part.stack if not _ours(frame)]
-        part.stack = traceback.StackSummary.from_list(kept or list(part.stack))
+        part.stack = traceback.StackSummary.from_list(
+            kept if kept or isinstance(error, SyntaxError) else list(part.stack)
+        )
     text = "".join(told.format()).rstrip()
     return text if len(text) <= LONGEST else f"...\n{text[-LONGEST:]}"
 
@@ -42,4 +46,5 @@ def _chain(told: traceback.TracebackException | None) -> Iterable[traceback.Trac
 
 
 def _ours(frame: traceback.FrameSummary) -> bool:
-    return frame.filename.startswith(OURS) and not frame.filename.startswith(str(ROOT / "worker" / "tasks") + "/")
+    built_in = frame.filename.startswith(TASKS) and frame.filename != f"{TASKS}own.py"
+    return frame.filename.startswith(OURS) and not built_in
