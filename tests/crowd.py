@@ -4,7 +4,8 @@ import random
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session, aliased
 
 from lrtune.spec import Horizon, JobSpec, Metric
 from lrtune.store import Database, jobs
@@ -12,12 +13,13 @@ from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, ReportRow, TrialRow
 
 STEPS, REPORTS = 1000, 50
+MODELS = 200  # trials with reports of their own; those beyond have the reports of one of these
 FAMILIES = ("cosine", "linear", "wsd", "step")
 
 
 def crowded(database_url: str, *, trials: int, reports: int = REPORTS, **fields: Any) -> str:
     """A running job: trial 0 is the baseline, the last three confirm; some were stopped, the highest rates diverged."""
-    database, chance = Database(database_url), random.Random(0)
+    database = Database(database_url)
     metric = Metric(name="val_loss", goal="minimize")
     given = {"task": "digits", "budget": {"full_runs": 2.0 * trials}} | fields
     spec = JobSpec.model_validate(given).model_copy(update={"metric": metric, "horizon": Horizon(steps=STEPS)})
@@ -25,16 +27,31 @@ def crowded(database_url: str, *, trials: int, reports: int = REPORTS, **fields:
         job, _ = jobs.create(tx, spec)
         now = clock(tx)
         tx.execute(update(JobRow).values(state="running", started_at=now - timedelta(hours=1)))
-        seq = tx.query(JobRow.seq).filter(JobRow.id == job.id).scalar()
-        rows = [{"job": seq, "created_at": now, **_trial(number, trials, chance)} for number in range(trials)]
-        tx.execute(insert(TrialRow), [{**row, "started_at": now, "finished_at": now} for row in rows])
-        ids = dict(tx.query(TrialRow.number, TrialRow.id).filter(TrialRow.job == seq).all())
-        tx.execute(insert(ReportRow), [one for row in rows for one in _reports(ids[row["number"]], row, reports)])
+        seq = tx.scalars(select(JobRow.seq).where(JobRow.id == job.id)).one()
+        rows = [_trial(number, trials) for number in range(trials)]
+        always = {"job": seq, "created_at": now, "started_at": now, "finished_at": now}
+        tx.execute(insert(TrialRow), [always | row for row in rows])
+        numbered = select(TrialRow.number, TrialRow.id).where(TrialRow.job == seq)
+        ids = {row.number: row.id for row in tx.execute(numbered)}
+        tx.execute(
+            insert(ReportRow), [one for row in rows[:MODELS] for one in _reports(ids[row["number"]], row, reports)]
+        )
+        _copied(tx, seq)
     database.dispose()
     return job.id
 
 
-def _trial(number: int, count: int, chance: random.Random) -> dict[str, Any]:
+def _copied(tx: Session, job: int) -> None:
+    """Give the trials beyond the first few the reports of the one they are like."""
+    model, copy = aliased(TrialRow), aliased(TrialRow)
+    like = (model.job == job) & (copy.job == job) & (copy.number >= MODELS) & (model.number == copy.number % MODELS)
+    columns = (ReportRow.step, ReportRow.learning_rate, ReportRow.metrics)
+    found = select(copy.id, *columns).join(model, like).join(ReportRow, ReportRow.trial == model.id)
+    tx.execute(insert(ReportRow).from_select(["trial", *(column.key for column in columns)], found))
+
+
+def _trial(number: int, count: int) -> dict[str, Any]:
+    chance = random.Random(number % MODELS)
     role = "baseline" if number == 0 else "confirm" if number >= count - 3 else "search"
     rate = 1e-3 if role != "search" else 10 ** chance.uniform(-4, -1)
     state = (

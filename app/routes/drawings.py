@@ -8,7 +8,7 @@ from app.deps import JobId, ReadTx
 from app.problems import problems
 from lrtune import errors
 from lrtune.drawings import Curves, Ground, Line, Part, Spot, Terrain
-from lrtune.plateaus import kind
+from lrtune.plateaus import kind, whole
 from lrtune.report import report
 from lrtune.results import ENDED, Job, Trial, TrialState
 from lrtune.store import drawings, jobs
@@ -75,7 +75,7 @@ def terrain(tx: Session, job: Job) -> Terrain:
     found = report(job.spec, job.best, history)
     spots: dict[tuple[str, str], list[Spot]] = {}
     for trial in history:
-        if trial.state is TrialState.DIVERGED or (trial.value is not None and trial.horizon == job.best.steps):
+        if trial.state is TrialState.DIVERGED or whole(trial, job.best.steps):
             value = None if trial.state is TrialState.DIVERGED else trial.value
             spot = Spot(number=trial.number, rate=trial.configuration.learning_rate, value=value)
             spots.setdefault(kind(trial.configuration), []).append(spot)

@@ -25,21 +25,32 @@ const charts = (() => {
   };
   const axis = (more = {}) => ({
     stroke: colour("dim"),
-    grid: { stroke: colour("line"), width: 1, ...(more.filter ? { filter: more.filter } : {}) },
-    ticks: { stroke: colour("line"), width: 1, size: 4, ...(more.filter ? { filter: more.filter } : {}) },
+    grid: { stroke: colour("line"), width: 1 },
+    ticks: { stroke: colour("line"), width: 1, size: 4 },
     font: "12px system-ui, sans-serif",
     ...more,
   });
-  // On a log axis only powers of ten, and 2 and 5 where there is room, have a label.
-  const logTicks = (u, splits, axisIndex, space, increment) => {
-    const scale = u.scales[u.axes[axisIndex].scale];
-    const decades = Math.log10(scale.max / scale.min);
-    const keep = decades > 3 ? [1] : decades > 1.2 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8];
-    return splits.map((value) => {
-      const lead = value / 10 ** Math.floor(Math.log10(value) + 1e-9);
-      return keep.some((one) => Math.abs(one - lead) < 1e-6) ? value : null;
-    });
+  // uPlot's own ticks of a log axis go astray where its low end is no power of ten, so these are made here: as many of
+  // 1, 2, 5 and the rest of each decade as there is room for; plain steps where the axis spans less than a factor of 4.
+  const logSplits = (u, axisIndex, low, high) => {
+    if (!(low > 0) || !(high > low)) return [];
+    const decades = Math.log10(high / low), found = [];
+    if (decades < 0.6) {
+      const rough = (high - low) / 5, unit = 10 ** Math.floor(Math.log10(rough));
+      const step = [1, 2, 5, 10].find((one) => one * unit >= rough) * unit;
+      for (let place = Math.ceil(low / step); place * step <= high; place += 1) found.push(Number((place * step).toPrecision(6)));
+      return found;
+    }
+    const leads = decades > 3 ? [1] : decades > 1.2 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
+      for (const lead of leads) {
+        const value = Number((lead * 10 ** power).toPrecision(6));
+        if (value >= low && value <= high) found.push(value);
+      }
+    }
+    return found;
   };
+  const logAxis = (more = {}) => axis({ splits: logSplits, filter: (u, splits) => splits, ...more });
   const labels = (u, values) => values.map((value) => (value === null ? "" : number(value, 3)));
 
   const nothing = (box, words) => box.replaceChildren(element("div", "plot-empty", words));
@@ -95,5 +106,5 @@ const charts = (() => {
     return svg;
   };
 
-  return { colour, faint, number, element, axis, logTicks, labels, nothing, tip, zoom, showAll, fit, sample };
+  return { colour, faint, number, element, axis, logAxis, labels, nothing, tip, zoom, showAll, fit, sample };
 })();

@@ -28,7 +28,8 @@ const curves = (() => {
     data = fresh;
     data.lines.sort((a, b) => ORDER.indexOf(a.part) - ORDER.indexOf(b.part) || a.number - b.number);
     document.getElementById("curves-count").textContent = counted();
-    if (!data.lines.some((line) => line.steps.length)) {
+    box.dataset.reports = data.lines.reduce((sum, line) => sum + line.steps.length, 0);
+    if (box.dataset.reports === "0") {
       clear();
       charts.nothing(box, "No report yet. Curves appear with the first one.");
       return;
@@ -122,7 +123,7 @@ const curves = (() => {
       },
       axes: [
         charts.axis({ values: (u, values) => values.map((v) => v.toLocaleString("en")), size: 28 }),
-        charts.axis({ size: 58, values: charts.labels, ...(log[kind] ? { filter: charts.logTicks } : {}) }),
+        (log[kind] ? charts.logAxis : charts.axis)({ size: 58, values: charts.labels }),
       ],
       bands: [{ series: [1, 2], fill: charts.faint("other", 0.22) }],
       series: [{ label: "step" }, edge, edge, middle, ...made.lines.map((line) => series(line))],
@@ -221,7 +222,7 @@ const curves = (() => {
       ctx.lineWidth = 4 * ratio;
       ctx.strokeStyle = charts.colour("card");
       ctx.fillStyle = charts.colour(PARTS[part].colour);
-      const words = `${part === "winner" ? "best" : "baseline"} ${charts.number(line.value ?? line.values[last])}`;
+      const words = part === "winner" ? "best" : "baseline";
       ctx.strokeText(words, x, y);
       ctx.fillText(words, x, y);
     }
@@ -329,6 +330,5 @@ const curves = (() => {
       const answer = await fetch(box.dataset.src, { headers: { Accept: "application/json" } });
       if (answer.ok) draw(await answer.json());
     },
-    get drawn() { return data; },
   };
 })();

@@ -59,8 +59,8 @@ const landscape = (() => {
         x: { time: false, distr: 3, range: (self, min, max) => (self.zoomed ? [min, max] : [low, high]) },
         y: { distr: log ? 3 : 1, range: () => pad(ends, log) },
       },
-      axes: [charts.axis({ values: charts.labels, filter: charts.logTicks, size: 28 }), charts.axis({ size: 58, values: charts.labels, ...(log ? { filter: charts.logTicks } : {}) })],
-      series: [{}, ...lines.map((_, at) => ({ ...style(at), spanGaps: true, points: { show: false } }))],
+      axes: [charts.logAxis({ values: charts.labels, size: 28 }), (log ? charts.logAxis : charts.axis)({ size: 58, values: charts.labels })],
+      series: [{}, ...lines.map((_, at) => ({ ...style(at), width: at ? 1.1 : 2.6, alpha: at ? 0.65 : 1, spanGaps: true, points: { show: false } }))],
       hooks: {
         drawAxes: [shade],
         draw: [dots],
@@ -100,7 +100,7 @@ const landscape = (() => {
     ctx.fillStyle = charts.colour("dim");
     ctx.font = `${12 * ratio}px system-ui, sans-serif`;
     ctx.textAlign = "center";
-    ctx.fillText("as good", (from + to) / 2, bbox.top + bbox.height - 6 * ratio);
+    ctx.fillText("as good", (from + to) / 2, bbox.top + 14 * ratio);
     ctx.restore();
   }
 

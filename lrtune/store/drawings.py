@@ -16,10 +16,11 @@ from lrtune.store import lookup, trials
 from lrtune.store.tables import ReportRow, TrialRow
 
 BEST, RECENT, RUNNING, STOPPED, DIVERGED = 12, 10, 16, 6, 4  # lines of each kind at most
+FEW = 10  # of the others are no band
 REST = 120  # trials that stand for those without a line
 POINTS = 100  # reports of a trial that are drawn at most
 BINS = 40  # of the band
-TERRAIN = 500  # best trials on the map of rates, and as many of the others
+TERRAIN = 300  # best trials on the map of rates, and as many of the others
 
 
 def count(tx: Session, job_id: str) -> int:
@@ -93,7 +94,7 @@ def rest(tx: Session, job: Job, drawn: Sequence[int]) -> Band | None:
         TrialRow.number.not_in(drawn),
     )
     others = tx.scalar(select(func.count()).where(*whole)) or 0
-    if others < 2:
+    if others < FEW:
         return None
     sample = _spread(select(TrialRow.id).where(*whole), others, REST)
     ids = list(tx.scalars(sample))
@@ -122,7 +123,8 @@ def telling(tx: Session, job: Job, best: Best) -> list[Trial]:
     """The trials that tell where good rates lie, without their reports; of a large job its best and a sample."""
     rows = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq)
     order = TrialRow.value.desc() if best.goal == "maximize" else TrialRow.value
-    leaders = rows.where(TrialRow.horizon == best.steps, TrialRow.value.is_not(None)).order_by(order, TrialRow.number)
+    whole = (TrialRow.horizon == best.steps, TrialRow.value.is_not(None), TrialRow.state == TrialState.COMPLETE)
+    leaders = rows.where(*whole).order_by(order, TrialRow.number)
     fixed = rows.where(TrialRow.role != "search").order_by(TrialRow.number)
     ended = rows.where(TrialRow.finished_at.is_not(None))
     found = {row.number: row for query in (leaders, fixed) for row in tx.scalars(query.limit(TERRAIN))}
@@ -140,6 +142,7 @@ def table(
     query = query.where(*([TrialRow.state == state] if state else []))
     if best_first:
         query = query.where(TrialRow.horizon == job.steps, TrialRow.value.is_not(None))
+        query = query.where(TrialRow.state == TrialState.COMPLETE)  # a stopped one has the value it stopped at
     order = _order(job.spec, best_first=best_first)
     rows = tx.scalars(query.order_by(*order).offset(skip).limit(limit + 1)).all()
     return Page(items=[trials.view(row) for row in rows[:limit]], next=str(skip + limit) if len(rows) > limit else None)

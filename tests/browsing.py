@@ -1,0 +1,99 @@
+"""A real browser for the tests of the page: the machine's Chromium, its console watched, its pages looked at by axe."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+from tests.serving import KEY
+
+PICTURES = Path(os.environ.get("LRTUNE_TEST_SCREENSHOTS", Path(__file__).parent.parent / "screenshots"))
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+
+
+def chromium() -> str:
+    """Where Chromium is. The page is not tested without one, so that is a failure."""
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    assert found is not None, "the tests of the page need Chromium: apt-get install chromium"
+    return found
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """A browser."""
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=chromium(), args=QUIET)
+        yield started
+        started.close()
+
+
+@dataclass
+class Visitor:
+    """Somebody at the page, and what the browser complained of meanwhile."""
+
+    page: Page
+    address: str
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, path: str) -> Page:
+        """Go to a path and wait until nothing more is asked for; an open event stream does not count."""
+        self.page.goto(self.address + path, wait_until="load")
+        return self.page
+
+    def sign_in(self) -> None:
+        """With the key of the tests."""
+        self.open("/sign-in").get_by_label("Key").fill(KEY)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.get_by_role("heading", name="Jobs").wait_for()
+
+    def picture(self, name: str) -> None:
+        """Keep what the page looks like."""
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+
+
+@contextmanager
+def visitor(browser: Browser, address: str, **how: Any) -> Iterator[Visitor]:
+    """A visitor with a browser of their own, who ends with no complaint."""
+    context = browser.new_context(**({"viewport": WIDE} | how))
+    context.set_default_timeout(20_000)
+    found = Visitor(context.new_page(), str(address).rstrip("/"))
+    _watched(context, found)
+    yield found
+    context.close()
+    assert not found.complaints, found.complaints
+
+
+def _watched(context: BrowserContext, visitor: Visitor) -> None:
+    def said(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            visitor.complaints.append(f"{message.type}: {message.text}")
+
+    context.on("console", said)
+    context.on("weberror", lambda error: visitor.complaints.append(str(error.error.stack)))
+    context.on("dialog", lambda dialog: visitor.complaints.append(f"a dialog: {dialog.message}"))
+    context.on("request", lambda request: visitor.complaints.extend(_foreign(request.url, visitor.address)))
+
+
+def _foreign(url: str, address: str) -> list[str]:
+    return [] if url.startswith((address, "data:", "blob:")) else [f"asked elsewhere: {url}"]
+
+
+def faults(page: Page) -> list[str]:
+    """What axe finds that is serious, in words."""
+    page.evaluate(AXE_SCRIPT)
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")
+    return [
+        f"{one['id']} at {node['target']}: {node['failureSummary']}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
