@@ -14,12 +14,15 @@ from lrtune.store import datasets
 SHOWN = 20  # column names that an error lists
 
 
-def pinned(tx: Session, spec: JobSpec, data_dir: Path) -> JobSpec:
-    """The job with its dataset by file, where it named an uploaded one. A file of its own in the folder comes first."""
+def pinned(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True) -> JobSpec:
+    """The job with its dataset by file, where it named an uploaded one. A file of its own in the folder comes first.
+
+    With `hold` nobody takes the dataset away until the transaction ends.
+    """
     name = spec.task.params.get("dataset")
     if not isinstance(name, str) or _is_there(data_dir, name):
         return spec
-    found = datasets.find(tx, name, hold=True) if "\0" not in name else None
+    found = datasets.find(tx, name, hold=hold) if "\0" not in name else None
     if found is None:
         return spec
     if wrong := _wrong_kind(spec, found) or _wrong_target(spec, found):

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
-from app import admission, curves, pointers
+from app import admission, curves, pointers, uploaded
 from app.deps import ReadTx, Tx
 from app.pages import jobform
 from app.pages.door import Fields, Form
@@ -77,11 +77,11 @@ def submit(request: Request, tx: Tx, fields: Form) -> Response:
     """Queue the job; a form with mistakes comes back with a word at each."""
     made = _made(tx, fields)
     try:
-        spec = _checked(request, tx, made)
+        spec = _checked(request, tx, made, hold=True)
+        once = fields.get("once", [""])[0]
+        job, _ = jobs.create(tx, spec, idempotency_key=f"form-{once[:64]}" if once else None)
     except Invalid as error:
         return _shown(request, tx, fields, jobform.named(error.errors, made), status=422)
-    once = fields.get("once", [""])[0]
-    job, _ = jobs.create(tx, spec, idempotency_key=f"form-{once[:64]}" if once else None)
     return RedirectResponse(f"/jobs/{job.id}", 303)
 
 
@@ -91,7 +91,7 @@ def check(request: Request, tx: ReadTx, fields: Form) -> Response:
     made = _made(tx, fields)
     answer: dict[str, Any] = {"job": made, "curves": _curves(made), "wrong": {}, "cost": None}
     try:
-        answer["cost"] = admission.cost(_checked(request, tx, made)).model_dump()
+        answer["cost"] = admission.cost(_checked(request, tx, made, hold=False)).model_dump()
     except Invalid as error:
         answer["wrong"] = jobform.named(error.errors, made)
     return JSONResponse(answer)
@@ -102,14 +102,15 @@ def _made(tx: Session, fields: Fields) -> dict[str, Any]:
     return jobform.job(fields, _task(tx, name).params)
 
 
-def _checked(request: Request, tx: Session, made: Mapping[str, Any]) -> JobSpec:
+def _checked(request: Request, tx: Session, made: Mapping[str, Any], *, hold: bool) -> JobSpec:
     """The job, admitted. Raises Invalid."""
     try:
         spec = JobSpec.model_validate(made)
     except ValidationError as error:
         below = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         raise invalid(pointers.rejections(below, made, pointers.schema_of(JobSpec))) from None
-    return admission.admit(spec, request.app.state.settings.data_dir, announced.known(tx))
+    data_dir = request.app.state.settings.data_dir
+    return admission.admit(uploaded.pinned(tx, spec, data_dir, hold=hold), data_dir, announced.known(tx))
 
 
 def _curves(made: Mapping[str, Any]) -> dict[str, list[list[tuple[float, float]]]]:
