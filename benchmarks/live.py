@@ -150,9 +150,11 @@ def main() -> None:
         if any(search in live_ray.STRATEGIES for search in args.searches.split(",")):
             live_ray.start(Path(place))
         asked = itertools.product(args.tasks.split(","), range(args.seeds), args.searches.split(","))
-        studies = [studied(search, TASKS[task], seed, args, Path(place)) for task, seed, search in asked]
-    if args.json:
-        args.json.write_text(json.dumps([asdict(one) for one in studies], indent=1), encoding="utf-8")
+        studies: list[Study] = []
+        for task, seed, search in asked:
+            studies.append(studied(search, TASKS[task], seed, args, Path(place)))
+            if args.json:  # after each, because the whole takes its time
+                args.json.write_text(json.dumps([asdict(one) for one in studies], indent=1), encoding="utf-8")
     if args.beside:
         studies += [Study(**one) for one in json.loads(args.beside.read_text(encoding="utf-8"))]
     print("\n" + table(studies, args.full_runs))
