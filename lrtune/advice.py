@@ -5,7 +5,7 @@ Everything said here rests on numbers that stand in the report as well. A new se
 
 from collections.abc import Sequence
 
-from lrtune.findings import Advice, Beyond, FamilyFindings, Lift, Slope, Stability
+from lrtune.findings import Advice, Audit, Beyond, FamilyFindings, Lift, Slope, Stability
 from lrtune.results import Best
 
 
@@ -38,6 +38,26 @@ def _ended(seen: Beyond, trend: str) -> str:
     how = "worse" if seen.worse is None else f"{percent(seen.worse)} worse" if seen.worse > 0 else "no worse"
     still = f" and {'was' if seen.whole == 1 else 'were'} still {trend} at the end" if seen.improving else ""
     return f"{subject} {how}{still}"
+
+
+def audit(seen: Audit) -> str:
+    """What the check of the forecast pruner has shown."""
+    state = "" if seen.on else ", and has switched itself off"
+    first = f"the forecast pruner saved {seen.saved:.3g} full runs{state}"
+    if not seen.audited:
+        return f"{first}; none of its stops has been checked yet"
+    would = (
+        "1 run that it would have stopped ran"
+        if seen.audited == 1
+        else f"{seen.audited} that it would have stopped ran"
+    )
+    mattered = "none" if not seen.false else f"{seen.false} ({percent(seen.false / seen.audited)})"
+    return f"{first}; {would} on to check it, {mattered} of them would have been a loss"
+
+
+def audited(seen: Audit | None) -> list[Advice]:
+    """Whether the pruner stopped the right ones, where the forecast is the pruner."""
+    return [Advice(question="stopped rightly?", answer=_said([seen.words]))] if seen else []
 
 
 def advice(

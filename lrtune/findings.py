@@ -114,6 +114,24 @@ class Saved(Result):
     total: float
 
 
+class Audit(Result):
+    """How the forecast pruner's stops were checked: trials that it would have stopped ran on all the same.
+
+    `audited` of them came to their end, `running` have not yet. `false` of the audited beat the best that the trials
+    before them had found: their stop would have lost it; `rate` is their share, null where none was audited. `on` is
+    whether the pruner still stops: it switches itself off where its forecasts fail. `saved` are the full runs that its
+    stops have saved.
+    """
+
+    audited: int
+    running: int
+    false: int
+    rate: float | None
+    on: bool
+    saved: float
+    words: str
+
+
 class Lift(Result):
     """How much better the answer is than the untuned baseline; positive is better, whatever the goal.
 
@@ -130,7 +148,7 @@ class Lift(Result):
 class Advice(Result):
     """A question that people have about a learning rate, answered in words."""
 
-    question: Literal["too high?", "too low?", "how sure?"]
+    question: Literal["too high?", "too low?", "how sure?", "stopped rightly?"]
     answer: str
 
 
@@ -149,5 +167,6 @@ class Findings(Result):
     below: Beyond
     cost: Spent
     saved: Saved
+    audit: Audit | None = None
     lift: Lift | None
     advice: list[Advice]

@@ -9,18 +9,22 @@ from typing import Literal
 
 from lrtune import advice
 from lrtune.answer import allowed, interval
-from lrtune.findings import Beyond, Findings, Lift, Saved, Spent
+from lrtune.findings import Audit, Beyond, Findings, Lift, Saved, Spent
 from lrtune.plateaus import SAME, Landscape, families, kind, landscape, share, stability, whole
-from lrtune.results import Best, Trial, TrialState
+from lrtune.results import ENDED, Audits, Best, Trial, TrialState
 from lrtune.spec import JobSpec, Metric
+from lrtune.strategies import Forecast
+
+UNCHECKED = Audits()
 
 
-def report(spec: JobSpec, best: Best, trials: Iterable[Trial]) -> Findings:
-    """The report of a job whose answer so far is `best`."""
+def report(spec: JobSpec, best: Best, trials: Iterable[Trial], audits: Audits = UNCHECKED) -> Findings:
+    """The report of a job whose answer so far is `best`; `audits` is what its log says of the forecast pruner."""
     history = list(trials)
     land = landscape(best, (t for t in history if t.role == "search" or allowed(spec, t.configuration)))
     found, known, lift = families(spec, land), stability(history, best.steps), _lift(best)
     rate, plateau = best.configuration.learning_rate, found[0].plateau
+    audit = _audit(spec, history, best.steps, audits)
     above = _beyond(land, "above", plateau.high if plateau else rate)
     below = _beyond(land, "below", plateau.low if plateau else rate)
     optimizer, family = kind(best.configuration)
@@ -37,8 +41,9 @@ def report(spec: JobSpec, best: Best, trials: Iterable[Trial]) -> Findings:
         below=below,
         cost=_spent(history, best.steps),
         saved=_saved(history, best.steps),
+        audit=audit,
         lift=lift,
-        advice=advice.advice(best, found[0], known, above, below, lift),
+        advice=[*advice.advice(best, found[0], known, above, below, lift), *advice.audited(audit)],
     )
 
 
@@ -117,6 +122,33 @@ def _saved(trials: Sequence[Trial], steps: int) -> Saved:
     )
     total = round(pruning + divergence, 4)
     return Saved(pruning=round(pruning, 4), divergence=round(divergence, 4), total=total)
+
+
+def _audit(spec: JobSpec, trials: Sequence[Trial], steps: int, audits: Audits) -> Audit | None:
+    """How often a stop would have been false, by the runs that the forecast pruner let run on to know it."""
+    if not isinstance(spec.search.pruner, Forecast):
+        return None
+    done = {_run(t): t for t in reversed(trials) if t.state is TrialState.COMPLETE and t.horizon == steps}
+    asked = {_run(t): t for t in trials if t.number in audits.trials}
+    ended = [done[run] for run in asked if run in done]
+    false = sum(_won(spec, one, done.values()) for one in ended)
+    running = sum(t.state not in ENDED for run, t in asked.items() if run not in done)
+    rate = false / len(ended) if ended else None
+    saved = _saved(trials, steps).pruning
+    found = Audit(audited=len(ended), running=running, false=false, rate=rate, on=audits.on, saved=saved, words="")
+    return found.model_copy(update={"words": advice.audit(found)})
+
+
+def _run(trial: Trial) -> tuple[object, ...]:
+    """What makes two trials pieces of the same run."""
+    return trial.configuration, trial.seed, trial.horizon
+
+
+def _won(spec: JobSpec, trial: Trial, done: Iterable[Trial]) -> bool:
+    """Whether a run beat the best of the whole runs before it."""
+    sign = spec.metric.sign if spec.metric else 1.0
+    before = [sign * one.value for one in done if one.number < trial.number and one.value is not None]
+    return trial.value is not None and bool(before) and sign * trial.value < min(before)
 
 
 def _lift(best: Best) -> Lift | None:

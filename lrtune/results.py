@@ -137,6 +137,13 @@ class Proposal(Result):
     reason: str = ""
 
 
+class Audits(Result):
+    """What a job's log says of the forecast pruner: the trials that ran on to check it, and whether it is on."""
+
+    trials: list[int] = []
+    on: bool = True
+
+
 class Earlier(Result):
     """A trial of an earlier job on the same task, which a new one may learn from."""
 

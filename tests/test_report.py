@@ -14,8 +14,9 @@ from lrtune.choices import Configuration
 from lrtune.client import Client
 from lrtune.findings import Findings
 from lrtune.report import report
-from lrtune.results import Report, Role, Trial, TrialState
+from lrtune.results import Audits, Report, Role, Trial, TrialState
 from lrtune.spec import JobSpec
+from lrtune.strategies import Search
 from tests.serving import KEY, served, trained
 
 STEPS = 100
@@ -250,6 +251,38 @@ def test_a_baseline_outside_the_space_counts_for_the_lift_and_not_for_the_platea
     found = reported([outside, *SEARCHED[1:5]])
     assert [one.family for one in found.families] == ["cosine"]
     assert found.lift.difference == 0.0
+
+
+FORECAST = SPEC.model_copy(update={"search": Search(pruner="forecast")})
+
+
+def test_the_audit_counts_the_stops_that_would_have_been_a_loss():
+    more = [run(12, 0.008, 0.39, warmup=0.1), run(13, 0.004, 0.5, warmup=0.1)]
+    more.append(run(14, 0.002, None, warmup=0.1, state="running", step=50))
+    trials = [*SEARCHED[:5], *more]
+    best_so_far = best(FORECAST, trials, steps=STEPS, full_runs=1.0)
+    found = report(FORECAST, best_so_far, [*trials, SEARCHED[10]], Audits(trials=[12, 13, 14], on=False))
+    audit = found.audit.model_dump(exclude={"words"})
+    assert audit == {"audited": 2, "running": 1, "false": 1, "rate": 0.5, "on": False, "saved": 0.4}
+    assert advised(found)["stopped rightly?"] == (
+        "The forecast pruner saved 0.4 full runs, and has switched itself off; "
+        "2 that it would have stopped ran on to check it, 1 (50 %) of them would have been a loss."
+    )
+
+
+def test_an_audited_look_counts_by_what_its_run_came_to_later():
+    look = run(12, 0.008, 0.39, warmup=0.1, state="stopped", step=40)
+    later = run(14, 0.008, 0.39, warmup=0.1)
+    trials = [*SEARCHED[:5], look, later]
+    audit = report(FORECAST, best(FORECAST, trials, steps=STEPS, full_runs=1.0), trials, Audits(trials=[12])).audit
+    assert (audit.audited, audit.false, audit.running, audit.on) == (1, 1, 0, True)
+
+
+def test_where_nothing_is_forecast_nothing_is_said_of_it():
+    assert reported(SEARCHED).audit is None
+    quiet = reported(SEARCHED, FORECAST)
+    assert (quiet.audit.audited, quiet.audit.rate) == (0, None)
+    assert "none of its stops has been checked yet" in advised(quiet)["stopped rightly?"]
 
 
 RATES = st.sampled_from([1e-6, 0.001, 0.001 * 2**0.5, 0.002, 0.064, 1.0])

@@ -9,7 +9,7 @@ import pytest
 from lrtune.choices import Configuration
 from lrtune.results import REPORTS, Report, Trial, TrialState
 from lrtune.schedules import Wsd
-from lrtune.search import advance, stop_reason, suggest
+from lrtune.search import advance, stop_reason, suggest, verdict
 from lrtune.spec import JobSpec
 
 STEPS = 200
@@ -240,6 +240,9 @@ class TestForecast:
         history = known(job())
         bad = running(history, 2e-5, 9.0, until=10)
         assert stop_reason(job("random", {"name": "forecast", "audit": 1.0}), history, bad) is None
+        assert verdict(job("random", {"name": "forecast", "audit": 1.0}), history, bad).audit.startswith(
+            "forecast pruner:"
+        )
         spec = job("random", {"name": "forecast", "audit": 0.5})
         stopped = {
             n: {stop_reason(spec, history, bad.model_copy(update={"number": n})) is not None for _ in range(2)}

@@ -1,13 +1,16 @@
 """Asking the pruner about a running trial, with a history of the job that is fresh enough and cheap enough."""
 
 import time
+from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from lrtune import search
+from lrtune.errors import LeaseLost
 from lrtune.results import Report, Trial
-from lrtune.store import Database, leases, trials
-from lrtune.strategies import NoPruner
+from lrtune.store import Database, audits, leases, trials
+from lrtune.strategies import Forecast, NoPruner
 
 FRESH_SECONDS = 10.0  # a job's other trials move slowly against one's own reports
 
@@ -21,6 +24,7 @@ class Pruning:
         self._reports: list[Report] = []
         self._history: list[Trial] = []
         self._read_at = float("-inf")
+        self._said: set[str] = set()
 
     def verdict(self, report: Report) -> str | None:
         """Why the trial should stop after this report, or None."""
@@ -30,7 +34,29 @@ class Pruning:
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             self._refresh()
         trial = self._lease.trial.model_copy(update={"reports": list(self._reports), "step": report.step})
-        return search.stop_reason(self._lease.spec, self._history, trial)
+        said = search.verdict(self._lease.spec, self._history, trial)
+        self._log(said)
+        return said.stop or None
+
+    def _log(self, said: search.Verdict) -> None:
+        """Write into the job's log, once a trial, that it audits the forecast, or that the pruner switched."""
+        if said.audit:
+            self._once("audit", lambda tx: audits.audited(tx, self._lease, said.audit))
+        elif isinstance(self._lease.spec.search.pruner, Forecast) and (said.off or said.stop):
+            on, reason = not said.off, said.off or said.stop
+            self._once("on" if on else "off", lambda tx: audits.switched(tx, self._lease, on=on, reason=reason))
+
+    def _once(self, what: str, write: Callable[[Session], None]) -> None:
+        if what in self._said:
+            return
+        try:
+            with self._database.write() as tx:
+                write(tx)
+            self._said.add(what)
+        except LeaseLost:
+            return  # the heartbeat hears of it as well
+        except DBAPIError:
+            return  # said at the next report instead; the heartbeat speaks of the database
 
     def _refresh(self) -> None:
         try:

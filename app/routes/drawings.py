@@ -11,7 +11,7 @@ from lrtune.drawings import Curves, Ground, Line, Part, Spot, Terrain
 from lrtune.plateaus import kind, whole
 from lrtune.report import report
 from lrtune.results import ENDED, Job, Trial, TrialState
-from lrtune.store import drawings, jobs
+from lrtune.store import audits, drawings, jobs
 from lrtune.words import described
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["pictures"])
@@ -72,7 +72,7 @@ def terrain(tx: Session, job: Job) -> Terrain:
     if job.best is None:
         raise errors.NoResultYet
     history = drawings.telling(tx, job, job.best)
-    found = report(job.spec, job.best, history)
+    found = report(job.spec, job.best, history, audits.read(tx, job.id))
     spots: dict[tuple[str, str], list[Spot]] = {}
     for trial in history:
         if trial.state is TrialState.DIVERGED or whole(trial, job.best.steps):

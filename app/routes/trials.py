@@ -12,7 +12,7 @@ from lrtune.export import FORMATS, export
 from lrtune.findings import Findings
 from lrtune.report import report
 from lrtune.results import Best, Page, Trial, TrialDetail
-from lrtune.store import jobs, trials
+from lrtune.store import audits, jobs, trials
 
 router = APIRouter(prefix="/v1/jobs/{job_id}")
 POINTS = 2000
@@ -67,7 +67,7 @@ def reported(job_id: JobId, tx: ReadTx) -> Findings:
     job = jobs.get(tx, job_id)
     if job.best is None:
         raise errors.NoResultYet
-    return report(job.spec, job.best, trials.history(tx, job_id))
+    return report(job.spec, job.best, trials.history(tx, job_id), audits.read(tx, job_id))
 
 
 @router.get(

@@ -14,9 +14,10 @@ import optuna
 
 from lrtune.search.advance import Step, advance
 from lrtune.search.curves.sampler import CurveSampler
-from lrtune.search.pruners import stop_reason
+from lrtune.search.forecasting import Verdict
+from lrtune.search.pruners import stop_reason, verdict
 from lrtune.search.suggest import SpaceExhausted, suggest
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # every rebuilt study would announce itself
 
-__all__ = ["CurveSampler", "SpaceExhausted", "Step", "advance", "stop_reason", "suggest"]
+__all__ = ["CurveSampler", "SpaceExhausted", "Step", "Verdict", "advance", "stop_reason", "suggest", "verdict"]

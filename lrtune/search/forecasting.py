@@ -1,6 +1,7 @@
 """The `forecast` pruner of a job: the engine's verdict on a running trial, from what the job's other trials show."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lrtune.results import REPORTS, Trial
 from lrtune.search.curves.forecast import Rules, judge
@@ -10,22 +11,33 @@ from lrtune.spec import JobSpec
 from lrtune.strategies import Forecast
 
 
-def forecast(spec: JobSpec, kind: Forecast, history: Sequence[Trial], trial: Trial) -> str | None:
-    """Why a running trial should stop now, or None: its end is not expected to matter, and no audit wants to see it.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a pruner says of a running trial, in words: why it stops, or why one that should does not.
 
-    A look is never stopped: how far it goes was weighed when it was proposed.
+    `audit`: it runs on to check the forecast; `off`: the forecasts of this job have failed their check.
+    """
 
-    The number of a run's first trial is its name in the engine, so that the draw of the audit belongs to it for ever.
+    stop: str = ""
+    audit: str = ""
+    off: str = ""
+
+
+def forecast(spec: JobSpec, kind: Forecast, history: Sequence[Trial], trial: Trial) -> Verdict:
+    """Whether a running trial should stop now: its end is not expected to matter, and no audit wants to see it.
+
+    A look is never stopped: how far it goes was weighed when it was proposed. The number of a run's first trial is its name in the engine, so that the draw of the audit belongs to it for ever.
     """
     past = [other for other in searched(history) if other.number != trial.number]
     steps = horizon(spec, [*past, trial])
     if trial.until is not None or not trial.reports or piece(spec, trial, others(spec)) is None:
-        return None
+        return Verdict()
     *known, now = runs(spec, [*past, trial])
     sign = spec.metric.sign if spec.metric else 1.0
     rules = Rules(chance=kind.probability, audit=kind.audit, sign=sign)
     verdict = judge([one for one in known if one.reports], now, steps, spec.search.seed, rules)
-    if not verdict.stop:
-        return None
+    if not (verdict.stop or verdict.audit or verdict.off):
+        return Verdict()
     place = f"{sign * now.reports[-1][1]:.4g} at report {len(trial.reports)} of {REPORTS}"
-    return f"forecast pruner: {place}, {verdict.reason}"
+    words = f"forecast pruner: {place}, {verdict.reason}"
+    return Verdict(stop=words * verdict.stop, audit=words * verdict.audit, off=words * verdict.off)

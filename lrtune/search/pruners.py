@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as Told
 
 from lrtune.results import REPORTS, Trial
-from lrtune.search.forecasting import forecast
+from lrtune.search.forecasting import Verdict, forecast
 from lrtune.search.study import STUDY, bad, empty, intermediate, searched, told
 from lrtune.spec import JobSpec
 from lrtune.strategies import (
@@ -45,10 +45,15 @@ from lrtune.strategies import (
 
 def stop_reason(spec: JobSpec, history: Sequence[Trial], trial: Trial) -> str | None:
     """Why a running trial should stop now, or None. Only trials of the search are ever stopped."""
+    return verdict(spec, history, trial).stop or None
+
+
+def verdict(spec: JobSpec, history: Sequence[Trial], trial: Trial) -> Verdict:
+    """What the job's pruner says of a running trial. Only trials of the search are ever stopped."""
     kind, seen = spec.search.pruner, intermediate(spec, trial)
     place = len(trial.reports)
     if isinstance(kind, NoPruner) or trial.role != "search" or place not in seen:
-        return None
+        return Verdict()
     if isinstance(kind, Forecast):
         return forecast(spec, kind, history, trial)
     rule = pruner(kind)
@@ -56,8 +61,9 @@ def stop_reason(spec: JobSpec, history: Sequence[Trial], trial: Trial) -> str | 
     study.add_trials(_frozen(spec, history, trial))
     asked = study.get_trials(deepcopy=False)
     if not rule.prune(study, asked[trial.number]):
-        return None
-    return f"{kind.name} pruner: {seen[place]:.4g} at report {place} of {REPORTS}, {_words(spec, kind, asked, trial)}"
+        return Verdict()
+    at = f"{seen[place]:.4g} at report {place} of {REPORTS}"
+    return Verdict(stop=f"{kind.name} pruner: {at}, {_words(spec, kind, asked, trial)}")
 
 
 def pruner(kind: Pruners) -> BasePruner:

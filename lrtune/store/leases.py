@@ -145,6 +145,13 @@ def release(tx: Session, lease: Lease, *, reason: str, now: datetime | None = No
     events.add(tx, lease.job, "trial-released", message, now=now, trial=lease.trial.number)
 
 
+def hold(tx: Session, lease: Lease) -> None:
+    """Make sure that the trial is still ours, for a line in its job's log. Raises LeaseLost."""
+    held = (TrialRow.id == lease.id) & (TrialRow.token == lease.token) & (TrialRow.state == TrialState.RUNNING)
+    if tx.scalars(select(TrialRow.id).where(held)).first() is None:
+        raise LeaseLost
+
+
 def requeue(tx: Session, *, now: datetime) -> None:
     """Put trials whose lease has run out back to waiting; fail those that have used up their attempts."""
     expired = (TrialRow.state == TrialState.RUNNING) & (TrialRow.lease_until < now)

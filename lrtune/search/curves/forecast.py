@@ -37,12 +37,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to stop, why, and whether the trial runs on only to audit the forecast."""
+    """Whether to stop and why; `audit`: it runs on only to check the forecast; `off`: because the check has failed."""
 
     stop: bool
     reason: str
     audit: bool = False
     chance: float = 1.0
+    off: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,5 +205,5 @@ def judge(
     checked = checked or audit([run for run in runs if run.state != "running"], seed, rules, target)
     if not checked.on:
         text = f"forecasts failed the audit ({checked.false} of {checked.audited} false stops): not stopped"
-        return Verdict(False, text, chance=chance)
+        return Verdict(False, text, chance=chance, off=True)
     return Verdict(True, words, chance=chance)
