@@ -26,7 +26,8 @@ class Verdict:
 def forecast(spec: JobSpec, kind: Forecast, history: Sequence[Trial], trial: Trial) -> Verdict:
     """Whether a running trial should stop now: its end is not expected to matter, and no audit wants to see it.
 
-    A look is never stopped: how far it goes was weighed when it was proposed. The number of a run's first trial is its name in the engine, so that the draw of the audit belongs to it for ever.
+    A look is never stopped: how far it goes was weighed when it was proposed. The number of a run's first trial is its
+    name in the engine, so that the draw of the audit belongs to it for ever.
     """
     past = [other for other in searched(history) if other.number != trial.number]
     steps = horizon(spec, [*past, trial])
