@@ -82,7 +82,7 @@ def _worked(spec: JobSpec, folder: Path) -> Iterator[Trial]:
 
 
 def _settings(url: str, folder: Path) -> Settings:
-    return Settings(database_url=url, data_dir=folder, device="cpu", poll_seconds=0.05)
+    return Settings(database_url=url, data_dir=folder, device="cpu", poll_seconds=0.05, state_bytes=0)
 
 
 def _over(database: Database, job_id: str, worker: threading.Thread) -> Job:

@@ -19,6 +19,12 @@ from lrtune.store import Database
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
+@pytest.fixture(autouse=True)
+def _own_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test has trained is not there in the next."""
+    monkeypatch.setenv("LRTUNE_STATE_DIR", str(tmp_path / "states"))
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server on which databases may be created."""

@@ -44,10 +44,11 @@ class Crew:
         }
         self._all: list[subprocess.Popen[bytes]] = []
 
-    def worker(self) -> subprocess.Popen[bytes]:
-        """Start one more."""
+    def worker(self, *, states: str = "states") -> subprocess.Popen[bytes]:
+        """Start one more, with training states of its own where they are named."""
+        env = self._env | {"LRTUNE_STATE_DIR": str(self.logs / states)}
         with (self.logs / f"worker-{len(self._all)}.log").open("wb") as log:
-            made = subprocess.Popen([sys.executable, "-m", "worker"], env=self._env, stdout=log, stderr=log)
+            made = subprocess.Popen([sys.executable, "-m", "worker"], env=env, stdout=log, stderr=log)
         self._all.append(made)
         return made
 
@@ -132,13 +133,18 @@ def test_killing_workers_in_mid_trial_three_times_changes_nothing_in_the_answer(
         crew.until(crew.training(victim, job), "training")
         victim.send_signal(signal.SIGKILL)
         victim.wait()
-    crew.worker()
+    last = crew.worker()
     crew.until(crew.over(job), "over")
     disturbed = whole(crew, job)
     assert max(trial.attempt for trial in crew.trials(job)) > 1
+    assert [event for event in crew.log_of(job) if event.kind == "trial-taken-up"], "trained again from its first step"
+    last.kill()
+    last.wait()
     undisturbed = crew.submit()
+    crew.worker(states="others")
     crew.until(crew.over(undisturbed), "over")
     assert disturbed == whole(crew, undisturbed)
+    assert [t.reports for t in crew.trials(job)] == [t.reports for t in crew.trials(undisturbed)]
 
 
 def test_a_frozen_worker_that_wakes_up_cannot_touch_the_trial_it_lost(crew: Crew) -> None:

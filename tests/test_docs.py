@@ -171,7 +171,9 @@ def served(tmp_path_factory, sqlite_template) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch, socket.socket() as door:
         door.bind(("127.0.0.1", 0))
         patch.setattr(worker.loop, "train", trained_at_once)
-        working = Worker(worker.settings.Settings(database_url=url, poll_seconds=0.01), stop)
+        working = Worker(
+            worker.settings.Settings(database_url=url, poll_seconds=0.01, state_dir=f"{path}.states"), stop
+        )
         threads = [threading.Thread(target=server.run, args=([door],)), threading.Thread(target=working.work)]
         for thread in threads:
             thread.start()

@@ -11,11 +11,12 @@ import torch
 
 from lrtune.choices import Configuration
 from lrtune.errors import TaskError
-from lrtune.results import Report, Trial, TrialState
+from lrtune.results import Report, Trial, TrialState, report_points
 from lrtune.spec import Metric, TaskSpec
 from lrtune.task import Task
+from worker.losses import Losses
 from worker.tasks import prepare
-from worker.trainer import Interrupted, Losses, Outcome, report_points, train
+from worker.trainer import Interrupted, Outcome, train
 
 CPU = torch.device("cpu")
 LOSS = Metric(name="val_loss", goal="minimize")
@@ -206,7 +207,7 @@ def test_one_odd_batch_is_no_divergence_and_a_loss_below_zero_is_none_either():
 def test_a_metric_that_is_not_finite_is_reported_as_null_and_ends_the_trial():
     outcome, reports = run(Line(values=(1.0, math.inf)), trial(horizon=40))
     assert (outcome.state, outcome.value, outcome.step) == (TrialState.DIVERGED, None, 4)
-    assert outcome.reason.startswith("val_loss became inf at step 4")
+    assert outcome.reason.startswith("val_loss was not finite at step 4")
     assert [report.metrics["val_loss"] for report in reports] == [1.0, None]
 
 

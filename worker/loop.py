@@ -10,7 +10,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from worker.heartbeat import Heartbeat
 from worker.parallel import Member, Team
 from worker.pruning import Pruning
 from worker.settings import Settings
+from worker.sharing import Behind, Sharing
 from worker.tasks import own, prepare
 from worker.traces import theirs, words
 from worker.trainer import Interrupted, Outcome, follow, train
@@ -61,6 +62,7 @@ class Worker:
             before_sleep=_say,
             reraise=True,
         )
+        self._sharing = Sharing(settings, self.device, self._write)
 
     def work(self) -> None:
         """Run trials until asked to stop."""
@@ -108,11 +110,11 @@ class Worker:
                 outcome = self._train(lease, heartbeat)
             reports = heartbeat.take()
             self._write(lambda tx: self._finish(tx, lease, reports, outcome))
-        except Interrupted as interrupted:
+        except (Interrupted, Behind) as interrupted:
             if heartbeat.failure is not None:
                 raise heartbeat.failure from interrupted
             if not heartbeat.lost:
-                self._release(lease, str(interrupted))
+                self._release(lease, interrupted)
         except LeaseLost:
             heartbeat.lost = True
         if heartbeat.lost:
@@ -133,8 +135,9 @@ class Worker:
 
         try:
             task = prepare(lease.spec.task, self._settings.data_dir, self._own)
-            with self._team(lease) as member:
-                return train(
+            memory = self._sharing.memory(lease, task, _metric(lease))
+            with self._team(lease) as member, closing(memory) if memory else nullcontext():
+                outcome = train(
                     task,
                     lease.trial,
                     metric=_metric(lease),
@@ -144,8 +147,12 @@ class Worker:
                     training=lease.spec.training,
                     say=say,
                     member=member,
+                    memory=memory,
                 )
-        except (Interrupted, LeaseLost, KeyboardInterrupt):
+                if memory:
+                    memory.over()
+                return outcome
+        except (Interrupted, Behind, LeaseLost, KeyboardInterrupt):
             raise
         except LrtuneError as error:
             return Outcome(state=TrialState.FAILED, value=None, reason=str(error), step=0)
@@ -178,10 +185,11 @@ class Worker:
             traceback=outcome.traceback,
         )
 
-    def _release(self, lease: leases.Lease, reason: str) -> None:
+    def _release(self, lease: leases.Lease, why: Interrupted | Behind) -> None:
         """Give a trial back. While stopping there is one try only: the lease runs out by itself."""
+        behind = (why.ahead, why.step) if isinstance(why, Behind) else None
         try:
-            self._write(lambda tx: leases.release(tx, lease, reason=reason))
+            self._write(lambda tx: leases.release(tx, lease, reason=str(why), behind=behind))
         except LeaseLost:
             log.info("trial %s of %s is no longer ours", lease.trial.number, lease.job_id)
         except AWAY as error:

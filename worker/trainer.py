@@ -1,32 +1,28 @@
 """The training loop: one trial, one whole schedule, the same bits every time for the same seed.
 
 The divergence guard works whatever the pruner: a loss that is not finite, or one that has gone far above the first,
-ends a trial at once. What a task is stands in `lrtune/task.py`, the optimizers in `worker/optimizers.py`.
+ends a trial at once. What a task is stands in `lrtune/task.py`, how one update is made in `worker/engine.py`, what
+changes on the way in `worker/run.py`, what is known from other trials in `worker/memory.py`.
 """
 
 import math
-import os
-import random
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import fmean, median
-from typing import Any
+from functools import partial
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from lrtune.errors import TaskError
-from lrtune.results import Report, Trial, TrialState, report_points
+from lrtune.prefixes import Course
+from lrtune.results import Report, Trial, TrialState
 from lrtune.spec import Metric, Training
 from lrtune.task import Task
 from worker.engine import Engine
+from worker.memory import Memory
 from worker.parallel import Member
+from worker.run import Run, endless, make_deterministic
 
 PLAIN = Training()
-WINDOW = 10  # steps whose median loss is compared with the first loss: one odd batch is no divergence
-SYNC_STEPS = 10  # on a GPU the loss is read so often, because reading it waits for the device
 
 
 class Interrupted(Exception):
@@ -44,60 +40,6 @@ class Outcome:
     traceback: str = ""  # of a task that raised something: the frames of whoever wrote it
 
 
-def make_deterministic(seed: int) -> None:
-    """Seed every generator, and have torch choose algorithms that give the same bits each time."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)  # of every device
-
-
-class Losses:
-    """The training losses: read from the device now and then, watched for divergence, averaged for each report."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._wait = 1 if device.type == "cpu" else SYNC_STEPS
-        self._unread: list[tuple[int, float, Tensor]] = []
-        self._since_report: list[float] = []
-        self._recent: deque[float] = deque(maxlen=WINDOW)
-        self._first: float | None = None
-
-    def add(self, step: int, rate: float, loss: Tensor) -> str | None:
-        """Take the loss of a step; answers why the run has diverged, once that is seen."""
-        self._unread.append((step, rate, loss.detach()))
-        return self._read() if len(self._unread) >= self._wait else None
-
-    def mean(self) -> tuple[float, str | None]:
-        """The mean since the last report, and why the run has diverged, if it has."""
-        trouble = self._read()
-        values, self._since_report = self._since_report, []
-        return fmean(values), trouble
-
-    def _read(self) -> str | None:
-        unread, self._unread = self._unread, []
-        if not unread:
-            return None
-        values = torch.stack([loss for _, _, loss in unread]).tolist()
-        self._since_report += values
-        looks = (self._trouble(step, rate, value) for (step, rate, _), value in zip(unread, values, strict=True))
-        return next(filter(None, looks), None)
-
-    def _trouble(self, step: int, rate: float, value: float) -> str | None:
-        where = f"at step {step} (learning rate {rate:.3g})"
-        if not math.isfinite(value):
-            return f"training loss became {value} {where}"
-        if self._first is None:
-            self._first = value
-        self._recent.append(value)
-        now = median(self._recent)
-        # ten times the first loss plus one, written so that it also holds for a loss below zero
-        if len(self._recent) == WINDOW and now > self._first + 9 * abs(self._first) + 1:
-            return f"training loss rose from {self._first:.3g} to {now:.3g} {where}"
-        return None
-
-
 def train(
     task: Task,
     trial: Trial,
@@ -109,55 +51,71 @@ def train(
     training: Training = PLAIN,
     say: Callable[[str], None] = lambda _: None,
     member: Member | None = None,
+    memory: Memory | None = None,
 ) -> Outcome:
     """Train one trial to its end, or until it diverges, `on_report` gives a reason to stop it, or it is interrupted.
 
+    With a memory it starts from the longest known beginning, whose reports come first as if it had trained them.
     Raises Interrupted as soon as `should_stop` gives a reason; it is asked at every step.
     """
     if metric.name not in task.metrics:
         raise TaskError(f"metric: found {metric.name!r}; this task measures {', '.join(task.metrics)}")
-    make_deterministic(trial.seed)
-    configuration, steps = trial.configuration, trial.horizon
-    engine = Engine(task.to(device), trial, training, device, say=say, member=member)
-    batches, losses, points = endless(engine.task.batches(trial.seed)), Losses(device), set(report_points(steps))
-    factor, seen, value = configuration.curve.over(steps), list[tuple[int, float]](), None
-    end = min(trial.until or steps, steps)
-    for step in range(1, end + 1):
+    course = Course(trial.configuration, trial.horizon, sign=metric.sign, end=trial.until)
+    fresh = partial(Run, task, trial, training, device, say=say, member=member)
+    run = memory.begin(fresh, course) if memory else fresh()
+    judged = partial(_judged, metric=metric, on_report=on_report, end=course.end)
+    if ended := next(filter(None, map(judged, run.reports)), None):
+        return ended
+    while run.step < course.end:
         if reason := should_stop():
             raise Interrupted(reason)
-        engine.set_factor(factor(step - 1))
-        rate = configuration.learning_rate * factor(step - 1)
-        loss = engine.gradients(batches)
-        if diverged := losses.add(step, rate, loss):
-            return Outcome(TrialState.DIVERGED, None, diverged, step)
-        engine.apply()
-        if step not in points:
-            continue
-        mean, diverged = losses.mean()
+        report, diverged = _step(run, course)
         if diverged:
-            return Outcome(TrialState.DIVERGED, None, diverged, step)
-        measured = {**engine.evaluate(), "train_loss": mean}
-        report = Report(step=step, learning_rate=rate, metrics={k: _finite(v) for k, v in measured.items()})
-        stop, value = on_report(report), report.metrics[metric.name]
-        if value is None:
-            reason = f"{metric.name} became {measured[metric.name]} at step {step} (learning rate {rate:.3g})"
-            return Outcome(TrialState.DIVERGED, None, reason, step)
-        if stop and step < end:
-            return Outcome(TrialState.STOPPED, value, stop, step)
-        seen.append((step, metric.sign * value))
-        factor = configuration.curve.after(seen, steps).over(steps)
+            return Outcome(TrialState.DIVERGED, None, diverged, run.step)
+        if report:
+            if ended := judged(report):
+                return ended
+            course.learn([(one.step, one.metrics[metric.name]) for one in run.reports])
+        if memory and run.step in course.boundaries:
+            memory.keep(run, course)
+    return _over(course, run.reports[-1].metrics[metric.name] if run.reports else None)
+
+
+def _step(run: Run, course: Course) -> tuple[Report | None, str | None]:
+    """One step: the report where one is due after it, and why the run has diverged, once that is seen."""
+    rate = course.rates[run.step]
+    run.engine.set_factor(course.factors[run.step])
+    loss = run.engine.gradients(run.batches)
+    run.step += 1
+    if diverged := run.losses.add(run.step, rate, loss):
+        return None, diverged
+    run.engine.apply()
+    if run.step not in course.points:
+        return None, run.losses.read() if run.step in course.boundaries else None
+    mean, diverged = run.losses.mean()
+    if diverged:
+        return None, diverged
+    measured = {**run.engine.evaluate(), "train_loss": mean}
+    report = Report(step=run.step, learning_rate=rate, metrics={k: _finite(v) for k, v in measured.items()})
+    run.reports.append(report)
+    return report, None
+
+
+def _judged(report: Report, metric: Metric, on_report: Callable[[Report], str | None], end: int) -> Outcome | None:
+    """The end of a trial that this report brings, if it does."""
+    stop, value = on_report(report), report.metrics[metric.name]
+    if value is None:
+        reason = f"{metric.name} was not finite at step {report.step} (learning rate {report.learning_rate:.3g})"
+        return Outcome(TrialState.DIVERGED, None, reason, report.step)
+    return Outcome(TrialState.STOPPED, value, stop, report.step) if stop and report.step < end else None
+
+
+def _over(course: Course, value: float | None) -> Outcome:
+    """How a trial ended that came to its end."""
+    end, steps = course.end, course.steps
     if end < steps:
         return Outcome(TrialState.STOPPED, value, f"looked at until step {end} of {steps}, as planned", end)
     return Outcome(TrialState.COMPLETE, value, "", steps)
-
-
-def endless(batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches of a task, with a word when they end after all."""
-    drawn = 0
-    for batch in batches:
-        drawn += 1
-        yield batch
-    raise TaskError(f"batches ran dry after {drawn} of them; they must go on without end, epoch after epoch")
 
 
 def follow(task: Task, trial: Trial, training: Training, member: Member) -> None:

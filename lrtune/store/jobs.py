@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet
 from lrtune.results import ACTIVE, OVER, Best, Job, JobState, Page, TrialState
 from lrtune.spec import Budget, JobSpec
-from lrtune.store import earlier, events, lookup, progress
+from lrtune.store import earlier, events, lookup, progress, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, TagRow, TrialRow
 
@@ -180,7 +180,7 @@ def set_steps(tx: Session, job_id: str, steps: int, *, now: datetime | None = No
 
 def active(tx: Session) -> list[str]:
     """The jobs that may want a new trial of a worker, oldest first: active ones with nothing waiting."""
-    waiting = exists().where(TrialRow.job == JobRow.seq, TrialRow.state == TrialState.WAITING)
+    waiting = exists().where(TrialRow.job == JobRow.seq, trials.ready())
     query = select(JobRow.id).where(JobRow.state.in_(ACTIVE), ~waiting, lookup.BY_WORKERS)
     return list(tx.scalars(query.order_by(JobRow.seq)))
 

@@ -14,9 +14,10 @@ from typing import Any
 from sqlalchemy import Update, case, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from lrtune.choices import Configuration
 from lrtune.errors import LeaseLost
 from lrtune.results import ACTIVE, JobState, Report, Trial, TrialState
-from lrtune.spec import JobSpec
+from lrtune.spec import JobSpec, TaskSpec, Training
 from lrtune.store import events, lookup, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
@@ -55,7 +56,7 @@ def claim(
     oldest = (
         select(TrialRow.id)
         .join(JobRow, JobRow.seq == TrialRow.job)
-        .where(TrialRow.state == TrialState.WAITING, JobRow.state.in_(ACTIVE), mine)
+        .where(trials.ready(), JobRow.state.in_(ACTIVE), mine)
         .order_by(TrialRow.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=TrialRow)
@@ -97,7 +98,9 @@ def report(
 ) -> JobState:
     """Write a batch of reports; as good as renewing, with the same news. Raises LeaseLost."""
     now = now or clock(tx)
-    _touch(tx, _held(lease).values(step=reports[-1].step, lease_until=now + ttl))
+    step = reports[-1].step
+    reached = case((TrialRow.step > step, TrialRow.step), else_=step)  # what was taken up may be ahead of its reports
+    _touch(tx, _held(lease).values(step=reached, lease_until=now + ttl))
     # A batch may come twice, when the first commit's answer was lost on the way.
     tx.execute(delete(ReportRow).where(ReportRow.trial == lease.id, ReportRow.step >= reports[0].step))
     tx.execute(insert(ReportRow), [{"trial": lease.id, **one.model_dump()} for one in reports])
@@ -135,10 +138,63 @@ def note(tx: Session, lease: Lease, kind: str, message: str, *, now: datetime | 
     events.add(tx, lease.job, kind, text, now=now or clock(tx), trial=lease.trial.number, **data)
 
 
-def release(tx: Session, lease: Lease, *, reason: str, now: datetime | None = None) -> None:
-    """Give the trial back unharmed; it costs no attempt. Raises LeaseLost."""
+def take_up(
+    tx: Session, lease: Lease, *, step: int, credited: int, whose: Sequence[str], now: datetime | None = None
+) -> None:
+    """Write down that a trial starts after `step` steps, `credited` of which other trials trained. Raises LeaseLost."""
+    now = now or clock(tx)
+    _touch(tx, _held(lease).values(step=step, credited=credited))
+    own = f"trial {lease.trial.number}"
+    names = [name.removeprefix(f"{lease.job_id}/") for name in whose]
+    others = f", {credited} of them trained by trial {', '.join(names)}" if credited else ""
+    message = f"{own} starts after step {step} of {lease.trial.horizon}{others}"
+    events.add(
+        tx, lease.job, "trial-taken-up", message, now=now, trial=lease.trial.number, step=step, credited=credited
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Another trial that is being trained, with what tells whether it begins like ours."""
+
+    id: int
+    name: str
+    task: TaskSpec
+    training: Training
+    configuration: Configuration
+    until: int | None
+    step: int
+
+
+def beside(tx: Session, lease: Lease) -> list[Beside]:
+    """The other running trials of the same seed and horizon, of whatever job, oldest first."""
+    query = select(TrialRow, JobRow).join(JobRow, JobRow.seq == TrialRow.job)
+    query = query.where(TrialRow.state == TrialState.RUNNING, TrialRow.id != lease.id)
+    query = query.where(TrialRow.seed == lease.trial.seed, TrialRow.horizon == lease.trial.horizon)
+    return [_beside(row, job, lease) for row, job in tx.execute(query.order_by(TrialRow.id)).all()]
+
+
+def _beside(row: TrialRow, job: JobRow, lease: Lease) -> Beside:
+    spec, trial = JobSpec.model_validate(job.spec), trials.view(row)
+    name = f"trial {trial.number}" if job.seq == lease.job else f"trial {trial.number} of {job.id}"
+    return Beside(row.id, name, spec.task, spec.training, trial.configuration, trial.until, trial.step)
+
+
+def release(
+    tx: Session,
+    lease: Lease,
+    *,
+    reason: str,
+    behind: tuple[int, int] | None = None,
+    now: datetime | None = None,
+) -> None:
+    """Give the trial back unharmed; it costs no attempt. Raises LeaseLost.
+
+    `behind` is the row and the step of another trial: while that one trains towards the step, this one waits.
+    """
     now = now or clock(tx)
     waiting = {"state": TrialState.WAITING, "reason": reason, "step": 0, "credited": 0}
+    waiting |= {"behind": behind[0], "behind_step": behind[1]} if behind else {}
     _touch(tx, _held(lease).values(**waiting, attempt=TrialRow.attempt - 1, **_FREE))
     _close(tx, lease.id, "released", now)
     message = f"trial {lease.trial.number} released: {reason}"

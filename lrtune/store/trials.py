@@ -3,16 +3,25 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, exists, func, select
+from sqlalchemy.orm import Session, aliased
 
 from lrtune.errors import UnknownTrial
-from lrtune.results import ACTIVE, Page, Proposal, Report, Trial
+from lrtune.results import ACTIVE, Page, Proposal, Report, Trial, TrialState
 from lrtune.store import events, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import ReportRow, TrialRow
 
 _FIELDS = [name for name in Trial.model_fields if name != "reports"]
+
+
+def ready() -> ColumnElement[bool]:
+    """A trial that waits for a worker, and not for another trial to train what both begin with."""
+    ahead = aliased(TrialRow)
+    training = exists().where(
+        ahead.id == TrialRow.behind, ahead.state == TrialState.RUNNING, ahead.step < TrialRow.behind_step
+    )
+    return and_(TrialRow.state == TrialState.WAITING, ~training)
 
 
 def view(row: TrialRow, reports: Iterable[ReportRow] = ()) -> Trial:

@@ -13,14 +13,17 @@ def per_epoch(count: int, batch_size: int | Literal["full"]) -> int:
     return 1 if batch_size == "full" else max(1, count // batch_size)
 
 
-def order(count: int, batch_size: int | Literal["full"], *, seed: int, device: torch.device) -> Iterator[Tensor]:
-    """The examples of each batch, without end. An epoch's permutation depends on the seed and its number alone."""
+def order(
+    count: int, batch_size: int | Literal["full"], *, seed: int, device: torch.device, start: int = 0
+) -> Iterator[Tensor]:
+    """The examples of each batch from number `start` on, without end. An epoch's permutation depends on the seed and
+    its number alone, so that what is skipped costs nothing."""
     size = count if batch_size == "full" else min(batch_size, count)
-    epoch = 0
+    epoch, done = divmod(start, per_epoch(count, batch_size))
     while True:
         mixed = np.random.SeedSequence((seed, epoch)).generate_state(1)
         generator = torch.Generator().manual_seed(int(mixed[0]))
         places = torch.randperm(count, generator=generator).to(device)
-        for start in range(0, count - size + 1, size):
-            yield places[start : start + size]
-        epoch += 1
+        for first in range(done * size, count - size + 1, size):
+            yield places[first : first + size]
+        epoch, done = epoch + 1, 0

@@ -83,8 +83,12 @@ class Supervised(Task):
 
     def batches(self, seed: int) -> Iterator[Pair]:
         """Inputs and targets, in the order of the seed."""
+        return self.batches_from(seed, 0)
+
+    def batches_from(self, seed: int, start: int) -> Iterator[Pair]:
+        """The same without the first `start`."""
         x, y = self.train
-        for places in order(len(y), self.batch_size, seed=seed, device=y.device):
+        for places in order(len(y), self.batch_size, seed=seed, device=y.device, start=start):
             yield x[places], y[places]
 
     def loss(self, model: nn.Module, batch: Pair) -> Tensor:

@@ -71,7 +71,12 @@ class Text(Task):
 
     def batches(self, seed: int) -> Iterator[Tensor]:
         """Windows, in the order of the seed."""
-        for places in order(len(self.train), self.params.batch_size, seed=seed, device=self.train.device):
+        return self.batches_from(seed, 0)
+
+    def batches_from(self, seed: int, start: int) -> Iterator[Tensor]:
+        """The same without the first `start`."""
+        size, device = self.params.batch_size, self.train.device
+        for places in order(len(self.train), size, seed=seed, device=device, start=start):
             yield self.train[places]
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:

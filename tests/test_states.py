@@ -1,0 +1,397 @@
+"""Training nothing twice: what is put together from states equals, bit for bit, what is trained alone."""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lrtune.choices import Configuration
+from lrtune.optimizers import OPTIMIZERS
+from lrtune.prefixes import Course, shared
+from lrtune.results import Report, Trial, TrialState
+from lrtune.spec import Metric, TaskSpec, Training
+from lrtune.task import Task
+from tests.test_trainer import CPU, LOSS, Line, Seen, files, trial
+from worker import recipe
+from worker.digest import task_digest
+from worker.memory import Memory, Start
+from worker.recipe import Keys
+from worker.states import Store
+from worker.tasks import prepare
+from worker.trainer import Outcome, train
+
+GIB = 2**30
+PLAIN = Training()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+class Lab:
+    """Trains trials over one store, and keeps what they said and the weights they came to."""
+
+    def __init__(self, url: str | Path, *, budget: int = GIB, spec: TaskSpec | None = None) -> None:
+        self.store, self.spec = Store(str(url), budget=budget), spec or TaskSpec(name="digits")
+        self.said: list[tuple[str, str]] = []
+        self.starts: list[Start] = []
+        self.stop_at = 10**9
+
+    def memory(self, task: Task, asked: Trial, *, metric: Metric = LOSS, training: Training = PLAIN) -> Memory:
+        owner = f"job/{asked.number}"
+        head = recipe.header(self.spec, task_digest(task), asked, training, CPU, owner=owner)
+        return Memory(
+            self.store,
+            Keys(head),
+            owner=owner,
+            metric=metric,
+            say=lambda *words: self.said.append(words),
+            on_start=self.starts.append,
+        )
+
+    def train(
+        self, task: Task, asked: Trial, *, shares: bool = True, metric: Metric = LOSS, training: Training = PLAIN
+    ) -> tuple[Outcome, list[Report], list[torch.Tensor]]:
+        seen, reports = Seen(task), list[Report]()
+        memory = self.memory(task, asked, metric=metric, training=training) if shares else None
+        outcome = train(
+            seen,
+            asked,
+            metric=metric,
+            device=CPU,
+            on_report=lambda report: reports.append(report),
+            should_stop=lambda: None,
+            training=training,
+            memory=memory,
+        )
+        if memory:
+            memory.close()
+        return (
+            outcome,
+            reports,
+            [p.detach().clone() for p in (*seen.models[-1].parameters(), *seen.models[-1].buffers())],
+        )
+
+
+def unmarked(reports: list[Report]) -> list[Report]:
+    return [report.model_copy(update={"credited": False}) for report in reports]
+
+
+def same(one: tuple, other: tuple) -> bool:
+    return (one[0], unmarked(one[1])) == (other[0], unmarked(other[1])) and all(
+        torch.equal(a, b) for a, b in zip(one[2], other[2], strict=True)
+    )
+
+
+HOLDING = [
+    {"family": "constant"},
+    {"family": "wsd", "decay": 0.3},
+    {"family": "wsd", "decay": 0.5, "shape": "sqrt"},
+    {"family": "step", "every": 0.35},
+    {"family": "multistep", "milestones": [0.5, 0.8]},
+    {"family": "multistep", "milestones": [0.5, 0.9]},
+    {"family": "plateau", "patience": 1, "factor": 0.5},
+    {"family": "plateau", "patience": 2, "threshold": 0.5},
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@given(data=st.data())
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_shared_training_equals_training_alone_for_every_optimizer(
+    optimizer: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+):
+    folder = tmp_path_factory.mktemp("states")
+    spec = TaskSpec(name="digits", params={"hidden": [8]})
+    equal_however_shared(Lab(folder, spec=spec), prepare(spec, Path()), optimizer, data)
+
+
+@pytest.mark.parametrize("name", ["digits", "tabular", "images", "text"])
+@given(data=st.data())
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_shared_training_equals_training_alone_for_every_task(
+    name: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+):
+    folder = tmp_path_factory.mktemp("states")
+    spec = TaskSpec(name=name, params=files(folder)[name])
+    equal_however_shared(Lab(folder / "kept", spec=spec), prepare(spec, folder), "adamw", data)
+
+
+def equal_however_shared(lab: Lab, task: Task, optimizer: str, data: st.DataObject) -> None:
+    """Two configurations of the same beginning, the first perhaps only looked at: the second takes it up."""
+    first, second = (data.draw(st.sampled_from(HOLDING)) for _ in range(2))
+    around = {
+        "optimizer": {"name": optimizer},
+        "learning_rate": data.draw(st.sampled_from([0.001, 0.01])),
+        "warmup": data.draw(st.sampled_from([0.0, 0.1])),
+        "clip_norm": data.draw(st.sampled_from([None, 1.0])),
+        "horizon": data.draw(st.integers(40, 70)),
+        "seed": data.draw(st.integers(0, 3)),
+    }
+    look = data.draw(st.none() | st.integers(20, 39))
+    lab.train(task, trial(schedule=first, **around).model_copy(update={"until": look}))
+    wanted = trial(schedule=second, **around).model_copy(update={"number": 4})
+    together = lab.train(task, wanted)
+    assert same(together, lab.train(task, wanted, shares=False))
+    sure = shared(
+        Configuration.model_validate(wanted.configuration.model_dump() | {"schedule": first}),
+        wanted.configuration,
+        around["horizon"],
+        until=look,
+    )
+    credited = lab.starts[-1].credited if lab.starts else 0
+    assert credited >= sure, "the search was promised more than there was"
+    assert [report.credited for report in together[1]] == [report.step <= credited for report in together[1]]
+    assert lab.said == []
+
+
+@pytest.mark.parametrize("training", [{"ema": 0.9}, {"accumulate": 2}, {"precision": "bfloat16"}])
+def test_what_the_engine_keeps_is_taken_up_too(training: dict, tmp_path: Path):
+    lab, task, asked = Lab(tmp_path), prepare(TaskSpec(name="digits"), Path()), trial(horizon=40)
+    how = Training.model_validate(training)
+    lab.train(task, asked.model_copy(update={"until": 22}), training=how)
+    assert same(lab.train(task, asked, training=how), lab.train(task, asked, training=how, shares=False))
+    assert [start.step for start in lab.starts] == [22]
+
+
+def test_a_planned_look_is_taken_up_where_it_ended_even_between_reports(tmp_path: Path):
+    lab, task = Lab(tmp_path), prepare(TaskSpec(name="digits"), Path())
+    asked = trial(horizon=60)
+    for until in (19, 43):
+        lab.train(task, asked.model_copy(update={"until": until}))
+    assert same(lab.train(task, asked.model_copy(update={"number": 9})), lab.train(task, asked, shares=False))
+    assert lab.starts == [Start(19, 0, ()), Start(43, 43, ("job/3",))]
+
+
+def test_a_plateau_takes_up_a_constant_run_only_as_far_as_its_own_reductions(tmp_path: Path):
+    plateau = {"family": "plateau", "factor": 0.5, "patience": 1}
+
+    class Stuck(Line):
+        def evaluate(self, model):
+            return {"val_loss": max(4.0, float((model.weight - 3).square()))}
+
+    lab, around = Lab(tmp_path), {"horizon": 40, "learning_rate": 0.08, "optimizer": {"name": "sgd"}}
+    lab.train(Stuck(), trial(schedule="constant", **around))
+    alone = lab.train(Stuck(), trial(schedule=plateau, **around), shares=False)
+    assert same(lab.train(Stuck(), trial(schedule=plateau, **around)), alone)
+    (reduced, *_) = [report.step for report in alone[1] if report.learning_rate < 0.08]
+    assert [start.step for start in lab.starts] == [reduced - 2]
+
+
+def test_a_stranger_can_recompute_a_key_from_the_documented_recipe():
+    asked = trial(horizon=40, schedule="wsd", warmup=0.1, clip_norm=1.0)
+    head = recipe.header(TaskSpec(name="digits"), "d" * 64, asked, PLAIN, CPU, owner="job/3")
+    course = Course(asked.configuration, 40)
+    text = json.dumps(head, sort_keys=True, separators=(",", ":"))
+    whole = hashlib.sha256(text.encode())
+    for step, rate in enumerate(asked.configuration.learning_rates(40)[:30], start=1):
+        whole.update(struct.pack("<dB", rate, step % 2 == 0))
+    assert Keys(head).at(course, [12, 30])[30] == whole.hexdigest()
+    assert head["optimizer"]["name"] == "adamw"
+    assert (head["seed"], head["peak"], head["clip_norm"], head["clip_value"]) == (7, 0.01, 1.0, None)
+    assert head["device"]["kind"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 8},
+        {"clip_norm": 0.5},
+        {"optimizer": {"name": "adamw", "weight_decay": 0.3}},
+        {"learning_rate": 0.02},
+        {"warmup": 0.1},
+        {"horizon": 60},
+    ],
+)
+def test_whatever_changes_the_training_changes_the_key(change: dict):
+    keys = set()
+    for asked in (trial(horizon=40), trial(**{"horizon": 40} | change)):
+        head = recipe.header(TaskSpec(name="digits"), "d", asked, PLAIN, CPU, owner="job/3")
+        keys.add(Keys(head).at(Course(asked.configuration, asked.horizon), [20])[20])
+    assert len(keys) == 2
+
+
+def test_a_task_is_told_from_another_by_its_data_its_parameters_and_its_code(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    params = files(tmp_path / "a")
+    one = {name: task_digest(prepare(TaskSpec(name=name, params=params[name]), tmp_path / "a")) for name in params}
+    assert len(set(one.values())) == 4
+    (tmp_path / "b").mkdir()
+    files(tmp_path / "b")
+    again = {name: task_digest(prepare(TaskSpec(name=name, params=params[name]), tmp_path / "b")) for name in params}
+    assert again == one, "the same data elsewhere"
+    text = tmp_path / "b" / "text.txt"
+    text.write_text(text.read_text().replace("question", "QUESTION", 1))
+    assert task_digest(prepare(TaskSpec(name="text", params=params["text"]), tmp_path / "b")) != one["text"]
+    wider = TaskSpec(name="text", params=params["text"] | {"layers": 2})
+    assert task_digest(prepare(wider, tmp_path / "a")) != one["text"]
+    assert task_digest(Line()) != task_digest(Seen(Line()))
+
+
+def test_a_task_that_cannot_be_read_shares_with_nobody():
+    task = Line()
+    task.secret = (number for number in range(3))
+    assert task_digest(task) != task_digest(task)
+    task.digest = lambda: "mine, version 3"
+    assert task_digest(task) == task_digest(task)
+
+
+def only_state(folder: Path) -> Path:
+    (path,) = folder.rglob("*_look_*.safetensors")
+    return path
+
+
+def damaged(path: Path, how: str) -> None:
+    """Spoil a state in one of the ways that disks, people and upgrades know."""
+    data = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "one bit":
+        path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        at, to = (b'\\"format\\": 1', b'\\"format\\": 9') if how == "other version" else (b"safe", b"safe")
+        spoilt = data.replace(at, to)
+        assert spoilt != data
+        checksum = hashlib.sha256(spoilt).hexdigest()[:32]
+        path.with_name(path.name.replace(path.stem.rpartition("_")[2], checksum)).write_bytes(spoilt)
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("truncated", "do not have the checksum of its name"),
+        ("one bit", "do not have the checksum of its name"),
+        ("empty", "its 0 bytes do not have the checksum"),
+        ("other version", "it is of format 9; this worker reads 1"),
+    ],
+)
+def test_a_spoilt_state_is_ignored_said_and_removed(how: str, words: str, tmp_path: Path):
+    lab, task, asked = Lab(tmp_path), prepare(TaskSpec(name="digits"), Path()), trial(horizon=40)
+    lab.train(task, asked.model_copy(update={"until": 22}))
+    damaged(only_state(tmp_path), how)
+    assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
+    ((kind, message),) = lab.said
+    assert kind == "state-ignored"
+    assert words in message
+    assert lab.starts == []
+    assert list(tmp_path.rglob("*_look_*")) == []
+
+
+def test_a_state_swapped_for_anothers_is_found_out(tmp_path: Path):
+    lab, task = Lab(tmp_path), prepare(TaskSpec(name="digits"), Path())
+    asked = trial(horizon=40)
+    lab.train(task, asked.model_copy(update={"until": 22}))
+    mine = only_state(tmp_path)
+    other = Lab(tmp_path / "other")
+    other.train(task, trial(horizon=40, seed=8).model_copy(update={"until": 22}))
+    theirs = only_state(tmp_path / "other")
+    key = mine.name.partition("_")[0]
+    mine.with_name(key + theirs.name[len(key) :]).write_bytes(theirs.read_bytes())
+    mine.unlink()
+    assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
+    assert ["it is another state than its name says" in message for _, message in lab.said] == [True]
+
+
+def test_a_state_that_does_not_fit_the_network_is_no_state(tmp_path: Path):
+    lab, asked = Lab(tmp_path), trial(horizon=40)
+
+    class Wide(Line):
+        wide = 2
+
+        def digest(self):
+            return "a lie"
+
+        def model(self):
+            super().model()
+            return torch.nn.Sequential(torch.nn.Linear(1, self.wide), torch.nn.Linear(self.wide, 1))
+
+        def evaluate(self, model):
+            return {"val_loss": 1.0}
+
+    lab.train(Wide(), asked.model_copy(update={"until": 22}))
+    task = Wide()
+    task.wide = 3
+    assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
+    assert "does not fit this training" in lab.said[0][1]
+
+
+@pytest.mark.parametrize("url", ["memory://states-of-a-test", "file://{tmp}/a", "{tmp}/b/c"])
+def test_any_file_system_of_fsspec_will_do(url: str, tmp_path: Path):
+    lab, task, asked = Lab(url.format(tmp=tmp_path)), prepare(TaskSpec(name="digits"), Path()), trial(horizon=40)
+    lab.train(task, asked.model_copy(update={"until": 22}))
+    assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
+    assert [start.step for start in lab.starts] == [22]
+
+
+def test_a_state_directory_that_cannot_be_written_costs_the_states_and_nothing_else(tmp_path: Path):
+    (tmp_path / "file").write_text("not a directory")
+    lab, task, asked = Lab(tmp_path / "file"), prepare(TaskSpec(name="digits"), Path()), trial(horizon=40)
+    assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
+    ((kind, message),) = lab.said
+    assert (kind, "could not be saved" in message) == ("state-not-saved", True)
+
+
+def test_a_full_disk_costs_the_states_and_leaves_no_half_written_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("worker.states.os.fsync", full)
+    lab, task, asked = Lab(tmp_path), prepare(TaskSpec(name="digits"), Path()), trial(horizon=40)
+    assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
+    assert [kind for kind, _ in lab.said] == ["state-not-saved"]
+    assert "No space left on device" in lab.said[0][1]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_model_that_keeps_more_than_tensors_is_trained_without_states(tmp_path: Path):
+    class Odd(torch.nn.Linear):
+        def get_extra_state(self):
+            return {"calls": 3}
+
+        def set_extra_state(self, state):
+            pass
+
+    class Keeping(Line):
+        def model(self):
+            super().model()
+            return Odd(1, 1)
+
+    lab = Lab(tmp_path)
+    assert lab.train(Keeping(), trial(horizon=40))[0].state is TrialState.COMPLETE
+    assert [kind for kind, _ in lab.said] == ["state-not-saved"]
+
+
+def test_a_thousand_trials_keep_to_the_budget_and_the_leaders_and_trunks_outlive_the_rest(tmp_path: Path):
+    from worker.snapshot import Snapshot
+
+    budget, most = 1_000_000, 0
+    store = Store(str(tmp_path), budget=budget)
+    tensors = {"model/weight": torch.zeros(1000)}
+    random = np.random.default_rng(0)
+    for number in range(1000):
+        kind = ("trunk", "end", "end")[number % 3]
+        state = Snapshot(tensors, {"step": number, "trained": [], "reports": []})
+        score = -1.0 if number == 1 else float(random.random())
+        store.write(f"{number % 7:064x}", f"{number:064x}", kind, score, state)
+        most = max(
+            most, sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) if number % 50 == 0 else 0
+        )
+    left = [path.name for path in tmp_path.rglob("*.safetensors")]
+    assert most <= budget
+    assert any(f"{1:064x}_1_end_-1_" in name for name in left), "the best of all went before others"
+
+
+def test_a_state_larger_than_the_budget_is_not_written(tmp_path: Path):
+    lab, task = Lab(tmp_path, budget=1000), prepare(TaskSpec(name="digits"), Path())
+    assert lab.train(task, trial(horizon=40))[0].state is TrialState.COMPLETE
+    assert "larger than LRTUNE_STATE_BYTES, which is 1,000" in lab.said[0][1]

@@ -1,0 +1,67 @@
+"""The training losses of one run: averaged for each report, and watched for divergence whatever the pruner."""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WINDOW = 10  # steps whose median loss is compared with the first loss: one odd batch is no divergence
+SYNC_STEPS = 10  # on a GPU the loss is read so often, because reading it waits for the device
+
+
+class Losses:
+    """The training losses: read from the device now and then, watched for divergence, averaged for each report."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._wait = 1 if device.type == "cpu" else SYNC_STEPS
+        self._unread: list[tuple[int, float, Tensor]] = []
+        self._since_report: list[float] = []
+        self._recent: deque[float] = deque(maxlen=WINDOW)
+        self._first: float | None = None
+
+    def add(self, step: int, rate: float, loss: Tensor) -> str | None:
+        """Take the loss of a step; answers why the run has diverged, once that is seen."""
+        self._unread.append((step, rate, loss.detach()))
+        return self.read() if len(self._unread) >= self._wait else None
+
+    def mean(self) -> tuple[float, str | None]:
+        """The mean since the last report, and why the run has diverged, if it has."""
+        trouble = self.read()
+        values, self._since_report = self._since_report, []
+        return fmean(values), trouble
+
+    def read(self) -> str | None:
+        """Read what is still on the device; answers why the run has diverged, if it has."""
+        unread, self._unread = self._unread, []
+        if not unread:
+            return None
+        values = torch.stack([loss for _, _, loss in unread]).tolist()
+        self._since_report += values
+        looks = (self._trouble(step, rate, value) for (step, rate, _), value in zip(unread, values, strict=True))
+        return next(filter(None, looks), None)
+
+    def notes(self) -> dict[str, Any]:
+        """What has been read so far, for a state."""
+        return {"since_report": list(self._since_report), "recent": list(self._recent), "first": self._first}
+
+    def recall(self, notes: Mapping[str, Any]) -> None:
+        """Go on from the notes of a state."""
+        self._since_report, self._first = list(notes["since_report"]), notes["first"]
+        self._recent = deque(notes["recent"], maxlen=WINDOW)
+
+    def _trouble(self, step: int, rate: float, value: float) -> str | None:
+        where = f"at step {step} (learning rate {rate:.3g})"
+        if not math.isfinite(value):
+            return f"training loss became {value} {where}"
+        if self._first is None:
+            self._first = value
+        self._recent.append(value)
+        now = median(self._recent)
+        # ten times the first loss plus one, written so that it also holds for a loss below zero
+        if len(self._recent) == WINDOW and now > self._first + 9 * abs(self._first) + 1:
+            return f"training loss rose from {self._first:.3g} to {now:.3g} {where}"
+        return None

@@ -1,0 +1,137 @@
+"""A training as tensors and notes, and back: network, every optimizer, random generators, losses, reports.
+
+Taking one copies tensors where they are, so that the training can go on while a thread brings them to the store.
+Nothing here can run code: names, numbers and bytes.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrtune.results import Report
+from worker.run import Run
+
+
+class Unfit(Exception):
+    """A state that does not belong to this training, or a training of which no state can be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The tensors of a training by name, and what else there is to know of it, as JSON has it."""
+
+    tensors: dict[str, Tensor]
+    notes: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Its tensors' bytes."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def take(run: Run) -> Snapshot:
+    """The state of a training after its step. Raises Unfit where the network keeps more than tensors."""
+    extra, device = run.engine.state(), run.engine.device
+    tensors = {f"model/{name}": tensor for name, tensor in _network(run.engine.model)}
+    tensors |= {f"averaged/{name}": tensor for name, tensor in extra["averaged"].items()}
+    numbers: dict[str, Any] = {}
+    for name, value in _optimizer(run):
+        (tensors if isinstance(value, Tensor) else numbers)[name] = value
+    on_cpu = [name for name, tensor in tensors.items() if tensor.device.type == "cpu"]
+    copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    notes = {
+        "step": run.step,
+        "reports": [report.model_dump(exclude={"credited"}) for report in run.reports],
+        "losses": run.losses.notes(),
+        "optimizer": numbers,
+        "cpu": on_cpu if device.type != "cpu" else [],
+        "parts": run.engine.parts,
+        "scaler": extra["scaler"],
+    }
+    generators, rest = _generators(device)
+    return Snapshot(copies | generators, notes | {"random": rest})
+
+
+def put(run: Run, state: Snapshot) -> None:
+    """Bring a fresh training to a state. Raises Unfit, and leaves a training that is good for nothing, if it cannot."""
+    try:
+        with torch.no_grad():
+            for name, tensor in _network(run.engine.model):
+                tensor.copy_(_fitting(state.tensors[f"model/{name}"], tensor))
+        _put_optimizer(run, state)
+        averaged = {n.removeprefix("averaged/"): t for n, t in state.tensors.items() if n.startswith("averaged/")}
+        run.engine.load({"scaler": state.notes["scaler"], "averaged": averaged})
+        run.engine.parts = int(state.notes["parts"])
+        run.step, run.reports = state.notes["step"], [Report.model_validate(one) for one in state.notes["reports"]]
+        run.losses.recall(state.notes["losses"])
+        if run.reports:
+            run.engine.model.train()  # as the trainer leaves it after measuring
+        run.skip(run.step)
+        _put_generators(run.engine.device, state)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise Unfit(f"it does not fit this training: {type(error).__name__} {error}") from error
+
+
+def _network(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and all buffers, those that a state dict leaves out as well."""
+    if any(name.endswith("_extra_state") for name in model.state_dict()):
+        raise Unfit("the model keeps extra state that is not tensors")
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _fitting(tensor: Tensor, place: Tensor) -> Tensor:
+    if tensor.shape != place.shape or tensor.dtype != place.dtype:
+        raise ValueError(f"found {tensor.dtype} {tuple(tensor.shape)}, needed {place.dtype} {tuple(place.shape)}")
+    return tensor
+
+
+def _optimizer(run: Run) -> Iterator[tuple[str, Any]]:
+    """What each part of the optimizer keeps for each parameter, by place."""
+    for part, optimizer in enumerate(run.engine.optimizer.parts):
+        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        for place, parameter in enumerate(parameters):
+            for name, value in optimizer.state.get(parameter, {}).items():
+                yield f"optimizer/{part}/{place}/{name}", value
+
+
+def _put_optimizer(run: Run, state: Snapshot) -> None:
+    found = {name: tensor for name, tensor in state.tensors.items() if name.startswith("optimizer/")}
+    on_cpu = set(state.notes["cpu"])
+    for name, value in {**found, **state.notes["optimizer"]}.items():
+        _, part, place, knob = name.split("/", 3)
+        optimizer = run.engine.optimizer.parts[int(part)]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        device = torch.device("cpu") if name in on_cpu else run.engine.device
+        moved = value.to(device) if isinstance(value, Tensor) else value
+        optimizer.state[parameters[int(place)]][knob] = moved
+
+
+def _generators(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Every random generator: Python's, NumPy's, torch's, the device's."""
+    version, internal, gauss = random.getstate()
+    legacy: Mapping[str, Any] = np.random.get_state(legacy=False)
+    tensors = {
+        "random/python": torch.tensor(internal),
+        "random/numpy": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
+        "random/torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+    rest = {"pos": int(legacy["state"]["pos"]), "has_gauss": legacy["has_gauss"], "gauss": float(legacy["gauss"])}
+    return tensors, {"python": [version, gauss], "numpy": rest}
+
+
+def _put_generators(device: torch.device, state: Snapshot) -> None:
+    notes, tensors = state.notes["random"], state.tensors
+    random.setstate((notes["python"][0], tuple(tensors["random/python"].tolist()), notes["python"][1]))
+    rest, key = notes["numpy"], tensors["random/numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", key, rest["pos"], rest["has_gauss"], rest["gauss"]))
+    torch.set_rng_state(tensors["random/torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random/cuda"], device)

@@ -1,0 +1,213 @@
+"""Where training states are kept: one safetensors file each, below a directory or any URL that fsspec knows.
+
+A file's name says what it is, `<key>_<step>_<kind>_<score>_<checksum>.safetensors` in a folder of its family, so that
+looking up and making room need no reading. It is written beside its place and moved there whole; what is read must
+have the checksum of its name, the format of `recipe.FORMAT` and its own key inside, or it is `Damaged`.
+"""
+
+import hashlib
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+import fsspec
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lrtune.errors import TaskError
+from worker.recipe import FORMAT
+from worker.snapshot import Snapshot
+
+# What a state is of: a stretch where other runs may leave, the end of a planned look, a whole run, one on its way.
+Kind: TypeAlias = Literal["trunk", "look", "end", "running"]
+LEADERS = 3  # of each family: the ends with the best scores go last
+STALE = 3600.0  # seconds after which a state on its way, or a half-written file, is nobody's
+ROOM = 0.95  # making room goes down to this share of the budget
+NAME = re.compile(r"([0-9a-f]{64})_(\d+)_(trunk|look|end|running)_([-+.\dena]+)_([0-9a-f]{32})\.safetensors")
+FOLDER, CHECKSUM = 32, 32  # characters of a family's hash, and of a checksum
+
+
+class Damaged(Exception):
+    """A state that is not what its name says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A state that is there."""
+
+    path: str
+    key: str
+    step: int
+    kind: Kind
+    score: float
+    size: int
+    at: float  # when it was last used, in seconds
+
+
+class Store:
+    """The states below one URL, with room for `budget` bytes. Every method may raise OSError."""
+
+    def __init__(self, url: str, *, budget: int) -> None:
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise TaskError(
+                f"LRTUNE_STATE_DIR: found {url!r}; accepted is a directory or a URL of fsspec's ({error})"
+            ) from None
+        self._budget, self._seen, self._added = budget, 0, 0
+        self._fresh = False
+
+    def family(self, family: str) -> dict[str, Entry]:
+        """The states of runs that differ in their rates alone, by key."""
+        return {entry.key: entry for entry in self._listed(f"{self._root}/{family[:FOLDER]}")}
+
+    def read(self, entry: Entry) -> Snapshot:
+        """A state, and note that it was of use. Raises Damaged."""
+        data = self._files.cat_file(entry.path)
+        found = NAME.fullmatch(_last(entry.path))
+        if found is None or _checksum(data) != found[5]:
+            raise Damaged(f"its {len(data):,} bytes do not have the checksum of its name")
+        state = unpacked(data, key=entry.key)
+        self._touch(entry)
+        return state
+
+    def write(self, family: str, key: str, kind: Kind, score: float | None, state: Snapshot) -> Entry:
+        """Keep a state, whole or not at all, after making room for it."""
+        data = packed(state, key=key)
+        if len(data) > self._budget:
+            raise OSError(
+                f"a state of {len(data):,} bytes is larger than LRTUNE_STATE_BYTES, which is {self._budget:,}"
+            )
+        self._make_room(len(data))
+        folder, step = f"{self._root}/{family[:FOLDER]}", state.notes["step"]
+        worth = "nan" if score is None else f"{score:.6g}"
+        path = f"{folder}/{key}_{step}_{kind}_{worth}_{_checksum(data)}.safetensors"
+        self._put(folder, path, data)
+        self._added += len(data)
+        return Entry(path, key, step, kind, float(worth), len(data), time.time())
+
+    def drop(self, entry: Entry) -> None:
+        """Forget a state; another worker may have been quicker."""
+        try:
+            self._files.rm_file(entry.path)
+        except FileNotFoundError:
+            return
+        self._added -= entry.size
+
+    def _put(self, folder: str, path: str, data: bytes) -> None:
+        half = f"{folder}/half-{uuid.uuid4().hex}"
+        self._files.makedirs(folder, exist_ok=True)
+        try:
+            with self._files.open(half, "wb") as file:
+                file.write(data)
+                file.flush()
+                if self._local():
+                    os.fsync(file.fileno())
+            self._files.mv(half, path)
+        except Exception as error:
+            if self._files.exists(half):
+                self._files.rm_file(half)
+            raise error if isinstance(error, OSError) else OSError(str(error)) from error
+
+    def _local(self) -> bool:
+        return "file" in self._files.protocol
+
+    def _touch(self, entry: Entry) -> None:
+        if self._local():
+            os.utime(entry.path)
+
+    def _make_room(self, size: int) -> None:
+        """Keep below the budget. Others write as well, so what is there is looked at again every fiftieth of it."""
+        if self._fresh and self._seen + self._added + size <= self._budget and self._added < self._budget / 50:
+            return
+        every = self._listed(self._root, half=True)
+        self._seen, self._added, self._fresh = sum(entry.size for entry in every), 0, True
+        if self._seen + size <= self._budget:
+            return
+        for entry in _worst_first(every, now=time.time()):
+            self.drop(entry)
+            if self._seen + self._added + size <= ROOM * self._budget:
+                return
+
+    def _listed(self, folder: str, *, half: bool = False) -> list[Entry]:
+        try:
+            found = self._files.find(folder, detail=True)
+        except FileNotFoundError:
+            return []
+        return [entry for path, info in found.items() if (entry := _entry(path, info, half=half))]
+
+
+def packed(state: Snapshot, *, key: str) -> bytes:
+    """A state as the bytes of a safetensors file. Raises OSError for tensors that the format does not know."""
+    notes = {"format": FORMAT, "key": key, **state.notes}
+    tensors = {name: tensor.cpu() for name, tensor in state.tensors.items()}
+    try:
+        return save(tensors, metadata={"lrtune": json.dumps(notes)})
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise OSError(f"the state cannot be written: {error}") from error
+
+
+def unpacked(data: bytes, *, key: str) -> Snapshot:
+    """A state from the bytes of a file. Raises Damaged."""
+    try:
+        tensors: dict[str, Tensor] = load(data)
+        length = int.from_bytes(data[:8], "little")
+        notes: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["lrtune"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"it cannot be read: {error}") from error
+    if notes.get("format") != FORMAT:
+        raise Damaged(f"it is of format {notes.get('format')}; this worker reads {FORMAT}")
+    if notes.get("key") != key:
+        raise Damaged("it is another state than its name says")
+    return Snapshot(tensors, notes)
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:CHECKSUM]
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _entry(path: str, info: dict[str, Any], *, half: bool) -> Entry | None:
+    """What a file's name says; half-written ones are nobody's state, but take room."""
+    at = next((info[name] for name in ("mtime", "LastModified", "last_modified", "created") if name in info), 0.0)
+    seconds = at.timestamp() if isinstance(at, datetime) else float(at)
+    size = int(info.get("size") or 0)
+    if found := NAME.fullmatch(_last(path)):
+        kind: Any = found[3]
+        return Entry(path, found[1], int(found[2]), kind, float(found[4]), size, seconds)
+    if half and _last(path).startswith("half-"):
+        return Entry(path, "", 0, "running", float("nan"), size, seconds)
+    return None
+
+
+def _worst_first(entries: Iterable[Entry], *, now: float) -> Iterator[Entry]:
+    """What is least likely to be used again first: strays, whole runs, looks, trunks, leaders, runs on their way."""
+    every = list(entries)
+    leaders = {entry.path for entry in _leaders(every)}
+    ranks = {"end": 1, "look": 2, "trunk": 3, "running": 5}
+
+    def rank(entry: Entry) -> tuple[int, float]:
+        stray = entry.kind == "running" and now - entry.at > STALE
+        return (0 if stray else 4 if entry.path in leaders else ranks[entry.kind]), entry.at
+
+    return iter(sorted(every, key=rank))
+
+
+def _leaders(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The ends with the best scores of each family."""
+    families: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.kind in ("end", "look") and entry.score == entry.score:
+            families.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+    for ends in families.values():
+        yield from sorted(ends, key=lambda entry: entry.score)[:LEADERS]
