@@ -8,7 +8,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
@@ -16,11 +16,13 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from lrtune import errors
+from lrtune import errors, options
 from lrtune.datasets import Dataset
 from lrtune.drawings import Curves, Terrain
+from lrtune.external import Batch, Ending, Handout, Hold, Rates, Verdict
 from lrtune.findings import Findings
 from lrtune.imports import ImportedJob
+from lrtune.loop import LEASE_SECONDS, LoopJob, LoopTrial, joined
 from lrtune.responses import checked, messages, read
 from lrtune.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
 from lrtune.spec import Budget, JobSpec
@@ -66,19 +68,19 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def submit(self, job: AnyJob, *, idempotency_key: str | None = None) -> Job:
-        """Queue a job: a task's name, a mapping or a JobSpec. Sent again after a lost answer, it is still one job."""
+    def submit(self, job: AnyJob, *, idempotency_key: str | None = None) -> LoopJob:
+        """Queue a job: a task's name, a `.json` file, a mapping or a JobSpec. Sent again, it is still one job."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return read(Job, self._send("POST", "/v1/jobs", json=_body(job), headers=headers))
+        return joined(read(LoopJob, self._send("POST", "/v1/jobs", json=_body(job), headers=headers)), self)
 
     def plan(self, job: AnyJob) -> Plan:
         """What a job would do and cost; nothing is stored."""
         params = {"validate_only": "true"}
         return read(Plan, self._send("POST", "/v1/jobs", json=_body(job), params=params))
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str) -> LoopJob:
         """A job as it stands."""
-        return read(Job, self._send("GET", _path(job_id)))
+        return joined(read(LoopJob, self._send("GET", _path(job_id))), self)
 
     def list(self, *, state: JobState | str | None = None, tag: str | None = None) -> Iterator[Job]:
         """All jobs, newest first; `tag` is a key, or "key:value"."""
@@ -115,6 +117,42 @@ class Client:
     def trial(self, job_id: str, number: int) -> TrialDetail:
         """One trial with its reports and its learning-rate curve."""
         return read(TrialDetail, self._send("GET", _path(job_id, "trials", str(number))))
+
+    def optimize(self, job: AnyJob | Job, objective: Callable[[LoopTrial], float | None]) -> Best:
+        """Train every trial of an `external` job with `objective`, and answer with the best.
+
+        A Job is gone on with, anything else submitted first. `objective` answers with the metric at the end, or with
+        nothing where it has reported it. Raises TaskError when the job fails.
+        """
+        found = self.get(job.id) if isinstance(job, Job) else self.submit(job)
+        for trial in found.trials():
+            with trial:
+                trial.finish(objective(trial))
+        found = self.get(found.id)
+        if found.state is JobState.FAILED:
+            raise errors.TaskError(found.reason)
+        return self.best(found.id)
+
+    def take(self, job_id: str, *, worker: str = "your loop", lease_seconds: float = LEASE_SECONDS) -> Handout | None:
+        """A trial of an `external` job; None while others train all there is. Raises JobFinished at the end."""
+        hold = Hold(worker=worker, lease_seconds=lease_seconds)
+        answer = self._send("POST", _path(job_id, "trials"), json=_plain(hold))
+        return None if answer.status_code == httpx.codes.NO_CONTENT else read(Handout, answer)
+
+    def tell(self, job_id: str, number: int, batch: Batch) -> Verdict:
+        """Reports of a trial that is held, or a sign of life; the answer says whether to go on. Raises LeaseLost."""
+        return read(Verdict, self._send("POST", _path(job_id, "trials", str(number), "reports"), json=_plain(batch)))
+
+    def finish(self, job_id: str, number: int, ending: Ending) -> Trial:
+        """The end of a trial that is held. Raises LeaseLost."""
+        return read(Trial, self._send("POST", _path(job_id, "trials", str(number), "finish"), json=_plain(ending)))
+
+    def rates(self, job_id: str, number: int) -> Iterator[float]:
+        """The learning rate of every step of a trial, as its reports leave it."""
+        start, path = 0, _path(job_id, "trials", str(number), "rates")
+        while found := read(Rates, self._send("GET", path, params={"start": start})).learning_rates:
+            yield from found
+            start += len(found)
 
     def best(self, job_id: str) -> Best:
         """The answer; `best.schedule.over(steps)` gives the factor of the peak rate at each step."""
@@ -293,7 +331,10 @@ def _path(*parts: str, noun: str = "jobs") -> str:
 
 
 def _body(job: AnyJob) -> Any:
-    return {"task": job} if isinstance(job, str) else _plain(job)
+    """A job as it is sent; text is a task's name or a `.json` file, as on the command line."""
+    if not isinstance(job, str):
+        return _plain(job)
+    return options.job(job, {}) if job.endswith(".json") else {"task": job}
 
 
 def _plain(value: BaseModel | Mapping[str, Any]) -> Any:

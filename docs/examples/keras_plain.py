@@ -1,0 +1,38 @@
+import keras
+import numpy as np
+
+
+def spirals(count, seed):
+    """Points on three arms of a spiral; the class is the arm."""
+    generator = np.random.default_rng(seed)
+    arm, along = generator.integers(3, size=count), generator.random(count)
+    angle = 4 * along + arm * 2 * np.pi / 3 + 0.1 * generator.normal(size=count)
+    return np.stack([along * np.cos(angle), along * np.sin(angle)], axis=1).astype("float32"), arm
+
+
+def main():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(3),
+        ]
+    )
+    model.compile(
+        optimizer=keras.optimizers.AdamW(1e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.fit(
+        *spirals(640, seed=1),
+        batch_size=64,
+        epochs=5,
+        validation_data=spirals(256, seed=2),
+        verbose=0,
+    )
+    print(model.evaluate(*spirals(256, seed=2), verbose=0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""The tutorial's loops: each example is run as a user would run it, against a real server, by the real framework."""
+
+import difflib
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lrtune import errors
+from lrtune.client import Client
+from lrtune.external import Batch, Sent
+from lrtune.loop import LoopTrial
+from tests.serving import KEY, served
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "docs/examples"
+TUTORIAL = (ROOT / "docs/tutorials/your-loop.md").read_text()
+JOB: dict[str, Any] = {
+    "task": "external",
+    "metric": {"name": "loss", "goal": "minimize"},
+    "horizon": {"steps": 40},
+    "budget": {"trials": 1},
+    "confirm": {"top": 0},
+}
+
+
+def environment(door: httpx.Client) -> dict[str, str]:
+    quiet = {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    return os.environ | quiet | {
+        "LRTUNE_URL": str(door.base_url), "LRTUNE_API_KEY": KEY, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+
+
+def run(name: str, door: httpx.Client, folder: Path) -> str:
+    """What an example prints, run in a folder of its own beside its job."""
+    for job in EXAMPLES.glob("*.json"):
+        (folder / job.name).write_text(job.read_text())
+    command = [sys.executable, str(EXAMPLES / name)]
+    done = subprocess.run(command, cwd=folder, env=environment(door), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture
+def door(sqlite_url: str) -> Iterator[httpx.Client]:
+    with served(sqlite_url) as client:
+        yield client
+
+
+@pytest.fixture
+def client(door: httpx.Client) -> Iterator[Client]:
+    with Client(str(door.base_url), KEY) as found:
+        yield found
+
+
+@pytest.mark.parametrize("kind", ["torch", "trainer", "keras"])
+def test_a_script_is_tuned_with_six_changed_lines_as_the_tutorial_shows(kind: str) -> None:
+    plain, tuned = ((EXAMPLES / f"{kind}_{form}.py").read_text().splitlines() for form in ("plain", "tuned"))
+    blocks = difflib.SequenceMatcher(None, plain, tuned, autojunk=False).get_opcodes()
+    changed = sum(
+        max(len([line for line in plain[a:b] if line]), len([line for line in tuned[c:d] if line]))
+        for tag, a, b, c, d in blocks
+        if tag != "equal"
+    )
+    assert 0 < changed <= 6
+    diff = "\n".join(difflib.unified_diff(plain, tuned, f"{kind}_plain.py", f"{kind}_tuned.py", lineterm="", n=1))
+    assert diff in "\n".join(re.findall(r"^```diff\n(.*?)\n```", TUTORIAL, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["torch", "trainer", "keras", "lightning", "accelerate"])
+def test_an_example_finds_its_answer(name: str, door: httpx.Client, tmp_path: Path) -> None:
+    printed = run(f"{name}_tuned.py", door, tmp_path)
+    (job,) = door.get("/v1/jobs").json()["items"]
+    trials = door.get(f"/v1/jobs/{job['id']}/trials").json()["items"]
+    assert job["state"] == "succeeded", job["reason"]
+    assert {trial["state"] for trial in trials} <= {"complete", "diverged"}
+    assert f"learning_rate={job['best']['configuration']['learning_rate']!r}" in printed
+    for trial in trials:
+        if trial["state"] == "complete":
+            reports = door.get(f"/v1/jobs/{job['id']}/trials/{trial['number']}").json()["reports"]
+            assert reports[-1]["step"] == trial["horizon"] == job["steps"]
+            assert reports[-1]["metrics"][job["spec"]["metric"]["name"]] == trial["value"]
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("name", ["torch", "trainer", "keras"])
+def test_the_plain_script_of_an_example_runs_without_lrtune(name: str, door: httpx.Client, tmp_path: Path) -> None:
+    assert run(f"{name}_plain.py", door, tmp_path).strip()
+    assert "lrtune" not in (EXAMPLES / f"{name}_plain.py").read_text()
+
+
+HANGS = """
+import json, threading
+from lrtune.client import Client
+trials = Client().get("JOB").trials(lease_seconds=1.0)
+trial = next(trials)
+trial.report(20, loss=0.5)
+print(json.dumps({"number": trial.number, "token": trial._held.token}), flush=True)
+threading.Event().wait()
+"""
+
+
+def test_a_killed_process_loses_its_trial_and_its_late_report_is_refused(database_url: str) -> None:
+    with served(database_url) as door, Client(str(door.base_url), KEY) as client:
+        job = client.submit(JOB)
+        script = HANGS.replace("JOB", job.id)
+        command = [sys.executable, "-c", script]
+        with subprocess.Popen(command, env=environment(door), stdout=subprocess.PIPE, text=True) as training:
+            try:
+                assert training.stdout is not None
+                dead = json.loads(training.stdout.readline())
+                assert not select.select([training.stdout], [], [], 2.5)[0], "longer than the lease"
+                assert client.take(job.id) is None, "it lives, and its lease is renewed"
+            finally:
+                training.send_signal(signal.SIGKILL)
+        while (heir := client.take(job.id)) is None:
+            pass
+        assert (heir.trial.number, heir.trial.attempt) == (dead["number"], 2)
+        late = Batch(token=dead["token"], reports=[Sent(step=40, metrics={"loss": 0.1})])
+        with pytest.raises(errors.LeaseLost, match="trains it now, as attempt 2; drop this run"):
+            client.tell(job.id, dead["number"], late)
+
+
+def test_leaving_the_with_ends_a_trial_as_it_was_left(client: Client) -> None:
+    job = client.submit(JOB | {"budget": {"trials": 3}})
+    trials = job.trials()
+    with next(trials) as first:
+        assert not first.report(40, loss=2.0)
+    with pytest.raises(KeyError), next(trials):
+        raise KeyError("colour")
+    with next(trials) as third:
+        assert third.report(1, loss=float("nan")), "it should stop"
+        assert "loss became not finite at step 1" in third.reason
+    found = [(trial.state, trial.value, trial.reason) for trial in client.trials(job.id)]
+    assert found[:2] == [("complete", 2.0, ""), ("failed", None, "KeyError: 'colour'")]
+    assert found[2][0] == "diverged"
+    assert list(trials) == []
+
+
+def test_a_trial_that_nobody_finishes_is_given_back(client: Client) -> None:
+    job = client.submit(JOB)
+    trials = job.trials()
+    next(trials)
+    trials.close()
+    (trial,) = client.trials(job.id)
+    assert (trial.state, trial.attempt) == ("waiting", 0)
+
+
+def test_an_objective_answers_with_the_value(client: Client) -> None:
+    def objective(trial: LoopTrial) -> float:
+        return abs(trial.learning_rate(trial.steps // 4) - 0.01)
+
+    best = client.optimize(JOB | {"budget": {"trials": 3}}, objective)
+    assert best.value == pytest.approx(abs(best.configuration.learning_rates(40)[10] - 0.01))
+
+
+def test_about_twenty_reports_are_sent_however_many_are_made(client: Client) -> None:
+    job = client.submit(JOB | {"horizon": {"steps": 1000}})
+    for trial in job.trials():
+        for step in range(1, 1001):
+            trial.report(step, train_loss=0.5)
+            trial.report(step, loss=1.0 / step)
+    sent = client.trial(job.id, 0).reports
+    assert [report.step for report in sent] == list(range(50, 1001, 50))
+    assert sent[0].metrics == {"train_loss": 0.5, "loss": 0.02}
+
+
+def test_a_loop_follows_a_schedule_that_looks_at_the_loss_as_the_server_does(client: Client) -> None:
+    plateau = {"family": "plateau", "factor": 0.5, "patience": 1, "threshold": 0.0}
+    job = client.submit(JOB | {"schedules": [plateau], "budget": {"trials": 2}})
+    for trial in job.trials():
+        used = []
+        for step in range(1, 41):
+            used.append(trial.learning_rate(step - 1))
+            if step % 4 == 0:
+                trial.report(step, loss=1.0)
+        trial.finish()
+        assert used == list(client.rates(job.id, trial.number))
+    assert used[-1] < 0.2 * max(used)
+
+
+def test_the_scheduler_keeps_the_ratios_of_the_groups(client: Client) -> None:
+    import torch
+
+    job = client.submit(JOB)
+    for trial in job.trials():
+        groups = [{"params": [torch.zeros(1)], "lr": 1e-3}, {"params": [torch.zeros(1)], "lr": 1e-4}]
+        optimizer = torch.optim.AdamW(groups)
+        scheduler = trial.scheduler(optimizer)
+        for step in range(3):
+            rate = trial.learning_rate(step)
+            assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, rate / 10])
+            optimizer.step()
+            scheduler.step()
+        own = trial.optimizer([torch.zeros(1)])
+        assert isinstance(own, torch.optim.AdamW)
+        assert own.defaults["weight_decay"] == 0.01
+        trial.finish(1.0)
+
+
+def test_a_loop_that_measures_something_else_hears_of_it(client: Client) -> None:
+    job = client.submit(JOB)
+    trials = job.trials()
+    with pytest.raises(errors.Invalid, match="no report has loss"), next(trials) as trial:
+        trial.report(40, accuracy=0.5)
+    (found,) = client.trials(job.id)
+    assert (found.state, "no report has loss" in found.reason) == ("failed", True)
