@@ -46,13 +46,11 @@ def audit(seen: Audit) -> str:
     first = f"the forecast pruner saved {seen.saved:.3g} full runs{state}"
     if not seen.audited:
         return f"{first}; none of its stops has been checked yet"
-    would = (
-        "1 run that it would have stopped ran"
-        if seen.audited == 1
-        else f"{seen.audited} that it would have stopped ran"
-    )
+    checked = f"{first}; {seen.audited} that it would have stopped ran on to check it"
+    if seen.audited == 1:
+        return f"{checked}, and that stop would have {'been a loss' if seen.false else 'lost nothing'}"
     mattered = "none" if not seen.false else f"{seen.false} ({percent(seen.false / seen.audited)})"
-    return f"{first}; {would} on to check it, {mattered} of them would have been a loss"
+    return f"{checked}, {mattered} of them would have been a loss"
 
 
 def audited(seen: Audit | None) -> list[Advice]:

@@ -89,6 +89,14 @@ def test_a_worker_logs_what_the_pruner_says_of_each_report(database, monkeypatch
     assert [kind for kind, _ in logged(database, lease)] == kinds
 
 
+def test_at_its_end_there_is_nothing_left_to_stop(database, monkeypatch):
+    monkeypatch.setattr(pruning.search, "verdict", lambda spec, history, trial: Verdict(audit="a", stop="b"))
+    lease = leased(database)
+    last = Report(step=40, learning_rate=0.1, metrics={"val_loss": 1.0})
+    assert pruning.Pruning(database, lease).verdict(last) is None
+    assert logged(database, lease) == []
+
+
 def test_the_engine_says_so_when_its_forecasts_have_failed_the_audit():
     def trained(number: int, end: float, until: int, state: str = "complete") -> Run:
         seen = tuple((step, end + 2.0 * (1 - step / 1000) ** 2) for step in range(50, until + 1, 50))

@@ -31,6 +31,8 @@ class Pruning:
         if not self._asks:
             return None
         self._reports.append(report)
+        if report.step >= (self._lease.trial.until or self._lease.trial.horizon):
+            return None  # it is at its end: there is nothing left to stop, or to audit
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             self._refresh()
         trial = self._lease.trial.model_copy(update={"reports": list(self._reports), "step": report.step})
