@@ -123,12 +123,12 @@ def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 
 
 @contextmanager
-def service(console: Console) -> Iterator[tuple[Client, Children]]:
-    """A server and its workers in a fresh folder, for as long as it takes."""
+def service(console: Console, key: str) -> Iterator[tuple[Client, Children]]:
+    """A server with this key and its workers in a fresh folder, for as long as it takes."""
     workers = min(2, os.cpu_count() or 1)
     with ExitStack() as clearing:
         folder = Path(clearing.enter_context(tempfile.TemporaryDirectory(prefix="lrtune-demo-")))
-        key, port = secrets.token_urlsafe(32), _free_port()
+        port = _free_port()
         children = Children(folder, _environment(folder, key))
         clearing.callback(children.end)
         url = f"http://127.0.0.1:{port}"
@@ -178,7 +178,9 @@ def _wait(url: str, children: Children) -> None:
 
 def tune(console: Console) -> None:
     """Submit the job, follow it, show its answer."""
-    with service(console) as (client, children):
+    key = secrets.token_urlsafe(32)
+    with service(console, key) as (client, children):
+        console.print(f"watch it at {client.url}/ with the key {key}", highlight=False, soft_wrap=True)
         job = client.submit(JOB)
         families = ", ".join(search.family for search in job.spec.schedules)
         console.print(

@@ -20,7 +20,7 @@ from lrtune.spec import Budget
 from lrtune.store import drawings, events, jobs, trials
 
 router = APIRouter(prefix="/jobs/{job_id}")
-TRIALS, EVENTS = 25, 12
+TRIALS, EVENTS = 25, 8
 SHOWN = 20_000  # characters of an export on the page; the whole is in the file
 Skip = Annotated[int, Query(ge=0, le=1_000_000)]
 State = Annotated[str, Query(max_length=20)]

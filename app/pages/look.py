@@ -120,7 +120,7 @@ def takes(schema: Mapping[str, Any]) -> str:
 def _bounds(schema: Mapping[str, Any]) -> list[str]:
     """The ends of a number."""
     kinds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    return [f"{word} {schema[name]:g}" for name, word in kinds.items() if name in schema]
+    return [f"{word} {schema[name]:,}" for name, word in kinds.items() if name in schema]
 
 
 _templates = Environment(

@@ -51,6 +51,11 @@ const charts = (() => {
     return found;
   };
   const logAxis = (more = {}) => axis({ splits: logSplits, filter: (u, splits) => splits, ...more });
+  // What is asked for, unless that is all there is: then the whole axis, which may begin before the first report.
+  const whole = (ends) => (u, low, high) => {
+    const all = u.data[0];
+    return low <= all[0] && high >= all[all.length - 1] ? ends : [low, high];
+  };
   const labels = (u, values) => values.map((value) => (value === null ? "" : number(value, 3)));
 
   const nothing = (box, words) => box.replaceChildren(element("div", "plot-empty", words));
@@ -106,5 +111,5 @@ const charts = (() => {
     return svg;
   };
 
-  return { colour, faint, number, element, axis, logAxis, labels, nothing, tip, zoom, showAll, fit, sample };
+  return { colour, faint, number, element, axis, logAxis, whole, labels, nothing, tip, zoom, showAll, fit, sample };
 })();

@@ -11,7 +11,7 @@ const curves = (() => {
     best: { name: "among the best", colour: "best", width: 1.4 },
     running: { name: "training now", colour: "running", width: 2.2 },
     baseline: { name: "baseline", colour: "baseline", width: 2.2, dash: [7, 4] },
-    winner: { name: "best so far", colour: "winner", width: 3 },
+    winner: { name: "best", colour: "winner", width: 3 },
   };
   const ORDER = Object.keys(PARTS);
   const TELLING = ["winner", "baseline", "best", "running", "confirm"];  // whose rates the axis of rates has room for
@@ -39,6 +39,9 @@ const curves = (() => {
     if (now === shape && plots.length) update();
     else { build(); shape = now; }
   }
+
+  // The end of the axis of steps.
+  const last = () => Math.max(data.steps ?? 0, ...data.lines.map((line) => line.steps.at(-1) ?? 0), 1);
 
   function counted() {
     const drawn = data.lines.filter((line) => line.steps.length).length;
@@ -118,7 +121,7 @@ const curves = (() => {
         drag: { x: true, y: false, dist: 6 },
       },
       scales: {
-        x: { time: false, range: (u, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) },
+        x: { time: false, range: charts.whole([0, last()]) },
         y: { distr: log[kind] ? 3 : 1, range: (u, low, high) => within(u, kind, low, high) },
       },
       axes: [
@@ -173,8 +176,7 @@ const curves = (() => {
 
   function together(u) {
     const { min, max } = u.scales.x;
-    const all = u.data[0];
-    u.zoomed = min > all[0] || max < all.at(-1);
+    u.zoomed = min > 0 || max < last();
     for (const other of plots) {
       if (other !== u && (other.scales.x.min !== min || other.scales.x.max !== max)) other.setScale("x", { min, max });
     }
@@ -198,7 +200,7 @@ const curves = (() => {
     const step = u.data[0][idx], value = u.data[focused][idx];
     const at = value === null || value === undefined ? [] : [`step ${step.toLocaleString("en")}: ${charts.number(value)}`];
     const end = line.value === null ? line.state : `${data.metric} ${charts.number(line.value)}`;
-    return [`Trial ${line.number}, ${line.part === "winner" ? "the best so far" : PARTS[line.part].name}`, line.words, end, ...at];
+    return [`Trial ${line.number}, ${line.part === "winner" ? "the best" : PARTS[line.part].name}`, line.words, end, ...at];
   }
 
   // The two that everything is measured by have their names at their ends.

@@ -52,11 +52,11 @@ const landscape = (() => {
     place.append(charts.element("h3", "", `${terrain.report.metric} over the peak learning rate`));
     box.replaceChildren(legend(), place);
     u = new uPlot({
-      width: Math.max(200, box.clientWidth), height: 340, padding: [12, 22, 0, 0],
+      width: Math.max(200, box.clientWidth), height: 420, padding: [12, 22, 0, 0],
       legend: { show: false },
       cursor: { points: { show: false }, x: false, y: false, drag: { x: true, y: false, dist: 6 } },
       scales: {
-        x: { time: false, distr: 3, range: (self, min, max) => (self.zoomed ? [min, max] : [low, high]) },
+        x: { time: false, distr: 3, range: charts.whole([low, high]) },
         y: { distr: log ? 3 : 1, range: () => pad(ends, log) },
       },
       axes: [charts.logAxis({ values: charts.labels, size: 28 }), (log ? charts.logAxis : charts.axis)({ size: 58, values: charts.labels })],
@@ -65,10 +65,8 @@ const landscape = (() => {
         drawAxes: [shade],
         draw: [dots],
         setCursor: [point],
-        setSelect: [(self) => { self.zoomed = self.select.width > 0; }],
         ready: [(self) => {
           self.over.addEventListener("click", () => { if (near) location.assign(box.dataset.trials + near.number); });
-          self.over.addEventListener("dblclick", () => { self.zoomed = false; });
         }],
       },
     }, uPlot.join(lines.map((some) => [some.map((spot) => spot.rate), some.map((spot) => spot.value)])), place);

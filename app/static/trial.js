@@ -38,15 +38,13 @@
       legend: { show: false },
       cursor: { sync: { key: "trial", scales: ["x", null] }, points: { size: 7 }, drag: { x: true, y: false, dist: 6 } },
       scales: {
-        x: { time: false, range: (u, low, high) => (u.select?.width || u.zoomed ? [low, high] : [0, horizon]) },
+        x: { time: false, range: charts.whole([0, horizon]) },
         y: { range: (u, low, high) => ends(low, high, fromZero) },
       },
       axes: [charts.axis({ values: (u, values) => values.map((v) => v.toLocaleString("en")), size: 28 }), charts.axis({ size: 62, values: charts.labels })],
       series: [{}, { stroke: charts.colour(colour), width: 2, spanGaps: true, points: { show: data[0].length < 3 } }],
       hooks: {
         setCursor: [(u) => tell(u, name, tip)],
-        setSelect: [(u) => { u.zoomed = u.select.width > 0; }],
-        ready: [(u) => u.over.addEventListener("dblclick", () => { u.zoomed = false; })],
       },
     }, data, place);
     const tip = charts.tip(made.over);

@@ -16,7 +16,7 @@ from lrtune.store import lookup, trials
 from lrtune.store.tables import ReportRow, TrialRow
 
 BEST, RECENT, RUNNING, STOPPED, DIVERGED = 12, 10, 16, 6, 4  # lines of each kind at most
-FEW = 10  # of the others are no band
+FEW = 20  # of the others are no band
 REST = 120  # trials that stand for those without a line
 POINTS = 100  # reports of a trial that are drawn at most
 BINS = 40  # of the band
