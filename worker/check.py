@@ -18,9 +18,9 @@ from lrtune.errors import LrtuneError, TaskError
 from lrtune.optimizers import optimizer
 from lrtune.task import Batch, Task, moved
 from worker.optimizers import build
+from worker.run import make_deterministic
 from worker.tasks import own
 from worker.traces import theirs, words
-from worker.trainer import make_deterministic
 
 STEPS = 3
 MOST_BATCHES = 200  # looked at for an end
