@@ -18,6 +18,7 @@ from lrtune.search.curves.view import Array, Ints, Pool, Run
 RATE_SCALES = (1.2, *(2.5,) * (N_FEATURES - 1))
 EXTRA_SCALE = 3.0
 MAX_FOR_THETA = 120
+DESIGN = 16
 MAX_OBSERVATIONS = 600
 DIVERGED_NOISE = 3.0
 
@@ -65,11 +66,16 @@ class JobModel:
         points = self._observed(seen)
         scores = self.levels.score(seen.steps, seen.values)
         relative = np.where(np.isfinite(seen.values), 1.0, DIVERGED_NOISE)
-        self.mean = float(scores.mean()) if len(scores) else 0.0
+        self.mean = self._middle(scores)
         self.n = len(scores)
         self.theta = self._fit(points, scores - self.mean, relative) if theta is None else theta
         points, scores, relative = self._with_pending(points, scores, relative)
         self.process = Process(self.theta, points, scores - self.mean, relative)
+
+    def _middle(self, scores: Array) -> float:
+        """The average standing over the space: of the first looks, since what came later was chosen for being good."""
+        first = sorted(set(self.seen.run.tolist()), key=lambda number: self.runs[number].born)[:DESIGN]
+        return float(np.mean([scores[self.seen.run == number].mean() for number in first])) if first else 0.0
 
     def _fit(self, points: Points, scores: Array, relative: Array) -> Array:
         """Hyper-parameters from the latest, the best and the rest, within what time allows."""
