@@ -218,7 +218,8 @@ class Worker:
         if job.steps is None:
             return self._resolve(job)
         prior = self._prior(job)
-        step = search.advance(job.spec, history, steps=job.steps, seconds=seconds, prior=prior)
+        continued = self._settings.state_bytes > 0
+        step = search.advance(job.spec, history, steps=job.steps, seconds=seconds, prior=prior, continued=continued)
         if step.proposal is not None:
             proposal = step.proposal
             self._write(lambda tx: trials.propose(tx, job_id, proposal, number=len(history)))

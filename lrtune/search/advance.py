@@ -43,12 +43,21 @@ WAIT = Step(None, over=False)
 
 
 def advance(
-    spec: JobSpec, history: Sequence[Trial], *, steps: int, seconds: float, prior: Sequence[Earlier] = ()
+    spec: JobSpec,
+    history: Sequence[Trial],
+    *,
+    steps: int,
+    seconds: float,
+    prior: Sequence[Earlier] = (),
+    continued: bool = True,
 ) -> Step:
-    """What a job needs next, `seconds` after it began, at a horizon of `steps`; `prior` is what earlier jobs showed."""
+    """What a job needs next, `seconds` after it began, at a horizon of `steps`; `prior` is what earlier jobs showed.
+
+    `continued` says whether a stopped run can go on: only then may it be trained in stages.
+    """
     past = searched(history)
     failure = _broken(past)
-    proposal = None if failure else _search(spec, past, prior, steps=steps, seconds=seconds)
+    proposal = None if failure else _search(spec, past, prior, steps=steps, seconds=seconds, continued=continued)
     if proposal:
         return Step(proposal, over=False)
     if any(trial.state not in ENDED for trial in past):
@@ -83,16 +92,16 @@ def _cost(trial: Trial, reached: Mapping[tuple[Configuration, int, int], int]) -
 
 
 def _search(
-    spec: JobSpec, past: Sequence[Trial], prior: Sequence[Earlier], *, steps: int, seconds: float
+    spec: JobSpec, past: Sequence[Trial], prior: Sequence[Earlier], *, steps: int, seconds: float, continued: bool
 ) -> Proposal | None:
     """The next trial of the search, if the budget and the space have one more."""
     left = _left(spec.budget, past, steps=steps, seconds=seconds)
     if not any(trial.until is None and allowed(spec, trial.configuration) for trial in past):
         left = max(left, 1.0)  # the first whole run of the job's own space runs whatever the budget
-    if left < (1.0 if not staged(spec) else 1e-9):
+    if left < (1e-9 if continued and staged(spec) else 1.0):
         return None
     try:
-        return suggest(spec, past, prior=prior, left=left)
+        return suggest(spec, past, prior=prior, left=left, continued=continued)
     except SpaceExhausted:
         return None
 

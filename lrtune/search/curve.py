@@ -18,7 +18,7 @@ from lrtune.search import axes
 from lrtune.search.coordinates import Coordinates, coordinates
 from lrtune.search.curves.decision import Settings, decide, looks
 from lrtune.search.curves.model import JobModel
-from lrtune.search.curves.view import Choice, Pool, Run
+from lrtune.search.curves.view import Choice, Ints, Pool, Run
 from lrtune.search.drawing import Lots
 from lrtune.search.samplers import seeded
 from lrtune.search.told import horizon, others, rates, report_step, runs
@@ -32,7 +32,6 @@ VARIED = 12  # of each leader's, every knob kept with this chance:
 KEPT = 0.7
 NEAR = (-2, -1, 1, 2)  # steps of the grid of rates
 SHORTER = (2, 4)  # the horizon over these
-CONTINUED = False  # by workers, from saved states
 LOST = (TrialState.FAILED, TrialState.CANCELLED)
 
 
@@ -42,7 +41,7 @@ def staged(spec: JobSpec) -> bool:
     Nobody keeps the states of a loop of the user's own, or of several devices; a budget in trials counts whole runs.
     """
     ours = not spec.external and spec.training.devices == 1
-    return CONTINUED and ours and isinstance(spec.search.sampler, Curve) and spec.budget.trials is None
+    return ours and isinstance(spec.search.sampler, Curve) and spec.budget.trials is None
 
 
 def propose(
@@ -53,13 +52,14 @@ def propose(
     *,
     number: int,
     left: float = np.inf,
+    stages: bool = True,
 ) -> Proposal | None:
     """The next trial and why; None where no candidate is left, or none that `left` full runs could bring to its end.
 
     `earlier` are trials of other jobs: something to learn from, no runs of this one.
     """
     steps, seed = horizon(spec, list(past)), seeded(spec.search.seed, number)
-    job = _Job(spec, kind, past, earlier, steps, np.random.default_rng(seed))
+    job = _Job(spec, kind, past, earlier, steps, np.random.default_rng(seed), stages)
     choice = job.choice(seed, left) if job.open() else None
     if choice is None:
         return None
@@ -85,10 +85,11 @@ class _Job:
         earlier: Sequence[Trial],
         steps: int,
         random: np.random.Generator,
+        stages: bool,
     ) -> None:
         self.spec, self.past, self.earlier, self.steps, self.random = spec, past, earlier, steps, random
         self.settings = Settings(
-            partial_runs=staged(spec),
+            partial_runs=stages,
             short_horizons=kind.short_horizons,
             sign=spec.metric.sign if spec.metric else 1.0,
         )
@@ -130,6 +131,8 @@ class _Job:
         ]
         extras = np.array([self._others(c) for _, c, _ in rows], dtype=float).reshape(len(rows), -1)
         varied = np.flatnonzero(np.ptp(extras, axis=0) > 0)
+        known = [*runs(self.spec, self.earlier), *runs(self.spec, self.past, {c: key for key, c, _ in rows})]
+        known = [replace(one, extras=tuple(one.extras[i] for i in varied)) for one in known]
         pool = Pool(
             keys=tuple(key for key, _, _ in rows),
             horizons=np.array([h for _, _, h in rows], dtype=np.int64),
@@ -138,8 +141,8 @@ class _Job:
             free=np.zeros(len(rows), dtype=np.int64),
             every=np.array([max(h // 20, 1) for _, _, h in rows], dtype=np.int64),
         )
-        known = [*runs(self.spec, self.earlier), *runs(self.spec, self.past, {c: key for key, c, _ in rows})]
-        return pool, [replace(one, extras=tuple(one.extras[i] for i in varied)) for one in known]
+        own = [one for one in known if one.key in set(pool.keys)] if self.settings.partial_runs else []
+        return replace(pool, free=shared(pool, own)), known
 
     def _leaders(self, model: JobModel) -> list[Configuration]:
         """Those tried whose end is known, or expected, to be best."""
@@ -148,6 +151,23 @@ class _Job:
         tried = np.flatnonzero(whole & np.array([key in keys for key in model.pool.keys], dtype=bool))
         mean = model.forecast(tried)[0]
         return [self.candidates[int(model.pool.keys[tried[i]][1:])] for i in np.argsort(mean, kind="stable")[:LEADERS]]
+
+
+def shared(pool: Pool, known: Sequence[Run]) -> Ints:
+    """How many first steps each option has in common with some run, as far as its curve at 64 points tells.
+
+    Counted are beginnings that end where the rate stands still: there a worker has kept a state to go on from.
+    """
+    free = np.zeros(len(pool.keys), dtype=np.int64)
+    for one in known:
+        alike = (pool.horizons == one.horizon) & (pool.extras == np.array(one.extras)).all(axis=1)
+        equal = np.cumprod(pool.curves == np.array(one.curve), axis=1).sum(axis=1)
+        last = np.maximum(equal - 1, 1)
+        place = np.arange(len(free))
+        still = (equal > 1) & (pool.curves[place, last] == pool.curves[place, last - 1])
+        steps = (np.maximum(equal - 0.5, 0) / pool.curves.shape[1] * one.horizon).astype(np.int64)
+        free = np.maximum(free, np.where(alike & still, np.minimum(steps, one.steps), 0))
+    return free
 
 
 def _around(

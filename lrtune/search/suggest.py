@@ -36,12 +36,17 @@ class SpaceExhausted(Exception):
 
 
 def suggest(
-    spec: JobSpec, history: Sequence[Trial], *, prior: Sequence[Earlier] = (), left: float = math.inf
+    spec: JobSpec,
+    history: Sequence[Trial],
+    *,
+    prior: Sequence[Earlier] = (),
+    left: float = math.inf,
+    continued: bool = True,
 ) -> Proposal:
     """What to try next. Same history, prior and seed, same answer. Raises SpaceExhausted when all was tried.
 
     `prior` is what earlier jobs on the same task showed: the best of it runs again first, the sampler learns from all.
-    A search in stages goes on with runs it began, and minds what is `left` to spend, in full runs.
+    Where runs are `continued` a search may go in stages: it minds what is `left` to spend, in full runs.
     """
     past = searched(history)
     if not any(trial.role == "baseline" for trial in past):
@@ -49,12 +54,12 @@ def suggest(
     steps, earlier = horizon(spec, past), runs(prior)
     if left >= 1.0 and (proposal := again(spec, past, prior, steps=steps)):
         return proposal
-    kind, number = spec.search.sampler, _number(past)
+    kind, number, stages = spec.search.sampler, _number(past), continued and staged(spec)
     if isinstance(kind, Curve):
         whole = spec.model_copy(update={"horizon": Horizon(steps=steps)}) if earlier else spec
-        if proposal := propose(whole, kind, past, earlier, number=number, left=left):
+        if proposal := propose(whole, kind, past, earlier, number=number, left=left, stages=stages):
             return proposal
-    if staged(spec) and math.isfinite(left):
+    if stages and math.isfinite(left):
         raise SpaceExhausted
     before = compared(earlier, steps=steps)
     configuration = _untried(spec, past, before)

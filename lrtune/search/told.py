@@ -14,7 +14,8 @@ from optuna.distributions import CategoricalDistribution
 
 from lrtune.answer import allowed
 from lrtune.choices import Configuration
-from lrtune.results import REPORTS, Trial, TrialState
+from lrtune.results import report_points
+from lrtune.results import Trial, TrialState
 from lrtune.schedules import Curve, schedule
 from lrtune.search.coordinates import Coordinates, coordinates
 from lrtune.search.curves.view import Run
@@ -124,9 +125,7 @@ def joined(before: Run, after: Run) -> Run:
 
 def report_step(step: int, horizon: int) -> int:
     """The first report of a run at or after a step."""
-    place = -(-step * REPORTS // horizon)
-    at = place * horizon // REPORTS
-    return min(at if at >= step else (place + 1) * horizon // REPORTS, horizon)
+    return next((point for point in report_points(horizon) if point >= step), horizon)
 
 
 def _reports(spec: JobSpec, trial: Trial) -> tuple[tuple[int, float], ...]:

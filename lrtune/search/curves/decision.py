@@ -75,7 +75,7 @@ class Search:
         closed = ("diverged", "running") if settings.partial_runs else ("diverged", "running", "stopped")
         self.over = {(run.key, run.horizon) for run in runs if run.state in closed}
         whole = np.flatnonzero(pool.horizons == target)
-        self.full = np.array([r for r in whole if self.price(int(r), target) <= left + 1e-9], dtype=np.int64)
+        self.full = np.array([r for r in whole if self.owed(int(r), target) <= left + 1e-9], dtype=np.int64)
         self.shorter: dict[str, list[int]] = {}
         for row in np.flatnonzero(pool.horizons < target):
             self.shorter.setdefault(pool.keys[row], []).append(int(row))
@@ -93,6 +93,10 @@ class Search:
         """New steps that reaching `until` costs, in full runs; never quite nothing."""
         free = max(int(self.pool.free[row]), self.trained(row))
         return float(max(until - free, 0.02 * self.pool.every[row])) / self.target
+
+    def owed(self, row: int, until: float) -> float:
+        """What reaching `until` costs at most, in full runs: where nothing of other runs can be had after all."""
+        return max(until - self.trained(row), 0.0) / self.target
 
     # The designed start
 
@@ -146,13 +150,13 @@ class Search:
 
     def _cost(self, move: Choice) -> float:
         rows = zip(self.pool.keys, self.pool.horizons, strict=True)
-        return self.price(next(i for i, row in enumerate(rows) if row == (move.key, move.horizon)), move.until)
+        return self.owed(next(i for i, row in enumerate(rows) if row == (move.key, move.horizon)), move.until)
 
     def _reserve(self, full: Ints, mean: Array) -> float:
         """What it takes to bring the leader of those looked at to its end."""
         touched = {run.key for run in self.runs}
         known = [i for i, r in enumerate(full) if self.pool.keys[r] in touched]
-        return self.price(int(full[min(known, key=lambda i: mean[i])]), self.target) if known else 0.0
+        return self.owed(int(full[min(known, key=lambda i: mean[i])]), self.target) if known else 0.0
 
     def _finish(self, model: JobModel, full: Ints, mean: Array, std: Array, price: Array) -> Choice:
         """With little left looks are no use: the run whose end is worth most for its cost is trained to it."""
