@@ -14,8 +14,7 @@ from optuna.distributions import CategoricalDistribution
 
 from lrtune.answer import allowed
 from lrtune.choices import Configuration
-from lrtune.results import report_points
-from lrtune.results import Trial, TrialState
+from lrtune.results import Trial, TrialState, report_points
 from lrtune.schedules import Curve, schedule
 from lrtune.search.coordinates import Coordinates, coordinates
 from lrtune.search.curves.view import Run
