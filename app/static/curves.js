@@ -210,6 +210,7 @@ const curves = (() => {
     ctx.font = `600 ${12 * ratio}px system-ui, sans-serif`;
     ctx.textAlign = "right";
     const taken = [];
+    const first = u.lines?.find((one) => one.number === 0 && one.part === "winner");  // nothing has beaten the baseline
     for (const part of ["winner", "baseline"]) {
       const line = u.lines?.find((one) => one.part === part);
       if (!line) continue;
@@ -224,7 +225,7 @@ const curves = (() => {
       ctx.lineWidth = 4 * ratio;
       ctx.strokeStyle = charts.colour("card");
       ctx.fillStyle = charts.colour(PARTS[part].colour);
-      const words = part === "winner" ? "best" : "baseline";
+      const words = first ? "best: the baseline" : part === "winner" ? "best" : "baseline";
       ctx.strokeText(words, x, y);
       ctx.fillText(words, x, y);
     }

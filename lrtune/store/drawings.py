@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import quantiles
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select
 from sqlalchemy.orm import Session
 
 from lrtune.drawings import Band, Part
@@ -104,7 +104,9 @@ def rest(tx: Session, job: Job, drawn: Sequence[int]) -> Band | None:
 def _spread(query: Select[Any], found: int, limit: int) -> Select[Any]:
     """About `limit` of the rows that a query finds, spread evenly over the trials' numbers."""
     every = max(1, found // limit)
-    return query.where(TrialRow.number % every == 0).limit(2 * limit) if every > 1 else query
+    # Steps of the golden ratio: every k-th would always meet the same place of a search that goes round in k.
+    place = (cast(TrialRow.number, BigInteger) * 40503) % 65536
+    return query.where(place < 65536 // every).limit(2 * limit) if every > 1 else query
 
 
 def _band(reports: Sequence[Any], metric: str, others: int, sampled: int) -> Band | None:
