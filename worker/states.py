@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import fsspec
@@ -105,12 +106,12 @@ class Store:
         half = f"{folder}/half-{uuid.uuid4().hex}"
         self._files.makedirs(folder, exist_ok=True)
         try:
-            with self._files.open(half, "wb") as file:
-                file.write(data)
-                file.flush()
-                if self._local():
-                    os.fsync(file.fileno())
-            self._files.mv(half, path)
+            if self._local():
+                _synced(half, data)
+                Path(half).replace(path)
+            else:
+                self._files.pipe_file(half, data)
+                self._files.mv(half, path)
         except Exception as error:
             if self._files.exists(half):
                 self._files.rm_file(half)
@@ -144,11 +145,19 @@ class Store:
         return [entry for path, info in found.items() if (entry := _entry(path, info, half=half))]
 
 
+def _synced(path: str, data: bytes) -> None:
+    """Write a file, and wait until the disk has it."""
+    with Path(path).open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def packed(state: Snapshot, *, key: str) -> bytes:
     """A state as the bytes of a safetensors file. Raises OSError for tensors that the format does not know."""
     notes = {"format": FORMAT, "key": key, **state.notes}
-    tensors = {name: tensor.cpu() for name, tensor in state.tensors.items()}
     try:
+        tensors = {name: tensor.cpu() for name, tensor in state.tensors.items()}
         return save(tensors, metadata={"lrtune": json.dumps(notes)})
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise OSError(f"the state cannot be written: {error}") from error
