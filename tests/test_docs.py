@@ -166,7 +166,7 @@ def served(tmp_path_factory, sqlite_template) -> Iterator[str]:
     path.write_bytes(sqlite_template.read_bytes())
     url = f"sqlite:///{path}"
     settings = app.settings.Settings(database_url=url, api_key=KEY)
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None))
     stop = threading.Event()
     with pytest.MonkeyPatch.context() as patch, socket.socket() as door:
         door.bind(("127.0.0.1", 0))
