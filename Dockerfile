@@ -14,7 +14,7 @@ ENV PYTHONUNBUFFERED=1 \
     PATH=/venv/bin:$PATH
 RUN python -m venv /venv \
     && useradd --uid 10001 --create-home lrtune \
-    && install --directory --owner lrtune /srv/lrtune /data
+    && install --directory --owner lrtune /srv/lrtune /data /states
 WORKDIR /srv/lrtune
 
 FROM base AS app
