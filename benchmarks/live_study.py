@@ -82,7 +82,10 @@ def _worked(spec: JobSpec, folder: Path) -> Iterator[Trial]:
 
 
 def _settings(url: str, folder: Path) -> Settings:
-    return Settings(database_url=url, data_dir=folder, device="cpu", poll_seconds=0.05, state_bytes=0)
+    states = str(folder / "states")
+    return Settings(
+        database_url=url, data_dir=folder, device="cpu", poll_seconds=0.05, state_bytes=2**30, state_dir=states
+    )
 
 
 def _over(database: Database, job_id: str, worker: threading.Thread) -> Job:

@@ -29,7 +29,7 @@ class Variant:
 
 WHOLE = Settings(partial_runs=False, short_horizons=False)
 VARIANTS = {
-    "curve": Variant(Settings()),
+    "curve": Variant(Settings(short_horizons=False)),
     "curve-whole": Variant(WHOLE, continuing=False),
     "curve-forecast": Variant(WHOLE, continuing=False, pruned=True),
     "curve-short": Variant(Settings(partial_runs=False), continuing=False),

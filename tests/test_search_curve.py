@@ -172,6 +172,55 @@ class TestCurve:
         assert time.process_time() - began < 0.6  # about 0.15 on a quiet machine
 
 
+def staged(spec: JobSpec) -> list[Trial]:
+    """A job whose looks are carried out as looks, and whose continuations cost only their new steps."""
+    history: list[Trial] = []
+    while asked := advance(spec, history, steps=STEPS, seconds=0.0).proposal:
+        same = [t.step for t in history if t.configuration == asked.configuration]
+        told = reports(basin(asked.configuration))
+        seen = [report for report in told if report.step <= (asked.until or STEPS)]
+        ended = {"state": TrialState.STOPPED if asked.until else TrialState.COMPLETE, "step": seen[-1].step}
+        ended |= {"credited": max(same, default=0), "until": asked.until, "value": seen[-1].metrics["loss"]}
+        ended |= {"number": len(history), "reports": seen, "horizon": STEPS, "why": asked.reason, "role": asked.role}
+        history.append(Trial(configuration=asked.configuration, seed=asked.seed, **ended))
+    return history
+
+
+class TestStages:
+    @pytest.mark.parametrize("runs", [2.0, 4.5, 7.0])
+    def test_it_looks_goes_on_and_brings_its_leaders_to_the_end_within_the_budget(self, runs):
+        history = staged(job(budget={"full_runs": runs}, confirm={"top": 0}))
+        assert sum(t.cost for t in history) / STEPS <= runs + 1e-9
+        assert next(t.role for t in history if t.state is TrialState.COMPLETE) == "baseline"
+        assert sum(t.state is TrialState.COMPLETE for t in history) >= 2
+        for t in history:
+            assert t.until is None or t.until % (STEPS // REPORTS) == 0
+            assert t.cost > 0
+
+    def test_it_finds_more_for_the_same_cost_than_random_runs(self):
+        def found(history: list[Trial]) -> float:
+            return min(t.value for t in history if t.state is TrialState.COMPLETE)
+
+        spec = job(budget={"full_runs": 5}, confirm={"top": 0})
+        assert found(staged(spec)) < 1.1 < found(study(job("random"), 5))
+
+    def test_whole_runs_where_nothing_is_kept_or_trials_are_counted(self):
+        spec = job(budget={"full_runs": 9})
+        history = study(spec, 3)
+        assert advance(spec, history, steps=STEPS, seconds=0.0).proposal.until is not None
+        assert advance(spec, history, steps=STEPS, seconds=0.0, continued=False).proposal.until is None
+        counted = job(budget={"trials": 9})
+        assert advance(counted, history, steps=STEPS, seconds=0.0).proposal.until is None
+
+    def test_a_run_that_was_stopped_before_is_not_stopped_again(self):
+        spec = job(pruner={"name": "forecast", "audit": 0.0})
+        history = known(job())
+        bad = running(history, 2e-5, 9.0, until=10)
+        assert stop_reason(spec, history, bad)
+        before = bad.model_copy(update={"state": TrialState.STOPPED, "number": len(history)})
+        assert not stop_reason(spec, [*history, before], bad.model_copy(update={"number": len(history) + 1}))
+
+
 def known(spec: JobSpec) -> list[Trial]:
     """Twelve trials of a random search, with their reports."""
     return study(job("random"), 12)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lrtune.results import REPORTS, Trial
+from lrtune.results import REPORTS, Trial, TrialState
 from lrtune.search.curves.forecast import Rules, judge
 from lrtune.search.study import searched
 from lrtune.search.told import horizon, others, piece, runs
@@ -26,12 +26,14 @@ class Verdict:
 def forecast(spec: JobSpec, kind: Forecast, history: Sequence[Trial], trial: Trial) -> Verdict:
     """Whether a running trial should stop now: its end is not expected to matter, and no audit wants to see it.
 
-    A look is never stopped: how far it goes was weighed when it was proposed. The number of a run's first trial is its
-    name in the engine, so that the draw of the audit belongs to it for ever.
+    A look is never stopped: how far it goes was weighed when it was proposed. Nor is a run at a report that it shares
+    with another, nor one that was stopped before: the sampler knew that when it went on with it.
     """
     past = [other for other in searched(history) if other.number != trial.number]
+    if trial.until is not None or not trial.reports or trial.reports[-1].credited or _resumed(past, trial):
+        return Verdict()
     steps = horizon(spec, [*past, trial])
-    if trial.until is not None or not trial.reports or piece(spec, trial, others(spec)) is None:
+    if piece(spec, trial, others(spec)) is None:
         return Verdict()
     *known, now = runs(spec, [*past, trial])
     sign = spec.metric.sign if spec.metric else 1.0
@@ -42,3 +44,10 @@ def forecast(spec: JobSpec, kind: Forecast, history: Sequence[Trial], trial: Tri
     place = f"{sign * now.reports[-1][1]:.4g} at report {len(trial.reports)} of {REPORTS}"
     words = f"forecast pruner: {place}, {verdict.reason}"
     return Verdict(stop=words * verdict.stop, audit=words * verdict.audit, off=words * verdict.off)
+
+
+def _resumed(past: Sequence[Trial], trial: Trial) -> bool:
+    """Whether a pruner has stopped this run before."""
+    run = trial.configuration, trial.seed, trial.horizon
+    stopped = (one for one in past if one.state is TrialState.STOPPED and one.until is None)
+    return any((one.configuration, one.seed, one.horizon) == run for one in stopped)
