@@ -1,9 +1,8 @@
-"""The curve search on a replay table: as jobs run it today, as it may run one day, and its ablations.
+"""The curve search on a replay table, as jobs run it, and its ablations.
 
-`curve-whole` and `curve-forecast` are what `"sampler": "curve"` does in a job: whole runs that share nothing, without
-and with `"pruner": "forecast"`. `curve` and the ablations train in stages, go on with runs that were stopped, and do
-not pay twice for a shared prefix. The service cannot do that until it keeps training states, so their costs are not
-yet a job's.
+`curve` is what `"sampler": "curve"` does in a job: it trains in stages, goes on with runs that were stopped, and does not
+pay twice for a shared prefix. `curve-whole` and `curve-forecast` are a job whose runs cannot be continued: whole runs that
+share nothing, without and with `"pruner": "forecast"`.
 """
 
 import math
@@ -27,16 +26,17 @@ class Variant:
     pruned: bool = False
 
 
+STAGED = Settings(short_horizons=False)
 WHOLE = Settings(partial_runs=False, short_horizons=False)
 VARIANTS = {
-    "curve": Variant(Settings(short_horizons=False)),
+    "curve": Variant(STAGED),
     "curve-whole": Variant(WHOLE, continuing=False),
     "curve-forecast": Variant(WHOLE, continuing=False, pruned=True),
     "curve-short": Variant(Settings(partial_runs=False), continuing=False),
-    "curve-no-short": Variant(Settings(short_horizons=False)),
-    "curve-no-partial": Variant(Settings(partial_runs=False)),
-    "curve-no-cost": Variant(Settings(cost=False)),
-    "curve-no-embedding": Variant(Settings(embedding=False)),
+    "curve-and-short": Variant(Settings()),
+    "curve-no-partial": Variant(WHOLE),
+    "curve-no-cost": Variant(replace(STAGED, cost=False)),
+    "curve-no-embedding": Variant(replace(STAGED, embedding=False)),
 }
 REFIT_GROWTH = 1.15
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.search --tables DIR --strategies curve-whole,tpe,gp,random --seeds 10 --json out.json
 
-`curve-whole` and `curve-forecast` are what a job with those names does; `curve` goes on with stopped runs, which the
-service cannot do yet (see `ours.py`). `make_table` makes tables.
+`curve` is what a job with that sampler does; `curve-whole` and `curve-forecast` are jobs whose runs cannot be continued
+(see `ours.py`). `make_table` makes tables.
 
 Optuna's strategies run in two spaces (knobs belong to their family, or all are always present) and the better one
 counts. With `--cache DIR` finished studies of the opponents are kept, since they never change.
