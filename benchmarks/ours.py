@@ -1,8 +1,8 @@
 """The curve search on a replay table, as jobs run it, and its ablations.
 
-`curve` is what `"sampler": "curve"` does in a job: it trains in stages, goes on with runs that were stopped, and does not
-pay twice for a shared prefix. `curve-whole` and `curve-forecast` are a job whose runs cannot be continued: whole runs that
-share nothing, without and with `"pruner": "forecast"`.
+`curve` is what `"sampler": "curve"` does in a job: it trains in stages, goes on with runs that were stopped, and does
+not pay twice for a shared prefix. `curve-whole` and `curve-forecast` are a job whose runs cannot be continued: whole
+runs that share nothing, without and with `"pruner": "forecast"`.
 """
 
 import math
