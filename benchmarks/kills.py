@@ -113,7 +113,7 @@ class Bench:
         number, _, first, last = self._at[:]
         before = getattr(self, "_stood", (-1, 0))
         self._stood = (number, last)
-        return before[1] - first if number == before[0] else 0
+        return before[1] - first if number == before[0] and first >= 0 else 0
 
     def _trains(self) -> bool:
         """Wait until the worker is in the middle of a trial that may be killed once more."""

@@ -8,12 +8,13 @@ answer. The budget is a number of trials, because credited steps would buy the j
 
 import argparse
 import json
-import os
 import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import migrations
 from benchmarks.shared_tasks import tasks
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
+    torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, (task, steps) in tasks(Path(folder), data=asked.data).items():
@@ -115,5 +117,4 @@ def facts(job: Job, history: Sequence[Trial]) -> Any:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     main()
