@@ -6,16 +6,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import ValidationError
 
 from app import curves, parameters, pointers
 from app.problems import invalid
-from lrtune.datasets import FOLDER
+from lrtune.datasets import FOLDER, SUFFIXES
 from lrtune.errors import Rejection
-from lrtune.results import Cost, Earlier, FirstCurve, Plan, Proposal, TaskSummary, Trial, TrialState
+from lrtune.results import Cost, Earlier, FirstCurve, Plan, Proposal, TaskSummary, Trial, TrialState, Worker
 from lrtune.search import SpaceExhausted, suggest
 from lrtune.space import Axis, Fixed, Range, shown
 from lrtune.spec import EXTERNAL, Horizon, JobSpec, Metric, Training
@@ -38,7 +38,7 @@ def admit(spec: JobSpec, data_dir: Path, announced: Sequence[TaskSummary] = ()) 
         raise invalid([{"pointer": "/task/name", "detail": detail}])
     params, wrong = _params(spec, info)
     metric = spec.metric or Metric(name=next(iter(info.metrics)))
-    wrong += [] if wrong or info.name not in BUILT_IN else _missing_file(params, data_dir)
+    wrong += [] if wrong or isinstance(info, TaskSummary) else _missing_file(info, params, data_dir)
     wrong += _wrong_metric(metric, info, params)
     if wrong:
         raise invalid(wrong)
@@ -49,6 +49,16 @@ def admit(spec: JobSpec, data_dir: Path, announced: Sequence[TaskSummary] = ()) 
             "horizon": spec.horizon or Horizon(steps=info.steps),
         }
     )
+
+
+def refuse_without_packages(spec: JobSpec, alive: Sequence[Worker]) -> None:
+    """Raise Invalid for a task that needs packages which no worker has; with no worker at all it waits."""
+    info = BUILT_IN.get(spec.task.name)
+    if info is None or not info.needs or not alive or any(info.name in one.tasks for one in alive):
+        return
+    need = f"pip install 'lrtune[worker,{info.name}]' where a worker runs"
+    detail = f"found {shown(info.name)}, for which no worker has the packages; {need}, and start it again"
+    raise invalid([{"pointer": "/task/name", "detail": detail}])
 
 
 def _external(spec: JobSpec) -> JobSpec:
@@ -89,10 +99,11 @@ def _params(spec: JobSpec, info: TaskInfo | TaskSummary) -> tuple[dict[str, Any]
     return dict(given), [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
 
 
-def _missing_file(params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
+def _missing_file(info: TaskInfo, params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
     """Whether the data file is missing, where its folder can be seen from here; the workers' may be elsewhere."""
     name = params.get("dataset")
-    if name is None or not data_dir.is_dir():
+    on_hub = info.name == "huggingface" and PurePath(str(name)).suffix not in SUFFIXES  # a worker's cache may have it
+    if name is None or on_hub or not data_dir.is_dir():
         return []
     try:
         there = (data_dir / name).exists()
@@ -109,7 +120,7 @@ def _missing_file(params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
 
 
 def _wrong_metric(metric: Metric, info: TaskInfo | TaskSummary, params: Mapping[str, Any]) -> list[Rejection]:
-    kinds = {"classification": {"val_mae"}, "regression": {"val_accuracy"}}
+    kinds = {"classification": {"val_mae"}, "regression": {"val_accuracy"}, "causal-lm": {"val_accuracy"}}
     missing = kinds.get(str(params.get("kind")), set())
     known = [name for name in info.metrics if name not in missing]
     if metric.name not in known:

@@ -35,6 +35,7 @@ TAKEN_BY: Mapping[str, tuple[Kind, ...]] = {
     "tabular": (Kind.CSV, Kind.PARQUET),
     "images": (Kind.NPZ, Kind.IMAGES),
     "text": (Kind.TEXT,),
+    "huggingface": (Kind.CSV, Kind.PARQUET, Kind.TEXT),
 }
 
 

@@ -15,14 +15,25 @@ from lrtune.choices import Strict
 from lrtune.spec import EXTERNAL
 
 
+def _stays(path: str) -> bool:
+    return not (path.startswith("/") or ".." in PurePosixPath(path).parts or any(sign in path for sign in "\\\0:"))
+
+
 def _inside(path: str) -> str:
-    parts = PurePosixPath(path).parts
-    if path.startswith("/") or ".." in parts or "\\" in path or "\0" in path or ":" in path:
+    if not _stays(path):
         raise ValueError(f"found {path!r}; accepted is a path below LRTUNE_DATA_DIR, such as 'adult.csv'")
     return path
 
 
+def _named(name: str) -> str:
+    if not _stays(name):
+        raise ValueError(f"found {name!r}; accepted is a name on the Hugging Face hub, or a path below LRTUNE_DATA_DIR")
+    return name
+
+
 DataFile = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_inside)]
+HubName = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_named)]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)] | Literal["full"]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -79,15 +90,39 @@ class TextParams(Strict):
         return self
 
 
+class HuggingfaceParams(Strict):
+    """A pretrained model and a dataset with a column of text, each by its name or as a path below the data folder.
+
+    `validation` is a split, or a share of the training split; left out it is the split validation or test, or a tenth.
+    """
+
+    model: HubName
+    dataset: HubName
+    subset: ColumnName | None = None
+    kind: Literal["classification", "causal-lm"] = "classification"
+    text: ColumnName = "text"
+    text_pair: ColumnName | None = None
+    label: ColumnName = "label"
+    max_length: Annotated[int, Field(ge=2, le=8192)] = 128
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
+    validation: Fraction | ColumnName | None = None
+    freeze: Literal["none", "embeddings", "all-but-head"] = "none"
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """What the door knows of a task: what it is, its parameters, its metrics with their goals, its usual steps."""
+    """What the door knows of a task: what it is, its parameters, its metrics with their goals, its usual steps.
+
+    `needs` are the packages that a worker must have for it, from the extra of the task's own name.
+    """
 
     name: str
     summary: str
     params: type[Strict]
     metrics: Mapping[str, Literal["minimize", "maximize"]]
     steps: int
+    needs: tuple[str, ...] = ()
 
 
 class ExternalParams(Strict):
@@ -108,6 +143,14 @@ BUILT_IN: Mapping[str, TaskInfo] = {
         ),
         TaskInfo("images", "Small images: a CNN or a ResNet.", ImagesParams, _CLASSES, 1000),
         TaskInfo("text", "Text: a character-level GPT.", TextParams, {"val_loss": "minimize"}, 1000),
+        TaskInfo(
+            "huggingface",
+            "Fine-tuning a pretrained transformer; workers have it with pip install 'lrtune[worker,huggingface]'.",
+            HuggingfaceParams,
+            _CLASSES,
+            1000,
+            needs=("transformers", "datasets"),
+        ),
     )
 }
 EXTERNAL_TASK = TaskInfo(

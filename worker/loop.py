@@ -28,13 +28,12 @@ from lrtune.results import Earlier, Job, JobState, Report, Trial, TrialState
 from lrtune.spec import Metric, TaskSpec, Training
 from lrtune.store import Database, earlier, jobs, leases, tasks, trials, workers
 from lrtune.task import Task
-from lrtune.tasks import BUILT_IN
 from worker.heartbeat import Heartbeat
 from worker.parallel import Member, Team
 from worker.pruning import Pruning
 from worker.settings import Settings
 from worker.sharing import Behind, Sharing
-from worker.tasks import own, prepare
+from worker.tasks import offered, own, prepare
 from worker.traces import theirs, words
 from worker.trainer import Interrupted, Outcome, follow, train
 
@@ -52,7 +51,7 @@ class Worker:
         self._settings, self._stop = settings, stop
         self._earlier: dict[str, list[Earlier]] = {}  # of the job that was moved on last
         self._own = own.find(settings.tasks)
-        self._tasks = [*BUILT_IN, *self._own]
+        self._tasks = [*offered(), *self._own]
         self._database = Database(settings.database_url)
         self._ttl = timedelta(seconds=settings.lease_seconds)
         self._retrying = Retrying(

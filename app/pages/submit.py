@@ -23,7 +23,7 @@ from lrtune.results import TaskSummary
 from lrtune.schedules import FAMILIES, WARMUP, Curve, schedule
 from lrtune.space import Axis, Choice, Range
 from lrtune.spec import JobSpec
-from lrtune.store import jobs
+from lrtune.store import jobs, workers
 from lrtune.store import tasks as announced
 
 router = APIRouter(prefix="/submit")
@@ -110,7 +110,9 @@ def _checked(request: Request, tx: Session, made: Mapping[str, Any], *, hold: bo
         below = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         raise invalid(pointers.rejections(below, made, pointers.schema_of(JobSpec))) from None
     data_dir = request.app.state.settings.data_dir
-    return admission.admit(uploaded.pinned(tx, spec, data_dir, hold=hold), data_dir, announced.known(tx))
+    admitted = admission.admit(uploaded.pinned(tx, spec, data_dir, hold=hold), data_dir, announced.known(tx))
+    admission.refuse_without_packages(admitted, workers.alive(tx))
+    return admitted
 
 
 def _curves(made: Mapping[str, Any]) -> dict[str, list[list[tuple[float, float]]]]:

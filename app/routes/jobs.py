@@ -13,7 +13,7 @@ from lrtune import errors
 from lrtune.choices import Strict
 from lrtune.results import Job, JobState, Page, Plan, Result
 from lrtune.spec import Budget, JobSpec
-from lrtune.store import earlier, jobs, tasks
+from lrtune.store import earlier, jobs, tasks, workers
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 LOCATION = {"Location": {"description": "The job's own path.", "schema": {"type": "string"}}}
@@ -78,6 +78,7 @@ def submit(
     """Queue a tuning job. The smallest is `{"task": "digits"}`; with `validate_only`, see what a job would do."""
     data_dir = request.app.state.settings.data_dir
     admitted = admission.admit(uploaded.pinned(tx, spec, data_dir), data_dir, tasks.known(tx))
+    admission.refuse_without_packages(admitted, workers.alive(tx))
     if validate_only:
         planned = earlier.resolved(tx, admitted)
         return _json(admission.plan(planned, earlier.read(tx, planned)))

@@ -3,6 +3,7 @@ here and give its parameters and metrics a row in `lrtune/tasks.py`."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,17 @@ from pydantic import ValidationError
 from lrtune.errors import TaskError
 from lrtune.spec import TaskSpec
 from lrtune.task import Task
-from lrtune.tasks import BUILT_IN
+from lrtune.tasks import BUILT_IN, HuggingfaceParams
 from worker.tasks import digits, images, tabular, text
 from worker.tasks.own import make
+
+
+def _huggingface(params: HuggingfaceParams, data_dir: Path) -> Task:
+    """Imported when it is wanted: its libraries are optional, and take seconds."""
+    from worker.tasks import huggingface
+
+    return huggingface.prepare(params, data_dir)
+
 
 # `Any` because each takes its own class of parameters; BUILT_IN has the same key for the two.
 _MODULES: dict[str, Callable[[Any, Path], Task]] = {
@@ -21,7 +30,13 @@ _MODULES: dict[str, Callable[[Any, Path], Task]] = {
     "tabular": tabular.prepare,
     "images": images.prepare,
     "text": text.prepare,
+    "huggingface": _huggingface,
 }
+
+
+def offered() -> list[str]:
+    """The built-in tasks whose packages are installed here."""
+    return [name for name, task in BUILT_IN.items() if all(map(find_spec, task.needs))]
 
 
 def prepare(spec: TaskSpec, data_dir: Path, own: Mapping[str, type[Task]] | None = None) -> Task:
@@ -34,20 +49,20 @@ def prepare(spec: TaskSpec, data_dir: Path, own: Mapping[str, type[Task]] | None
         params = BUILT_IN[spec.name].params.model_validate(spec.params)
     except ValidationError as error:
         raise TaskError(f"task {spec.name}: {_words(error)}") from None
-    dataset = getattr(params, "dataset", None)
-    changed = _changed_at(data_dir / dataset) if dataset else 0
+    named = (getattr(params, field, None) for field in ("dataset", "model"))
+    changed = tuple(_changed_at(data_dir / name) for name in named if name)
     return _prepared(spec.name, params.model_dump_json(), data_dir, changed)
 
 
 @lru_cache(maxsize=4)
-def _prepared(name: str, params: str, data_dir: Path, changed: int) -> Task:  # noqa: ARG001
-    """Read once for many trials, and again when the file has changed."""
+def _prepared(name: str, params: str, data_dir: Path, changed: tuple[int, ...]) -> Task:  # noqa: ARG001
+    """Read once for many trials, and again when a file has changed."""
     return _MODULES[name](BUILT_IN[name].params.model_validate_json(params), data_dir)
 
 
 def _changed_at(path: Path) -> int:
     try:
-        return path.stat().st_mtime_ns
+        return max(one.stat().st_mtime_ns for one in (path, *path.glob("*")))  # a folder's files may be written over
     except OSError:
         return 0  # what is wrong with it is for the task to say
 

@@ -7,31 +7,33 @@ from pathlib import Path
 from lrtune.errors import TaskError
 
 
-def locate(data_dir: Path, name: str) -> Path:
+def locate(data_dir: Path, name: str, *, field: str = "dataset") -> Path:
     """The file of a name below the data directory. Raises TaskError when it leads outside, or to nothing."""
     root = data_dir.resolve()
     try:
         path = (root / name).resolve()
         there = path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long, a null byte
-        raise TaskError(f"dataset: {name!r} is no path: {error}") from None
+        raise TaskError(f"{field}: {name!r} is no path: {error}") from None
     if not path.is_relative_to(root):
-        raise TaskError(f"dataset: {name!r} leads out of LRTUNE_DATA_DIR; accepted is a path that stays below it")
+        raise TaskError(f"{field}: {name!r} leads out of LRTUNE_DATA_DIR; accepted is a path that stays below it")
     if not there:
-        raise TaskError(f"dataset: there is no {name!r} below LRTUNE_DATA_DIR")
+        raise TaskError(f"{field}: there is no {name!r} below LRTUNE_DATA_DIR")
     return path
 
 
 @contextmanager
-def reading(name: str, form: str) -> Iterator[None]:
+def reading(name: str, form: str, *, field: str = "dataset") -> Iterator[None]:
     """Turn what the libraries raise over a bad file into a TaskError that names the file and the form expected."""
     try:
         yield
+    except TaskError:
+        raise
     except (
         Exception
     ) as error:  # a broken file makes the libraries raise anything, SyntaxError and struct.error included
         cause = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-        raise TaskError(f"dataset: {name!r} could not be read as {form}: {cause}") from error
+        raise TaskError(f"{field}: {name!r} could not be read as {form}: {cause}") from error
 
 
 def read_text(path: Path, name: str) -> str:
