@@ -13,9 +13,13 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+import worker.tasks
 from lrtune.errors import TaskError
 from lrtune.spec import Metric, TaskSpec
+from lrtune.store import Database, workers
 from lrtune.task import Task
+from tests.serving import served
+from tests.test_states import Lab
 from tests.test_trainer import Seen, run, trial
 from worker.digest import task_digest
 from worker.tasks import prepare
@@ -125,10 +129,10 @@ def test_a_text_file_is_one_text_that_is_continued(made: Path) -> None:
 def test_batches_follow_the_seed_go_on_from_anywhere_and_are_no_wider_than_they_must(made: Path) -> None:
     found = task(made)
     first, again = (list(islice(found.batches(3), 20)) for _ in range(2))
-    later, other = next(found.batches_from(3, 17)), next(found.batches(4))
+    later, other = next(found.batches_from(3, 17)), list(islice(found.batches(4), 20))
     assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(first, again, strict=True))
     assert torch.equal(first[17]["input_ids"], later["input_ids"])
-    assert first[0]["labels"].tolist() != other["labels"].tolist() or first[0]["input_ids"].shape != other["input_ids"]
+    assert [one["labels"].tolist() for one in first] != [one["labels"].tolist() for one in other]
     one = next(task(made, batch_size=1).batches(0))
     assert one["attention_mask"].all()
 
@@ -208,11 +212,8 @@ def hub_cache(tmp_path: Path, source: Path) -> None:
 
 def test_a_model_in_the_cache_is_found_by_its_name(made: Path, tmp_path: Path) -> None:
     hub_cache(tmp_path, made / "bert")
-    assert task_digest(task(made, model="some/model")) != task_digest(task(made)), "another name is another task"
-    assert torch.equal(
-        task(made, model="some/model").model().base_model.pooler.dense.weight,
-        task(made).model().base_model.pooler.dense.weight,
-    )
+    cached, local = (task(made, model=name).model().state_dict() for name in ("some/model", "bert"))
+    assert torch.equal(cached["bert.pooler.dense.weight"], local["bert.pooler.dense.weight"])
 
 
 def test_a_dataset_in_the_cache_is_found_by_its_name_and_subset(made: Path, tmp_path: Path) -> None:
@@ -307,3 +308,67 @@ def test_a_hub_that_cannot_be_reached_is_said_to_be_out_of_reach(made: Path, mon
     for field in ("model", "dataset"):
         with pytest.raises(TaskError, match=rf"^{field}: there is no 'some/thing' .* be reached \(.*refused"):
             task(made, **{field: "some/thing"})
+
+
+@pytest.mark.parametrize("params", [{}, LANGUAGE], ids=["classification", "causal-lm"])
+def test_a_trial_goes_on_from_where_another_was_bit_for_bit(
+    made: Path, tmp_path: Path, params: dict[str, object]
+) -> None:
+    found, asked = task(made, **params), trial(horizon=30, schedule="constant")
+    lab = Lab(tmp_path / "states", spec=TaskSpec(name="huggingface"))
+    alone = lab.train(found, asked, shares=False)
+    lab.train(found, asked.model_copy(update={"until": 15}))
+    shared = lab.train(found, asked)
+    assert lab.starts[-1].step > 0
+    assert shared[:1] == alone[:1]
+    assert all(torch.equal(a, b) for a, b in zip(shared[2], alone[2], strict=True))
+
+
+def test_a_worker_without_the_packages_leaves_the_task_out_and_the_door_says_so(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"task": {"name": "huggingface", "params": {"model": "bert", "dataset": "imdb"}}}
+    assert "huggingface" in worker.tasks.offered()
+    monkeypatch.setattr(worker.tasks, "find_spec", lambda name: None)
+    without = worker.tasks.offered()
+    assert without == ["digits", "tabular", "images", "text"]
+    database = Database(sqlite_url)
+    with served(sqlite_url) as http:
+        assert http.post("/v1/jobs", json=job).status_code == 201, "with no worker yet it waits"
+        for name, tasks in (("w1", without), ("w2", [*without, "huggingface"])):
+            with database.write() as tx:
+                workers.sign_in(tx, name, host="h", pid=1, device="cpu", tasks=tasks)
+            answer = http.post("/v1/jobs", json=job)
+            if name == "w1":
+                assert answer.json()["errors"] == [
+                    {
+                        "pointer": "/task/name",
+                        "detail": "found 'huggingface', for which no worker has the packages; "
+                        "pip install 'lrtune[worker,huggingface]' where a worker runs, and start it again",
+                    }
+                ]
+        listed = {one["name"]: one for one in http.get("/v1/tasks").json()["items"]}
+    database.dispose()
+    assert answer.status_code == 201, answer.text
+    assert listed["huggingface"]["workers"] == 1
+    assert "pip install 'lrtune[worker,huggingface]'" in listed["huggingface"]["summary"]
+
+
+@pytest.mark.parametrize(
+    ("params", "metric", "pointer"),
+    [
+        ({"model": "/etc/passwd"}, None, "/task/params/model"),
+        ({"dataset": "../films.csv"}, None, "/task/params/dataset"),
+        ({"dataset": "flims.csv"}, None, "/task/params/dataset"),
+        ({"kind": "causal-lm"}, {"name": "val_accuracy"}, "/metric/name"),
+        ({"validation": 1.5}, None, "/task/params/validation"),
+    ],
+)
+def test_the_door_refuses_what_it_can_see_is_wrong(
+    sqlite_url: str, tmp_path: Path, params: dict[str, object], metric: object, pointer: str
+) -> None:
+    given = {"model": "some/model", "dataset": "some/films", **params}
+    with served(sqlite_url, data_dir=tmp_path) as http:
+        answer = http.post("/v1/jobs", json={"task": {"name": "huggingface", "params": given}, "metric": metric})
+    assert answer.status_code == 422
+    assert {one["pointer"].removesuffix("/0").removesuffix("/1") for one in answer.json()["errors"]} == {pointer}
