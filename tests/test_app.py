@@ -328,7 +328,7 @@ def test_the_catalogue_tells_families_knobs_and_formulas(lite: httpx.Client) -> 
     assert cosine["knobs"]["final"]["search"] == [0.0, 0.1]
     assert {"adamw", "sgd"} <= {one["name"] for one in found["optimizers"]}
     tasks = lite.get("/v1/tasks").json()["items"]
-    assert [task["name"] for task in tasks] == ["digits", "tabular", "images", "text", "huggingface"]
+    assert [task["name"] for task in tasks] == ["digits", "tabular", "images", "text", "huggingface", "external"]
     assert tasks[1]["params"]["required"] == ["dataset"]
 
 

@@ -315,7 +315,8 @@ def test_an_unknown_field_is_told_which_there_are(service: httpx.Client) -> None
 
 def test_a_missing_file_is_told_which_there_are(service: httpx.Client) -> None:
     problem = posted(service, json.dumps(tabular(dataset="adults.csv")).encode())
-    detail = "found no 'adults.csv' in the data folder; there are adult.csv"
+    there_are = "there are adult.csv, and GET /v1/datasets has what was uploaded"
+    detail = f"found no 'adults.csv' in the data folder; {there_are}"
     assert problem["errors"] == [{"pointer": "/task/params/dataset", "detail": detail}]
 
 
