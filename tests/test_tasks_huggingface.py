@@ -158,6 +158,17 @@ def test_rows_without_text_or_label_are_left_out(made: Path, tmp_path: Path) -> 
     assert len(found.train["labels"]) == len(found.validation["labels"]) == 5
 
 
+def test_a_label_is_one_value_a_row_and_nan_is_none(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "bert", tmp_path / "bert")
+    stars, lists = [1.0, float("nan"), 2.0, 2.0] * 5, [[1], [], [2], [2]] * 5
+    rows = datasets.Dataset.from_dict({"text": ["good", "film", "bad", "fine"] * 5, "stars": stars, "lists": lists})
+    rows.to_parquet(tmp_path / "some.parquet")
+    found = task(tmp_path, dataset="some.parquet", label="stars", validation=0.2)
+    assert (len(found.train["labels"]), len(found.validation["labels"])) == (12, 3)
+    with pytest.raises(TaskError, match=r"label: the column 'lists' holds .*; accepted is one label a row"):
+        task(tmp_path, dataset="some.parquet", label="lists")
+
+
 @pytest.mark.parametrize(
     ("freeze", "moved"), [("none", True), ("embeddings", True), ("all-but-head", False)], ids=lambda one: str(one)
 )

@@ -70,11 +70,12 @@ def _complete(part: datasets.Dataset, params: HuggingfaceParams) -> list[tuple[A
     if isinstance(part.features[params.label], datasets.ClassLabel):
         labels = [None if one == -1 else one for one in labels]  # how unlabelled rows are marked
     rows = zip(_column(part, params.text, "text"), *pair, labels, strict=True)
-    return [row for row in rows if None not in row]
+    return [row for row in rows if None not in row and row[-1] == row[-1]]  # NaN is no label
 
 
 def _numbered(labels: list[Any], params: HuggingfaceParams) -> tuple[Any, int]:
-    if odd := next((one for one in labels if isinstance(one, list | dict)), None):
+    odd = next((one for one in labels if isinstance(one, list | dict)), None)
+    if odd is not None:
         raise TaskError(f"label: the column {params.label!r} holds {odd!r:.60}; accepted is one label a row")
     classes = sorted(set(labels), key=lambda one: (str(type(one)), one))
     if not 2 <= len(classes) <= MOST_CLASSES:
