@@ -153,6 +153,6 @@ else:
 class Search(Strict):
     """How the next trial is chosen, what stops one early, and the seed of both and of the training."""
 
-    sampler: AnySampler = Tpe()
-    pruner: AnyPruner = NoPruner()
+    sampler: AnySampler = Curve()
+    pruner: AnyPruner = Forecast()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -21,7 +21,7 @@ WHOLE = """
   "schedules": ["cosine", "linear", {"family": "wsd", "decay": [0.1, 0.8]}, {"family": "step", "gamma": 0.1}],
   "warmup": [0.0, 0.1],
   "clip_norm": 1.0,
-  "search": {"sampler": "tpe", "pruner": "none", "seed": 0},
+  "search": {"sampler": "curve", "pruner": "forecast", "seed": 0},
   "budget": {"full_runs": 20, "trials": null, "seconds": null},
   "confirm": {"top": 3, "seeds": 3},
   "tags": {"team": "risk"}
@@ -48,7 +48,7 @@ def test_the_smallest_job_is_a_task_and_careful_defaults():
         "inverse-sqrt",
         "constant",
     ]
-    assert (smallest.search.sampler.name, smallest.search.pruner.name, smallest.search.seed) == ("tpe", "none", 0)
+    assert (smallest.search.sampler.name, smallest.search.pruner.name, smallest.search.seed) == ("curve", "forecast", 0)
     assert smallest.budget == Budget(full_runs=20, trials=None, seconds=None)
     assert smallest.confirm == Confirm(top=3, seeds=3)
     assert smallest.confirm.runs == 12
