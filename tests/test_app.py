@@ -89,7 +89,7 @@ def test_every_route_but_the_open_ones_asks_for_the_key(lite: httpx.Client) -> N
     del lite.headers["authorization"]
     for path, methods in described.items():
         for method in methods:
-            answer = lite.request(method, path.format(job_id="job-1", number=0))
+            answer = lite.request(method, re.sub(r"{\w+}", "1", path))
             assert (answer.status_code == 200) == (path in ("/healthz", "/readyz")), (method, path)
             assert answer.status_code in (200, 401)
     assert lite.get("/docs").status_code == 200

@@ -27,6 +27,7 @@ SPEC = JobSpec(
     task={"name": "digits", "params": {}},
     metric=Metric(name="val_loss", goal="minimize"),
     horizon=Horizon(steps=800),
+    search={"sampler": "tpe", "pruner": "none"},  # every trial a whole run, so that each can be checked by its end
     budget=Budget(full_runs=2),
     confirm=Confirm(top=1, seeds=1),
 )
@@ -232,12 +233,13 @@ def answers(client: Client) -> bool:
 
 
 def test_a_job_that_cannot_go_on_fails_with_a_reason_and_the_next_one_runs(crew: Crew) -> None:
-    broken = crew.submit(SPEC.model_copy(update={"task": TaskSpec(name="nothing"), "horizon": Horizon(epochs=1)}))
+    gone = TaskSpec(name="text", params={"dataset": "gone.txt"})
+    broken = crew.submit(SPEC.model_copy(update={"task": gone, "horizon": Horizon(epochs=1)}))
     good = crew.submit()
     crew.worker()
     crew.until(crew.over(good), "over")
     found = crew.job(broken)
-    assert (found.state, "nothing" in found.reason) == (JobState.FAILED, True)
+    assert (found.state, "gone.txt" in found.reason) == (JobState.FAILED, True)
     whole(crew, good)
 
 

@@ -27,6 +27,7 @@ SPEC = JobSpec.model_validate(
         "horizon": {"steps": STEPS},
         "optimizers": [{"name": "adamw", "learning_rate": [0.001, 0.064]}],
         "schedules": ["cosine", "linear"],
+        "search": {"sampler": "tpe", "pruner": "none"},
     }
 )
 HIGHEST = SPEC.model_copy(update={"metric": SPEC.metric.model_copy(update={"goal": "maximize"})})

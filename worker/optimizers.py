@@ -69,7 +69,7 @@ def build(
     _each_once(model, parts)
     parts = [part for part in parts if part["params"]]
     if isinstance(optimizer, Muon):
-        return _muon(optimizer, model, parts)
+        return _muon(optimizer, model, parts, learning_rate)
     with _in_words():
         return Stepper([TORCH[type(optimizer)](parts, lr=learning_rate, **_arguments(optimizer))])
 
@@ -121,7 +121,7 @@ def _arguments(optimizer: Optimizer) -> dict[str, Any]:
     return knobs
 
 
-def _muon(optimizer: Muon, model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> Stepper:
+def _muon(optimizer: Muon, model: nn.Module, groups: Sequence[Mapping[str, Any]], rate: float) -> Stepper:
     if not hasattr(torch.optim, "Muon"):
         raise TaskError(f"optimizer muon needs torch 2.9 or newer; this worker has {torch.__version__}")
     hidden = [module.weight for module in model.modules() if isinstance(module, nn.Linear)][:-1]
@@ -138,6 +138,7 @@ def _muon(optimizer: Muon, model: nn.Module, groups: Sequence[Mapping[str, Any]]
         parts: list[torch.optim.Optimizer] = [
             torch.optim.Muon(
                 those(matrices=True),
+                lr=rate,
                 momentum=optimizer.momentum,
                 nesterov=optimizer.nesterov,
                 weight_decay=decay,
@@ -146,5 +147,5 @@ def _muon(optimizer: Muon, model: nn.Module, groups: Sequence[Mapping[str, Any]]
         ]
         if rest := those(matrices=False):
             betas = (optimizer.beta1, optimizer.beta2)
-            parts.append(torch.optim.AdamW(rest, betas=betas, weight_decay=decay, eps=optimizer.eps))
+            parts.append(torch.optim.AdamW(rest, lr=rate, betas=betas, weight_decay=decay, eps=optimizer.eps))
     return Stepper(parts)
