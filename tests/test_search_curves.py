@@ -65,6 +65,20 @@ def test_the_surrogate_ranks_unseen_curves() -> None:
     assert (std > 0).all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_nine_in_ten_unseen_runs_end_where_the_surrogate_says(seed: int) -> None:
+    """Rates that are too high end anywhere, as real ones do: a process alone is then too sure of its forecasts."""
+    runs = 200
+    random = np.random.default_rng(seed)
+    c = np.exp(random.uniform(-9, 0, (500, 1))) * random.uniform(0.2, 1, (500, 64))
+    y = np.array([loss(x) for x in c])
+    y += np.where(c.mean(axis=1) > 0.03, random.exponential(0.3, 500), random.normal(0, 0.002, 500))
+    none, horizons = np.zeros((500, 0)), np.full(500, TARGET)
+    model = CurveSurrogate().fit(c[:runs], horizons[:runs], none[:runs], y[:runs])
+    mean, std = model.predict(c[runs:], horizons[runs:], none[runs:])
+    assert 0.80 <= (np.abs(y[runs:] - mean) <= 1.645 * std).mean() <= 0.97
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -22,6 +22,10 @@ EXTRA_SCALE = 3.0
 # Values this many robust spreads above the best are all the same garbage.
 CAP = 4.0
 MAX_FOR_THETA = 120
+# Nine in ten of a normal variable lie within so many standard deviations. Hyper-parameters were fitted to the runs that
+# are left out, so a few more must lie there; and a doubt known from n runs is stretched by sqrt(1 + UNSEEN / n).
+NINE_IN_TEN, LEFT_OUT, UNSEEN = 1.645, 0.93, 2.0
+STRETCH = (1.0, 2.5)
 
 
 class Warp:
@@ -45,6 +49,14 @@ class Warp:
         """The values that have these standings."""
         above = np.where(warped > 0, np.expm1(np.clip(warped, 0, CAP + 1)), warped)
         return np.asarray(self.low + self.spread * above)
+
+
+def _honest(surprises: Array) -> float:
+    """By what to stretch the standard deviation: nine in ten runs, each left out, are to lie where they should."""
+    if not len(surprises):
+        return 1.0
+    needed = float(np.quantile(surprises, LEFT_OUT)) / NINE_IN_TEN
+    return float(np.clip(needed, *STRETCH) * np.sqrt(1 + UNSEEN / len(surprises)))
 
 
 def _matrix(extras: ArrayLike, n: int) -> Array:
@@ -75,6 +87,7 @@ class CurveSurrogate:
         some = self._subset(warped)
         theta = fit_theta(points.take(some), warped[some] - self._mean, prior, relative[some])
         self._process = Process(theta, points, warped - self._mean, relative)
+        self._doubt = _honest(np.abs(self._process.surprises()[np.isfinite(y)]))
         return self
 
     def _subset(self, warped: Array) -> NDArray[np.int64]:
@@ -99,7 +112,7 @@ class CurveSurrogate:
         n = len(np.asarray(horizons).reshape(-1))
         points = self._points(curves, horizons, _matrix(extras, n))
         mean, variance = self._process.predict(points)
-        return self._unwarp(mean + self._mean, np.sqrt(variance + self._process.theta.noise))
+        return self._unwarp(mean + self._mean, self._doubt * np.sqrt(variance + self._process.theta.noise))
 
     def _unwarp(self, mean: Array, std: Array) -> tuple[Array, Array]:
         """Moments in the units of the values, over quantiles of the warped prediction."""

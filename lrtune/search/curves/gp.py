@@ -198,6 +198,13 @@ class Process:
         cross = self.theta.covariance(self.points, points)
         return cross.T @ self.weights, solve_triangular(self.factor, cross, lower=True, check_finite=False)
 
+    def surprises(self) -> Array:
+        """How many standard deviations each observation lies above what all the others foretell, noise included."""
+        if not len(self.points):
+            return np.zeros(0)
+        inverse = cho_solve((self.factor, True), np.eye(len(self.points)))
+        return np.asarray(self.weights / np.sqrt(np.diag(inverse)))
+
     def predict(self, points: Points) -> tuple[Array, Array]:
         """Posterior mean and variance, without noise."""
         mean, white = self.project(points)
