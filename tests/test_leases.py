@@ -122,13 +122,28 @@ def test_a_released_trial_waits_again_and_spends_no_attempt(database: Database, 
 def test_a_trial_whose_workers_keep_dying_fails_with_a_reason(database: Database, job: str) -> None:
     with database.write() as tx:
         leases.finish(tx, leases.claim(tx, "x", ttl=MINUTE, now=NOON), TrialState.COMPLETE, value=1.0, step=100)  # type: ignore[arg-type]
-    for attempt in range(leases.MAX_ATTEMPTS):
+    for attempt in range(leases.MAX_DEATHS):
         assert claim(database, at=NOON + attempt * 2 * MINUTE).trial.number == 1
     with database.write() as tx:
         assert leases.claim(tx, "z", ttl=MINUTE, now=NOON + timedelta(hours=1)) is None
     with database.read() as tx:
         found = trials.get(tx, job, 1)
-    assert (found.state, found.reason) == (TrialState.FAILED, "its workers died 5 times")
+    assert (found.state, found.reason) == (TrialState.FAILED, "its workers died 5 times and got no further")
+
+
+def test_deaths_of_workers_count_only_while_the_trial_gets_no_further(database: Database, job: str) -> None:
+    with database.write() as tx:
+        leases.finish(tx, leases.claim(tx, "x", ttl=MINUTE, now=NOON), TrialState.COMPLETE, value=1.0, step=100)  # type: ignore[arg-type]
+    starts = [0] * 4 + [10] * 4 + [20, 10, 20, 0, 20]  # where each attempt starts: only a new record forgives
+    for attempt, step in enumerate(starts):
+        at = NOON + attempt * 2 * MINUTE
+        lease = claim(database, at=at)
+        assert (lease.trial.number, lease.trial.attempt) == (1, attempt + 1)
+        with database.write() as tx:
+            leases.take_up(tx, lease, step=step, credited=0, whose=(), now=at)
+    with database.write() as tx:
+        assert leases.claim(tx, "z", ttl=MINUTE, now=NOON + timedelta(hours=1)) is None
+    assert state(database, job, 1) is TrialState.FAILED
 
 
 def test_cancelling_takes_trials_from_their_workers(database: Database, job: str) -> None:

@@ -22,7 +22,7 @@ from lrtune.store import events, lookup, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
 
-MAX_ATTEMPTS = 5  # a trial whose workers keep dying must not take every worker down in turn
+MAX_DEATHS = 5  # in a row, without getting further: such a trial must not take every worker down in turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +141,15 @@ def note(tx: Session, lease: Lease, kind: str, message: str, *, now: datetime | 
 def take_up(
     tx: Session, lease: Lease, *, step: int, credited: int, whose: Sequence[str], now: datetime | None = None
 ) -> None:
-    """Write down that a trial starts after `step` steps, `credited` of which other trials trained. Raises LeaseLost."""
+    """Write down that a trial starts after `step` steps, `credited` of which other trials trained. Raises LeaseLost.
+
+    Where it starts further than ever, the deaths of its workers so far are forgiven: they had brought it there.
+    """
     now = now or clock(tx)
-    _touch(tx, _held(lease).values(step=step, credited=credited))
+    further = step > TrialRow.furthest
+    deaths = case((further, 0), else_=TrialRow.deaths)
+    furthest = case((further, step), else_=TrialRow.furthest)
+    _touch(tx, _held(lease).values(step=step, credited=credited, deaths=deaths, furthest=furthest))
     own = f"trial {lease.trial.number}"
     names = [name.removeprefix(f"{lease.job_id}/") for name in whose]
     others = f", {credited} of them trained by trial {', '.join(names)}" if credited else ""
@@ -209,14 +215,15 @@ def hold(tx: Session, lease: Lease) -> None:
 
 
 def requeue(tx: Session, *, now: datetime) -> None:
-    """Put trials whose lease has run out back to waiting; fail those that have used up their attempts."""
+    """Put trials whose lease has run out back to waiting; fail those whose workers die without getting further."""
     expired = (TrialRow.state == TrialState.RUNNING) & (TrialRow.lease_until < now)
     reason = "its worker stopped answering"
-    dead = f"its workers died {MAX_ATTEMPTS} times"
+    dead = f"its workers died {MAX_DEATHS} times and got no further"
     back = {"state": TrialState.WAITING, "reason": reason, "step": 0, "credited": 0} | _FREE
     over = {"state": TrialState.FAILED, "reason": dead, "finished_at": now} | _FREE
-    for condition, values in ((TrialRow.attempt >= MAX_ATTEMPTS, over), (TrialRow.attempt < MAX_ATTEMPTS, back)):
-        statement = update(TrialRow).where(expired, condition).values(values)
+    deaths = TrialRow.deaths + 1
+    for condition, values in ((deaths >= MAX_DEATHS, over), (deaths < MAX_DEATHS, back)):
+        statement = update(TrialRow).where(expired, condition).values(values | {"deaths": deaths})
         for row in tx.execute(statement.returning(TrialRow.id, TrialRow.job, TrialRow.number)).all():
             _close(tx, row.id, "lost", now)
             message = f"trial {row.number}: {values['reason']}"

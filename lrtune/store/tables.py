@@ -72,7 +72,8 @@ class TagRow(Base):
 class TrialRow(Base):
     """A trial; `token` and `lease_until` belong to the attempt that holds it, and are null when none does.
 
-    A waiting trial with `behind` is not to start while the trial of that `id` trains towards `behind_step`.
+    A waiting trial with `behind` is not to start while the trial of that `id` trains towards `behind_step`. `deaths`
+    counts its workers that died since an attempt last began further than all before, after `furthest` steps.
     """
 
     __tablename__ = "trials"
@@ -112,6 +113,8 @@ class TrialRow(Base):
     lease_until: Mapped[datetime | None]
     behind: Mapped[int | None] = mapped_column(BigInteger)
     behind_step: Mapped[int] = mapped_column(default=0, server_default="0")
+    deaths: Mapped[int] = mapped_column(default=0, server_default="0")
+    furthest: Mapped[int] = mapped_column(default=0, server_default="0")
     worker: Mapped[str | None] = mapped_column(String(100))
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
