@@ -1,12 +1,15 @@
 """Kill a worker at random moments of one job: `python -m benchmarks.kills [--kills 50] [--seed 0] [--json FILE]`.
 
-The job is run once undisturbed, and once while its worker is killed with SIGKILL again and again, each time a random
-share of 0.4 s after it began to train. Prints whether every trial, report and the answer came out the same, and
-the most segments (twentieths of a run) that one kill caused to be trained again. Workers are forked, which starts them
-at once; a trial is killed four times at most, because the fifth death of its workers would fail it.
+The job is run once undisturbed, and once while its worker is killed with SIGKILL again and again, each time after a
+random number of steps and a random share of 50 ms. The next worker comes when the lease has run out: one that comes
+sooner asks the search for another trial meanwhile, and so runs another job. Workers are forked, to start at once.
+
+Prints whether every trial, report and the answer came out the same; how many segments (twentieths of a run) a kill
+caused to be trained again, on average and at most; and how many attempts started from a state that was kept.
 """
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import random
@@ -14,7 +17,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from ctypes import c_longlong
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -23,10 +28,9 @@ import migrations
 import worker.loop
 import worker.trainer
 from benchmarks.sharing import facts
-from lrtune.results import Trial
+from lrtune.results import Trial, TrialState
 from lrtune.spec import JobSpec
 from lrtune.store import Database, events, jobs, trials
-from lrtune.store.leases import MAX_ATTEMPTS
 from worker.loop import Worker
 from worker.settings import Settings
 
@@ -42,6 +46,7 @@ SPEC = JobSpec.model_validate(
     }
 )
 FORK = multiprocessing.get_context("fork")
+LEASE, TRIALS = 1.0, 100  # seconds; more trials than the job has
 
 
 def main() -> None:
@@ -52,6 +57,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    importlib.import_module("torch._dynamo")  # what an optimizer imports, once for all workers
     with tempfile.TemporaryDirectory() as folder:
         calm = Bench(Path(folder) / "calm")
         calm.run(kills=0, chance=random.Random(asked.seed))
@@ -68,60 +74,66 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        url = f"sqlite:///{folder / 'lrtune.db'}"
-        migrations.upgrade(url)
-        settings = Settings(database_url=url, device="cpu", poll_seconds=0.02, lease_seconds=1)
+        self._url = f"sqlite:///{folder / 'lrtune.db'}"
+        migrations.upgrade(self._url)
+        settings = Settings(database_url=self._url, device="cpu", poll_seconds=0.02, lease_seconds=LEASE)
         self._settings = settings.model_copy(update={"state_dir": str(folder / "states")})
-        self._url, self._most = url, 0
-        self._at = FORK.Array("q", [-1, 0, 0, 0])  # the trial in training, its attempt, first and last step
-        database = Database(url)
+        # Without locks, which a killed worker would keep: how many steps it did, its first trial, where that began.
+        self._done, self._trial, self._begun = (FORK.RawValue(c_longlong, 0) for _ in range(3))
+        self._stood = FORK.RawArray(c_longlong, TRIALS)  # how far each trial has been trained
+        self._again: list[float] = []  # segments, one number for each kill
+        database = Database(self._url)
         with database.write() as tx:
             self.job = jobs.create(tx, SPEC)[0].id
         database.dispose()
 
     def run(self, *, kills: int, chance: random.Random) -> int:
-        """Bring the job to its end; how often its worker was killed."""
+        """Bring the job to its end; how often its worker was killed in the middle of a trial."""
         done = 0
-        while not self._read(lambda job, _: job.finished_at is not None):
-            self._at[0] = -1
-            working = FORK.Process(target=work, args=(self._settings, self._at))
+        while not self._over():
+            self._done.value, self._begun.value = 0, -1
+            stood = self._stood[:]
+            working = FORK.Process(target=self._work)
             working.start()
-            if done < kills and self._trains():
-                time.sleep(chance.uniform(0.0, 0.4))
-                working.kill()
-                done += 1
-            while done >= kills and working.is_alive() and not self._read(lambda job, _: job.finished_at is not None):
-                time.sleep(0.2)
+            killed = self._wait(chance.randint(1, STEPS // 4) if done < kills else None)
+            if killed:
+                time.sleep(chance.uniform(0.0, 0.05))
             working.kill()
             working.join()
-            self._most = max(self._most, self._again())
+            done += killed
+            self._count(stood)
+            if killed:
+                time.sleep(LEASE + 0.05)
         return done
 
     def seen(self) -> dict[str, Any]:
         """What the job's log says of the kills."""
         log = self._events()
         wrong = [event.message for event in log if event.kind in ("state-ignored", "state-not-saved")]
+        wrong += [one.reason for one in self._read(lambda _, past: past) if one.state is TrialState.FAILED]
+        again = {"mean": round(fmean(self._again or [0.0]), 2), "most": round(max(self._again, default=0.0), 2)}
         taken = sum(event.kind == "trial-taken-up" for event in log)
-        return {"segments_again": round(self._most / (STEPS / 20), 2), "taken_up": taken, "wrong": wrong}
+        return {"segments_again": again, "taken_up": taken, "wrong": wrong}
 
     def facts(self) -> Any:
         """What the job came to."""
         return self._read(facts)
 
-    def _again(self) -> int:
-        """Keep where the killed worker stood; how far behind that its successor had begun, once that is known."""
-        number, _, first, last = self._at[:]
-        before = getattr(self, "_stood", (-1, 0))
-        self._stood = (number, last)
-        return before[1] - first if number == before[0] and first >= 0 else 0
+    def _wait(self, steps: int | None) -> bool:
+        """Until the worker has trained so many steps; False when the job is over before, or its worker has ended."""
+        while steps is None or self._done.value < steps:
+            if self._over():
+                return False
+            time.sleep(0.1 if steps is None else 0.005)
+        return True
 
-    def _trains(self) -> bool:
-        """Wait until the worker is in the middle of a trial that may be killed once more."""
-        while not self._read(lambda job, _: job.finished_at is not None):
-            if self._at[0] >= 0 and self._at[1] < MAX_ATTEMPTS:
-                return True
-            time.sleep(0.01)
-        return False
+    def _count(self, stood: list[int]) -> None:
+        """How far behind the killed worker this one began, once it has trained a step of the same trial."""
+        if self._begun.value >= 0 and (reached := stood[self._trial.value]):
+            self._again.append(max(0, reached - self._begun.value) / (STEPS / 20))
+
+    def _over(self) -> bool:
+        return bool(self._read(lambda job, _: job.finished_at is not None))
 
     def _events(self) -> list[Any]:
         database = Database(self._url)
@@ -138,26 +150,27 @@ class Bench:
         database.dispose()
         return found
 
+    def _work(self) -> None:
+        """A worker that says where it stands."""
+        torch.set_num_threads(1)
+        step, train, number = worker.trainer._step, vars(worker.loop)["train"], 0
 
-def work(settings: Settings, at: Any) -> None:
-    """A worker that says where it stands."""
-    torch.set_num_threads(1)
-    step, train = worker.trainer._step, vars(worker.loop)["train"]
+        def stepped(run: Any, course: Any) -> Any:
+            if self._begun.value < 0:
+                self._trial.value, self._begun.value = number, run.step
+            found = step(run, course)
+            self._stood[number] = max(self._stood[number], run.step)
+            self._done.value += 1
+            return found
 
-    def stepped(run: Any, course: Any) -> Any:
-        if at[2] < 0:
-            at[2] = run.step
-        found = step(run, course)
-        at[3] = run.step
-        return found
+        def trained(task: Any, trial: Trial, **rest: Any) -> Any:
+            nonlocal number
+            number = trial.number
+            return train(task, trial, **rest)
 
-    def trained(task: Any, trial: Trial, **rest: Any) -> Any:
-        at[:] = [trial.number, trial.attempt, -1, 0]
-        return train(task, trial, **rest)
-
-    vars(worker.trainer).update(_step=stepped)
-    vars(worker.loop).update(train=trained)
-    Worker(settings, threading.Event()).work()
+        vars(worker.trainer).update(_step=stepped)
+        vars(worker.loop).update(train=trained)
+        Worker(self._settings, threading.Event()).work()
 
 
 if __name__ == "__main__":
