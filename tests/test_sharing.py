@@ -1,0 +1,195 @@
+"""Two workers and one beginning: who waits for whom, and what the log of a job says of spoilt and unsaved states."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from lrtune.choices import Configuration
+from lrtune.results import Proposal, Report, TrialState
+from lrtune.spec import JobSpec
+from lrtune.store import Database, events, jobs, leases, trials
+from tests.test_states import damaged
+from worker.loop import Worker
+from worker.settings import Settings
+from worker.sharing import Behind, Sharing
+from worker.tasks import prepare
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+CPU = torch.device("cpu")
+SPEC = JobSpec.model_validate(
+    {
+        "task": {"name": "digits", "params": {"hidden": [8]}},
+        "metric": {"name": "val_loss", "goal": "minimize"},
+        "horizon": {"steps": 100},
+        "schedules": ["constant"],
+        "budget": {"full_runs": None, "trials": 1},
+        "confirm": {"top": 1, "seeds": 1},
+    }
+)
+
+
+def configuration(schedule: dict, rate: float = 0.01) -> Configuration:
+    return Configuration.model_validate({"optimizer": {"name": "adamw"}, "learning_rate": rate, "schedule": schedule})
+
+
+WAITS = configuration({"family": "wsd", "decay": 0.5})  # its first 50 steps are those of the next
+AHEAD = configuration({"family": "constant"})
+OTHER = configuration({"family": "constant"}, rate=0.3)
+
+
+@pytest.fixture
+def job(database: Database) -> str:
+    """A job with three trials waiting, the first two of which begin alike."""
+    with database.write() as tx:
+        made, _ = jobs.create(tx, SPEC, now=NOON)
+        for number, chosen in enumerate((WAITS, AHEAD, OTHER)):
+            proposal = Proposal(configuration=chosen, role="search", seed=0, reason="a draw")
+            assert trials.propose(tx, made.id, proposal, number=number, now=NOON)
+    return made.id
+
+
+def claim(database: Database, worker: str, *, at: datetime = NOON, ttl: timedelta = HOUR) -> leases.Lease | None:
+    with database.write() as tx:
+        return leases.claim(tx, worker, ttl=ttl, now=at)
+
+
+def number(lease: leases.Lease | None) -> int | None:
+    return lease and lease.trial.number
+
+
+def report(step: int) -> Report:
+    return Report(step=step, learning_rate=0.01, metrics={"val_loss": 1.0})
+
+
+def behind(database: Database, *, step: int = 50) -> leases.Lease:
+    """Trial 0 waits behind trial 1, and its worker has trial 2 instead; the hold on trial 1, for a minute."""
+    waits, ahead = claim(database, "a"), claim(database, "b", ttl=MINUTE)
+    assert waits is not None
+    assert ahead is not None
+    with database.write() as tx:
+        leases.release(tx, waits, reason="trial 1 is training it", behind=(ahead.id, step), now=NOON)
+    assert number(claim(database, "a")) == 2
+    return ahead
+
+
+def test_a_trial_behind_another_is_not_claimed_while_that_one_trains_towards_its_step(database: Database, job: str):
+    ahead = behind(database)
+    assert claim(database, "c") is None
+    with database.write() as tx:
+        leases.report(tx, ahead, [report(45)], ttl=MINUTE, now=NOON)
+    assert claim(database, "c", at=NOON + MINUTE / 2) is None
+    with database.read() as tx:
+        waiting = trials.get(tx, job, 0)
+    assert (waiting.state, waiting.reason, waiting.attempt) == (TrialState.WAITING, "trial 1 is training it", 0)
+
+
+@pytest.mark.parametrize("how", ["came far enough", "started far enough", "ended", "was given back"])
+def test_a_trial_is_free_again_when_the_one_ahead(how: str, database: Database, job: str):
+    ahead = behind(database)
+    with database.write() as tx:
+        if how == "came far enough":
+            leases.report(tx, ahead, [report(45), report(50)], ttl=MINUTE, now=NOON)
+        elif how == "started far enough":
+            leases.take_up(tx, ahead, step=50, credited=50, whose=("x",), now=NOON)
+        elif how == "ended":
+            leases.finish(tx, ahead, TrialState.STOPPED, value=1.0, step=20, now=NOON)
+        else:
+            leases.release(tx, ahead, reason="the worker was asked to stop", now=NOON)
+    freed = claim(database, "c")
+    assert number(freed) == 0
+    assert freed is not None
+    assert freed.trial.attempt == 1, "to wait had cost no attempt"
+
+
+def test_a_trial_is_free_again_when_the_worker_of_the_one_ahead_has_died(database: Database, job: str):
+    behind(database)
+    assert number(claim(database, "c", at=NOON + MINUTE / 2)) is None
+    assert number(claim(database, "c", at=NOON + 2 * MINUTE)) == 0
+    assert number(claim(database, "d", at=NOON + 2 * MINUTE)) == 1
+
+
+def test_a_worker_makes_way_for_one_that_trains_the_same_beginning_and_for_no_other(
+    database: Database, job: str, tmp_path: Path
+):
+    held = [claim(database, worker) for worker in "abc"]
+    kept, ahead, other = (lease for lease in held if lease is not None)
+    settings = Settings(device="cpu", state_dir=str(tmp_path / "states"))
+
+    def write(verb):
+        with database.write() as tx:
+            return verb(tx)
+
+    def ways(lease: leases.Lease) -> tuple[int, int] | None:
+        """What a worker that holds this trial finds itself behind of."""
+        try:
+            memory = Sharing(settings, CPU, write).memory(lease, prepare(SPEC.task, tmp_path), lease.spec.metric)
+        except Behind as found:
+            return found.ahead, found.step
+        memory.close()
+        return None
+
+    assert ways(ahead) == (kept.id, 51), "of two that have just begun the older goes on, up to where its decay begins"
+    assert ways(kept) is None
+    assert ways(other) is None
+    with database.write() as tx:
+        leases.report(tx, ahead, [report(30)], ttl=HOUR)
+    assert ways(kept) == (ahead.id, 50), "the other one is ahead by now, and leaves a state at each of its reports"
+    with database.write() as tx:
+        leases.report(tx, ahead, [report(50)], ttl=HOUR)
+    assert ways(kept) is None
+
+
+class Done(threading.Event):
+    """Asks a worker to stop as soon as it has nothing to do."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.set()
+        return True
+
+
+def worked(url: str, states: Path) -> list[tuple[int | None, str, str]]:
+    """Submit the job, have a worker do it, and read its log: (trial, kind, message)."""
+    database = Database(url)
+    with database.write() as tx:
+        made, _ = jobs.create(tx, SPEC)
+    Worker(Settings(database_url=url, device="cpu", state_dir=str(states)), Done()).work()
+    with database.read() as tx:
+        assert jobs.get(tx, made.id).state == "succeeded"
+        log = events.page(tx, made.id, after=0, limit=1000).items
+    database.dispose()
+    return [(event.trial, event.kind, event.message) for event in log]
+
+
+def test_the_log_of_a_job_says_which_states_were_spoilt_and_that_the_steps_were_trained_again(
+    sqlite_url: str, tmp_path: Path
+):
+    torch.set_num_threads(1)
+    worked(sqlite_url, tmp_path / "kept")
+    again = worked(sqlite_url, tmp_path / "kept")
+    assert {number for number, kind, _ in again if kind == "trial-taken-up"} == {
+        number for number, kind, _ in again if kind == "trial-started"
+    }
+    for path in list((tmp_path / "kept").rglob("*.safetensors")):
+        damaged(path, "truncated")
+    log = worked(sqlite_url, tmp_path / "kept")
+    said = [(number, message) for number, kind, message in log if kind == "state-ignored"]
+    assert said
+    for number, message in said:
+        assert message.startswith(f"trial {number}: the state of step ")
+        assert "was ignored and is trained again: its " in message
+        assert "do not have the checksum of its name" in message
+
+
+def test_the_log_of_a_job_says_once_a_trial_that_its_states_could_not_be_saved(sqlite_url: str, tmp_path: Path):
+    torch.set_num_threads(1)
+    (tmp_path / "file").write_text("not a directory")
+    log = worked(sqlite_url, tmp_path / "file")
+    said = [(number, message) for number, kind, message in log if kind == "state-not-saved"]
+    started = [number for number, kind, _ in log if kind == "trial-started"]
+    assert [number for number, _ in said] == started
+    assert all("its state could not be saved, and none will be of this trial: " in message for _, message in said)
