@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.replay import Ledger, Row, RunKey, Table
-from lrtune.search.curves.decision import Settings, decide
+from lrtune.search.curves.decision import decide
 from lrtune.search.curves.forecast import judge
+from lrtune.search.curves.options import Settings
 from lrtune.search.curves.view import Array, Choice, Pool, Run
 
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from benchmarks.example_optuna import curve as example_curve
 from benchmarks.example_optuna import objective
 from lrtune.search import CurveSampler
-from lrtune.search.curves.decision import Settings, decide
+from lrtune.search.curves.decision import decide
 from lrtune.search.curves.embed import embed
 from lrtune.search.curves.forecast import Rules, audit, judge
+from lrtune.search.curves.options import Settings
 from lrtune.search.curves.stages import best_rates
 from lrtune.search.curves.view import Pool, Run
 from lrtune.search.surrogate import CurveSurrogate

@@ -16,8 +16,9 @@ from lrtune.choices import Configuration
 from lrtune.results import Proposal, Trial, TrialState
 from lrtune.search import axes
 from lrtune.search.coordinates import Coordinates, coordinates
-from lrtune.search.curves.decision import Settings, decide, looks
+from lrtune.search.curves.decision import decide
 from lrtune.search.curves.model import JobModel
+from lrtune.search.curves.options import Settings, looks
 from lrtune.search.curves.view import Choice, Ints, Pool, Run
 from lrtune.search.drawing import Lots
 from lrtune.search.samplers import seeded

@@ -6,51 +6,18 @@ it or at a shorter whole schedule, which is worth as much as it is known, in thi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr
 
 from lrtune.search.curves.model import JobModel
+from lrtune.search.curves.options import Options, Plan, Settings, looks
 from lrtune.search.curves.stages import best_rates
 from lrtune.search.curves.start import medoids, spread_out
 from lrtune.search.curves.view import Array, Choice, Ints, Pool, Run
 
 ENDS = np.array([-1.0, 0.0, 1.0])
-MOST_LOOKS, MOST_RUNS = 16, 10  # of the designed start, whatever the number of other knobs
 SHORTER_FOR = 12  # of the shortlist, for how many short schedules are weighed
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Switches of the search; all on is the product, each off is an ablation.
-
-    `embedding` is read by who makes the pool: off, a curve is flat at its peak and its family is a knob. `sign` is -1
-    where values are told negated; only the reasons read it.
-    """
-
-    embedding: bool = True
-    short_horizons: bool = True
-    partial_runs: bool = True
-    cost: bool = True
-    start: int = 6
-    shortlist: int = 30
-    patience: float = 1.5
-    sign: float = 1.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Stages of training that end at the target horizon: pool rows, steps to reach, price of each stage."""
-
-    rows: list[int]
-    until: list[float]
-    price: list[float]
-
-
-def looks(pool: Pool, settings: Settings) -> int:
-    """How many configurations the designed start takes."""
-    return min(settings.start + 2 * len(pool.extras[0]), MOST_LOOKS if settings.partial_runs else MOST_RUNS)
 
 
 def _padded(values: list[float] | list[int], width: int) -> list[float]:
@@ -71,32 +38,9 @@ class Search:
     ) -> None:
         self.pool, self.runs, self.target, self.settings, self.left = pool, list(runs), target, settings, left
         self.random = np.random.default_rng(seed)
-        self.steps = {(run.key, run.horizon): run.until if run.state == "running" else run.steps for run in runs}
-        closed = ("diverged", "running") if settings.partial_runs else ("diverged", "running", "stopped")
-        self.over = {(run.key, run.horizon) for run in runs if run.state in closed}
+        self.options = Options(pool, runs, target, settings)
         whole = np.flatnonzero(pool.horizons == target)
-        self.full = np.array([r for r in whole if self.owed(int(r), target) <= left + 1e-9], dtype=np.int64)
-        self.shorter: dict[str, list[int]] = {}
-        for row in np.flatnonzero(pool.horizons < target):
-            self.shorter.setdefault(pool.keys[row], []).append(int(row))
-
-    def trained(self, row: int) -> int:
-        """How many steps of an option have been trained."""
-        return self.steps.get((self.pool.keys[row], int(self.pool.horizons[row])), 0)
-
-    def open(self, row: int) -> bool:
-        """Whether an option has steps left to train."""
-        key = self.pool.keys[row], int(self.pool.horizons[row])
-        return key not in self.over and self.trained(row) < key[1]
-
-    def price(self, row: int, until: float) -> float:
-        """New steps that reaching `until` costs, in full runs; never quite nothing."""
-        free = max(int(self.pool.free[row]), self.trained(row))
-        return float(max(until - free, 0.02 * self.pool.every[row])) / self.target
-
-    def owed(self, row: int, until: float) -> float:
-        """What reaching `until` costs at most, in full runs: where nothing of other runs can be had after all."""
-        return max(until - self.trained(row), 0.0) / self.target
+        self.full = np.array([r for r in whole if self.options.owed(int(r), target) <= left + 1e-9], dtype=np.int64)
 
     # The designed start
 
@@ -106,7 +50,7 @@ class Search:
         if tried >= wanted or tried >= len(self.full) or self.left <= 1.0:
             return None
         space, runs = spread_out(self.pool, self.full, self.runs)
-        middles = [m for m in medoids(space, wanted, self.random) if self.open(int(self.full[m]))]
+        middles = [m for m in medoids(space, wanted, self.random) if self.options.open(int(self.full[m]))]
         if not middles:
             return None
         if len(runs):  # the representative that is least represented so far
@@ -128,7 +72,7 @@ class Search:
 
     def decide(self, model: JobModel) -> Choice | None:
         """What is worth most per cost, by what the model expects; None where nothing can be brought to an end."""
-        full = np.array([r for r in self.full if self.open(int(r))], dtype=np.int64)
+        full = np.array([r for r in self.full if self.options.open(int(r))], dtype=np.int64)
         if not len(full):
             return self._nothing_left() if np.isinf(self.left) else None
         mean, variance, _ = model.forecast(full)
@@ -136,7 +80,7 @@ class Search:
         forced = self._confirm(model, full, mean, std)
         if forced is not None:
             return forced
-        price = np.array([self.price(int(r), self.target) for r in full])
+        price = np.array([self.options.price(int(r), self.target) for r in full])
         if self.left <= 1.0:
             return self._finish(model, full, mean, std, price)
         best = self._bar(model, full, mean)
@@ -150,13 +94,13 @@ class Search:
 
     def _cost(self, move: Choice) -> float:
         rows = zip(self.pool.keys, self.pool.horizons, strict=True)
-        return self.owed(next(i for i, row in enumerate(rows) if row == (move.key, move.horizon)), move.until)
+        return self.options.owed(next(i for i, row in enumerate(rows) if row == (move.key, move.horizon)), move.until)
 
     def _reserve(self, full: Ints, mean: Array) -> float:
         """What it takes to bring the leader of those looked at to its end."""
         touched = {run.key for run in self.runs}
         known = [i for i, r in enumerate(full) if self.pool.keys[r] in touched]
-        return self.owed(int(full[min(known, key=lambda i: mean[i])]), self.target) if known else 0.0
+        return self.options.owed(int(full[min(known, key=lambda i: mean[i])]), self.target) if known else 0.0
 
     def _finish(self, model: JobModel, full: Ints, mean: Array, std: Array, price: Array) -> Choice:
         """With little left looks are no use: the run whose end is worth most for its cost is trained to it."""
@@ -211,7 +155,7 @@ class Search:
 
     def _best_move(self, model: JobModel, short: Ints, best: float) -> Choice:
         """The candidate whose training in stages brings most per cost; its first stage is done now."""
-        plans = [plan for i, row in enumerate(short) for plan in self._plans(int(row), shorter=i < SHORTER_FOR)]
+        plans = [plan for i, row in enumerate(short) for plan in self.options.plans(int(row), shorter=i < SHORTER_FOR)]
         width = max(len(plan.rows) for plan in plans)
         rows, until, price = (
             np.array([_padded(column, width) for column in columns])
@@ -236,32 +180,6 @@ class Search:
         if self.pool.horizons[row] < self.target or until < self.target:
             text = f"look that resolves {informs:.0%} of the doubt: {text}"
         return self.choice(row, until, text)
-
-    def _plans(self, full: int, shorter: bool) -> list[Plan]:
-        """Ways of training one configuration to the target: in stages, or after a short whole schedule."""
-        until = [*(self._checkpoints(full) if self.settings.partial_runs else ()), float(self.target)]
-        totals = [self.price(full, u) for u in until]
-        price = [totals[0], *np.diff(totals)]
-        plans = [Plan([full] * len(until), until, price)]
-        if self.settings.short_horizons and shorter:
-            for row in self._shorter(full):
-                end = float(self.pool.horizons[row])
-                plans.append(Plan([row, *plans[0].rows], [end, *until], [self.price(row, end), *price]))
-        return plans
-
-    def _checkpoints(self, row: int) -> list[float]:
-        """Where a run may be looked at next: the next report, then ever further."""
-        every, trained = int(self.pool.every[row]), max(self.trained(row), int(self.pool.free[row]))
-        trained = trained // every * every
-        stops, step = [], max(every, trained + every, int(trained * 1.5) // every * every)
-        while step < 0.9 * self.target:
-            stops.append(float(step))
-            step = max(step + every, int(step * 1.6) // every * every)
-        return stops
-
-    def _shorter(self, full: int) -> list[int]:
-        """The shorter whole schedules of a configuration that are not trained yet."""
-        return [row for row in self.shorter.get(self.pool.keys[full], []) if self.open(row)]
 
 
 def decide(

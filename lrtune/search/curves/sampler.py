@@ -21,7 +21,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from lrtune.search.curves.decision import Settings, decide
+from lrtune.search.curves.decision import decide
+from lrtune.search.curves.options import Settings
 from lrtune.search.curves.view import Pool, Run
 from lrtune.search.drawing import draw
 
