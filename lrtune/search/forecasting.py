@@ -10,6 +10,8 @@ from lrtune.search.told import horizon, others, piece, runs
 from lrtune.spec import JobSpec
 from lrtune.strategies import Forecast
 
+ASKED = (0.1, 0.25, 0.5, 0.75)  # shares of a run after which it is judged: a forecast costs as much as a short run
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -30,7 +32,7 @@ def forecast(spec: JobSpec, kind: Forecast, history: Sequence[Trial], trial: Tri
     with another, nor one that was stopped before: the sampler knew that when it went on with it.
     """
     past = [other for other in searched(history) if other.number != trial.number]
-    if trial.until is not None or not trial.reports or trial.reports[-1].credited or _resumed(past, trial):
+    if trial.until is not None or not _due(trial) or trial.reports[-1].credited or _resumed(past, trial):
         return Verdict()
     steps = horizon(spec, [*past, trial])
     if piece(spec, trial, others(spec)) is None:
@@ -44,6 +46,12 @@ def forecast(spec: JobSpec, kind: Forecast, history: Sequence[Trial], trial: Tri
     place = f"{sign * now.reports[-1][1]:.4g} at report {len(trial.reports)} of {REPORTS}"
     words = f"forecast pruner: {place}, {verdict.reason}"
     return Verdict(stop=words * verdict.stop, audit=words * verdict.audit, off=words * verdict.off)
+
+
+def _due(trial: Trial) -> bool:
+    """Whether the last report is the first one at or behind a share of the run after which it is judged."""
+    before, now = ([0, 0] + [report.step for report in trial.reports])[-2:]
+    return any(before < share * trial.horizon <= now for share in ASKED)
 
 
 def _resumed(past: Sequence[Trial], trial: Trial) -> bool:
