@@ -95,7 +95,7 @@ class Bench:
             stood = self._stood[:]
             working = FORK.Process(target=self._work)
             working.start()
-            killed = self._wait(chance.randint(1, STEPS // 4) if done < kills else None)
+            killed = self._wait(working, chance.randint(1, STEPS // 4) if done < kills else None)
             if killed:
                 time.sleep(chance.uniform(0.0, 0.05))
             working.kill()
@@ -119,10 +119,10 @@ class Bench:
         """What the job came to."""
         return self._read(facts)
 
-    def _wait(self, steps: int | None) -> bool:
+    def _wait(self, working: Any, steps: int | None) -> bool:
         """Until the worker has trained so many steps; False when the job is over before, or its worker has ended."""
         while steps is None or self._done.value < steps:
-            if self._over():
+            if self._over() or not working.is_alive():
                 return False
             time.sleep(0.1 if steps is None else 0.005)
         return True
