@@ -1,9 +1,10 @@
 """How much of a job is trained: `python -m benchmarks.sharing [--quick] [--data DIR] [--json FILE]`.
 
 A job over the families that hold their rate for a while (constant, step, multistep, wsd, plateau) and cosine, at the
-default settings, is run twice by the code that workers run: with states, and without. `trained_share` is the steps that
-were trained over the steps that were reported, `identical` whether both jobs ended with the same trials, reports and
-answer. The budget is a number of trials, because credited steps would buy the job with states more of them.
+default settings, is run by the code that workers run. A run is a configuration with a seed, however many trials looked
+at it and went on with it. `trained_share` is the steps that were trained over the steps of all runs, each counted once
+up to where it got; what it leaves out is what runs had in common. Then each run is trained again, alone and without
+states: `identical` is whether every report came out the same. `--trials` gives the job whole runs without looks.
 """
 
 import argparse
@@ -18,11 +19,13 @@ import torch
 
 import migrations
 from benchmarks.shared_tasks import tasks
-from lrtune.results import Job, JobState, Trial
+from lrtune.results import JobState, Report, Trial
 from lrtune.spec import JobSpec, TaskSpec
 from lrtune.store import Database, jobs, trials
 from worker.loop import Worker
 from worker.settings import Settings
+from worker.tasks import prepare
+from worker.trainer import train
 
 HOLDING = ("constant", "step", "multistep", "wsd", "plateau")
 GIB = 2**30
@@ -33,7 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="digits alone, on the holding families, a short horizon")
     parser.add_argument("--data", type=Path, help="a folder with adult.csv and tinyshakespeare.txt")
-    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--trials", type=int, help="a budget in trials, which are whole runs then")
+    parser.add_argument("--runs", type=float, default=20.0, help="the budget in full runs")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -43,10 +47,10 @@ def main() -> None:
             if name == "images" or (asked.quick and name != "digits"):
                 continue
             for families in (HOLDING,) if asked.quick else (HOLDING, (*HOLDING, "cosine")):
-                rows.append(compared(name, task, 200 if asked.quick else steps, families, asked.trials, Path(folder)))
+                rows.append(compared(name, task, 200 if asked.quick else steps, families, asked, Path(folder)))
                 print(rows[-1], flush=True)
     found = {
-        "trained_share": sum(row["trained"] for row in rows) / sum(row["reported"] for row in rows),
+        "trained_share": sum(row["trained"] for row in rows) / sum(row["steps"] for row in rows),
         "identical": all(row["identical"] for row in rows),
         "rows": rows,
     }
@@ -56,32 +60,54 @@ def main() -> None:
 
 
 def compared(
-    name: str, task: TaskSpec, steps: int, families: Sequence[str], count: int, folder: Path
+    name: str, task: TaskSpec, steps: int, families: Sequence[str], asked: argparse.Namespace, folder: Path
 ) -> dict[str, Any]:
-    """One job with states and without."""
+    """One job with states, and its runs again without."""
     spec = JobSpec.model_validate(
         {
             "task": task,
             "metric": {"name": "val_loss", "goal": "minimize"},
             "horizon": {"steps": steps},
             "schedules": list(families),
-            "budget": {"full_runs": None, "trials": count},
+            "budget": {"full_runs": None if asked.trials else asked.runs, "trials": asked.trials},
         }
     )
     with tempfile.TemporaryDirectory() as own:
-        shared, history = ended(spec, folder, Path(own), room=4 * GIB)
-    with tempfile.TemporaryDirectory() as own:
-        alone, control = ended(spec, folder, Path(own), room=0)
-    reported = sum(trial.step for trial in history)
-    trained = reported - sum(trial.credited for trial in history)
-    same = facts(shared, history) == facts(alone, control)
-    share = round(trained / reported, 4)
-    described = {"task": name, "families": len(families), "trials": len(history), "share": share}
-    return {**described, "trained": trained, "reported": reported, "identical": same}
+        history = ended(spec, folder, Path(own), room=4 * GIB)
+    runs = furthest(history)
+    whole, trained = sum(trial.step for trial in runs), sum(trial.step - trial.credited for trial in history)
+    same = [facts(trial.reports) == facts(alone(spec, trial, folder)) for trial in runs]
+    described = {"task": name, "families": len(families), "trials": len(history), "runs": len(runs)}
+    return {**described, "share": round(trained / whole, 4), "trained": trained, "steps": whole, "identical": all(same)}
 
 
-def ended(spec: JobSpec, folder: Path, own: Path, *, room: int) -> tuple[Job, list[Trial]]:
-    """A job, run to its end by one worker, and its trials."""
+def furthest(history: Sequence[Trial]) -> list[Trial]:
+    """Of each run the trial that got furthest."""
+    found: dict[Any, Trial] = {}
+    for trial in sorted(history, key=lambda trial: trial.step):
+        found[trial.configuration, trial.seed] = trial
+    return list(found.values())
+
+
+def alone(spec: JobSpec, trial: Trial, folder: Path) -> list[Report]:
+    """The reports of a run that is trained from its first step on."""
+    reports: list[Report] = []
+    again = trial.model_copy(update={"until": None, "credited": 0, "reports": []})
+
+    def on_report(report: Report) -> str | None:
+        reports.append(report)
+        return "far enough" if report.step >= trial.step else None
+
+    assert spec.metric is not None
+    train(
+        prepare(spec.task, folder), again, metric=spec.metric, device=torch.device("cpu"),
+        on_report=on_report, should_stop=lambda: None,
+    )  # fmt: skip
+    return [report for report in reports if report.step <= trial.step]
+
+
+def ended(spec: JobSpec, folder: Path, own: Path, *, room: int) -> list[Trial]:
+    """The trials of a job that one worker brings to its end."""
     url = f"sqlite:///{own / 'lrtune.db'}"
     migrations.upgrade(url)
     database, stop = Database(url), threading.Event()
@@ -105,15 +131,12 @@ def ended(spec: JobSpec, folder: Path, own: Path, *, room: int) -> tuple[Job, li
     database.dispose()
     if found.state is not JobState.SUCCEEDED:
         raise SystemExit(f"the job {found.state}: {found.reason}")
-    return found, history
+    return history
 
 
-def facts(job: Job, history: Sequence[Trial]) -> Any:
-    """All that is to be the same however a job was trained."""
-    runs = [(t.configuration, t.seed, t.role, t.state, t.value, t.step) for t in history]
-    reports = [(r.step, r.learning_rate, r.metrics) for trial in history for r in trial.reports]
-    best = job.best and (job.best.configuration, job.best.value, job.best.interval, job.best.trial)
-    return runs, reports, best
+def facts(reports: Sequence[Report]) -> list[Any]:
+    """What is to be the same however a run was trained."""
+    return [(report.step, report.learning_rate, report.metrics) for report in reports]
 
 
 if __name__ == "__main__":
