@@ -16,7 +16,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import c_longlong
 from pathlib import Path
 from statistics import fmean
@@ -27,8 +27,7 @@ import torch
 import migrations
 import worker.loop
 import worker.trainer
-from benchmarks.sharing import facts
-from lrtune.results import Trial, TrialState
+from lrtune.results import Job, Trial, TrialState
 from lrtune.spec import JobSpec
 from lrtune.store import Database, events, jobs, trials
 from worker.loop import Worker
@@ -117,7 +116,7 @@ class Bench:
 
     def facts(self) -> Any:
         """What the job came to."""
-        return self._read(facts)
+        return self._read(came_to)
 
     def _wait(self, working: Any, steps: int | None) -> bool:
         """Until the worker has trained so many steps; False when the job is over before, or its worker has ended."""
@@ -171,6 +170,14 @@ class Bench:
         vars(worker.trainer).update(_step=stepped)
         vars(worker.loop).update(train=trained)
         Worker(self._settings, threading.Event()).work()
+
+
+def came_to(job: Job, history: Sequence[Trial]) -> Any:
+    """The answer, and every trial with its reports: all that is to be the same however often a worker died."""
+    runs = [(t.configuration, t.seed, t.role, t.state, t.value, t.step) for t in history]
+    reports = [(r.step, r.learning_rate, r.metrics) for trial in history for r in trial.reports]
+    best = job.best and (job.best.configuration, job.best.value, job.best.interval, job.best.trial)
+    return runs, reports, best
 
 
 if __name__ == "__main__":
