@@ -38,7 +38,7 @@ def svg(evidence: Evidence) -> str:
     """All pictures as one `<svg>` element, the same for the same evidence."""
     file = io.StringIO()
     with rc_context(STYLE):
-        figure(evidence, wide=True).savefig(file, format="svg", metadata={"Date": None}, transparent=False)
+        figure(evidence).savefig(file, format="svg", metadata={"Date": None}, transparent=False)
     text = file.getvalue()
     return text[text.index("<svg") :]
 
@@ -47,16 +47,16 @@ def png(evidence: Evidence, title: str) -> bytes:
     """All pictures below a title, to be sent around."""
     file = io.BytesIO()
     with rc_context(STYLE):
-        drawn = figure(evidence, wide=True)
+        drawn = figure(evidence)
         drawn.suptitle(_plain(title), x=0.01, ha="left", fontsize=11, parse_math=False)
         drawn.savefig(file, format="png", dpi=150, metadata={"Software": None})
     return file.getvalue()
 
 
-def figure(evidence: Evidence, *, wide: bool) -> Figure:
-    """The three pictures side by side, or one below the other."""
-    drawn = Figure(figsize=(12.5, 4.2) if wide else (6.0, 12.0), layout="constrained")
-    losses, rates, landscape = drawn.subplots(1, 3) if wide else drawn.subplots(3, 1)
+def figure(evidence: Evidence) -> Figure:
+    """The three pictures side by side."""
+    drawn = Figure(figsize=(12.5, 4.2), layout="constrained")
+    losses, rates, landscape = drawn.subplots(1, 3)
     _losses(losses, evidence)
     _rates(rates, evidence)
     _landscape(landscape, evidence)
