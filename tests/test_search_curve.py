@@ -9,7 +9,7 @@ import pytest
 from lrtune.choices import Configuration
 from lrtune.results import REPORTS, Report, Trial, TrialState
 from lrtune.schedules import Wsd
-from lrtune.search import advance, stop_reason, suggest, verdict
+from lrtune.search import advance, stop_reason, suggest, verdict, verdict
 from lrtune.spec import JobSpec
 
 STEPS = 200
@@ -312,7 +312,7 @@ class TestForecast:
         audited = surprise.model_copy(update=ended | {"number": draws[0]})
         other = bad.model_copy(update={"number": next(n for n in range(draws[0] + 1, 60) if n not in draws)})
         assert stop_reason(few, history, other)
-        assert stop_reason(few, [*history, audited], other) is None
+        assert verdict(few, [*history, audited], other).off
 
     def test_maximising_is_minimising_the_negative(self):
         def turned(one: Trial) -> Trial:
