@@ -9,7 +9,7 @@ import pytest
 from lrtune.choices import Configuration
 from lrtune.results import REPORTS, Report, Trial, TrialState
 from lrtune.schedules import Wsd
-from lrtune.search import advance, stop_reason, suggest, verdict, verdict
+from lrtune.search import advance, stop_reason, suggest, verdict
 from lrtune.spec import JobSpec
 
 STEPS = 200
