@@ -1,8 +1,8 @@
 """The curve search on a replay table, as jobs run it, and its ablations.
 
-`curve` is what `"sampler": "curve"` does in a job: it trains in stages, goes on with runs that were stopped, and does
-not pay twice for a shared prefix. `curve-whole` and `curve-forecast` are a job whose runs cannot be continued: whole
-runs that share nothing, without and with `"pruner": "forecast"`.
+`curve` is what a job does by default, sampler `curve` with pruner `forecast`: it trains in stages, goes on with runs
+that were stopped, and does not pay twice for a shared prefix. `curve-forecast` is a job whose runs cannot be continued:
+whole runs that share nothing. The others leave something out.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.replay import Ledger, Row, RunKey, Table
 from lrtune.search.curves.decision import decide
-from lrtune.search.curves.forecast import judge
+from lrtune.search.curves.forecast import due, judge
 from lrtune.search.curves.options import Settings
 from lrtune.search.curves.view import Array, Choice, Pool, Run
 
@@ -24,20 +24,21 @@ class Variant:
 
     settings: Settings
     continuing: bool = True
-    pruned: bool = False
+    pruned: bool = True
 
 
 STAGED = Settings(short_horizons=False)
 WHOLE = Settings(partial_runs=False, short_horizons=False)
 VARIANTS = {
     "curve": Variant(STAGED),
-    "curve-whole": Variant(WHOLE, continuing=False),
-    "curve-forecast": Variant(WHOLE, continuing=False, pruned=True),
-    "curve-short": Variant(Settings(partial_runs=False), continuing=False),
-    "curve-and-short": Variant(Settings()),
-    "curve-no-partial": Variant(WHOLE),
-    "curve-no-cost": Variant(replace(STAGED, cost=False)),
+    "curve-no-pruner": Variant(STAGED, pruned=False),
     "curve-no-embedding": Variant(replace(STAGED, embedding=False)),
+    "curve-no-cost": Variant(replace(STAGED, cost=False)),
+    "curve-no-looks": Variant(WHOLE),
+    "curve-and-short": Variant(replace(STAGED, short_horizons=True)),
+    "curve-short": Variant(replace(WHOLE, short_horizons=True)),
+    "curve-whole": Variant(WHOLE, continuing=False, pruned=False),
+    "curve-forecast": Variant(WHOLE, continuing=False),
 }
 REFIT_GROWTH = 1.15
 
@@ -87,6 +88,7 @@ class Replay:
         self.extras = [tuple(float(v) for v in e) for e in self.pool.extras]
         self.number = {row.key: i for i, row in enumerate(self.rows)}
         self.runs: dict[RunKey, Run] = {}
+        self.stopped: set[RunKey] = set()  # by the pruner, which stops a run once
         self._theta: tuple[int, Array | None] = (0, None)
 
     def ask(self) -> Choice | None:
@@ -120,17 +122,21 @@ class Replay:
         self.runs[key] = replace(run, state=_state(self.table.rows[key], list(run.reports)), born=born)
 
     def _reports(self, key: RunKey, until: int) -> list[tuple[int, float]]:
-        """What training up to a step shows, or up to where the forecast stops it."""
-        if not self.variant.pruned:
+        """What training up to a step shows, or up to where the pruner stops it, by the rules of a job."""
+        if not self.variant.pruned or until < key[1] or key in self.stopped:
             return self.ledger.run(key, until)
-        seen: list[tuple[int, float]] = []
+        seen, before, credited = list[tuple[int, float]](), 0, self.ledger.free(key)
         for step, _ in self.table.rows[key].reports:
             seen = self.ledger.run(key, step)
-            running = replace(self._run(key, until, seen), state="running")
-            others = list(self.runs.values())
-            if seen[-1][0] < until and judge(others, running, self.table.target, self.seed).stop:
+            if credited < step < until and due(before, step, key[1]) and self._hopeless(key, until, seen):
+                self.stopped.add(key)
                 break
+            before = step
         return seen
+
+    def _hopeless(self, key: RunKey, until: int, seen: list[tuple[int, float]]) -> bool:
+        running = replace(self._run(key, until, seen), state="running")
+        return judge(list(self.runs.values()), running, self.table.target, self.seed).stop
 
     def _run(self, key: RunKey, until: int, reports: list[tuple[int, float]]) -> Run:
         row = self.number[key]

@@ -1,8 +1,8 @@
 """Compare learning-rate searches on logged runs: who finds a good schedule for how many full runs.
 
-    python -m benchmarks.search --tables DIR --strategies curve-whole,tpe,gp,random --seeds 10 --json out.json
+    python -m benchmarks.search --tables DIR --strategies curve,tpe,gp,random --seeds 10 --json out.json
 
-`curve` is what a job with that sampler does; `curve-whole` and `curve-forecast` are jobs whose runs cannot be continued
+`curve` is what a job does by default; the others leave something out, or are jobs whose runs cannot be continued
 (see `ours.py`). `make_table` makes tables.
 
 Optuna's strategies run in two spaces (knobs belong to their family, or all are always present) and the better one
@@ -129,7 +129,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tables", required=True, help="folder with tables.json")
     parser.add_argument(
         "--strategies",
-        default="curve-whole,curve-forecast,curve,tpe,tpe-median,tpe-median-half,tpe-hyperband,gp,random",
+        default="curve,curve-forecast,tpe,tpe-median,tpe-median-half,tpe-hyperband,gp,random",
         help=f"from {', '.join((*VARIANTS, *OPPONENTS))}",
     )
     parser.add_argument("--seeds", type=int, default=10)

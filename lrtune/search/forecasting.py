@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lrtune.results import REPORTS, Trial, TrialState
-from lrtune.search.curves.forecast import Rules, judge
+from lrtune.search.curves.forecast import Rules, due, judge
 from lrtune.search.study import searched
 from lrtune.search.told import horizon, others, piece, runs
 from lrtune.spec import JobSpec
 from lrtune.strategies import Forecast
-
-ASKED = (0.1, 0.25, 0.5, 0.75)  # shares of a run after which it is judged: a forecast costs as much as a short run
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +30,23 @@ def forecast(spec: JobSpec, kind: Forecast, history: Sequence[Trial], trial: Tri
     with another, nor one that was stopped before: the sampler knew that when it went on with it.
     """
     past = [other for other in searched(history) if other.number != trial.number]
-    if trial.until is not None or not _due(trial) or trial.reports[-1].credited or _resumed(past, trial):
+    before, now = ([0, 0] + [report.step for report in trial.reports])[-2:]
+    if trial.until is not None or not due(before, now, trial.horizon):
+        return Verdict()
+    if trial.reports[-1].credited or _resumed(past, trial):
         return Verdict()
     steps = horizon(spec, [*past, trial])
     if piece(spec, trial, others(spec)) is None:
         return Verdict()
-    *known, now = runs(spec, [*past, trial])
+    *known, running = runs(spec, [*past, trial])
     sign = spec.metric.sign if spec.metric else 1.0
     rules = Rules(chance=kind.probability, audit=kind.audit, sign=sign)
-    verdict = judge([one for one in known if one.reports], now, steps, spec.search.seed, rules)
+    verdict = judge([one for one in known if one.reports], running, steps, spec.search.seed, rules)
     if not (verdict.stop or verdict.audit or verdict.off):
         return Verdict()
-    place = f"{sign * now.reports[-1][1]:.4g} at report {len(trial.reports)} of {REPORTS}"
+    place = f"{sign * running.reports[-1][1]:.4g} at report {len(trial.reports)} of {REPORTS}"
     words = f"forecast pruner: {place}, {verdict.reason}"
     return Verdict(stop=words * verdict.stop, audit=words * verdict.audit, off=words * verdict.off)
-
-
-def _due(trial: Trial) -> bool:
-    """Whether the last report is the first one at or behind a share of the run after which it is judged."""
-    before, now = ([0, 0] + [report.step for report in trial.reports])[-2:]
-    return any(before < share * trial.horizon <= now for share in ASKED)
 
 
 def _resumed(past: Sequence[Trial], trial: Trial) -> bool:

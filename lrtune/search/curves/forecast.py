@@ -20,6 +20,7 @@ from lrtune.search.curves.view import Pool, Run
 VIEWS = (0.0, 8.0)  # scales above the best up to which a view is linear
 WILD = 6.0  # standard deviations beyond which a surprise is just a surprise
 LIKE = 0.75  # of a trial's decay ahead that a completed run must have had to speak for it
+ASKED = (0.1, 0.25, 0.5, 0.75)  # shares of a run after which it is judged: a forecast costs as much as a short run
 TRUST = 2.0  # completed runs that count as much as the model's own word
 
 
@@ -169,6 +170,11 @@ def would_have_stopped(before: tuple[Run, ...], run: Run, target: int, rules: Ru
         if seen and _hopeless(before, replace(run, reports=seen, until=seen[-1][0]), target, rules)[0]:
             return True
     return False
+
+
+def due(before: int, now: int, horizon: int) -> bool:
+    """Whether a run is to be judged at its report `now`: the first at or behind one of the shares, after `before`."""
+    return any(before < share * horizon <= now for share in ASKED)
 
 
 def _hopeless(runs: Sequence[Run], trial: Run, target: int, rules: Rules) -> tuple[bool, float, str]:
