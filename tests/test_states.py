@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import resource
+import signal
 import struct
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -341,15 +344,41 @@ def test_a_state_directory_that_cannot_be_written_costs_the_states_and_nothing_e
     assert (kind, "could not be saved" in message) == ("state-not-saved", True)
 
 
-def test_a_full_disk_costs_the_states_and_leaves_no_half_written_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@contextmanager
+def no_room_for_files():
+    """The system refuses every file above a kilobyte, as it does when the disk is full."""
+    was, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, was[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@contextmanager
+def no_room_when_synced():
+    """The system took a file, and finds no room for it when it is to be on the disk."""
+
     def full(*_) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("worker.states.os.fsync", full)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worker.states.os.fsync", full)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("full", "words"),
+    [(no_room_for_files, "File too large"), (no_room_when_synced, "No space left on device")],
+    ids=["writing", "syncing"],
+)
+def test_a_full_disk_costs_the_states_and_leaves_no_half_written_ones(full, words: str, tmp_path: Path):
     lab, task, asked = Lab(tmp_path), prepare(TaskSpec(name="digits"), Path()), trial(horizon=40)
-    assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
+    with full():
+        assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
     assert [kind for kind, _ in lab.said] == ["state-not-saved"]
-    assert "No space left on device" in lab.said[0][1]
+    assert words in lab.said[0][1]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

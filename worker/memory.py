@@ -1,14 +1,17 @@
 """What a trial remembers of training that was done before, its own or another's: it starts from the longest known
 beginning, and leaves states for those that come after.
 
-Writing goes on in a thread while the trial trains; where large states come faster than they can be written, some are
-left out. Nothing that goes wrong here stops a trial: it is said once, and the trial trains what it would have loaded.
+On a CPU a state is a file before the next step begins, so that a worker that is killed loses one segment at most. On
+other devices, and where states lie elsewhere, writing goes on in a thread while the trial trains; where large states
+come faster than they can be written, some are left out. Nothing that goes wrong here stops a trial: it is said once,
+and the trial trains what it would have loaded.
 """
 
 import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from lrtune.prefixes import Course, common
 from lrtune.results import Report
@@ -90,8 +93,14 @@ class Memory:
             return
         trained = [*self._trained, (run.step, self._owner)]
         whole = Snapshot(state.tensors, state.notes | {"trained": trained})
-        saving = self._thread.submit(self._write, key, kind, self._score(run), whole)
-        self._saving.append((whole.size, saving))
+        write = partial(self._store.write, self._keys.family, key, kind, self._score(run), whole)
+        if run.engine.device.type != "cpu" or not self._store.local:
+            self._saving.append((whole.size, self._thread.submit(lambda: self._secure(write()))))
+            return
+        try:
+            self._saving.append((0, self._thread.submit(self._secure, write())))
+        except OSError as error:
+            self._fails(str(error))
 
     def over(self) -> None:
         """The trial has ended: what it left on its way is of no more use."""
@@ -176,9 +185,9 @@ class Memory:
         value = run.reports[-1].metrics.get(self._metric.name) if run.reports else None
         return None if value is None or not math.isfinite(value) else self._metric.sign * value
 
-    def _write(self, key: str, kind: Kind, score: float | None, state: Snapshot) -> None:
-        """In the thread: keep a state; the one before is of no more use where no other run can leave."""
-        entry = self._store.write(self._keys.family, key, kind, score, state)
+    def _secure(self, entry: Entry) -> None:
+        """In the thread: see a state safe; the one before is of no more use where no other run can leave."""
+        self._store.secure(entry)
         if self._last is not None and self._last.kind == "running":
             self._store.drop(self._last)
         self._last = entry

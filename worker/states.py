@@ -1,8 +1,9 @@
 """Where training states are kept: one safetensors file each, below a directory or any URL that fsspec knows.
 
 A file's name says what it is, `<key>_<step>_<kind>_<score>_<checksum>.safetensors` in a folder of its family, so that
-looking up and making room need no reading. It is written beside its place and moved there whole; what is read must
-have the checksum of its name, the format of `recipe.FORMAT` and its own key inside, or it is `Damaged`.
+looking up and making room need no reading. It is written beside its place and moved there whole, which outlives the
+worker; `secure` waits until it outlives the host as well. What is read must have the checksum of its name, the format
+of `recipe.FORMAT` and its own key inside, or it is `Damaged`.
 """
 
 import hashlib
@@ -65,6 +66,11 @@ class Store:
         self._budget, self._seen, self._added = budget, 0, 0
         self._fresh = False
 
+    @property
+    def local(self) -> bool:
+        """Whether the states are files of this host."""
+        return "file" in self._files.protocol
+
     def family(self, family: str) -> dict[str, Entry]:
         """The states of runs that differ in their rates alone, by key."""
         return {entry.key: entry for entry in self._listed(f"{self._root}/{family[:FOLDER]}")}
@@ -94,6 +100,17 @@ class Store:
         self._added += len(data)
         return Entry(path, key, step, kind, float(worth), len(data), time.time())
 
+    def secure(self, entry: Entry) -> None:
+        """Wait until the disk has a state, its name included; what lies elsewhere is there once it was written."""
+        if not self.local:
+            return
+        try:
+            for path in (entry.path, entry.path.rpartition("/")[0]):
+                _sync(path)
+        except OSError:
+            self.drop(entry)
+            raise
+
     def drop(self, entry: Entry) -> None:
         """Forget a state; another worker may have been quicker."""
         try:
@@ -106,8 +123,8 @@ class Store:
         half = f"{folder}/half-{uuid.uuid4().hex}"
         self._files.makedirs(folder, exist_ok=True)
         try:
-            if self._local():
-                _synced(half, data)
+            if self.local:
+                Path(half).write_bytes(data)
                 Path(half).replace(path)
             else:
                 self._files.pipe_file(half, data)
@@ -117,11 +134,8 @@ class Store:
                 self._files.rm_file(half)
             raise error if isinstance(error, OSError) else OSError(str(error)) from error
 
-    def _local(self) -> bool:
-        return "file" in self._files.protocol
-
     def _touch(self, entry: Entry) -> None:
-        if self._local():
+        if self.local:
             os.utime(entry.path)
 
     def _make_room(self, size: int) -> None:
@@ -145,12 +159,13 @@ class Store:
         return [entry for path, info in found.items() if (entry := _entry(path, info, half=half))]
 
 
-def _synced(path: str, data: bytes) -> None:
-    """Write a file, and wait until the disk has it."""
-    with Path(path).open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _sync(path: str) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def packed(state: Snapshot, *, key: str) -> bytes:
