@@ -4,6 +4,7 @@ Nothing is rebuilt here: the job goes into a database, a worker takes it from th
 """
 
 import itertools
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,20 +61,24 @@ def _ran(trial: Trial, steps: int) -> Ran:
 
 
 def _worked(spec: JobSpec, folder: Path) -> Iterator[Trial]:
-    """Submit a job to a database of its own and let a worker of this process finish it."""
+    """Submit a job to a database of its own and let a worker of this process finish it.
+
+    States are its own as well: another search's would train some of its runs for nothing.
+    """
     url, stop = f"sqlite:///{folder}/live.db", threading.Event()
     (folder / "live.db").unlink(missing_ok=True)
     migrations.upgrade(url)
     database = Database(url)
     with database.write() as tx:
         job_id = jobs.create(tx, spec)[0].id
-    worker = threading.Thread(target=Worker(_settings(url, folder), stop).work)
-    worker.start()
-    try:
-        ended = _over(database, job_id, worker)
-    finally:
-        stop.set()
-        worker.join()
+    with tempfile.TemporaryDirectory(dir=folder) as states:
+        worker = threading.Thread(target=Worker(_settings(url, folder, states), stop).work)
+        worker.start()
+        try:
+            ended = _over(database, job_id, worker)
+        finally:
+            stop.set()
+            worker.join()
     if ended.state is not JobState.SUCCEEDED:
         raise SystemExit(f"the job {ended.state}: {ended.reason}")
     with database.read() as tx:
@@ -81,8 +86,7 @@ def _worked(spec: JobSpec, folder: Path) -> Iterator[Trial]:
     database.dispose()
 
 
-def _settings(url: str, folder: Path) -> Settings:
-    states = str(folder / "states")
+def _settings(url: str, folder: Path, states: str) -> Settings:
     return Settings(
         database_url=url, data_dir=folder, device="cpu", poll_seconds=0.05, state_bytes=2**30, state_dir=states
     )
