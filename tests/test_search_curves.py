@@ -15,9 +15,9 @@ from lrtune.search import CurveSampler
 from lrtune.search.curves.decision import decide
 from lrtune.search.curves.embed import embed
 from lrtune.search.curves.forecast import Rules, audit, judge
-from lrtune.search.curves.options import Settings
+from lrtune.search.curves.options import Options, Settings
 from lrtune.search.curves.stages import best_rates
-from lrtune.search.curves.view import Pool, Run
+from lrtune.search.curves.view import Pool, Run, told_once
 from lrtune.search.surrogate import CurveSurrogate
 
 PEAKS = np.geomspace(1e-4, 1.0, 25)
@@ -147,6 +147,28 @@ def test_a_running_trial_is_not_repeated_and_a_diverged_one_is_left() -> None:
     broken = replace(trained(int(choice.key)), reports=((100, float("nan")),), state="diverged")
     third, _ = decide(pool(), [*runs, broken], TARGET, 0, options)
     assert third.key != choice.key
+
+
+def test_a_beginning_that_two_runs_share_is_told_once() -> None:
+    first = Run("0", TARGET, tuple(np.ones(64)), (), ((100, 2.0), (500, 1.0), (1000, 0.5)), "complete", TARGET, 0)
+    falling = tuple(np.where(np.arange(64) < 40, 1.0, 0.1))
+    branch = Run("1", TARGET, falling, (), ((100, 2.0), (500, 1.0), (1000, 0.4)), "complete", TARGET, 1)
+    by_chance = Run("2", TARGET, tuple(2 * np.ones(64)), (), ((100, 2.0), (500, 1.0)), "stopped", 500, 2)
+    assert [run.reports for run in told_once([branch, first, by_chance])] == [
+        ((1000, 0.4),),
+        first.reports,
+        by_chance.reports,
+    ]
+
+
+def test_nothing_is_so_cheap_that_the_search_stays_with_it() -> None:
+    """Of a run that others have all but trained the price is a share of what it would cost alone."""
+    shared = replace(pool(), free=np.full(50, 900, dtype=np.int64))
+    options = Options(shared, [trained(1, until=500, state="stopped")], TARGET, Settings())
+    assert [options.price(0, TARGET), options.price(0, 950), options.price(1, TARGET)] == pytest.approx(
+        [0.4, 0.38, 0.2]
+    )
+    assert Options(pool(), [], TARGET, Settings()).price(0, TARGET) == 1.0
 
 
 def test_the_search_finds_the_best_curve() -> None:

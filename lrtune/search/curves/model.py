@@ -13,7 +13,7 @@ from scipy.linalg import cho_solve
 from lrtune.search.curves.embed import N_FEATURES, embed
 from lrtune.search.curves.gp import Points, Process, fit_theta, make_prior
 from lrtune.search.curves.levels import Levels
-from lrtune.search.curves.view import Array, Ints, Pool, Run
+from lrtune.search.curves.view import Array, Ints, Pool, Run, told_once
 
 RATE_SCALES = (1.2, *(2.5,) * (N_FEATURES - 1))
 EXTRA_SCALE = 3.0
@@ -60,9 +60,11 @@ class JobModel:
         self, pool: Pool, runs: Sequence[Run], target: int, theta: Array | None = None, straight: float = 0.0
     ) -> None:
         self.pool, self.runs, self.target = pool, list(runs), target
-        self.levels = Levels([run.reports for run in sorted(runs, key=lambda run: run.born)], target, straight=straight)
+        once = told_once(runs)
+        histories = [run.reports for run in sorted(once, key=lambda run: run.born) if run.reports]
+        self.levels = Levels(histories, target, straight=straight)
         self.index = {(k, int(h)): i for i, (k, h) in enumerate(zip(pool.keys, pool.horizons, strict=True))}
-        self.seen = seen = observe(runs)
+        self.seen = seen = observe(once)
         points = self._observed(seen)
         scores = self.levels.score(seen.steps, seen.values)
         relative = np.where(np.isfinite(seen.values), 1.0, DIVERGED_NOISE)

@@ -7,6 +7,7 @@ import numpy as np
 
 from lrtune.search.curves.view import Pool, Run
 
+AT_LEAST = 0.4  # of what a run would cost alone is its price, however much of it others have trained
 MOST_LOOKS, MOST_RUNS = 16, 10  # of the designed start, whatever the number of other knobs
 
 
@@ -64,9 +65,14 @@ class Options:
         return key not in self.over and self.trained(row) < key[1]
 
     def price(self, row: int, until: float) -> float:
-        """New steps that reaching `until` costs, in full runs; never quite nothing."""
-        free = max(int(self.pool.free[row]), self.trained(row))
-        return float(max(until - free, 0.02 * self.pool.every[row])) / self.target
+        """New steps that reaching `until` costs, in full runs: never quite nothing, nor much less than without sharing.
+
+        A beginning that others have trained costs nothing, but there is no end of runs that differ in their last steps
+        alone: at their true price the search would try one after the other and see nothing else.
+        """
+        own = self.trained(row)
+        alone, shared = until - own, until - max(own, int(self.pool.free[row]))
+        return float(max(shared, AT_LEAST * alone, 0.02 * self.pool.every[row])) / self.target
 
     def owed(self, row: int, until: float) -> float:
         """What reaching `until` costs at most, in full runs: where nothing of other runs can be had after all."""

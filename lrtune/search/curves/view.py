@@ -1,6 +1,7 @@
 """What a search sees: the runs so far, the options it has, and the choice it makes."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,6 +34,28 @@ class Run:
     def steps(self) -> int:
         """How far it got."""
         return self.reports[-1][0] if self.reports else 0
+
+
+def told_once(runs: Sequence[Run]) -> list[Run]:
+    """The runs, each with the reports that no run born before it has: what two runs share was trained once.
+
+    Told again with every run that leaves it, the beginning of many would pass for the evidence of many.
+    """
+    once, before = list(runs), dict[tuple[int, tuple[float, ...]], list[Run]]()
+    for number in sorted(range(len(runs)), key=lambda number: runs[number].born):
+        run = runs[number]
+        others = before.setdefault((run.horizon, run.extras), [])
+        if known := max((_in_common(run, other) for other in others), default=0):
+            once[number] = replace(run, reports=tuple(report for report in run.reports if report[0] > known))
+        others.append(run)
+    return once
+
+
+def _in_common(run: Run, other: Run) -> int:
+    """The last step at which two runs of equal rates have reported the same, to the last bit."""
+    same = int(np.cumprod(np.equal(run.curve, other.curve)).sum()) / len(run.curve) * run.horizon
+    values = dict(other.reports)
+    return max((step for step, value in run.reports if step <= same and values.get(step) == value), default=0)
 
 
 @dataclass(frozen=True)
