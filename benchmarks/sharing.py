@@ -1,4 +1,4 @@
-"""How much of a job is trained: `python -m benchmarks.sharing [--quick] [--data DIR] [--json FILE]`.
+"""How much of a job is trained: `python -m benchmarks.sharing [--quick] [--only TASK] [--data DIR] [--json FILE]`.
 
 A job over the families that hold their rate for a while (constant, step, multistep, wsd, plateau) and cosine, at the
 default settings, is run by the code that workers run. A run is a configuration with a seed, however many trials looked
@@ -35,6 +35,7 @@ def main() -> None:
     """Print the shares, task by task."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="digits alone, on the holding families, a short horizon")
+    parser.add_argument("--only", help="one task")
     parser.add_argument("--data", type=Path, help="a folder with adult.csv and tinyshakespeare.txt")
     parser.add_argument("--trials", type=int, help="a budget in trials, which are whole runs then")
     parser.add_argument("--runs", type=float, default=20.0, help="the budget in full runs")
@@ -44,7 +45,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, (task, steps) in tasks(Path(folder), data=asked.data).items():
-            if name == "images" or (asked.quick and name != "digits"):
+            if name == "images" or (asked.quick and name != "digits") or asked.only not in (None, name):
                 continue
             for families in (HOLDING,) if asked.quick else (HOLDING, (*HOLDING, "cosine")):
                 rows.append(compared(name, task, 200 if asked.quick else steps, families, asked, Path(folder)))

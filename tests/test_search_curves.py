@@ -155,7 +155,7 @@ def test_a_beginning_that_two_runs_share_is_told_once() -> None:
     branch = Run("1", TARGET, falling, (), ((100, 2.0), (500, 1.0), (1000, 0.4)), "complete", TARGET, 1)
     by_chance = Run("2", TARGET, tuple(2 * np.ones(64)), (), ((100, 2.0), (500, 1.0)), "stopped", 500, 2)
     assert [run.reports for run in told_once([branch, first, by_chance])] == [
-        ((1000, 0.4),),
+        ((500, 1.0), (1000, 0.4)),
         first.reports,
         by_chance.reports,
     ]

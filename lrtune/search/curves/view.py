@@ -37,16 +37,17 @@ class Run:
 
 
 def told_once(runs: Sequence[Run]) -> list[Run]:
-    """The runs, each with the reports that no run born before it has: what two runs share was trained once.
+    """The runs, each without the reports that a run born before it has too: what two runs share was trained once.
 
-    Told again with every run that leaves it, the beginning of many would pass for the evidence of many.
+    Told again with every run that leaves it, the beginning of many would pass for the evidence of many. The last of
+    them stays: how a run stands where it leaves the others says much of where it goes.
     """
     once, before = list(runs), dict[tuple[int, tuple[float, ...]], list[Run]]()
     for number in sorted(range(len(runs)), key=lambda number: runs[number].born):
         run = runs[number]
         others = before.setdefault((run.horizon, run.extras), [])
         if known := max((_in_common(run, other) for other in others), default=0):
-            once[number] = replace(run, reports=tuple(report for report in run.reports if report[0] > known))
+            once[number] = replace(run, reports=tuple(report for report in run.reports if report[0] >= known))
         others.append(run)
     return once
 
