@@ -1,8 +1,10 @@
 """What a search sees: the runs so far, the options it has, and the choice it makes."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,21 +44,21 @@ def told_once(runs: Sequence[Run]) -> list[Run]:
     Told again with every run that leaves it, the beginning of many would pass for the evidence of many. The last of
     them stays: how a run stands where it leaves the others says much of where it goes.
     """
-    once, before = list(runs), dict[tuple[int, tuple[float, ...]], list[Run]]()
+    once, seen = list(runs), set[Any]()
     for number in sorted(range(len(runs)), key=lambda number: runs[number].born):
-        run = runs[number]
-        others = before.setdefault((run.horizon, run.extras), [])
-        if known := max((_in_common(run, other) for other in others), default=0):
-            once[number] = replace(run, reports=tuple(report for report in run.reports if report[0] >= known))
-        others.append(run)
+        run, found = runs[number], dict(_histories(runs[number]))
+        known = max((step for step, history in found.items() if history in seen), default=0)
+        once[number] = replace(run, reports=tuple(report for report in run.reports if report[0] >= known))
+        seen.update(found.values())
     return once
 
 
-def _in_common(run: Run, other: Run) -> int:
-    """The last step at which two runs of equal rates have reported the same, to the last bit."""
-    same = int(np.cumprod(np.equal(run.curve, other.curve)).sum()) / len(run.curve) * run.horizon
-    values = dict(other.reports)
-    return max((step for step, value in run.reports if step <= same and values.get(step) == value), default=0)
+def _histories(run: Run) -> Iterator[tuple[int, Any]]:
+    """Each report's step and what the same training has in common up to it: the rates so far, and the value."""
+    curve = np.array(run.curve)
+    for step, value in run.reports:
+        rates = curve[: math.ceil(step / run.horizon * len(curve))].tobytes()
+        yield step, (run.horizon, run.extras, rates, value)
 
 
 @dataclass(frozen=True)
