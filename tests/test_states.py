@@ -420,6 +420,17 @@ def test_a_thousand_trials_keep_to_the_budget_and_the_leaders_and_trunks_outlive
     assert any(f"{1:064x}_1_end_-1_" in name for name in left), "the best of all went before others"
 
 
+def test_a_state_of_which_room_was_made_before_it_was_safe_is_no_failure(tmp_path: Path):
+    from worker.snapshot import Snapshot
+
+    store = Store(str(tmp_path), budget=GIB)
+    state = Snapshot({"model/weight": torch.zeros(10)}, {"step": 1, "trained": [], "reports": []})
+    entry = store.write("0" * 64, "1" * 64, "running", None, state)
+    store.drop(entry)
+    store.secure(entry)
+    assert store.family("0" * 64) == {}
+
+
 def test_a_state_larger_than_the_budget_is_not_written(tmp_path: Path):
     lab, task = Lab(tmp_path, budget=1000), prepare(TaskSpec(name="digits"), Path())
     assert lab.train(task, trial(horizon=40))[0].state is TrialState.COMPLETE

@@ -107,6 +107,8 @@ class Store:
         try:
             for path in (entry.path, entry.path.rpartition("/")[0]):
                 _sync(path)
+        except FileNotFoundError:
+            return  # room was made of it meanwhile
         except OSError:
             self.drop(entry)
             raise
