@@ -80,7 +80,11 @@ class Watch:
 
     def _look(self) -> None:
         while not self._stop.wait(EVERY):
-            self._most = max(self._most, sum(map(_size, self._folder.rglob("*"))))
+            # A file that goes while another comes may be counted beside it: what is seen twice in a row was there.
+            self._most = max(self._most, min(self._now(), self._now()))
+
+    def _now(self) -> int:
+        return sum(map(_size, self._folder.rglob("*")))
 
 
 def _size(path: Path) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -64,7 +65,7 @@ class Store:
                 f"LRTUNE_STATE_DIR: found {url!r}; accepted is a directory or a URL of fsspec's ({error})"
             ) from None
         self._budget, self._seen, self._added = budget, 0, 0
-        self._fresh = False
+        self._fresh, self._counting = False, threading.RLock()  # one thread writes while another drops
 
     @property
     def local(self) -> bool:
@@ -97,7 +98,8 @@ class Store:
         worth = "nan" if score is None else f"{score:.6g}"
         path = f"{folder}/{key}_{step}_{kind}_{worth}_{_checksum(data)}.safetensors"
         self._put(folder, path, data)
-        self._added += len(data)
+        with self._counting:
+            self._added += len(data)
         return Entry(path, key, step, kind, float(worth), len(data), time.time())
 
     def secure(self, entry: Entry) -> None:
@@ -115,11 +117,12 @@ class Store:
 
     def drop(self, entry: Entry) -> None:
         """Forget a state; another worker may have been quicker."""
-        try:
-            self._files.rm_file(entry.path)
-        except FileNotFoundError:
-            return
-        self._added -= entry.size
+        with self._counting:
+            try:
+                self._files.rm_file(entry.path)
+            except FileNotFoundError:
+                return
+            self._added -= entry.size
 
     def _put(self, folder: str, path: str, data: bytes) -> None:
         half = f"{folder}/half-{uuid.uuid4().hex}"
@@ -144,8 +147,9 @@ class Store:
         """Keep below the budget. Others write as well, so what is there is looked at again every fiftieth of it."""
         if self._fresh and self._seen + self._added + size <= self._budget and self._added < self._budget / 50:
             return
-        every = self._listed(self._root, half=True)
-        self._seen, self._added, self._fresh = sum(entry.size for entry in every), 0, True
+        with self._counting:
+            every = self._listed(self._root, half=True)
+            self._seen, self._added, self._fresh = sum(entry.size for entry in every), 0, True
         if self._seen + size <= self._budget:
             return
         for entry in _worst_first(every, now=time.time()):
