@@ -5,13 +5,24 @@
   const box = document.getElementById("trial");
   let plots = [];
 
-  async function look() {
-    const answer = await fetch(box.dataset.src, { headers: { Accept: "application/json" } });
-    if (!answer.ok) return;
-    const trial = await answer.json();
+  // A look that fails is tried again, less and less often; meanwhile the page says so.
+  async function look(pause = 1000) {
+    const trial = await seen();
+    if (trial === null) {
+      if (last === null) box.replaceChildren(charts.element("p", "dim", "The curves could not be fetched; trying again."));
+      setTimeout(look, pause, Math.min(2 * pause, 30000));
+      return;
+    }
     draw(trial);
     if (["running", "waiting"].includes(trial.state)) setTimeout(look, 2000);
     else if (box.dataset.live === "yes") location.reload();  // it has ended: the words beside it have changed
+  }
+
+  async function seen() {
+    try {
+      const answer = await fetch(box.dataset.src, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(20000) });
+      return answer.ok ? await answer.json() : null;
+    } catch { return null; }
   }
 
   let last = null;
