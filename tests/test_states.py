@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -257,7 +258,7 @@ def damaged(path: Path, how: str) -> None:
     elif how == "empty":
         path.write_bytes(b"")
     else:
-        at, to = (b'\\"format\\": 1', b'\\"format\\": 9') if how == "other version" else (b"safe", b"safe")
+        at, to = (b'\\"format\\":1', b'\\"format\\":9') if how == "other version" else (b"safe", b"safe")
         spoilt = data.replace(at, to)
         assert spoilt != data
         checksum = hashlib.sha256(spoilt).hexdigest()[:32]
@@ -330,3 +331,32 @@ def test_any_file_system_of_fsspec_will_do(url: str, tmp_path: Path):
     lab.train(task, asked.model_copy(update={"until": 22}))
     assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
     assert [start.step for start in lab.starts] == [22]
+
+
+class Tied(Line):
+    """A network in a precision that NumPy does not have, with one weight at two places, laid out by columns."""
+
+    def digest(self) -> str:
+        return "tied"
+
+    def model(self) -> torch.nn.Module:
+        super().model()
+        first, last = (torch.nn.Linear(4, 4, bias=False, dtype=torch.bfloat16) for _ in range(2))
+        last.weight = first.weight
+        model = torch.nn.Sequential(first, last)
+        model.register_buffer("columns", torch.arange(6.0).reshape(2, 3).t())
+        return model
+
+    def batches(self, seed: int) -> Iterator[torch.Tensor]:
+        while True:
+            yield torch.ones(2, 4, dtype=torch.bfloat16)
+
+    def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
+        return {"val_loss": float(model[0].weight.float().square().mean())}
+
+
+def test_one_weight_at_two_places_in_bfloat16_is_taken_up_too(tmp_path: Path):
+    lab, task, asked = Lab(tmp_path), Tied(), trial(horizon=40)
+    lab.train(task, asked.model_copy(update={"until": 22}))
+    assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
+    assert ([start.step for start in lab.starts], lab.said) == ([22], [])

@@ -1,13 +1,15 @@
 """What a trial remembers of training that was done before, its own or another's: it starts from the longest known
 beginning, and leaves states for those that come after.
 
-On a CPU a state is a file before the next step begins, so that a worker that is killed loses one segment at most. On
-other devices, and where states lie elsewhere, writing goes on in a thread while the trial trains; where large states
+On a CPU a state is a file before the next step begins, so that a worker that is killed loses one segment at most; once
+a second a thread sees to it that the disk has what was written, so that a host that goes down loses no more than that.
+On other devices, and where states lie elsewhere, writing goes on in a thread while the trial trains; where large states
 come faster than they can be written, some are left out. Nothing that goes wrong here stops a trial: it is said once,
 and the trial trains what it would have loaded.
 """
 
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from worker.snapshot import Snapshot, Unfit, put, take
 from worker.states import Damaged, Entry, Kind, Store
 
 WAITING_BYTES = 64 * 2**20  # of copies in memory; beyond it, states are left out until some are written
+SECURE_SECONDS = 1.0  # between two waits for the disk; a second is little to train again, and waiting costs 2 ms
 ROUNDS = 100  # of looking up and learning from what was found; each one knows more reports than the last
 
 
@@ -55,6 +58,8 @@ class Memory:
         self._works = True
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="states")
         self._saving: list[tuple[int, Future[None]]] = []  # bytes that wait, and what becomes of them
+        self._written: list[Entry] = []  # files that the disk may not have yet
+        self._secured = time.monotonic()
 
     def longest(self, course: Course) -> int:
         """The step of the longest beginning that seems to be known."""
@@ -86,21 +91,24 @@ class Memory:
         kind: Kind = "trunk" if course.held(run.step) else "running"
         if run.step == course.end:
             kind = "end" if course.end == course.steps else "look"
+        at_once = run.engine.device.type == "cpu" and self._store.local
         try:
-            state = take(run)
+            state = take(run, copy=not at_once)
         except Unfit as unfit:
             self._fails(str(unfit))
             return
         trained = [*self._trained, (run.step, self._owner)]
         whole = Snapshot(state.tensors, state.notes | {"trained": trained})
         write = partial(self._store.write, self._keys.family, key, kind, self._score(run), whole)
-        if run.engine.device.type != "cpu" or not self._store.local:
-            self._saving.append((whole.size, self._thread.submit(lambda: self._secure(write()))))
+        if not at_once:
+            self._saving.append((whole.size, self._thread.submit(lambda: self._secure([write()]))))
             return
         try:
-            self._saving.append((0, self._thread.submit(self._secure, write())))
+            self._written.append(write())
         except OSError as error:
             self._fails(str(error))
+        if time.monotonic() - self._secured >= SECURE_SECONDS:
+            self._begin_to_secure()
 
     def over(self) -> None:
         """The trial has ended: what it left on its way is of no more use."""
@@ -185,15 +193,24 @@ class Memory:
         value = run.reports[-1].metrics.get(self._metric.name) if run.reports else None
         return None if value is None or not math.isfinite(value) else self._metric.sign * value
 
-    def _secure(self, entry: Entry) -> None:
-        """In the thread: see a state safe; the one before is of no more use where no other run can leave."""
-        self._store.secure(entry)
-        if self._last is not None and self._last.kind == "running":
-            self._store.drop(self._last)
-        self._last = entry
+    def _begin_to_secure(self) -> None:
+        """Have the thread see what was written safe."""
+        written, self._written, self._secured = self._written, [], time.monotonic()
+        self._saving.append((0, self._thread.submit(self._secure, written)))
+
+    def _secure(self, written: list[Entry]) -> None:
+        """In the thread: see states safe; the one before is of no more use where no other run can leave."""
+        for entry in written:
+            if entry.kind != "running" or entry is written[-1]:
+                self._store.secure(entry)
+            if self._last is not None and self._last.kind == "running":
+                self._store.drop(self._last)
+            self._last = entry
 
     def _settle(self, *, wait: bool) -> None:
         """Hear how the writing went that is over, or wait for all of it."""
+        if wait and self._written:
+            self._begin_to_secure()
         over = [saving for _, saving in self._saving if wait or saving.done()]
         self._saving = [one for one in self._saving if one[1] not in over]
         for saving in over:

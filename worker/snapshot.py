@@ -1,7 +1,7 @@
 """A training as tensors and notes, and back: network, every optimizer, random generators, losses, reports.
 
-Taking one copies tensors where they are, so that the training can go on while a thread brings them to the store.
-Nothing here can run code: names, numbers and bytes.
+Taking one copies tensors where they are, so that the training can go on while a thread brings them to the store; who
+writes it before the training goes on needs no copy. Nothing here can run code: names, numbers and bytes.
 """
 
 import random
@@ -34,8 +34,11 @@ class Snapshot:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def take(run: Run) -> Snapshot:
-    """The state of a training after its step. Raises Unfit where the network keeps more than tensors."""
+def take(run: Run, *, copy: bool = True) -> Snapshot:
+    """The state of a training after its step; without a copy it is good until the next step begins.
+
+    Raises Unfit where the network keeps more than tensors.
+    """
     extra, device = run.engine.state(), run.engine.device
     tensors = {f"model/{name}": tensor for name, tensor in _network(run.engine.model)}
     tensors |= {f"averaged/{name}": tensor for name, tensor in extra["averaged"].items()}
@@ -43,7 +46,9 @@ def take(run: Run) -> Snapshot:
     for name, value in _optimizer(run):
         (tensors if isinstance(value, Tensor) else numbers)[name] = value
     on_cpu = [name for name, tensor in tensors.items() if tensor.device.type == "cpu"]
-    copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    tensors = {name: tensor.detach() for name, tensor in tensors.items()}
+    if copy:
+        tensors = {n: tensor.clone(memory_format=torch.contiguous_format) for n, tensor in tensors.items()}
     notes = {
         "step": run.step,
         "reports": [report.model_dump(exclude={"credited"}) for report in run.reports],
@@ -54,7 +59,7 @@ def take(run: Run) -> Snapshot:
         "scaler": extra["scaler"],
     }
     generators, rest = _generators(device)
-    return Snapshot(copies | generators, notes | {"random": rest})
+    return Snapshot(tensors | generators, notes | {"random": rest})
 
 
 def put(run: Run, state: Snapshot) -> None:
@@ -117,7 +122,7 @@ def _generators(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]
     version, internal, gauss = random.getstate()
     legacy: Mapping[str, Any] = np.random.get_state(legacy=False)
     tensors = {
-        "random/python": torch.tensor(internal),
+        "random/python": torch.from_numpy(np.array(internal, dtype=np.int64)),
         "random/numpy": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
         "random/torch": torch.get_rng_state(),
     }
