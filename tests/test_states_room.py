@@ -113,7 +113,7 @@ def test_a_state_of_which_room_was_made_before_it_was_safe_is_no_failure(tmp_pat
     state = Snapshot({"model/weight": torch.zeros(10)}, {"step": 1, "trained": [], "reports": []})
     entry = store.write("0" * 64, "1" * 64, "running", None, state)
     store.drop(entry)
-    store.secure(entry)
+    store.secure([entry])
     assert store.family("0" * 64) == {}
 
 

@@ -200,9 +200,13 @@ class Memory:
 
     def _secure(self, written: list[Entry]) -> None:
         """In the thread: see states safe; the one before is of no more use where no other run can leave."""
+        try:
+            self._store.secure([entry for entry in written if entry.kind != "running" or entry is written[-1]])
+        except OSError:
+            for entry in written:
+                self._store.drop(entry)
+            raise
         for entry in written:
-            if entry.kind != "running" or entry is written[-1]:
-                self._store.secure(entry)
             if self._last is not None and self._last.kind == "running":
                 self._store.drop(self._last)
             self._last = entry

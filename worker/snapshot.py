@@ -84,7 +84,7 @@ def put(run: Run, state: Snapshot) -> None:
 
 def _network(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and all buffers, those that a state dict leaves out as well."""
-    if any(name.endswith("_extra_state") for name in model.state_dict()):
+    if any(type(module).get_extra_state is not nn.Module.get_extra_state for module in model.modules()):
         raise Unfit("the model keeps extra state that is not tensors")
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)

@@ -13,7 +13,8 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -122,18 +123,14 @@ class Store:
             self._added += len(data)
         return Entry(path, key, step, kind, float(worth), len(data), time.time())
 
-    def secure(self, entry: Entry) -> None:
-        """Wait until the disk has a state, its name included; what lies elsewhere is there once it was written."""
+    def secure(self, entries: Sequence[Entry]) -> None:
+        """Wait until the disk has these states, their names included; what lies elsewhere is there once written."""
         if not self.local:
             return
-        try:
-            for path in (entry.path, entry.path.rpartition("/")[0]):
+        folders = dict.fromkeys(entry.path.rpartition("/")[0] for entry in entries)
+        for path in (*(entry.path for entry in entries), *folders):
+            with suppress(FileNotFoundError):  # room was made of it meanwhile
                 _sync(path)
-        except FileNotFoundError:
-            return  # room was made of it meanwhile
-        except OSError:
-            self.drop(entry)
-            raise
 
     def drop(self, entry: Entry) -> None:
         """Forget a state; another worker may have been quicker."""
