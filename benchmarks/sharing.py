@@ -38,9 +38,10 @@ def main() -> None:
     parser.add_argument("--only", help="one task")
     parser.add_argument("--data", type=Path, help="a folder with adult.csv and tinyshakespeare.txt")
     parser.add_argument("--trials", type=int, help="a budget in trials, which are whole runs then")
-    parser.add_argument("--runs", type=float, default=20.0, help="the budget in full runs")
+    parser.add_argument("--runs", type=float, help="the budget in full runs; 20, and 10 with --quick")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
+    asked.runs = asked.runs or (10.0 if asked.quick else 20.0)
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
