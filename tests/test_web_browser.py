@@ -170,6 +170,20 @@ def test_what_users_wrote_shows_as_text_and_does_nothing(
     assert "Content Security Policy" in person.complaints.pop()
 
 
+def test_a_trials_page_tries_again_where_its_curves_cannot_be_fetched(
+    person: Visitor, service: httpx.Client, sqlite_url: str
+) -> None:
+    job = service.post("/v1/jobs", json={"task": "digits", "horizon": {"steps": 40}}).json()["id"]
+    failed(sqlite_url, job, "RuntimeError: no")
+    away = [True, True, False]
+    person.page.route("**/v1/jobs/*/trials/0", lambda route: route.abort() if away.pop(0) else route.continue_())
+    page = person.open(f"/jobs/{job}/trials/0")
+    expect(page.locator("#trial")).to_contain_text("could not be fetched; trying again")
+    expect(page.locator("#trial canvas")).to_have_count(3)
+    assert len(person.complaints) == 2, "the browser's own word for each look that failed"
+    person.complaints.clear()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_has_a_serious_fault_and_every_width_fits(
     chrome: Browser, service: httpx.Client, sqlite_url: str, scheme: str
