@@ -47,7 +47,7 @@ def main() -> None:
         for name, one in tasks(Path(folder)).items():
             if asked.only in (None, name):
                 found[name] = row = measured(*one, Path(folder), asked.repeats)
-                print(f"{name:10} {one[1]} steps", *(f"{key} {row[key]:+.1%}" for key in QUANTILES), flush=True)
+                print(f"{name:10} {one[1]} steps", *(f"{key} {row[key]:+.1%}" for key in row), flush=True)
     if asked.json:
         asked.json.write_text(json.dumps(found))
 
@@ -71,8 +71,7 @@ def measured(spec: TaskSpec, steps: int, folder: Path, repeats: int) -> dict[str
     """The relative cost of states for one task."""
     runs = [run(spec, steps, folder, number) for number in range(repeats)]
     with_state, without = (np.concatenate(segments) for segments in zip(*runs, strict=True))
-    costs = {name: float(np.quantile(with_state, q) / np.quantile(without, q) - 1) for name, q in QUANTILES.items()}
-    return costs | {"segment_ms": float(np.quantile(without, QUANTILES["quiet"])) * 1000}
+    return {name: float(np.quantile(with_state, q) / np.quantile(without, q) - 1) for name, q in QUANTILES.items()}
 
 
 def run(spec: TaskSpec, steps: int, folder: Path, number: int) -> tuple[np.ndarray, np.ndarray]:

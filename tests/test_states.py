@@ -22,7 +22,8 @@ from worker import recipe
 from worker.digest import task_digest
 from worker.memory import Memory, Start
 from worker.recipe import Keys
-from worker.states import Store
+from worker.snapshot import Snapshot
+from worker.states import DTYPES, Store, packed, unpacked
 from worker.tasks import prepare
 from worker.trainer import Outcome, train
 
@@ -360,3 +361,14 @@ def test_one_weight_at_two_places_in_bfloat16_is_taken_up_too(tmp_path: Path):
     lab.train(task, asked.model_copy(update={"until": 22}))
     assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
     assert ([start.step for start in lab.starts], lab.said) == ([22], [])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
+def test_the_library_reads_what_is_written_here(dtype: torch.dtype, shape: tuple[int, ...]):
+    tensors = {"odd": torch.ones(3, dtype=torch.bool), "asked": torch.full(shape, 1.0).to(dtype)}
+    found = unpacked(packed(Snapshot(tensors, {"step": 1}), key="k"), key="k").tensors
+    assert {name: (one.dtype, one.shape) for name, one in found.items()} == {
+        name: (one.dtype, one.shape) for name, one in tensors.items()
+    }
+    assert all(torch.equal(found[name].to(torch.complex128), one.to(torch.complex128)) for name, one in tensors.items())

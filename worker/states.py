@@ -39,11 +39,13 @@ ROOM = 0.95  # making room goes down to this share of the budget
 NAME = re.compile(r"([0-9a-f]{64})_(\d+)_(trunk|look|end|running)_([-+.\dena]+)_([0-9a-f]{32})\.safetensors")
 FOLDER, CHECKSUM = 32, 32  # characters of a family's hash, and of a checksum
 
-
 # What safetensors calls them.
 DTYPES = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
+    torch.uint16: "U16",
+    torch.uint32: "U32",
+    torch.uint64: "U64",
     torch.int8: "I8",
     torch.int16: "I16",
     torch.int32: "I32",
