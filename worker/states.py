@@ -210,18 +210,26 @@ def packed(state: Snapshot, *, key: str) -> bytes:
     """
     notes = to_json({"format": FORMAT, "key": key, **state.notes}, inf_nan_mode="constants").decode()
     head: dict[str, Any] = {"__metadata__": {"lrtune": notes}}
-    parts, end = list[memoryview](), 0
+    parts, end = list[Any](), 0
     aligned = sorted(state.tensors.items(), key=lambda item: -item[1].element_size())
     try:
         for name, tensor in aligned:
-            parts.append(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            parts.append(_plain(tensor.cpu().contiguous()))
             begin, end = end, end + tensor.nbytes
-            head[name] = {"dtype": DTYPES[tensor.dtype], "shape": tensor.shape, "data_offsets": [begin, end]}
+            head[name] = {"dtype": DTYPES[tensor.dtype], "shape": tuple(tensor.shape), "data_offsets": [begin, end]}
     except (RuntimeError, NotImplementedError, KeyError, TypeError) as error:
         raise OSError(f"the state cannot be written: {error}") from error
     written = to_json(head)
     written += b" " * (-len(written) % 8)
     return b"".join([len(written).to_bytes(8, "little"), written, *parts])
+
+
+def _plain(tensor: Tensor) -> Any:
+    """A tensor's bytes as a buffer; NumPy has no bfloat16 and no eight-bit floats."""
+    try:
+        return tensor.numpy()
+    except TypeError:
+        return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
 def unpacked(data: bytes, *, key: str) -> Snapshot:
