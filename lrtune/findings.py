@@ -92,11 +92,12 @@ class Beyond(Result):
 class Spent(Result):
     """What the job has cost, in full runs; the parts make up the total.
 
-    `baseline` and `confirm` count whatever became of them. Of the search's own runs `search` are the whole ones,
-    `short` those over fewer steps, and `other` what failed, was cancelled or is under way.
+    `baseline`, `ramp` and `confirm` count whatever became of them. Of the search's own runs `search` are the whole
+    ones, `short` those over fewer steps, and `other` what failed, was cancelled or is under way.
     """
 
     baseline: float
+    ramp: float = 0.0
     search: float
     short: float
     stopped: float

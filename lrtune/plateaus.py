@@ -160,7 +160,7 @@ def stability(trials: Iterable[Trial], steps: int) -> list[Stability]:
     """For each optimizer. A short run that completed does not count as stable: what diverges late would pass."""
     stable: dict[str, float] = {}
     diverged: dict[str, float] = {}
-    for trial in trials:
+    for trial in (trial for trial in trials if trial.role != "ramp"):  # which broke below its highest rate
         name, rate = kind(trial.configuration)[0], trial.configuration.learning_rate
         if whole(trial, steps):
             stable[name] = max(rate, stable.get(name, 0.0))

@@ -97,7 +97,7 @@ def _late_gain(land: Landscape, run: Trial) -> float | None:
 
 
 def _spent(trials: Iterable[Trial], steps: int) -> Spent:
-    parts = dict.fromkeys(("baseline", "search", "short", "stopped", "diverged", "confirm", "other"), 0)
+    parts = dict.fromkeys(("baseline", "ramp", "search", "short", "stopped", "diverged", "confirm", "other"), 0)
     for trial in trials:
         parts[_purpose(trial, steps)] += trial.step - trial.credited
     cost = {name: round(done / steps, 4) for name, done in parts.items()}
@@ -116,8 +116,9 @@ def _purpose(trial: Trial, steps: int) -> str:
 
 
 def _saved(trials: Sequence[Trial], steps: int) -> Saved:
+    planned = [trial for trial in trials if trial.role != "ramp"]  # which may break
     pruning, divergence = (
-        sum((trial.until or trial.horizon) - trial.step for trial in trials if trial.state is state) / steps
+        sum((trial.until or trial.horizon) - trial.step for trial in planned if trial.state is state) / steps
         for state in (TrialState.STOPPED, TrialState.DIVERGED)
     )
     total = round(pruning + divergence, 4)

@@ -49,7 +49,7 @@ class TrialState(StrEnum):
 ACTIVE = (JobState.QUEUED, JobState.RUNNING)
 OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 ENDED = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED)
-Role = Literal["baseline", "search", "confirm"]
+Role = Literal["baseline", "ramp", "search", "confirm"]
 
 
 class Result(BaseModel):

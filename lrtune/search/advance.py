@@ -96,7 +96,7 @@ def _search(
 ) -> Proposal | None:
     """The next trial of the search, if the budget and the space have one more."""
     left = _left(spec.budget, past, steps=steps, seconds=seconds)
-    if not any(trial.until is None and allowed(spec, trial.configuration) for trial in past):
+    if not any(t.until is None and t.role != "ramp" and allowed(spec, t.configuration) for t in past):
         left = max(left, 1.0)  # the first whole run of the job's own space runs whatever the budget
     if left < (1e-9 if continued and staged(spec) else 1.0):
         return None

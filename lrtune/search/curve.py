@@ -21,6 +21,7 @@ from lrtune.search.curves.model import JobModel
 from lrtune.search.curves.options import Settings, looks
 from lrtune.search.curves.view import Choice, Ints, Pool, Run
 from lrtune.search.drawing import Lots
+from lrtune.search.ramp import edges, ramp
 from lrtune.search.samplers import seeded
 from lrtune.search.told import horizon, others, rates, report_step, runs
 from lrtune.space import GRID, Fixed
@@ -32,6 +33,7 @@ LEADERS = 4  # around whom more candidates are drawn
 VARIED = 12  # of each leader's, every knob kept with this chance:
 KEPT = 0.7
 NEAR = (-2, -1, 1, 2)  # steps of the grid of rates
+ENOUGH = 4  # options for each first look, or a ramp rules out none
 SHORTER = (2, 4)  # the horizon over these
 LOST = (TrialState.FAILED, TrialState.CANCELLED)
 
@@ -61,6 +63,8 @@ def propose(
     """
     steps, seed = horizon(spec, list(past)), seeded(spec.search.seed, number)
     job = _Job(spec, kind, past, earlier, steps, np.random.default_rng(seed), stages)
+    if stages and job.begins() and (first := ramp(spec, past, steps, left=left)):
+        return first
     choice = job.choice(seed, left) if job.open() else None
     if choice is None:
         return None
@@ -116,14 +120,25 @@ class _Job:
     def choice(self, seed: int, left: float) -> Choice | None:
         """The engine's."""
         pool, known = self._told()
-        if len({run.key for run in known}) < looks(pool, self.settings):
-            return decide(pool, known, self.steps, seed, self.settings, left=left)[0]
+        if self.begins():
+            return decide(self._within(pool), known, self.steps, seed, self.settings, left=left)[0]
         model = JobModel(pool, known, self.steps)
         for lead in self._leaders(model):
             self._add(_around(self.space, lead, self.steps, self.random))
         pool, known = self._told()
         theta = model.theta if pool.extras.shape == (len(pool.keys), model.pool.extras.shape[1]) else None
         return decide(pool, known, self.steps, seed, self.settings, theta, left)[0]
+
+    def begins(self) -> bool:
+        """Whether the designed start goes on."""
+        pool, known = self._told()
+        return len({run.key for run in known}) < looks(pool, self.settings)
+
+    def _within(self, pool: Pool) -> Pool:
+        """The options whose rates a ramp has not ruled out for the start, if those are enough for it."""
+        highest = edges(self.spec, self.past)
+        kept = [row for row, key in enumerate(pool.keys) if _below(self.candidates[int(key[1:])], highest)]
+        return pool.take(kept) if len(kept) >= ENOUGH * looks(pool, self.settings) else pool
 
     def _told(self) -> tuple[Pool, list[Run]]:
         """Candidates and runs, without the columns in which no two candidates differ."""
@@ -152,6 +167,11 @@ class _Job:
         tried = np.flatnonzero(whole & np.array([key in keys for key in model.pool.keys], dtype=bool))
         mean = model.forecast(tried)[0]
         return [self.candidates[int(model.pool.keys[tried[i]][1:])] for i in np.argsort(mean, kind="stable")[:LEADERS]]
+
+
+def _below(configuration: Configuration, highest: dict[str, float]) -> bool:
+    """Whether a rate is none that a ramp has ruled out, by the name of the optimizer."""
+    return configuration.learning_rate <= highest.get(str(configuration.optimizer.as_dict()["name"]), np.inf)
 
 
 def shared(pool: Pool, known: Sequence[Run]) -> Ints:

@@ -12,22 +12,19 @@ from optuna.study import Study
 
 from lrtune.answer import allowed
 from lrtune.choices import Configuration
-from lrtune.optimizers import OPTIMIZERS, optimizer
 from lrtune.results import Earlier, Proposal, Trial, TrialState
-from lrtune.schedules import Cosine
 from lrtune.search import samplers
 from lrtune.search.coordinates import Coordinates, coordinates
 from lrtune.search.curve import propose, staged
 from lrtune.search.earlier import again, compared, runs
 from lrtune.search.study import bad, empty, replay, searched, told
 from lrtune.search.told import horizon
-from lrtune.space import Axis, Fixed, Point
+from lrtune.search.untuned import baseline
 from lrtune.spec import Horizon, JobSpec
 from lrtune.strategies import Cmaes, Curve, Gp, Grid, Qmc, Random, Tpe
 
 ASKS = 5  # of the sampler, when it draws what was tried already
 DRAWS = 100  # at random, after that
-WARMUP = 0.05
 LEARNT = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
 
 
@@ -65,29 +62,6 @@ def suggest(
     configuration = _untried(spec, past, before)
     reason = _reason(spec, past, before)
     return Proposal(configuration=configuration, role="search", seed=spec.search.seed, reason=reason)
-
-
-def baseline(spec: JobSpec) -> Proposal:
-    """What most people would run untuned: the job's first optimizer at its usual rate, cosine, 5 % warm-up."""
-    space, name = spec.space(), spec.optimizers[0].name
-    static = {knob: axis.value for knob, axis in space.optimizers[name].items() if isinstance(axis, Fixed)}
-    static.pop("learning_rate", None)
-    usual = OPTIMIZERS[name].usual
-    around = {knob: _usual(knob, axis) for knob, axis in space.common.items()} | {"warmup": WARMUP}
-    return Proposal(
-        configuration=Configuration.model_validate(
-            {"optimizer": optimizer(name, **static), "learning_rate": usual, "schedule": Cosine(), **around}
-        ),
-        role="baseline",
-        seed=spec.search.seed,
-        reason=f"untuned baseline: {name} at its usual rate {usual:g}, cosine, 5 % warm-up",
-    )
-
-
-def _usual(knob: str, axis: Axis) -> Point:
-    """A knob around the schedule as the job fixes it, else as it is when a job does not name it."""
-    default: Point = JobSpec.model_fields[knob].default
-    return axis.value if isinstance(axis, Fixed) else default
 
 
 def _untried(spec: JobSpec, past: Sequence[Trial], before: Sequence[Trial]) -> Configuration:

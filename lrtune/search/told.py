@@ -90,7 +90,7 @@ def runs(spec: JobSpec, trials: Iterable[Trial], keys: Mapping[Configuration, st
     """What trials of the search teach, the latest last: pieces of one run (a look, then its continuation) are one.
 
     A configuration is named by `keys`, else by the number of its first trial. Left out is what teaches nothing:
-    trials that failed, and a baseline outside the space.
+    trials that failed, a baseline outside the space, and ramps, which only bound where the search begins.
     """
     knobs, found = others(spec), dict[Piece, Run]()
     for trial in trials:
@@ -106,7 +106,7 @@ def runs(spec: JobSpec, trials: Iterable[Trial], keys: Mapping[Configuration, st
 def piece(spec: JobSpec, trial: Trial, knobs: Others) -> Run | None:
     """One trial of the search as a run; None where it teaches nothing."""
     extras = knobs.row(trial.configuration)
-    if trial.state not in STATES or extras is None:
+    if trial.state not in STATES or extras is None or trial.role == "ramp":
         return None
     if trial.role == "baseline" and not allowed(spec, trial.configuration):
         return None

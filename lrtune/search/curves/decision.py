@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtr
 
+from lrtune.search.curves.embed import embed
 from lrtune.search.curves.model import JobModel
 from lrtune.search.curves.options import Options, Plan, Settings, looks
 from lrtune.search.curves.stages import best_rates
@@ -17,6 +18,8 @@ from lrtune.search.curves.start import medoids, spread_out
 from lrtune.search.curves.view import Array, Choice, Ints, Pool, Run
 
 ENDS = np.array([-1.0, 0.0, 1.0])
+NEAR, FAR = np.log(2.0), np.log(8.0)  # in mean rates: beside the best, and no longer comparable with it
+ANNEALED = np.log(0.2)  # the last rates over the mean, below which a run has come down
 SHORTER_FOR = 12  # of the shortlist, for how many short schedules are weighed
 
 
@@ -77,7 +80,7 @@ class Search:
             return self._nothing_left() if np.isinf(self.left) else None
         mean, variance, _ = model.forecast(full)
         std = np.sqrt(variance)
-        forced = self._confirm(model, full, mean, std)
+        forced = self._confirm(model, full, mean, std) or self._apart(full, mean)
         if forced is not None:
             return forced
         price = np.array([self.options.price(int(r), self.target) for r in full])
@@ -141,8 +144,47 @@ class Search:
         lead = min(known, key=lambda i: mean[i])
         done = self._scores(model)
         if len(done) and mean[lead] > done.min() - 0.2 * std[lead]:
-            return None  # nothing looked at is expected to beat what is confirmed
+            gain = improvement(float(done.min()), mean, std)
+            price = np.array([self.options.price(int(r), self.target) for r in full])
+            return self.choice(
+                int(full[np.argmax(gain / price)]), self.target, "a whole run: looks have brought nothing for a while"
+            )
         return self.choice(int(full[lead]), self.target, "full-horizon confirmation of the leader")
+
+    def _apart(self, full: Ints, mean: Array) -> Choice | None:
+        """A whole run of another kind than the best, where none has been: all looks may be wrong in the same way.
+
+        Early in a run another rate looks better than at its end, and falling to nothing only costs. From ends at one
+        rate and of one shape no model can learn that. So the best gets an annealed twin of the same mean rate, and once
+        there are two whole runs beside it, one at lower rates and one at higher ones.
+        """
+        done = self.completed()
+        if self.left <= 2.0 or not done:
+            return None
+        shapes = embed(np.array([run.curve for run in self.runs]), np.ones(len(self.runs)))
+        ends = np.array([run.state == "diverged" or self._whole(run) for run in self.runs])
+        best = min(np.flatnonzero([run in done for run in self.runs]), key=lambda i: self.runs[i].reports[-1][1])
+        away, ahead = shapes[:, 0] - shapes[best, 0], self.pool.whole[full, 0] - shapes[best, 0]
+        fallen, falling = shapes[:, -1] < ANNEALED, self.pool.whole[full, -1] < ANNEALED
+        wanted = []
+        if not fallen[best]:
+            wanted.append(
+                ("annealed, at the rates of the best", np.abs(away) < NEAR, fallen, np.abs(ahead) < NEAR / 2, falling)
+            )
+        if (ends & (np.abs(away) < NEAR)).sum() >= 2:
+            for side, word in ((-1.0, "lower"), (1.0, "higher")):
+                there, open_ = (np.abs(side * x - (NEAR + FAR) / 2) <= (FAR - NEAR) / 2 for x in (away, ahead))
+                wanted.append((f"at {word} rates than the best", there, True, open_, True))
+        for words, had, shape, rows, kind in wanted:
+            options = np.flatnonzero(rows & kind)
+            if len(options) and not (ends & had & shape).any():
+                pick = int(full[options[np.argmin(mean[options])]])
+                return self.choice(pick, self.target, f"a whole run {words}, whatever looks say")
+        return None
+
+    def _whole(self, run: Run) -> bool:
+        """Whether a run has reached the target, or is on its way to it."""
+        return run.horizon == self.target and max(run.steps, run.until if run.state == "running" else 0) >= self.target
 
     def _unconfirmed(self) -> float:
         """Full runs spent since a run last reached the target horizon."""

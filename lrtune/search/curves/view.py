@@ -76,6 +76,17 @@ class Pool:
     free: Ints
     every: Ints
 
+    def take(self, rows: Sequence[int]) -> "Pool":
+        """Some of the options."""
+        return Pool(
+            keys=tuple(self.keys[row] for row in rows),
+            horizons=self.horizons[rows],
+            curves=self.curves[rows],
+            extras=self.extras[rows],
+            free=self.free[rows],
+            every=self.every[rows],
+        )
+
     @cached_property
     def whole(self) -> Array:
         """Embedding of each row's whole curve."""
