@@ -86,7 +86,7 @@ class TestCurve:
     def test_maximising_is_minimising_the_negative(self):
         down, up = study(job(), 9), study(job(goal="maximize"), 9, sign=-1.0)
         assert [t.configuration for t in up] == [t.configuration for t in down]
-        assert "forecast -" in up[-1].why
+        assert any("forecast -" in t.why for t in up)
 
     def test_running_trials_are_not_repeated_and_spread_out(self):
         spec = job()
