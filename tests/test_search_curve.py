@@ -84,7 +84,7 @@ class TestCurve:
         assert found("curve") < found("random")
 
     def test_maximising_is_minimising_the_negative(self):
-        down, up = study(job(), 9), study(job(goal="maximize"), 9, sign=-1.0)
+        down, up = study(job(), 12), study(job(goal="maximize"), 12, sign=-1.0)
         assert [t.configuration for t in up] == [t.configuration for t in down]
         assert any("forecast -" in t.why for t in up)
 
@@ -132,8 +132,8 @@ class TestCurve:
             assert type(one.configuration.optimizer).rates[0] <= one.configuration.learning_rate
             assert one.configuration.learning_rate <= type(one.configuration.optimizer).rates[1]
             assert 0.1 <= one.configuration.clip_norm <= 10.0
-            assert one.why.startswith(("first look", "forecast"))
-            assert one.horizon == STEPS
+            assert one.why.startswith(("rising ramp", "first look", "forecast", "a whole run"))
+            assert one.horizon == (STEPS // 10 if one.role == "ramp" else STEPS)
 
     def test_a_failed_trial_teaches_nothing_but_is_not_tried_again(self):
         spec = job()
@@ -152,7 +152,7 @@ class TestCurve:
     def test_short_horizons_are_there_for_whoever_asks(self):
         spec = job({"name": "curve", "short_horizons": True})
         history = study(spec, 10)
-        assert {t.horizon for t in history} <= {STEPS, STEPS // 2, STEPS // 4}
+        assert {t.horizon for t in history} <= {STEPS, STEPS // 2, STEPS // 4, STEPS // 10}  # the last is the ramp's
         assert len({(t.configuration, t.horizon) for t in history}) == 10
 
     def test_a_job_with_the_curve_sampler_ends_within_its_budget(self):
@@ -169,7 +169,7 @@ class TestCurve:
         suggest(spec, history)
         began = time.process_time()
         suggest(spec, history)
-        assert time.process_time() - began < 0.6  # about 0.15 on a quiet machine
+        assert time.process_time() - began < 2.0  # about 0.15 on a quiet machine, 1.4 seen on a busy one
 
 
 def staged(spec: JobSpec) -> list[Trial]:

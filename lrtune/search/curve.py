@@ -33,6 +33,7 @@ LEADERS = 4  # around whom more candidates are drawn
 VARIED = 12  # of each leader's, every knob kept with this chance:
 KEPT = 0.7
 NEAR = (-2, -1, 1, 2)  # steps of the grid of rates
+BEGUN = 24  # trials, and nobody asks any more whether the start is over
 ENOUGH = 4  # options for each first look, or a ramp rules out none
 SHORTER = (2, 4)  # the horizon over these
 LOST = (TrialState.FAILED, TrialState.CANCELLED)
@@ -63,7 +64,8 @@ def propose(
     """
     steps, seed = horizon(spec, list(past)), seeded(spec.search.seed, number)
     job = _Job(spec, kind, past, earlier, steps, np.random.default_rng(seed), stages)
-    if stages and job.begins() and (first := ramp(spec, past, steps, left=left)):
+    early = stages and len(past) <= BEGUN
+    if early and (first := ramp(spec, past, steps, left=left)) and job.begins(*job.told()):
         return first
     choice = job.choice(seed, left) if job.open() else None
     if choice is None:
@@ -119,19 +121,18 @@ class _Job:
 
     def choice(self, seed: int, left: float) -> Choice | None:
         """The engine's."""
-        pool, known = self._told()
-        if self.begins():
+        pool, known = self.told()
+        if self.begins(pool, known):
             return decide(self._within(pool), known, self.steps, seed, self.settings, left=left)[0]
         model = JobModel(pool, known, self.steps)
         for lead in self._leaders(model):
             self._add(_around(self.space, lead, self.steps, self.random))
-        pool, known = self._told()
+        pool, known = self.told()
         theta = model.theta if pool.extras.shape == (len(pool.keys), model.pool.extras.shape[1]) else None
         return decide(pool, known, self.steps, seed, self.settings, theta, left)[0]
 
-    def begins(self) -> bool:
+    def begins(self, pool: Pool, known: Sequence[Run]) -> bool:
         """Whether the designed start goes on."""
-        pool, known = self._told()
         return len({run.key for run in known}) < looks(pool, self.settings)
 
     def _within(self, pool: Pool) -> Pool:
@@ -140,7 +141,7 @@ class _Job:
         kept = [row for row, key in enumerate(pool.keys) if _below(self.candidates[int(key[1:])], highest)]
         return pool.take(kept) if len(kept) >= ENOUGH * looks(pool, self.settings) else pool
 
-    def _told(self) -> tuple[Pool, list[Run]]:
+    def told(self) -> tuple[Pool, list[Run]]:
         """Candidates and runs, without the columns in which no two candidates differ."""
         rows = [
             (f"c{i}", c, h) for i, c in enumerate(self.candidates) for h in self.horizons if (c, h) not in self.closed
