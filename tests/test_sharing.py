@@ -185,6 +185,24 @@ def test_the_log_of_a_job_says_which_states_were_spoilt_and_that_the_steps_were_
         assert "do not have the checksum of its name" in message
 
 
+def test_a_run_that_a_pruner_stopped_is_gone_on_with_where_it_was_stopped(sqlite_url: str, tmp_path: Path):
+    torch.set_num_threads(1)
+    search = {"sampler": "random", "pruner": {"name": "threshold", "upper": 1e-6, "n_warmup_reports": 5}}
+    changes = {"schedules": ["constant", "cosine"], "budget": {"full_runs": None, "trials": 2}, "confirm": {"top": 0}}
+    pruned = JobSpec.model_validate(SPEC.model_dump() | changes | {"search": search})
+    whole = JobSpec.model_validate(SPEC.model_dump() | changes | {"search": search | {"pruner": "none"}})
+    database = Database(sqlite_url)
+    with database.write() as tx:
+        made = [jobs.create(tx, spec)[0].id for spec in (pruned, whole)]
+    Worker(Settings(database_url=sqlite_url, device="cpu", state_dir=str(tmp_path / "kept")), Done()).work()
+    with database.read() as tx:
+        first, again = (trials.get(tx, one, 1) for one in made)
+    database.dispose()
+    assert first.configuration == again.configuration
+    assert (first.state, again.state) == (TrialState.STOPPED, TrialState.COMPLETE)
+    assert 0 < first.step == again.credited < 100
+
+
 def test_the_log_of_a_job_says_once_a_trial_that_its_states_could_not_be_saved(sqlite_url: str, tmp_path: Path):
     torch.set_num_threads(1)
     (tmp_path / "file").write_text("not a directory")

@@ -148,8 +148,8 @@ class Worker:
                     member=member,
                     memory=memory,
                 )
-                if memory:
-                    memory.over()
+                if memory and outcome.state is TrialState.DIVERGED:
+                    memory.forget()
                 return outcome
         except (Interrupted, Behind, LeaseLost, KeyboardInterrupt):
             raise

@@ -110,8 +110,8 @@ class Memory:
         if time.monotonic() - self._secured >= SECURE_SECONDS:
             self._begin_to_secure()
 
-    def over(self) -> None:
-        """The trial has ended: what it left on its way is of no more use."""
+    def forget(self) -> None:
+        """The trial has diverged: nobody goes on from what it left on its way."""
         self._settle(wait=True)
         if self._last is not None and self._last.kind == "running":
             self._store.drop(self._last)

@@ -72,12 +72,15 @@ def train(
         report, diverged = _step(run, course)
         if diverged:
             return Outcome(TrialState.DIVERGED, None, diverged, run.step)
+        ended = judged(report) if report else None
+        if ended and ended.state is TrialState.DIVERGED:
+            return ended
         if report:
-            if ended := judged(report):
-                return ended
             course.learn([(one.step, one.metrics[metric.name]) for one in run.reports])
         if memory and run.step in course.boundaries:
-            memory.keep(run, course)
+            memory.keep(run, course)  # of a run that is stopped too: the search may go on with it
+        if ended:
+            return ended
     return _over(course, run.reports[-1].metrics[metric.name] if run.reports else None)
 
 
