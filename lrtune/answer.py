@@ -7,11 +7,9 @@ then left out of its mean, because they were selected for being low.
 import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
-from typing import Any
 
 from lrtune.choices import Configuration
 from lrtune.results import Baseline, Best, Role, SeedValue, Trial, TrialState
-from lrtune.space import Choice
 from lrtune.spec import JobSpec
 
 # The 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's.
@@ -73,12 +71,10 @@ def _once(trials: Iterable[Trial]) -> list[Trial]:
 def allowed(spec: JobSpec, configuration: Configuration) -> bool:
     """Whether a configuration lies in the job's space as far as its optimizer, family and rate go."""
     space = spec.space()
-    axes = space.optimizers.get(str(configuration.optimizer.as_dict()["name"]))
-    if axes is None or configuration.schedule.as_dict()["family"] not in space.schedules:
+    rates = space.rates(str(configuration.optimizer.as_dict()["name"]))
+    if rates is None or configuration.schedule.as_dict()["family"] not in space.schedules:
         return False
-    rate = axes["learning_rate"]
-    options: Any = rate.options if isinstance(rate, Choice) else (getattr(rate, "value", 0.0),)
-    return bool(min(options) * (1 - 1e-9) <= configuration.learning_rate <= max(options) * (1 + 1e-9))
+    return rates[0] * (1 - 1e-9) <= configuration.learning_rate <= rates[1] * (1 + 1e-9)
 
 
 def grouped(trials: Iterable[Trial]) -> list[list[Trial]]:

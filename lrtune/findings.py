@@ -97,7 +97,7 @@ class Spent(Result):
     """
 
     baseline: float
-    ramp: float = 0.0
+    ramp: float
     search: float
     short: float
     stopped: float

@@ -16,7 +16,6 @@ from lrtune.choices import Configuration
 from lrtune.findings import End, FamilyFindings, Plateau, Slope, Stability
 from lrtune.results import Best, Trial, TrialState
 from lrtune.schedules import family_name
-from lrtune.space import Choice
 from lrtune.spec import JobSpec, Metric
 
 TOLERANCE = 0.01  # of the best value: what counts as equally good
@@ -132,9 +131,8 @@ def _plateau(points: Sequence[Point], limit: float, ends: Mapping[End, float]) -
 
 def _ends(spec: JobSpec, optimizer: str) -> dict[End, float]:
     """The ends of the job's range of rates; nothing where the rate is fixed or the optimizer was not asked for."""
-    axis = spec.space().optimizers.get(optimizer, {}).get("learning_rate")
-    rates = [rate for rate in axis.options if isinstance(rate, float)] if isinstance(axis, Choice) else []
-    return {"low": min(rates), "high": max(rates)} if len(rates) > 1 else {}
+    low, high = spec.space().rates(optimizer) or (0.0, 0.0)
+    return {"low": low, "high": high} if low < high else {}
 
 
 def _slope(points: Iterable[Point], first: Point, direction: float) -> Slope | None:
@@ -160,7 +158,7 @@ def stability(trials: Iterable[Trial], steps: int) -> list[Stability]:
     """For each optimizer. A short run that completed does not count as stable: what diverges late would pass."""
     stable: dict[str, float] = {}
     diverged: dict[str, float] = {}
-    for trial in (trial for trial in trials if trial.role != "ramp"):  # which broke below its highest rate
+    for trial in trials:
         name, rate = kind(trial.configuration)[0], trial.configuration.learning_rate
         if whole(trial, steps):
             stable[name] = max(rate, stable.get(name, 0.0))

@@ -20,7 +20,8 @@ UNCHECKED = Audits()
 
 def report(spec: JobSpec, best: Best, trials: Iterable[Trial], audits: Audits = UNCHECKED) -> Findings:
     """The report of a job whose answer so far is `best`; `audits` is what its log says of the forecast pruner."""
-    history = list(trials)
+    every = list(trials)
+    history = [t for t in every if t.role != "ramp"]  # which is to break, at a rate below its highest
     land = landscape(best, (t for t in history if t.role == "search" or allowed(spec, t.configuration)))
     found, known, lift = families(spec, land), stability(history, best.steps), _lift(best)
     rate, plateau = best.configuration.learning_rate, found[0].plateau
@@ -39,7 +40,7 @@ def report(spec: JobSpec, best: Best, trials: Iterable[Trial], audits: Audits = 
         stability=known,
         above=above,
         below=below,
-        cost=_spent(history, best.steps),
+        cost=_spent(every, best.steps),
         saved=_saved(history, best.steps),
         audit=audit,
         lift=lift,
@@ -116,9 +117,8 @@ def _purpose(trial: Trial, steps: int) -> str:
 
 
 def _saved(trials: Sequence[Trial], steps: int) -> Saved:
-    planned = [trial for trial in trials if trial.role != "ramp"]  # which may break
     pruning, divergence = (
-        sum((trial.until or trial.horizon) - trial.step for trial in planned if trial.state is state) / steps
+        sum((trial.until or trial.horizon) - trial.step for trial in trials if trial.state is state) / steps
         for state in (TrialState.STOPPED, TrialState.DIVERGED)
     )
     total = round(pruning + divergence, 4)

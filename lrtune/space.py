@@ -51,6 +51,13 @@ class Space:
     schedules: Mapping[str, Mapping[str, Axis]]
     common: Mapping[str, Axis]
 
+    def rates(self, optimizer: str) -> tuple[float, float] | None:
+        """The lowest and the highest peak rate of an optimizer; None where it was not asked for."""
+        axis = self.optimizers.get(optimizer, {}).get("learning_rate")
+        points = axis.options if isinstance(axis, Choice) else (getattr(axis, "value", None),)
+        rates = [point for point in points if isinstance(point, float | int)]
+        return (min(rates), max(rates)) if rates else None
+
 
 def shown(value: object) -> str:
     """A value as an error message quotes it: short, whatever came in."""

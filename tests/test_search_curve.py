@@ -84,9 +84,11 @@ class TestCurve:
         assert found("curve") < found("random")
 
     def test_maximising_is_minimising_the_negative(self):
-        down, up = study(job(), 12), study(job(goal="maximize"), 12, sign=-1.0)
+        down, up = study(job(), 14), study(job(goal="maximize"), 14, sign=-1.0)
         assert [t.configuration for t in up] == [t.configuration for t in down]
-        assert any("forecast -" in t.why for t in up)
+        forecasts = [t.why for t in up if "forecast" in t.why]
+        assert forecasts
+        assert all("forecast -" in why for why in forecasts)
 
     def test_running_trials_are_not_repeated_and_spread_out(self):
         spec = job()
@@ -163,13 +165,19 @@ class TestCurve:
         assert step.over
         assert len(history) == 5
 
-    def test_asking_at_a_hundred_trials_is_quick(self):
-        spec = job()
-        history = study(job("random"), 100)
+    def test_asking_at_a_hundred_trials_is_quick_and_little_dearer_than_at_twenty(self):
+        spec, history = job(), study(job("random"), 100)
+
+        def least(trials: int) -> float:
+            took = []
+            for _ in range(4):
+                began = time.process_time()
+                suggest(spec, history[:trials])
+                took.append(time.process_time() - began)
+            return min(took)
+
         suggest(spec, history)
-        began = time.process_time()
-        suggest(spec, history)
-        assert time.process_time() - began < 2.0  # about 0.15 on a quiet machine, 1.4 seen on a busy one
+        assert least(100) < min(2.0, 4.0 * least(20))
 
 
 def staged(spec: JobSpec) -> list[Trial]:

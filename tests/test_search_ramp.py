@@ -6,7 +6,7 @@ import pytest
 
 from lrtune.answer import best
 from lrtune.report import report
-from lrtune.results import Proposal, Report, Trial, TrialState
+from lrtune.results import Earlier, Proposal, Report, Trial, TrialState
 from lrtune.search import advance
 from lrtune.spec import JobSpec
 
@@ -63,7 +63,7 @@ def test_after_the_baseline_the_rate_rises_through_each_optimizers_whole_range()
         assert ramp.configuration.clip_norm == 0.5
         assert rates[0] == pytest.approx(min(space), rel=0.15)
         assert rates[-1] == pytest.approx(max(space), rel=0.15)
-        assert "rises" in ramp.reason or "climbs" in ramp.reason
+        assert ramp.reason.startswith("rising ramp: the rate climbs from ")
         history.append(risen(spec, history, 1e-2))
     assert asked(spec, history).role == "search"
 
@@ -106,6 +106,33 @@ def test_no_ramp_where_it_is_not_worth_its_cost(fields, continued):
         assert asked(spec, history, continued=continued).role == "search"
 
 
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_ramp_that_did_not_come_to_its_end_rules_nothing_out(state):
+    spec = job()
+    history = begun(spec)
+    whole = risen(spec, history, 1e-1)
+    broken = whole.model_copy(update={"state": TrialState(state), "reports": whole.reports[:4], "value": None})
+    plain = job(horizon={"steps": 100})  # too short for ramps
+    assert asked(spec, [*history, broken]).configuration == asked(plain, [*history, broken]).configuration
+
+
+def test_a_ramp_is_no_whole_run_of_the_jobs_own_space_which_comes_whatever_the_budget():
+    spec = job(schedules=["exponential-growth"])
+    history = begun(spec)
+    history.append(risen(spec, history, 1e-3))
+    first = asked(spec.model_copy(update={"budget": spec.budget.model_copy(update={"full_runs": 1.0})}), history)
+    assert (first.role, first.until, first.fraction) == ("search", None, 1.0)
+
+
+def test_what_earlier_jobs_teach_is_not_their_ramps():
+    spec = job(schedules=["exponential-growth"], warm_start=True)
+    history = begun(spec)
+    ramp = risen(spec, history, 1.0)
+    prior = [Earlier(job="job_1", trial=ramp)]
+    with_ramp = advance(spec, history, steps=STEPS, seconds=0.0, prior=prior)
+    assert with_ramp == advance(spec, history, steps=STEPS, seconds=0.0)
+
+
 def test_a_ramp_is_no_answer_even_where_its_family_is_searched_and_the_report_says_what_it_cost():
     spec = job(schedules=["exponential-growth", "cosine"])
     history = begun(spec)
@@ -117,5 +144,3 @@ def test_a_ramp_is_no_answer_even_where_its_family_is_searched_and_the_report_sa
     assert told.cost.ramp == pytest.approx(history[1].step / STEPS)
     assert told.saved.divergence == 0.0
     assert all(one.smallest_diverged is None for one in told.stability)
-    # and it is no whole run either: the first one of the job's own space still comes, whatever the budget
-    assert asked(spec, history).role == "search"

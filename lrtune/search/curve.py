@@ -7,12 +7,13 @@ are trained in stages: a proposal that names a configuration known already goes 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from statistics import fmean
 
 import numpy as np
 
 from lrtune.choices import Configuration
+from lrtune.plateaus import kind
 from lrtune.results import Proposal, Trial, TrialState
 from lrtune.search import axes
 from lrtune.search.coordinates import Coordinates, coordinates
@@ -21,7 +22,7 @@ from lrtune.search.curves.model import JobModel
 from lrtune.search.curves.options import Settings, looks
 from lrtune.search.curves.view import Choice, Ints, Pool, Run
 from lrtune.search.drawing import Lots
-from lrtune.search.ramp import edges, ramp
+from lrtune.search.ramp import ramp, too_high
 from lrtune.search.samplers import seeded
 from lrtune.search.told import horizon, others, rates, report_step, runs
 from lrtune.space import GRID, Fixed
@@ -33,7 +34,6 @@ LEADERS = 4  # around whom more candidates are drawn
 VARIED = 12  # of each leader's, every knob kept with this chance:
 KEPT = 0.7
 NEAR = (-2, -1, 1, 2)  # steps of the grid of rates
-BEGUN = 24  # trials, and nobody asks any more whether the start is over
 ENOUGH = 4  # options for each first look, or a ramp rules out none
 SHORTER = (2, 4)  # the horizon over these
 LOST = (TrialState.FAILED, TrialState.CANCELLED)
@@ -64,10 +64,11 @@ def propose(
     """
     steps, seed = horizon(spec, list(past)), seeded(spec.search.seed, number)
     job = _Job(spec, kind, past, earlier, steps, np.random.default_rng(seed), stages)
-    early = stages and len(past) <= BEGUN
-    if early and (first := ramp(spec, past, steps, left=left)) and job.begins(*job.told()):
+    if not job.open():
+        return None
+    if stages and job.begins() and (first := ramp(spec, past, steps, left=left)):
         return first
-    choice = job.choice(seed, left) if job.open() else None
+    choice = job.choice(seed, left)
     if choice is None:
         return None
     until = report_step(choice.until, choice.horizon)
@@ -121,27 +122,34 @@ class _Job:
 
     def choice(self, seed: int, left: float) -> Choice | None:
         """The engine's."""
-        pool, known = self.told()
-        if self.begins(pool, known):
+        pool, known = self._first
+        if self.begins():
             return decide(self._within(pool), known, self.steps, seed, self.settings, left=left)[0]
         model = JobModel(pool, known, self.steps)
         for lead in self._leaders(model):
             self._add(_around(self.space, lead, self.steps, self.random))
-        pool, known = self.told()
+        pool, known = self._told()
         theta = model.theta if pool.extras.shape == (len(pool.keys), model.pool.extras.shape[1]) else None
         return decide(pool, known, self.steps, seed, self.settings, theta, left)[0]
 
-    def begins(self, pool: Pool, known: Sequence[Run]) -> bool:
+    @cached_property
+    def _first(self) -> tuple[Pool, list[Run]]:
+        """What there is before anything is drawn around leaders."""
+        return self._told()
+
+    def begins(self) -> bool:
         """Whether the designed start goes on."""
+        pool, known = self._first
         return len({run.key for run in known}) < looks(pool, self.settings)
 
     def _within(self, pool: Pool) -> Pool:
         """The options whose rates a ramp has not ruled out for the start, if those are enough for it."""
-        highest = edges(self.spec, self.past)
-        kept = [row for row, key in enumerate(pool.keys) if _below(self.candidates[int(key[1:])], highest)]
+        limits = too_high(self.spec, self.past)
+        found = (self.candidates[int(key[1:])] for key in pool.keys)
+        kept = [row for row, c in enumerate(found) if c.learning_rate <= limits.get(kind(c)[0], np.inf)]
         return pool.take(kept) if len(kept) >= ENOUGH * looks(pool, self.settings) else pool
 
-    def told(self) -> tuple[Pool, list[Run]]:
+    def _told(self) -> tuple[Pool, list[Run]]:
         """Candidates and runs, without the columns in which no two candidates differ."""
         rows = [
             (f"c{i}", c, h) for i, c in enumerate(self.candidates) for h in self.horizons if (c, h) not in self.closed
@@ -168,11 +176,6 @@ class _Job:
         tried = np.flatnonzero(whole & np.array([key in keys for key in model.pool.keys], dtype=bool))
         mean = model.forecast(tried)[0]
         return [self.candidates[int(model.pool.keys[tried[i]][1:])] for i in np.argsort(mean, kind="stable")[:LEADERS]]
-
-
-def _below(configuration: Configuration, highest: dict[str, float]) -> bool:
-    """Whether a rate is none that a ramp has ruled out, by the name of the optimizer."""
-    return configuration.learning_rate <= highest.get(str(configuration.optimizer.as_dict()["name"]), np.inf)
 
 
 def shared(pool: Pool, known: Sequence[Run]) -> Ints:

@@ -22,7 +22,8 @@ def again(spec: JobSpec, past: Sequence[Trial], prior: Sequence[Earlier], *, ste
     seeds before single runs. Where a knob lies outside this job's space, its nearest value inside is taken.
     """
     space = coordinates(spec)
-    done = [one for one in prior if one.trial.state is TrialState.COMPLETE and one.trial.value is not None]
+    ended = [one for one in prior if one.trial.state is TrialState.COMPLETE and one.trial.value is not None]
+    done = [one for one in ended if one.trial.role != "ramp"]
     lengths = {one.trial.horizon for one in done if space.place(one.trial.configuration)}
     if not lengths:
         return None
@@ -48,13 +49,13 @@ def _best(spec: JobSpec, done: Sequence[Earlier]) -> Earlier:
 
 
 def runs(prior: Sequence[Earlier]) -> list[Trial]:
-    """Earlier trials as a sampler's past, fresh seeds left out: numbered below zero, so that none passes for a new one.
+    """Earlier trials as a sampler's past, numbered below zero, so that none passes for a new one.
 
-    Of a run that went on after a look, only the furthest piece.
+    Fresh seeds and ramps are left out. Of a run that went on after a look, only the furthest piece.
     """
     furthest: dict[tuple[object, ...], Trial] = {}
     for one in sorted(prior, key=lambda one: (one.job, one.trial.step, one.trial.number)):
-        if (trial := one.trial).role != "confirm":
+        if (trial := one.trial).role not in ("confirm", "ramp"):
             furthest[one.job, trial.configuration, trial.seed, trial.horizon] = trial
     return [trial.model_copy(update={"number": place - len(furthest)}) for place, trial in enumerate(furthest.values())]
 

@@ -7,10 +7,10 @@ After L. N. Smith, "Cyclical learning rates for training neural networks", arXiv
 
 from collections.abc import Sequence
 
-from lrtune.results import ENDED, Proposal, Trial
+from lrtune.plateaus import kind
+from lrtune.results import Proposal, Trial, TrialState
 from lrtune.schedules import ExponentialGrowth
 from lrtune.search.untuned import usual
-from lrtune.space import Choice
 from lrtune.spec import JobSpec
 
 SHARE = 0.1  # of a full run, which is what it costs
@@ -19,48 +19,36 @@ AFFORDED = 20  # times its cost has to be left
 WIDE = 100.0  # between the ends of a range: of a narrower one there is little to rule out
 KEPT = 0.9  # of the best gain on the way is still there at a rate that is not too high,
 SLACK = 2.0  # times which is left: more steps before it, or a warm-up, bear more
+OVER = (TrialState.COMPLETE, TrialState.DIVERGED)
 
 
 def ramp(spec: JobSpec, past: Sequence[Trial], steps: int, *, left: float) -> Proposal | None:
     """The ramp of the first optimizer that has had none; None where none is worth its cost."""
     if left < SHARE * AFFORDED or steps * SHARE < LEAST:
         return None
-    had = {trial.configuration for trial in past if trial.role == "ramp"}
+    had, space = {trial.configuration for trial in past if trial.role == "ramp"}, spec.space()
     for optimizer in spec.optimizers:
-        ends = _ends(spec, optimizer.name)
-        if ends is None:
-            continue
-        rising = ExponentialGrowth(start=ends[0] / ends[1])
-        changes = {"learning_rate": ends[1], "schedule": rising, "warmup": 0.0, "floor": 0.0}
-        configuration = usual(spec, optimizer.name).model_copy(update=changes)
-        if configuration not in had:
-            reason = f"rising ramp: the rate climbs from {ends[0]:.3g} to {ends[1]:.3g}, to see how high it may be"
-            return Proposal(
-                configuration=configuration, role="ramp", seed=spec.search.seed, fraction=SHARE, reason=reason
-            )
+        low, high = space.rates(optimizer.name) or (1.0, 1.0)
+        changes = {"learning_rate": high, "schedule": ExponentialGrowth(start=low / high), "warmup": 0.0, "floor": 0.0}
+        rising = usual(spec, optimizer.name).model_copy(update=changes)
+        if high >= WIDE * low and rising not in had:
+            reason = f"rising ramp: the rate climbs from {low:.3g} to {high:.3g}, to see how high it may be"
+            return Proposal(configuration=rising, role="ramp", seed=spec.search.seed, fraction=SHARE, reason=reason)
     return None
 
 
-def edges(spec: JobSpec, past: Sequence[Trial]) -> dict[str, float]:
-    """The highest rate that each optimizer's ramp has left for the first looks; nothing of one that saw no report."""
+def too_high(spec: JobSpec, past: Sequence[Trial]) -> dict[str, float]:
+    """The rate above which first looks are wasted, by optimizer; nothing of one whose ramp did not come to its end."""
     found = {}
     for trial in past:
-        if trial.role == "ramp" and trial.state in ENDED and spec.metric:
+        if trial.role == "ramp" and trial.state in OVER and spec.metric:
             seen = [(one.learning_rate, one.metrics.get(spec.metric.name)) for one in trial.reports]
-            known = [(rate, spec.metric.sign * value) for rate, value in seen if value is not None]
-            if known:
-                found[str(trial.configuration.optimizer.as_dict()["name"])] = _edge(known)
+            if known := [(rate, spec.metric.sign * value) for rate, value in seen if value is not None]:
+                found[kind(trial.configuration)[0]] = _edge(known)
     return found
 
 
 def _edge(known: Sequence[tuple[float, float]]) -> float:
-    """The highest rate at which most of the gain was there: beyond it training comes apart."""
+    """Some way above the highest rate at which most of the gain was there: beyond it training comes apart."""
     first, best = known[0][1], min(value for _, value in known)
     return SLACK * max(rate for rate, value in known if value <= first - KEPT * (first - best))
-
-
-def _ends(spec: JobSpec, name: str) -> tuple[float, float] | None:
-    """The lowest and the highest rate of an optimizer; None where they lie close together."""
-    axis = spec.space().optimizers[name]["learning_rate"]
-    rates = [rate for rate in axis.options if isinstance(rate, float)] if isinstance(axis, Choice) else []
-    return (min(rates), max(rates)) if rates and max(rates) >= WIDE * min(rates) else None

@@ -123,7 +123,7 @@ def _band(reports: Sequence[Any], metric: str, others: int, sampled: int) -> Ban
 
 def telling(tx: Session, job: Job, best: Best) -> list[Trial]:
     """The trials that tell where good rates lie, without their reports; of a large job its best and a sample."""
-    rows = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq)
+    rows = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq, TrialRow.role != "ramp")
     order = TrialRow.value.desc() if best.goal == "maximize" else TrialRow.value
     whole = (TrialRow.horizon == best.steps, TrialRow.value.is_not(None), TrialRow.state == TrialState.COMPLETE)
     leaders = rows.where(*whole).order_by(order, TrialRow.number)

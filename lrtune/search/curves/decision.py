@@ -33,6 +33,11 @@ def improvement(best: float, mean: Array, std: Array) -> Array:
     return np.asarray((best - mean) * ndtr(z) + std * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi))
 
 
+def _between(logs: Array) -> Array:
+    """Which rates lie far enough above another to be of another kind, and near enough to say something about it."""
+    return np.asarray((logs >= NEAR) & (logs <= FAR))
+
+
 class Search:
     """One decision: the pool, the runs, and the model that ties them together."""
 
@@ -80,10 +85,10 @@ class Search:
             return self._nothing_left() if np.isinf(self.left) else None
         mean, variance, _ = model.forecast(full)
         std = np.sqrt(variance)
-        forced = self._confirm(model, full, mean, std) or self._apart(full, mean)
+        price = np.array([self.options.price(int(r), self.target) for r in full])
+        forced = self._confirm(model, full, mean, std, price) or self._apart(full, mean)
         if forced is not None:
             return forced
-        price = np.array([self.options.price(int(r), self.target) for r in full])
         if self.left <= 1.0:
             return self._finish(model, full, mean, std, price)
         best = self._bar(model, full, mean)
@@ -106,7 +111,7 @@ class Search:
         return self.options.owed(int(full[min(known, key=lambda i: mean[i])]), self.target) if known else 0.0
 
     def _finish(self, model: JobModel, full: Ints, mean: Array, std: Array, price: Array) -> Choice:
-        """With little left looks are no use: the run whose end is worth most for its cost is trained to it."""
+        """Where looks are no use, the run whose end is worth most for its cost is trained to it."""
         done = self._scores(model)
         gain = improvement(float(done.min()) if len(done) else model.mean, mean, std)
         pick = int(np.argmax(gain / price if self.settings.cost else gain))
@@ -132,8 +137,8 @@ class Search:
         looked = [m for r, m in zip(full, mean, strict=True) if self.pool.keys[r] in touched]
         return float(min([*scores, *looked], default=model.mean))
 
-    def _confirm(self, model: JobModel, full: Ints, mean: Array, std: Array) -> Choice | None:
-        """Looks alone are no answer: after a while the leader is trained to its end."""
+    def _confirm(self, model: JobModel, full: Ints, mean: Array, std: Array, price: Array) -> Choice | None:
+        """Looks alone are no answer: after a while the leader is trained to its end, or what is worth more than it."""
         spent = self._unconfirmed()
         if spent < self.settings.patience:
             return None
@@ -144,11 +149,7 @@ class Search:
         lead = min(known, key=lambda i: mean[i])
         done = self._scores(model)
         if len(done) and mean[lead] > done.min() - 0.2 * std[lead]:
-            gain = improvement(float(done.min()), mean, std)
-            price = np.array([self.options.price(int(r), self.target) for r in full])
-            return self.choice(
-                int(full[np.argmax(gain / price)]), self.target, "a whole run: looks have brought nothing for a while"
-            )
+            return self._finish(model, full, mean, std, price)  # looks have brought nothing for a while
         return self.choice(int(full[lead]), self.target, "full-horizon confirmation of the leader")
 
     def _apart(self, full: Ints, mean: Array) -> Choice | None:
@@ -161,24 +162,22 @@ class Search:
         done = self.completed()
         if self.left <= 2.0 or not done:
             return None
-        shapes = embed(np.array([run.curve for run in self.runs]), np.ones(len(self.runs)))
-        ends = np.array([run.state == "diverged" or self._whole(run) for run in self.runs])
-        best = min(np.flatnonzero([run in done for run in self.runs]), key=lambda i: self.runs[i].reports[-1][1])
-        away, ahead = shapes[:, 0] - shapes[best, 0], self.pool.whole[full, 0] - shapes[best, 0]
-        fallen, falling = shapes[:, -1] < ANNEALED, self.pool.whole[full, -1] < ANNEALED
-        wanted = []
-        if not fallen[best]:
-            wanted.append(
-                ("annealed, at the rates of the best", np.abs(away) < NEAR, fallen, np.abs(ahead) < NEAR / 2, falling)
-            )
-        if (ends & (np.abs(away) < NEAR)).sum() >= 2:
-            for side, word in ((-1.0, "lower"), (1.0, "higher")):
-                there, open_ = (np.abs(side * x - (NEAR + FAR) / 2) <= (FAR - NEAR) / 2 for x in (away, ahead))
-                wanted.append((f"at {word} rates than the best", there, True, open_, True))
-        for words, had, shape, rows, kind in wanted:
-            options = np.flatnonzero(rows & kind)
-            if len(options) and not (ends & had & shape).any():
-                pick = int(full[options[np.argmin(mean[options])]])
+        best = min(done, key=lambda run: run.reports[-1][1])
+        ended = [best, *(run for run in self.runs if run.state == "diverged" or self._whole(run))]
+        shapes, options = embed(np.array([run.curve for run in ended]), np.ones(len(ended))), self.pool.whole[full]
+        away, ahead = shapes[:, 0] - shapes[0, 0], options[:, 0] - shapes[0, 0]
+        come_down, coming_down = shapes[:, -1] < ANNEALED, options[:, -1] < ANNEALED
+        kinds = []  # in words, which runs were of it, which options are
+        if not come_down[0]:
+            twins = (np.abs(ahead) < NEAR / 2) & coming_down
+            kinds.append(("annealed, at the rates of the best", (np.abs(away) < NEAR) & come_down, twins))
+        if (np.abs(away[1:]) < NEAR).sum() >= 2:
+            kinds.append(("at lower rates than the best", _between(-away), _between(-ahead)))
+            kinds.append(("at higher rates than the best", _between(away), _between(ahead)))
+        for words, had, there in kinds:
+            if there.any() and not had.any():
+                rows = np.flatnonzero(there)
+                pick = int(full[rows[np.argmin(mean[rows])]])
                 return self.choice(pick, self.target, f"a whole run {words}, whatever looks say")
         return None
 
