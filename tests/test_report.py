@@ -158,6 +158,7 @@ def test_the_cost_is_split_by_what_it_was_spent_on_and_the_saving_counted():
     found = reported(confirmed([0.40, 0.41, 0.42], [0.50, 0.52, 0.51]))
     assert found.cost.model_dump() == {
         "baseline": 1.0,
+        "ramp": 0.0,
         "search": 7.0,
         "short": 0.25,
         "stopped": 0.6,

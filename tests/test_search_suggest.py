@@ -238,7 +238,7 @@ def test_asking_at_a_hundred_trials_is_quick():
         began = time.process_time()
         suggest(spec, many)
         took.append(time.process_time() - began)
-    assert min(took) < 0.1  # about 0.03 on a quiet machine
+    assert min(took) < 0.3  # what docs promise; 0.03 on a quiet machine
 
 
 def test_importing_the_search_does_not_import_torch():
