@@ -236,7 +236,7 @@ def test_a_job_says_how_its_trials_are_trained_and_its_log_says_what_was_decided
 ):
     def lived(training: dict) -> tuple[JobState, list[str]]:
         spec = {"task": "digits", "metric": {"name": "val_loss", "goal": "minimize"}, "horizon": {"steps": 20}}
-        spec |= {"budget": {"trials": 2}, "confirm": {"top": 0}, "training": training}
+        spec |= {"budget": {"trials": 1}, "confirm": {"top": 0}, "training": training}
         stop, database = threading.Event(), Database(sqlite_url)
         with database.write() as tx:
             job = jobs.create(tx, JobSpec.model_validate(spec))[0].id
@@ -259,4 +259,4 @@ def test_a_job_says_how_its_trials_are_trained_and_its_log_says_what_was_decided
     state, said = lived({"precision": "bfloat16", "accumulate": 2, "ema": 0.9, "compile": "auto"})
     assert state is JobState.SUCCEEDED
     why = "torch.compile does not work here, trained without it: 'NoneType' object is not callable"
-    assert said == [f"trial 0: {why}", f"trial 1: {why}"]
+    assert said == [f"trial 0: {why}"]
