@@ -12,8 +12,8 @@ from tests.serving import KEY, served, trained
 # JSON Schema cannot say that a range's low end lies below its high one, that a name comes once in a list of objects, or
 # that one of two fields is set. So a job that fits the schema may still be refused, in words: 422 besides 2xx and 409.
 # The calls on a job's results would hardly ever meet one that has any, so these are told of one, and deletions of
-# another, lest they take it away. What these two answer says nothing of a job that was made a moment ago. An import is a
-# job with its trials, and each field of a job is gone through once, where jobs are made: half of the time.
+# another, lest they take it away. What these two answer says nothing of a job that was made a moment ago. An import is
+# a job with its trials: each field of a job is gone through once, where jobs are made.
 CONFIG = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422"]

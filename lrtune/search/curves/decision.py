@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtr
 
-from lrtune.search.curves.embed import embed
 from lrtune.search.curves.model import JobModel
 from lrtune.search.curves.options import Options, Plan, Settings, looks
 from lrtune.search.curves.stages import best_rates
@@ -18,8 +17,6 @@ from lrtune.search.curves.start import medoids, spread_out
 from lrtune.search.curves.view import Array, Choice, Ints, Pool, Run
 
 ENDS = np.array([-1.0, 0.0, 1.0])
-NEAR, FAR = np.log(2.0), np.log(8.0)  # in mean rates: beside the best, and no longer comparable with it
-ANNEALED = np.log(0.2)  # the last rates over the mean, below which a run has come down
 SHORTER_FOR = 12  # of the shortlist, for how many short schedules are weighed
 
 
@@ -31,11 +28,6 @@ def improvement(best: float, mean: Array, std: Array) -> Array:
     """Expected amount by which a normal variable falls below `best`."""
     z = (best - mean) / std
     return np.asarray((best - mean) * ndtr(z) + std * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi))
-
-
-def _between(logs: Array) -> Array:
-    """Which rates lie far enough above another to be of another kind, and near enough to say something about it."""
-    return np.asarray((logs >= NEAR) & (logs <= FAR))
 
 
 class Search:
@@ -86,7 +78,7 @@ class Search:
         mean, variance, _ = model.forecast(full)
         std = np.sqrt(variance)
         price = np.array([self.options.price(int(r), self.target) for r in full])
-        forced = self._confirm(model, full, mean, std, price) or self._apart(full, mean)
+        forced = self._confirm(model, full, mean, std, price)
         if forced is not None:
             return forced
         if self.left <= 1.0:
@@ -151,39 +143,6 @@ class Search:
         if len(done) and mean[lead] > done.min() - 0.2 * std[lead]:
             return self._finish(model, full, mean, std, price)  # looks have brought nothing for a while
         return self.choice(int(full[lead]), self.target, "full-horizon confirmation of the leader")
-
-    def _apart(self, full: Ints, mean: Array) -> Choice | None:
-        """A whole run of another kind than the best, where none has been: all looks may be wrong in the same way.
-
-        Early in a run another rate looks better than at its end, and falling to nothing only costs. From ends at one
-        rate and of one shape no model can learn that. So the best gets an annealed twin of the same mean rate, and once
-        there are two whole runs beside it, one at lower rates and one at higher ones.
-        """
-        done = self.completed()
-        if self.left <= 2.0 or not done:
-            return None
-        best = min(done, key=lambda run: run.reports[-1][1])
-        ended = [best, *(run for run in self.runs if run.state == "diverged" or self._whole(run))]
-        shapes, options = embed(np.array([run.curve for run in ended]), np.ones(len(ended))), self.pool.whole[full]
-        away, ahead = shapes[:, 0] - shapes[0, 0], options[:, 0] - shapes[0, 0]
-        come_down, coming_down = shapes[:, -1] < ANNEALED, options[:, -1] < ANNEALED
-        kinds = []  # in words, which runs were of it, which options are
-        if not come_down[0]:
-            twins = (np.abs(ahead) < NEAR / 2) & coming_down
-            kinds.append(("annealed, at the rates of the best", (np.abs(away) < NEAR) & come_down, twins))
-        if (np.abs(away[1:]) < NEAR).sum() >= 2:
-            kinds.append(("at lower rates than the best", _between(-away), _between(-ahead)))
-            kinds.append(("at higher rates than the best", _between(away), _between(ahead)))
-        for words, had, there in kinds:
-            if there.any() and not had.any():
-                rows = np.flatnonzero(there)
-                pick = int(full[rows[np.argmin(mean[rows])]])
-                return self.choice(pick, self.target, f"a whole run {words}, whatever looks say")
-        return None
-
-    def _whole(self, run: Run) -> bool:
-        """Whether a run has reached the target, or is on its way to it."""
-        return run.horizon == self.target and max(run.steps, run.until if run.state == "running" else 0) >= self.target
 
     def _unconfirmed(self) -> float:
         """Full runs spent since a run last reached the target horizon."""
