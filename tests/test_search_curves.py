@@ -107,19 +107,6 @@ def mean_of(choice: Choice) -> float:
     return float(curves()[int(choice.key)].mean())
 
 
-def test_looks_that_bring_nothing_end_in_a_whole_run() -> None:
-    best = int(np.argmin([loss(curve) for curve in curves()]))
-    some, others = (
-        [trained(row, until=200, state="stopped") for row in rows] for rows in ((0, 4, 8, 20), (24, 30, 36, 48))
-    )
-    early, _ = decide(pool(), [trained(best), *some], TARGET)
-    late, _ = decide(pool(), [trained(best), *some, *others], TARGET)
-    assert early is not None
-    assert early.until < TARGET
-    assert late is not None
-    assert late.until == TARGET
-
-
 def test_the_surrogate_refits_200_runs_quickly_and_the_same_way() -> None:
     random = np.random.default_rng(1)
     c = np.exp(random.uniform(-9, 0, (200, 1))) * np.ones(64) * random.uniform(0.1, 1, (200, 64))

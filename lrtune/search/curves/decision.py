@@ -77,10 +77,10 @@ class Search:
             return self._nothing_left() if np.isinf(self.left) else None
         mean, variance, _ = model.forecast(full)
         std = np.sqrt(variance)
-        price = np.array([self.options.price(int(r), self.target) for r in full])
-        forced = self._confirm(model, full, mean, std, price)
+        forced = self._confirm(model, full, mean, std)
         if forced is not None:
             return forced
+        price = np.array([self.options.price(int(r), self.target) for r in full])
         if self.left <= 1.0:
             return self._finish(model, full, mean, std, price)
         best = self._bar(model, full, mean)
@@ -103,7 +103,7 @@ class Search:
         return self.options.owed(int(full[min(known, key=lambda i: mean[i])]), self.target) if known else 0.0
 
     def _finish(self, model: JobModel, full: Ints, mean: Array, std: Array, price: Array) -> Choice:
-        """Where looks are no use, the run whose end is worth most for its cost is trained to it."""
+        """With little left looks are no use: the run whose end is worth most for its cost is trained to it."""
         done = self._scores(model)
         gain = improvement(float(done.min()) if len(done) else model.mean, mean, std)
         pick = int(np.argmax(gain / price if self.settings.cost else gain))
@@ -129,8 +129,8 @@ class Search:
         looked = [m for r, m in zip(full, mean, strict=True) if self.pool.keys[r] in touched]
         return float(min([*scores, *looked], default=model.mean))
 
-    def _confirm(self, model: JobModel, full: Ints, mean: Array, std: Array, price: Array) -> Choice | None:
-        """Looks alone are no answer: after a while the leader is trained to its end, or what is worth more than it."""
+    def _confirm(self, model: JobModel, full: Ints, mean: Array, std: Array) -> Choice | None:
+        """Looks alone are no answer: after a while the leader is trained to its end."""
         spent = self._unconfirmed()
         if spent < self.settings.patience:
             return None
@@ -141,7 +141,7 @@ class Search:
         lead = min(known, key=lambda i: mean[i])
         done = self._scores(model)
         if len(done) and mean[lead] > done.min() - 0.2 * std[lead]:
-            return self._finish(model, full, mean, std, price)  # looks have brought nothing for a while
+            return None  # nothing looked at is expected to beat what is confirmed
         return self.choice(int(full[lead]), self.target, "full-horizon confirmation of the leader")
 
     def _unconfirmed(self) -> float:
