@@ -7,6 +7,7 @@ from statistics import fmean
 import pytest
 
 from lrtune.choices import Configuration
+from lrtune.prefixes import shared
 from lrtune.results import REPORTS, Report, Trial, TrialState
 from lrtune.schedules import Wsd
 from lrtune.search import advance, stop_reason, suggest, verdict
@@ -183,11 +184,16 @@ class TestCurve:
         assert least(100) < 4.0 * least(20)  # in seconds: benchmarks.suggestions
 
 
+def alike(before: Trial, wanted: Configuration) -> bool:
+    """Whether a run begins with all that another has trained."""
+    return shared(before.configuration, wanted, STEPS, until=before.step) == before.step
+
+
 def staged(spec: JobSpec) -> list[Trial]:
-    """A job whose looks are carried out as looks, and whose continuations cost only their new steps."""
+    """A job whose looks are carried out as looks; what another piece ended at, with the same rates, costs nothing."""
     history: list[Trial] = []
     while asked := advance(spec, history, steps=STEPS, seconds=0.0).proposal:
-        same = [t.step for t in history if t.configuration == asked.configuration]
+        same = [t.step for t in history if alike(t, asked.configuration) and t.step <= (asked.until or STEPS)]
         told = learned(asked.configuration)
         seen = [report for report in told if report.step <= (asked.until or STEPS)]
         ended = {"state": TrialState.STOPPED if asked.until else TrialState.COMPLETE, "step": seen[-1].step}
@@ -214,6 +220,11 @@ class TestStages:
 
         spec = job(budget={"full_runs": 5}, confirm={"top": 0})
         assert found(staged(spec)) < 1.1 < found(study(job("random"), 5))
+
+    def test_a_beginning_that_two_configurations_share_is_looked_at_once(self):
+        spec = job(schedules=["one-cycle", "constant"], warmup=[0.05, 0.1], budget={"full_runs": 6}, confirm={"top": 0})
+        again = [t.why for t in staged(spec) if t.cost == 0]
+        assert all("first look" in why for why in again)
 
     def test_whole_runs_where_nothing_is_kept_or_trials_are_counted(self):
         spec = job(budget={"full_runs": 9})

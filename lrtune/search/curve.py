@@ -181,7 +181,7 @@ class _Job:
 def shared(pool: Pool, known: Sequence[Run]) -> Ints:
     """How many first steps each option has in common with some run, as far as its curve at 64 points tells.
 
-    Counted are beginnings that end where the rate stands still: there a worker has kept a state to go on from.
+    Counted are beginnings that a worker has kept a state of: where a piece of the run ended, or the rate stands still.
     """
     free = np.zeros(len(pool.keys), dtype=np.int64)
     for one in known:
@@ -191,7 +191,9 @@ def shared(pool: Pool, known: Sequence[Run]) -> Ints:
         place = np.arange(len(free))
         still = (equal > 1) & (pool.curves[place, last] == pool.curves[place, last - 1])
         steps = (np.maximum(equal - 0.5, 0) / pool.curves.shape[1] * one.horizon).astype(np.int64)
-        free = np.maximum(free, np.where(alike & still, np.minimum(steps, one.steps), 0))
+        ends = np.sort([0, *one.ends])
+        kept = np.where(still, np.minimum(steps, one.steps), ends[np.searchsorted(ends, steps, side="right") - 1])
+        free = np.maximum(free, np.where(alike, kept, 0))
     return free
 
 

@@ -110,16 +110,17 @@ def piece(spec: JobSpec, trial: Trial, knobs: Others) -> Run | None:
         return None
     if trial.role == "baseline" and not allowed(spec, trial.configuration):
         return None
-    curve, state = rates(trial.configuration, trial.horizon), STATES[trial.state]
-    until = trial.until or trial.horizon
-    return Run(str(trial.number), trial.horizon, curve, extras, _reports(spec, trial), state, until)
+    curve, state, reports = rates(trial.configuration, trial.horizon), STATES[trial.state], _reports(spec, trial)
+    until, ends = trial.until or trial.horizon, tuple(step for step, _ in reports[-1:])
+    return Run(str(trial.number), trial.horizon, curve, extras, reports, state, until, ends=ends)
 
 
 def joined(before: Run, after: Run) -> Run:
     """Two pieces of one run: everything that either saw, and how the later one stands (a run that ended stays so)."""
     reports = tuple(sorted((dict(before.reports) | dict(after.reports)).items()))
     state = before.state if before.state in ("complete", "diverged") else after.state
-    return replace(before, reports=reports, state=state, until=max(before.until, after.until))
+    until, ends = max(before.until, after.until), (*before.ends, *after.ends)
+    return replace(before, reports=reports, state=state, until=until, ends=ends)
 
 
 def report_step(step: int, horizon: int) -> int:

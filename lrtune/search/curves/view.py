@@ -20,7 +20,7 @@ class Run:
     """One configuration trained over one horizon, as far as it got.
 
     `until` is the step that it was asked to reach; `state` is running, complete, stopped or diverged. `born` orders
-    runs by their beginning, where they are listed by their latest piece.
+    runs by their beginning, where they are listed by their latest piece; `ends` are the steps at which pieces ended.
     """
 
     key: str
@@ -31,6 +31,7 @@ class Run:
     state: str = "complete"
     until: int = 0
     born: int = 0
+    ends: tuple[int, ...] = ()
 
     @property
     def steps(self) -> int:
