@@ -1,10 +1,12 @@
 """How much of a job is trained: `python -m benchmarks.sharing [--quick] [--only TASK] [--data DIR] [--json FILE]`.
 
 A job over the families that hold their rate for a while (constant, step, multistep, wsd, plateau) and cosine, at the
-default settings, is run by the code that workers run. A run is a configuration with a seed, however many trials looked
-at it and went on with it. `trained_share` is the steps that were trained over the steps of all runs, each counted once
-up to where it got; what it leaves out is what runs had in common. Then each run is trained again, alone and without
-states: `identical` is whether every report came out the same. `--trials` gives the job whole runs without looks.
+default settings, is run by the code that workers run. `trained_share` is the steps that were trained over the steps
+that its trials report. A trial that goes on with a run reports the first ones again, so `trained_share_of_runs` is
+stricter: a run is a configuration with a seed, however many trials looked at it and went on with it, and counts once,
+up to where it got; what that share leaves out is what different runs had in common. Then each run is trained again,
+alone and without states: `identical` is whether every report came out the same. `--trials` gives the job whole runs
+without looks.
 """
 
 import argparse
@@ -51,12 +53,15 @@ def main() -> None:
             for families in (HOLDING,) if asked.quick else (HOLDING, (*HOLDING, "cosine")):
                 rows.append(compared(name, task, 200 if asked.quick else steps, families, asked, Path(folder)))
                 print(rows[-1], flush=True)
+    trained = sum(row["trained"] for row in rows)
     found = {
-        "trained_share": sum(row["trained"] for row in rows) / sum(row["steps"] for row in rows),
+        "trained_share": trained / sum(row["reported"] for row in rows),
+        "trained_share_of_runs": trained / sum(row["steps"] for row in rows),
         "identical": all(row["identical"] for row in rows),
         "rows": rows,
     }
-    print(f"trained share {found['trained_share']:.3f}, identical: {found['identical']}")
+    shares = f"trained share {found['trained_share']:.3f}, of runs {found['trained_share_of_runs']:.3f}"
+    print(f"{shares}, identical: {found['identical']}")
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1))
 
@@ -77,10 +82,13 @@ def compared(
     with tempfile.TemporaryDirectory() as own:
         history = ended(spec, folder, Path(own), room=4 * GIB)
     runs = furthest(history)
-    whole, trained = sum(trial.step for trial in runs), sum(trial.step - trial.credited for trial in history)
+    whole, reported = sum(trial.step for trial in runs), sum(trial.step for trial in history)
+    trained = reported - sum(trial.credited for trial in history)
     same = [facts(trial.reports) == facts(alone(spec, trial, folder)) for trial in runs]
     described = {"task": name, "families": len(families), "trials": len(history), "runs": len(runs)}
-    return {**described, "share": round(trained / whole, 4), "trained": trained, "steps": whole, "identical": all(same)}
+    shares = {"share": round(trained / reported, 4), "share_of_runs": round(trained / whole, 4)}
+    counts = {"trained": trained, "reported": reported, "steps": whole}
+    return {**described, **shares, **counts, "identical": all(same)}
 
 
 def furthest(history: Sequence[Trial]) -> list[Trial]:
