@@ -185,15 +185,17 @@ def shared(pool: Pool, known: Sequence[Run]) -> Ints:
     """
     free = np.zeros(len(pool.keys), dtype=np.int64)
     for one in known:
-        alike = (pool.horizons == one.horizon) & (pool.extras == np.array(one.extras)).all(axis=1)
-        equal = np.cumprod(pool.curves == np.array(one.curve), axis=1).sum(axis=1)
-        last = np.maximum(equal - 1, 1)
-        place = np.arange(len(free))
-        still = (equal > 1) & (pool.curves[place, last] == pool.curves[place, last - 1])
-        steps = (np.maximum(equal - 0.5, 0) / pool.curves.shape[1] * one.horizon).astype(np.int64)
+        curve = np.array(one.curve)
+        alike = (pool.horizons == one.horizon) & (pool.curves[:, 0] == curve[0])
+        rows = np.flatnonzero(alike & (pool.extras == np.array(one.extras)).all(axis=1))
+        curves = pool.curves[rows]
+        equal = np.cumprod(curves == curve, axis=1).sum(axis=1)
+        last, place = np.maximum(equal - 1, 1), np.arange(len(rows))
+        still = (equal > 1) & (curves[place, last] == curves[place, last - 1])
+        steps = ((equal - 0.5) / len(curve) * one.horizon).astype(np.int64)
         ends = np.sort([0, *one.ends])
         kept = np.where(still, np.minimum(steps, one.steps), ends[np.searchsorted(ends, steps, side="right") - 1])
-        free = np.maximum(free, np.where(alike, kept, 0))
+        free[rows] = np.maximum(free[rows], kept)
     return free
 
 
