@@ -21,8 +21,8 @@ from lrtune.results import Event, Job, JobState, Trial, TrialState
 from lrtune.spec import Budget, Confirm, Horizon, JobSpec, Metric, TaskSpec
 from lrtune.store import Database, events, jobs, trials, workers
 
-pytestmark = pytest.mark.timeout(180)
-DEADLINE = 90.0
+pytestmark = pytest.mark.timeout(300)
+DEADLINE = 150.0
 SPEC = JobSpec(
     task={"name": "digits", "params": {}},
     metric=Metric(name="val_loss", goal="minimize"),

@@ -230,7 +230,7 @@ def test_a_device_that_fails_fails_the_trial_in_words(others, said: str):
         trained(prepare(WIDE, Path()), trial(horizon=30), Training(devices=2), member)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_a_job_says_how_its_trials_are_trained_and_its_log_says_what_was_decided(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

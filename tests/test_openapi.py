@@ -34,7 +34,7 @@ phases.coverage.enabled = false
 """
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_server_does_what_its_description_says(sqlite_url: str, tmp_path: Path) -> None:
     with served(sqlite_url, data_dir=tmp_path / "data") as service:
         kept, deleted = (

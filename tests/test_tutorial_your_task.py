@@ -13,7 +13,7 @@ import pytest
 
 from tests.serving import served
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/tutorials/your-task.md").read_text()
 

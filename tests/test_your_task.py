@@ -12,7 +12,7 @@ import pytest
 
 from tests.serving import served
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parent.parent
 MY_TASKS = '''
 import sys
