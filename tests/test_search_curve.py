@@ -30,10 +30,10 @@ def job(sampler: object = "curve", pruner: object = "none", goal: str = "minimiz
     return JobSpec.model_validate(wire | fields)
 
 
-def learned(configuration: Configuration, until: int = REPORTS, sign: float = 1.0) -> list[Report]:
+def learned(configuration: Configuration, sign: float = 1.0) -> list[Report]:
     """A loss that knows only the rates so far: best at one mean of them, annealed; nothing about families or peaks."""
     rates, told = configuration.learning_rates(STEPS), []
-    for step in range(STEPS // REPORTS, until * STEPS // REPORTS + 1, STEPS // REPORTS):
+    for step in range(STEPS // REPORTS, STEPS + 1, STEPS // REPORTS):
         mean, last = fmean(rates[:step]), fmean(rates[step - STEPS // REPORTS : step])
         loss = 1.0 + 0.3 * math.log(mean / 0.003) ** 2 + 0.1 * last / mean + 2.0 * (1.0 - step / STEPS) ** 2
         told.append(Report(step=step, learning_rate=rates[step - 1], metrics={"loss": sign * loss}))
