@@ -17,7 +17,7 @@ help: ## this list
 setup: $(READY) ## a virtual environment with the service and its workers, in .venv
 
 # The stamp comes last and the marker goes last, so a set-up that was interrupted starts afresh. What is imported is
-# compiled then; compiling all of it here took two thirds of the time.
+# compiled then; compiling all of it here would take most of the time.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "lrtune needs Python 3.11 or newer and found none; name one with PYTHON=..."; exit 1; }
 	@if test -e $(VENV)/.unfinished; then rm -rf $(VENV); fi

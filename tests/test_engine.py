@@ -234,9 +234,9 @@ def test_a_device_that_fails_fails_the_trial_in_words(others, said: str):
 def test_a_job_says_how_its_trials_are_trained_and_its_log_says_what_was_decided(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def lived(training: dict) -> tuple[JobState, list[str]]:
+    def lived(training: dict, trials: int) -> tuple[JobState, list[str]]:
         spec = {"task": "digits", "metric": {"name": "val_loss", "goal": "minimize"}, "horizon": {"steps": 20}}
-        spec |= {"budget": {"trials": 1}, "confirm": {"top": 0}, "training": training}
+        spec |= {"budget": {"trials": trials}, "confirm": {"top": 0}, "training": training}
         stop, database = threading.Event(), Database(sqlite_url)
         with database.write() as tx:
             job = jobs.create(tx, JobSpec.model_validate(spec))[0].id
@@ -254,9 +254,9 @@ def test_a_job_says_how_its_trials_are_trained_and_its_log_says_what_was_decided
             thread.join()
             database.dispose()
 
-    assert lived({"devices": 2}) == (JobState.SUCCEEDED, [])
+    assert lived({"devices": 2}, 1) == (JobState.SUCCEEDED, [])
     monkeypatch.setattr(torch, "compile", None)
-    state, said = lived({"precision": "bfloat16", "accumulate": 2, "ema": 0.9, "compile": "auto"})
+    state, said = lived({"precision": "bfloat16", "accumulate": 2, "ema": 0.9, "compile": "auto"}, 2)
     assert state is JobState.SUCCEEDED
     why = "torch.compile does not work here, trained without it: 'NoneType' object is not callable"
-    assert said == [f"trial 0: {why}"]
+    assert said == [f"trial 0: {why}", f"trial 1: {why}"]

@@ -13,7 +13,7 @@ from tests.serving import KEY, served, trained
 # that one of two fields is set. So a job that fits the schema may still be refused, in words: 422 besides 2xx and 409.
 # The calls on a job's results would hardly ever meet one that has any, so these are told of one, and deletions of
 # another, lest they take it away. What these two answer says nothing of a job that was made a moment ago. An import is
-# a job with its trials: each field of a job is gone through once, where jobs are made.
+# such a job with its trials: its fields are not gone through one by one a second time, only fuzzed.
 CONFIG = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422"]

@@ -169,7 +169,7 @@ class TestCurve:
         assert step.over
         assert len(history) == 5
 
-    def test_asking_at_a_hundred_trials_is_little_dearer_than_at_twenty(self):
+    def test_asking_at_a_hundred_trials_is_quick_and_little_dearer_than_at_twenty(self):
         spec, history = job(), study(job("random"), 100)
 
         def least(trials: int) -> float:
@@ -181,7 +181,7 @@ class TestCurve:
             return min(took)
 
         suggest(spec, history)
-        assert least(100) < 4.0 * least(20)  # in seconds: benchmarks.suggestions
+        assert least(100) < min(2.0, 4.0 * least(20))
 
 
 def alike(before: Trial, wanted: Configuration) -> bool:

@@ -17,7 +17,7 @@ from lrtune.search.curves.embed import embed
 from lrtune.search.curves.forecast import Rules, audit, judge
 from lrtune.search.curves.options import Options, Settings
 from lrtune.search.curves.stages import best_rates
-from lrtune.search.curves.view import Choice, Pool, Run, told_once
+from lrtune.search.curves.view import Pool, Run, told_once
 from lrtune.search.surrogate import CurveSurrogate
 
 PEAKS = np.geomspace(1e-4, 1.0, 25)
@@ -101,10 +101,6 @@ def test_the_surrogate_bears_few_equal_and_diverged_values(values: list[float]) 
     assert np.isfinite(mean).all()
     assert np.isfinite(std).all()
     assert (std > 0).all()
-
-
-def mean_of(choice: Choice) -> float:
-    return float(curves()[int(choice.key)].mean())
 
 
 def test_the_surrogate_refits_200_runs_quickly_and_the_same_way() -> None:

@@ -233,12 +233,16 @@ def test_asking_at_a_hundred_trials_is_quick():
     spec = job()
     history = study(spec, 20)
     many = [t.model_copy(update={"number": n}) for n, t in enumerate(history * 5)]
-    took = []
-    for _ in range(5):
-        began = time.process_time()
-        suggest(spec, many)
-        took.append(time.process_time() - began)
-    assert min(took) < 0.3  # what docs promise; 0.03 on a quiet machine
+
+    def least(past: list[Trial]) -> float:
+        took = []
+        for _ in range(5):
+            began = time.process_time()
+            suggest(spec, past)
+            took.append(time.process_time() - began)
+        return min(took)
+
+    assert least(many) < min(0.3, 4.0 * least(history))  # 0.03 s on a quiet machine, 0.1 s on CI's
 
 
 def test_importing_the_search_does_not_import_torch():

@@ -6,7 +6,7 @@ number, so that a sampler sees their order; names and flags are categories; rang
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from typing import Any, Protocol, TypeAlias, cast
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -35,7 +35,7 @@ def distribution(axis: Open) -> Distribution:
     if isinstance(axis, Range):
         whole = IntDistribution(int(axis.low), int(axis.high), log=axis.log) if axis.whole else None
         return whole or FloatDistribution(axis.low, axis.high, log=axis.log)
-    if _is_ordered(axis):
+    if ordered(axis):
         return IntDistribution(0, len(axis.options) - 1)
     return CategoricalDistribution([name for name in axis.options if not isinstance(name, tuple)])
 
@@ -57,40 +57,32 @@ def outward(axis: Axis, param: Param) -> Point:
     """The value that a parameter stands for."""
     if isinstance(axis, Fixed):
         return axis.value
-    return axis.options[int(param)] if isinstance(axis, Choice) and _is_ordered(axis) and param is not None else param
+    return axis.options[int(param)] if isinstance(axis, Choice) and ordered(axis) and param is not None else param
 
 
 def inward(axis: Open, value: Point) -> Param:
     """The parameter nearest to a value; None where nothing on this axis stands for it."""
-    if isinstance(axis, Choice) and not _is_ordered(axis):
+    if isinstance(axis, Choice) and not ordered(axis):
         return value if value in axis.options and not isinstance(value, tuple) else None
     if not isinstance(value, float | int):
         return None
     if isinstance(axis, Range):
         return min(max(value, int(axis.low) if axis.whole else axis.low), int(axis.high) if axis.whole else axis.high)
-    numbers = ordered(axis)
+    numbers = cast(tuple[float, ...], axis.options)
     return min(range(len(numbers)), key=lambda place: abs(numbers[place] - value))
 
 
 def middle(axis: Open) -> Param:
     """The parameter in the middle of an axis: what stands for a knob that a configuration does not have."""
     if isinstance(axis, Choice):
-        return len(axis.options) // 2 if _is_ordered(axis) else inward(axis, axis.options[0])
+        return len(axis.options) // 2 if ordered(axis) else inward(axis, axis.options[0])
     centre = math.sqrt(axis.low * axis.high) if axis.log else (axis.low + axis.high) / 2
     return round(centre) if axis.whole else centre
 
 
-def ordered(choice: Choice) -> list[float]:
-    """The options of a choice as numbers; none when they are names or flags."""
-    return [option for option in choice.options if _is_number(option)]
-
-
-def _is_ordered(choice: Choice) -> bool:
-    return any(_is_number(option) for option in choice.options)  # asked for each draw: mostly the first one tells
-
-
-def _is_number(option: Point) -> TypeGuard[float]:
-    return isinstance(option, float | int) and not isinstance(option, bool)
+def ordered(choice: Choice) -> bool:
+    """Whether the options are numbers and no names or flags: they are of one kind, so the first one tells."""
+    return isinstance(choice.options[0], float | int) and not isinstance(choice.options[0], bool)
 
 
 def hundredths(axis: Axis) -> Axis:
@@ -103,7 +95,7 @@ def hundredths(axis: Axis) -> Axis:
 
 def cut(axis: Axis, points: int) -> Axis:
     """An axis of numbers cut into so many evenly spaced points, both ends among them; others stay whole."""
-    if isinstance(axis, Choice) and len(axis.options) > points and _is_ordered(axis):
+    if isinstance(axis, Choice) and len(axis.options) > points and ordered(axis):
         places = [round(point * (len(axis.options) - 1) / (points - 1)) for point in range(points)]
         return Choice(tuple(axis.options[place] for place in places))
     if not isinstance(axis, Range):
