@@ -21,10 +21,10 @@ from types import FrameType
 import httpx
 from rich.console import Console
 
-from lrtune import following, terminal
+from lrtune.cli import terminal, watch
 from lrtune.client import Client
 from lrtune.errors import LrtuneError
-from lrtune.results import JobState
+from lrtune.wire.results import JobState
 
 ROOT = Path(__file__).resolve().parent
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -186,7 +186,7 @@ def tune(console: Console) -> None:
         console.print(
             f"tuning a small network on {job.spec.task.name}; schedules to try: {families}\n", highlight=False
         )
-        job = following.follow(client, job.id, console, check=children.check)
+        job = watch.follow(client, job.id, console, check=children.check)
         if job.state is not JobState.SUCCEEDED:
             raise Broken(f"the job has {job.state}: {job.reason}")
         best = client.best(job.id)

@@ -13,13 +13,13 @@ from pydantic import ValidationError
 
 from app import curves, parameters, pointers
 from app.problems import invalid
-from lrtune.datasets import FOLDER, SUFFIXES
 from lrtune.errors import Rejection
-from lrtune.results import Cost, Earlier, FirstCurve, Plan, Proposal, TaskSummary, Trial, TrialState, Worker
 from lrtune.search import SpaceExhausted, suggest
 from lrtune.space import Axis, Fixed, Range, shown
-from lrtune.spec import EXTERNAL, Horizon, JobSpec, Metric, Training
-from lrtune.tasks import BUILT_IN, EXTERNAL_TASK, TaskInfo
+from lrtune.wire.datasets import FOLDER, SUFFIXES
+from lrtune.wire.job import EXTERNAL, Horizon, JobSpec, Metric, Training
+from lrtune.wire.results import Cost, Earlier, FirstCurve, Plan, Proposal, TaskSummary, Trial, TrialState, Worker
+from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, TaskInfo
 
 FIRST = 5  # proposals that a plan shows
 POINTS = 64

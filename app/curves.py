@@ -1,9 +1,9 @@
 """Learning-rate curves as points to draw: every step of a short run, evenly thinned steps of a long one."""
 
-from lrtune.choices import Configuration
-from lrtune.results import Trial
 from lrtune.schedules import Curve
-from lrtune.spec import Metric
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import Metric
+from lrtune.wire.results import Trial
 
 
 def thinned(steps: int, points: int) -> list[int]:

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from app.problems import invalid
 from lrtune import search
 from lrtune.errors import JobFinished, NotExternal
-from lrtune.external import RATES, Batch, Ending, Handout, Hold, Sent, Verdict
-from lrtune.results import OVER, Job, JobState, Report, Trial, TrialState, report_points
-from lrtune.spec import Metric
-from lrtune.store import Database, earlier, jobs, leases, trials
+from lrtune.store import Database, jobs, leases, trials, warm_start
 from lrtune.store.holds import Held, held
-from lrtune.strategies import NoPruner
+from lrtune.wire.external import RATES, Batch, Ending, Handout, Hold, Sent, Verdict
+from lrtune.wire.job import Metric
+from lrtune.wire.results import OVER, Job, JobState, Report, Trial, TrialState, report_points
+from lrtune.wire.strategies import NoPruner
 
 ASKS = 20  # of the search in one request: others may add the trial that it found
 
@@ -33,7 +33,7 @@ def hand_out(database: Database, job_id: str, hold: Hold) -> Handout | None:
             if lease is not None:
                 return _handout(lease, hold)
             history, seconds = trials.history(tx, job_id), jobs.running_for(tx, job)
-            prior = earlier.read(tx, job.spec, before=job.created_at)
+            prior = warm_start.read(tx, job.spec, before=job.created_at)
         step = search.advance(job.spec, history, steps=job.steps or 1, seconds=seconds, prior=prior)
         if not _moved(database, job, step, known=len(history)):
             return None

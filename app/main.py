@@ -17,7 +17,7 @@ from app.auth import authorized, server_key
 from app.deps import known_query
 from app.limits import BodyLimit
 from app.metrics import Measure, Requests
-from app.routes import datasets, drawings, events, external, health, imports, jobs, schedules, tasks, trials
+from app.routes import charts, datasets, events, external, health, imports, jobs, schedules, tasks, trials
 from app.settings import Settings
 from lrtune import __version__
 from lrtune.store import Database
@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)
     app.add_middleware(Measure, requests=app.state.requests)
     problems.install(app)
-    for noun in (jobs, datasets, trials, external, drawings, events, imports, schedules, tasks):
+    for noun in (jobs, datasets, trials, external, charts, events, imports, schedules, tasks):
         app.include_router(noun.router, dependencies=[Depends(authorized), Depends(known_query)])
     app.include_router(health.router)
     pages.install(app)

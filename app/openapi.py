@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.problems import Problem
-from lrtune.tasks import BUILT_IN, EXTERNAL_TASK
+from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK
 
 DESCRIPTION = """\
 Finds the learning rate, the schedule and the decay parameters that a training job should use, and proves the answer.

@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 from starlette.requests import ClientDisconnect, Request
 
-from lrtune.datasets import FOLDER
 from lrtune.errors import BadRequest, TooLarge, Unavailable
+from lrtune.wire.datasets import FOLDER
 
 PART = ".part"
 BLOCK = 1024 * 1024

@@ -5,11 +5,11 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from app.problems import invalid
-from lrtune.datasets import TAKEN_BY, Dataset
 from lrtune.errors import Rejection
 from lrtune.space import shown
-from lrtune.spec import JobSpec
 from lrtune.store import datasets
+from lrtune.wire.datasets import TAKEN_BY, Dataset
+from lrtune.wire.job import JobSpec
 
 SHOWN = 20  # column names that an error lists
 

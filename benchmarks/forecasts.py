@@ -12,8 +12,8 @@ import math
 import numpy as np
 
 from benchmarks.replay import Row, Table, load_tables
-from lrtune.search.curves.forecast import Rules, judge
-from lrtune.search.curves.view import Run
+from lrtune.search.engine.early_stop import Rules, judge
+from lrtune.search.engine.types import Run
 
 
 def _as_run(row: Row, until: int, state: str) -> Run:

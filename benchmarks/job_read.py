@@ -28,12 +28,12 @@ import migrations
 from app.admission import admit
 from app.main import create_app
 from app.settings import Settings
-from lrtune.choices import Configuration
 from lrtune.optimizers import Adamw
-from lrtune.results import Proposal, Report, Role, TrialState
 from lrtune.schedules import Cosine
-from lrtune.spec import JobSpec
 from lrtune.store import Database, jobs, leases, trials
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Proposal, Report, Role, TrialState
 
 KEY = "benchmark"
 SMALL, LARGE, REPORTS, STEPS = 10, 2_000, 50, 1_000

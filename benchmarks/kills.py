@@ -27,9 +27,9 @@ import torch
 import migrations
 import worker.loop
 import worker.trainer
-from lrtune.results import Job, Trial, TrialState
-from lrtune.spec import JobSpec
 from lrtune.store import Database, events, jobs, trials
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Job, Trial, TrialState
 from worker.loop import Worker
 from worker.settings import Settings
 

@@ -22,12 +22,12 @@ import torch
 
 from benchmarks.live_study import Ran
 from benchmarks.live_tasks import Live
-from lrtune.choices import Configuration
-from lrtune.results import REPORTS, Report, Trial, TrialState
 from lrtune.search import suggest
-from lrtune.search.coordinates import coordinates
-from lrtune.search.drawing import Lots
-from lrtune.spec import JobSpec
+from lrtune.search.studies.draw import Lots
+from lrtune.search.studies.space import coordinates
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import REPORTS, Report, Trial, TrialState
 from worker.tasks import prepare
 from worker.trainer import train
 

@@ -14,10 +14,10 @@ import torch
 
 import migrations
 from benchmarks.live_tasks import Live
-from lrtune.choices import Configuration
-from lrtune.results import OVER, Job, JobState, Trial, TrialState
-from lrtune.spec import JobSpec
 from lrtune.store import Database, jobs, trials
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import OVER, Job, JobState, Trial, TrialState
 from worker.loop import Worker
 from worker.settings import Settings
 from worker.tasks import prepare

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.replay import Ledger, Row, RunKey, Table
-from lrtune.search.curves.decision import decide
-from lrtune.search.curves.forecast import due, judge
-from lrtune.search.curves.options import Settings
-from lrtune.search.curves.view import Array, Choice, Pool, Run
+from lrtune.search.engine.costs import Settings
+from lrtune.search.engine.decide import decide
+from lrtune.search.engine.early_stop import due, judge
+from lrtune.search.engine.types import Array, Choice, Pool, Run
 
 
 @dataclass(frozen=True)

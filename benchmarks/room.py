@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.sharing import ended
-from lrtune.results import TrialState
-from lrtune.spec import JobSpec
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import TrialState
 from worker.states import Store
 
 EVERY = 0.02  # seconds between two looks at the folder

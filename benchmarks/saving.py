@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from benchmarks.shared_tasks import tasks
-from lrtune.choices import Configuration
-from lrtune.prefixes import Course
-from lrtune.results import Trial, TrialState
-from lrtune.spec import Metric, TaskSpec, Training
+from lrtune.analysis.prefixes import Course
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import Metric, TaskSpec, Training
+from lrtune.wire.results import Trial, TrialState
+from worker.cache_key import Keys, header
+from worker.checkpoint_cache import Memory
 from worker.digest import task_digest
-from worker.memory import Memory
-from worker.recipe import Keys, header
 from worker.run import Run
 from worker.states import Store
 from worker.tasks import prepare

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from lrtune.spec import TaskSpec
+from lrtune.wire.job import TaskSpec
 
 
 def tasks(folder: Path, *, data: Path | None = None) -> dict[str, tuple[TaskSpec, int]]:

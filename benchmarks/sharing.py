@@ -21,9 +21,9 @@ import torch
 
 import migrations
 from benchmarks.shared_tasks import tasks
-from lrtune.results import JobState, Report, Trial
-from lrtune.spec import JobSpec, TaskSpec
 from lrtune.store import Database, jobs, trials
+from lrtune.wire.job import JobSpec, TaskSpec
+from lrtune.wire.results import JobState, Report, Trial
 from worker.loop import Worker
 from worker.settings import Settings
 from worker.tasks import prepare

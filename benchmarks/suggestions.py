@@ -23,11 +23,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lrtune import search
-from lrtune.choices import Configuration
-from lrtune.results import REPORTS, Report, Trial, TrialState
-from lrtune.search.coordinates import coordinates
-from lrtune.search.drawing import Lots
-from lrtune.spec import JobSpec
+from lrtune.search.studies.draw import Lots
+from lrtune.search.studies.space import coordinates
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import REPORTS, Report, Trial, TrialState
 
 STEPS = 1000
 RULES = {100: 0.3, 500: 1.0}  # seconds for `curve`, by trials

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from rich.console import Console
 
 import demo
-from lrtune.results import JobState
+from lrtune.wire.results import JobState
 from tests.browsing import browser
 
 HERE = Path(__file__).parent / "pictures"

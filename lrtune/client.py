@@ -1,11 +1,13 @@
 """The Python client: `with Client() as client: best = client.best(client.wait(client.submit("digits").id).id)`.
 
-One method a call of the API; what comes back are the values of `lrtune.results`, what goes wrong is raised as the same
-class of `lrtune.errors` that the service raised. A new endpoint is one more method here.
+One method a call of the API; what comes back are the values of `lrtune.wire.results`, what goes wrong is raised as the
+same class of `lrtune.errors` that the service raised. A new endpoint is one more method here.
 """
 
+import json
 import os
 import re
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -16,16 +18,16 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from lrtune import errors, options
-from lrtune.datasets import Dataset
-from lrtune.drawings import Curves, Terrain
-from lrtune.external import Batch, Ending, Handout, Hold, Rates, Verdict
-from lrtune.findings import Findings
-from lrtune.imports import ImportedJob
+from lrtune import errors
 from lrtune.loop import LEASE_SECONDS, LoopJob, LoopTrial, joined
 from lrtune.responses import checked, messages, read
-from lrtune.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
-from lrtune.spec import Budget, JobSpec
+from lrtune.wire.charts import Curves, Terrain
+from lrtune.wire.datasets import Dataset
+from lrtune.wire.external import Batch, Ending, Handout, Hold, Rates, Verdict
+from lrtune.wire.imports import ImportedJob
+from lrtune.wire.job import Budget, JobSpec
+from lrtune.wire.report import Findings
+from lrtune.wire.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
 
 URL = "http://127.0.0.1:8000"
 PAUSES = (0.2, 0.8)  # seconds before a call is tried again when no answer came
@@ -334,7 +336,18 @@ def _body(job: AnyJob) -> Any:
     """A job as it is sent; text is a task's name or a `.json` file, as on the command line."""
     if not isinstance(job, str):
         return _plain(job)
-    return options.job(job, {}) if job.endswith(".json") else {"task": job}
+    return job_file(job) if job.endswith(".json") else {"task": job}
+
+
+def job_file(source: str) -> dict[str, Any]:
+    """The job in a `.json` file, or on stdin where `source` is "-". Raises Invalid."""
+    try:
+        found = json.loads(sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise errors.Invalid(f"{source}: {error}") from None
+    if not isinstance(found, dict):
+        raise errors.Invalid(f'{source}: accepted is a JSON object such as {{"task": "digits"}}')
+    return found
 
 
 def _plain(value: BaseModel | Mapping[str, Any]) -> Any:

@@ -1,8 +1,8 @@
 """Your own training loop, tuned: `for trial in job.trials(): ...`. The service decides, the loop trains.
 
 A trial that is held renews its lease in a thread of its own, hears whether it should stop, and is brought to its end
-when its `with` or its turn of the `for` is left. What happens over HTTP stands in `lrtune/external.py`; adapters for
-frameworks in `lrtune/adapters/`.
+when its `with` or its turn of the `for` is left. What happens over HTTP stands in `lrtune/wire/external.py`; adapters
+for frameworks in `lrtune/adapters/`.
 """
 
 import logging
@@ -18,8 +18,8 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 from pydantic import PrivateAttr
 
 from lrtune import errors
-from lrtune.external import Batch, Ending, Handout, Sent, Verdict
-from lrtune.results import Job, Report, Trial
+from lrtune.wire.external import Batch, Ending, Handout, Sent, Verdict
+from lrtune.wire.results import Job, Report, Trial
 
 WAIT_SECONDS = 2.0  # before asking again when others train all there is
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # before the end of a trial is told again to a server that is away

@@ -25,7 +25,7 @@ def checked(response: httpx.Response) -> httpx.Response:
 
 
 def read(kind: type[Answer], answer: httpx.Response | str) -> Answer:
-    """What an answer says, as one of `lrtune.results`."""
+    """What an answer says, as one of `lrtune.wire.results`."""
     try:
         return kind.model_validate_json(answer if isinstance(answer, str) else answer.content)
     except ValidationError as error:

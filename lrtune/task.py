@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 from pydantic import BaseModel
 
-from lrtune.choices import Strict
+from lrtune.wire.configuration import Strict
 
 # torch's types under our words, because this ring does not import torch.
 Model: TypeAlias = Any

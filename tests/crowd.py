@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session, aliased
 
-from lrtune.spec import Horizon, JobSpec, Metric
 from lrtune.store import Database, jobs
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, ReportRow, TrialRow
+from lrtune.wire.job import Horizon, JobSpec, Metric
 
 STEPS, REPORTS = 1000, 50
 MODELS = 200  # trials with reports of their own; those beyond have the reports of one of these

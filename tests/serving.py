@@ -12,9 +12,9 @@ import uvicorn
 from app.main import create_app
 from app.settings import Settings
 from lrtune import errors
-from lrtune.choices import Configuration
-from lrtune.results import JobState, Proposal, Report, TrialState
 from lrtune.store import Database, jobs, leases, trials
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.results import JobState, Proposal, Report, TrialState
 
 KEY = "the-key-of-the-tests"
 

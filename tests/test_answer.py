@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lrtune.answer import allowed, best, interval
-from lrtune.choices import Configuration
+from lrtune.analysis.answer import allowed, best, interval
 from lrtune.optimizers import Adamw, Sgd
-from lrtune.results import Role, Trial, TrialState
 from lrtune.schedules import Cosine, Linear, Polynomial
-from lrtune.spec import JobSpec
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Role, Trial, TrialState
 
 STEPS = 100
 SPEC = JobSpec.model_validate(

@@ -21,8 +21,8 @@ import migrations
 from app.auth import server_key
 from app.settings import Settings
 from lrtune.export import FORMATS
-from lrtune.results import Job, Proposal, TrialDetail, TrialState
 from lrtune.store import Database, trials
+from lrtune.wire.results import Job, Proposal, TrialDetail, TrialState
 from tests.serving import KEY, served, slug, trained
 
 JSON = {"Content-Type": "application/json"}

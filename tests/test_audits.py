@@ -4,14 +4,14 @@ from datetime import timedelta
 
 import pytest
 
-from lrtune.choices import Configuration
 from lrtune.errors import LeaseLost
-from lrtune.results import Proposal, Report, Trial, TrialState
 from lrtune.search import Verdict
-from lrtune.search.curves.forecast import Audit, Rules, judge
-from lrtune.search.curves.view import Run
-from lrtune.spec import JobSpec
+from lrtune.search.engine.early_stop import Audit, Rules, judge
+from lrtune.search.engine.types import Run
 from lrtune.store import Database, audits, events, jobs, leases, trials
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Proposal, Report, Trial, TrialState
 from worker import pruning
 
 SPEC = JobSpec.model_validate(

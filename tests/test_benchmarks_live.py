@@ -8,8 +8,8 @@ from benchmarks import live_ray
 from benchmarks.live import Study, table
 from benchmarks.live_study import Ran, finished, job, stopped, study, whole
 from benchmarks.live_tasks import TASKS, Live, lay_out
-from lrtune.choices import Configuration
 from lrtune.search import suggest
+from lrtune.wire.configuration import Configuration
 from worker.tasks import prepare
 
 TINY = Live("tiny", "digits", 20)

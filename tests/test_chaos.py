@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from lrtune.choices import Configuration
 from lrtune.client import Client
 from lrtune.errors import Unavailable
-from lrtune.results import Event, Job, JobState, Trial, TrialState
-from lrtune.spec import Budget, Confirm, Horizon, JobSpec, Metric, TaskSpec
 from lrtune.store import Database, events, jobs, trials, workers
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import Budget, Confirm, Horizon, JobSpec, Metric, TaskSpec
+from lrtune.wire.results import Event, Job, JobState, Trial, TrialState
 
 pytestmark = pytest.mark.timeout(300)
 DEADLINE = 150.0

@@ -158,7 +158,7 @@ def test_the_command_says_it_with_its_exit_code_from_the_folder_of_the_task(tmp_
     (tmp_path / "my_tasks.py").write_text(f"{GOOD}\nclass Bad(Good):\n    def loss(self, m, b): return 1 / 0\n")
 
     def run(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-c", "from lrtune.cli import app; app()", "check", *arguments]
+        command = [sys.executable, "-c", "from lrtune.cli.commands import app; app()", "check", *arguments]
         done = subprocess.run(
             command,
             cwd=tmp_path,

@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 
 from app.main import create_app
 from app.settings import Settings
-from lrtune import cli, client, following, terminal
-from lrtune.choices import Configuration
+from lrtune import client
+from lrtune.cli import commands, terminal, watch
 from lrtune.client import Client
-from lrtune.results import JobState, Proposal, Report, TrialState
 from lrtune.store import Database, jobs, leases, trials
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.results import JobState, Proposal, Report, TrialState
 
 KEY = "a-key"
 
@@ -44,7 +45,7 @@ def service(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def run(*arguments: str, stdin: str | None = None, code: int = 0) -> Any:
-    found = CliRunner().invoke(cli.app, list(arguments), input=stdin)
+    found = CliRunner().invoke(commands.app, list(arguments), input=stdin)
     assert found.exit_code == code, found.output
     assert "Traceback" not in found.output
     return found
@@ -143,7 +144,7 @@ def test_no_server_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
         raise httpx.ConnectError("Connection refused")
 
     monkeypatch.setattr(client, "time", SimpleNamespace(sleep=lambda _: None))
-    monkeypatch.setattr(cli, "Client", partial(Client, key=KEY, transport=httpx.MockTransport(refuse)))
+    monkeypatch.setattr(commands, "Client", partial(Client, key=KEY, transport=httpx.MockTransport(refuse)))
     assert "no lrtune server answers" in run("list", code=3).output
 
 
@@ -172,7 +173,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(service: Database, monkeypatc
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(following, "time", SimpleNamespace(sleep=interrupted, monotonic=lambda: 0.0))
+    monkeypatch.setattr(watch, "time", SimpleNamespace(sleep=interrupted, monotonic=lambda: 0.0))
     said = run("submit", "digits", "--watch", code=130).output
     assert "the job goes on without you" in said
     assert [job["state"] for job in json.loads(run("list", "--json").stdout)] == ["queued"]

@@ -11,8 +11,8 @@ import pytest
 from lrtune import client as client_module
 from lrtune import errors
 from lrtune.client import Client
-from lrtune.results import JobState
-from lrtune.spec import Budget, JobSpec
+from lrtune.wire.job import Budget, JobSpec
+from lrtune.wire.results import JobState
 
 AT = "2026-11-21T08:00:00Z"
 CONFIGURATION = {"optimizer": {"name": "adamw"}, "learning_rate": 0.01, "schedule": {"family": "linear"}}
@@ -263,7 +263,7 @@ def test_a_job_that_is_no_json_is_refused_in_words(noise: object) -> None:
 
 
 def test_importing_lrtune_pulls_in_nothing_but_pydantic() -> None:
-    code = "import lrtune, lrtune.spec, lrtune.results, lrtune.export, sys; print('\\n'.join(sys.modules))"
+    code = "import lrtune, lrtune.wire.job, lrtune.wire.results, lrtune.export, sys; print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     roots = {name.partition(".")[0] for name in done.stdout.split()}
     assert not roots & {"httpx", "typer", "rich", "numpy", "optuna", "sqlalchemy", "torch", "fastapi", "app", "worker"}

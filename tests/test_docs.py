@@ -19,15 +19,15 @@ import app.settings
 import worker.loop
 import worker.settings
 from app.main import create_app
-from lrtune.cli import app as cli
+from lrtune.cli.commands import app as cli
 from lrtune.client import Client
 from lrtune.optimizers import OPTIMIZERS
-from lrtune.results import Report, TrialState
 from lrtune.schedules import FAMILIES
 from lrtune.space import knobs
-from lrtune.spec import JobSpec
-from lrtune.strategies import Pruners, Samplers
-from lrtune.tasks import BUILT_IN
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Report, TrialState
+from lrtune.wire.strategies import Pruners, Samplers
+from lrtune.wire.tasks import BUILT_IN
 from worker.loop import Worker
 from worker.trainer import Outcome
 

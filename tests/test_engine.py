@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrtune.errors import TaskError
-from lrtune.results import OVER, JobState, Report, Trial, TrialState
-from lrtune.spec import JobSpec, Metric, TaskSpec, Training
 from lrtune.store import Database, events, jobs
 from lrtune.task import Task
+from lrtune.wire.job import JobSpec, Metric, TaskSpec, Training
+from lrtune.wire.results import OVER, JobState, Report, Trial, TrialState
 from tests.test_trainer import CPU, Seen, trial
 from worker.batches import examples, split
 from worker.engine import Engine

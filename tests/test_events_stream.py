@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from app.routes import events as route
-from lrtune.results import Event
 from lrtune.store import events
+from lrtune.wire.results import Event
 from tests.serving import KEY, served
 
 STREAM = {"Accept": "text/event-stream"}

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrtune import errors
-from lrtune.choices import Configuration
 from lrtune.export import FORMATS, Exported, export, formula, recorded
 from lrtune.export.formulas import factor
 from lrtune.export.found import Found
 from lrtune.optimizers import OPTIMIZERS
-from lrtune.results import Baseline, Best, Report, SeedValue, Trial, TrialState
 from lrtune.schedules import FAMILIES, Piecewise
 from lrtune.space import Flag, Name, Number, Numbers, knobs
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.results import Baseline, Best, Report, SeedValue, Trial, TrialState
 
 PLATEAU = Configuration(
     optimizer="sgd", learning_rate=0.1, schedule={"family": "plateau", "patience": 0, "factor": 0.5}, warmup=0.1

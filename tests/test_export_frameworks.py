@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 import tests.exporting as exporting
-from lrtune.choices import Configuration
 from lrtune.export import export
 from lrtune.optimizers import OPTIMIZERS
-from lrtune.results import Best, Report, Trial, TrialState
 from lrtune.schedules import FAMILIES
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.results import Best, Report, Trial, TrialState
 
 PEAK = 0.3
 STEPS = 60

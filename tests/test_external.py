@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from lrtune.choices import Configuration
-from lrtune.results import TrialState
-from lrtune.spec import JobSpec
 from lrtune.store import Database, jobs, leases
 from lrtune.store.database import clock
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import TrialState
 from tests.serving import served, slug
 
 JOB = {

@@ -30,7 +30,8 @@ def test_the_plain_ring_needs_the_standard_library_only(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["lrtune", "lrtune.spec", "lrtune.results", "lrtune.task", "lrtune.tasks", "lrtune.report"]
+    "module",
+    ["lrtune", "lrtune.wire.job", "lrtune.wire.results", "lrtune.task", "lrtune.wire.tasks", "lrtune.analysis.report"],
 )
 def test_the_wire_ring_needs_pydantic_and_nothing_else(module):
     assert pulled_in(module) <= WITH_PYDANTIC

@@ -7,14 +7,14 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
-from lrtune.choices import Configuration
 from lrtune.errors import IdempotencyKeyReused, Invalid, JobFinished, JobNotFinished, NoResultYet, UnknownJob
 from lrtune.optimizers import Adamw
-from lrtune.results import JobState, Proposal, TrialState
 from lrtune.schedules import Cosine, Linear
-from lrtune.spec import Budget, Confirm, Horizon, JobSpec, Metric
 from lrtune.store import Database, events, jobs, leases, trials, workers
 from lrtune.store.tables import Base
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import Budget, Confirm, Horizon, JobSpec, Metric
+from lrtune.wire.results import JobState, Proposal, TrialState
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

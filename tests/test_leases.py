@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from lrtune.choices import Configuration
 from lrtune.errors import LeaseLost
 from lrtune.optimizers import Adamw
-from lrtune.results import JobState, Proposal, Report, TrialState
 from lrtune.schedules import Cosine
-from lrtune.spec import Horizon, JobSpec, Metric
 from lrtune.store import Database, events, jobs, leases, trials
 from lrtune.store.tables import TrialRow
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import Horizon, JobSpec, Metric
+from lrtune.wire.results import JobState, Proposal, Report, TrialState
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

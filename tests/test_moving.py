@@ -15,7 +15,7 @@ import optuna
 import pytest
 from typer.testing import CliRunner
 
-from lrtune import cli
+from lrtune.cli import commands
 from lrtune.client import Client
 from lrtune.errors import IdempotencyKeyReused, Invalid
 from tests.serving import KEY, served, slug, trained
@@ -45,7 +45,7 @@ def storage(tmp_path: Path) -> str:
 
 
 def run(*arguments: str, code: int = 0) -> str:
-    found = CliRunner().invoke(cli.app, list(arguments))
+    found = CliRunner().invoke(commands.app, list(arguments))
     assert found.exit_code == code, found.output
     assert "Traceback" not in found.output
     return " ".join(found.output.split())

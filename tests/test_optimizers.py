@@ -7,7 +7,7 @@ import torch
 
 from lrtune.errors import TaskError
 from lrtune.optimizers import OPTIMIZERS, optimizer
-from lrtune.spec import TaskSpec
+from lrtune.wire.job import TaskSpec
 from worker.optimizers import build
 from worker.tasks import prepare
 

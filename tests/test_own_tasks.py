@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
 import migrations
-from lrtune.choices import Configuration
-from lrtune.results import Proposal, TaskSummary
-from lrtune.spec import Horizon, JobSpec
 from lrtune.store import Database, jobs, leases, tasks, trials, workers
 from lrtune.task import Task
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import Horizon, JobSpec
+from lrtune.wire.results import Proposal, TaskSummary
 from tests.serving import served, slug
 from worker.tasks.own import summary
 

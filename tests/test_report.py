@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from lrtune import cli
-from lrtune.answer import best
-from lrtune.choices import Configuration
+from lrtune.analysis.answer import best
+from lrtune.analysis.report import report
+from lrtune.cli import commands
 from lrtune.client import Client
-from lrtune.findings import Findings
-from lrtune.report import report
-from lrtune.results import Audits, Report, Role, Trial, TrialState
-from lrtune.spec import JobSpec
-from lrtune.strategies import Search
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.report import Findings
+from lrtune.wire.results import Audits, Report, Role, Trial, TrialState
+from lrtune.wire.strategies import Search
 from tests.serving import KEY, served, trained
 
 STEPS = 100
@@ -345,7 +345,7 @@ def test_the_report_over_http_and_in_the_terminal(database_url, monkeypatch):
             found = client.report(job["id"])
         monkeypatch.setenv("LRTUNE_URL", str(service.base_url))
         monkeypatch.setenv("LRTUNE_API_KEY", KEY)
-        shown, printed = (CliRunner().invoke(cli.app, ["report", job["id"], *more]) for more in ([], ["--json"]))
+        shown, printed = (CliRunner().invoke(commands.app, ["report", job["id"], *more]) for more in ([], ["--json"]))
     assert json.loads(answer.content) == json.loads(printed.output) == found.model_dump(mode="json")
     assert (found.rate, found.families[0].plateau.runs, found.lift.relative) == (0.002, 1, 0.5)
     assert (found.cost.baseline, found.cost.search, found.cost.total) == (1.0, 2.0, 3.0)

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lrtune import cli, following, terminal
+from lrtune.cli import commands, terminal, watch
 from lrtune.client import Client
 from tests.serving import KEY, served, trained
 
@@ -31,7 +31,7 @@ def job(sqlite_url: str, monkeypatch: pytest.MonkeyPatch):
 
 
 def run(*arguments: str, code: int = 0, **more: Any) -> str:
-    found = CliRunner().invoke(cli.app, list(arguments), prog_name="lrtune", **more)
+    found = CliRunner().invoke(commands.app, list(arguments), prog_name="lrtune", **more)
     assert found.exit_code == code, found.output
     return found.output
 
@@ -99,7 +99,7 @@ def test_a_screen_shows_the_trials_with_their_curves(job: str) -> None:
     screen = StringIO()
     console = Console(file=screen, force_terminal=True, width=160, color_system=None)
     with Client() as client:
-        assert following.follow(client, job, console).state == "succeeded"
+        assert watch.follow(client, job, console).state == "succeeded"
     shown = [line for line in screen.getvalue().splitlines() if "adamw at" in line and "complete" in line]
     assert [line.split()[:3] for line in shown[:2]] == [["★", "1", "complete"], ["3", "complete", "0.26"]]
     assert "█▇▇▆▆▅▄▄▃▂▂▁" in shown[0], "linear, falling"
@@ -131,8 +131,8 @@ def test_a_row_of_bars_is_thinned_to_its_width_and_never_leaves_its_scale() -> N
 def test_the_time_to_go_is_that_of_the_pace_so_far(sqlite_url: str) -> None:
     with served(sqlite_url) as door, Client(str(door.base_url), KEY) as client:
         queued = client.submit("digits")
-    assert following.time_left(queued, datetime.now(UTC)) == "waiting for a worker"
+    assert watch.time_left(queued, datetime.now(UTC)) == "waiting for a worker"
     start = datetime(2026, 1, 1, tzinfo=UTC)
     quarter = queued.progress.model_copy(update={"fraction": 0.25})
     running = queued.model_copy(update={"started_at": start, "progress": quarter, "state": "running"})
-    assert following.time_left(running, start + timedelta(minutes=1)) == "0:01:00, about 0:03:00 to go"
+    assert watch.time_left(running, start + timedelta(minutes=1)) == "0:01:00, about 0:03:00 to go"

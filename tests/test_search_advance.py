@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from lrtune.results import Trial, TrialState
 from lrtune.search import Step, advance
 from lrtune.search.advance import spent
-from lrtune.spec import JobSpec
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Trial, TrialState
 
 RATES = {"optimizers": [{"name": "adamw", "learning_rate": [0.0001, 0.01]}]}
 

@@ -6,12 +6,12 @@ from statistics import fmean
 
 import pytest
 
-from lrtune.choices import Configuration
-from lrtune.prefixes import shared
-from lrtune.results import REPORTS, Report, Trial, TrialState
+from lrtune.analysis.prefixes import shared
 from lrtune.schedules import Wsd
 from lrtune.search import advance, stop_reason, suggest, verdict
-from lrtune.spec import JobSpec
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import REPORTS, Report, Trial, TrialState
 
 STEPS = 200
 MIXED = {

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from benchmarks.example_optuna import curve as example_curve
 from benchmarks.example_optuna import objective
 from lrtune.search import CurveSampler
-from lrtune.search.curves.decision import decide
-from lrtune.search.curves.embed import embed
-from lrtune.search.curves.forecast import Rules, audit, judge
-from lrtune.search.curves.options import Options, Settings
-from lrtune.search.curves.stages import best_rates
-from lrtune.search.curves.view import Pool, Run, told_once
+from lrtune.search.engine.costs import Options, Settings
+from lrtune.search.engine.decide import decide
+from lrtune.search.engine.early_stop import Rules, audit, judge
+from lrtune.search.engine.features import embed
+from lrtune.search.engine.gittins import best_rates
+from lrtune.search.engine.types import Pool, Run, told_once
 from lrtune.search.surrogate import CurveSurrogate
 
 PEAKS = np.geomspace(1e-4, 1.0, 25)

@@ -7,12 +7,12 @@ import optuna
 import pytest
 from optuna import pruners
 
-from lrtune.choices import Configuration
 from lrtune.optimizers import Adamw
-from lrtune.results import Report, Trial, TrialState
 from lrtune.schedules import Cosine
 from lrtune.search import stop_reason
-from lrtune.spec import JobSpec
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Report, Trial, TrialState
 
 POINT = Configuration(optimizer=Adamw(), learning_rate=0.001, schedule=Cosine())
 

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from lrtune.answer import best
-from lrtune.report import report
-from lrtune.results import Earlier, Proposal, Report, Trial, TrialState
+from lrtune.analysis.answer import best
+from lrtune.analysis.report import report
 from lrtune.search import advance
-from lrtune.spec import JobSpec
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Earlier, Proposal, Report, Trial, TrialState
 
 STEPS = 1000
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from lrtune.choices import Configuration
 from lrtune.optimizers import Adamw, Sgd
-from lrtune.results import Trial, TrialState
 from lrtune.schedules import Cosine, OneCycle, Restarts
 from lrtune.search import SpaceExhausted, suggest
-from lrtune.spec import JobSpec
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Trial, TrialState
 
 SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc", "grid", "curve")
 MIXED = {

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrtune.choices import Configuration
-from lrtune.results import Proposal, Report, TrialState
-from lrtune.spec import JobSpec
 from lrtune.store import Database, events, jobs, leases, trials
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Proposal, Report, TrialState
 from tests.test_states import damaged
 from worker.loop import Worker
 from worker.settings import Settings

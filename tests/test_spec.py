@@ -5,11 +5,11 @@ import json
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from lrtune.choices import Configuration
 from lrtune.optimizers import Adamw, Sgd
 from lrtune.schedules import FAMILIES, Cosine, Piecewise
 from lrtune.space import Choice, Fixed, Range
-from lrtune.spec import Budget, Confirm, JobSpec, Search
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import Budget, Confirm, JobSpec, Search
 
 WHOLE = """
 {

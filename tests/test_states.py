@@ -11,17 +11,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lrtune.choices import Configuration
+from lrtune.analysis.prefixes import Course, shared
 from lrtune.optimizers import OPTIMIZERS
-from lrtune.prefixes import Course, shared
-from lrtune.results import Report, Trial
-from lrtune.spec import Metric, TaskSpec, Training
 from lrtune.task import Task
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import Metric, TaskSpec, Training
+from lrtune.wire.results import Report, Trial
 from tests.test_trainer import CPU, LOSS, Line, Seen, files, trial
-from worker import recipe
+from worker import cache_key as recipe
+from worker.cache_key import Keys
+from worker.checkpoint_cache import Memory, Start
 from worker.digest import task_digest
-from worker.memory import Memory, Start
-from worker.recipe import Keys
 from worker.snapshot import Snapshot
 from worker.states import DTYPES, Store, packed, unpacked
 from worker.tasks import prepare

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from lrtune.results import TrialState
-from lrtune.spec import TaskSpec
+from lrtune.wire.job import TaskSpec
+from lrtune.wire.results import TrialState
 from tests.test_states import GIB, Lab, same
 from tests.test_trainer import Line, trial
 from worker.states import Store

@@ -13,8 +13,8 @@ from torch.utils.data import TensorDataset
 
 from lrtune.errors import TaskError
 from lrtune.optimizers import OPTIMIZERS, optimizer
-from lrtune.spec import Metric
 from lrtune.task import Task, moved
+from lrtune.wire.job import Metric
 from tests.test_trainer import run, trial
 from worker.optimizers import build
 

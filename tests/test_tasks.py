@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lrtune.errors import TaskError
-from lrtune.spec import TaskSpec
 from lrtune.task import Task
+from lrtune.wire.job import TaskSpec
 from worker.tasks import prepare
 from worker.tasks.batches import order, per_epoch
 

@@ -15,9 +15,9 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, Pre
 
 import worker.tasks
 from lrtune.errors import TaskError
-from lrtune.spec import Metric, TaskSpec
 from lrtune.store import Database, workers
 from lrtune.task import Task
+from lrtune.wire.job import Metric, TaskSpec
 from tests.serving import served
 from tests.test_states import Lab
 from tests.test_trainer import Seen, run, trial

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from lrtune.errors import TaskError
-from lrtune.spec import TaskSpec
+from lrtune.wire.job import TaskSpec
 from worker.tasks import prepare
 from worker.tasks.supervised import Supervised
 

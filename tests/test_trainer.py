@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from lrtune.choices import Configuration
 from lrtune.errors import TaskError
-from lrtune.results import Report, Trial, TrialState, report_points
-from lrtune.spec import Metric, TaskSpec
 from lrtune.task import Task
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import Metric, TaskSpec
+from lrtune.wire.results import Report, Trial, TrialState, report_points
 from worker.losses import Losses
 from worker.tasks import prepare
 from worker.trainer import Interrupted, Outcome, train

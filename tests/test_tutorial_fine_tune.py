@@ -9,10 +9,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lrtune import cli
+from lrtune.cli import commands
 from lrtune.client import Client
-from lrtune.results import JobState
-from lrtune.tasks import HuggingfaceParams
+from lrtune.wire.results import JobState
+from lrtune.wire.tasks import HuggingfaceParams
 from tests.serving import KEY, served
 from worker.loop import Worker
 from worker.settings import Settings
@@ -38,7 +38,7 @@ def test_the_tutorial_does_what_it_says(sqlite_url: str, tmp_path: Path, monkeyp
         try:
             (command,) = blocks("sh")
             program, *arguments = shlex.split(command)
-            said = CliRunner().invoke(cli.app, arguments)
+            said = CliRunner().invoke(commands.app, arguments)
         finally:
             stop.set()
             working.join()

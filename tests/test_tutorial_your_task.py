@@ -28,7 +28,7 @@ def test_the_tutorial_from_the_file_to_the_answer(tmp_path: Path, sqlite_url: st
     env = os.environ | {"PYTHONPATH": str(ROOT), "LRTUNE_DATABASE_URL": sqlite_url, "LRTUNE_POLL_SECONDS": "0.05"}
 
     _, *arguments = shlex.split(checking)
-    command = [sys.executable, "-c", "from lrtune.cli import app; app()", *arguments]
+    command = [sys.executable, "-c", "from lrtune.cli.commands import app; app()", *arguments]
     checked = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 

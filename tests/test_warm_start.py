@@ -6,12 +6,12 @@ from statistics import fmean
 
 import pytest
 
-from lrtune.choices import Configuration
 from lrtune.errors import Invalid
-from lrtune.results import REPORTS, Earlier, Report, Trial, TrialState
 from lrtune.search import advance, suggest
-from lrtune.spec import JobSpec
-from lrtune.store import Database, earlier, jobs
+from lrtune.store import Database, jobs, warm_start
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import REPORTS, Earlier, Report, Trial, TrialState
 from tests.serving import served, slug, trained
 
 STEPS = 200
@@ -192,12 +192,12 @@ def test_what_is_learnt_stays_as_it_was_when_the_job_came(database_url):
         spec = JobSpec.model_validate(new["spec"])
         with database.read() as tx:
             made = jobs.get(tx, new["id"]).created_at
-            before, later = earlier.read(tx, spec, before=made), earlier.read(tx, spec)
+            before, later = warm_start.read(tx, spec, before=made), warm_start.read(tx, spec)
         assert [one.trial.value for one in before] == [one.trial.value for one in later] == [0.5, 0.25]
         with database.write() as tx:
             jobs.cancel(tx, old)
             jobs.delete(tx, old)
-            assert earlier.read(tx, spec, before=made) == []
+            assert warm_start.read(tx, spec, before=made) == []
             with pytest.raises(Invalid, match="no job here"):
                 jobs.create(tx, spec)
         database.dispose()

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app import sessions
-from lrtune.drawings import Curves, Terrain
+from lrtune.wire.charts import Curves, Terrain
 from tests.crowd import crowded
 from tests.serving import KEY, served, slug, trained
 

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import worker.settings
-from lrtune.results import Proposal, Report, TrialState
 from lrtune.store import Database, leases, trials
+from lrtune.wire.results import Proposal, Report, TrialState
 from tests.browsing import NARROW, WIDE, Visitor, browser, faults, visitor
 from tests.crowd import crowded
 from tests.serving import KEY, served

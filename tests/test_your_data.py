@@ -15,11 +15,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lrtune import cli
+from lrtune.cli import commands
 from lrtune.client import Client
-from lrtune.datasets import Kind
-from lrtune.results import JobState
 from lrtune.uploads import describe
+from lrtune.wire.datasets import Kind
+from lrtune.wire.results import JobState
 from tests.files import UNUSUAL, csv, parquet, zipped
 from tests.serving import KEY, served
 from worker.loop import Worker
@@ -91,7 +91,7 @@ def test_the_command_line_adds_lists_shows_and_removes(service: httpx.Client) ->
     Path("pets.zip").write_bytes(zipped())
 
     def run(*arguments: str, code: int = 0) -> str:
-        found = CliRunner().invoke(cli.app, ["datasets", *arguments])
+        found = CliRunner().invoke(commands.app, ["datasets", *arguments])
         assert found.exit_code == code, found.output
         assert "Traceback" not in found.output
         return found.output
@@ -117,7 +117,7 @@ def test_the_tutorial_does_what_it_says(service: httpx.Client, capsys: pytest.Ca
         else:
             for line in block.splitlines():
                 command, *arguments = shlex.split(line)
-                done = CliRunner().invoke(cli.app, arguments)
+                done = CliRunner().invoke(commands.app, arguments)
                 assert (command, done.exit_code) == ("lrtune", 0), done.output
                 print(done.output)
     said = capsys.readouterr().out

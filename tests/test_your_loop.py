@@ -17,8 +17,8 @@ import pytest
 
 from lrtune import errors
 from lrtune.client import Client
-from lrtune.external import Batch, Sent
 from lrtune.loop import LoopTrial
+from lrtune.wire.external import Batch, Sent
 from tests.serving import KEY, served
 
 ROOT = Path(__file__).parent.parent

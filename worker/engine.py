@@ -15,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lrtune.errors import TaskError
-from lrtune.results import Trial
-from lrtune.spec import Training
 from lrtune.task import Task, moved
+from lrtune.wire.job import Training
+from lrtune.wire.results import Trial
 from worker.batches import examples, split
 from worker.compiling import where_it_pays
 from worker.optimizers import build

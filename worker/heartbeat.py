@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
-from lrtune.results import JobState, Report
 from lrtune.store import Database, leases, workers
+from lrtune.wire.results import JobState, Report
 
 BEAT_SECONDS = 1.0  # how often reports are written; a lease is renewed each sixth of its time
 log = logging.getLogger("lrtune.worker")

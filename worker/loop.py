@@ -24,10 +24,10 @@ from tenacity import wait_exponential as exponential
 
 from lrtune import search
 from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
-from lrtune.results import Earlier, Job, JobState, Report, Trial, TrialState
-from lrtune.spec import Metric, TaskSpec, Training
-from lrtune.store import Database, earlier, jobs, leases, tasks, trials, workers
+from lrtune.store import Database, jobs, leases, tasks, trials, warm_start, workers
 from lrtune.task import Task
+from lrtune.wire.job import Metric, TaskSpec, Training
+from lrtune.wire.results import Earlier, Job, JobState, Report, Trial, TrialState
 from worker.heartbeat import Heartbeat
 from worker.parallel import Member, Team
 from worker.pruning import Pruning
@@ -230,7 +230,7 @@ class Worker:
     def _prior(self, job: Job) -> list[Earlier]:
         """What a job learns from older ones: read once, because it stays as it was when the job was submitted."""
         if job.id not in self._earlier:
-            read = self._write(lambda tx: earlier.read(tx, job.spec, before=job.created_at))
+            read = self._write(lambda tx: warm_start.read(tx, job.spec, before=job.created_at))
             self._earlier = {job.id: read}
         return self._earlier[job.id]
 

@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 
 from lrtune import search
 from lrtune.errors import LeaseLost
-from lrtune.results import Report, Trial
 from lrtune.store import Database, audits, leases, trials
-from lrtune.strategies import Forecast, NoPruner
+from lrtune.wire.results import Report, Trial
+from lrtune.wire.strategies import Forecast, NoPruner
 
 FRESH_SECONDS = 10.0  # a job's other trials move slowly against one's own reports
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from lrtune.errors import TaskError
-from lrtune.results import Report, Trial
-from lrtune.spec import Training
 from lrtune.task import Task
+from lrtune.wire.job import Training
+from lrtune.wire.results import Report, Trial
 from worker.engine import Engine
 from worker.losses import Losses
 from worker.parallel import Member

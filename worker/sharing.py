@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 import torch
 from sqlalchemy.orm import Session
 
-from lrtune.prefixes import Course, shared
-from lrtune.results import REPORTS
-from lrtune.spec import Metric
+from lrtune.analysis.prefixes import Course, shared
 from lrtune.store import leases
 from lrtune.task import Task
+from lrtune.wire.job import Metric
+from lrtune.wire.results import REPORTS
+from worker.cache_key import Keys, header
+from worker.checkpoint_cache import Memory, Start
 from worker.digest import task_digest
-from worker.memory import Memory, Start
-from worker.recipe import Keys, header
 from worker.settings import Settings
 from worker.states import Store
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrtune.results import Report
+from lrtune.wire.results import Report
 from worker.run import Run
 
 

@@ -28,7 +28,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from lrtune.errors import TaskError
-from worker.recipe import FORMAT
+from worker.cache_key import FORMAT
 from worker.snapshot import Snapshot
 
 # What a state is of: a stretch where other runs may leave, the end of a planned look, a whole run, one on its way.

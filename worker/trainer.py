@@ -2,7 +2,7 @@
 
 The divergence guard works whatever the pruner: a loss that is not finite, or one that has gone far above the first,
 ends a trial at once. What a task is stands in `lrtune/task.py`, how one update is made in `worker/engine.py`, what
-changes on the way in `worker/run.py`, what is known from other trials in `worker/memory.py`.
+changes on the way in `worker/run.py`, what is known from other trials in `worker/checkpoint_cache.py`.
 """
 
 import math
@@ -12,13 +12,13 @@ from functools import partial
 
 import torch
 
+from lrtune.analysis.prefixes import Course
 from lrtune.errors import TaskError
-from lrtune.prefixes import Course
-from lrtune.results import Report, Trial, TrialState
-from lrtune.spec import Metric, Training
 from lrtune.task import Task
+from lrtune.wire.job import Metric, Training
+from lrtune.wire.results import Report, Trial, TrialState
+from worker.checkpoint_cache import Memory
 from worker.engine import Engine
-from worker.memory import Memory
 from worker.parallel import Member
 from worker.run import Run, endless, make_deterministic
 

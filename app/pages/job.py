@@ -12,12 +12,12 @@ from app.pages.door import Fields, Form
 from app.pages.jobform import value
 from app.pages.look import page
 from app.problems import invalid
-from app.routes.drawings import terrain
+from app.routes.charts import terrain
 from lrtune.errors import NoResultYet
 from lrtune.export import FORMATS, export
-from lrtune.results import OVER, Job, JobState, TrialState
-from lrtune.spec import Budget
-from lrtune.store import drawings, events, jobs, trials
+from lrtune.store import charts, events, jobs, trials
+from lrtune.wire.job import Budget
+from lrtune.wire.results import OVER, Job, JobState, TrialState
 
 router = APIRouter(prefix="/jobs/{job_id}")
 TRIALS, EVENTS = 25, 8
@@ -73,7 +73,7 @@ def table(
 
 def _table(tx: Session, job_id: str, order: str, state: str, skip: int) -> dict[str, Any]:
     wanted = TrialState(state) if state in list(TrialState) else None
-    found = drawings.table(tx, job_id, best_first=order == "best", state=wanted, limit=TRIALS, skip=skip)
+    found = charts.table(tx, job_id, best_first=order == "best", state=wanted, limit=TRIALS, skip=skip)
     asked = {"order": order, "state": wanted or "", "skip": skip, "states": list(TrialState)}
     return {"trials": found.items, "later": found.next, "earlier": max(0, skip - TRIALS) if skip else None, **asked}
 
@@ -107,7 +107,7 @@ def exported(
 def trial(request: Request, job_id: JobId, number: Annotated[int, Path(ge=0, le=LARGEST)], tx: ReadTx) -> Response:
     """One trial: why it was chosen, how it went, why it ended."""
     job, found = jobs.get(tx, job_id), trials.get(tx, job_id, number)
-    after = number + 1 if number + 1 < drawings.count(tx, job_id) else None
+    after = number + 1 if number + 1 < charts.count(tx, job_id) else None
     metrics = sorted({name for report in found.reports for name in report.metrics})
     winner = job.best is not None and job.best.configuration == found.configuration
     return page(request, "trial.html", job=job, trial=found, after=after, metrics=metrics, winner=winner)

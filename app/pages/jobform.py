@@ -14,8 +14,8 @@ from lrtune.errors import Rejection
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import FAMILIES, FLOOR, WARMUP
 from lrtune.space import Flag, Knob, Name, Number, Numbers, knobs
-from lrtune.spec import CLIP, DEFAULT_SCHEDULES
-from lrtune.strategies import Pruners, Samplers
+from lrtune.wire.job import CLIP, DEFAULT_SCHEDULES
+from lrtune.wire.strategies import Pruners, Samplers
 
 COMMON: Mapping[str, tuple[Knob, str]] = {
     "warmup": (WARMUP, "of the run, rising"),

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.deps import Cursor, ReadTx
 from app.pages.look import page
-from lrtune.results import JobState
 from lrtune.store import jobs, workers
+from lrtune.wire.results import JobState
 
 router = APIRouter()
 PAGE = 20

@@ -16,8 +16,8 @@ from starlette.concurrency import run_in_threadpool
 from app.deps import JobId
 from app.routes.events import KEEPALIVE, STREAM, pause
 from lrtune.errors import UnknownJob
-from lrtune.results import OVER
-from lrtune.store import Database, drawings
+from lrtune.store import Database, charts
+from lrtune.wire.results import OVER
 
 router = APIRouter()
 POLL = 1.0  # seconds
@@ -34,7 +34,7 @@ async def live(job_id: JobId, request: Request) -> StreamingResponse:
 
 def _pulse(database: Database, job_id: str) -> tuple[str, int, int]:
     with database.read() as tx:
-        return drawings.pulse(tx, job_id)
+        return charts.pulse(tx, job_id)
 
 
 async def _beats(database: Database, job_id: str, stopping: asyncio.Event) -> AsyncIterator[bytes]:

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from app import sessions
-from lrtune import __version__, words
+from lrtune import __version__
+from lrtune.analysis import words
 
 HERE = Path(__file__).parent.parent
 STATIC = HERE / "static"

@@ -17,14 +17,14 @@ from app.pages.door import Fields, Form
 from app.pages.look import page
 from app.problems import invalid
 from app.routes import tasks
-from lrtune.choices import AnySchedule, ScheduleSearch
 from lrtune.errors import Invalid
-from lrtune.results import TaskSummary
 from lrtune.schedules import FAMILIES, WARMUP, Curve, schedule
 from lrtune.space import Axis, Choice, Range
-from lrtune.spec import JobSpec
 from lrtune.store import jobs, workers
 from lrtune.store import tasks as announced
+from lrtune.wire.configuration import AnySchedule, ScheduleSearch
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import TaskSummary
 
 router = APIRouter(prefix="/submit")
 STEPS, POINTS = 1000, 120  # of a previewed curve

@@ -12,10 +12,10 @@ from app import receiving
 from app.deps import PAGE, Cursor, Limit, ReadTx, Tx
 from app.problems import problems
 from lrtune import errors
-from lrtune.datasets import Dataset, Description, Kind
-from lrtune.results import Page
 from lrtune.store import Database, datasets
 from lrtune.uploads import describe, kind_of
+from lrtune.wire.datasets import Dataset, Description, Kind
+from lrtune.wire.results import Page
 
 PATH = "/v1/datasets"
 UNPACKED = 4  # times the largest upload that a file may take unpacked

@@ -15,8 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from app.deps import LARGEST, MOST, PAGE, JobId, Limit
 from app.problems import problems
 from lrtune import errors
-from lrtune.results import OVER, Event, Page
 from lrtune.store import Database, events, jobs
+from lrtune.wire.results import OVER, Event, Page
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["events"])
 POLL, KEEPALIVE = 0.5, 15.0  # seconds

@@ -8,9 +8,9 @@ from app import external
 from app.deps import LARGEST, JobId, ReadTx, Turn, Tx
 from app.problems import problems
 from lrtune import errors
-from lrtune.external import RATES, Batch, Ending, Handout, Hold, Rates, Verdict
-from lrtune.results import Trial
 from lrtune.store import jobs, trials
+from lrtune.wire.external import RATES, Batch, Ending, Handout, Hold, Rates, Verdict
+from lrtune.wire.results import Trial
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/trials", tags=["external"])
 WAIT_SECONDS = 2

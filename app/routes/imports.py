@@ -10,10 +10,10 @@ from app.deps import Tx, remember_body
 from app.problems import invalid, problems
 from app.routes.jobs import LOCATION, Key
 from lrtune import errors
-from lrtune.imports import ImportedJob
-from lrtune.results import Job
-from lrtune.spec import JobSpec
 from lrtune.store import imports, tasks
+from lrtune.wire.imports import ImportedJob
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Job
 
 router = APIRouter(prefix="/v1/imports", tags=["jobs"])
 

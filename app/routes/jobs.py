@@ -10,10 +10,10 @@ from app import admission, uploaded
 from app.deps import PAGE, Cursor, JobId, Limit, ReadTx, Tx, remember_body
 from app.problems import problems
 from lrtune import errors
-from lrtune.choices import Strict
-from lrtune.results import Job, JobState, Page, Plan, Result
-from lrtune.spec import Budget, JobSpec
-from lrtune.store import earlier, jobs, tasks, workers
+from lrtune.store import jobs, tasks, warm_start, workers
+from lrtune.wire.configuration import Strict
+from lrtune.wire.job import Budget, JobSpec
+from lrtune.wire.results import Job, JobState, Page, Plan, Result
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 LOCATION = {"Location": {"description": "The job's own path.", "schema": {"type": "string"}}}
@@ -80,8 +80,8 @@ def submit(
     admitted = admission.admit(uploaded.pinned(tx, spec, data_dir), data_dir, tasks.known(tx))
     admission.refuse_without_packages(admitted, workers.alive(tx))
     if validate_only:
-        planned = earlier.resolved(tx, admitted)
-        return _json(admission.plan(planned, earlier.read(tx, planned)))
+        planned = warm_start.resolved(tx, admitted)
+        return _json(admission.plan(planned, warm_start.read(tx, planned)))
     job, new = jobs.create(tx, admitted, idempotency_key=idempotency_key)
     return _json(job, 201 if new else 200, {"Location": f"/v1/jobs/{job.id}"})
 

@@ -9,12 +9,12 @@ from pydantic import Field, WithJsonSchema
 from app import curves
 from app.problems import problems
 from lrtune import errors, optimizers
-from lrtune.choices import OrName, SchedulePoint, Strict
 from lrtune.export import formula
 from lrtune.optimizers import OPTIMIZERS
-from lrtune.results import Result
 from lrtune.schedules import FAMILIES, Curve, Schedule
 from lrtune.space import knobs
+from lrtune.wire.configuration import OrName, SchedulePoint, Strict
+from lrtune.wire.results import Result
 
 router = APIRouter(prefix="/v1/schedules", tags=["catalogue"])
 

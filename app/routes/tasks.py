@@ -5,10 +5,10 @@ from fastapi import APIRouter
 from app.deps import ReadTx
 from app.problems import problems
 from lrtune import errors
-from lrtune.results import Page, TaskSummary, Worker
 from lrtune.store import tasks as announced
 from lrtune.store import workers
-from lrtune.tasks import BUILT_IN, EXTERNAL_TASK
+from lrtune.wire.results import Page, TaskSummary, Worker
+from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 

@@ -8,11 +8,11 @@ from app import curves
 from app.deps import LARGEST, PAGE, Cursor, JobId, Limit, ReadTx
 from app.problems import problems
 from lrtune import errors
+from lrtune.analysis.report import report
 from lrtune.export import FORMATS, export
-from lrtune.findings import Findings
-from lrtune.report import report
-from lrtune.results import Best, Page, Trial, TrialDetail
 from lrtune.store import audits, jobs, trials
+from lrtune.wire.report import Findings
+from lrtune.wire.results import Best, Page, Trial, TrialDetail
 
 router = APIRouter(prefix="/v1/jobs/{job_id}")
 POINTS = 2000

@@ -10,7 +10,7 @@ from ray.train.torch import TorchTrainer, prepare_model
 from torch import nn
 
 from lrtune.client import Client
-from lrtune.external import Batch, Sent
+from lrtune.wire.external import Batch, Sent
 
 WORKERS = 2
 

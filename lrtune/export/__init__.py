@@ -11,7 +11,7 @@ from lrtune.errors import Invalid
 from lrtune.export import deepspeed, keras, lightning, optax, plain, pytorch, timm, transformers
 from lrtune.export.formulas import formula
 from lrtune.export.found import Exported, Found, recorded
-from lrtune.results import Best, Trial
+from lrtune.wire.results import Best, Trial
 
 _WRITERS: dict[str, Callable[[Found], Exported]] = {
     "pytorch": pytorch.write,

@@ -6,10 +6,10 @@ are a scheduler of torch's, handed to `deepspeed.initialize`.
 
 from typing import Any
 
-from lrtune.choices import Configuration
 from lrtune.export import formulas, pytorch
 from lrtune.export.found import Exported, Found, script
 from lrtune.schedules import Constant, Cyclic, LinearGrowth, OneCycle, Plateau, Schedule
+from lrtune.wire.configuration import Configuration
 
 _WHOLE = """\
 engine, optimizer, _, scheduler = deepspeed.initialize(

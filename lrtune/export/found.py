@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from lrtune.choices import Configuration
-from lrtune.results import Best, Trial
 from lrtune.schedules import Curve, Schedule
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.results import Best, Trial
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ Keras's schedules can follow a warm-up whose first step is not at zero.
 
 from typing import Any
 
-from lrtune.choices import Configuration
 from lrtune.export import formulas
 from lrtune.export.found import Exported, Found, script
 from lrtune.schedules import (
@@ -23,6 +22,7 @@ from lrtune.schedules import (
     Schedule,
     Step,
 )
+from lrtune.wire.configuration import Configuration
 
 _TABLE = '''\
 class Recorded(keras.optimizers.schedules.LearningRateSchedule):

@@ -2,9 +2,9 @@
 
 import textwrap
 
-from lrtune.choices import Configuration
 from lrtune.export import formulas, pytorch
 from lrtune.export.found import Exported, Found, script
+from lrtune.wire.configuration import Configuration
 
 _MODULE = '''\
 class Tuned(lightning.LightningModule):

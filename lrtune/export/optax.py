@@ -5,7 +5,6 @@ A formula with branches cannot be traced, so the table is made once, in double p
 
 from typing import Any
 
-from lrtune.choices import Configuration
 from lrtune.export import formulas
 from lrtune.export.found import Exported, Found, script
 from lrtune.optimizers import Optimizer
@@ -25,6 +24,7 @@ from lrtune.schedules import (
     Step,
     Wsd,
 )
+from lrtune.wire.configuration import Configuration
 
 _TABLE = """\
 RATES = jnp.asarray([PEAK * factor(step) for step in range(STEPS)])

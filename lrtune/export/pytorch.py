@@ -5,7 +5,6 @@ The formats that train with torch's optimizers (Lightning, Transformers, DeepSpe
 
 from dataclasses import dataclass
 
-from lrtune.choices import Configuration
 from lrtune.export import formulas
 from lrtune.export.found import Exported, Found, script
 from lrtune.optimizers import Optimizer
@@ -25,6 +24,7 @@ from lrtune.schedules import (
     Step,
 )
 from lrtune.space import knobs
+from lrtune.wire.configuration import Configuration
 
 MODEL = """\
 # Your own model in place of this one:

@@ -6,7 +6,6 @@ there (constant, steps, warmup-stable-decay) can have both. Everything counts in
 
 from typing import Any
 
-from lrtune.choices import Configuration
 from lrtune.export import formulas, pytorch
 from lrtune.export.found import Exported, Found, script
 from lrtune.schedules import (
@@ -23,6 +22,7 @@ from lrtune.schedules import (
     Step,
     Wsd,
 )
+from lrtune.wire.configuration import Configuration
 
 _OWN = """\
 scheduler, _ = create_scheduler_v2(

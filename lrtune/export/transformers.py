@@ -5,7 +5,6 @@ Its warm-ups start at zero, a step that the runs did not spend, so a curve with 
 
 from typing import Any
 
-from lrtune.choices import Configuration
 from lrtune.export import formulas, pytorch
 from lrtune.export.found import Exported, Found, script
 from lrtune.schedules import (
@@ -19,6 +18,7 @@ from lrtune.schedules import (
     Schedule,
     Wsd,
 )
+from lrtune.wire.configuration import Configuration
 
 _CLIP = '''\
 class ClipValue(transformers.TrainerCallback):

@@ -8,8 +8,8 @@ from typing import Any
 from lrtune.errors import Invalid
 from lrtune.moving import needed
 from lrtune.moving.flat import flat
-from lrtune.results import Job, Report, Trial, TrialDetail, TrialState
 from lrtune.space import shown
+from lrtune.wire.results import Job, Report, Trial, TrialDetail, TrialState
 
 STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.STOPPED: "KILLED", TrialState.CANCELLED: "KILLED"}
 AT_ONCE = 1000  # metrics that MLflow takes in one call

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lrtune.choices import Configuration
 from lrtune.errors import Invalid
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import FAMILIES
 from lrtune.space import knobs, shown
+from lrtune.wire.configuration import Configuration
 
 AROUND = ("learning_rate", "warmup", "floor", "clip_norm", "clip_value")
 PLAIN = ("optimizer", "schedule", *AROUND)

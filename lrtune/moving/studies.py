@@ -12,11 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from lrtune.errors import Invalid
-from lrtune.imports import Ended, ImportedReport, ImportedTrial
 from lrtune.moving import needed
 from lrtune.moving.flat import configuration, flat
-from lrtune.results import ENDED, Job, Trial, TrialState
 from lrtune.space import shown
+from lrtune.wire.imports import Ended, ImportedReport, ImportedTrial
+from lrtune.wire.results import ENDED, Job, Trial, TrialState
 
 OURS = "lrtune:"
 STATES = {

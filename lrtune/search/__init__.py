@@ -7,16 +7,16 @@ every machine.
 `coordinates.py` spells a configuration in Optuna's parameters, `study.py` rebuilds a study, `samplers.py` and
 `pruners.py` hold one line for each strategy, `told.py` is the same for the engine, `suggest.py` proposes a
 configuration, `advance.py` minds the budget and the confirming runs. A new sampler or pruner starts in
-`lrtune/strategies.py`.
+`lrtune/wire/strategies.py`.
 """
 
 import optuna
 
 from lrtune.search.advance import Step, advance
-from lrtune.search.curves.sampler import CurveSampler
-from lrtune.search.forecasting import Verdict
-from lrtune.search.pruners import stop_reason, verdict
-from lrtune.search.suggest import SpaceExhausted, suggest
+from lrtune.search.curve.pruner import Verdict
+from lrtune.search.optuna_sampler import CurveSampler
+from lrtune.search.propose import SpaceExhausted, suggest
+from lrtune.search.prune import stop_reason, verdict
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # every rebuilt study would announce itself
 

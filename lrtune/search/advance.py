@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from itertools import takewhile
 from statistics import fmean
 
-from lrtune.answer import allowed, grouped
-from lrtune.choices import Configuration
-from lrtune.results import ENDED, Earlier, Proposal, Trial, TrialState
-from lrtune.search.curve import staged
-from lrtune.search.study import searched
-from lrtune.search.suggest import SpaceExhausted, suggest
-from lrtune.spec import Budget, JobSpec
+from lrtune.analysis.answer import allowed, grouped
+from lrtune.search.curve.sampler import staged
+from lrtune.search.propose import SpaceExhausted, suggest
+from lrtune.search.studies.study import searched
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import Budget, JobSpec
+from lrtune.wire.results import ENDED, Earlier, Proposal, Trial, TrialState
 
 FIRST_FAILURES = 3  # without one success: the task is broken
 FAILURES = 5  # in a row: it broke on the way

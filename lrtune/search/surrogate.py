@@ -11,8 +11,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrtune.search.curves.embed import N_FEATURES, embed
-from lrtune.search.curves.gp import Points, Process, fit_theta, make_prior
+from lrtune.search.engine.features import N_FEATURES, embed
+from lrtune.search.engine.gp import Points, Process, fit_theta, make_prior
 
 Array = NDArray[np.float64]
 

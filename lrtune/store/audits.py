@@ -3,10 +3,10 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lrtune.results import Audits
 from lrtune.store import events, leases, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import EventRow
+from lrtune.wire.results import Audits
 
 AUDITED, OFF, ON = "trial-audited", "pruner-off", "pruner-on"
 

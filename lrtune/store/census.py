@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lrtune.results import JobState, TrialState
 from lrtune.store import workers
 from lrtune.store.tables import JobRow, TrialRow
+from lrtune.wire.results import JobState, TrialState
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lrtune.datasets import Dataset, Description, Kind, file_of
 from lrtune.errors import DatasetInUse, NameTaken, UnknownDataset
-from lrtune.results import OVER, Page
 from lrtune.store import lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import DatasetRow, JobRow
+from lrtune.wire.datasets import Dataset, Description, Kind, file_of
+from lrtune.wire.results import OVER, Page
 
 
 def add(

@@ -6,9 +6,9 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from lrtune.results import Event, Page
 from lrtune.store import lookup
 from lrtune.store.tables import EventRow, JobRow
+from lrtune.wire.results import Event, Page
 
 
 def add(

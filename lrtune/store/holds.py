@@ -6,11 +6,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost, NotExternal, UnknownTrial
-from lrtune.results import ENDED, TrialState
-from lrtune.spec import JobSpec
 from lrtune.store import lookup, trials
 from lrtune.store.leases import Lease
 from lrtune.store.tables import AttemptRow, ReportRow, TrialRow
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import ENDED, TrialState
 
 
 @dataclass(frozen=True, slots=True)

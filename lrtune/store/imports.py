@@ -6,12 +6,12 @@ from datetime import datetime
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from lrtune.imports import ImportedJob, ImportedTrial
-from lrtune.results import Job, JobState
-from lrtune.spec import JobSpec
 from lrtune.store import events, jobs, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import ReportRow, TrialRow
+from lrtune.wire.imports import ImportedJob, ImportedTrial
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Job, JobState
 
 
 def create(

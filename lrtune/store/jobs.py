@@ -11,11 +11,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet
-from lrtune.results import ACTIVE, OVER, Best, Job, JobState, Page, TrialState
-from lrtune.spec import Budget, JobSpec
-from lrtune.store import earlier, events, lookup, progress, trials
+from lrtune.store import events, lookup, progress, trials, warm_start
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, TagRow, TrialRow
+from lrtune.wire.job import Budget, JobSpec
+from lrtune.wire.results import ACTIVE, OVER, Best, Job, JobState, Page, TrialState
 
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
@@ -37,7 +37,7 @@ def create(
     if found := _same(tx, idempotency_key, digest):
         return _view(tx, found), False
     now = now or clock(tx)
-    body = earlier.resolved(tx, spec).model_dump(mode="json")
+    body = warm_start.resolved(tx, spec).model_dump(mode="json")
     row = JobRow(id=f"job-{secrets.token_hex(8)}", state=JobState.QUEUED, spec=body, digest=digest, created_at=now)
     row.task = spec.task.name
     row.idempotency_key, row.steps = idempotency_key, spec.horizon.steps if spec.horizon else None
@@ -48,7 +48,7 @@ def create(
         return _view(tx, _same(tx, idempotency_key, digest) or row), False
     tx.add_all(TagRow(job=row.seq, key=key, value=value) for key, value in spec.tags.items())
     events.add(tx, row.seq, "job-submitted", f"job {row.id} submitted", now=now)
-    earlier.log(tx, row, now=now)
+    warm_start.log(tx, row, now=now)
     return _view(tx, row), True
 
 

@@ -14,13 +14,13 @@ from typing import Any
 from sqlalchemy import Update, case, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from lrtune.choices import Configuration
 from lrtune.errors import LeaseLost
-from lrtune.results import ACTIVE, JobState, Report, Trial, TrialState
-from lrtune.spec import JobSpec, TaskSpec, Training
 from lrtune.store import events, lookup, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec, TaskSpec, Training
+from lrtune.wire.results import ACTIVE, JobState, Report, Trial, TrialState
 
 MAX_DEATHS = 5  # in a row, without getting further: such a trial must not take every worker down in turn
 

@@ -7,8 +7,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, UnknownJob
-from lrtune.spec import EXTERNAL
 from lrtune.store.tables import JobRow
+from lrtune.wire.job import EXTERNAL
 
 BY_WORKERS = JobRow.spec[("task", "name")].as_string() != EXTERNAL  # the jobs whose trials are for our own workers
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lrtune.answer import best as best_of
-from lrtune.results import OVER, Best, Progress, Trial, TrialState
-from lrtune.spec import JobSpec
+from lrtune.analysis.answer import best as best_of
 from lrtune.store import trials
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, TrialRow
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import OVER, Best, Progress, Trial, TrialState
 
 # How many of the best search runs the answer is looked for in: those that were confirmed are among them.
 LEADERS = 20

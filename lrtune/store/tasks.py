@@ -12,10 +12,10 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lrtune.results import TaskSummary
 from lrtune.store import workers
 from lrtune.store.database import clock
 from lrtune.store.tables import TaskRow, WorkerRow
+from lrtune.wire.results import TaskSummary
 
 FORGOTTEN = timedelta(days=30)
 

@@ -7,10 +7,10 @@ from sqlalchemy import ColumnElement, and_, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from lrtune.errors import UnknownTrial
-from lrtune.results import ACTIVE, Page, Proposal, Report, Trial, TrialState
 from lrtune.store import events, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import ReportRow, TrialRow
+from lrtune.wire.results import ACTIVE, Page, Proposal, Report, Trial, TrialState
 
 _FIELDS = [name for name in Trial.model_fields if name != "reports"]
 

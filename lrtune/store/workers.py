@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from lrtune.results import Worker
 from lrtune.store.database import clock
 from lrtune.store.tables import WorkerRow
+from lrtune.wire.results import Worker
 
 SILENT = timedelta(minutes=2)
 

@@ -6,10 +6,10 @@ could use. Nothing is ever unpacked to disk, and nothing that could run is ever 
 
 from pathlib import Path
 
-from lrtune.datasets import SUFFIXES, Description, Kind
 from lrtune.errors import UnusableFile
 from lrtune.uploads import arrays, pictures, tables, texts
 from lrtune.uploads.reading import reading
+from lrtune.wire.datasets import SUFFIXES, Description, Kind
 
 __all__ = ["describe", "kind_of"]
 SNIFFED = 512

@@ -7,10 +7,10 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
-from lrtune.datasets import Column, Description
 from lrtune.errors import UnusableFile
 from lrtune.uploads import archives
 from lrtune.uploads.reading import reading
+from lrtune.wire.datasets import Column, Description
 
 LABELS = ("y", "y_test")
 WANTED = ("x", "y", "x_test", "y_test")

@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from zipfile import ZipFile, ZipInfo
 
-from lrtune.datasets import Description
 from lrtune.errors import UnusableFile
 from lrtune.uploads import archives
 from lrtune.uploads.reading import reading
 from lrtune.uploads.texts import SHOWN
+from lrtune.wire.datasets import Description
 
 if TYPE_CHECKING:
     from PIL.Image import Image

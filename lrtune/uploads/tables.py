@@ -7,9 +7,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from lrtune.datasets import Column, Description
 from lrtune.errors import UnusableFile
 from lrtune.uploads.texts import CUT, PAGES, SHOWN, lines, opened
+from lrtune.wire.datasets import Column, Description
 
 MOST_COLUMNS = 10_000
 COUNTED = 100  # different values of a column

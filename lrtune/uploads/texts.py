@@ -6,8 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from lrtune.datasets import Description
 from lrtune.errors import UnusableFile
+from lrtune.wire.datasets import Description
 
 LONGEST = 1024 * 1024  # characters of a line
 CONTROL = {chr(code) for code in range(32)} - set("\t\n\r\f\v")

@@ -1,5 +1,5 @@
 """The built-in training problems. Each module has one `prepare(params, data_dir)`; to add one, write a module, list it
-here and give its parameters and metrics a row in `lrtune/tasks.py`."""
+here and give its parameters and metrics a row in `lrtune/wire/tasks.py`."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from lrtune.errors import TaskError
-from lrtune.spec import TaskSpec
 from lrtune.task import Task
-from lrtune.tasks import BUILT_IN, HuggingfaceParams
+from lrtune.wire.job import TaskSpec
+from lrtune.wire.tasks import BUILT_IN, HuggingfaceParams
 from worker.tasks import digits, images, tabular, text
 from worker.tasks.own import make
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from lrtune.tasks import DigitsParams
+from lrtune.wire.tasks import DigitsParams
 from worker.tasks.supervised import SPLIT_SEED, Classification, Supervised, halves, mlp
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from lrtune.errors import TaskError
 from lrtune.task import Task, moved
-from lrtune.tasks import HuggingfaceParams
+from lrtune.wire.tasks import HuggingfaceParams
 from worker.tasks.batches import order, per_epoch
 from worker.tasks.files import reading
 from worker.tasks.hub import model_folder, splits

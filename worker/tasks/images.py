@@ -12,7 +12,7 @@ from sklearn.preprocessing import LabelEncoder
 from torch import Tensor, nn
 
 from lrtune.errors import TaskError
-from lrtune.tasks import ImagesParams
+from lrtune.wire.tasks import ImagesParams
 from worker.tasks.files import locate
 from worker.tasks.pictures import Arrays, channels_first, read_folder, read_npz, read_zip
 from worker.tasks.supervised import Classification, Supervised, halves

@@ -17,13 +17,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lrtune.errors import TaskError
-from lrtune.results import TaskSummary
-from lrtune.spec import EXTERNAL
 from lrtune.task import Task
-from lrtune.tasks import BUILT_IN
+from lrtune.wire.job import EXTERNAL
+from lrtune.wire.results import TaskSummary
+from lrtune.wire.tasks import BUILT_IN
 from worker.traces import theirs, words
 
-GROUP = "lrtune.tasks"  # of entry points
+GROUP = "lrtune.wire.tasks"  # of entry points
 GOALS = ("minimize", "maximize")
 log = logging.getLogger("lrtune.worker")
 

@@ -18,7 +18,7 @@ from sklearn.preprocessing import LabelEncoder, OneHotEncoder, StandardScaler
 from torch import Tensor
 
 from lrtune.errors import TaskError
-from lrtune.tasks import TabularParams
+from lrtune.wire.tasks import TabularParams
 from worker.tasks.files import locate
 from worker.tasks.supervised import Classification, Regression, Supervised, halves, mlp
 from worker.tasks.tables import finite, numeric, read_table, split_target

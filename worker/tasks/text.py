@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from lrtune.errors import TaskError
 from lrtune.task import Task
-from lrtune.tasks import TextParams
+from lrtune.wire.tasks import TextParams
 from worker.tasks.batches import order, per_epoch
 from worker.tasks.files import locate, read_text
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lrtune.errors import TaskError
-from lrtune.tasks import HuggingfaceParams
+from lrtune.wire.tasks import HuggingfaceParams
 from worker.tasks.files import reading
 from worker.tasks.supervised import halves
 

@@ -1,0 +1,110 @@
+"""Which configuration is the answer, with what certainty: a pure function of a job's trials.
+
+One lucky seed is not an answer, so fresh seeds decide as soon as there are any; the runs that found a configuration are
+then left out of its mean, because they were selected for being low.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
+
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Baseline, Best, Role, SeedValue, Trial, TrialState
+
+# The 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's.
+T_975 = (
+    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314,
+    2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
+)  # fmt: skip
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % confidence interval of a mean (Student's t); None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    quantile = T_975[len(values) - 2] if len(values) <= len(T_975) + 1 else 1.96
+    half = quantile * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+def best(spec: JobSpec, trials: Iterable[Trial], *, steps: int, full_runs: float) -> Best | None:
+    """The answer these trials give, or None while none is complete over `steps`; `full_runs` is the cost so far."""
+    metric = spec.metric
+    trials = _once(trials)
+    whole = [t for t in trials if t.state is TrialState.COMPLETE and t.horizon == steps and t.value is not None]
+    asked = [t for t in whole if t.role == "search" or allowed(spec, t.configuration)]
+    if metric is None or metric.goal is None or not asked:
+        return None
+    groups = _decisive(asked, spec.confirm.seeds)
+    value, first = min((_mean(runs) * metric.sign, runs[0].number) for runs in groups)
+    runs = next(runs for runs in groups if runs[0].number == first and _mean(runs) * metric.sign == value)
+    found = [t for t in asked if t.configuration == runs[0].configuration]
+    return Best(
+        configuration=runs[0].configuration,
+        metric=metric.name,
+        goal=metric.goal,
+        value=_mean(runs),
+        seeds=_seeds(runs),
+        interval=interval([run.value for run in _seeds(runs)]),
+        baseline=_baseline(trials, whole),
+        full_runs=full_runs,
+        trial=min(t.number for t in found),
+        steps=steps,
+        confirmed=runs[0].role == "confirm",
+    )
+
+
+def _once(trials: Iterable[Trial]) -> list[Trial]:
+    """Trials without those that repeat one that is complete: shared training makes them the same run twice."""
+    seen: set[tuple[Configuration, int, int, Role]] = set()
+    kept = []
+    for trial in trials:
+        same = trial.configuration, trial.seed, trial.horizon, trial.role
+        if trial.state is not TrialState.COMPLETE or same not in seen:
+            kept.append(trial)
+        if trial.state is TrialState.COMPLETE:
+            seen.add(same)
+    return kept
+
+
+def allowed(spec: JobSpec, configuration: Configuration) -> bool:
+    """Whether a configuration lies in the job's space as far as its optimizer, family and rate go."""
+    space = spec.space()
+    rates = space.rates(str(configuration.optimizer.as_dict()["name"]))
+    if rates is None or configuration.schedule.as_dict()["family"] not in space.schedules:
+        return False
+    return rates[0] * (1 - 1e-9) <= configuration.learning_rate <= rates[1] * (1 + 1e-9)
+
+
+def grouped(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """Trials of the same configuration together, in order of their first."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in sorted(trials, key=lambda t: t.number):
+        groups.setdefault(trial.configuration.model_dump_json(), []).append(trial)
+    return list(groups.values())
+
+
+def _decisive(trials: Sequence[Trial], seeds: int) -> list[list[Trial]]:
+    """The runs that decide: configurations with all their fresh seeds, else every single run."""
+    confirmed = [runs for runs in grouped(t for t in trials if t.role == "confirm") if len(runs) >= seeds]
+    return confirmed or [[t] for t in trials if t.role != "confirm"] or [[t] for t in trials]
+
+
+def _mean(runs: Sequence[Trial]) -> float:
+    return fmean(run.value for run in _seeds(runs))
+
+
+def _seeds(runs: Sequence[Trial]) -> list[SeedValue]:
+    return [SeedValue(seed=run.seed, value=run.value) for run in runs if run.value is not None]
+
+
+def _baseline(trials: Sequence[Trial], whole: Sequence[Trial]) -> Baseline | None:
+    first = next((t for t in trials if t.role == "baseline"), None)
+    if first is None:
+        return None
+    same = [t for t in whole if t.configuration == first.configuration]
+    runs = _seeds([t for t in same if t.role == "confirm"] or same)
+    values = [run.value for run in runs]
+    mean = fmean(values) if values else None
+    return Baseline(configuration=first.configuration, value=mean, seeds=runs, interval=interval(values))

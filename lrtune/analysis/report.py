@@ -1,0 +1,166 @@
+"""The answer's report: where good rates lie, what happens beyond, what it cost. A pure function of a job's own trials.
+
+The rates are weighed in `lrtune/analysis/plateaus.py`, the sentences stand in `lrtune/analysis/advice.py`.
+"""
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import Literal
+
+from lrtune.analysis import advice
+from lrtune.analysis.answer import allowed, interval
+from lrtune.analysis.plateaus import SAME, Landscape, families, kind, landscape, share, stability, whole
+from lrtune.wire.job import JobSpec, Metric
+from lrtune.wire.report import Audit, Beyond, Findings, Lift, Saved, Spent
+from lrtune.wire.results import ENDED, Audits, Best, Trial, TrialState
+from lrtune.wire.strategies import Forecast
+
+UNCHECKED = Audits()
+
+
+def report(spec: JobSpec, best: Best, trials: Iterable[Trial], audits: Audits = UNCHECKED) -> Findings:
+    """The report of a job whose answer so far is `best`; `audits` is what its log says of the forecast pruner."""
+    every = list(trials)
+    history = [t for t in every if t.role != "ramp"]  # which is to break, at a rate below its highest
+    land = landscape(best, (t for t in history if t.role == "search" or allowed(spec, t.configuration)))
+    found, known, lift = families(spec, land), stability(history, best.steps), _lift(best)
+    rate, plateau = best.configuration.learning_rate, found[0].plateau
+    audit = _audit(spec, history, best.steps, audits)
+    above = _beyond(land, "above", plateau.high if plateau else rate)
+    below = _beyond(land, "below", plateau.low if plateau else rate)
+    optimizer, family = kind(best.configuration)
+    return Findings(
+        metric=best.metric,
+        value=best.value,
+        optimizer=optimizer,
+        family=family,
+        rate=rate,
+        tolerance=land.tolerance,
+        families=found,
+        stability=known,
+        above=above,
+        below=below,
+        cost=_spent(every, best.steps),
+        saved=_saved(history, best.steps),
+        audit=audit,
+        lift=lift,
+        advice=[*advice.advice(best, found[0], known, above, below, lift), *advice.audited(audit)],
+    )
+
+
+def _beyond(land: Landscape, side: Literal["above", "below"], rate: float) -> Beyond:
+    """What happened on one side of a rate: with the answer's family, else with the others of its optimizer."""
+    family, runs = _there(land, side, rate)
+    done = [run for run in runs if whole(run, land.best.steps)]
+    behind = [land.sign * (run.value - land.best.value) for run in done if run.value is not None]
+    diverged = [run.step for run in runs if run.state is TrialState.DIVERGED]
+    stopped = sum(run.state is TrialState.STOPPED for run in runs)
+    seen = Beyond(
+        rate=rate,
+        family=family,
+        runs=len(runs),
+        diverged=len(diverged),
+        first_diverged_step=min(diverged, default=None),
+        stopped=stopped,
+        short=len(runs) - len(diverged) - stopped - len(done),
+        whole=len(done),
+        worse=share(median(behind), land.best.value) if behind else None,
+        improving=_improving(land, done),
+        words="",
+    )
+    return seen.model_copy(update={"words": advice.beyond(seen, side, land.best.goal)})
+
+
+def _there(land: Landscape, side: str, rate: float) -> tuple[str | None, Sequence[Trial]]:
+    """The runs on one side of a rate, and the family if it is the answer's own."""
+    way = 1.0 if side == "above" else -1.0
+    there = {
+        name: [run for run in runs if way * (run.configuration.learning_rate / rate - 1.0) > SAME]
+        for name, runs in land.runs.items()
+        if name[0] == land.own[0]
+    }
+    own = there[land.own]
+    return (land.own[1], own) if own else (None, [run for runs in there.values() for run in runs])
+
+
+def _improving(land: Landscape, runs: Iterable[Trial]) -> bool | None:
+    """Whether most of these runs still got better at their end; None where their reports do not tell."""
+    gains = [gain for run in runs if (gain := _late_gain(land, run)) is not None]
+    return sum(gain > land.tolerance for gain in gains) * 2 > len(gains) if gains else None
+
+
+def _late_gain(land: Landscape, run: Trial) -> float | None:
+    """How much better the last fifth of a run was than the fifth before, by the medians of their reports."""
+    seen = [(step / run.horizon, land.sign * v) for step, v in run.values(land.best.metric) if v is not None]
+    before = [value for progress, value in seen if 0.6 < progress <= 0.8]
+    last = [value for progress, value in seen if progress > 0.8]
+    return median(before) - median(last) if before and last else None
+
+
+def _spent(trials: Iterable[Trial], steps: int) -> Spent:
+    parts = dict.fromkeys(("baseline", "ramp", "search", "short", "stopped", "diverged", "confirm", "other"), 0)
+    for trial in trials:
+        parts[_purpose(trial, steps)] += trial.step - trial.credited
+    cost = {name: round(done / steps, 4) for name, done in parts.items()}
+    return Spent(**cost, total=round(sum(parts.values()) / steps, 4))
+
+
+def _purpose(trial: Trial, steps: int) -> str:
+    """What a trial's cost was spent on."""
+    if trial.role != "search":
+        return trial.role
+    if trial.state in (TrialState.STOPPED, TrialState.DIVERGED):
+        return trial.state.value
+    if trial.state is not TrialState.COMPLETE:
+        return "other"
+    return "short" if trial.horizon < steps else "search"
+
+
+def _saved(trials: Sequence[Trial], steps: int) -> Saved:
+    pruning, divergence = (
+        sum((trial.until or trial.horizon) - trial.step for trial in trials if trial.state is state) / steps
+        for state in (TrialState.STOPPED, TrialState.DIVERGED)
+    )
+    total = round(pruning + divergence, 4)
+    return Saved(pruning=round(pruning, 4), divergence=round(divergence, 4), total=total)
+
+
+def _audit(spec: JobSpec, trials: Sequence[Trial], steps: int, audits: Audits) -> Audit | None:
+    """How often a stop would have been false, by the runs that the forecast pruner let run on to know it."""
+    if not isinstance(spec.search.pruner, Forecast):
+        return None
+    done = {_run(t): t for t in reversed(trials) if t.state is TrialState.COMPLETE and t.horizon == steps}
+    asked = {_run(t): t for t in trials if t.number in audits.trials}
+    ended = [done[run] for run in asked if run in done]
+    false = sum(_won(spec, one, done.values()) for one in ended)
+    running = sum(t.state not in ENDED for run, t in asked.items() if run not in done)
+    rate = false / len(ended) if ended else None
+    saved = _saved(trials, steps).pruning
+    found = Audit(audited=len(ended), running=running, false=false, rate=rate, on=audits.on, saved=saved, words="")
+    return found.model_copy(update={"words": advice.audit(found)})
+
+
+def _run(trial: Trial) -> tuple[object, ...]:
+    """What makes two trials pieces of the same run."""
+    return trial.configuration, trial.seed, trial.horizon
+
+
+def _won(spec: JobSpec, trial: Trial, done: Iterable[Trial]) -> bool:
+    """Whether a run beat the best of the whole runs before it."""
+    sign = spec.metric.sign if spec.metric else 1.0
+    before = [sign * one.value for one in done if one.number < trial.number and one.value is not None]
+    return trial.value is not None and bool(before) and sign * trial.value < min(before)
+
+
+def _lift(best: Best) -> Lift | None:
+    """The answer against the untuned baseline, seed by seed where both ran over the same ones."""
+    if best.baseline is None or best.baseline.value is None:
+        return None
+    sign = Metric(name=best.metric, goal=best.goal).sign
+    ours = {run.seed: run.value for run in best.seeds}
+    theirs = {run.seed: run.value for run in best.baseline.seeds}
+    same = ours.keys() == theirs.keys()
+    bounds = interval([sign * (theirs[seed] - ours[seed]) for seed in ours]) if same else None
+    sure = not bounds[0] <= 0.0 <= bounds[1] if bounds else None
+    difference = sign * (best.baseline.value - best.value)
+    return Lift(difference=difference, relative=share(difference, best.baseline.value), interval=bounds, sure=sure)

@@ -1,0 +1,353 @@
+"""The command line: one command a call of the client, shown by `terminal.py`. A new command is one function here.
+
+Exit codes: 0 done; 1 the job failed or was cancelled; 2 the request was refused or badly put; 3 no server answers.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console, RenderableType
+from rich.text import Text
+from typer.core import TyperGroup
+
+from lrtune import __doc__ as about
+from lrtune import errors
+from lrtune.cli import checking, options, terminal
+from lrtune.cli.moving import commands as moving
+from lrtune.cli.report import document
+from lrtune.cli.report.evidence import gather
+from lrtune.cli.watch import follow
+from lrtune.client import Client
+from lrtune.export import FORMATS
+from lrtune.wire.results import Job, JobState
+
+FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+
+
+class _InWords(TyperGroup):
+    """What goes wrong becomes a sentence on stderr and an exit code, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:  # a click Context, which typer's versions keep in different places
+        try:
+            return super().invoke(ctx)
+        except errors.LrtuneError as error:
+            typer.echo(f"lrtune: {error}", err=True)
+            raise typer.Exit(UNREACHABLE if isinstance(error, errors.Unavailable) else REFUSED) from None
+
+
+def _newest(incomplete: str) -> list[tuple[str, str]]:
+    """Ids of the newest jobs for the shell to complete; none where no server answers."""
+    try:
+        with Client() as client:
+            found = [
+                (job.id, f"{job.state} {job.spec.name or job.spec.task.name}") for job in islice(client.list(), 20)
+            ]
+    except errors.LrtuneError:
+        return []
+    return [(job_id, words) for job_id, words in found if job_id.startswith(incomplete)]
+
+
+app = typer.Typer(cls=_InWords, no_args_is_help=True, pretty_exceptions_enable=False, help=about)
+app.add_typer(moving)
+data = typer.Typer(no_args_is_help=True, help="Data of your own: upload, list, show, remove.")
+app.add_typer(data, name="datasets")
+DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Its name or its id.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=_newest)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
+Answer = BaseModel | dict[str, Any]
+
+
+@app.command()
+def submit(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A task's name, a .json file, or - for JSON on stdin.")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="The task's data: an uploaded dataset's name, or a file below the workers' data folder."),
+    ] = None,
+    param: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A parameter of the task.")] = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps the real run takes.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="The same in epochs.")] = None,
+    full_runs: Annotated[float | None, typer.Option(help="What the search may cost, in real runs.")] = None,
+    schedule: Annotated[list[str] | None, typer.Option(help="A family to try; may come again.")] = None,
+    optimizer: Annotated[list[str] | None, typer.Option(help="An optimizer to try; may come again.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A tag; may come again.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it is over.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would do and cost.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a tuning job."""
+    params = options.pairs(param) | ({} if dataset is None else {"dataset": dataset})
+    asked = options.job(job, params)
+    options.put(asked, schedules=schedule, optimizers=optimizer, name=name)
+    if steps is not None or epochs is not None:
+        asked["horizon"] = options.put({}, steps=steps, epochs=epochs)
+    options.add(asked, "budget", options.put({}, full_runs=full_runs))
+    options.add(asked, "tags", options.pairs(tag, plain=True))
+    with Client() as client:
+        if dry_run:
+            return _show(plan := client.plan(asked), as_json, lambda: terminal.plan(plan))
+        queued = client.submit(asked)
+        if not (watch and as_json):
+            _show(queued, as_json, lambda: f"{queued.id} is {queued.state}; `lrtune watch {queued.id}` shows it")
+        if watch:
+            _follow(client, queued.id, as_json)
+    return None
+
+
+@app.command()
+def watch(job: JobId, as_json: AsJson = False) -> None:
+    """Follow a job until it is over, and show its answer. With --json: its events, one to a line, then the job."""
+    with Client() as client:
+        _follow(client, job, as_json)
+
+
+@app.command("list")
+def list_(
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only jobs with this tag: KEY or KEY:VALUE.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The jobs, newest first."""
+    with Client() as client:
+        found = tuple(islice(client.list(state=state, tag=tag), limit))
+    _show(found, as_json, lambda: terminal.jobs(found))
+
+
+@app.command()
+def show(job: JobId, as_json: AsJson = False) -> None:
+    """A job and its trials."""
+    with Client() as client:
+        found = client.get(job)
+        if as_json:
+            return _show(found, as_json, lambda: "")
+        trials = tuple(client.trials(job))
+    out = Console()
+    out.print(terminal.jobs([found]))
+    out.print(terminal.status(found), markup=False)
+    return out.print(terminal.trials(trials))
+
+
+@app.command()
+def best(job: JobId, as_json: AsJson = False) -> None:
+    """The answer: the best configuration, its value with its interval, and the untuned baseline beside it."""
+    with Client() as client:
+        found = client.best(job)
+        _show(found, as_json, lambda: terminal.answer(found, client.trial(job, found.trial)))
+    if not as_json:
+        typer.echo(f"\n`lrtune export {job}` writes it as PyTorch code")
+
+
+@app.command()
+def report(
+    job: JobId,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .html, .md or .png file to write.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Why this answer: where good rates lie, what happens above and below, what it cost, how sure it is."""
+    write = document.writer(output) if output else None
+    with Client() as client:
+        if write is None or output is None:
+            found = client.report(job)
+            return _show(found, as_json, lambda: terminal.report(found))
+        _write(output, write(gather(client, job)))
+    return typer.echo(f"wrote {output}")
+
+
+@app.command()
+def export(
+    job: JobId,
+    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")] = "pytorch",
+    output: Annotated[Path | None, typer.Option(help="A file to write; without it, the screen.")] = None,
+) -> None:
+    """The answer as code or as a file of rates."""
+    with Client() as client:
+        text = client.export(job, format)
+    if output is None:
+        return typer.echo(text, nl=False)
+    return _write(output, text.encode())
+
+
+@app.command()
+def cancel(job: JobId, as_json: AsJson = False) -> None:
+    """Stop a job for good; what it has found so far stays."""
+    _ask(lambda client: client.cancel(job), as_json)
+
+
+@app.command()
+def pause(job: JobId, as_json: AsJson = False) -> None:
+    """Stop a job for now."""
+    _ask(lambda client: client.pause(job), as_json)
+
+
+@app.command()
+def resume(job: JobId, as_json: AsJson = False) -> None:
+    """Let a paused job go on."""
+    _ask(lambda client: client.resume(job), as_json)
+
+
+@app.command()
+def extend(
+    job: JobId,
+    full_runs: Annotated[float | None, typer.Option(help="The new budget, in real runs.")] = None,
+    trials: Annotated[int | None, typer.Option(help="The new budget, in trials.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="The new budget, in seconds.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a job a new budget; a finished one goes on from where it ended."""
+    budget = {"full_runs": full_runs, "trials": trials, "seconds": seconds}
+    _ask(lambda client: client.extend(job, budget), as_json)
+
+
+@app.command()
+def delete(job: JobId) -> None:
+    """Forget a finished job."""
+    with Client() as client:
+        client.delete(job)
+    typer.echo(f"{job} is forgotten")
+
+
+@app.command()
+def tasks(as_json: AsJson = False) -> None:
+    """What can be tuned here."""
+    with Client() as client:
+        found = client.tasks()
+    _show(found, as_json, lambda: terminal.listed(found, "name", "summary", "metrics", "steps"))
+
+
+@app.command()
+def check(
+    task: Annotated[str, typer.Argument(help="The import path of a task of your own, such as my_tasks:Vision.")],
+    params: Annotated[str, typer.Option(help="Its parameters, as a JSON object.")] = "{}",
+    data_dir: Annotated[Path, typer.Option(help="The data folder.")] = Path(".lrtune/data"),
+) -> None:
+    """Try a task of your own on the spot, and say what is wrong with it."""
+    raise typer.Exit(checking.check(task, params=params, data_dir=data_dir))
+
+
+@app.command()
+def workers(as_json: AsJson = False) -> None:
+    """Who is working, and on what."""
+    with Client() as client:
+        found = tuple(client.workers())
+    _show(found, as_json, lambda: terminal.workers(found))
+
+
+@data.command("add")
+def add_dataset(
+    file: Annotated[Path, typer.Argument(help="A .csv, .parquet, .npz or .txt file, or a .zip of pictures.")],
+    name: Annotated[str | None, typer.Option(help="What jobs call it; the file's name when left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a file for jobs to train on."""
+    with Client() as client:
+        found = client.add_dataset(file, name=name)
+    _show(found, as_json, lambda: terminal.dataset(found))
+
+
+@data.command("list")
+def list_datasets(as_json: AsJson = False) -> None:
+    """What was uploaded, newest first."""
+    with Client() as client:
+        found = tuple(client.datasets())
+    _show(found, as_json, lambda: terminal.datasets(found))
+
+
+@data.command("show")
+def show_dataset(dataset: DatasetName, as_json: AsJson = False) -> None:
+    """What is in a dataset: columns, classes, first rows."""
+    with Client() as client:
+        found = client.dataset(dataset)
+    _show(found, as_json, lambda: terminal.dataset(found))
+
+
+@data.command("remove")
+def remove_dataset(dataset: DatasetName) -> None:
+    """Forget a dataset and its bytes, once no job needs it."""
+    with Client() as client:
+        client.remove_dataset(dataset)
+    typer.echo(f"{dataset} is removed")
+
+
+@app.command()
+def schedules(as_json: AsJson = False) -> None:
+    """Every schedule family with its knobs and its formula."""
+    with Client() as client:
+        found = client.schedules()
+    _show(found, as_json, lambda: terminal.listed(found, "family", "sentence", "formula"))
+
+
+@app.command()
+def preview(
+    family: Annotated[str, typer.Argument(help="A schedule family.")],
+    knob: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A knob of the family.")] = None,
+    steps: Annotated[int, typer.Option(help="Of the run.")] = 1000,
+    learning_rate: Annotated[float, typer.Option(help="The peak.")] = 1.0,
+    warmup: Annotated[float, typer.Option(help="The share of the run that warms up.")] = 0.0,
+    floor: Annotated[float, typer.Option(help="The factor below which it never falls.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the curve of a schedule."""
+    asked = {"family": family, **options.pairs(knob)}
+    with Client() as client:
+        found = client.preview(asked, steps=steps, learning_rate=learning_rate, warmup=warmup, floor=floor)
+    _show({"curve": found}, as_json, lambda: terminal.curve(found, steps))
+
+
+def _show(found: Answer | tuple[Answer, ...], as_json: bool, view: Callable[[], RenderableType]) -> None:
+    """An answer as JSON, or as a person reads it."""
+    if as_json:
+        typer.echo(json.dumps(_plain(found), indent=2))
+    else:
+        Console().print(view())
+
+
+def _plain(found: Answer | Iterable[Answer]) -> Any:
+    if isinstance(found, BaseModel):
+        return found.model_dump(mode="json")
+    return found if isinstance(found, dict) else [_plain(one) for one in found]
+
+
+def _write(output: Path, content: bytes) -> None:
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise errors.Invalid(f"output: {error}") from None
+
+
+def _ask(verb: Callable[[Client], Job], as_json: bool) -> None:
+    with Client() as client:
+        job = verb(client)
+    _show(job, as_json, lambda: Text(f"{job.id} is {job.state}" + (f": {job.reason}" if job.reason else "")))
+
+
+def _follow(client: Client, job_id: str, as_json: bool) -> None:
+    """Show a job until it is over; the exit code says how it ended."""
+    out = Console()
+    try:
+        job = _events(client, job_id) if as_json else follow(client, job_id, out)
+    except KeyboardInterrupt:
+        again = f"`lrtune watch {job_id}` looks again, `lrtune cancel {job_id}` stops it"
+        typer.echo(f"\nthe job goes on without you: {again}", err=as_json)
+        raise typer.Exit(INTERRUPTED) from None
+    if job.state is not JobState.SUCCEEDED:
+        raise typer.Exit(FAILED)
+    if as_json:
+        return
+    found = client.best(job_id)
+    out.print(terminal.answer(found, client.trial(job_id, found.trial)))
+
+
+def _events(client: Client, job_id: str) -> Job:
+    """Print a job's events as they come, and the job in the end, as JSON, one to a line."""
+    for event in client.watch(job_id):
+        typer.echo(event.model_dump_json())
+    job = client.get(job_id)
+    typer.echo(job.model_dump_json())
+    return job

@@ -1,0 +1,96 @@
+"""The commands that move jobs to other tools and back: `lrtune export-study` and `lrtune import-study`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lrtune.cli import options
+from lrtune.client import Client
+from lrtune.errors import Invalid
+from lrtune.moving import boards, studies
+from lrtune.wire.results import TrialDetail
+
+commands = typer.Typer()
+
+
+@commands.command("export-study")
+def export_study(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")],
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="An Optuna storage, such as sqlite:///study.db.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The study's name; the job's id when left out.")] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder for TensorBoard's event files.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="URI", help="An MLflow tracking URI, for a run a trial.")
+    ] = None,
+) -> None:
+    """Write a job as an Optuna study, as TensorBoard event files, or as an MLflow run a trial."""
+    if storage is None and tensorboard is None and mlflow is None:
+        raise Invalid("found no target; accepted is --storage URL, --tensorboard DIR or --mlflow URI")
+    with Client() as client:
+        found = client.get(job)
+        trials: list[TrialDetail] = [client.trial(job, trial.number) for trial in client.trials(job)]
+    if storage is not None:
+        written = studies.export(found, trials, storage=storage, name=name)
+        typer.echo(f"{written} trials are the study {name or job} in {storage}; `optuna-dashboard {storage}` shows it")
+    if tensorboard is not None:
+        boards.tensorboard(found, trials, tensorboard)
+        typer.echo(f"{len(trials)} trials are in {tensorboard}; `tensorboard --logdir {tensorboard}` shows them")
+    if mlflow is not None:
+        boards.mlflow(found, trials, mlflow)
+        typer.echo(f"{len(trials)} trials are runs of the experiment {job} in {mlflow}")
+
+
+@commands.command("import-study")
+def import_study(
+    job: Annotated[
+        str | None,
+        typer.Argument(metavar="[JOB]", help="What was tuned: a task's name, or a .json file with the job."),
+    ] = None,
+    storage: Annotated[str, typer.Option(metavar="URL", help="An Optuna storage, such as sqlite:///study.db.")] = "",
+    study: Annotated[str | None, typer.Option(help="The study's name, where the storage has several.")] = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps each of its trials was to take.")] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="THEIRS=OURS", help="What a parameter is called here; - leaves it out."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="OURS=VALUE", help="What all its trials had alike.")
+    ] = None,
+) -> None:
+    """Bring an Optuna study in as a finished job: to look at, to export, to begin another from."""
+    if not storage:
+        raise Invalid("found no storage; accepted is --storage with a URL such as sqlite:///study.db")
+    found = studies.load(storage, study)
+    spec = _spec(found, job, steps)
+    whole = {"job": spec, "trials": _trials(found, spec, options.pairs(map_, plain=True), options.pairs(set_))}
+    with Client() as client:
+        made = client.import_job(whole | {"source": f"the Optuna study {found.study_name}"})
+    typer.echo(f"{made.id} is {made.state}: {made.reason}; `lrtune best {made.id}` shows what it found")
+
+
+def _spec(study: Any, job: str | None, steps: int | None) -> dict[str, Any]:
+    """The job that a study stands for: its own where it came from here, else what was asked for, with its goal."""
+    spec = options.job(job, {}) if job else studies.spec(study)
+    if spec is None:
+        raise Invalid("found no job in the study; accepted is the name of its task, or a .json file with the job")
+    if steps is not None:
+        spec["horizon"] = {"steps": steps}
+    horizon = spec.get("horizon")
+    if not isinstance(horizon, dict) or not isinstance(horizon.get("steps"), int):
+        raise Invalid("found no horizon; accepted is --steps with the steps of one run")
+    metric = spec.get("metric") or {"name": "val_loss"}
+    if isinstance(metric, dict):
+        spec["metric"] = {**metric, "goal": metric.get("goal") or studies.goal(study)}
+    spec["tags"] = {**(spec.get("tags") or {}), "imported": study.study_name[:200]}
+    return spec
+
+
+def _trials(study: Any, spec: dict[str, Any], names: dict[str, Any], fixed: dict[str, Any]) -> list[dict[str, Any]]:
+    metric, steps = str(spec["metric"].get("name")), spec["horizon"]["steps"]
+    found = studies.trials(study, metric=metric, steps=steps, names=names, fixed=fixed)
+    return [trial.model_dump(mode="json") for trial in found]

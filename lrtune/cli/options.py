@@ -1,0 +1,46 @@
+"""How the options of `lrtune submit` become a job. An option for a new field is one parameter there, one line there."""
+
+import json
+from typing import Any
+
+from lrtune import errors
+from lrtune.client import job_file
+
+
+def job(source: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The job that the argument names, on stdin, in a file or just a task; with these parameters of the task."""
+    if source != "-" and not source.endswith(".json"):
+        return {"task": {"name": source, "params": params}}
+    found = job_file(source)
+    task = {"name": found["task"]} if isinstance(found.get("task"), str) else found.get("task")
+    if params and isinstance(task, dict):
+        found["task"] = task
+        add(task, "params", params)
+    return found
+
+
+def add(target: dict[str, Any], field: str, values: dict[str, Any]) -> None:
+    """Add to an object in a field. What is there and no object is the server's to refuse, if nothing is to be added."""
+    there = target.get(field)
+    if values:
+        target[field] = {**(there if isinstance(there, dict) else {}), **values}
+
+
+def put(target: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """Set the fields that were given."""
+    target |= {field: value for field, value in values.items() if value is not None}
+    return target
+
+
+def pairs(given: list[str] | None, *, plain: bool = False) -> dict[str, Any]:
+    """KEY=VALUE options; a value that is JSON is taken as such, anything else (or all, when `plain`) as text."""
+    found: dict[str, Any] = {}
+    for one in given or []:
+        key, equals, value = one.partition("=")
+        if not key or not equals:
+            raise errors.Invalid(f"found {one!r}; accepted is KEY=VALUE")
+        try:
+            found[key] = value if plain else json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found

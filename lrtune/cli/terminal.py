@@ -1,0 +1,189 @@
+"""How jobs, answers and curves look in a terminal. A job followed live is in `lrtune/cli/watch.py`.
+
+Everything here takes the values of `lrtune.wire.results` and gives something that Rich can print. A new view goes here;
+the command that shows it goes in `lrtune/cli/commands.py`.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Column, Table
+from rich.text import Text
+
+from lrtune.analysis.words import described, lift, measured
+from lrtune.export import recorded
+from lrtune.wire.datasets import Dataset
+from lrtune.wire.report import Findings, Plateau
+from lrtune.wire.results import Best, Job, Plan, Trial, Worker
+
+BARS = "▁▂▃▄▅▆▇█"
+DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character: left and right, from the top
+
+
+def plot(rate: Callable[[int], float], steps: int, *, width: int = 60, height: int = 8) -> str:
+    """The learning rate over a run, drawn in braille, with the peak and the steps at the axes."""
+    columns = 2 * width
+    values = [rate(min(steps - 1, column * steps // columns)) for column in range(columns)]
+    top = max(values) or 1.0
+    levels = [round((1.0 - value / top) * (4 * height - 1)) for value in values]
+    cells = [[0x2800] * width for _ in range(height)]
+    for column, level in enumerate(levels):
+        before = levels[max(0, column - 1)]
+        for row in range(min(level, before + 1), max(level, before - 1) + 1):
+            cells[row // 4][column // 2] |= DOTS[column % 2][row % 4]
+    labels = [f"{top:.3g}", *[""] * (height - 2), "0"]
+    margin = max(map(len, labels))
+    lines = [f"{label:>{margin}} ┤{''.join(map(chr, row))}" for label, row in zip(labels, cells, strict=True)]
+    end = f"{steps} steps"
+    axis = [f"{'':>{margin}} └{'─' * width}", f"{'':>{margin}}  0{end:>{width - 1}}"]
+    return "\n".join(lines + axis)
+
+
+def spark(values: Sequence[float], low: float, high: float, *, width: int = 12) -> str:
+    """A row of bars between two values, what lies beyond drawn at the end; fewer bars for fewer values."""
+    picked = (
+        values if len(values) <= width else [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
+    )
+    scale = (len(BARS) - 1) / ((high - low) or 1.0)
+    return "".join(BARS[max(0, min(len(BARS) - 1, round((value - low) * scale)))] for value in picked)
+
+
+def curve(points: Sequence[tuple[int, float]], steps: int) -> RenderableType:
+    """A curve that came as (step, learning rate) at some of its steps."""
+    at = [step for step, _ in points]
+    return Text(plot(lambda step: points[max(0, bisect_right(at, step) - 1)][1], steps))
+
+
+def answer(best: Best, trial: Trial) -> RenderableType:
+    """The answer: the configuration, its value, the baseline beside it, and the learning rate over the run."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    seeds = f" over {len(best.seeds)} fresh seeds" if best.confirmed else " in a single run, not confirmed"
+    table.add_row("found", described(best.configuration))
+    table.add_row(Text(best.metric), f"[bold]{measured(best.value, best.interval)}[/bold]{seeds}")
+    if best.baseline is not None:
+        table.add_row("untuned", described(best.baseline.configuration))
+        table.add_row(Text(best.metric), measured(best.baseline.value, best.baseline.interval))
+    table.add_row("so", lift(best))
+    table.add_row("cost", f"{best.full_runs:.4g} full runs of {best.steps} steps; found in trial {best.trial}")
+    factor, peak = recorded(best, trial).over(best.steps), best.configuration.learning_rate
+    return Group(table, Text(), Text(plot(lambda step: peak * factor(step), best.steps)))
+
+
+def report(found: Findings) -> RenderableType:
+    """The answer's report: three questions answered, a line for each family, and the cost."""
+    asked = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for advice in found.advice:
+        asked.add_row(f"[bold]{advice.question}[/bold]", Text(advice.answer))
+    kinds = Table("optimizer", "schedule", "runs", "best", "at", "as good", "stable to", "diverged from", box=None)
+    for one in found.families:
+        ends = (one.best_value, one.best_rate, one.largest_stable, one.smallest_diverged)
+        best, at, stable, diverged = ("" if end is None else f"{end:.4g}" for end in ends)
+        kinds.add_row(one.optimizer, one.family, str(one.runs), best, at, _stretch(one.plateau), stable, diverged)
+    spent = [f"{cost:.3g} {name}" for name, cost in found.cost if cost and name != "total"]
+    cost = f"cost: {found.cost.total:.4g} full runs ({', '.join(spent)})"
+    cost += f"; {found.saved.total:.3g} saved by stopping early" if found.saved.total else ""
+    return Group(asked, Text(), kinds, Text(), Text(cost))
+
+
+def _stretch(plateau: Plateau | None) -> str:
+    if plateau is None:
+        return ""
+    return f"{plateau.low:.3g} to {plateau.high:.3g}" if plateau.low < plateau.high else f"{plateau.low:.3g}"
+
+
+def jobs(found: Iterable[Job]) -> Table:
+    """A list of jobs."""
+    # An id is there to be copied, so it is never cut.
+    name = Column("id", no_wrap=True, min_width=20)
+    table = Table(name, "task", "name", "state", "done", "best", "untuned", box=None)
+    for job in found:
+        best = job.best
+        untuned = best.baseline.value if best and best.baseline else None
+        table.add_row(
+            job.id, job.spec.task.name, Text(job.spec.name), job.state, f"{job.progress.fraction:.0%}",
+            f"{best.value:.5g}" if best else "", f"{untuned:.5g}" if untuned is not None else "",
+        )  # fmt: skip
+    return table
+
+
+def trials(found: Iterable[Trial]) -> Table:
+    """A list of trials."""
+    table = Table("trial", "role", "state", "value", "configuration", box=None)
+    for trial in found:
+        value = "" if trial.value is None else f"{trial.value:.5g}"
+        table.add_row(str(trial.number), trial.role, trial.state, value, described(trial.configuration))
+    return table
+
+
+def plan(found: Plan) -> RenderableType:
+    """What a job would do."""
+    cost = found.cost
+    total = "bounded by time only" if cost.total_full_runs is None else f"at most {cost.total_full_runs:g} full runs"
+    steps = f" ({cost.total_steps:,} steps)" if cost.total_steps else ""
+    table = Table("tried first", "why", box=None)
+    for first in found.first:
+        table.add_row(described(first.configuration), Text(first.reason))
+    return Group(Text(f"cost: {total}{steps}, {cost.confirm_full_runs:g} of them to confirm\n"), table)
+
+
+def listed(items: Iterable[Mapping[str, Any]], *columns: str) -> Table:
+    """Plain things of the API as a table of some of their fields."""
+    table = Table(*columns, box=None)
+    for item in items:
+        table.add_row(*(Text(_cell(item.get(column, ""))) for column in columns))
+    return table
+
+
+def workers(found: Iterable[Worker]) -> Table:
+    """Who is working, and on what."""
+    rows = (worker.model_dump(mode="json") for worker in found)
+    return listed(rows, "id", "host", "device", "job", "trial", "seen_at")
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | dict) else str(value)
+
+
+def status(job: Job) -> str:
+    """A job's progress in one line."""
+    progress = job.progress
+    planned = "" if progress.planned_full_runs is None else f"/{progress.planned_full_runs:g}"
+    states = ", ".join(f"{count} {state}" for state, count in progress.trials.items() if count)
+    phase = progress.phase if job.state == "running" else job.state
+    return f"{phase}: {progress.full_runs:.1f}{planned} full runs; {states or 'no trial yet'}{_so_far(job.best)}"
+
+
+def _so_far(best: Best | None) -> str:
+    if best is None:
+        return ""
+    untuned = best.baseline.value if best.baseline else None
+    return f"; {best.metric} {best.value:.5g}" + (f" (untuned {untuned:.5g})" if untuned is not None else "")
+
+
+def datasets(found: Iterable[Dataset]) -> RenderableType:
+    """Datasets, one a row."""
+    table = Table("name", "kind", "rows", "columns", "bytes", "id", box=None)
+    for one in found:
+        cells = (one.name, one.kind, str(one.rows), str(len(one.columns) or ""), f"{one.bytes:,}", one.id[:12])
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def dataset(found: Dataset) -> RenderableType:
+    """One dataset: its columns, its classes, its first rows."""
+    head = f"{found.name}: {found.kind}, {found.rows:,} rows, {found.bytes:,} bytes\nid {found.id}"
+    columns = Table("column", "type", "missing", "different", box=None)
+    for one in found.columns:
+        many = "many" if one.distinct is None else str(one.distinct)
+        columns.add_row(*map(_plain, (one.name, one.type, str(one.missing or ""), many)))
+    rows = [_plain("  ".join("" if value is None else value for value in row)) for row in found.first]
+    classes = ", ".join(f"{name} ({many})" for name, many in found.classes.items())
+    said = [f"classes: {classes}"] if classes else []
+    return Group(Text(head), *([columns] if found.columns else []), *rows, *map(_plain, said + found.notes))
+
+
+def _plain(text: str) -> Text:
+    """Text out of somebody's file, which must not steer the terminal."""
+    return Text("".join(letter if letter.isprintable() else "\ufffd" for letter in text))

@@ -1,0 +1,154 @@
+"""A job followed in a terminal until it is over: where it stands, its best and its running trials with their curves.
+
+On a screen a table moves; into a file or a pipe go lines, one for everything that deserves one.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lrtune.analysis.words import described, measured
+from lrtune.cli.terminal import spark, status
+from lrtune.client import Client
+from lrtune.errors import Unavailable
+from lrtune.wire.results import ENDED, OVER, Job, Trial, TrialDetail, TrialState
+
+EVERY = 0.5  # seconds between two looks at a job
+LISTED = 2.0  # and between two at all of its trials
+PATIENCE = 60.0  # seconds for which its server may be away meanwhile
+SHOWN = 5  # of the best trials, beside those that run
+SURE = 0.02  # of the work must be done before its end is estimated
+
+
+def follow(client: Client, job_id: str, console: Console, *, check: Callable[[], None] = lambda: None) -> Job:
+    """Show a job until it is over. `check` may raise to break off."""
+    before: Job | None = None
+    table = Standing(client)
+    live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+    with live or nullcontext():
+        for job in _looks(client, job_id, check):
+            for line in news(before, job, milestones=live is None):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+            if live:
+                live.update(table.drawn(job), refresh=True)
+            before = job
+    assert before is not None  # noqa: S101 - there is always a first look
+    return before
+
+
+def _looks(client: Client, job_id: str, check: Callable[[], None]) -> Iterator[Job]:
+    """The job again and again until it is over, also while its server restarts."""
+    answered = time.monotonic()
+    while True:
+        try:
+            job = client.get(job_id)
+            answered = time.monotonic()
+            yield job
+            if job.state in OVER:
+                return
+        except Unavailable:
+            if time.monotonic() - answered > PATIENCE:
+                raise
+        check()
+        time.sleep(EVERY)
+
+
+def news(before: Job | None, job: Job, *, milestones: bool = False) -> Iterator[str]:
+    """What has happened between two looks that deserves a line; `milestones`: each tenth of the work as well."""
+    if before is None or before.state != job.state:
+        yield f"job {job.id} is {job.state}" + (f": {job.reason}" if job.reason else "")
+    if job.progress.phase == "confirm" and (before is None or before.progress.phase == "search"):
+        yield "the search is over; the best few run again over fresh seeds"
+    best, known = job.best, before.best if before else None
+    if best is not None and (known is None or (known.value, known.trial) != (best.value, best.trial)):
+        yield f"best so far: {best.metric} {measured(best.value, best.interval)}, {described(best.configuration)}"
+    if milestones and before and int(10 * job.progress.fraction) > int(10 * before.progress.fraction):
+        yield status(job)
+
+
+class Standing:
+    """The trials of a job that are worth a line, kept once they have ended."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known: dict[int, TrialDetail] = {}
+        self._trials: list[Trial] = []
+        self._listed = -math.inf
+
+    def drawn(self, job: Job) -> RenderableType:
+        """The job's bar, its state in words, and a table of trials."""
+        bar = Table.grid(padding=(0, 2))
+        share = job.progress.fraction
+        bar.add_row(
+            ProgressBar(total=1.0, completed=share, width=30), f"{share:.0%}", time_left(job, datetime.now(UTC))
+        )
+        return Group(bar, Text(status(job)), self._table(job))
+
+    def _table(self, job: Job) -> Table:
+        metric = job.spec.metric
+        name, sign = (metric.name, metric.sign) if metric else ("", 1.0)
+        rows = [self._detail(job.id, trial) for trial in picked(self._listing(job.id), sign)]
+        losses = {row.number: [v for _, v in row.values(name) if v is not None and math.isfinite(v)] for row in rows}
+        seen = sorted(value for values in losses.values() for value in values)
+        low, high = (seen[0], seen[int(0.9 * (len(seen) - 1))]) if seen else (0.0, 1.0)
+        table = Table("", "trial", "state", name, "so far", "learning rate", "configuration", box=None)
+        for row in rows:
+            mark = "★" if job.best and row.number == job.best.trial else ""
+            values, rates = losses[row.number], [rate for _, rate in row.curve]
+            value = f"{values[-1]:.5g}" if values else ""
+            role = f"{row.number} {row.role}" if row.role != "search" else str(row.number)
+            drawn = spark(values, low, high), spark(rates, 0.0, max(rates, default=1.0))
+            words = Text(described(row.configuration), overflow="ellipsis", no_wrap=True)
+            table.add_row(mark, role, row.state, value, *drawn, words)
+        return table
+
+    def _listing(self, job_id: str) -> list[Trial]:
+        """All trials, not asked for at every look: there may be thousands."""
+        if time.monotonic() - self._listed > LISTED:
+            self._trials, self._listed = list(self._client.trials(job_id)), time.monotonic()
+        return self._trials
+
+    def _detail(self, job_id: str, trial: Trial) -> TrialDetail:
+        """A trial with its reports; asked for once after it has ended."""
+        if trial.number in self._known:
+            return self._known[trial.number]
+        detail = self._client.trial(job_id, trial.number)
+        if detail.state in ENDED:
+            self._known[trial.number] = detail
+        return detail
+
+
+def picked(trials: Sequence[Trial], sign: float) -> list[Trial]:
+    """The best few of the search, the first baseline, and what runs now."""
+    done = [
+        (sign * t.value, t)
+        for t in trials
+        if t.state is TrialState.COMPLETE and t.role == "search" and t.value is not None
+    ]
+    best = [trial for _, trial in sorted(done, key=lambda pair: (pair[0], pair[1].number))[:SHOWN]]
+    baseline = [trial for trial in trials if trial.role == "baseline"][:1]
+    running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+    return list({trial.number: trial for trial in (*best, *baseline, *running)}.values())
+
+
+def time_left(job: Job, now: datetime) -> str:
+    """How long the job has run, and about how long it will at this pace."""
+    if job.started_at is None:
+        return "waiting for a worker"
+    passed = max(now - job.started_at, timedelta(0))
+    text = _clock(passed)
+    if job.progress.fraction > SURE and job.state not in OVER:
+        text += f", about {_clock(passed * (1 / job.progress.fraction - 1))} to go"
+    return text
+
+
+def _clock(span: timedelta) -> str:
+    return str(timedelta(seconds=round(span.total_seconds())))

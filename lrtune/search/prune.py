@@ -1,0 +1,153 @@
+"""Whether a running trial should stop early: the verdict of the job's pruner, in words.
+
+Steps are counted in reports, from 1, so trials of any horizon compare at the same share of their run, and no untrained
+step 0 is among them. To add a pruner of Optuna's, add a case to `pruner` and one to `_words`.
+"""
+
+import math
+import warnings
+import zlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
+)
+from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import TrialState as Told
+
+from lrtune.search.curve.pruner import Verdict, forecast
+from lrtune.search.studies.study import STUDY, bad, empty, intermediate, searched, told
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import REPORTS, Trial
+from lrtune.wire.strategies import (
+    Forecast,
+    Hyperband,
+    Median,
+    NoPruner,
+    Patient,
+    Percentile,
+    Pruners,
+    SuccessiveHalving,
+    Threshold,
+)
+
+
+def stop_reason(spec: JobSpec, history: Sequence[Trial], trial: Trial) -> str | None:
+    """Why a running trial should stop now, or None. Only trials of the search are ever stopped."""
+    return verdict(spec, history, trial).stop or None
+
+
+def verdict(spec: JobSpec, history: Sequence[Trial], trial: Trial) -> Verdict:
+    """What the job's pruner says of a running trial. Only trials of the search are ever stopped."""
+    kind, seen = spec.search.pruner, intermediate(spec, trial)
+    place = len(trial.reports)
+    if isinstance(kind, NoPruner) or trial.role != "search" or place not in seen:
+        return Verdict()
+    if isinstance(kind, Forecast):
+        return forecast(spec, kind, history, trial)
+    rule = pruner(kind)
+    study = empty(spec, pruner=rule)
+    study.add_trials(_frozen(spec, history, trial))
+    asked = study.get_trials(deepcopy=False)
+    if not rule.prune(study, asked[trial.number]):
+        return Verdict()
+    at = f"{seen[place]:.4g} at report {place} of {REPORTS}"
+    return Verdict(stop=f"{kind.name} pruner: {at}, {_words(spec, kind, asked, trial)}")
+
+
+def pruner(kind: Pruners) -> BasePruner:
+    """A pruner of a job as Optuna's. Its steps count from 0 and ours from 1, hence the `+ 1` of every warm-up."""
+    match kind:
+        case NoPruner() | Forecast():  # the forecast is not Optuna's, see forecasting.py
+            return NopPruner()
+        case Median(n_startup_trials=startup, n_warmup_reports=warmup):
+            return MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup + 1)
+        case Percentile(percentile=percentile, n_startup_trials=startup, n_warmup_reports=warmup):
+            return PercentilePruner(percentile, n_startup_trials=startup, n_warmup_steps=warmup + 1)
+        case SuccessiveHalving(min_reports=least, reduction_factor=factor, min_early_stopping_rate=rate):
+            return SuccessiveHalvingPruner(
+                min_resource=least, reduction_factor=factor, min_early_stopping_rate=rate, bootstrap_count=0
+            )
+        case Hyperband(min_reports=least, reduction_factor=factor):
+            return HyperbandPruner(min_resource=least, max_resource=REPORTS, reduction_factor=factor)
+        case Patient(patience=patience, min_delta=delta):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return PatientPruner(None, patience=patience, min_delta=delta)
+        case Threshold(lower=lower, upper=upper, n_warmup_reports=warmup):
+            return ThresholdPruner(lower=lower, upper=upper, n_warmup_steps=warmup + 1)
+
+
+def _frozen(spec: JobSpec, history: Sequence[Trial], running: Trial) -> list[FrozenTrial]:
+    """All trials of the search, each at its own number (Hyperband hashes it), and a blank wherever there is none."""
+    past = {trial.number: trial for trial in searched(history)} | {running.number: running}
+    worst = bad(spec, list(past.values()))
+    blank = create_trial(state=Told.FAIL)
+    return [
+        told(spec, past[n], worst=worst, rungs=_rungs(spec, past[n], asking=n == running.number))
+        if n in past
+        else blank
+        for n in range(max(past) + 1)
+    ]
+
+
+def _rungs(spec: JobSpec, trial: Trial, *, asking: bool) -> dict[str, float]:
+    """What successive halving noted of a trial: its value at each rung it reached, the one it asks about not yet."""
+    kind = spec.search.pruner
+    if not isinstance(kind, SuccessiveHalving | Hyperband):
+        return {}
+    first = bracket(kind, trial.number) if isinstance(kind, Hyperband) else kind.min_early_stopping_rate
+    seen = list(intermediate(spec, trial).items())
+    seen = seen[:-1] if asking else seen
+    rungs: dict[str, float] = {}
+    while reached := [
+        v for place, v in seen if place >= kind.min_reports * kind.reduction_factor ** (first + len(rungs))
+    ]:
+        rungs[f"completed_rung_{len(rungs)}"] = reached[0]
+    return rungs
+
+
+def bracket(kind: Hyperband, number: int) -> int:
+    """The bracket that Optuna's Hyperband hashes a trial's number into."""
+    last = math.floor(math.log(REPORTS / kind.min_reports, kind.reduction_factor))
+    shares = [math.ceil((last + 1) * kind.reduction_factor**s / (s + 1)) for s in range(last, -1, -1)]
+    place = zlib.crc32(f"{STUDY}_{number}".encode()) % sum(shares)
+    return bisect_right(list(accumulate(shares)), place)
+
+
+def _words(spec: JobSpec, kind: Pruners, asked: Sequence[FrozenTrial], trial: Trial) -> str:
+    """What the verdict rests on."""
+    match kind:
+        case Median():
+            return f"the median there is {_percentile(spec, 50.0, asked, trial):.4g}"
+        case Percentile(percentile=percentile):
+            limit = _percentile(spec, percentile, asked, trial)
+            return f"the best {percentile:g} % are at {limit:.4g} or better there"
+        case SuccessiveHalving(reduction_factor=factor) | Hyperband(reduction_factor=factor):
+            return f"not among the best 1 in {factor} that came to this rung"
+        case Patient(patience=patience):
+            return f"no better in the last {patience + 1} reports than before"
+        case Threshold(lower=lower, upper=upper):
+            ends = (("above", lower), ("below", upper))
+            return "accepted is " + " and ".join(f"{side} {end:g}" for side, end in ends if end is not None)
+        case NoPruner() | Forecast():
+            return ""
+
+
+def _percentile(spec: JobSpec, percentile: float, asked: Sequence[FrozenTrial], trial: Trial) -> float:
+    """The value of the complete trials at the running trial's last report, as Optuna's percentile pruner takes it."""
+    place = max(intermediate(spec, trial))
+    there = [a.intermediate_values[place] for a in asked if a.state is Told.COMPLETE and place in a.intermediate_values]
+    highest = spec.metric is not None and spec.metric.goal == "maximize"
+    return float(np.percentile(there, 100.0 - percentile if highest else percentile))

@@ -1,0 +1,130 @@
+"""A job's space in Optuna's coordinates, and the way back: configurations to parameters, draws to configurations.
+
+Every knob has a name of its own (`adamw.learning_rate`, `wsd.decay`, `warmup`); those of an optimizer or a family exist
+only under it, unless a sampler needs all of them always (`flat`). How one axis is spelled stands in `axes.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from optuna.distributions import BaseDistribution
+
+from lrtune.optimizers import optimizer
+from lrtune.schedules import schedule
+from lrtune.search.studies import axes
+from lrtune.search.studies.axes import Asked, Param
+from lrtune.space import Axis, Choice, Fixed, Point, Range
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import JobSpec
+
+Axes: TypeAlias = Mapping[str, Axis]
+COMMON = ("warmup", "floor", "clip_norm", "clip_value")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a configuration stands: its parameters, and what each was drawn from."""
+
+    params: Mapping[str, Param]
+    distributions: Mapping[str, BaseDistribution]
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """The named axes of a job: those that choose, those under each choice, those that are always there."""
+
+    first: Axes
+    optimizers: Mapping[str, Axes]
+    schedules: Mapping[str, Axes]
+    common: Axes
+    flat: bool = False
+
+    def draw(self, trial: Asked) -> Configuration:
+        """Ask for one knob after the other."""
+        values = {name: axes.drawn(trial, name, axis) for name, axis in self.first.items()}
+        own = self._own(values)
+        values |= {name: axes.drawn(trial, name, axis) for name, axis in (self._all() if self.flat else own).items()}
+        return _configuration({name: values[name] for name in (*self.first, *own)})
+
+    def place(self, configuration: Configuration) -> Place | None:
+        """Where a configuration stands, clipped into the space; None where it has no place in it."""
+        values = _spelled(configuration)
+        if values["optimizer"] not in self.optimizers or values["schedule"] not in self.schedules:
+            return None
+        own = {**self.first, **self._own(values)}
+        asked = {**self.first, **self._all()} if self.flat else own
+        searched = {name: axis for name, axis in asked.items() if not isinstance(axis, Fixed)}
+        params = {n: axes.inward(axis, values[n]) if n in own else axes.middle(axis) for n, axis in searched.items()}
+        if None in params.values():
+            return None
+        return Place(params, {name: axes.distribution(axis) for name, axis in searched.items()})
+
+    def exactly(self, configuration: Configuration) -> Place | None:
+        """Where a configuration stands; None as well where it had to be clipped."""
+        values, place = _spelled(configuration), self.place(configuration)
+        if place is None:
+            return None
+        own = {**self.first, **self._own(values)}
+        same = all(axes.outward(axis, place.params.get(name)) == values[name] for name, axis in own.items())
+        return place if same else None
+
+    def finite(self) -> bool:
+        """Whether there is an end to the space: no axis of it is continuous."""
+        return not any(isinstance(axis, Range) and not axis.whole for axis in self._all().values())
+
+    def _own(self, values: Mapping[str, Point]) -> Axes:
+        """The axes that exist under the optimizer and the family among these values."""
+        under = self.optimizers[str(values["optimizer"])], self.schedules[str(values["schedule"])]
+        return {**under[0], **under[1], **self.common}
+
+    def _all(self) -> Axes:
+        groups = (*self.optimizers.values(), *self.schedules.values(), self.common)
+        return {name: axis for group in groups for name, axis in group.items()}
+
+
+def coordinates(spec: JobSpec, *, flat: bool = False, points: int | None = None) -> Coordinates:
+    """The coordinates of a job's space; `points` cuts every range into so many."""
+    space = spec.space()
+
+    def named(prefix: str, knobs: Axes) -> Axes:
+        return {prefix + name: axis if points is None else axes.cut(axis, points) for name, axis in knobs.items()}
+
+    return Coordinates(
+        first={"optimizer": _one_of(space.optimizers), "schedule": _one_of(space.schedules)},
+        optimizers={name: named(f"{name}.", knobs) for name, knobs in space.optimizers.items()},
+        schedules={name: named(f"{name}.", knobs) for name, knobs in space.schedules.items()},
+        common=named("", {**space.common, "warmup": axes.hundredths(space.common["warmup"])}),
+        flat=flat,
+    )
+
+
+def _one_of(names: Mapping[str, object]) -> Axis:
+    return Choice(tuple(names)) if len(names) > 1 else Fixed(next(iter(names)))
+
+
+def _configuration(values: Mapping[str, Point]) -> Configuration:
+    """The configuration of named values."""
+    name, family = str(values["optimizer"]), str(values["schedule"])
+
+    def under(prefix: str) -> dict[str, Any]:
+        return {knob.removeprefix(prefix): value for knob, value in values.items() if knob.startswith(prefix)}
+
+    static = under(f"{name}.")
+    return Configuration(
+        learning_rate=static.pop("learning_rate"),
+        optimizer=optimizer(name, **static),
+        schedule=schedule(family, **under(f"{family}.")),
+        **{knob: value for knob, value in under("").items() if knob in COMMON},
+    )
+
+
+def _spelled(configuration: Configuration) -> dict[str, Point]:
+    """The named values of a configuration."""
+    static, shape = configuration.optimizer.as_dict(), configuration.schedule.as_dict()
+    name, family = static.pop("name"), shape.pop("family")
+    values: dict[str, Point] = {"optimizer": name, "schedule": family}
+    values[f"{name}.learning_rate"] = configuration.learning_rate
+    values |= {f"{name}.{knob}": value for knob, value in static.items()}
+    values |= {f"{family}.{knob}": value for knob, value in shape.items()}
+    return values | {knob: getattr(configuration, knob) for knob in COMMON}

@@ -1,0 +1,100 @@
+"""What a job may learn from older ones (`warm_start`): which of them, and their trials.
+
+Decided once, as the job is submitted: from then on the job names them, and only what they knew by then counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from lrtune.errors import Invalid, Rejection
+from lrtune.store import events, trials
+from lrtune.store.tables import JobRow, TrialRow
+from lrtune.wire.job import EARLIER, JobSpec
+from lrtune.wire.results import OVER, Earlier, TrialState
+
+LOOKED_AT = 500  # jobs on a task, newest first, when all that fit are asked for
+TEACHING = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
+
+
+def resolved(tx: Session, spec: JobSpec) -> JobSpec:
+    """The job with the ids of those it will learn from, newest first where it asked for all. Raises Invalid."""
+    if spec.warm_start is False:
+        return spec
+    if spec.warm_start is True:
+        query = select(JobRow).where(JobRow.state.in_(OVER), JobRow.spec["task"]["name"].as_string() == spec.task.name)
+        rows = tx.scalars(query.order_by(JobRow.seq.desc()).limit(LOOKED_AT))
+        ids = [row.id for row in islice((row for row in rows if not _unlike(spec, row)), EARLIER)]
+    else:
+        ids = list(dict.fromkeys(spec.warm_start))
+        _check(tx, spec, ids)
+    return spec.model_copy(update={"warm_start": ids})
+
+
+def _check(tx: Session, spec: JobSpec, ids: Sequence[str]) -> None:
+    known = {row.id: row for row in tx.scalars(select(JobRow).where(JobRow.id.in_(ids)))}
+    wrong: list[Rejection] = []
+    for place, job_id in enumerate(ids):
+        if reason := _unlike(spec, known.get(job_id)):
+            detail = f"found {job_id[:60]!r}, {reason}"
+            wrong.append({"pointer": f"/warm_start/{place}", "detail": detail})
+    if wrong:
+        raise Invalid(f"{wrong[0]['pointer']}: {wrong[0]['detail']}", wrong)
+
+
+def _unlike(spec: JobSpec, row: JobRow | None) -> str:
+    """Why a job has nothing to teach this one, in words; nothing where it has."""
+    if row is None:
+        return "which is no job here; accepted are ids of jobs that are over"
+    if row.state not in OVER:
+        return f"which is {row.state}; accepted are jobs that are over"
+    old = JobSpec.model_validate(row.spec)
+    if old.task.name != spec.task.name:
+        return f"a job on the task {old.task.name}; accepted are jobs on {spec.task.name}"
+    if old.task.params != spec.task.params:
+        names = sorted(set(old.task.params) | set(spec.task.params))
+        other = [name for name in names if old.task.params.get(name) != spec.task.params.get(name)]
+        return f"a job on {old.task.name} with other {', '.join(other)}; accepted are jobs with the same parameters"
+    if old.metric != spec.metric:
+        name = old.metric.name if old.metric else "nothing"
+        return f"a job that tuned {name}; accepted are jobs that tuned the same metric"
+    return ""
+
+
+def read(tx: Session, spec: JobSpec, *, before: datetime | None = None) -> list[Earlier]:
+    """What the jobs that this one names showed `before` a time. One that was deleted since says nothing any more."""
+    ids = spec.warm_start if isinstance(spec.warm_start, list) else []
+    there = set(tx.scalars(select(JobRow.id).where(JobRow.id.in_(ids))))
+    return [
+        Earlier(job=job_id, trial=trial)
+        for job_id in ids
+        if job_id in there
+        for trial in trials.history(tx, job_id)
+        if trial.state in TEACHING and (before is None or (trial.finished_at and trial.finished_at <= before))
+    ]
+
+
+def log(tx: Session, row: JobRow, *, now: datetime) -> None:
+    """Say in a job's log what it learns from: nothing is taken from older jobs without it."""
+    ids = row.spec["warm_start"]
+    if ids is False:
+        return
+    query = select(JobRow.id, TrialRow.horizon, func.count()).join(TrialRow, TrialRow.job == JobRow.seq)
+    query = query.where(JobRow.id.in_(ids), TrialRow.state.in_(TEACHING), TrialRow.finished_at <= now)
+    found = tx.execute(query.group_by(JobRow.id, TrialRow.horizon).order_by(TrialRow.horizon)).all()
+    taken = {job_id: {steps: count for one, steps, count in found if one == job_id} for job_id in ids}
+    counts = {job_id: sum(one.values()) for job_id, one in taken.items()}
+    events.add(tx, row.seq, "warm-start", f"warm start: {_words(taken)}", now=now, jobs=counts)
+
+
+def _words(taken: Mapping[str, Mapping[int, int]]) -> str:
+    if not taken:
+        return "no earlier job on this task with these parameters and this metric, so nothing to learn from"
+    parts = [
+        f"{sum(counts.values())} trials of {job_id}" + (f" ({' and '.join(map(str, counts))} steps)" if counts else "")
+        for job_id, counts in taken.items()
+    ]
+    return f"the search learns from {', '.join(parts)}"

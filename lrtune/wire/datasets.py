@@ -1,0 +1,78 @@
+"""Uploaded data as the service describes it; a job names a dataset by its name or its id.
+
+The id is the SHA-256 of the bytes, which lie below the data directory at `file`, where the workers read them.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+
+from lrtune.wire.results import Result
+
+FOLDER = "uploads"  # below the data directory
+
+
+class Kind(StrEnum):
+    """What a file holds; the value is its suffix on disk."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    NPZ = "npz"
+    TEXT = "txt"
+    IMAGES = "zip"
+
+
+SUFFIXES: Mapping[str, Kind] = {
+    ".csv": Kind.CSV,
+    ".tsv": Kind.CSV,
+    ".parquet": Kind.PARQUET,
+    ".pq": Kind.PARQUET,
+    ".npz": Kind.NPZ,
+    ".txt": Kind.TEXT,
+    ".zip": Kind.IMAGES,
+}
+TAKEN_BY: Mapping[str, tuple[Kind, ...]] = {
+    "tabular": (Kind.CSV, Kind.PARQUET),
+    "images": (Kind.NPZ, Kind.IMAGES),
+    "text": (Kind.TEXT,),
+    "huggingface": (Kind.CSV, Kind.PARQUET, Kind.TEXT),
+}
+
+
+class Column(Result):
+    """A column of a table or an array of an npz file; `distinct` is null where there are more than were counted."""
+
+    name: str
+    type: str
+    missing: int = 0
+    distinct: int | None = None
+
+
+class Description(Result):
+    """What a look at a file's content found; `first` are its first rows as text, cut short.
+
+    `header` is whether a table names its columns; the columns of one that does not are called 0, 1, 2 ...
+    """
+
+    rows: int
+    columns: list[Column] = []
+    header: bool = False
+    classes: dict[str, int] = {}
+    first: list[list[str | None]] = []
+    notes: list[str] = []
+
+
+class Dataset(Description):
+    """An uploaded dataset; `file` is where it lies below the data directory."""
+
+    id: str
+    name: str
+    kind: Kind
+    bytes: int
+    file: str
+    created_at: datetime
+
+
+def file_of(digest: str, kind: Kind) -> str:
+    """Where the bytes of a digest lie, relative to the data directory."""
+    return f"{FOLDER}/{digest}.{kind}"

@@ -1,0 +1,175 @@
+"""The job: what a user submits, what is stored and what the search reads. There are no mirror classes.
+
+The smallest job is `{"task": "digits"}`; every other field has a default that a careful engineer would have chosen.
+A new field of a job goes here.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from lrtune.optimizers import OPTIMIZERS
+from lrtune.schedules import FAMILIES, FLOOR, WARMUP
+from lrtune.space import Number, Space
+from lrtune.wire.configuration import AnyOptimizer, AnySchedule, Strict, knob, rejected
+from lrtune.wire.strategies import LEARNING, Search
+
+CLIP = Number(0.0, 1e9, log=True, above=True, optional=True)
+EARLIER = 10  # jobs that one may learn from
+EXTERNAL = "external"  # the task of those who train in a loop of their own; workers leave its jobs alone
+DEFAULT_SCHEDULES = ("cosine", "linear", "wsd", "one-cycle", "step", "exponential", "inverse-sqrt", "constant")
+
+
+class TaskSpec(Strict):
+    """The training problem to tune, and its parameters; `GET /v1/tasks` lists both."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    params: dict[str, Any] = {}
+
+
+class Metric(Strict):
+    """What is optimised: the value of a metric at the end of the run."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    goal: Literal["minimize", "maximize"] | None = None
+
+    @property
+    def sign(self) -> float:
+        """1 when lower is better, -1 when higher is: sign * value is always to be minimised."""
+        return -1.0 if self.goal == "maximize" else 1.0
+
+
+class Horizon(Strict):
+    """How long the run is that the user will do for real: optimizer steps, or epochs of the task's data."""
+
+    steps: Annotated[int, Field(ge=2, le=100_000_000)] | None = None
+    epochs: Annotated[float, Field(gt=0, le=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise PydanticCustomError("horizon", 'accepted is {"steps": 2000} or {"epochs": 5}: one of the two')
+        return self
+
+
+class Budget(Strict):
+    """When the search ends: at the first of these. Confirming the best few comes on top; the plan shows both."""
+
+    full_runs: Annotated[float, Field(gt=0, le=100_000)] | None = 20.0
+    trials: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    seconds: Annotated[float, Field(gt=0, le=1e9)] | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.full_runs is None and self.trials is None and self.seconds is None:
+            raise PydanticCustomError(
+                "budget", "accepted is at least one of full_runs, trials and seconds that is not null"
+            )
+        return self
+
+    @property
+    def most_runs(self) -> float | None:
+        """The most full runs that the search can take; None when only time bounds it."""
+        bounds = [float(bound) for bound in (self.full_runs, self.trials) if bound is not None]
+        return min(bounds, default=None)
+
+
+class Confirm(Strict):
+    """How the answer is chosen: the `top` configurations run again over `seeds` fresh seeds; 0: no repeats."""
+
+    top: Annotated[int, Field(ge=0, le=100)] = 3
+    seeds: Annotated[int, Field(ge=0, le=100)] = 3
+
+    @property
+    def runs(self) -> int:
+        """The most full runs that confirming can take, the baseline's among them."""
+        return (self.top + 1) * self.seeds if self.top else 0
+
+
+class Training(Strict):
+    """How every trial is trained, the same for all of them, because only then can they be compared."""
+
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    accumulate: Annotated[int, Field(ge=1, le=4096)] = 1  # of the task's batches for one step
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of an average of the weights, which is then measured
+    compile: Literal["never", "auto"] = "never"  # auto: by torch, where that pays on the first steps
+    devices: Annotated[int, Field(ge=1, le=64)] = 1  # of one host, for each trial
+
+
+# PostgreSQL keeps no NUL in text; a colon parts a tag's key from its value in `GET /v1/jobs?tag=`.
+Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^:\x00]+$")]
+
+
+def _earlier(value: object) -> object:
+    """Whether this names jobs, or asks for all that fit."""
+    ids = value if isinstance(value, list | tuple) else []
+    if isinstance(value, bool) or (value == ids and len(ids) <= EARLIER and all(isinstance(v, str) for v in ids)):
+        return value
+    raise PydanticCustomError("warm_start", f"accepted is true, false, or a list of at most {EARLIER} ids of jobs")
+
+
+class JobSpec(Strict):
+    """One request to tune a task. The smallest is `{"task": "digits"}`."""
+
+    name: Text = ""
+    task: Annotated[TaskSpec, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
+    metric: Metric | None = None
+    horizon: Horizon | None = None
+    optimizers: Annotated[list[AnyOptimizer], Field(min_length=1, max_length=50)] = Field(
+        ["adamw"], validate_default=True
+    )
+    schedules: Annotated[list[AnySchedule], Field(min_length=1, max_length=50)] = Field(
+        list(DEFAULT_SCHEDULES), validate_default=True
+    )
+    warmup: Annotated[Any, *knob(WARMUP)] = (0.0, 0.1)
+    floor: Annotated[Any, *knob(FLOOR)] = 0.0
+    clip_norm: Annotated[Any, *knob(CLIP)] = 1.0
+    clip_value: Annotated[Any, *knob(CLIP)] = None
+    training: Training = Training()
+    search: Search = Search()
+    warm_start: Annotated[bool | list[str], BeforeValidator(_earlier)] = False
+    budget: Budget = Budget()
+    confirm: Confirm = Confirm()
+    tags: Annotated[dict[Tag, Text], Field(max_length=50)] = {}
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        for field, names in (
+            ("optimizers", [one.name for one in self.optimizers]),
+            ("schedules", [one.family for one in self.schedules]),
+        ):
+            for place, name in enumerate(names):
+                if name in names[:place]:
+                    raise rejected((field, place), f"found {name} twice; accepted is each name once", name)
+        return self
+
+    @model_validator(mode="after")
+    def _able_to_learn(self) -> Self:
+        kind = self.search.sampler
+        if self.warm_start and not isinstance(kind, LEARNING):
+            names = ", ".join(one.model_fields["name"].default for one in LEARNING)
+            sentence = f"the sampler {kind.name} does not learn from earlier jobs; those that do are {names}"
+            raise rejected(("warm_start",), sentence, self.warm_start)
+        return self
+
+    @property
+    def external(self) -> bool:
+        """Whether the user's own loop trains: whole runs only, because nothing of it is kept to be continued."""
+        return self.task.name == EXTERNAL
+
+    def space(self) -> Space:
+        """Everything this job may try, each knob with the axis it stands for."""
+        return Space(
+            optimizers={
+                o.name: {"learning_rate": o.rate_axis(), **o.axes(OPTIMIZERS[o.name])} for o in self.optimizers
+            },
+            schedules={s.family: s.axes(FAMILIES[s.family]) for s in self.schedules},
+            common={
+                "warmup": WARMUP.axis(self.warmup, 0.0),
+                "floor": FLOOR.axis(self.floor, 0.0),
+                "clip_norm": CLIP.axis(self.clip_norm, None),
+                "clip_value": CLIP.axis(self.clip_value, None),
+            },
+        )

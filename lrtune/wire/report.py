@@ -1,0 +1,173 @@
+"""What the answer's report says, as it travels: where good rates lie, how sure that is, what it cost.
+
+`lrtune/analysis/report.py` works the numbers out, `advice.py` beside it puts them into words. A new line of the report
+is a field here.
+"""
+
+from typing import Literal
+
+from lrtune.wire.results import Result
+
+End = Literal["low", "high"]
+
+
+class Plateau(Result):
+    """The peak rates that do as well as the best: from `low` to `high`, runs came within the tolerance of the answer.
+
+    `runs` of them did, over the whole horizon; `worse` runs at rates in between did not, because of their other knobs
+    or their seeds. `edges` are the ends of the job's range that the plateau touches: it may go on beyond them.
+    """
+
+    low: float
+    high: float
+    runs: int
+    worse: int
+    edges: list[End]
+
+
+class Slope(Result):
+    """How much worse the metric gets per doubling, or halving, of the rate (negative: better).
+
+    The median over the `rates` tried between a quarter of a doubling and two doublings away, each at its best.
+    `relative` is of the best value, and null where that is zero.
+    """
+
+    absolute: float
+    relative: float | None
+    rates: int
+
+
+class FamilyFindings(Result):
+    """One schedule family under one optimizer. `runs` are those that completed over the job's horizon.
+
+    `best_rate` did best, by the mean over fresh seeds where there are any; `plateau` is null where no run came within
+    the tolerance of the answer, `doubling` and `halving` where fewer than two rates were tried on that side.
+    """
+
+    optimizer: str
+    family: str
+    runs: int
+    best_rate: float | None
+    best_value: float | None
+    plateau: Plateau | None
+    doubling: Slope | None
+    halving: Slope | None
+    largest_stable: float | None
+    smallest_diverged: float | None
+
+
+class Stability(Result):
+    """The largest peak rate that completed the job's horizon, and the smallest that diverged over any.
+
+    The two may overlap: what an optimizer bears depends on the schedule, the warm-up and the clipping.
+    """
+
+    optimizer: str
+    largest_stable: float | None
+    smallest_diverged: float | None
+
+
+class Beyond(Result):
+    """What happened at rates above, or below, the answer's plateau, under the answer's optimizer.
+
+    `family` is the answer's own, or null where none of its runs lies there and those of other families are counted.
+    `whole` runs completed the job's horizon, `short` ones a shorter one. `worse` is how much worse than the answer the
+    whole ones ended, relative, in the median; `improving` whether most of them still got better by more than the
+    tolerance from the fourth fifth of the run to the last.
+    """
+
+    rate: float
+    family: str | None
+    runs: int
+    diverged: int
+    first_diverged_step: int | None
+    stopped: int
+    short: int
+    whole: int
+    worse: float | None
+    improving: bool | None
+    words: str
+
+
+class Spent(Result):
+    """What the job has cost, in full runs; the parts make up the total.
+
+    `baseline`, `ramp` and `confirm` count whatever became of them. Of the search's own runs `search` are the whole
+    ones, `short` those over fewer steps, and `other` what failed, was cancelled or is under way.
+    """
+
+    baseline: float
+    ramp: float
+    search: float
+    short: float
+    stopped: float
+    diverged: float
+    confirm: float
+    other: float
+    total: float
+
+
+class Saved(Result):
+    """Full runs saved against training every trial to its own end: by the pruner, and by stopping at divergence."""
+
+    pruning: float
+    divergence: float
+    total: float
+
+
+class Audit(Result):
+    """How the forecast pruner's stops were checked: trials that it would have stopped ran on all the same.
+
+    `audited` of them came to their end, `running` have not yet. `false` of the audited beat the best that the trials
+    before them had found: their stop would have lost it; `rate` is their share, null where none was audited. `on` is
+    whether the pruner still stops: it switches itself off where its forecasts fail. `saved` are the full runs that its
+    stops have saved.
+    """
+
+    audited: int
+    running: int
+    false: int
+    rate: float | None
+    on: bool
+    saved: float
+    words: str
+
+
+class Lift(Result):
+    """How much better the answer is than the untuned baseline; positive is better, whatever the goal.
+
+    `interval` holds the difference with 95 % confidence (Student's t on the differences seed by seed): null unless both
+    ran over the same two or more seeds. `sure` is whether it excludes zero.
+    """
+
+    difference: float
+    relative: float | None
+    interval: tuple[float, float] | None
+    sure: bool | None
+
+
+class Advice(Result):
+    """A question that people have about a learning rate, answered in words."""
+
+    question: Literal["too high?", "too low?", "how sure?", "stopped rightly?"]
+    answer: str
+
+
+class Findings(Result):
+    """The answer's report. Rates are peaks; costs are in full runs; `tolerance` is in the metric's own unit."""
+
+    metric: str
+    value: float
+    optimizer: str
+    family: str
+    rate: float
+    tolerance: float
+    families: list[FamilyFindings]
+    stability: list[Stability]
+    above: Beyond
+    below: Beyond
+    cost: Spent
+    saved: Saved
+    audit: Audit | None = None
+    lift: Lift | None
+    advice: list[Advice]

@@ -1,0 +1,162 @@
+"""The built-in training problems as the door sees them: their parameters, metrics and usual length. No torch here.
+
+How each is trained stands in `worker/tasks/<name>.py`. Data files are named relative to the workers' `LRTUNE_DATA_DIR`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from lrtune.wire.configuration import Strict
+from lrtune.wire.job import EXTERNAL
+
+
+def _stays(path: str) -> bool:
+    return not (path.startswith("/") or ".." in PurePosixPath(path).parts or any(sign in path for sign in "\\\0:"))
+
+
+def _inside(path: str) -> str:
+    if not _stays(path):
+        raise ValueError(f"found {path!r}; accepted is a path below LRTUNE_DATA_DIR, such as 'adult.csv'")
+    return path
+
+
+def _named(name: str) -> str:
+    if not _stays(name):
+        raise ValueError(f"found {name!r}; accepted is a name on the Hugging Face hub, or a path below LRTUNE_DATA_DIR")
+    return name
+
+
+DataFile = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_inside)]
+HubName = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_named)]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+BatchSize = Annotated[int, Field(ge=1, le=1_000_000)] | Literal["full"]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DigitsParams(Strict):
+    """scikit-learn's 1,797 8x8 digits, a small multi-layer perceptron."""
+
+    batch_size: BatchSize = 32
+    hidden: Annotated[list[Width], Field(min_length=1, max_length=8)] = [64, 64]
+    noise: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+
+class TabularParams(Strict):
+    """A CSV or Parquet file; `target` is a column's name, or its position where the file has no header."""
+
+    dataset: DataFile
+    target: str | int = -1
+    header: bool | None = None
+    kind: Literal["auto", "classification", "regression"] = "auto"
+    batch_size: BatchSize = 256
+    hidden: Annotated[list[Width], Field(min_length=1, max_length=8)] = [128, 128]
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    validation: Fraction = 0.2
+
+
+class ImagesParams(Strict):
+    """An npz file with x and y (and x_test, y_test), or a folder or zip with one folder of pictures a class."""
+
+    dataset: DataFile
+    model: Literal["cnn", "resnet"] = "cnn"
+    width: Annotated[int, Field(ge=1, le=1024)] = 32
+    size: Annotated[int, Field(ge=4, le=1024)] = 32
+    batch_size: BatchSize = 128
+    validation: Fraction = 0.2
+
+
+class TextParams(Strict):
+    """A text file; a character-level GPT learns to continue it."""
+
+    dataset: DataFile
+    layers: Annotated[int, Field(ge=1, le=48)] = 2
+    heads: Annotated[int, Field(ge=1, le=64)] = 4
+    width: Annotated[int, Field(ge=4, le=8192)] = 64
+    context: Annotated[int, Field(ge=2, le=8192)] = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
+    validation: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.width % self.heads:
+            raise PydanticCustomError("heads", f"found {self.heads} heads; accepted is a divisor of width {self.width}")
+        return self
+
+
+class HuggingfaceParams(Strict):
+    """A pretrained model and a dataset with a column of text, each by its name or as a path below the data folder.
+
+    `validation` is a split, or a share of the training split; left out it is the split validation or test, or a tenth.
+    """
+
+    model: HubName
+    dataset: HubName
+    subset: ColumnName | None = None
+    kind: Literal["classification", "causal-lm"] = "classification"
+    text: ColumnName = "text"
+    text_pair: ColumnName | None = None
+    label: ColumnName = "label"
+    max_length: Annotated[int, Field(ge=2, le=8192)] = 128
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
+    validation: Fraction | ColumnName | None = None
+    freeze: Literal["none", "embeddings", "all-but-head"] = "none"
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """What the door knows of a task: what it is, its parameters, its metrics with their goals, its usual steps.
+
+    `needs` are the packages that a worker must have for it, from the extra of the task's own name.
+    """
+
+    name: str
+    summary: str
+    params: type[Strict]
+    metrics: Mapping[str, Literal["minimize", "maximize"]]
+    steps: int
+    needs: tuple[str, ...] = ()
+
+
+class ExternalParams(Strict):
+    """Nothing: what your loop trains is its own affair."""
+
+
+_CLASSES: Mapping[str, Literal["minimize", "maximize"]] = {"val_loss": "minimize", "val_accuracy": "maximize"}
+BUILT_IN: Mapping[str, TaskInfo] = {
+    task.name: task
+    for task in (
+        TaskInfo("digits", "Handwritten digits from scikit-learn; nothing to download.", DigitsParams, _CLASSES, 960),
+        TaskInfo(
+            "tabular",
+            "A table: classification or regression, with missing values and categories.",
+            TabularParams,
+            {**_CLASSES, "val_mae": "minimize"},
+            2000,
+        ),
+        TaskInfo("images", "Small images: a CNN or a ResNet.", ImagesParams, _CLASSES, 1000),
+        TaskInfo("text", "Text: a character-level GPT.", TextParams, {"val_loss": "minimize"}, 1000),
+        TaskInfo(
+            "huggingface",
+            "Fine-tuning a pretrained transformer; workers have it with pip install 'lrtune[worker,huggingface]'.",
+            HuggingfaceParams,
+            _CLASSES,
+            1000,
+            needs=("transformers", "datasets"),
+        ),
+    )
+}
+EXTERNAL_TASK = TaskInfo(
+    EXTERNAL,
+    "Your own training loop: it asks for trials and reports; name the metric with its goal, and the horizon in steps.",
+    ExternalParams,
+    {},
+    0,
+)

@@ -1,0 +1,83 @@
+"""The key of a training state: a hash of everything that determined it. `docs/states.md` says how to recompute one.
+
+The key after step n is SHA-256 of the header (canonical JSON: task, optimizer, clips, seed, precision, device, code)
+and of one record for each of the n steps: the rate as a little-endian float64, then a byte that is 1 where the network
+was measured after the step. Runs that begin alike have the same keys as long as they are alike, and no longer.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrtune.analysis.prefixes import Course
+from lrtune.wire.job import TaskSpec, Training
+from lrtune.wire.results import Trial
+from worker import digest
+
+FORMAT = 1  # of the key and of the file; another number is another worker's business
+ENGINE = (  # what turns rates into weights
+    "worker.trainer",
+    "worker.run",
+    "worker.engine",
+    "worker.batches",
+    "worker.losses",
+    "worker.optimizers",
+    "worker.snapshot",
+)
+RECORD = np.dtype([("rate", "<f8"), ("measured", "u1")])  # packed: nine bytes a step
+
+
+def header(
+    task: TaskSpec, task_digest: str, trial: Trial, training: Training, device: torch.device, *, owner: str
+) -> dict[str, Any]:
+    """What a run is beside its rates. What is compiled is measured anew in each trial, so it stays its `owner`'s."""
+    configuration = trial.configuration
+    return {
+        "format": FORMAT,
+        "engine": digest.code(ENGINE),
+        "task": {"name": task.name, "params": task.params, "digest": task_digest},
+        "optimizer": configuration.optimizer.as_dict(),
+        "clip_norm": configuration.clip_norm,
+        "clip_value": configuration.clip_value,
+        "peak": configuration.learning_rate,
+        "seed": trial.seed,
+        "training": training.model_dump(mode="json"),
+        "owner": owner if training.compile == "auto" else None,
+        "device": place(device),
+    }
+
+
+def place(device: torch.device) -> dict[str, Any]:
+    """What of a device and its libraries decides about the bits."""
+    here = {"kind": device.type, "torch": torch.__version__}
+    if device.type == "cuda":
+        return here | {"name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return here | {"kernels": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+
+
+class Keys:
+    """The keys of one run."""
+
+    def __init__(self, head: dict[str, Any]) -> None:
+        self._head = json.dumps(head, sort_keys=True, separators=(",", ":")).encode()
+        self.family = hashlib.sha256(self._head).hexdigest()
+
+    def at(self, course: Course, steps: Iterable[int]) -> dict[int, str]:
+        """The key after each of these steps."""
+        running, done, found = hashlib.sha256(self._head), 0, {}
+        for step in sorted(steps):
+            running.update(records(course, done, step))
+            found[step], done = running.hexdigest(), step
+        return found
+
+
+def records(course: Course, first: int, last: int) -> bytes:
+    """What is hashed of the steps from `first` (counted from 0) up to `last`."""
+    found = np.zeros(last - first, dtype=RECORD)
+    found["rate"] = course.rates[first:last]
+    found["measured"][[point - first - 1 for point in course.points if first < point <= last]] = 1
+    return found.tobytes()
