@@ -1,35 +1,36 @@
-"""What a job must pass before it is stored, and what it would do: the same checks for both.
+"""What a job must pass before it is stored: one sequence of checks, whoever brings it (the API, a form, an import).
 
-`admit` fills in what the job left to its task; `plan` shows the space, the cost and the first curves.
+`admit` fills in what the job left to its task. What an admitted job would do says `plans.py`. A new check goes here.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
-from app import curves, parameters, pointers
+from app import parameters, pointers, uploaded
 from app.problems import invalid
 from lrtune.errors import Rejection
-from lrtune.search import SpaceExhausted, suggest
-from lrtune.space import Axis, Fixed, Range, shown
+from lrtune.space import shown
+from lrtune.store import tasks, workers
 from lrtune.wire.datasets import FOLDER, SUFFIXES
-from lrtune.wire.job import EXTERNAL, Horizon, JobSpec, Metric, Training
-from lrtune.wire.results import Cost, Earlier, FirstCurve, Plan, Proposal, TaskSummary, Trial, TrialState, Worker
+from lrtune.wire.job import EXTERNAL, AdmittedJob, Horizon, JobSpec, Metric, Training
+from lrtune.wire.results import TaskSummary, Worker
 from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, TaskInfo
 
-FIRST = 5  # proposals that a plan shows
-POINTS = 64
-UNKNOWN_STEPS = 1000  # stands in for a horizon in epochs, whose steps only a worker knows; curves are shown by progress
 
+def admit(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True, to_train: bool = True) -> AdmittedJob:
+    """The job with everything filled in that it left to its task. Raises Invalid.
 
-def admit(spec: JobSpec, data_dir: Path, announced: Sequence[TaskSummary] = ()) -> JobSpec:
-    """The job with everything filled in that its task decides; `announced` are the workers' own. Raises Invalid."""
+    With `hold` nobody takes its dataset away until the transaction ends, for which that must be one that writes. A job
+    that was done elsewhere is not `to_train`, and needs no worker.
+    """
+    spec = uploaded.pinned(tx, spec, data_dir, hold=hold)
     if spec.external:
         return _external(spec)
+    announced = tasks.known(tx)
     known: dict[str, TaskInfo | TaskSummary] = {**{one.name: one for one in announced}, **BUILT_IN}
     info = known.get(spec.task.name)
     if info is None:
@@ -42,26 +43,30 @@ def admit(spec: JobSpec, data_dir: Path, announced: Sequence[TaskSummary] = ()) 
     wrong += _wrong_metric(metric, info, params)
     if wrong:
         raise invalid(wrong)
-    return spec.model_copy(
-        update={
-            "task": spec.task.model_copy(update={"params": params}),
-            "metric": metric.model_copy(update={"goal": info.metrics[metric.name]}),
-            "horizon": spec.horizon or Horizon(steps=info.steps),
-        }
+    if to_train and isinstance(info, TaskInfo):
+        _refuse_without_packages(info, workers.alive(tx))
+    return _admitted(
+        spec,
+        task=spec.task.model_copy(update={"params": params}),
+        metric={"name": metric.name, "goal": info.metrics[metric.name]},
+        horizon=spec.horizon or Horizon(steps=info.steps),
     )
 
 
-def refuse_without_packages(spec: JobSpec, alive: Sequence[Worker]) -> None:
+def _admitted(spec: JobSpec, **known: Any) -> AdmittedJob:
+    return AdmittedJob.model_validate(dict(spec) | known)
+
+
+def _refuse_without_packages(info: TaskInfo, alive: Sequence[Worker]) -> None:
     """Raise Invalid for a task that needs packages which no worker has; with no worker at all it waits."""
-    info = BUILT_IN.get(spec.task.name)
-    if info is None or not info.needs or not alive or any(info.name in one.tasks for one in alive):
+    if not info.needs or not alive or any(info.name in one.tasks for one in alive):
         return
     need = f"pip install 'lrtune[worker,{info.name}]' where a worker runs"
     detail = f"found {shown(info.name)}, for which no worker has the packages; {need}, and start it again"
     raise invalid([{"pointer": "/task/name", "detail": detail}])
 
 
-def _external(spec: JobSpec) -> JobSpec:
+def _external(spec: JobSpec) -> AdmittedJob:
     """A job whose loop the user writes: nobody else knows its metric and its length, or clips unless told to."""
     wrong = _params(spec, EXTERNAL_TASK)[1]
     if spec.metric is None:
@@ -82,7 +87,8 @@ def _external(spec: JobSpec) -> JobSpec:
         wrong.append({"pointer": "/warm_start", "detail": detail})
     if wrong:
         raise invalid(wrong)
-    return spec if "clip_norm" in spec.model_fields_set else spec.model_copy(update={"clip_norm": None})
+    clip_norm = spec.clip_norm if "clip_norm" in spec.model_fields_set else None
+    return _admitted(spec, metric=dict(spec.metric or {}), clip_norm=clip_norm)
 
 
 def _params(spec: JobSpec, info: TaskInfo | TaskSummary) -> tuple[dict[str, Any], list[Rejection]]:
@@ -132,69 +138,3 @@ def _wrong_metric(metric: Metric, info: TaskInfo | TaskSummary, params: Mapping[
         detail = f"found {metric.goal}; {metric.name} is better when {better}, so accepted is {goal}, or no goal"
         return [{"pointer": "/metric/goal", "detail": detail}]
     return []
-
-
-def plan(spec: JobSpec, prior: Sequence[Earlier] = ()) -> Plan:
-    """What an admitted job would do, learning from `prior`."""
-    return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=_first(spec, prior))
-
-
-def _space(spec: JobSpec) -> dict[str, Any]:
-    space = spec.space()
-    return {
-        "optimizers": {name: _plainly(axes) for name, axes in space.optimizers.items()},
-        "schedules": {name: _plainly(axes) for name, axes in space.schedules.items()},
-        **_plainly(space.common),
-    }
-
-
-def _plainly(axes: Mapping[str, Axis]) -> dict[str, Any]:
-    return {name: _plain(axis) for name, axis in axes.items()}
-
-
-def _plain(axis: Axis) -> dict[str, Any]:
-    if isinstance(axis, Fixed):
-        return {"fixed": axis.value}
-    if isinstance(axis, Range):
-        return {"range": [axis.low, axis.high], "log": axis.log}
-    return {"choice": list(axis.options)}
-
-
-def cost(spec: JobSpec) -> Cost:
-    """What a job will take at most."""
-    search = spec.budget.most_runs
-    total = None if search is None else search + spec.confirm.runs
-    steps = spec.horizon.steps if spec.horizon else None
-    return Cost(
-        search_full_runs=search,
-        confirm_full_runs=spec.confirm.runs,
-        total_full_runs=total,
-        total_steps=None if total is None or steps is None else math.ceil(total * steps),
-    )
-
-
-def _first(spec: JobSpec, prior: Sequence[Earlier]) -> list[FirstCurve]:
-    """The first proposals, each asked for while those before it are running."""
-    steps = (spec.horizon and spec.horizon.steps) or UNKNOWN_STEPS
-    history: list[Trial] = []
-    with suppress(SpaceExhausted):
-        while len(history) < min(FIRST, spec.budget.trials or FIRST):
-            history.append(_running(suggest(spec, history, prior=prior), len(history), steps))
-    return [
-        FirstCurve(
-            configuration=t.configuration, reason=t.why, curve=curves.by_progress(t.configuration, steps, POINTS)
-        )
-        for t in history
-    ]
-
-
-def _running(proposal: Proposal, number: int, steps: int) -> Trial:
-    return Trial(
-        number=number,
-        role=proposal.role,
-        why=proposal.reason,
-        state=TrialState.RUNNING,
-        configuration=proposal.configuration,
-        seed=proposal.seed,
-        horizon=max(2, round(proposal.fraction * steps)),
-    )

@@ -1,5 +1,6 @@
 """Learning-rate curves as points to draw: every step of a short run, evenly thinned steps of a long one."""
 
+from lrtune.analysis.prefixes import Course
 from lrtune.schedules import Curve
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import Metric
@@ -25,7 +26,7 @@ def by_progress(configuration: Configuration, steps: int, points: int) -> list[t
     return [(step / steps, rate) for step, rate in found]
 
 
-def of_trial(trial: Trial, metric: Metric | None, points: int) -> list[tuple[int, float]]:
+def of_trial(trial: Trial, metric: Metric, points: int) -> list[tuple[int, float]]:
     """(step, learning rate) of a trial, as its reports leave it."""
-    factor, peak = trial.factor(metric), trial.configuration.learning_rate
-    return [(step, peak * factor(step)) for step in thinned(trial.horizon, points)]
+    course = Course.of(trial, metric)
+    return [(step, course.rate(step)) for step in thinned(trial.horizon, points)]

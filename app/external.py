@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.problems import invalid
 from lrtune import search
+from lrtune.analysis.prefixes import Course
 from lrtune.errors import JobFinished, NotExternal
 from lrtune.store import Database, jobs, leases, trials, warm_start
 from lrtune.store.holds import Held, held
@@ -33,10 +34,12 @@ def hand_out(database: Database, job_id: str, hold: Hold) -> Handout | None:
             if lease is not None:
                 return _handout(lease, hold)
             history, seconds = trials.history(tx, job_id), jobs.running_for(tx, job)
-            prior = warm_start.read(tx, job.spec, before=job.created_at)
-        step = search.advance(job.spec, history, steps=job.steps or 1, seconds=seconds, prior=prior)
-        if not _moved(database, job, step, known=len(history)):
-            return None
+            earlier = warm_start.read(tx, job.spec, before=job.created_at)
+        steps = job.steps or 1
+        step = search.advance(job.spec, history, steps=steps, seconds=seconds, warm_start=earlier, continued=False)
+        with database.write() as tx:
+            if not jobs.carry_out(tx, job_id, step, known=trials.decided(history)):
+                return None
     return None
 
 
@@ -49,36 +52,16 @@ def _asked(tx: Session, job_id: str) -> Job:
     return job
 
 
-def _moved(database: Database, job: Job, step: search.Step, *, known: int) -> bool:
-    """Do what the job needs next, where it has these `known` trials still; False when that is patience."""
-    if step.proposal is None and not step.over:
-        return False
-    with database.write() as tx:
-        if step.proposal is not None:
-            # What a loop of the user's own has trained is not kept, so a look could not be continued.
-            whole = step.proposal.model_copy(update={"until": None})
-            trials.propose(tx, job.id, whole, number=known)
-        else:
-            jobs.conclude(tx, job.id, known, step.failure)
-    return True
-
-
 def _handout(lease: leases.Lease, hold: Hold) -> Handout:
-    metric = _metric(lease)
+    metric = lease.spec.metric
     return Handout(
         trial=lease.trial,
         metric=metric,
         token=lease.token,
         lease_seconds=hold.lease_seconds,
         report_at=report_points(lease.trial.horizon),
-        learning_rates=rates(lease.trial, metric, 0),
+        learning_rates=Course.of(lease.trial, metric).rates(0, RATES),
     )
-
-
-def rates(trial: Trial, metric: Metric | None, start: int, count: int = RATES) -> list[float]:
-    """The learning rates of a trial's steps from `start` on, as its reports leave them."""
-    factor, peak = trial.factor(metric), trial.configuration.learning_rate
-    return [peak * factor(step) for step in range(start, min(start + count, trial.horizon))]
 
 
 def take(database: Database, job_id: str, number: int, batch: Batch) -> Verdict:
@@ -104,19 +87,20 @@ def _over(found: Held) -> Verdict | None:
 
 def _written(tx: Session, lease: leases.Lease, batch: Batch) -> Verdict:
     """Write the reports of a trial that is held, and look at what needs no pruner: divergence, a pause."""
-    metric, ttl = _metric(lease), timedelta(seconds=batch.lease_seconds)
+    metric, ttl = lease.spec.metric, timedelta(seconds=batch.lease_seconds)
     trial = _with(lease.trial, batch.reports, metric)
-    news = leases.report(tx, lease, trial.reports[-len(batch.reports) :], ttl=ttl) if batch.reports else None
-    last = trial.reports[-1] if batch.reports else None
-    if last is not None and last.metrics.get(metric.name, 0.0) is None:
-        reason = f"{metric.name} became not finite at step {last.step} (learning rate {last.learning_rate:.3g})"
-        return _ended(tx, lease, TrialState.DIVERGED, reason, step=last.step)
+    sent = trial.reports[len(trial.reports) - len(batch.reports) :]
+    news = leases.report(tx, lease, sent, ttl=ttl) if sent else None
+    bad = next((one for one in sent if one.metrics.get(metric.name, 0.0) is None), None)
+    if bad is not None:
+        reason = f"{metric.name} became not finite at step {bad.step} (learning rate {bad.learning_rate:.3g})"
+        return _ended(tx, lease, TrialState.DIVERGED, reason, step=bad.step)
     if (news or leases.renew(tx, lease, ttl=ttl)) is JobState.PAUSED:
         reason = "the job is paused; its trial waits, and starts again when the job goes on"
         leases.release(tx, lease, reason=reason)
         return Verdict(decision="stop", reason=reason, state=TrialState.WAITING, step=trial.step)
-    changed = trial.followed(metric) != lease.trial.followed(metric)
-    after = rates(trial, metric, trial.step) if changed else None
+    before, course = Course.of(lease.trial, metric), Course.of(trial, metric)
+    after = course.rates(trial.step, RATES) if course.curve != before.curve else None
     return Verdict(decision="continue", state=TrialState.RUNNING, step=trial.step, learning_rates=after)
 
 
@@ -126,7 +110,7 @@ def _with(trial: Trial, sent: Sequence[Sent], metric: Metric) -> Trial:
     for one in sent:
         earlier = [report for report in trial.reports if report.step < one.step]
         trial = trial.model_copy(update={"reports": earlier, "step": one.step})
-        rate = trial.configuration.learning_rate * trial.factor(metric)(one.step - 1)
+        rate = Course.of(trial, metric).rate(one.step - 1)
         report = Report(step=one.step, learning_rate=rate, metrics=one.metrics)
         trial = trial.model_copy(update={"reports": [*earlier, report]})
     return trial
@@ -150,13 +134,15 @@ def _pruned(database: Database, lease: leases.Lease) -> str | None:
     with database.read() as tx:
         history = trials.history(tx, lease.job_id)
     trial = next(trial for trial in history if trial.number == lease.trial.number)
-    return search.stop_reason(lease.spec, history, trial) if trial.step < trial.horizon else None
+    if trial.step >= trial.horizon:
+        return None
+    return search.stop_reason(lease.spec, history, trial, steps=lease.steps)
 
 
 def _ended(tx: Session, lease: leases.Lease, state: TrialState, reason: str, *, step: int | None = None) -> Verdict:
     """End a trial for its loop, which then only hears of it."""
     step = lease.trial.step if step is None else step
-    value = _last(lease.trial, _metric(lease)) if state is TrialState.STOPPED else None
+    value = _last(lease.trial, lease.spec.metric) if state is TrialState.STOPPED else None
     leases.finish(tx, lease, state, value=value, step=step, reason=reason)
     return Verdict(decision="stop", reason=reason, state=state, step=step)
 
@@ -185,7 +171,7 @@ def _finish(tx: Session, lease: leases.Lease, ending: Ending) -> None:
 
 def _value(lease: leases.Lease, ending: Ending) -> float:
     """The value that a run came to: as it is said, else as it was reported last."""
-    metric = _metric(lease)
+    metric = lease.spec.metric
     value = _last(lease.trial, metric) if ending.value is None else ending.value
     if value is None:
         detail = f"found none, and no report has {metric.name}; accepted is what {metric.name} came to at the end"
@@ -195,7 +181,3 @@ def _value(lease: leases.Lease, ending: Ending) -> float:
 
 def _last(trial: Trial, metric: Metric) -> float | None:
     return next((value for _, value in reversed(trial.values(metric.name)) if value is not None), None)
-
-
-def _metric(lease: leases.Lease) -> Metric:
-    return lease.spec.metric or Metric(name="value")

@@ -18,12 +18,13 @@ from app.deps import known_query
 from app.limits import BodyLimit
 from app.metrics import Measure, Requests
 from app.routes import charts, datasets, events, external, health, imports, jobs, schedules, tasks, trials
+from app.security_headers import SecurityHeaders
 from app.settings import Settings
 from lrtune import __version__
 from lrtune.store import Database
 
 AT_ONCE = 10  # transactions of a kind; SQLite has one writer
-LOOKS = 2  # uploads that are looked through at once: each takes a core
+DESCRIBED = 2  # uploads that are described at once: each takes a core
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.requests = Requests()
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)
     app.add_middleware(Measure, requests=app.state.requests)
+    app.add_middleware(SecurityHeaders)
     problems.install(app)
     for noun in (jobs, datasets, trials, external, charts, events, imports, schedules, tasks):
         app.include_router(noun.router, dependencies=[Depends(authorized), Depends(known_query)])
@@ -59,10 +61,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.key = server_key(settings)
     await asyncio.to_thread(receiving.sweep, settings.data_dir)
     app.state.reading, app.state.writing = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1 if lite else AT_ONCE)
-    app.state.looking = asyncio.Semaphore(LOOKS)
+    app.state.describing = asyncio.Semaphore(DESCRIBED)
     app.state.stopping = asyncio.Event()
     try:
-        with _told_of_signals(app.state.stopping.set):
+        with _called_on_signals(app.state.stopping.set):
             yield
     finally:
         app.state.stopping.set()
@@ -70,26 +72,24 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 @contextmanager
-def _told_of_signals(stop: Callable[[], object]) -> Iterator[None]:
-    """Call `stop` on SIGINT and SIGTERM, then whoever was told before.
+def _called_on_signals(stop: Callable[[], object]) -> Iterator[None]:
+    """Call `stop` on SIGINT and SIGTERM, then the handler that was there before.
 
     Uvicorn waits for open connections before it ends the lifespan, so without this an open event stream would hold it.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # under a test client; signals come to the main thread
+    if threading.current_thread() is not threading.main_thread():  # in a test: signals come to the main thread
         yield
         return
     loop = asyncio.get_running_loop()
     before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def told(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(stop)
         if callable(before[number]):
             before[number](number, frame)
 
     for number in before:
-        signal.signal(number, told)
+        signal.signal(number, handle)
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """The parameters of a task that a worker announced, checked against its JSON Schema, with a sentence for each field."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -70,6 +71,4 @@ def _accepted(error: ValidationError) -> str:
 
 
 def _shown(value: object) -> str:
-    return (
-        {True: "true", False: "false"}[value] if isinstance(value, bool) else "null" if value is None else shown(value)
-    )
+    return json.dumps(value) if value is None or isinstance(value, bool) else shown(value)

@@ -17,8 +17,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from app import pointers
-from app.pages import faces
+from app import error_pages, pointers
 from lrtune import errors
 from lrtune.errors import LrtuneError, Rejection
 
@@ -115,8 +114,8 @@ def install(app: FastAPI) -> None:
 
 def _answer(request: Request, error: LrtuneError, headers: Mapping[str, str] | None = None) -> Response:
     """The problem; a page for whoever asked for one."""
-    if faces.wanted(request):
-        return faces.error(request, error, status(type(error)))
+    if error_pages.wanted(request):
+        return error_pages.page(request, error, status(type(error)))
     return problem(error, headers)
 
 

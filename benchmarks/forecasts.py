@@ -13,12 +13,12 @@ import numpy as np
 
 from benchmarks.replay import Row, Table, load_tables
 from lrtune.search.engine.early_stop import Rules, judge
-from lrtune.search.engine.types import Run
+from lrtune.search.engine.types import Run, State
 
 
-def _as_run(row: Row, until: int, state: str) -> Run:
+def _as_run(key: int, row: Row, until: int, state: State) -> Run:
     reports = tuple((s, v) for s, v in row.reports if s <= until)
-    return Run(row.config, row.horizon, row.lr, tuple(row.extras.values()), reports, state, until)
+    return Run(key, row.horizon, row.lr, tuple(row.extras.values()), reports, state, until)
 
 
 def stops(table: Table, seed: int, completed: int, others: int) -> tuple[int, int, int, float]:
@@ -26,13 +26,14 @@ def stops(table: Table, seed: int, completed: int, others: int) -> tuple[int, in
     random = np.random.default_rng(seed)
     rows = [row for row in table.at_target() if math.isfinite(row.final)]
     picked = [rows[i] for i in random.permutation(len(rows))[: completed + others]]
-    runs = [_as_run(row, row.horizon, "complete") for row in picked[:completed]]
+    runs = [_as_run(key, row, row.horizon, "complete") for key, row in enumerate(picked[:completed])]
     best = min(run.reports[-1][1] for run in runs)
     stopped = false = 0
     saved = 0.0
-    for row in picked[completed:]:
+    for key, row in enumerate(picked[completed:], start=completed):
         for share in (0.25, 0.5, 0.75):
-            if judge(runs, _as_run(row, int(share * row.horizon), "running"), table.target, rules=Rules(audit=0)).stop:
+            running = _as_run(key, row, int(share * row.horizon), "running")
+            if judge(runs, running, table.target, rules=Rules(audit=0)).stop:
                 stopped, false, saved = stopped + 1, false + (row.final < best), saved + 1 - share
                 break
     return len(picked) - completed, stopped, false, saved

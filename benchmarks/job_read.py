@@ -32,7 +32,7 @@ from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine
 from lrtune.store import Database, jobs, leases, trials
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import AdmittedJob, Budget, Horizon, JobSpec, TaskSpec
 from lrtune.wire.results import Proposal, Report, Role, TrialState
 
 KEY = "benchmark"
@@ -47,12 +47,12 @@ def proposal(number: int, count: int, chance: random.Random) -> Proposal:
     role: Role = "baseline" if number == 0 else "confirm" if number >= count - 3 else "search"
     rate = 1e-3 if role != "search" else 10 ** chance.uniform(-4, -1)
     configuration = Configuration(optimizer=Adamw(), learning_rate=rate, schedule=Cosine())
-    return Proposal(configuration=configuration, role=role, seed=number, reason=f"number {number}")
+    return Proposal(configuration=configuration, role=role, seed=number, horizon=STEPS, reason=f"number {number}")
 
 
 def train(tx: Session, job_id: str, number: int, count: int, chance: random.Random) -> None:
     """One trial from its proposal to its end, as a worker would write it."""
-    trials.propose(tx, job_id, proposal(number, count, chance), number=number)
+    trials.propose(tx, job_id, proposal(number, count, chance), known=number)
     lease = leases.claim(tx, "benchmark", ttl=TTL)
     if lease is None:
         raise RuntimeError("nothing to claim")
@@ -63,7 +63,7 @@ def train(tx: Session, job_id: str, number: int, count: int, chance: random.Rand
     leases.finish(tx, lease, TrialState.COMPLETE, value=value, step=STEPS)
 
 
-def fill(database: Database, spec: JobSpec, count: int) -> str:
+def fill(database: Database, spec: AdmittedJob, count: int) -> str:
     """A job with `count` finished trials; its id."""
     chance = random.Random(count)
     with database.write() as tx:
@@ -101,8 +101,9 @@ def served(settings: Settings) -> Iterator[httpx.Client]:
 def measure(url: str, data_dir: Path) -> float:
     """Print both medians; the ratio."""
     database = Database(url)
-    asked = {"task": "digits", "horizon": {"steps": STEPS}, "budget": {"full_runs": 10 * LARGE}}
-    spec = admit(JobSpec.model_validate(asked), data_dir)
+    asked = JobSpec(task=TaskSpec(name="digits"), horizon=Horizon(steps=STEPS), budget=Budget(full_runs=10 * LARGE))
+    with database.read() as tx:
+        spec = admit(tx, asked, data_dir, hold=False)
     small, large = (fill(database, spec, count) for count in (SMALL, LARGE))
     database.dispose()
     times: dict[str, list[float]] = {small: [], large: []}

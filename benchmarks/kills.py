@@ -28,13 +28,13 @@ import migrations
 import worker.loop
 import worker.trainer
 from lrtune.store import Database, events, jobs, trials
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Job, Trial, TrialState
 from worker.loop import Worker
 from worker.settings import Settings
 
 STEPS = 1000
-SPEC = JobSpec.model_validate(
+SPEC = AdmittedJob.model_validate(
     {
         "task": {"name": "digits", "params": {"hidden": [16]}},
         "metric": {"name": "val_loss", "goal": "minimize"},

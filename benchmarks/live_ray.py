@@ -4,8 +4,8 @@
 
 `ray-asha` draws at random, which is Ray's own way; `ray-asha-tpe` asks Optuna's TPE through Ray's `OptunaSearch`. Both
 search the job's own space, begin with the untuned baseline where they can (`ray-asha`), and halve at Ray's defaults:
-grace period 1 report of 20, reduction factor 4. One trial at a time, as one worker; a divergence is told as a very bad
-value. The study ends when the budget is spent, to the report.
+grace period 1 report of 20, reduction factor 4. One trial at a time, as one worker; a divergence is reported as a
+very bad value. The study ends when the budget is spent, to the report.
 """
 
 import logging
@@ -23,10 +23,10 @@ import torch
 from benchmarks.live_study import Ran
 from benchmarks.live_tasks import Live
 from lrtune.search import suggest
-from lrtune.search.studies.draw import Lots
+from lrtune.search.studies.draw import RandomTrial
 from lrtune.search.studies.space import coordinates
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import REPORTS, Report, Trial, TrialState
 from worker.tasks import prepare
 from worker.trainer import train
@@ -57,7 +57,7 @@ def start(folder: Path) -> None:
     )
 
 
-def study(strategy: str, spec: JobSpec, live: Live, folder: Path) -> list[Ran]:
+def study(strategy: str, spec: AdmittedJob, live: Live, folder: Path) -> list[Ran]:
     """The trials of one ASHA study, in their order."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -97,7 +97,7 @@ def _random(seed: int) -> Any:
     return BasicVariantGenerator(points_to_evaluate=[{"lot": 0}], random_state=state, max_concurrent=1)
 
 
-def _tpe(spec: JobSpec) -> Any:
+def _tpe(spec: AdmittedJob) -> Any:
     from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.optuna import OptunaSearch
 
@@ -107,16 +107,16 @@ def _tpe(spec: JobSpec) -> Any:
 
 def _asked(spec: str, trial: Any) -> None:
     """Ask Optuna for one knob of a job after the other; Ray keeps what was asked, and this as a pickle."""
-    coordinates(JobSpec.model_validate_json(spec)).draw(trial)
+    coordinates(AdmittedJob.model_validate_json(spec)).draw(trial)
 
 
-def chosen(spec: JobSpec, config: Mapping[str, Any]) -> Configuration:
+def chosen(spec: AdmittedJob, config: Mapping[str, Any]) -> Configuration:
     """The configuration that Ray asked for: lot 0 is the baseline, another lot a draw, else knobs by name."""
     if config.get("lot") == 0:
-        return suggest(spec, []).configuration
+        return suggest(spec, [], steps=spec.horizon.steps or 1).configuration
     if "lot" in config:
-        return coordinates(spec).draw(Lots(np.random.default_rng(config["lot"])))
-    return coordinates(spec).draw(Lots(np.random.default_rng(0), config))
+        return coordinates(spec).draw(RandomTrial(np.random.default_rng(config["lot"])))
+    return coordinates(spec).draw(RandomTrial(np.random.default_rng(0), config))
 
 
 def _until(full_runs: float) -> Any:
@@ -137,7 +137,7 @@ def _until(full_runs: float) -> Any:
     return Budget()
 
 
-def _trainable(spec: JobSpec, live: Live, folder: Path) -> Callable[[dict[str, Any]], None]:
+def _trainable(spec: AdmittedJob, live: Live, folder: Path) -> Callable[[dict[str, Any]], None]:
     """What Ray calls for each trial, in a process of its own."""
     steps, metric = live.steps, spec.metric
 
@@ -145,15 +145,15 @@ def _trainable(spec: JobSpec, live: Live, folder: Path) -> Callable[[dict[str, A
         from ray import tune
 
         torch.set_num_threads(1)
-        told: list[int] = []
+        reported: list[int] = []
 
         def tell(value: float | None, step: int) -> None:
-            told.append(step)
+            reported.append(step)
             known = BAD if value is None or not math.isfinite(value) else min(value, BAD / 2)
-            tune.report({"value": known, "reports": len(told), "share": step / steps})
+            tune.report({"value": known, "reports": len(reported), "share": step / steps})
 
         def on_report(report: Report) -> None:
-            tell(report.metrics[metric.name] if metric else None, report.step)
+            tell(report.metrics[metric.name], report.step)
 
         trial = Trial(
             number=0,
@@ -166,7 +166,7 @@ def _trainable(spec: JobSpec, live: Live, folder: Path) -> Callable[[dict[str, A
         device = torch.device("cpu")
         task = prepare(spec.task, folder)
         ended = train(task, trial, metric=metric, device=device, on_report=on_report, should_stop=lambda: None)  # type: ignore[arg-type]
-        if ended.state is TrialState.DIVERGED and ended.step not in told:
+        if ended.state is TrialState.DIVERGED and ended.step not in reported:
             tell(None, ended.step)
 
     return trained

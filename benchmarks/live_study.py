@@ -16,8 +16,8 @@ import migrations
 from benchmarks.live_tasks import Live
 from lrtune.store import Database, jobs, trials
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
-from lrtune.wire.results import OVER, Job, JobState, Trial, TrialState
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import OVER, Job, JobState, Stage, Trial, TrialState
 from worker.loop import Worker
 from worker.settings import Settings
 from worker.tasks import prepare
@@ -26,7 +26,7 @@ from worker.trainer import train
 
 @dataclass(frozen=True)
 class Ran:
-    """One trial of a study: what it trained, what it paid for in full runs, and its value if it was whole."""
+    """One stage of a trial: what it trained, what it paid for in full runs, and its value if it completed the trial."""
 
     configuration: Configuration
     state: str
@@ -34,9 +34,9 @@ class Ran:
     value: float | None
 
 
-def job(live: Live, *, sampler: str, pruner: str, seed: int, full_runs: float) -> JobSpec:
+def job(live: Live, *, sampler: str, pruner: str, seed: int, full_runs: float) -> AdmittedJob:
     """The job of one study: no confirming runs, the training seeded by the study, so that strategies meet in pairs."""
-    return JobSpec.model_validate(
+    return AdmittedJob.model_validate(
         {
             "task": live.spec(),
             "metric": {"name": "val_loss", "goal": "minimize"},
@@ -48,19 +48,21 @@ def job(live: Live, *, sampler: str, pruner: str, seed: int, full_runs: float) -
     )
 
 
-def study(spec: JobSpec, live: Live, folder: Path) -> list[Ran]:
-    """A job's trials, after a worker has trained all of them."""
-    history = list(_worked(spec, folder))
-    return [_ran(trial, live.steps) for trial in history]
+def study(spec: AdmittedJob, live: Live, folder: Path) -> list[Ran]:
+    """What a job has trained, stage by stage in the order in which it was decided, by a real worker."""
+    stages = [(stage, trial) for trial in _worked(spec, folder) for stage in trial.stages]
+    return [_ran(stage, trial, live.steps) for stage, trial in sorted(stages, key=lambda pair: pair[0].decision)]
 
 
-def _ran(trial: Trial, steps: int) -> Ran:
-    complete = trial.state is TrialState.COMPLETE and trial.horizon == steps
-    paid = (trial.step - trial.credited) / steps
-    return Ran(trial.configuration, trial.state.value, paid, trial.value if complete else None)
+def _ran(stage: Stage, trial: Trial, steps: int) -> Ran:
+    last = stage.decision == trial.decision
+    state = trial.state if last else TrialState.PAUSED
+    return Ran(
+        trial.configuration, state.value, stage.cost / steps, trial.value if last and trial.completed(steps) else None
+    )
 
 
-def _worked(spec: JobSpec, folder: Path) -> Iterator[Trial]:
+def _worked(spec: AdmittedJob, folder: Path) -> Iterator[Trial]:
     """Submit a job to a database of its own and let a worker of this process finish it.
 
     States are its own as well: another search's would train some of its runs for nothing.
@@ -102,10 +104,8 @@ def _over(database: Database, job_id: str, worker: threading.Thread) -> Job:
     raise SystemExit("the worker has died")
 
 
-def finished(spec: JobSpec, configuration: Configuration, live: Live, folder: Path) -> float | None:
+def finished(spec: AdmittedJob, configuration: Configuration, live: Live, folder: Path) -> float | None:
     """The value of a configuration at the end of a whole run, nobody stopping it; None if it diverges."""
-    if spec.metric is None:
-        raise ValueError("a job names its metric")
     run = Trial(
         number=0,
         role="search",

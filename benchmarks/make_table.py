@@ -164,8 +164,8 @@ def _row(task: Task, optimizer: str, config: Config, steps: int, sharing: bool) 
 def _entry(args: argparse.Namespace, task: Task, rows: list[dict[str, Any]], horizons: list[int]) -> dict[str, Any]:
     full = [row for row in rows if row["horizon"] == args.steps]
     finals = sorted(row["final"] for row in full if row["final"] is not None)
-    # A broad random table has too few within 1 %: its bar is the best hundredth, as on the TaskSet tables.
-    bar = finals[max(1, len(full) // 100) - 1] if args.broad else finals[0] + 0.01 * abs(finals[0])
+    # A broad random table has too few within 1 %: its threshold is the best hundredth, as on the TaskSet tables.
+    threshold = finals[max(1, len(full) // 100) - 1] if args.broad else finals[0] + 0.01 * abs(finals[0])
     return {
         "name": args.name,
         "file": f"{args.name}.jsonl.gz",
@@ -182,9 +182,9 @@ def _entry(args: argparse.Namespace, task: Task, rows: list[dict[str, Any]], hor
         "noise": None,
         "best": finals[0],
         "tolerance_relative": None if args.broad else 0.01,
-        "tolerance_absolute": bar - finals[0] if args.broad else None,
-        "threshold": bar,
-        "n_within": sum(f <= bar for f in finals),
+        "tolerance_absolute": threshold - finals[0] if args.broad else None,
+        "threshold": threshold,
+        "n_within": sum(f <= threshold for f in finals),
         "knob_frame": "after_warmup",
         "prefix_sharing": not args.broad,
     }

@@ -1,7 +1,7 @@
 """General tools, correctly configured: Optuna's samplers and pruners on a replay table.
 
 A table holds finitely many configurations, so a proposal is moved to the nearest one that has not been run, and the
-sampler is told about the point that really ran, not the one it asked for.
+sampler learns of the point that really ran, not of the one it asked for.
 """
 
 import math

@@ -1,8 +1,8 @@
 """The curve search on a replay table, as jobs run it, and its ablations.
 
-`curve` is what a job does by default, sampler `curve` with pruner `forecast`: it trains in stages, goes on with runs
-that were stopped, and does not pay twice for a shared prefix. `curve-forecast` is a job whose runs cannot be continued:
-whole runs that share nothing. The others leave something out.
+`curve` is what a job does by default, sampler `curve` with pruner `forecast`: it trains in stages, resumes runs that
+were paused, and does not pay twice for a shared prefix. `curve-forecast` is a job whose runs cannot be resumed: full
+runs that share nothing. The others leave something out.
 """
 
 import math
@@ -15,30 +15,30 @@ from benchmarks.replay import Ledger, Row, RunKey, Table
 from lrtune.search.engine.costs import Settings
 from lrtune.search.engine.decide import decide
 from lrtune.search.engine.early_stop import due, judge
-from lrtune.search.engine.types import Array, Choice, Pool, Run
+from lrtune.search.engine.types import Array, Decision, Pool, Run, State
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Switches of the search; `continuing`: stopped runs go on and prefixes are shared; `pruned`: by the forecast."""
+    """Switches of the search; `resuming`: paused runs go on and prefixes are shared; `pruned`: by the forecast."""
 
     settings: Settings
-    continuing: bool = True
+    resuming: bool = True
     pruned: bool = True
 
 
 STAGED = Settings(short_horizons=False)
-WHOLE = Settings(partial_runs=False, short_horizons=False)
+FULL_RUNS = Settings(partial_runs=False, short_horizons=False)
 VARIANTS = {
     "curve": Variant(STAGED),
     "curve-no-pruner": Variant(STAGED, pruned=False),
     "curve-no-embedding": Variant(replace(STAGED, embedding=False)),
     "curve-no-cost": Variant(replace(STAGED, cost=False)),
-    "curve-no-looks": Variant(WHOLE),
+    "curve-no-stages": Variant(FULL_RUNS),
     "curve-and-short": Variant(replace(STAGED, short_horizons=True)),
-    "curve-short": Variant(replace(WHOLE, short_horizons=True)),
-    "curve-whole": Variant(WHOLE, continuing=False, pruned=False),
-    "curve-forecast": Variant(WHOLE, continuing=False),
+    "curve-short": Variant(replace(FULL_RUNS, short_horizons=True)),
+    "curve-whole": Variant(FULL_RUNS, resuming=False, pruned=False),
+    "curve-forecast": Variant(FULL_RUNS, resuming=False),
 }
 REFIT_GROWTH = 1.15
 
@@ -60,21 +60,22 @@ def make_pool(table: Table, *, embedding: bool) -> Pool:
     rows = list(table.rows.values())
     names = sorted({name for row in rows for name in row.extras})
     extras = np.array([[row.extras.get(name, 0.0) for name in names] for row in rows]).reshape(len(rows), len(names))
+    number = {config: i for i, config in enumerate(dict.fromkeys(row.config for row in rows))}
     curves = np.array([row.lr if embedding else [max(row.lr)] * 64 for row in rows])
     return Pool(
-        tuple(row.config for row in rows),
-        np.array([row.horizon for row in rows]),
-        curves,
-        np.column_stack([extras, _families(rows, not embedding)]),
-        np.zeros(len(rows), dtype=np.int64),
-        np.array([row.reports[0][0] for row in rows]),
+        keys=tuple(number[row.config] for row in rows),
+        horizons=np.array([row.horizon for row in rows]),
+        curves=curves,
+        extras=np.column_stack([extras, _families(rows, not embedding)]),
+        free=np.zeros(len(rows), dtype=np.int64),
+        every=np.array([row.reports[0][0] for row in rows]),
     )
 
 
-def _state(row: Row, reports: list[tuple[int, float]]) -> str:
+def _state(row: Row, reports: list[tuple[int, float]]) -> State:
     if not math.isfinite(reports[-1][1]):
         return "diverged"
-    return "complete" if reports[-1][0] >= row.horizon else "stopped"
+    return "complete" if reports[-1][0] >= row.horizon else "paused"
 
 
 class Replay:
@@ -83,7 +84,7 @@ class Replay:
     def __init__(self, table: Table, seed: int, variant: Variant) -> None:
         self.table, self.seed, self.variant = table, seed, variant
         self.pool = make_pool(table, embedding=variant.settings.embedding)
-        self.ledger = Ledger(table, share=variant.continuing)
+        self.ledger = Ledger(table, share=variant.resuming)
         self.rows: list[Row] = list(table.rows.values())
         self.extras = [tuple(float(v) for v in e) for e in self.pool.extras]
         self.number = {row.key: i for i, row in enumerate(self.rows)}
@@ -91,33 +92,32 @@ class Replay:
         self.stopped: set[RunKey] = set()  # by the pruner, which stops a run once
         self._theta: tuple[int, Array | None] = (0, None)
 
-    def ask(self) -> Choice | None:
-        """The next choice; hyper-parameters are refitted whenever the data have grown by a tenth."""
+    def ask(self) -> Decision | None:
+        """The next decision; hyper-parameters are refitted whenever the data have grown by a tenth."""
         free = np.array([self.ledger.free(row.key) for row in self.rows])
         pool = replace(self.pool, free=free)
-        pool.__dict__.update({k: v for k, v in self.pool.__dict__.items() if k in ("whole", "other")})
+        pool.__dict__["features"] = self.pool.features  # computed once, shared by every later pool
         runs = list(self.runs.values())
         known, theta = self._theta
         reports = sum(len(run.reports) for run in runs)
         stale = reports > REFIT_GROWTH * known or theta is None
-        choice, theta = decide(
+        decision, theta = decide(
             pool, runs, self.table.target, self.seed, self.variant.settings, None if stale else theta
         )
         self._theta = (reports if stale else known, theta)
-        self.pool.whole, self.pool.other  # noqa: B018  computed once, shared by every later pool
-        return choice
+        return decision
 
     def step(self) -> None:
-        """Train what the search chooses; nothing where that was stopped before and cannot be continued."""
-        choice = self.ask()
-        if choice is None:
+        """Train what the search decides; nothing where that was stopped before and cannot be resumed."""
+        decision = self.ask()
+        if decision is None:
             return
-        key = choice.key, choice.horizon
-        if key in self.runs and not self.variant.continuing:
+        key = self.rows[decision.row].key
+        if key in self.runs and not self.variant.resuming:
             return
-        # The latest piece of training comes last, as in a job's history.
+        # The run trained last comes last, as in a job's history.
         before = self.runs.pop(key, None)
-        run = self._run(key, choice.until, self._reports(key, choice.until))
+        run = self._run(key, decision.until, self._reports(key, decision.until))
         born = before.born if before else len(self.runs)
         self.runs[key] = replace(run, state=_state(self.table.rows[key], list(run.reports)), born=born)
 
@@ -125,10 +125,10 @@ class Replay:
         """What training up to a step shows, or up to where the pruner stops it, by the rules of a job."""
         if not self.variant.pruned or until < key[1] or key in self.stopped:
             return self.ledger.run(key, until)
-        seen, before, credited = list[tuple[int, float]](), 0, self.ledger.free(key)
+        seen, before, reused = list[tuple[int, float]](), 0, self.ledger.free(key)
         for step, _ in self.table.rows[key].reports:
             seen = self.ledger.run(key, step)
-            if credited < step < until and due(before, step, key[1]) and self._hopeless(key, until, seen):
+            if reused < step < until and due(before, step, key[1]) and self._hopeless(key, until, seen):
                 self.stopped.add(key)
                 break
             before = step
@@ -141,7 +141,9 @@ class Replay:
     def _run(self, key: RunKey, until: int, reports: list[tuple[int, float]]) -> Run:
         row = self.number[key]
         curve = tuple(float(rate) for rate in self.pool.curves[row])
-        return Run(*key, curve, self.extras[row], tuple(reports), until=max(until, reports[-1][0]))
+        return Run(
+            self.pool.keys[row], key[1], curve, self.extras[row], tuple(reports), until=max(until, reports[-1][0])
+        )
 
 
 def replay_curve(table: Table, strategy: str, seed: int, done: Callable[[Ledger], bool]) -> Ledger:

@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All runs of one study, with the bar that a completed run must pass."""
+    """All runs of one study, with the value that a completed run must reach."""
 
     name: str
     target: int
@@ -124,7 +124,7 @@ def _same_training(a: Row, b: Row) -> bool:
 def shared_steps(a: Row, b: Row) -> int:
     """How many first steps two runs certainly have in common.
 
-    Trunks say so exactly. Without them, runs over one horizon share the steps up to the last of the leading sample
+    Trunks say so exactly. Without them, runs over one horizon share the steps up to the last of the first sample
     points at which their rates agree.
     """
     if a.key == b.key:
@@ -179,7 +179,7 @@ class Ledger:
         return list(self.table.rows.values())
 
     def cost_to_target(self) -> float | None:
-        """What had been spent when a completed run at the target horizon first passed the bar."""
+        """What had been spent when a completed run at the target horizon first reached the threshold."""
         return next((spent for spent, value in self.milestones if value <= self.table.threshold), None)
 
     def regret(self, budget: float) -> float | None:

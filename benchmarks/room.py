@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.sharing import ended
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import TrialState
 from worker.states import Store
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    spec = JobSpec.model_validate(
+    spec = AdmittedJob.model_validate(
         {
             "task": {"name": "digits", "params": {"hidden": [16]}},
             "metric": {"name": "val_loss", "goal": "minimize"},

@@ -22,9 +22,9 @@ from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import Metric, TaskSpec, Training
 from lrtune.wire.results import Trial, TrialState
 from worker.cache_key import Keys, header
-from worker.checkpoint_cache import Memory
+from worker.checkpoint_cache import CheckpointCache
 from worker.digest import task_digest
-from worker.run import Run
+from worker.run import LiveRun
 from worker.states import Store
 from worker.tasks import prepare
 from worker.trainer import train
@@ -52,14 +52,14 @@ def main() -> None:
         asked.json.write_text(json.dumps(found))
 
 
-class Alternating(Memory):
+class Alternating(CheckpointCache):
     """Keeps every other boundary, and notes when each was reached."""
 
     def __init__(self, *args: Any, first: bool, **named: Any) -> None:
         super().__init__(*args, **named)
         self.keeps, self.reached = first, list[float]()
 
-    def keep(self, run: Run, course: Course) -> None:
+    def keep(self, run: LiveRun, course: Course) -> None:
         """Keep one, and not the next."""
         self.reached.append(time.perf_counter())
         if self.keeps:
@@ -90,7 +90,9 @@ def run(spec: TaskSpec, steps: int, folder: Path, number: int) -> tuple[np.ndarr
     store = Store(str(folder / "states"), budget=2**32)
     keys = Keys(header(spec, task_digest(task), trial, Training(), CPU, owner=f"job/{number}"))
     first = number % 2 == 0
-    memory = Alternating(store, keys, owner=f"job/{number}", metric=LOSS, say=print, on_start=print, first=first)
+    cache = Alternating(
+        store, keys, owner=f"job/{number}", metric=LOSS, say=print, on_start=lambda _: None, first=first
+    )
     train(
         task,
         trial,
@@ -98,10 +100,10 @@ def run(spec: TaskSpec, steps: int, folder: Path, number: int) -> tuple[np.ndarr
         device=CPU,
         on_report=lambda _: None,
         should_stop=lambda: None,
-        memory=memory,
+        cache=cache,
     )
-    memory.close()
-    took = np.diff(memory.reached)
+    cache.close()
+    took = np.diff(cache.reached)
     return took[1 - first :: 2], took[int(first) :: 2]
 
 

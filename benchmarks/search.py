@@ -2,7 +2,7 @@
 
     python -m benchmarks.search --tables DIR --strategies curve,tpe,gp,random --seeds 10 --json out.json
 
-`curve` is what a job does by default; the others leave something out, or are jobs whose runs cannot be continued
+`curve` is what a job does by default; the others leave something out, or are jobs whose runs cannot be resumed
 (see `ours.py`). `make_table` makes tables.
 
 Optuna's strategies run in two spaces (knobs belong to their family, or all are always present) and the better one

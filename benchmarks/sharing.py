@@ -2,11 +2,9 @@
 
 A job over the families that hold their rate for a while (constant, step, multistep, wsd, plateau) and cosine, at the
 default settings, is run by the code that workers run. `trained_share` is the steps that were trained over the steps
-that its trials report. A trial that goes on with a run reports the first ones again, so `trained_share_of_runs` is
-stricter: a run is a configuration with a seed, however many trials looked at it and went on with it, and counts once,
-up to where it got; what that share leaves out is what different runs had in common. Then each run is trained again,
-alone and without states: `identical` is whether every report came out the same. `--trials` gives the job whole runs
-without looks.
+that its trials report, each up to where it got: what it leaves out is what different trials had in common. Then each
+trial is trained again, alone and without states: `identical` is whether every report came out the same. `--trials`
+gives the job trials in one stage.
 """
 
 import argparse
@@ -22,7 +20,7 @@ import torch
 import migrations
 from benchmarks.shared_tasks import tasks
 from lrtune.store import Database, jobs, trials
-from lrtune.wire.job import JobSpec, TaskSpec
+from lrtune.wire.job import AdmittedJob, TaskSpec
 from lrtune.wire.results import JobState, Report, Trial
 from worker.loop import Worker
 from worker.settings import Settings
@@ -39,7 +37,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="digits alone, on the holding families, a short horizon")
     parser.add_argument("--only", help="one task")
     parser.add_argument("--data", type=Path, help="a folder with adult.csv and tinyshakespeare.txt")
-    parser.add_argument("--trials", type=int, help="a budget in trials, which are whole runs then")
+    parser.add_argument("--trials", type=int, help="a budget in trials, which are trained in one stage then")
     parser.add_argument("--runs", type=float, help="the budget in full runs; 20, and 10 with --quick")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
@@ -55,13 +53,11 @@ def main() -> None:
                 print(rows[-1], flush=True)
     trained = sum(row["trained"] for row in rows)
     found = {
-        "trained_share": trained / sum(row["reported"] for row in rows),
-        "trained_share_of_runs": trained / sum(row["steps"] for row in rows),
+        "trained_share": trained / sum(row["steps"] for row in rows),
         "identical": all(row["identical"] for row in rows),
         "rows": rows,
     }
-    shares = f"trained share {found['trained_share']:.3f}, of runs {found['trained_share_of_runs']:.3f}"
-    print(f"{shares}, identical: {found['identical']}")
+    print(f"trained share {found['trained_share']:.3f}, identical: {found['identical']}")
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1))
 
@@ -70,7 +66,7 @@ def compared(
     name: str, task: TaskSpec, steps: int, families: Sequence[str], asked: argparse.Namespace, folder: Path
 ) -> dict[str, Any]:
     """One job with states, and its runs again without."""
-    spec = JobSpec.model_validate(
+    spec = AdmittedJob.model_validate(
         {
             "task": task,
             "metric": {"name": "val_loss", "goal": "minimize"},
@@ -81,34 +77,22 @@ def compared(
     )
     with tempfile.TemporaryDirectory() as own:
         history = ended(spec, folder, Path(own), room=4 * GIB)
-    runs = furthest(history)
-    whole, reported = sum(trial.step for trial in runs), sum(trial.step for trial in history)
-    trained = reported - sum(trial.credited for trial in history)
-    same = [facts(trial.reports) == facts(alone(spec, trial, folder)) for trial in runs]
-    described = {"task": name, "families": len(families), "trials": len(history), "runs": len(runs)}
-    shares = {"share": round(trained / reported, 4), "share_of_runs": round(trained / whole, 4)}
-    counts = {"trained": trained, "reported": reported, "steps": whole}
-    return {**described, **shares, **counts, "identical": all(same)}
+    reported, trained = sum(trial.step for trial in history), sum(trial.cost for trial in history)
+    same = [facts(trial.reports) == facts(alone(spec, trial, folder)) for trial in history]
+    described = {"task": name, "families": len(families), "trials": len(history)}
+    counts = {"share": round(trained / reported, 4), "trained": trained, "steps": reported}
+    return {**described, **counts, "identical": all(same)}
 
 
-def furthest(history: Sequence[Trial]) -> list[Trial]:
-    """Of each run the trial that got furthest."""
-    found: dict[Any, Trial] = {}
-    for trial in sorted(history, key=lambda trial: trial.step):
-        found[trial.configuration, trial.seed] = trial
-    return list(found.values())
-
-
-def alone(spec: JobSpec, trial: Trial, folder: Path) -> list[Report]:
+def alone(spec: AdmittedJob, trial: Trial, folder: Path) -> list[Report]:
     """The reports of a run that is trained from its first step on."""
     reports: list[Report] = []
-    again = trial.model_copy(update={"until": None, "credited": 0, "reports": []})
+    again = trial.model_copy(update={"start": 0, "until": None, "reused": 0, "reports": []})
 
     def on_report(report: Report) -> str | None:
         reports.append(report)
         return "far enough" if report.step >= trial.step else None
 
-    assert spec.metric is not None
     train(
         prepare(spec.task, folder), again, metric=spec.metric, device=torch.device("cpu"),
         on_report=on_report, should_stop=lambda: None,
@@ -116,7 +100,7 @@ def alone(spec: JobSpec, trial: Trial, folder: Path) -> list[Report]:
     return [report for report in reports if report.step <= trial.step]
 
 
-def ended(spec: JobSpec, folder: Path, own: Path, *, room: int) -> list[Trial]:
+def ended(spec: AdmittedJob, folder: Path, own: Path, *, room: int) -> list[Trial]:
     """The trials of a job that one worker brings to its end."""
     url = f"sqlite:///{own / 'lrtune.db'}"
     migrations.upgrade(url)

@@ -23,10 +23,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lrtune import search
-from lrtune.search.studies.draw import Lots
+from lrtune.search.studies.draw import RandomTrial
 from lrtune.search.studies.space import coordinates
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import REPORTS, Report, Trial, TrialState
 
 STEPS = 1000
@@ -45,9 +45,9 @@ class Timing:
     limit: float | None = None
 
 
-def job(sampler: str, pruner: str = "none") -> JobSpec:
+def job(sampler: str, pruner: str = "none") -> AdmittedJob:
     """The smallest job, with a given search."""
-    return JobSpec.model_validate(
+    return AdmittedJob.model_validate(
         {
             "task": "digits",
             "metric": {"name": "val_loss", "goal": "minimize"},
@@ -74,6 +74,7 @@ def trial(number: int, configuration: Configuration, state: str, share: float) -
     ]
     return Trial(
         number=number,
+        decision=number,
         role="search" if number else "baseline",
         state=TrialState(state),
         configuration=configuration,
@@ -87,17 +88,22 @@ def trial(number: int, configuration: Configuration, state: str, share: float) -
 
 def history(trials: int) -> list[Trial]:
     """A job's trials: random configurations, the first of them complete so that there is something to learn from."""
-    lots = Lots(np.random.default_rng(0))
-    space, made = coordinates(job("random")), [search.suggest(job("random"), []).configuration]
-    made += [space.draw(lots) for _ in range(trials - 1)]
+    random = RandomTrial(np.random.default_rng(0))
+    space, made = coordinates(job("random")), [search.suggest(job("random"), [], steps=STEPS).configuration]
+    made += [space.draw(random) for _ in range(trials - 1)]
     states = ["complete" if n < 3 else STATES[n % len(STATES)] for n in range(trials)]
     shares = {"complete": 1.0, "stopped": 0.5, "diverged": 0.2}
     return [trial(n, one, state, shares[state]) for n, (one, state) in enumerate(zip(made, states, strict=True))]
 
 
+def stops(spec: AdmittedJob, past: Sequence[Trial], one: Trial) -> str | None:
+    """Why a running trial is to stop."""
+    return search.stop_reason(spec, past, one, steps=STEPS)
+
+
 def hopeless(number: int) -> Trial:
     """A trial half-way at a rate that is far too low."""
-    made = search.suggest(job("random"), []).configuration.model_copy(update={"learning_rate": 1e-6})
+    made = search.suggest(job("random"), [], steps=STEPS).configuration.model_copy(update={"learning_rate": 1e-6})
     return trial(number, made, "running", 0.5)
 
 
@@ -115,17 +121,17 @@ def suggestions(sampler: str, trials: int, repeats: int) -> Timing:
     """What is tried next, asked anew each time."""
     spec, past = job(sampler), history(trials)
     limit = RULES.get(trials) if sampler == "curve" else None
-    return clocked(f"suggest {sampler}", trials, [lambda: search.suggest(spec, past)] * repeats, limit)
+    return clocked(f"suggest {sampler}", trials, [lambda: search.suggest(spec, past, steps=STEPS)] * repeats, limit)
 
 
 def verdicts(trials: int, repeats: int) -> list[Timing]:
     """The forecast's verdict, after one more trial has ended each time, and once more with nothing new."""
     spec, limit, whole = job("curve", "forecast"), RULES.get(trials), history(trials)
-    # The audit's draw belongs to a trial's number: this one's was not drawn, so the whole verdict is asked for.
-    bad = next(one for one in map(hopeless, range(trials, trials + 100)) if search.stop_reason(spec, history(8), one))
+    # The audit's draw belongs to a trial's number: this one's was not drawn, so all of the verdict is asked for.
+    bad = next(one for one in map(hopeless, range(trials, trials + 100)) if stops(spec, history(8), one))
 
     def ask(past: Sequence[Trial]) -> Callable[[], object]:
-        return lambda: search.stop_reason(spec, past, bad)
+        return lambda: stops(spec, past, bad)
 
     news = [whole[: trials - n] for n in reversed(range(repeats))]
     return [

@@ -33,7 +33,7 @@ URL = "http://127.0.0.1:8000"
 PAUSES = (0.2, 0.8)  # seconds before a call is tried again when no answer came
 DROPS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # the same for a broken event stream: a server may restart meanwhile
 UPLOADED_AT_ONCE = 1024 * 1024  # bytes
-LOOKED_THROUGH = 1800.0  # seconds that a server may take to look through a large upload
+DESCRIBING = 1800.0  # seconds that a server may take to read a large upload through
 QUIET = 60.0  # seconds without even a comment after which an event stream counts as broken
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -230,7 +230,7 @@ class Client:
             with path.open("rb") as content:  # no second try: it is read once
                 parts = iter(lambda: content.read(UPLOADED_AT_ONCE), b"")
                 params, length = {"name": name or path.name}, {"Content-Length": str(path.stat().st_size)}
-                wait = httpx.Timeout(30.0, read=LOOKED_THROUGH)
+                wait = httpx.Timeout(30.0, read=DESCRIBING)
                 answer = self._http.post("/v1/datasets", params=params, content=parts, headers=length, timeout=wait)
         except httpx.TransportError as error:
             raise self._away(error) from error

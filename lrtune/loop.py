@@ -18,11 +18,12 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 from pydantic import PrivateAttr
 
 from lrtune import errors
+from lrtune.analysis.prefixes import Course
 from lrtune.wire.external import Batch, Ending, Handout, Sent, Verdict
 from lrtune.wire.results import Job, Report, Trial
 
 WAIT_SECONDS = 2.0  # before asking again when others train all there is
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # before the end of a trial is told again to a server that is away
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # seconds before the end of a trial is sent again, no server answering
 LEASE_SECONDS = 90.0
 log = logging.getLogger("lrtune.loop")
 T = TypeVar("T")
@@ -50,26 +51,26 @@ class LoopTrial:
         self.over = False
         self.reason = ""
         self._door, self._job, self._held, self._trial = door, job_id, held, held.trial
-        self._factor = held.trial.factor(held.metric)
+        self._course = Course.of(held.trial, held.metric)
         self._extra: dict[str, float | None] = {}
         self._waiting: list[Sent] = []  # reports that are still to be sent
         self._kept: Sent | None = None  # the newest one, between two of the steps at which they are asked for
-        self._told = 0
+        self._flushed = 0  # the step of the newest report that was to be sent
         self._lock = threading.RLock()
         self._left = threading.Event()
         self._heart = threading.Thread(target=self._beat, name=f"trial-{self.number}", daemon=True)
 
     def factor(self, step: int) -> float:
         """The factor of the peak rate at a step, counted from 0."""
-        return self._factor(step)
+        return self._course.factor(step)
 
     def learning_rate(self, step: int = 0) -> float:
         """The learning rate of a step, counted from 0."""
-        return self.configuration.learning_rate * self._factor(step)
+        return self._course.rate(step)
 
     def to_send(self) -> dict[str, Any]:
         """What another process needs to train this trial and report it: number, token, seed, rates, when to report."""
-        rates = [self.learning_rate(step) for step in range(self.steps)]
+        rates = self._course.rates(0, self.steps)
         sent = {"number": self.number, "token": self._held.token, "seed": self.seed, "rates": rates}
         return sent | {"report_at": self._held.report_at}
 
@@ -82,7 +83,7 @@ class LoopTrial:
         metric = self._held.metric.name
         if metric in metrics and 1 <= step <= self.steps and not self.over:
             self._kept, self._extra = Sent(step=step, metrics=self._extra), {}
-            due = any(self._told < point <= step for point in self._held.report_at)
+            due = any(self._flushed < point <= step for point in self._held.report_at)
             if due or self._kept.metrics[metric] is None:
                 self._flush()
         return self.over
@@ -141,7 +142,8 @@ class LoopTrial:
         """Send what is to be sent. While no server answers, the training goes on, and it waits for the next time."""
         with self._lock:
             if self._kept is not None:
-                self._waiting, self._told, self._kept = [*self._waiting, self._kept], self._kept.step, None
+                self._waiting.append(self._kept)
+                self._flushed, self._kept = self._kept.step, None
             self._tell(self._waiting)
 
     def _tell(self, reports: list[Sent]) -> None:
@@ -170,7 +172,7 @@ class LoopTrial:
         seen = [Report(step=one.step, learning_rate=0.0, metrics=one.metrics) for one in reports]
         if seen:
             self._trial = self._trial.model_copy(update={"reports": [*self._trial.reports, *seen]})
-            self._factor = self._trial.factor(self._held.metric)
+            self._course = Course.of(self._trial, self._held.metric)
 
     def _end(self, state: Literal["complete", "diverged", "failed", "waiting"], **said: Any) -> None:
         with self._lock:

@@ -33,7 +33,7 @@ def read(kind: type[Answer], answer: httpx.Response | str) -> Answer:
 
 
 def messages(lines: Iterable[str]) -> Iterator[str]:
-    """The data of every whole message of an event stream; one that broke off in the middle is not whole."""
+    """The data of every message of an event stream but one that broke off in the middle."""
     data: list[str] = []
     for line in lines:
         if line.startswith("data:"):

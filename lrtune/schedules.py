@@ -3,7 +3,8 @@
 The fields of a class are its knobs, each field's annotation holds its legal and its searched range, `__call__` is the
 formula, the docstring is the sentence that users see. `@family` lists the class in `FAMILIES` under its kebab-case
 name; wire schema, search space, catalogue, preview, export, docs and contract tests all read that list. To add a
-schedule, write one class here.
+schedule, write one class here; one that both rises and falls says where it turns (`breakpoints`), so that whoever looks
+for its lowest rate or for where it stands still need not list every step.
 
 Conventions: a factor of the peak rate; step `i` of `n`, counted from 0, has progress `u = i / n`, as in torch's closed
 forms. Warm-up and floor are not families but belong to every configuration: see `Curve`.
@@ -41,6 +42,10 @@ class Schedule:
     def on_steps(self, steps: int) -> Self:
         """The same schedule with the moments that its knobs name moved to whole steps of a run of `steps`."""
         return self
+
+    def breakpoints(self) -> tuple[float, ...]:
+        """The progress at which its pieces meet; within a piece the factor only rises or only falls."""
+        return ()
 
     def after(self, reports: Sequence[Report]) -> "Schedule":
         """The schedule as these reports leave it: itself, for every family that does not look at the loss."""
@@ -127,7 +132,7 @@ class Exponential(Schedule):
 
 @family
 class ExponentialGrowth(Schedule):
-    """Rise from `start` to the peak by the same factor every step: the ramp of a range test."""
+    """Rise from `start` to the peak by the same factor every step, as in a learning-rate range test."""
 
     start: Annotated[float, Number(0.0, 1.0, search=(1e-3, 0.3), log=True, above=True)] = 0.01
 
@@ -162,6 +167,9 @@ class Multistep(Schedule):
     def on_steps(self, steps: int) -> Self:
         return self._moved(milestones=tuple(round(m * steps) / steps for m in self.milestones))
 
+    def breakpoints(self) -> tuple[float, ...]:
+        return self.milestones
+
 
 @family
 class Piecewise(Schedule):
@@ -179,6 +187,9 @@ class Piecewise(Schedule):
 
     def on_steps(self, steps: int) -> Self:
         return self._moved(boundaries=tuple(round(b * steps) / steps for b in self.boundaries))
+
+    def breakpoints(self) -> tuple[float, ...]:
+        return self.boundaries
 
 
 @family
@@ -265,6 +276,10 @@ class Restarts(Schedule):
         final = self.final / top if top > self.final else 1.0
         return top * fall(self.shape, max(0.0, place / lengths[cycle]), final)
 
+    def breakpoints(self) -> tuple[float, ...]:
+        lengths = [self.mult**k for k in range(self.cycles)]
+        return tuple(sum(lengths[:k]) / sum(lengths) for k in range(1, self.cycles))
+
 
 @family
 class Cyclic(Schedule):
@@ -283,6 +298,14 @@ class Cyclic(Schedule):
         if self.mode == "exp-range":
             height = height * math.pow(self.gamma, u)
         return self.base + (1.0 - self.base) * height
+
+    def breakpoints(self) -> tuple[float, ...]:
+        turns = [half / 2.0 / self.cycles for half in range(1, 2 * self.cycles)]
+        if self.mode == "exp-range" and self.gamma < 1.0:
+            early = -1.0 / math.log(self.gamma)  # where t * gamma^t has its peak, if before the triangle has
+            if early < 0.5 / self.cycles:
+                turns += [cycle / self.cycles + early for cycle in range(self.cycles)]
+        return tuple(sorted(turns))
 
 
 @family
@@ -325,6 +348,9 @@ class OneCycle(Schedule):
         if u < self.rise:
             return 1.0 + self.start - fall(self.shape, u / self.rise, self.start)
         return fall(self.shape, (u - self.rise) / (1.0 - self.rise), self.final)
+
+    def breakpoints(self) -> tuple[float, ...]:
+        return (self.rise,)
 
 
 @family
@@ -378,6 +404,19 @@ class Curve:
             return min(1.0, max(self.floor, raw))
 
         return factor
+
+    def breakpoints(self, steps: int) -> list[int]:
+        """Steps that part a run of `steps`, rising, first and last included: between two the rate only rises or falls.
+
+        A breakpoint of the family brings its neighbours, so that no rounding leaves it within a part.
+        """
+        rise = self.rise(steps)
+        span = steps - rise
+        found = {0, rise - 1, rise, steps - 1}
+        for progress in self.family.on_steps(span).breakpoints():
+            step = rise + math.floor(progress * span)
+            found |= {step - 1, step, step + 1, step + 2}
+        return sorted(step for step in found if 0 <= step < steps)
 
     def after(self, reports: Sequence[tuple[int, float]], steps: int) -> "Curve":
         """The curve as reports of (step, metric; lower is better) leave it. Reports within the warm-up say nothing."""

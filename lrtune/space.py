@@ -58,6 +58,13 @@ class Space:
         rates = [point for point in points if isinstance(point, float | int)]
         return (min(rates), max(rates)) if rates else None
 
+    def allows(self, optimizer: str, family: str, rate: float) -> bool:
+        """Whether an optimizer at a peak rate under a schedule family lies in the space."""
+        ends = self.rates(optimizer)
+        if ends is None or family not in self.schedules:
+            return False
+        return ends[0] * (1 - 1e-9) <= rate <= ends[1] * (1 + 1e-9)
+
 
 def shown(value: object) -> str:
     """A value as an error message quotes it: short, whatever came in."""

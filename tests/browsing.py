@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from tests.serving import KEY
 
-PICTURES = Path(os.environ.get("LRTUNE_TEST_SCREENSHOTS", Path(__file__).parent.parent / "screenshots"))
+PICTURES = os.environ.get("LRTUNE_TEST_SCREENSHOTS")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+QUIET += ["--renderer-process-limit=1"]  # tabs share a process
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -27,11 +27,14 @@ def chromium() -> str:
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
-    """A browser."""
+def browser() -> Iterator[BrowserContext]:
+    """A browser with a window, in which visitors have a tab each: a window takes long to open."""
     with sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=chromium(), args=QUIET)
-        yield started
+        window = started.new_context()
+        window.set_default_timeout(20_000)
+        window.new_page()  # keeps the window open
+        yield window
         started.close()
 
 
@@ -55,32 +58,36 @@ class Visitor:
         self.page.get_by_role("heading", name="Jobs").wait_for()
 
     def picture(self, name: str) -> None:
-        """Keep what the page looks like."""
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+        """Keep what the page looks like, where somebody wants to see it."""
+        if PICTURES:
+            self.page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
 
 
 @contextmanager
-def visitor(browser: Browser, address: str, **how: Any) -> Iterator[Visitor]:
-    """A visitor with a browser of their own, who ends with no complaint."""
-    context = browser.new_context(**({"viewport": WIDE} | how))
-    context.set_default_timeout(20_000)
-    found = Visitor(context.new_page(), str(address).rstrip("/"))
-    _watched(context, found)
-    yield found
-    context.close()
+def visitor(window: BrowserContext, address: str) -> Iterator[Visitor]:
+    """A visitor of whom the browser knows nothing yet, and who ends with no complaint."""
+    window.clear_cookies()
+    page = window.new_page()
+    page.set_viewport_size(WIDE)
+    found = Visitor(page, address.rstrip("/"))
+    _watched(found)
+    try:
+        yield found
+    finally:
+        page.close()
     assert not found.complaints, found.complaints
 
 
-def _watched(context: BrowserContext, visitor: Visitor) -> None:
+def _watched(visitor: Visitor) -> None:
     def said(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             visitor.complaints.append(f"{message.type}: {message.text}")
 
-    context.on("console", said)
-    context.on("weberror", lambda error: visitor.complaints.append(str(error.error.stack)))
-    context.on("dialog", lambda dialog: visitor.complaints.append(f"a dialog: {dialog.message}"))
-    context.on("request", lambda request: visitor.complaints.extend(_foreign(request.url, visitor.address)))
+    page = visitor.page
+    page.on("console", said)
+    page.on("pageerror", lambda error: visitor.complaints.append(str(error.stack)))
+    page.on("dialog", lambda dialog: visitor.complaints.append(f"a dialog: {dialog.message}"))
+    page.on("request", lambda request: visitor.complaints.extend(_foreign(request.url, visitor.address)))
 
 
 def _foreign(url: str, address: str) -> list[str]:

@@ -4,6 +4,7 @@ PostgreSQL comes from a wheel; `LRTUNE_TEST_DATABASE_URL` names another server, 
 """
 
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,11 @@ from sqlalchemy import create_engine, make_url, text
 
 import migrations
 from lrtune.store import Database
+
+# Dozens of processes import torch here. One compiles it and keeps the bytecode, even where Python is told to keep none:
+# compiling is most of what an import costs.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # As in a worker: threads of BLAS that wait for a busy core make the search many times slower. Read as NumPy is loaded.
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

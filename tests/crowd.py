@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased
 from lrtune.store import Database, jobs
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, ReportRow, TrialRow
-from lrtune.wire.job import Horizon, JobSpec, Metric
+from lrtune.wire.job import AdmittedJob
 
 STEPS, REPORTS = 1000, 50
 MODELS = 200  # trials with reports of their own; those beyond have the reports of one of these
@@ -20,13 +20,13 @@ FAMILIES = ("cosine", "linear", "wsd", "step")
 def crowded(database_url: str, *, trials: int, reports: int = REPORTS, **fields: Any) -> str:
     """A running job: trial 0 is the baseline, the last three confirm; some were stopped, the highest rates diverged."""
     database = Database(database_url)
-    metric = Metric(name="val_loss", goal="minimize")
-    given = {"task": "digits", "budget": {"full_runs": 2.0 * trials}} | fields
-    spec = JobSpec.model_validate(given).model_copy(update={"metric": metric, "horizon": Horizon(steps=STEPS)})
+    metric = {"name": "val_loss", "goal": "minimize"}
+    given = {"task": "digits", "budget": {"full_runs": 2.0 * trials}, "metric": metric, "horizon": {"steps": STEPS}}
+    spec = AdmittedJob.model_validate(given | fields)
     with database.write() as tx:
         job, _ = jobs.create(tx, spec)
         now = clock(tx)
-        tx.execute(update(JobRow).values(state="running", started_at=now - timedelta(hours=1)))
+        tx.execute(update(JobRow).values(state="running", started_at=now - timedelta(hours=1), decisions=trials))
         seq = tx.scalars(select(JobRow.seq).where(JobRow.id == job.id)).one()
         rows = [_trial(number, trials) for number in range(trials)]
         always = {"job": seq, "created_at": now, "started_at": now, "finished_at": now}
@@ -67,6 +67,7 @@ def _trial(number: int, count: int) -> dict[str, Any]:
     value = 0.2 + 40 * (rate - 0.02) ** 2 + 0.01 * chance.random()
     return {
         "number": number,
+        "decision": number,
         "role": role,
         "why": f"reason {number}",
         "state": state,

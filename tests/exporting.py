@@ -1,12 +1,14 @@
-"""Runs exported snippets with their real framework, in a process of its own: `python tests/exporting.py keras`.
+"""Runs exported snippets with their real frameworks, all in one process of their own: `python tests/exporting.py`.
 
-Reads a JSON list of {text, steps} from stdin and prints a JSON list of the rates that came out.
+Reads a JSON object from stdin: lists of {text, steps} by the function here that runs them. Prints it with the rates
+that came out in place of each, or with the traceback where the function fails.
 """
 
 import importlib.util
 import json
 import os
 import sys
+import traceback
 import types
 import warnings
 from collections.abc import Iterator
@@ -240,6 +242,12 @@ def deepspeed_optimizer(given: dict[str, Any]) -> Any:
     return getattr(torch.optim, asked["type"])(given["model_parameters"], **knobs)
 
 
+def outcome(name: str, cases: list[dict[str, Any]]) -> list[list[float]] | str:
+    try:
+        return [globals()[name](case["text"], case["steps"]) for case in cases]
+    except Exception:
+        return traceback.format_exc()
+
+
 if __name__ == "__main__":
-    run = globals()[sys.argv[1]]
-    print("\n" + json.dumps([run(case["text"], case["steps"]) for case in json.load(sys.stdin)]))
+    print("\n" + json.dumps({name: outcome(name, cases) for name, cases in json.load(sys.stdin).items()}))

@@ -1,4 +1,4 @@
-"""A real server in this process, for the tests of the door, and a job as a worker leaves it."""
+"""A real server in this process, for the tests of the door, a worker's end of work, and a job as a worker leaves it."""
 
 import socket
 import threading
@@ -30,10 +30,20 @@ def served(database_url: str, **settings: object) -> Iterator[httpx.Client]:
         address = "http://127.0.0.1:{1}".format(*listening.getsockname())
         limits = httpx.Limits(max_connections=100)
         headers = {"Authorization": f"Bearer {KEY}"}
-        with httpx.Client(base_url=address, headers=headers, timeout=60, trust_env=False, limits=limits) as client:
-            yield client
-        server.should_exit = True
-        thread.join()
+        try:
+            with httpx.Client(base_url=address, headers=headers, timeout=60, trust_env=False, limits=limits) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+class Done(threading.Event):
+    """Asks a worker to stop as soon as it has nothing to do."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.set()
+        return True
 
 
 def trained(database_url: str, job_id: str, values: Sequence[float]) -> None:
@@ -41,10 +51,10 @@ def trained(database_url: str, job_id: str, values: Sequence[float]) -> None:
     database = Database(database_url)
     for number, value in enumerate(values):
         chosen = Configuration(optimizer="adamw", learning_rate=0.001 * (1 + number), schedule="linear")
-        proposal = Proposal(configuration=chosen, role="search" if number else "baseline", seed=0)
+        proposal = Proposal(configuration=chosen, role="search" if number else "baseline", seed=0, horizon=40)
         report = Report(step=40, learning_rate=0.0, metrics={"val_loss": value})
         with database.write() as tx:
-            assert trials.propose(tx, job_id, proposal, number=number)
+            assert trials.propose(tx, job_id, proposal, known=number)
             lease = leases.claim(tx, "worker", ttl=timedelta(minutes=1))
             assert lease is not None
             leases.report(tx, lease, [report], ttl=timedelta(minutes=1))

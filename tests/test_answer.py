@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lrtune.analysis.answer import allowed, best, interval
+from lrtune.analysis.answer import best, interval
 from lrtune.optimizers import Adamw, Sgd
 from lrtune.schedules import Cosine, Linear, Polynomial
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import AdmittedJob, JobSpec
 from lrtune.wire.results import Role, Trial, TrialState
 
 STEPS = 100
-SPEC = JobSpec.model_validate(
+SPEC = AdmittedJob.model_validate(
     {
         "task": "digits",
         "metric": {"name": "val_loss", "goal": "minimize"},
@@ -119,9 +119,9 @@ def test_the_baseline_may_win_when_the_job_allows_it():
         run(1, LUCKY, 0.1, state=TrialState.STOPPED),
         run(1, LUCKY, None, state=TrialState.RUNNING),
     ],
-    ids=["a cheap look", "diverged", "stopped", "running"],
+    ids=["a shorter horizon", "diverged", "stopped", "running"],
 )
-def test_only_a_whole_run_can_be_an_answer(trial):
+def test_only_a_complete_run_can_be_an_answer(trial):
     assert answer([trial]) is None
 
 
@@ -156,7 +156,7 @@ def test_a_baseline_outside_the_jobs_space_is_not_the_answer_when_fresh_seeds_co
     ids=["inside", "another optimizer", "another family", "a rate inside", "a rate outside"],
 )
 def test_what_lies_in_the_jobs_space(change, expected):
-    assert allowed(SPEC, USUAL.model_copy(update=change)) is expected
+    assert SPEC.allows(USUAL.model_copy(update=change)) is expected
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=31))

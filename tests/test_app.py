@@ -18,9 +18,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 import migrations
+from app import plans
 from app.auth import server_key
 from app.settings import Settings
 from lrtune.export import FORMATS
+from lrtune.search import suggest
 from lrtune.store import Database, trials
 from lrtune.wire.results import Job, Proposal, TrialDetail, TrialState
 from tests.serving import KEY, served, slug, trained
@@ -141,6 +143,19 @@ def test_a_plan_is_answered_and_nothing_is_stored(service: httpx.Client) -> None
     assert len({json.dumps(one["configuration"]) for one in plan["first"]}) == 5
     assert all(len(one["curve"]) == 64 for one in plan["first"])
     assert service.get("/v1/jobs").json() == {"items": [], "next": None}
+
+
+def test_nobody_waits_for_a_plan_that_is_being_thought_out(lite: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanwhile(*args: Any, **kwargs: Any) -> Proposal:
+        assert lite.post("/v1/jobs", json={"task": "digits"}, timeout=20).status_code == 201, (
+            "SQLite's one writer is free"
+        )
+        return suggest(*args, **kwargs)
+
+    monkeypatch.setattr(plans, "suggest", meanwhile)
+    plan = lite.post("/v1/jobs", json={"task": "digits"}, params={"validate_only": True})
+    assert plan.status_code == 200
+    assert len(lite.get("/v1/jobs").json()["items"]) == len(plan.json()["first"]) == 5
 
 
 def test_a_plan_shows_a_space_of_one_point_and_its_baseline(lite: httpx.Client) -> None:
@@ -268,17 +283,15 @@ def test_the_verbs_are_idempotent_and_a_finished_job_can_go(service: httpx.Clien
 # Trials, answers, catalogues ------------------------------------------------------------------------------------------
 
 
-def proposed(database_url: str, job_id: str, schedule: dict[str, Any]) -> None:
-    """Add a trial with this schedule to a job."""
+def proposed(database_url: str, job_id: str, schedule: dict[str, Any], *, steps: int = 4) -> None:
+    """Add a trial with this schedule over so many steps to a job."""
     configuration = {"optimizer": {"name": "sgd"}, "learning_rate": 0.5, "schedule": schedule}
     proposal = Proposal.model_validate(
-        {"configuration": configuration, "role": "search", "seed": 7, "reason": "for the test"}
+        {"configuration": configuration, "role": "search", "seed": 7, "horizon": steps, "reason": "for the test"}
     )
     database = Database(database_url)
     with database.write() as tx:
-        assert trials.propose(
-            tx, job_id, proposal, number=(trials.page(tx, job_id, limit=99, cursor=None).items and 1) or 0
-        )
+        assert trials.propose(tx, job_id, proposal, known=trials.decided(trials.history(tx, job_id)))
     database.dispose()
 
 
@@ -296,7 +309,7 @@ def test_a_trial_comes_with_its_curve(database_url: str) -> None:
 def test_a_long_curve_is_thinned_evenly_and_keeps_its_ends(sqlite_url: str) -> None:
     with served(sqlite_url) as service:
         job_id = submitted(service, horizon={"steps": 100_000_000})
-        proposed(sqlite_url, job_id, {"family": "linear"})
+        proposed(sqlite_url, job_id, {"family": "linear"}, steps=100_000_000)
         curve = service.get(f"/v1/jobs/{job_id}/trials/0").json()["curve"]
     assert len(curve) == 2000
     assert (curve[0], curve[-1][0]) == ([0, 0.5], 99_999_999)

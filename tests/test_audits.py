@@ -5,16 +5,16 @@ from datetime import timedelta
 import pytest
 
 from lrtune.errors import LeaseLost
-from lrtune.search import Verdict
+from lrtune.search import PruneVerdict
 from lrtune.search.engine.early_stop import Audit, Rules, judge
 from lrtune.search.engine.types import Run
 from lrtune.store import Database, audits, events, jobs, leases, trials
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Proposal, Report, Trial, TrialState
 from worker import pruning
 
-SPEC = JobSpec.model_validate(
+SPEC = AdmittedJob.model_validate(
     {
         "task": "digits",
         "metric": {"name": "val_loss", "goal": "minimize"},
@@ -29,7 +29,7 @@ def leased(database: Database) -> leases.Lease:
     chosen = Configuration(optimizer="adamw", learning_rate=0.01, schedule="cosine")
     with database.write() as tx:
         job_id = jobs.create(tx, SPEC)[0].id
-        trials.propose(tx, job_id, Proposal(configuration=chosen, role="search", seed=0), number=0)
+        trials.propose(tx, job_id, Proposal(configuration=chosen, role="search", seed=0, horizon=40), known=0)
         lease = leases.claim(tx, "worker", ttl=timedelta(minutes=1))
     assert lease is not None
     return lease
@@ -71,14 +71,14 @@ def test_a_lost_lease_writes_nothing(database):
 @pytest.mark.parametrize(
     ("said", "kinds", "stops"),
     [
-        (Verdict(), [], None),
-        (Verdict(audit="chance 1%"), ["trial-audited"], None),
-        (Verdict(off="1 of 3 false stops"), ["pruner-off"], None),
-        (Verdict(stop="chance 1%"), [], "chance 1%"),
+        (PruneVerdict(), [], None),
+        (PruneVerdict(audit="chance 1%"), ["trial-audited"], None),
+        (PruneVerdict(off="1 of 3 false stops"), ["pruner-off"], None),
+        (PruneVerdict(stop="chance 1%"), [], "chance 1%"),
     ],
 )
 def test_a_worker_logs_what_the_pruner_says_of_each_report(database, monkeypatch, said, kinds, stops):
-    def verdict(spec: JobSpec, history: list[Trial], trial: Trial) -> Verdict:
+    def verdict(spec: AdmittedJob, history: list[Trial], trial: Trial, *, steps: int) -> PruneVerdict:
         return said
 
     monkeypatch.setattr(pruning.search, "verdict", verdict)
@@ -90,7 +90,9 @@ def test_a_worker_logs_what_the_pruner_says_of_each_report(database, monkeypatch
 
 
 def test_at_its_end_there_is_nothing_left_to_stop(database, monkeypatch):
-    monkeypatch.setattr(pruning.search, "verdict", lambda spec, history, trial: Verdict(audit="a", stop="b"))
+    monkeypatch.setattr(
+        pruning.search, "verdict", lambda spec, history, trial, steps: PruneVerdict(audit="a", stop="b")
+    )
     lease = leased(database)
     last = Report(step=40, learning_rate=0.1, metrics={"val_loss": 1.0})
     assert pruning.Pruning(database, lease).verdict(last) is None
@@ -100,7 +102,7 @@ def test_at_its_end_there_is_nothing_left_to_stop(database, monkeypatch):
 def test_the_engine_says_so_when_its_forecasts_have_failed_the_audit():
     def trained(number: int, end: float, until: int, state: str = "complete") -> Run:
         seen = tuple((step, end + 2.0 * (1 - step / 1000) ** 2) for step in range(50, until + 1, 50))
-        return Run(str(number), 1000, (0.001 * (1 + number),) * 64, (), seen, state, until)
+        return Run(number, 1000, (0.001 * (1 + number),) * 64, (), seen, state, until)
 
     runs = [trained(number, 1.0 + 0.01 * number, 1000) for number in range(12)]
     bad, rules = trained(90, 9.0, 500, "running"), Rules(audit=0.0)

@@ -53,7 +53,7 @@ def test_a_study_is_a_job_that_a_worker_trains_and_a_finished_run_repeats_it(tmp
     spec = job(TINY, sampler="random", pruner="none", seed=3, full_runs=3)
     found = study(spec, TINY, tmp_path)
     assert [one.paid for one in found] == [1.0, 1.0, 1.0]
-    assert found[0].configuration == suggest(spec, []).configuration
+    assert found[0].configuration == suggest(spec, [], steps=spec.horizon.steps).configuration
     assert finished(spec, found[2].configuration, TINY, tmp_path) == found[2].value
 
 
@@ -71,7 +71,7 @@ def test_every_task_makes_its_own_data_and_takes_a_given_file(tmp_path):
 
 def test_ray_searches_the_job_s_own_space():
     spec = job(TINY, sampler="random", pruner="none", seed=0, full_runs=1)
-    assert live_ray.chosen(spec, {"lot": 0}) == suggest(spec, []).configuration
+    assert live_ray.chosen(spec, {"lot": 0}) == suggest(spec, [], steps=spec.horizon.steps).configuration
     assert live_ray.chosen(spec, {"lot": 5}) == live_ray.chosen(spec, {"lot": 5}) != live_ray.chosen(spec, {"lot": 6})
     told = live_ray.chosen(spec, {"schedule": "wsd", "wsd.decay": 0.25})
     assert (told.schedule.as_dict()["family"], told.schedule.as_dict()["decay"]) == ("wsd", 0.25)

@@ -6,10 +6,9 @@ Every wait is for a condition, with a deadline; no test waits for time to pass.
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,16 @@ from lrtune.client import Client
 from lrtune.errors import Unavailable
 from lrtune.store import Database, events, jobs, trials, workers
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import Budget, Confirm, Horizon, JobSpec, Metric, TaskSpec
+from lrtune.wire.job import AdmittedJob, Budget, Confirm, Horizon, Objective, TaskSpec
 from lrtune.wire.results import Event, Job, JobState, Trial, TrialState
+from tests import processes
 
 pytestmark = pytest.mark.timeout(300)
 DEADLINE = 150.0
-SPEC = JobSpec(
+SPEC = AdmittedJob(
     task={"name": "digits", "params": {}},
-    metric=Metric(name="val_loss", goal="minimize"),
-    horizon=Horizon(steps=800),
+    metric=Objective(name="val_loss", goal="minimize"),
+    horizon=Horizon(steps=400),
     search={"sampler": "tpe", "pruner": "none"},  # every trial a whole run, so that each can be checked by its end
     budget=Budget(full_runs=2),
     confirm=Confirm(top=1, seeds=1),
@@ -38,20 +38,15 @@ class Crew:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.database, self.logs = Database(url), folder
-        self._env = os.environ | {
-            "LRTUNE_DATABASE_URL": url,
-            "LRTUNE_LEASE_SECONDS": "1.5",
-            "LRTUNE_POLL_SECONDS": "0.1",
-        }
-        self._all: list[subprocess.Popen[bytes]] = []
+        self._env = {"LRTUNE_DATABASE_URL": url, "LRTUNE_LEASE_SECONDS": "3", "LRTUNE_POLL_SECONDS": "0.05"}
+        self._all: list[BaseProcess] = []
 
-    def worker(self, *, states: str = "states") -> subprocess.Popen[bytes]:
+    def worker(self, *, states: str = "states") -> BaseProcess:
         """Start one more, with training states of its own where they are named."""
         env = self._env | {"LRTUNE_STATE_DIR": str(self.logs / states)}
-        with (self.logs / f"worker-{len(self._all)}.log").open("wb") as log:
-            made = subprocess.Popen([sys.executable, "-m", "worker"], env=env, stdout=log, stderr=log)
-        self._all.append(made)
-        return made
+        log = self.logs / f"worker-{len(self._all)}.log"
+        self._all.append(processes.start("worker", environment=env, log=log))
+        return self._all[-1]
 
     def log(self) -> str:
         """What the workers have said."""
@@ -61,10 +56,10 @@ class Crew:
         """Kill whoever is left."""
         for each in self._all:
             each.kill()
-            each.wait()
+            each.join()
         self.database.dispose()
 
-    def submit(self, spec: JobSpec = SPEC) -> str:
+    def submit(self, spec: AdmittedJob = SPEC) -> str:
         """Queue a job."""
         with self.database.write() as tx:
             return jobs.create(tx, spec)[0].id
@@ -89,9 +84,9 @@ class Crew:
         end = time.monotonic() + DEADLINE
         while not condition():
             assert time.monotonic() < end, f"not {why} after {DEADLINE:g} s; the workers said:\n{self.log()[-3000:]}"
-            time.sleep(0.1)
+            time.sleep(0.05)
 
-    def training(self, process: subprocess.Popen[bytes], job: str) -> Callable[[], bool]:
+    def training(self, process: BaseProcess, job: str) -> Callable[[], bool]:
         """Whether this process is in the middle of a trial: it has reported, and has not ended."""
 
         def now() -> bool:
@@ -112,6 +107,11 @@ def crew(database_url: str, tmp_path: Path) -> Iterator[Crew]:
     made.dismiss()
 
 
+def send(process: BaseProcess, number: signal.Signals) -> None:
+    assert process.pid
+    os.kill(process.pid, number)
+
+
 def whole(crew: Crew, job: str) -> list[tuple[int, Configuration, int, float | None]]:
     """Check that a job ended well with every trial counted once, and give what it found."""
     found, history = crew.job(job), crew.trials(job)
@@ -121,7 +121,7 @@ def whole(crew: Crew, job: str) -> list[tuple[int, Configuration, int, float | N
         assert trial.state in (TrialState.COMPLETE, TrialState.DIVERGED)
         steps = [report.step for report in trial.reports]
         assert steps == sorted(set(steps)), "a report was written twice"
-        assert trial.state is TrialState.DIVERGED or steps == [40 * n for n in range(1, 21)]
+        assert trial.state is TrialState.DIVERGED or steps == [20 * n for n in range(1, 21)]
     ended = [event.trial for event in crew.log_of(job) if event.kind in ("trial-complete", "trial-diverged")]
     assert sorted(ended) == list(range(len(history))), "a trial was counted twice, or lost"
     return [(trial.number, trial.configuration, trial.seed, trial.value) for trial in history]
@@ -132,15 +132,15 @@ def test_killing_workers_in_mid_trial_three_times_changes_nothing_in_the_answer(
     for _ in range(3):
         victim = crew.worker()
         crew.until(crew.training(victim, job), "training")
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
+        victim.kill()
+        victim.join()
     last = crew.worker()
     crew.until(crew.over(job), "over")
     disturbed = whole(crew, job)
     assert max(trial.attempt for trial in crew.trials(job)) > 1
     assert [event for event in crew.log_of(job) if event.kind == "trial-taken-up"], "trained again from its first step"
     last.kill()
-    last.wait()
+    last.join()
     undisturbed = crew.submit()
     crew.worker(states="others")
     crew.until(crew.over(undisturbed), "over")
@@ -152,11 +152,11 @@ def test_a_frozen_worker_that_wakes_up_cannot_touch_the_trial_it_lost(crew: Crew
     job = crew.submit()
     zombie = crew.worker()
     crew.until(crew.training(zombie, job), "training")
-    zombie.send_signal(signal.SIGSTOP)
+    send(zombie, signal.SIGSTOP)
     held = next(trial for trial in crew.trials(job) if trial.state is TrialState.RUNNING)
     crew.worker()
     crew.until(lambda: crew.trials(job)[held.number].state is TrialState.COMPLETE, "trained by the other")
-    zombie.send_signal(signal.SIGCONT)
+    send(zombie, signal.SIGCONT)
     crew.until(lambda: "is no longer ours" in crew.log(), "noticed")
     crew.until(crew.over(job), "over")
     whole(crew, job)
@@ -167,8 +167,9 @@ def test_sigterm_releases_the_trial_in_flight_and_spends_no_attempt(crew: Crew) 
     job = crew.submit()
     leaver = crew.worker()
     crew.until(crew.training(leaver, job), "training")
-    leaver.send_signal(signal.SIGTERM)
-    assert leaver.wait(timeout=30) == 0
+    leaver.terminate()
+    leaver.join(DEADLINE)
+    assert leaver.exitcode == 0
     (trial,) = [trial for trial in crew.trials(job) if trial.state is not TrialState.COMPLETE]
     assert (trial.state, trial.reason, trial.attempt) == (TrialState.WAITING, "the worker was asked to stop", 0)
     with crew.database.read() as tx:
@@ -182,7 +183,7 @@ def test_cancelling_stops_the_training_within_a_heartbeat(crew: Crew) -> None:
     with crew.database.write() as tx:
         jobs.cancel(tx, job)
     crew.until(lambda: "is no longer ours" in crew.log(), "dropped")
-    assert worker.poll() is None
+    assert worker.is_alive()
     assert {trial.state for trial in crew.trials(job)} == {TrialState.CANCELLED}
 
 
@@ -202,9 +203,13 @@ def test_a_pause_releases_the_trial_and_resuming_finishes_the_job(crew: Crew) ->
 def test_a_server_killed_in_mid_job_comes_back_to_the_same_job(crew: Crew) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--port", str(port)]
-    env = os.environ | {"LRTUNE_DATABASE_URL": crew.database.url, "LRTUNE_API_KEY": "k"}
-    server = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def serve() -> BaseProcess:
+        command = ("uvicorn", "--factory", "app.main:create_app", "--port", str(port))
+        environment = {"LRTUNE_DATABASE_URL": crew.database.url, "LRTUNE_API_KEY": "k"}
+        return processes.start(*command, environment=environment, log=crew.logs / "server.log")
+
+    server = serve()
     try:
         with Client(f"http://127.0.0.1:{port}", "k") as client:
             crew.until(lambda: answers(client), "serving")
@@ -212,14 +217,14 @@ def test_a_server_killed_in_mid_job_comes_back_to_the_same_job(crew: Crew) -> No
             worker = crew.worker()
             crew.until(crew.training(worker, job), "training")
             server.kill()
-            server.wait()
+            server.join()
             assert not answers(client)
-            server = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            server = serve()
             crew.until(lambda: answers(client), "serving again")
             assert client.wait(job).state is JobState.SUCCEEDED
     finally:
         server.kill()
-        server.wait()
+        server.join()
     whole(crew, job)
 
 
@@ -262,7 +267,7 @@ def test_postgresql_going_away_in_mid_job_costs_only_time(tmp_path: Path, monkey
         server.start()
         crew.until(crew.over(job), "over")
         whole(crew, job)
-        assert worker.poll() is None
+        assert worker.is_alive()
     finally:
         crew.dismiss()
         server.cleanup()

@@ -1,12 +1,12 @@
 """`lrtune check`: every way to write a task wrong has its sentence, and a good one is called good."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from lrtune.cli.commands import app
 from worker import check
 
 ROOT = str(Path(__file__).parent.parent)
@@ -154,29 +154,19 @@ def test_wrong_parameters_and_paths_are_told(tmp_path: Path) -> None:
     assert "there is no module 'nowhere_at_all'" in next(check.problems("nowhere_at_all:Task", {}, tmp_path))
 
 
-def test_the_command_says_it_with_its_exit_code_from_the_folder_of_the_task(tmp_path: Path) -> None:
+def test_the_command_says_it_with_its_exit_code_from_the_folder_of_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "my_tasks.py").write_text(f"{GOOD}\nclass Bad(Good):\n    def loss(self, m, b): return 1 / 0\n")
-
-    def run(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-c", "from lrtune.cli.commands import app; app()", "check", *arguments]
-        done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": ROOT},
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    code, said = run("my_tasks:Good")
-    assert (code, said) == (
-        0,
-        "my_tasks:Good is good: its model, batches, loss and evaluation do what a task is to do\n",
-    )
-    code, said = run("my_tasks:Bad")
-    assert code == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", ROOT)
+    assert CliRunner().invoke(app, ["check", "my_tasks:Bad"]).exit_code == 1
+    said = capfd.readouterr().out
     assert "wrong: it raised ZeroDivisionError: division by zero (in loss, my_tasks.py:" in said
     assert "worker/check.py" not in said
-    assert run("my_tasks:Good", "--params", "[1]")[0] == 2
+
+    monkeypatch.delitem(sys.modules, "my_tasks", raising=False)
+    assert check.main(["my_tasks:Good"]) == 0
+    good = "my_tasks:Good is good: its model, batches, loss and evaluation do what a task is to do\n"
+    assert capfd.readouterr().out == good
+    assert check.main(["my_tasks:Good", "--params", "[1]"]) == 2

@@ -60,10 +60,10 @@ def trained(database: Database, job_id: str) -> None:
     tried = [("baseline", "cosine", 0.5), ("search", "wsd", 0.25)]
     for number, (role, family, value) in enumerate(tried):
         chosen = Configuration(optimizer="adamw", learning_rate=0.001 * (1 + number), schedule=family, warmup=0.05)
-        proposal = Proposal(configuration=chosen, role=role, seed=0, reason="made up")
+        proposal = Proposal(configuration=chosen, role=role, seed=0, horizon=40, reason="made up")
         report = Report(step=40, learning_rate=0.0, metrics={"val_loss": value})
         with database.write() as tx:
-            trials.propose(tx, job_id, proposal, number=number)
+            trials.propose(tx, job_id, proposal, known=number)
             lease = leases.claim(tx, "worker", ttl=timedelta(minutes=1))
             assert lease is not None
             leases.report(tx, lease, [report], ttl=timedelta(minutes=1))
@@ -196,7 +196,7 @@ def test_every_reading_command_speaks_json(service: Database) -> None:
 def test_every_reading_command_speaks_to_people(service: Database) -> None:
     job = ended(service, JobState.SUCCEEDED)
     assert "succeeded" in words(run("list"))
-    assert "baseline complete 0.5" in words(run("show", job))
+    assert "baseline complete 40/40 0.5" in words(run("show", job))
     assert "lrtune export" in words(run("best", job))
     assert "Handwritten digits" in words(run("tasks"))
     assert "1.0 / (1.0 + decay" in words(run("schedules"))

@@ -36,7 +36,11 @@ def job(state: str = "running", id: str = "j1") -> dict[str, Any]:
     return {
         "id": id,
         "state": state,
-        "spec": {"task": {"name": "digits"}},
+        "spec": {
+            "task": {"name": "digits"},
+            "metric": {"name": "val_loss", "goal": "minimize"},
+            "horizon": {"steps": 40},
+        },
         "steps": 960,
         "progress": {"phase": "search", "trials": {}, "full_runs": 1, "planned_full_runs": 20, "fraction": 0.05},
         "best": None,

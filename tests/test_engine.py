@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,9 +15,12 @@ from hypothesis import strategies as st
 from lrtune.errors import TaskError
 from lrtune.store import Database, events, jobs
 from lrtune.task import Task
-from lrtune.wire.job import JobSpec, Metric, TaskSpec, Training
-from lrtune.wire.results import OVER, JobState, Report, Trial, TrialState
+from lrtune.wire.job import AdmittedJob, Objective, TaskSpec, Training
+from lrtune.wire.results import JobState, Report, Trial, TrialState
+from tests import processes
+from tests.serving import Done
 from tests.test_trainer import CPU, Seen, trial
+from worker import parallel
 from worker.batches import examples, split
 from worker.engine import Engine
 from worker.loop import Worker
@@ -41,7 +43,7 @@ def trained(task: Task, asked: Trial, training: Training, member: Member | None 
     outcome = train(
         task,
         asked,
-        metric=Metric(name=task.metrics[0], goal="minimize"),
+        metric=Objective(name=task.metrics[0], goal="minimize"),
         device=CPU,
         on_report=lambda report: reports.append(report),
         should_stop=lambda: None,
@@ -196,6 +198,12 @@ def test_compiling_is_decided_by_measuring_and_said(monkeypatch: pytest.MonkeyPa
     assert outcome == plain[0]
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A team's processes are forked from one that has imported torch. A job's are started as they always are, below."""
+    monkeypatch.setattr(parallel.processes, "get_context", lambda method: processes.FORKS)
+
+
 def two(function) -> Team:
     return Team(2, CPU, function)
 
@@ -212,7 +220,7 @@ def _fail(member: Member) -> None:
     raise ValueError("no such layer")
 
 
-def test_two_devices_train_what_one_trains():
+def test_two_devices_train_what_one_trains(forked: None):
     asked, training = trial(horizon=30), Training(devices=2, accumulate=2)
     one = trained(prepare(WIDE, Path()), asked, Training(accumulate=2))
     with two(partial(_follow, WIDE, asked, training)) as member:
@@ -225,34 +233,25 @@ def test_two_devices_train_what_one_trains():
 
 
 @pytest.mark.parametrize(("others", "said"), [(_die, "died"), (_fail, "ValueError on device 2 of 2: no such layer")])
-def test_a_device_that_fails_fails_the_trial_in_words(others, said: str):
+def test_a_device_that_fails_fails_the_trial_in_words(others, said: str, forked: None):
     with pytest.raises(TaskError, match=said), two(others) as member:
         trained(prepare(WIDE, Path()), trial(horizon=30), Training(devices=2), member)
 
 
-@pytest.mark.timeout(300)
 def test_a_job_says_how_its_trials_are_trained_and_its_log_says_what_was_decided(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def lived(training: dict, trials: int) -> tuple[JobState, list[str]]:
         spec = {"task": "digits", "metric": {"name": "val_loss", "goal": "minimize"}, "horizon": {"steps": 20}}
         spec |= {"budget": {"trials": trials}, "confirm": {"top": 0}, "training": training}
-        stop, database = threading.Event(), Database(sqlite_url)
+        database = Database(sqlite_url)
         with database.write() as tx:
-            job = jobs.create(tx, JobSpec.model_validate(spec))[0].id
-        working = Worker(Settings(database_url=sqlite_url, poll_seconds=0.01, data_dir=tmp_path), stop)
-        thread = threading.Thread(target=working.work)
-        thread.start()
-        try:
-            while True:
-                with database.read() as tx:
-                    state, log = jobs.get(tx, job).state, events.page(tx, job, after=0, limit=100).items
-                if state in OVER:
-                    return state, [line.message for line in log if line.kind == "trial-noted"]
-        finally:
-            stop.set()
-            thread.join()
-            database.dispose()
+            job = jobs.create(tx, AdmittedJob.model_validate(spec))[0].id
+        Worker(Settings(database_url=sqlite_url, data_dir=tmp_path), Done()).work()
+        with database.read() as tx:
+            state, log = jobs.get(tx, job).state, events.page(tx, job, after=0, limit=100).items
+        database.dispose()
+        return state, [line.message for line in log if line.kind == "trial-noted"]
 
     assert lived({"devices": 2}, 1) == (JobState.SUCCEEDED, [])
     monkeypatch.setattr(torch, "compile", None)

@@ -1,4 +1,4 @@
-"""Tasks that installed packages offer: found by the entry-point group `lrtune.wire.tasks`, and left out when broken."""
+"""Tasks that installed packages offer: found by the entry-point group `lrtune.tasks`, and left out when broken."""
 
 import logging
 from pathlib import Path
@@ -30,7 +30,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         info = tmp_path / "waves_of_theirs-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: waves-of-theirs\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[lrtune.wire.tasks]\n{points}\n")
+        (info / "entry_points.txt").write_text(f"[lrtune.tasks]\n{points}\n")
         monkeypatch.syspath_prepend(tmp_path)
 
     return install

@@ -3,10 +3,9 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from app.routes import events as route
 from lrtune.store import events
 from lrtune.wire.results import Event
+from tests import processes
 from tests.serving import KEY, served
 
 STREAM = {"Accept": "text/event-stream"}
@@ -134,9 +134,9 @@ def test_a_stream_outlives_a_database_that_is_away(sqlite_url: str, monkeypatch:
 def test_a_server_with_open_streams_stops_when_told_to(sqlite_url: str, tmp_path: Path, number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--port", str(port)]
+    command = ("uvicorn", "--factory", "app.main:create_app", "--port", str(port))
     settings = {"LRTUNE_DATABASE_URL": sqlite_url, "LRTUNE_API_KEY": KEY, "LRTUNE_CREDENTIALS": str(tmp_path / "key")}
-    server = subprocess.Popen(command, env=os.environ | settings, cwd=Path(__file__).parent.parent)
+    server = processes.start(*command, environment=settings, log=tmp_path / "server.log")
     try:
         headers = {"Authorization": f"Bearer {KEY}"}
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as service:
@@ -144,17 +144,19 @@ def test_a_server_with_open_streams_stops_when_told_to(sqlite_url: str, tmp_path
             with service.stream("GET", f"{submitted(service)}/events", headers=STREAM, timeout=30) as response:
                 told = messages(response)
                 assert next(told)["id"] == "1"
-                server.send_signal(number)
+                assert server.pid
+                os.kill(server.pid, number)
                 assert list(told) == [], "the stream ends, and whole"
-        assert server.wait(20) in (0, -number), "uvicorn raises the signal again once it has stopped"
+        server.join()
+        assert server.exitcode in (0, -number), "uvicorn raises the signal again once it has stopped"
     finally:
         server.kill()
-        server.wait()
+        server.join()
 
 
-def _wait_for(service: httpx.Client, server: subprocess.Popen[bytes]) -> None:
+def _wait_for(service: httpx.Client, server: BaseProcess) -> None:
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.poll() is None:
+    while time.monotonic() < deadline and server.is_alive():
         try:
             service.get("/healthz")
         except httpx.TransportError:

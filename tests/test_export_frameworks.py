@@ -1,6 +1,6 @@
 """Every export format, executed with its real framework, gives the recorded rates to that framework's precision.
 
-One process for each framework runs all its snippets. What cannot be installed everywhere (timm needs torchvision,
+One process runs all the snippets. What cannot be installed everywhere (timm needs torchvision,
 DeepSpeed builds itself) is held to its documented formulas here; where it is installed, its own classes run as well.
 """
 
@@ -11,7 +11,6 @@ import math
 import subprocess
 import sys
 import types
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,19 +117,29 @@ def recorded(configuration: Configuration, steps: int) -> list[float]:
     return json.loads(found)["learning_rates"]
 
 
-@cache
-def rates_of(framework: str, format: str, real: bool = False) -> list[list[float]]:
-    """What the snippets give, run by the framework in a fresh process."""
-    asked = [{"text": text_of(*case, format), "steps": case[1]} for case in (REAL_RUNS if real else CASES)]
+INSTALLED = [name for name in ("timm", "deepspeed") if importlib.util.find_spec(name)]
+FRAMEWORKS = ["pytorch", "keras", "optax", "transformers", "lightning", *INSTALLED]
+TRAINED = ["keras", "optax", "transformers", "lightning"]
+
+
+@pytest.fixture(scope="module")
+def rates() -> dict[str, Any]:
+    """What the snippets give: the rates of each case by the function of `exporting` that runs it."""
+    asked = {format: [{"text": text_of(*case, format), "steps": case[1]} for case in CASES] for format in FRAMEWORKS}
+    asked |= {
+        f"trained_by_{format}": [{"text": text_of(*case, format), "steps": case[1]} for case in REAL_RUNS]
+        for format in TRAINED
+    }
     done = subprocess.run(
-        [sys.executable, exporting.__file__, framework],
+        [sys.executable, exporting.__file__],
         input=json.dumps(asked),
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def same(found: list[float], case: tuple[Configuration, int], double: bool) -> bool:
@@ -139,24 +148,21 @@ def same(found: list[float], case: tuple[Configuration, int], double: bool) -> b
     return found == pytest.approx(recorded(*case), rel=relative, abs=absolute)
 
 
-def missed(found: list[list[float]], asked: list[tuple[Configuration, int]], double: bool) -> list[str]:
+def missed(found: list[list[float]] | str, asked: list[tuple[Configuration, int]], double: bool) -> list[str]:
+    assert not isinstance(found, str), found
     return [
         case[0].model_dump_json() for rates, case in zip(found, asked, strict=True) if not same(rates, case, double)
     ]
 
 
-INSTALLED = [name for name in ("timm", "deepspeed") if importlib.util.find_spec(name)]
+@pytest.mark.parametrize("format", FRAMEWORKS)
+def test_every_snippet_gives_the_recorded_rates_with_its_real_framework(rates: dict[str, Any], format: str) -> None:
+    assert missed(rates[format], CASES, double=format not in ("keras", "optax")) == []
 
 
-@pytest.mark.parametrize("format", ["pytorch", "keras", "optax", "transformers", "lightning", *INSTALLED])
-def test_every_snippet_gives_the_recorded_rates_with_its_real_framework(format: str) -> None:
-    assert missed(rates_of(format, format), CASES, double=format not in ("keras", "optax")) == []
-
-
-@pytest.mark.parametrize("format", ["keras", "optax", "transformers", "lightning"])
-def test_a_real_training_run_follows_the_recorded_rates(format: str) -> None:
-    found = rates_of(f"trained_by_{format}", format, real=True)
-    assert missed(found, REAL_RUNS, double=format not in ("keras", "optax")) == []
+@pytest.mark.parametrize("format", TRAINED)
+def test_a_real_training_run_follows_the_recorded_rates(rates: dict[str, Any], format: str) -> None:
+    assert missed(rates[f"trained_by_{format}"], REAL_RUNS, double=format not in ("keras", "optax")) == []
 
 
 # Documented formulas -------------------------------------------------------------------------------------------------

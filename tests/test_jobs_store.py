@@ -13,14 +13,14 @@ from lrtune.schedules import Cosine, Linear
 from lrtune.store import Database, events, jobs, leases, trials, workers
 from lrtune.store.tables import Base
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import Budget, Confirm, Horizon, JobSpec, Metric
+from lrtune.wire.job import AdmittedJob, Budget, Confirm, Horizon, Objective
 from lrtune.wire.results import JobState, Proposal, TrialState
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-SPEC = JobSpec(
+SPEC = AdmittedJob(
     task="digits",
-    metric=Metric(name="val_loss", goal="minimize"),
+    metric=Objective(name="val_loss", goal="minimize"),
     horizon=Horizon(steps=100),
     confirm=Confirm(top=1, seeds=2),
 )
@@ -28,7 +28,7 @@ PLAIN = Configuration(optimizer=Adamw(), learning_rate=1e-3, schedule=Cosine(), 
 OTHER = Configuration(optimizer=Adamw(), learning_rate=2e-3, schedule=Linear())
 
 
-def submit(database: Database, spec: JobSpec = SPEC, key: str | None = None) -> str:
+def submit(database: Database, spec: AdmittedJob = SPEC, key: str | None = None) -> str:
     with database.write() as tx:
         return jobs.create(tx, spec, idempotency_key=key)[0].id
 
@@ -37,7 +37,9 @@ def run(database: Database, job: str, role: str, configuration: Configuration, s
     """One trial from proposal to end; `None` diverges half-way."""
     with database.write() as tx:
         number = len(trials.history(tx, job))
-        assert trials.propose(tx, job, Proposal(configuration=configuration, role=role, seed=seed), number=number)
+        assert trials.propose(
+            tx, job, Proposal(configuration=configuration, role=role, seed=seed, horizon=100), known=number
+        )
         lease = leases.claim(tx, "a", ttl=HOUR)
         assert lease is not None
         state = TrialState.DIVERGED if value is None else TrialState.COMPLETE
@@ -176,7 +178,9 @@ def test_many_claimers_at_once_never_get_the_same_trial(database: Database) -> N
     job = submit(database)
     with database.write() as tx:
         for number in range(40):
-            assert trials.propose(tx, job, Proposal(configuration=PLAIN, role="search", seed=number), number=number)
+            assert trials.propose(
+                tx, job, Proposal(configuration=PLAIN, role="search", seed=number, horizon=100), known=number
+            )
     claimed: list[int] = []
 
     def work(name: str) -> None:

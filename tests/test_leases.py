@@ -11,13 +11,13 @@ from lrtune.schedules import Cosine
 from lrtune.store import Database, events, jobs, leases, trials
 from lrtune.store.tables import TrialRow
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import Horizon, JobSpec, Metric
+from lrtune.wire.job import AdmittedJob, Horizon, Objective
 from lrtune.wire.results import JobState, Proposal, Report, TrialState
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 PLAIN = Configuration(optimizer=Adamw(), learning_rate=1e-3, schedule=Cosine())
-SPEC = JobSpec(task="digits", metric=Metric(name="val_loss", goal="minimize"), horizon=Horizon(steps=100))
+SPEC = AdmittedJob(task="digits", metric=Objective(name="val_loss", goal="minimize"), horizon=Horizon(steps=100))
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def job(database: Database) -> str:
     with database.write() as tx:
         made, _ = jobs.create(tx, SPEC, now=NOON)
         for number in range(2):
-            proposal = Proposal(configuration=PLAIN, role="search", seed=number, reason="a draw")
-            assert trials.propose(tx, made.id, proposal, number=number, now=NOON)
+            proposal = Proposal(configuration=PLAIN, role="search", seed=number, horizon=100, reason="a draw")
+            assert trials.propose(tx, made.id, proposal, known=number, now=NOON)
     return made.id
 
 
@@ -140,7 +140,7 @@ def test_deaths_of_workers_count_only_while_the_trial_gets_no_further(database: 
         lease = claim(database, at=at)
         assert (lease.trial.number, lease.trial.attempt) == (1, attempt + 1)
         with database.write() as tx:
-            leases.take_up(tx, lease, step=step, credited=0, whose=(), now=at)
+            leases.take_up(tx, lease, step=step, reused=0, whose=(), now=at)
     with database.write() as tx:
         assert leases.claim(tx, "z", ttl=MINUTE, now=NOON + timedelta(hours=1)) is None
     assert state(database, job, 1) is TrialState.FAILED
@@ -167,11 +167,11 @@ def test_renewing_brings_the_news_of_a_pause_and_a_paused_job_is_not_claimed(dat
         assert leases.claim(tx, "b", ttl=MINUTE) is not None
 
 
-def test_a_trial_number_is_proposed_once(database: Database, job: str) -> None:
-    proposal = Proposal(configuration=PLAIN, role="search", seed=0)
+def test_a_decision_is_carried_out_once(database: Database, job: str) -> None:
+    proposal = Proposal(configuration=PLAIN, role="search", seed=0, horizon=100)
     with database.write() as tx:
-        assert trials.propose(tx, job, proposal, number=2)
-        assert not trials.propose(tx, job, proposal, number=2)
+        assert trials.propose(tx, job, proposal, known=2)
+        assert not trials.propose(tx, job, proposal, known=2)
 
 
 def test_the_log_is_numbered_without_gaps(database: Database, job: str) -> None:
@@ -186,27 +186,17 @@ def test_the_log_is_numbered_without_gaps(database: Database, job: str) -> None:
     ]  # fmt: skip
 
 
-def test_a_planned_look_travels_with_its_trial_and_costs_no_more_than_it_trains(database: Database, job: str) -> None:
-    with database.write() as tx:
-        for number, until in ((2, 40), (3, 100)):  # the second is the whole run, and so no look
-            look = Proposal(configuration=PLAIN, role="search", seed=5, until=until, reason="a look")
-            assert trials.propose(tx, job, look, number=number, now=NOON)
-    with database.read() as tx:
-        whole, *_, look, all_of_it = trials.history(tx, job)
-    assert [(t.until, t.cost) for t in (whole, look, all_of_it)] == [(None, 100), (40, 40), (None, 100)]
-
-
-def test_credited_reports_are_marked_and_a_trial_that_failed_is_credited_no_more_than_it_ran(
+def test_reused_reports_are_marked_and_a_trial_that_failed_reused_no_more_than_it_ran(
     database: Database, job: str
 ) -> None:
     lease = claim(database)
     with database.write() as tx:
-        leases.report(tx, lease, [report(10).model_copy(update={"credited": True}), report(20)], ttl=MINUTE, now=NOON)
-        tx.execute(update(TrialRow).where(TrialRow.id == lease.id).values(credited=10))
+        leases.report(tx, lease, [report(10).model_copy(update={"reused": True}), report(20)], ttl=MINUTE, now=NOON)
+        tx.execute(update(TrialRow).where(TrialRow.id == lease.id).values(reused=10))
     with database.read() as tx:
         found = trials.get(tx, job, lease.trial.number)
         assert jobs.get(tx, job).progress.full_runs == 0.1
-    assert [one.credited for one in found.reports] == [True, False]
+    assert [one.reused for one in found.reports] == [True, False]
     with database.write() as tx:
         leases.finish(tx, lease, TrialState.FAILED, value=None, step=0, reason="out of memory", now=NOON)
     with database.read() as tx:

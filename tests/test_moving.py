@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 from lrtune.cli import commands
 from lrtune.client import Client
 from lrtune.errors import IdempotencyKeyReused, Invalid
+from lrtune.moving import studies
+from lrtune.wire.results import TrialState
 from tests.serving import KEY, served, slug, trained
 
 SPEC = {"task": "digits", "horizon": {"steps": 40}}
@@ -188,6 +190,29 @@ def test_an_exported_job_comes_back_as_it_was(service: httpx.Client, job: str, s
         assert client.trial(back.id, 1).reports == client.trial(job, 1).reports
         assert [event.kind for event in client.events(back.id)][-2:] == ["job-imported", "job-succeeded"]
         assert client.export(back.id) == client.export(job)
+
+
+def test_paused_trials_are_pruned_ones_in_a_study_and_come_back_stopped(
+    service: httpx.Client, job: str, storage: str
+) -> None:
+    with Client() as client:
+        first, second, third = client.trials(job)
+        paused = second.model_copy(update={"state": TrialState.PAUSED, "step": 20})
+        running = third.model_copy(update={"state": TrialState.RUNNING})
+        assert studies.export(client.get(job), [first, paused, running], storage=storage) == 2
+    (study,) = optuna.get_all_study_summaries(storage)
+    states = [trial.state.name for trial in optuna.load_study(study_name=study.study_name, storage=storage).trials]
+    assert states == ["COMPLETE", "PRUNED"]
+    run("import-study", "--storage", storage)
+    with Client() as client:
+        back = list(client.trials(next(client.list(tag=f"imported:{job}")).id))
+    assert [(trial.state, trial.step) for trial in back] == [("complete", 40), ("stopped", 20)]
+
+
+def test_a_range_test_of_an_older_export_comes_in_as_one(service: httpx.Client) -> None:
+    answer = service.post("/v1/imports", json={"job": SPEC, "trials": [TRIAL, TRIAL | {"role": "ramp"}]})
+    trials = service.get(f"/v1/jobs/{answer.json()['id']}/trials").json()["items"]
+    assert [trial["role"] for trial in trials] == ["search", "range-test"]
 
 
 def test_a_study_of_other_origin_comes_in_as_a_finished_job(service: httpx.Client, storage: str) -> None:

@@ -13,7 +13,8 @@ from tests.serving import KEY, served, trained
 # that one of two fields is set. So a job that fits the schema may still be refused, in words: 422 besides 2xx and 409.
 # The calls on a job's results would hardly ever meet one that has any, so these are told of one, and deletions of
 # another, lest they take it away. What these two answer says nothing of a job that was made a moment ago. An import is
-# such a job with its trials: its fields are not gone through one by one a second time, only fuzzed.
+# such a job with its trials: its fields are not gone through one by one a second time, only fuzzed. Neither is a job
+# planned for each value of each of its fields, which is most of the time: plans are fuzzed by a run of their own.
 CONFIG = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422"]
@@ -31,6 +32,10 @@ checks.ensure_resource_availability.enabled = false
 [[operations]]
 include-path = "/v1/imports"
 phases.coverage.enabled = false
+
+[[operations]]
+include-name = "POST /v1/jobs"
+parameters = {{ "query.validate_only" = {planned} }}
 """
 
 
@@ -42,17 +47,23 @@ def test_the_server_does_what_its_description_says(sqlite_url: str, tmp_path: Pa
         )
         trained(sqlite_url, kept, [0.5, 0.25])
         service.post(f"/v1/jobs/{deleted}/cancel")
-        (tmp_path / "schemathesis.toml").write_text(CONFIG.format(job_id=kept, deleted=deleted))
-        found = subprocess.run(
-            [
-                *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml")),
-                *("run", f"{service.base_url}/openapi.json", "--header", f"Authorization: Bearer {KEY}"),
-                *("--checks", "all", "--max-examples", "20", "--seed", "1", "--no-color"),
-            ],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        fuzzed(service, tmp_path, CONFIG.format(job_id=kept, deleted=deleted, planned="false"))
+        plans = ("--include-name", "POST /v1/jobs", "--phases", "fuzzing")
+        fuzzed(service, tmp_path, CONFIG.format(job_id=kept, deleted=deleted, planned="true"), *plans)
+
+
+def fuzzed(service: httpx.Client, folder: Path, config: str, *options: str) -> None:
+    (folder / "schemathesis.toml").write_text(config)
+    found = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "schemathesis.toml")),
+            *("run", f"{service.base_url}/openapi.json", "--header", f"Authorization: Bearer {KEY}"),
+            *("--checks", "all", "--max-examples", "10", "--seed", "1", "--no-color", *options),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
     assert found.returncode == 0, found.stdout[-20_000:] + found.stderr[-2000:]
 
 

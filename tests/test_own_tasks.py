@@ -11,7 +11,7 @@ import migrations
 from lrtune.store import Database, jobs, leases, tasks, trials, workers
 from lrtune.task import Task
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import Horizon, JobSpec
+from lrtune.wire.job import AdmittedJob, Horizon, Objective
 from lrtune.wire.results import Proposal, TaskSummary
 from tests.serving import served, slug
 from worker.tasks.own import summary
@@ -152,11 +152,11 @@ def test_the_last_announcement_of_a_name_counts_and_a_task_nobody_has_is_forgott
 
 
 def queued(database: Database, task: str) -> str:
-    spec = JobSpec(task=task, horizon=Horizon(steps=10))
+    spec = AdmittedJob(task=task, metric=Objective(name="top1", goal="maximize"), horizon=Horizon(steps=10))
     chosen = Configuration(optimizer="adamw", learning_rate=0.1, schedule="linear")
     with database.write() as tx:
         job = jobs.create(tx, spec)[0].id
-        assert trials.propose(tx, job, Proposal(configuration=chosen, role="search", seed=0), number=0)
+        assert trials.propose(tx, job, Proposal(configuration=chosen, role="search", seed=0, horizon=10), known=0)
     return job
 
 

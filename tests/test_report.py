@@ -13,14 +13,14 @@ from lrtune.analysis.report import report
 from lrtune.cli import commands
 from lrtune.client import Client
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Findings
 from lrtune.wire.results import Audits, Report, Role, Trial, TrialState
 from lrtune.wire.strategies import Search
 from tests.serving import KEY, served, trained
 
 STEPS = 100
-SPEC = JobSpec.model_validate(
+SPEC = AdmittedJob.model_validate(
     {
         "task": "digits",
         "metric": {"name": "val_loss", "goal": "minimize"},
@@ -52,6 +52,7 @@ def run(
     at = [] if value is None else [(70, value + falls), (80, value + falls), (90, value), (100, value)]
     return Trial(
         number=number,
+        decision=number,
         role=role,
         state=TrialState(state),
         configuration=chosen,
@@ -86,7 +87,7 @@ def confirmed(answer: Sequence[float], baseline: Sequence[float]) -> list[Trial]
     return SEARCHED + fresh + beside
 
 
-def reported(trials: Sequence[Trial], spec: JobSpec = SPEC) -> Findings:
+def reported(trials: Sequence[Trial], spec: AdmittedJob = SPEC) -> Findings:
     cost = sum(trial.step for trial in trials) / STEPS
     found = best(spec, trials, steps=STEPS, full_runs=round(cost, 4))
     assert found is not None
@@ -158,7 +159,7 @@ def test_the_cost_is_split_by_what_it_was_spent_on_and_the_saving_counted():
     found = reported(confirmed([0.40, 0.41, 0.42], [0.50, 0.52, 0.51]))
     assert found.cost.model_dump() == {
         "baseline": 1.0,
-        "ramp": 0.0,
+        "range_test": 0.0,
         "search": 7.0,
         "short": 0.25,
         "stopped": 0.6,
@@ -272,12 +273,12 @@ def test_the_audit_counts_the_stops_that_would_have_been_a_loss():
     )
 
 
-def test_an_audited_look_counts_by_what_its_run_came_to_later():
-    look = run(12, 0.008, 0.39, warmup=0.1, state="stopped", step=40)
-    later = run(14, 0.008, 0.39, warmup=0.1)
-    trials = [*SEARCHED[:5], look, later]
+@pytest.mark.parametrize(("meanwhile", "false"), [(0.38, 0), (0.395, 1)])
+def test_an_audited_trial_is_held_against_what_was_complete_when_it_was_resumed(meanwhile: float, false: int):
+    resumed = run(12, 0.008, 0.39, warmup=0.1).model_copy(update={"decision": 14})
+    trials = [*SEARCHED[:5], resumed, run(13, 0.004, meanwhile, warmup=0.1)]
     audit = report(FORECAST, best(FORECAST, trials, steps=STEPS, full_runs=1.0), trials, Audits(trials=[12])).audit
-    assert (audit.audited, audit.false, audit.running, audit.on) == (1, 1, 0, True)
+    assert (audit.audited, audit.false, audit.running, audit.on) == (1, false, 0, True)
 
 
 def test_where_nothing_is_forecast_nothing_is_said_of_it():

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,15 @@ class TestEveryFamily:
     def test_stays_between_the_floor_and_the_peak_within_a_configuration(self, name, data, steps, warmup, floor):
         factor = Curve(data.draw(any_schedule(name)), warmup=warmup, floor=floor).over(steps)
         assert all(floor <= factor(step) <= 1 for step in some_steps(steps))
+
+    @settings(deadline=None, max_examples=60)
+    @given(data=st.data(), steps=st.integers(2, 500), warmup=st.floats(0, 0.9), floor=st.floats(0, 1))
+    def test_only_rises_or_only_falls_between_two_breakpoints(self, name, data, steps, warmup, floor):
+        curve = Curve(data.draw(any_schedule(name)), warmup=warmup, floor=floor)
+        factor = curve.over(steps)
+        for first, last in pairwise(curve.breakpoints(steps)):
+            changes = [factor(step + 1) - factor(step) for step in range(first, last)]
+            assert min(changes) >= -HAIR or max(changes) <= HAIR
 
     @settings(deadline=None, max_examples=30)
     @given(data=st.data(), u=st.floats(0, 1))

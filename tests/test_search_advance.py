@@ -1,46 +1,41 @@
 """What a job does next: never more than its budget, then exactly the confirming runs, then nothing."""
 
 import random
+from functools import lru_cache
 
 import pytest
 
-from lrtune.search import Step, advance
+from lrtune.search import advance
 from lrtune.search.advance import spent
-from lrtune.wire.job import JobSpec
-from lrtune.wire.results import Trial, TrialState
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import NextStep, Report, Trial, TrialState
+from tests.simulated import begin, end, stop
 
 RATES = {"optimizers": [{"name": "adamw", "learning_rate": [0.0001, 0.01]}]}
 
 
-def job(**fields: object) -> JobSpec:
-    whole = {
+def job(**fields: object) -> AdmittedJob:
+    usual = {
         "task": "digits",
         "metric": {"name": "loss", "goal": "minimize"},
+        "horizon": {"steps": 100},
         "search": {"sampler": "random", "seed": 5},
     }
-    return JobSpec.model_validate(whole | fields)
+    return AdmittedJob.model_validate(usual | fields)
 
 
-def started(history: list[Trial], step: Step) -> Trial:
-    asked = step.proposal
-    assert asked
-    whole = {"number": len(history), "role": asked.role, "why": asked.reason, "seed": asked.seed}
-    return Trial(configuration=asked.configuration, state=TrialState.RUNNING, horizon=100, **whole)
+def asked(spec: AdmittedJob, history: list[Trial], seconds: float = 0.0) -> NextStep:
+    return advance(spec, history, steps=100, seconds=seconds)
 
 
-def ended(trial: Trial, value: float | None, state: str = "complete", step: int = 100) -> Trial:
-    return trial.model_copy(
-        update={"state": TrialState(state), "value": value, "step": step, "reason": "out of memory"}
-    )
-
-
-def carried_out(spec: JobSpec, outcome, trials: int = 1000) -> tuple[list[Trial], Step]:
-    """A job run by one worker: `outcome(trial)` is (value, state, steps)."""
+def carried_out(spec: AdmittedJob, outcome, trials: int = 1000) -> tuple[list[Trial], NextStep]:
+    """A job of one worker: `outcome(trial)` is (value, state, steps)."""
     history: list[Trial] = []
-    while len(history) < trials and (step := advance(spec, history, steps=100, seconds=0.0)).proposal:
-        trial = started(history, step)
-        history.append(ended(trial, *outcome(trial)))
-    return history, advance(spec, history, steps=100, seconds=0.0)
+    while len(history) < trials and (step := asked(spec, history)).proposal:
+        trial = begin(history, step.proposal)
+        value, state, steps = outcome(trial)
+        end(history, trial, state, value=value, step=steps, reason="out of memory")
+    return history, asked(spec, history)
 
 
 def by_rate(trial: Trial) -> tuple[float, str, int]:
@@ -52,16 +47,15 @@ def test_three_workers_never_overspend(seed):
     chance = random.Random(seed)
     spec = job(budget={"full_runs": 9.5})
     history: list[Trial] = []
-    while not (step := advance(spec, history, steps=100, seconds=0.0)).over:
+    while not (step := asked(spec, history)).over:
         running = [t for t in history if t.state is TrialState.RUNNING]
         if step.proposal and len(running) < 3:
-            history.append(started(history, step))
+            begin(history, step.proposal)
         else:
             assert running
-            one = chance.choice(running)
             state = chance.choice(["complete", "stopped", "diverged"])
-            value = chance.random() if state == "complete" else None
-            history[one.number] = ended(one, value, state, 100 if state == "complete" else chance.randrange(5, 100, 5))
+            done = {"value": chance.random()} if state == "complete" else {"step": chance.randrange(5, 100, 5)}
+            end(history, chance.choice(running), state, **done)
         search = [t for t in history if t.role != "confirm"]
         assert spent(search, steps=100) <= 9.5
     assert spent(search, steps=100) > 8.5
@@ -70,11 +64,12 @@ def test_three_workers_never_overspend(seed):
 
 def test_the_search_waits_for_a_running_trial_that_may_leave_room():
     spec = job(budget={"full_runs": 2.0})
-    history = [started([], advance(spec, [], steps=100, seconds=0.0))]
-    history.append(started(history, advance(spec, history, steps=100, seconds=0.0)))
-    assert advance(spec, history, steps=100, seconds=0.0) == Step(None, over=False)
-    history[0] = ended(history[0], None, "diverged", 0)
-    assert advance(spec, history, steps=100, seconds=0.0).proposal
+    history: list[Trial] = []
+    for _ in range(2):
+        begin(history, asked(spec, history).proposal)
+    assert asked(spec, history) == NextStep()
+    end(history, history[0], "diverged", step=0)
+    assert asked(spec, history).proposal
 
 
 @pytest.mark.parametrize(
@@ -89,20 +84,20 @@ def test_the_search_waits_for_a_running_trial_that_may_leave_room():
 def test_a_budget_is_used_up(budget, trials):
     history, last = carried_out(job(budget=budget, confirm={"top": 0}), by_rate)
     assert len(history) == trials
-    assert last == Step(None, over=True)
+    assert last == NextStep(over=True)
 
 
 def test_time_ends_the_search_but_not_the_confirming():
     spec = job(budget={"full_runs": None, "seconds": 60})
     history, _ = carried_out(spec, by_rate, trials=4)
-    assert advance(spec, history, steps=100, seconds=59.0).proposal.role == "search"
-    assert advance(spec, history, steps=100, seconds=60.0).proposal.role == "confirm"
+    assert asked(spec, history, 59.0).proposal.role == "search"
+    assert asked(spec, history, 60.0).proposal.role == "confirm"
 
 
 def test_one_configuration_of_the_own_space_is_tried_whatever_the_budget():
     history, last = carried_out(job(schedules=["linear"], budget={"full_runs": 1}, confirm={"top": 0}), by_rate)
     assert [t.role for t in history] == ["baseline", "search"]
-    assert last == Step(None, over=True)
+    assert last == NextStep(over=True)
 
 
 def test_the_best_few_and_the_baseline_run_over_fresh_seeds_seed_by_seed():
@@ -114,7 +109,7 @@ def test_the_best_few_and_the_baseline_run_over_fresh_seeds_seed_by_seed():
     assert [(t.configuration, t.seed) for t in confirm] == [(t.configuration, s) for s in (6, 7) for t in wanted]
     assert {t.role for t in confirm} == {"confirm"}
     assert confirm[-1].why == f"fresh seed 2 of 2 for trial {wanted[-1].number}"
-    assert last == Step(None, over=True)
+    assert last == NextStep(over=True)
 
 
 def test_a_good_baseline_is_confirmed_once():
@@ -128,20 +123,20 @@ def test_a_confirming_run_that_fails_is_not_repeated():
 
     history, last = carried_out(job(budget={"full_runs": 6}, confirm={"top": 3, "seeds": 2}), outcome)
     assert 6 + 6 <= len(history) <= 6 + 8
-    assert last == Step(None, over=True)
+    assert last == NextStep(over=True)
 
 
 def test_the_job_is_not_over_while_a_confirming_run_is_at_it():
     spec = job(budget={"full_runs": 2}, confirm={"top": 1, "seeds": 1})
     history, _ = carried_out(spec, by_rate)
     busy = [*history[:-1], history[-1].model_copy(update={"state": TrialState.RUNNING})]
-    assert advance(spec, busy, steps=100, seconds=0.0) == Step(None, over=False)
+    assert asked(spec, busy) == NextStep()
 
 
 def test_a_larger_budget_resumes_the_search():
     history, last = carried_out(job(budget={"full_runs": 3}), by_rate)
     assert last.over
-    assert advance(job(budget={"full_runs": 4}), history, steps=100, seconds=0.0).proposal.role == "search"
+    assert asked(job(budget={"full_runs": 4}), history).proposal.role == "search"
 
 
 def test_an_exhausted_space_ends_the_search():
@@ -154,13 +149,13 @@ def test_an_exhausted_space_ends_the_search():
     )
     history, last = carried_out(spec, by_rate)
     assert len(history) == 3
-    assert last == Step(None, over=True)
+    assert last == NextStep(over=True)
 
 
 def test_three_failures_at_the_start_are_enough():
     history, last = carried_out(job(), lambda trial: (None, "failed", 0))
     assert len(history) == 3
-    assert last == Step(None, over=True, failure="the first 3 trials failed; the last of them: out of memory")
+    assert last == NextStep(over=True, failure="the first 3 trials failed; the last of them: out of memory")
 
 
 def test_five_failures_in_a_row_are_enough():
@@ -184,10 +179,80 @@ def test_a_good_baseline_outside_the_space_is_no_answer():
     assert '"none"' in last.failure
 
 
-def test_credited_steps_and_what_a_planned_look_leaves_out_cost_nothing():
+def test_reused_steps_and_what_a_stage_leaves_out_cost_nothing():
     spec = job(budget={"full_runs": 9.5})
-    whole = started([], advance(spec, [], steps=100, seconds=0.0))
-    look = whole.model_copy(update={"until": 40})
-    half = ended(whole.model_copy(update={"credited": 50}), 1.0)
-    running = look.model_copy(update={"credited": 10})
-    assert [spent([t], steps=100) for t in (whole, look, half, running)] == [1.0, 0.4, 0.5, 0.3]
+    history: list[Trial] = []
+    full = begin(history, asked(spec, history).proposal)
+    stage = full.model_copy(update={"until": 40})
+    half = end(history, full, value=1.0, reused=50)
+    shared = stage.model_copy(update={"reused": 10})
+    assert [spent([t], steps=100) for t in (full, stage, half, shared)] == [1.0, 0.4, 0.5, 0.3]
+
+
+STAGED = {"search": {"sampler": "curve", "pruner": "none", "seed": 5}, "horizon": {"steps": 100}}
+SHORT = {"budget": {"full_runs": None, "seconds": 60}}
+
+
+def staged(goal: str = "minimize") -> AdmittedJob:
+    """A job trained in stages, whose search ends after a minute."""
+    return job(**STAGED, **SHORT, metric={"name": "loss", "goal": goal})
+
+
+@lru_cache
+def _paused(goal: str) -> tuple[Trial, ...]:
+    spec, history = staged(goal), list[Trial]()
+    sign = spec.metric.sign
+    end(history, begin(history, asked(spec, history).proposal), value=sign * 0.5)
+    for place in range(4):
+        trial = begin(history, asked(spec, history).proposal)
+        reports = [Report(step=trial.until, learning_rate=0.1, metrics={"loss": sign * (0.9 + 0.1 * place)})]
+        end(history, trial, reports=reports)
+    return tuple(history)
+
+
+def paused(goal: str = "minimize") -> list[Trial]:
+    """Its baseline came to 0.5 (or -0.5, to be maximised), four worse trials paused after a stage."""
+    return list(_paused(goal))
+
+
+@pytest.mark.parametrize(("goal", "best"), [("minimize", 0.5), ("maximize", -0.5)])
+def test_what_is_still_paused_when_the_search_ends_is_stopped_with_its_reason_before_the_confirming(goal, best):
+    spec, history = staged(goal), paused(goal)
+    step = asked(spec, history, 60.0)
+    assert (step.proposal, step.over, list(step.stopped)) == (None, False, [1, 2, 3, 4])
+    ends = [reason.removesuffix(f" forecast at its end, {best} is confirmed") for reason in step.stopped.values()]
+    assert all(0.5 < float(end) / (2 * best) < 1.5 for end in ends)
+    stop(history, step)
+    assert asked(spec, history, 60.0).proposal.role == "confirm"
+
+
+def test_nothing_is_stopped_while_a_trial_of_the_search_runs():
+    spec, history = staged(), paused()
+    begin(history, asked(spec, history).proposal)
+    assert asked(spec, history, 60.0) == NextStep()
+
+
+def test_a_paused_trial_of_a_search_that_knows_no_end_says_where_it_paused():
+    spec, history = staged(), paused()
+    history[0] = history[0].model_copy(update={"state": TrialState.DIVERGED, "value": None})
+    assert set(asked(spec, history, 60.0).stopped.values()) == {"the search is over; it was paused at step 5 of 100"}
+
+
+def test_a_search_that_failed_stops_its_paused_trials_and_then_says_why():
+    spec, history = staged(), paused()
+    for _ in range(5):
+        end(history, begin(history, asked(spec, history).proposal), "failed", step=0, reason="out of memory")
+    step = asked(spec, history)
+    assert list(step.stopped) == [1, 2, 3, 4]
+    assert not step.failure
+    stop(history, step)
+    assert asked(spec, history).failure == "the last 5 trials failed; the last of them: out of memory"
+
+
+def test_a_larger_budget_may_resume_what_was_stopped_at_the_end():
+    spec, history = staged(), paused()
+    stop(history, asked(spec, history, 60.0))
+    longer = job(**STAGED, budget={"full_runs": 2.18})  # 1.2 of them are spent: no new run fits
+    step = asked(longer, history)
+    assert step.proposal.until is None
+    assert history[step.proposal.resume].state is TrialState.STOPPED

@@ -2,351 +2,344 @@
 
 import math
 import time
+from functools import cache
 from statistics import fmean
 
 import pytest
 
+from lrtune import search
 from lrtune.analysis.prefixes import shared
 from lrtune.schedules import Wsd
-from lrtune.search import advance, stop_reason, suggest, verdict
+from lrtune.search import PruneVerdict, advance
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
-from lrtune.wire.results import REPORTS, Report, Trial, TrialState
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import REPORTS, NextStep, Proposal, Report, Stage, Trial, TrialState
+from tests import simulated
+from tests.simulated import begin, carried_out, end, evenly, train
 
 STEPS = 200
 MIXED = {
     "optimizers": ["adamw", {"name": "sgd", "momentum": [0.1, 0.95], "nesterov": [True, False]}],
     "clip_norm": [0.1, 10.0],
 }
+TRIALS = {"budget": {"trials": 100}}  # counts complete runs, so nothing is trained in stages
 
 
-def job(sampler: object = "curve", pruner: object = "none", goal: str = "minimize", **fields: object) -> JobSpec:
-    wire = {
-        "task": "digits",
-        "metric": {"name": "loss", "goal": goal},
-        "horizon": {"steps": STEPS},
-        "search": {"sampler": sampler, "pruner": pruner, "seed": 7},
-    }
-    return JobSpec.model_validate(wire | fields)
+def job(sampler: object = "curve", pruner: object = "none", goal: str = "minimize", **fields: object) -> AdmittedJob:
+    return simulated.job(sampler, pruner, steps=STEPS, goal=goal, **fields)
 
 
-def learned(configuration: Configuration, sign: float = 1.0) -> list[Report]:
+def suggest(spec: AdmittedJob, history: list[Trial]) -> Proposal:
+    return search.suggest(spec, history, steps=STEPS)
+
+
+def following(spec: AdmittedJob, history: list[Trial], **asking: object) -> NextStep:
+    return advance(spec, history, steps=STEPS, seconds=0.0, **asking)
+
+
+def verdict(spec: AdmittedJob, history: list[Trial], trial: Trial) -> PruneVerdict:
+    return search.verdict(spec, history, trial, steps=STEPS)
+
+
+@cache
+def losses(configuration: Configuration) -> tuple[float, ...]:
     """A loss that knows only the rates so far: best at one mean of them, annealed; nothing about families or peaks."""
-    rates, told = configuration.learning_rates(STEPS), []
-    for step in range(STEPS // REPORTS, STEPS + 1, STEPS // REPORTS):
-        mean, last = fmean(rates[:step]), fmean(rates[step - STEPS // REPORTS : step])
-        loss = 1.0 + 0.3 * math.log(mean / 0.003) ** 2 + 0.1 * last / mean + 2.0 * (1.0 - step / STEPS) ** 2
-        told.append(Report(step=step, learning_rate=rates[step - 1], metrics={"loss": sign * loss}))
-    return told
+    rates, found, every = configuration.learning_rates(STEPS), [], STEPS // REPORTS
+    for step in range(every, STEPS + 1, every):
+        mean, last = fmean(rates[:step]), fmean(rates[step - every : step])
+        found.append(1.0 + 0.3 * math.log(mean / 0.003) ** 2 + 0.1 * last / mean + 2.0 * (1.0 - step / STEPS) ** 2)
+    return tuple(found)
 
 
-def reports(end: float, until: int = REPORTS, late: float = 0.0, sign: float = 1.0) -> list[Report]:
-    """A loss that falls to `end`; by how much it lies higher before its last fifth is `late`."""
-    shares = [i / REPORTS for i in range(1, until + 1)]
-    values = [end + sign * (2.0 * (1.0 - u) ** 2 + late * min(1.0, 5.0 * (1.0 - u))) for u in shares]
-    return [
-        Report(step=round(u * STEPS), learning_rate=0.1, metrics={"loss": v})
-        for u, v in zip(shares, values, strict=True)
-    ]
+def learned(trial: Trial) -> list[Report]:
+    return evenly(list(losses(trial.configuration)), STEPS)
 
 
-def trial(spec: JobSpec, history: list[Trial], state: str = "complete", sign: float = 1.0) -> Trial:
-    asked = suggest(spec, history)
-    told = learned(asked.configuration, sign=sign) if state == "complete" else []
-    return Trial(
-        number=len(history),
-        role=asked.role,
-        why=asked.reason,
-        state=TrialState(state),
-        configuration=asked.configuration,
-        seed=asked.seed,
-        horizon=round(asked.fraction * STEPS),
-        step=STEPS if state == "complete" else 0,
-        value=told[-1].metrics["loss"] if told else None,
-        reports=told,
-    )
+def negated(trial: Trial) -> list[Report]:
+    return evenly([-loss for loss in losses(trial.configuration)], STEPS)
 
 
-def study(spec: JobSpec, trials: int, sign: float = 1.0) -> list[Trial]:
+def study(spec: AdmittedJob, trials: int, loss: simulated.Loss = learned) -> list[Trial]:
     history: list[Trial] = []
     for _ in range(trials):
-        history.append(trial(spec, history, sign=sign))
+        train(history, suggest(spec, history), loss)
     return history
+
+
+@cache
+def _at_random(trials: int, mixed: bool) -> tuple[Trial, ...]:
+    return tuple(study(job("random", **(MIXED if mixed else {})), trials))
+
+
+def at_random(trials: int, *, mixed: bool = False) -> list[Trial]:
+    """A random search's trials, with their reports: what the sampler and the pruner in question learn from."""
+    return list(_at_random(trials, mixed))
+
+
+def mean_rate(configuration: Configuration) -> float:
+    return fmean(configuration.learning_rates(STEPS))
+
+
+@pytest.fixture(scope="module")
+def searched() -> list[Trial]:
+    """Fourteen complete runs of the curve search."""
+    return study(job(**TRIALS), 14)
 
 
 class TestCurve:
     def test_the_same_history_gives_the_same_answer_in_any_order(self):
-        spec = job(**MIXED)
-        history = study(job("random", **MIXED), 12)
+        spec, history = job(**MIXED), at_random(12, mixed=True)
         assert suggest(spec, history) == suggest(spec, history[::-1])
 
-    def test_a_good_curve_is_found_sooner_than_at_random(self):
-        def found(sampler: str) -> float:
-            return min(t.value for t in study(job(sampler, budget={"trials": 14}), 14))
-
-        assert found("curve") < 1.03
-        assert found("curve") < found("random")
+    def test_a_good_curve_is_found_sooner_than_at_random(self, searched):
+        found = min(t.value for t in searched)
+        assert found < 1.03
+        assert found < min(t.value for t in at_random(14))
 
     def test_maximising_is_minimising_the_negative(self):
-        down, up = study(job(), 14), study(job(goal="maximize"), 14, sign=-1.0)
-        assert [t.configuration for t in up] == [t.configuration for t in down]
-        forecasts = [t.why for t in up if "forecast" in t.why]
-        assert forecasts
-        assert all("forecast -" in why for why in forecasts)
+        spec, history = job(**TRIALS), at_random(11)
+        negative = [
+            end([*history], t, value=-t.value, reports=negated(t)).model_copy(update={"stages": t.stages})
+            for t in history
+        ]
+        down, up = suggest(spec, history), suggest(job(goal="maximize", **TRIALS), negative)
+        assert down.configuration == up.configuration
+        assert up.reason.startswith("forecast -")
 
     def test_running_trials_are_not_repeated_and_spread_out(self):
-        spec = job()
-        history = study(spec, 9)
+        spec, history = job(**TRIALS), at_random(11)
         for state in ("running", "waiting", "running", "waiting"):
-            history.append(trial(spec, history, state))
-        assert len({t.configuration for t in history}) == 13
-        rates = {round(fmean(t.configuration.learning_rates(STEPS)), 6) for t in history[9:]}
-        assert len(rates) == 4
+            begin(history, suggest(spec, history), state)
+        assert len({t.configuration for t in history}) == 15
+        assert len({round(mean_rate(t.configuration), 6) for t in history[11:]}) == 4
 
-    def test_a_divergence_pushes_away(self):
-        spec = job()
-        history = study(spec, 10)
-        near = suggest(spec, history).configuration
-        cliff = [
-            trial(spec, history[:9]).model_copy(
-                update={
-                    "number": 10 + i,
-                    "state": TrialState.DIVERGED,
-                    "value": None,
-                    "step": 10,
-                    "reports": [],
-                    "configuration": near.model_copy(update={"warmup": 0.01 * i}),
-                }
-            )
-            for i in range(4)
-        ]
-        gaps = [
-            abs(
-                math.log(
-                    fmean(suggest(spec, past).configuration.learning_rates(STEPS)) / fmean(near.learning_rates(STEPS))
-                )
-            )
-            for past in (history, [*history, *cliff])
-        ]
-        assert gaps[0] == 0.0
-        assert gaps[1] > 0.1
+    def test_a_divergence_pushes_away(self, searched):
+        spec, history = job(**TRIALS), searched[:10]
+        near = suggest(spec, history)
+        cliff = [*history]
+        for i in range(4):
+            knobs = near.configuration.model_copy(update={"warmup": 0.01 * i})
+            end(cliff, begin(cliff, near.model_copy(update={"configuration": knobs})), "diverged", step=10)
+        away = suggest(spec, cliff).configuration
+        assert abs(math.log(mean_rate(away) / mean_rate(near.configuration))) > 0.1
 
     def test_every_proposal_of_a_mixed_space_is_legal_new_and_explained(self):
-        history = study(job(**MIXED), 14)
-        assert len({t.configuration for t in history}) == 14
+        history = study(job(**MIXED), 3)  # the baseline and the range tests
+        for _ in range(9):
+            train(history, suggest(job(**MIXED, **TRIALS), history), learned)
+        assert len({t.configuration for t in history}) == 12
         for one in history[1:]:
             assert type(one.configuration.optimizer).rates[0] <= one.configuration.learning_rate
             assert one.configuration.learning_rate <= type(one.configuration.optimizer).rates[1]
             assert 0.1 <= one.configuration.clip_norm <= 10.0
-            assert one.why.startswith(("rising ramp", "first look", "forecast"))
-            assert one.horizon == (STEPS // 10 if one.role == "ramp" else STEPS)
+            assert one.why.startswith(("learning-rate range test: ", "initial design ", "forecast "))
+            assert one.horizon == (STEPS // 10 if one.role == "range-test" else STEPS)
 
     def test_a_failed_trial_teaches_nothing_but_is_not_tried_again(self):
-        spec = job()
-        history = study(spec, 8)
-        failed = trial(spec, history, "failed")
-        assert suggest(spec, [*history, failed]).configuration != failed.configuration
+        spec, history = job(**TRIALS), at_random(8)
+        failed = end(history, begin(history, suggest(spec, history)), "failed", step=0)
+        assert suggest(spec, history).configuration != failed.configuration
 
     @pytest.mark.parametrize("value", [1e299, 1e-299, -1e250, 0.0])
     def test_absurd_values_are_borne(self, value):
-        spec = job()
-        history = [
-            t.model_copy(update={"value": value if t.number % 2 else 1.0, "reports": []}) for t in study(spec, 8)
-        ]
-        assert suggest(spec, history).role == "search"
+        absurd = [t.model_copy(update={"value": value if t.number % 2 else 1.0, "reports": []}) for t in at_random(11)]
+        assert suggest(job(), absurd).role == "search"
 
     def test_short_horizons_are_there_for_whoever_asks(self):
         spec = job({"name": "curve", "short_horizons": True})
-        history = study(spec, 10)
-        assert {t.horizon for t in history} <= {STEPS, STEPS // 2, STEPS // 4, STEPS // 10}  # the last is the ramp's
-        assert len({(t.configuration, t.horizon) for t in history}) == 10
-
-    def test_a_job_with_the_curve_sampler_ends_within_its_budget(self):
-        spec = job(budget={"full_runs": 5}, confirm={"top": 0})
-        history: list[Trial] = []
-        while (step := advance(spec, history, steps=STEPS, seconds=0.0)).proposal:
-            history.append(trial(spec, history))
-        assert step.over
-        assert len(history) == 5
+        history = study(spec, 2)  # the second is the range test
+        for _ in range(6):
+            begin(history, suggest(spec, history))
+        assert {t.horizon for t in history} <= {STEPS, STEPS // 2, STEPS // 4, STEPS // 10}
+        assert len({t.run for t in history}) == 8
 
     def test_asking_at_a_hundred_trials_is_quick_and_little_dearer_than_at_twenty(self):
-        spec, history = job(), study(job("random"), 100)
+        spec, history = job(), at_random(100)
 
         def least(trials: int) -> float:
             took = []
-            for _ in range(4):
+            for _ in range(2):
                 began = time.process_time()
                 suggest(spec, history[:trials])
                 took.append(time.process_time() - began)
             return min(took)
 
-        suggest(spec, history)
         assert least(100) < min(2.0, 4.0 * least(20))
 
 
-def alike(before: Trial, wanted: Configuration) -> bool:
-    """Whether a run begins with all that another has trained."""
-    return shared(before.configuration, wanted, STEPS, until=before.step) == before.step
+def begun_alike(history: list[Trial], asked: Proposal) -> int:
+    """The first steps of a proposal that a stage of some trial has ended at, with the same rates."""
+    until, wanted = asked.until or STEPS, asked.configuration
+    ends = ((t.configuration, stage.step) for t in history for stage in t.stages if stage.step <= until)
+    return max((step for c, step in ends if shared(c, wanted, STEPS, until=step) == step), default=0)
 
 
-def staged(spec: JobSpec) -> list[Trial]:
-    """A job whose looks are carried out as looks; what another piece ended at, with the same rates, costs nothing."""
-    history: list[Trial] = []
-    while asked := advance(spec, history, steps=STEPS, seconds=0.0).proposal:
-        same = [t.step for t in history if alike(t, asked.configuration) and t.step <= (asked.until or STEPS)]
-        told = learned(asked.configuration)
-        seen = [report for report in told if report.step <= (asked.until or STEPS)]
-        ended = {"state": TrialState.STOPPED if asked.until else TrialState.COMPLETE, "step": seen[-1].step}
-        ended |= {"credited": max(same, default=0), "until": asked.until, "value": seen[-1].metrics["loss"]}
-        ended |= {"number": len(history), "reports": seen, "horizon": STEPS, "why": asked.reason, "role": asked.role}
-        history.append(Trial(configuration=asked.configuration, seed=asked.seed, **ended))
-    return history
+@pytest.fixture(scope="module")
+def staged() -> list[Trial]:
+    """A job of four and a half full runs, trained in stages to its end."""
+    spec = job(budget={"full_runs": 4.5}, confirm={"top": 0})
+    return carried_out(spec, learned, steps=STEPS, reused=begun_alike)
 
 
 class TestStages:
-    @pytest.mark.parametrize("runs", [2.0, 4.5, 7.0])
-    def test_it_looks_goes_on_and_brings_its_leaders_to_the_end_within_the_budget(self, runs):
-        history = staged(job(budget={"full_runs": runs}, confirm={"top": 0}))
-        assert sum(t.cost for t in history) / STEPS <= runs + 1e-9
-        assert next(t.role for t in history if t.state is TrialState.COMPLETE) == "baseline"
-        assert sum(t.state is TrialState.COMPLETE for t in history) >= 2
-        for t in history:
-            assert t.until is None or t.until % (STEPS // REPORTS) == 0
+    def test_a_search_in_stages_stays_within_its_budget_and_brings_some_to_their_end(self, staged):
+        assert sum(t.cost for t in staged) / STEPS <= 4.5 + 1e-9
+        assert next(t.role for t in staged if t.state is TrialState.COMPLETE) == "baseline"
+        assert sum(t.state is TrialState.COMPLETE for t in staged) >= 2
+        for t in staged:
             assert t.cost > 0
+            assert all(stage.until is None or stage.until % (STEPS // REPORTS) == 0 for stage in t.stages)
 
-    def test_it_finds_more_for_the_same_cost_than_random_runs(self):
-        def found(history: list[Trial]) -> float:
-            return min(t.value for t in history if t.state is TrialState.COMPLETE)
+    def test_one_run_is_one_trial_whatever_stages_it_is_trained_in(self, staged):
+        assert len({t.run for t in staged}) == len(staged)
+        assert any(len(t.stages) > 1 for t in staged)
+        for t in staged:
+            assert [stage.start for stage in t.stages[1:]] == [stage.step for stage in t.stages[:-1]]
+            assert [stage.decision for stage in t.stages] == sorted(stage.decision for stage in t.stages)
+        decisions = sorted(stage.decision for t in staged for stage in t.stages)
+        assert decisions == list(range(len(decisions)))
 
-        spec = job(budget={"full_runs": 5}, confirm={"top": 0})
-        assert found(staged(spec)) < 1.1 < found(study(job("random"), 5))
+    def test_what_was_paused_is_stopped_in_the_end_and_says_what_it_was_to_come_to(self, staged):
+        stopped = [t for t in staged if t.state is TrialState.STOPPED]
+        assert stopped
+        best = min(t.value for t in staged if t.state is TrialState.COMPLETE)
+        assert all(t.reason.endswith(f" forecast at its end, {best:.4g} is confirmed") for t in stopped)
+        assert not any(t.state is TrialState.PAUSED for t in staged)
 
-    def test_a_beginning_that_two_configurations_share_is_looked_at_once(self):
-        spec = job(schedules=["one-cycle", "constant"], warmup=[0.05, 0.1], budget={"full_runs": 6}, confirm={"top": 0})
-        again = [t.why for t in staged(spec) if t.cost == 0]
-        assert all("first look" in why for why in again)
+    def test_it_finds_more_for_the_same_cost_than_random_runs(self, staged):
+        assert min(t.value for t in staged if t.state is TrialState.COMPLETE) < 1.1 < min(t.value for t in at_random(5))
 
-    def test_whole_runs_where_nothing_is_kept_or_trials_are_counted(self):
-        spec = job(budget={"full_runs": 9})
-        history = study(spec, 3)
-        assert advance(spec, history, steps=STEPS, seconds=0.0).proposal.until is not None
-        assert advance(spec, history, steps=STEPS, seconds=0.0, continued=False).proposal.until is None
-        counted = job(budget={"trials": 9})
-        assert advance(counted, history, steps=STEPS, seconds=0.0).proposal.until is None
+    def test_complete_runs_where_nothing_is_kept_or_trials_are_counted(self, staged):
+        spec, history = job(budget={"full_runs": 9}), staged[:3]
+        assert following(spec, history).proposal.until is not None
+        assert following(spec, history, continued=False).proposal.until is None
+        assert following(job(budget={"trials": 9}), history).proposal.until is None
 
-    def test_a_run_that_was_stopped_before_is_not_stopped_again(self):
-        spec = job(pruner={"name": "forecast", "audit": 0.0})
-        history = known(job())
-        bad = running(history, 2e-5, 9.0, until=10)
-        assert stop_reason(spec, history, bad)
-        before = bad.model_copy(update={"state": TrialState.STOPPED, "number": len(history)})
-        assert not stop_reason(spec, [*history, before], bad.model_copy(update={"number": len(history) + 1}))
-
-
-def known(spec: JobSpec) -> list[Trial]:
-    """Twelve trials of a random search, with their reports."""
-    return study(job("random"), 12)
+    def test_what_a_failed_trial_showed_in_earlier_stages_stays_known(self):
+        spec, history = job(budget={"full_runs": 9}), at_random(3)
+        for _ in range(2):
+            train(history, following(spec, history).proposal, learned)
+        paused = history[-1]
+        failed = paused.model_copy(update={"state": TrialState.FAILED, "start": paused.step})
+        nothing = failed.model_copy(update={"start": 0, "reports": []})
+        design = [following(spec, [*history[:-1], one]).proposal.reason for one in (paused, failed, nothing)]
+        assert design[0] == design[1] != design[2]
 
 
-def running(history: list[Trial], rate: float, ends: float, until: int, late: float = 0.0) -> Trial:
-    """One more trial, so far."""
-    like = history[-1]
+def running(history: list[Trial], rate: float, ends: float, until: int) -> Trial:
+    """One more trial, so far: a loss that falls to `ends`."""
+    like, shares = history[-1], [i / REPORTS for i in range(1, until + 1)]
     return like.model_copy(
         update={
             "number": len(history),
+            "decision": len(history),
             "state": TrialState.RUNNING,
             "value": None,
             "step": until * STEPS // REPORTS,
-            "reports": reports(ends, until, late),
+            "reports": evenly([ends + 2.0 * (1.0 - u) ** 2 for u in shares], STEPS),
+            "stages": [],
             "configuration": like.configuration.model_copy(update={"learning_rate": rate}),
         }
     )
 
 
 class TestForecast:
-    RULE = {"name": "forecast", "audit": 0.0}
+    SPEC = job("random", {"name": "forecast", "audit": 0.0})
 
     def test_a_hopeless_trial_is_stopped_in_words(self):
-        spec = job("random", self.RULE)
-        history = known(spec)
-        said = stop_reason(spec, history, running(history, 2e-5, 9.0, until=10))
-        assert said
+        history = at_random(12)
+        said = verdict(self.SPEC, history, running(history, 2e-5, 9.0, until=10)).stop
         assert said.startswith("forecast pruner: 9.5 at report 10 of 20, forecast ")
         assert "against" in said
         assert "chance" in said
 
-    def test_a_run_that_is_not_annealed_yet_is_not_mistaken_for_a_bad_one(self):
-        def told(one: Trial, until: int) -> list[Report]:
-            rates, end = one.configuration.learning_rates(STEPS), learned(one.configuration)[-1].metrics["loss"] or 0.0
-            return [
-                Report(step=s, learning_rate=0.1, metrics={"loss": end + 0.8 * rates[s - 1] / max(rates)})
-                for s in range(10, until + 1, 10)
-            ]
-
-        past = [(t, told(t, STEPS)) for t in study(job(), 14)]
-        history = [t.model_copy(update={"reports": seen, "value": seen[-1].metrics["loss"]}) for t, seen in past]
-        held = history[0].configuration.model_copy(update={"schedule": Wsd(decay=0.2), "learning_rate": 0.0033})
-        late = (
-            history[0]
-            .model_copy(
-                update={"number": 14, "role": "search", "state": TrialState.RUNNING, "value": None, "step": 120}
-            )
-            .model_copy(update={"configuration": held})
+    def test_it_is_judged_in_its_last_stage_alone_at_what_is_new_and_once(self):
+        history = at_random(12)
+        bad = running(history, 2e-5, 9.0, until=10)
+        assert verdict(self.SPEC, history, bad).stop
+        shown = [*bad.reports[:-1], bad.reports[-1].model_copy(update={"reused": True})]
+        paused, pruned = (
+            [Stage(attempt=1, decision=12, worker="w", step=40, outcome=outcome)] for outcome in ("paused", "finished")
         )
+        assert verdict(self.SPEC, history, bad.model_copy(update={"start": 40, "stages": paused})).stop
+        for spared in ({"until": 120}, {"reports": shown}, {"start": 100}, {"start": 40, "stages": pruned}):
+            assert verdict(self.SPEC, history, bad.model_copy(update=spared)) == PruneVerdict()
+
+    def test_a_run_that_is_not_annealed_yet_is_not_mistaken_for_a_bad_one(self, searched):
+        def told(one: Trial, until: int) -> list[Report]:
+            rates, last = one.configuration.learning_rates(STEPS), losses(one.configuration)[-1]
+            return evenly([last + 0.8 * rates[step - 1] / max(rates) for step in range(10, until + 1, 10)], STEPS)
+
+        past = [(t, told(t, STEPS)) for t in searched]
+        history = [t.model_copy(update={"reports": seen, "value": seen[-1].metrics["loss"]}) for t, seen in past]
+        late = running(history, 0.0033, 1.0, until=12)
+        held = history[0].configuration.model_copy(update={"schedule": Wsd(decay=0.2), "learning_rate": 0.0033})
+        late = late.model_copy(update={"configuration": held})
         late = late.model_copy(update={"reports": told(late, 120)})
-        assert stop_reason(job(pruner=self.RULE), history, late) is None
+        assert not verdict(self.SPEC, history, late).stop
 
     def test_a_promising_or_an_early_trial_runs_on(self):
-        spec = job("random", self.RULE)
-        history = known(spec)
-        assert stop_reason(spec, history, running(history, 0.006, 1.0, until=10)) is None
-        assert stop_reason(spec, history, running(history, 2e-5, 9.0, until=1)) is None
-        assert stop_reason(spec, history[:2], running(history, 2e-5, 9.0, until=10)) is None
+        history = at_random(12)
+        assert not verdict(self.SPEC, history, running(history, 0.006, 1.0, until=10)).stop
+        assert not verdict(self.SPEC, history, running(history, 2e-5, 9.0, until=1)).stop
+        assert not verdict(self.SPEC, history[:2], running(history, 2e-5, 9.0, until=10)).stop
 
     def test_an_audit_runs_on_and_is_drawn_once_and_for_all(self):
-        history = known(job())
+        history = at_random(12)
         bad = running(history, 2e-5, 9.0, until=10)
-        assert stop_reason(job("random", {"name": "forecast", "audit": 1.0}), history, bad) is None
-        assert verdict(job("random", {"name": "forecast", "audit": 1.0}), history, bad).audit.startswith(
-            "forecast pruner:"
-        )
+        always = verdict(job("random", {"name": "forecast", "audit": 1.0}), history, bad)
+        assert always.audit.startswith("forecast pruner:")
+        assert not always.stop
         spec = job("random", {"name": "forecast", "audit": 0.5})
-        stopped = {
-            n: {stop_reason(spec, history, bad.model_copy(update={"number": n})) is not None for _ in range(2)}
-            for n in range(12, 32)
-        }
-        assert all(len(verdicts) == 1 for verdicts in stopped.values())
-        assert {verdict for verdicts in stopped.values() for verdict in verdicts} == {True, False}
+        numbered = [bad.model_copy(update={"number": n, "decision": n}) for n in range(12, 16)]
+        first, second = ([bool(verdict(spec, history, one).audit) for one in numbered] for _ in range(2))
+        assert first == second
+        assert set(first) == {True, False}
 
     def test_it_switches_itself_off_when_the_audit_fails(self):
-        spec = job("random", {"name": "forecast", "audit": 0.999999})
-        history = known(spec)
+        spec, history = job("random", {"name": "forecast", "audit": 0.5}), at_random(12)
+        bad = running([*history, history[-1]], 3e-5, 9.0, until=10)
+        numbered = [bad.model_copy(update={"number": n, "decision": n}) for n in range(12, 24)]
+        drawn, other = (
+            next(one for one in numbered if bool(verdict(spec, history, one).audit) is audited)
+            for audited in (True, False)
+        )
         surprise = running(history, 2e-5, 9.0, until=20)
-        won = [*surprise.reports[:-1], Report(step=STEPS, learning_rate=0.1, metrics={"loss": 0.1})]
-        ended = {"state": TrialState.COMPLETE, "value": 0.1, "reports": won}
-        bad = running([*history, surprise], 3e-5, 9.0, until=10)
-        few = job("random", {"name": "forecast", "audit": 0.5})
-        draws = [n for n in range(12, 60) if stop_reason(few, history, bad.model_copy(update={"number": n})) is None]
-        audited = surprise.model_copy(update=ended | {"number": draws[0]})
-        other = bad.model_copy(update={"number": next(n for n in range(draws[0] + 1, 60) if n not in draws)})
-        assert stop_reason(few, history, other)
-        assert verdict(few, [*history, audited], other).off
+        won = {"state": TrialState.COMPLETE, "value": 0.1, "reports": [*surprise.reports[:-1], *evenly([0.1], STEPS)]}
+        won["reports"][-1] = won["reports"][-1].model_copy(update={"step": STEPS})
+        history.append(surprise.model_copy(update=won | {"number": drawn.number, "decision": 12}))
+        judged = other.model_copy(update={"number": 30 if other.number == drawn.number else other.number})
+        assert verdict(spec, history[:-1], judged).stop
+        assert verdict(spec, history, judged.model_copy(update={"decision": 13})).off
 
     def test_maximising_is_minimising_the_negative(self):
         def turned(one: Trial) -> Trial:
-            told = [r.model_copy(update={"metrics": {"loss": -(r.metrics["loss"] or 0.0)}}) for r in one.reports]
+            told = [r.model_copy(update={"metrics": {"loss": -r.metrics["loss"]}}) for r in one.reports]
             return one.model_copy(update={"value": None if one.value is None else -one.value, "reports": told})
 
-        history = known(job())
+        history = at_random(12)
         bad, good = running(history, 2e-5, 9.0, until=10), running(history, 0.006, 1.0, until=10)
-        spec = job("random", self.RULE, goal="maximize")
+        spec = job("random", {"name": "forecast", "audit": 0.0}, goal="maximize")
         past = [turned(t) for t in history]
-        assert "forecast pruner: -9.5 at report 10 of 20, forecast -" in (stop_reason(spec, past, turned(bad)) or "")
-        assert stop_reason(spec, past, turned(good)) is None
+        assert "forecast pruner: -9.5 at report 10 of 20, forecast -" in verdict(spec, past, turned(bad)).stop
+        assert not verdict(spec, past, turned(good)).stop
 
     @pytest.mark.parametrize("role", ["baseline", "confirm"])
     def test_a_baseline_or_confirming_trial_is_never_stopped(self, role):
-        spec = job("random", self.RULE)
-        history = known(spec)
+        history = at_random(12)
         bad = running(history, 2e-5, 9.0, until=10).model_copy(update={"role": role})
-        assert stop_reason(spec, history, bad) is None
+        assert not verdict(self.SPEC, history, bad).stop
+
+
+def test_a_paused_trial_whose_value_is_off_every_scale_is_not_resumed_for_ever():
+    spec = job(budget={"full_runs": 3})
+
+    def blown(trial: Trial) -> list[Report]:
+        return evenly([loss * 1e301 for loss in losses(trial.configuration)], STEPS)
+
+    history: list[Trial] = []
+    for _ in range(15):
+        asked = following(spec, history).proposal
+        assert asked is not None
+        assert asked.resume is None or (asked.until or STEPS) > history[asked.resume].step
+        train(history, asked, learned if asked.role == "baseline" else blown)

@@ -1,4 +1,4 @@
-"""Verdicts: those of a live Optuna study, from nothing but the trials."""
+"""What stops a trial: what a live Optuna study would stop, from nothing but the trials."""
 
 import random
 import warnings
@@ -7,12 +7,13 @@ import optuna
 import pytest
 from optuna import pruners
 
+from lrtune import search
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine
-from lrtune.search import stop_reason
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
-from lrtune.wire.results import Report, Trial, TrialState
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import Trial, TrialState
+from tests import simulated
 
 POINT = Configuration(optimizer=Adamw(), learning_rate=0.001, schedule=Cosine())
 
@@ -44,16 +45,18 @@ with warnings.catch_warnings():
     }
 
 
-def job(pruner: object, goal: str = "minimize") -> JobSpec:
-    metric = {"name": "loss", "goal": goal}
-    return JobSpec.model_validate({"task": "digits", "metric": metric, "search": {"pruner": pruner}})
+def job(pruner: object, goal: str = "minimize") -> AdmittedJob:
+    return simulated.job("tpe", pruner, steps=100, goal=goal)
+
+
+def stop_reason(spec: AdmittedJob, history: list[Trial], trial: Trial) -> str | None:
+    return search.stop_reason(spec, history, trial, steps=100)
 
 
 def made(number: int, values: list[float | None], state: str = "complete", role: str = "search") -> Trial:
-    reports = [Report(step=5 * i, learning_rate=0.1, metrics={"loss": v}) for i, v in enumerate(values, start=1)]
-    whole = {"configuration": POINT, "seed": 0, "horizon": 100, "step": 5 * len(values)}
-    value = values[-1] if state == "complete" else None
-    return Trial(number=number, role=role, state=TrialState(state), value=value, reports=reports, **whole)
+    fixed = {"configuration": POINT, "seed": 0, "horizon": 100, "step": 5 * len(values), "decision": number}
+    value, reports = values[-1] if state == "complete" else None, simulated.evenly(values, 100)
+    return Trial(number=number, role=role, state=TrialState(state), value=value, reports=reports, **fixed)
 
 
 def curve(chance: random.Random, sign: float) -> list[float | None]:
@@ -65,7 +68,7 @@ def curve(chance: random.Random, sign: float) -> list[float | None]:
 
 @pytest.mark.parametrize("goal", ["minimize", "maximize"])
 @pytest.mark.parametrize("name", LIVE)
-def test_verdicts_are_those_of_a_live_study(name, goal):
+def test_what_is_stopped_is_what_a_live_study_stops(name, goal):
     wire, pruner, begins = LIVE[name]
     spec, chance = job(wire, goal), random.Random(3)
     live = optuna.create_study(study_name="lrtune", direction=goal, pruner=pruner)

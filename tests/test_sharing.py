@@ -1,27 +1,32 @@
 """Two workers and one beginning: who waits for whom, and what the log of a job says of spoilt and unsaved states."""
 
-import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from sqlalchemy.orm import Session
 
+from lrtune.analysis.prefixes import Course
 from lrtune.store import Database, events, jobs, leases, trials
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Proposal, Report, TrialState
+from tests.serving import Done
 from tests.test_states import damaged
 from worker.loop import Worker
+from worker.run import LiveRun
 from worker.settings import Settings
-from worker.sharing import Behind, Sharing
+from worker.sharing import Blocked, Sharing
 from worker.tasks import prepare
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 CPU = torch.device("cpu")
-SPEC = JobSpec.model_validate(
+SPEC = AdmittedJob.model_validate(
     {
         "task": {"name": "digits", "params": {"hidden": [8]}},
         "metric": {"name": "val_loss", "goal": "minimize"},
@@ -48,8 +53,8 @@ def job(database: Database) -> str:
     with database.write() as tx:
         made, _ = jobs.create(tx, SPEC, now=NOON)
         for number, chosen in enumerate((WAITS, AHEAD, OTHER)):
-            proposal = Proposal(configuration=chosen, role="search", seed=0, reason="a draw")
-            assert trials.propose(tx, made.id, proposal, number=number, now=NOON)
+            proposal = Proposal(configuration=chosen, role="search", seed=0, horizon=100, reason="a draw")
+            assert trials.propose(tx, made.id, proposal, known=number, now=NOON)
     return made.id
 
 
@@ -72,7 +77,7 @@ def behind(database: Database, *, step: int = 50) -> leases.Lease:
     assert waits is not None
     assert ahead is not None
     with database.write() as tx:
-        leases.release(tx, waits, reason="trial 1 is training it", behind=(ahead.id, step), now=NOON)
+        leases.release(tx, waits, reason="trial 1 is training it", blocked_by=(ahead.id, step), now=NOON)
     assert number(claim(database, "a")) == 2
     return ahead
 
@@ -88,14 +93,16 @@ def test_a_trial_behind_another_is_not_claimed_while_that_one_trains_towards_its
     assert (waiting.state, waiting.reason, waiting.attempt) == (TrialState.WAITING, "trial 1 is training it", 0)
 
 
-@pytest.mark.parametrize("how", ["came far enough", "started far enough", "ended", "was given back"])
+@pytest.mark.parametrize("how", ["came far enough", "started far enough", "paused", "ended", "was given back"])
 def test_a_trial_is_free_again_when_the_one_ahead(how: str, database: Database, job: str):
     ahead = behind(database)
     with database.write() as tx:
         if how == "came far enough":
             leases.report(tx, ahead, [report(45), report(50)], ttl=MINUTE, now=NOON)
         elif how == "started far enough":
-            leases.take_up(tx, ahead, step=50, credited=50, whose=("x",), now=NOON)
+            leases.take_up(tx, ahead, step=50, reused=50, whose=("x",), now=NOON)
+        elif how == "paused":
+            leases.pause(tx, ahead, value=1.0, step=20, reason="as planned", now=NOON)
         elif how == "ended":
             leases.finish(tx, ahead, TrialState.STOPPED, value=1.0, step=20, now=NOON)
         else:
@@ -113,26 +120,84 @@ def test_a_trial_is_free_again_when_the_worker_of_the_one_ahead_has_died(databas
     assert number(claim(database, "d", at=NOON + 2 * MINUTE)) == 1
 
 
-def test_a_worker_makes_way_for_one_that_trains_the_same_beginning_and_for_no_other(
-    database: Database, job: str, tmp_path: Path
-):
-    held = [claim(database, worker) for worker in "abc"]
-    kept, ahead, other = (lease for lease in held if lease is not None)
+Ways = Callable[[leases.Lease], tuple[int, int] | None]
+
+
+@pytest.fixture
+def ways(database: Database, tmp_path: Path) -> Ways:
+    """Which trial a worker that holds this one waits for, and until which step."""
     settings = Settings(device="cpu", state_dir=str(tmp_path / "states"))
 
-    def write(verb):
+    def ask(lease: leases.Lease) -> tuple[int, int] | None:
+        try:
+            cache = Sharing(settings, CPU, writing(database)).cache(lease, prepare(SPEC.task, tmp_path))
+        except Blocked as found:
+            return found.ahead, found.step
+        assert cache is not None
+        cache.close()
+        return None
+
+    return ask
+
+
+def writing(database: Database) -> Callable[[Callable[[Session], Any]], Any]:
+    """Does a verb in a transaction of its own."""
+
+    def write(verb: Callable[[Session], Any]) -> Any:
         with database.write() as tx:
             return verb(tx)
 
-    def ways(lease: leases.Lease) -> tuple[int, int] | None:
-        """What a worker that holds this trial finds itself behind of."""
-        try:
-            memory = Sharing(settings, CPU, write).memory(lease, prepare(SPEC.task, tmp_path), lease.spec.metric)
-        except Behind as found:
-            return found.ahead, found.step
-        memory.close()
-        return None
+    return write
 
+
+def paused(database: Database, job: str, step: int) -> None:
+    """Trial 1 is paused after so many steps, and resumed; nobody has taken it again yet. Its checkpoint is not here."""
+    write, held = writing(database), [claim(database, worker) for worker in "abc"]
+    first, second, third = (lease for lease in held if lease is not None)
+    write(lambda tx: leases.pause(tx, second, value=1.0, step=step, reason="as planned", now=NOON))
+    for lease in (first, third):
+        write(lambda tx, lease=lease: leases.release(tx, lease, reason="asked to stop", now=NOON))
+    resumed = Proposal(configuration=AHEAD, role="search", seed=0, horizon=100, resume=1)
+    assert write(lambda tx: trials.propose(tx, job, resumed, known=3, now=NOON))
+
+
+def test_of_two_trials_that_begin_alike_one_goes_on_even_where_the_checkpoint_of_a_paused_one_is_gone(
+    database: Database, job: str, ways: Ways
+):
+    paused(database, job, 20)
+    waits, resumed = claim(database, "a"), claim(database, "b")
+    assert waits is not None
+    assert resumed is not None
+    assert ways(waits) == (resumed.id, 50)
+    assert ways(resumed) is None
+
+
+@pytest.mark.parametrize("state_bytes", [2**30, 0])
+def test_a_worker_that_has_no_checkpoint_of_a_paused_trial_says_that_it_trains_it_anew(
+    state_bytes: int, database: Database, job: str, tmp_path: Path
+):
+    torch.set_num_threads(1)
+    paused(database, job, 20)
+    assert number(claim(database, "a")) == 0
+    lease, task = claim(database, "b"), prepare(SPEC.task, tmp_path)
+    assert lease is not None
+    settings = Settings(device="cpu", state_dir=str(tmp_path / "states"), state_bytes=state_bytes)
+    cache = Sharing(settings, CPU, writing(database)).cache(lease, task)
+    if cache is not None:
+        course = Course.of(lease.trial, lease.spec.metric)
+        assert cache.begin(lambda: LiveRun(task, lease.trial, lease.spec.training, CPU), course).step == 0
+        cache.close()
+    with database.read() as tx:
+        found, last = trials.get(tx, job, 1), events.latest(tx, job, before=None, limit=1).items[0]
+    assert (found.step, found.cost, found.stages[-1].start) == (0, 120, 0)
+    assert last.message == "trial 1 starts after step 0 of 100"
+
+
+def test_a_worker_makes_way_for_one_that_trains_the_same_beginning_and_for_no_other(
+    database: Database, job: str, ways: Ways
+):
+    held = [claim(database, worker) for worker in "abc"]
+    kept, ahead, other = (lease for lease in held if lease is not None)
     assert ways(ahead) == (kept.id, 51), "of two that have just begun the older goes on, up to where its decay begins"
     assert ways(kept) is None
     assert ways(other) is None
@@ -142,14 +207,6 @@ def test_a_worker_makes_way_for_one_that_trains_the_same_beginning_and_for_no_ot
     with database.write() as tx:
         leases.report(tx, ahead, [report(50)], ttl=HOUR)
     assert ways(kept) is None
-
-
-class Done(threading.Event):
-    """Asks a worker to stop as soon as it has nothing to do."""
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self.set()
-        return True
 
 
 def worked(url: str, states: Path) -> list[tuple[int | None, str, str]]:
@@ -189,8 +246,8 @@ def test_a_run_that_a_pruner_stopped_is_gone_on_with_where_it_was_stopped(sqlite
     torch.set_num_threads(1)
     search = {"sampler": "random", "pruner": {"name": "threshold", "upper": 1e-6, "n_warmup_reports": 5}}
     changes = {"schedules": ["constant", "cosine"], "budget": {"full_runs": None, "trials": 2}, "confirm": {"top": 0}}
-    pruned = JobSpec.model_validate(SPEC.model_dump() | changes | {"search": search})
-    whole = JobSpec.model_validate(SPEC.model_dump() | changes | {"search": search | {"pruner": "none"}})
+    pruned = AdmittedJob.model_validate(SPEC.model_dump() | changes | {"search": search})
+    whole = AdmittedJob.model_validate(SPEC.model_dump() | changes | {"search": search | {"pruner": "none"}})
     database = Database(sqlite_url)
     with database.write() as tx:
         made = [jobs.create(tx, spec)[0].id for spec in (pruned, whole)]
@@ -200,7 +257,7 @@ def test_a_run_that_a_pruner_stopped_is_gone_on_with_where_it_was_stopped(sqlite
     database.dispose()
     assert first.configuration == again.configuration
     assert (first.state, again.state) == (TrialState.STOPPED, TrialState.COMPLETE)
-    assert 0 < first.step == again.credited < 100
+    assert 0 < first.step == again.reused < 100
 
 
 def test_the_log_of_a_job_says_once_a_trial_that_its_states_could_not_be_saved(sqlite_url: str, tmp_path: Path):

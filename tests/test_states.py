@@ -18,9 +18,9 @@ from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import Metric, TaskSpec, Training
 from lrtune.wire.results import Report, Trial
 from tests.test_trainer import CPU, LOSS, Line, Seen, files, trial
-from worker import cache_key as recipe
+from worker import cache_key
 from worker.cache_key import Keys
-from worker.checkpoint_cache import Memory, Start
+from worker.checkpoint_cache import CheckpointCache, Start
 from worker.digest import task_digest
 from worker.snapshot import Snapshot
 from worker.states import DTYPES, Store, packed, unpacked
@@ -45,23 +45,23 @@ class Lab:
         self.starts: list[Start] = []
         self.stop_at = 10**9
 
-    def memory(self, task: Task, asked: Trial, *, metric: Metric = LOSS, training: Training = PLAIN) -> Memory:
+    def cache(self, task: Task, asked: Trial, *, metric: Metric = LOSS, training: Training = PLAIN) -> CheckpointCache:
         owner = f"job/{asked.number}"
-        head = recipe.header(self.spec, task_digest(task), asked, training, CPU, owner=owner)
-        return Memory(
+        head = cache_key.header(self.spec, task_digest(task), asked, training, CPU, owner=owner)
+        return CheckpointCache(
             self.store,
             Keys(head),
             owner=owner,
             metric=metric,
             say=lambda *words: self.said.append(words),
-            on_start=self.starts.append,
+            on_start=lambda start: self.starts.append(start) if start.step else None,
         )
 
     def train(
         self, task: Task, asked: Trial, *, shares: bool = True, metric: Metric = LOSS, training: Training = PLAIN
     ) -> tuple[Outcome, list[Report], list[torch.Tensor]]:
         seen, reports = Seen(task), list[Report]()
-        memory = self.memory(task, asked, metric=metric, training=training) if shares else None
+        cache = self.cache(task, asked, metric=metric, training=training) if shares else None
         outcome = train(
             seen,
             asked,
@@ -70,10 +70,10 @@ class Lab:
             on_report=lambda report: reports.append(report),
             should_stop=lambda: None,
             training=training,
-            memory=memory,
+            cache=cache,
         )
-        if memory:
-            memory.close()
+        if cache:
+            cache.close()
         return (
             outcome,
             reports,
@@ -82,7 +82,7 @@ class Lab:
 
 
 def unmarked(reports: list[Report]) -> list[Report]:
-    return [report.model_copy(update={"credited": False}) for report in reports]
+    return [report.model_copy(update={"reused": False}) for report in reports]
 
 
 def same(one: tuple, other: tuple) -> bool:
@@ -105,7 +105,7 @@ HOLDING = [
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @given(data=st.data())
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_shared_training_equals_training_alone_for_every_optimizer(
     optimizer: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ):
@@ -116,7 +116,7 @@ def test_shared_training_equals_training_alone_for_every_optimizer(
 
 @pytest.mark.parametrize("name", ["digits", "tabular", "images", "text"])
 @given(data=st.data())
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_shared_training_equals_training_alone_for_every_task(
     name: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ):
@@ -126,7 +126,7 @@ def test_shared_training_equals_training_alone_for_every_task(
 
 
 def equal_however_shared(lab: Lab, task: Task, optimizer: str, data: st.DataObject) -> None:
-    """Two configurations of the same beginning, the first perhaps only looked at: the second takes it up."""
+    """Two configurations of the same beginning, the first perhaps paused: the second starts from it."""
     first, second = (data.draw(st.sampled_from(HOLDING)) for _ in range(2))
     around = {
         "optimizer": {"name": optimizer},
@@ -136,8 +136,8 @@ def equal_however_shared(lab: Lab, task: Task, optimizer: str, data: st.DataObje
         "horizon": data.draw(st.integers(40, 70)),
         "seed": data.draw(st.integers(0, 3)),
     }
-    look = data.draw(st.none() | st.integers(20, 39))
-    lab.train(task, trial(schedule=first, **around).model_copy(update={"until": look}))
+    until = data.draw(st.none() | st.integers(20, 39))
+    lab.train(task, trial(schedule=first, **around).model_copy(update={"until": until}))
     wanted = trial(schedule=second, **around).model_copy(update={"number": 4})
     together = lab.train(task, wanted)
     assert same(together, lab.train(task, wanted, shares=False))
@@ -145,11 +145,11 @@ def equal_however_shared(lab: Lab, task: Task, optimizer: str, data: st.DataObje
         Configuration.model_validate(wanted.configuration.model_dump() | {"schedule": first}),
         wanted.configuration,
         around["horizon"],
-        until=look,
+        until=until,
     )
-    credited = lab.starts[-1].credited if lab.starts else 0
-    assert credited >= sure, "the search was promised more than there was"
-    assert [report.credited for report in together[1]] == [report.step <= credited for report in together[1]]
+    reused = lab.starts[-1].reused if lab.starts else 0
+    assert reused >= sure, "the search was promised more than there was"
+    assert [report.reused for report in together[1]] == [report.step <= reused for report in together[1]]
     assert lab.said == []
 
 
@@ -162,7 +162,7 @@ def test_what_the_engine_keeps_is_taken_up_too(training: dict, tmp_path: Path):
     assert [start.step for start in lab.starts] == [22]
 
 
-def test_a_planned_look_is_taken_up_where_it_ended_even_between_reports(tmp_path: Path):
+def test_a_stage_is_resumed_where_it_ended_even_between_reports(tmp_path: Path):
     lab, task = Lab(tmp_path), prepare(TaskSpec(name="digits"), Path())
     asked = trial(horizon=60)
     for until in (19, 43):
@@ -186,9 +186,9 @@ def test_a_plateau_takes_up_a_constant_run_only_as_far_as_its_own_reductions(tmp
     assert [start.step for start in lab.starts] == [reduced - 2]
 
 
-def test_a_stranger_can_recompute_a_key_from_the_documented_recipe():
+def test_a_stranger_can_recompute_a_key_from_its_documentation():
     asked = trial(horizon=40, schedule="wsd", warmup=0.1, clip_norm=1.0)
-    head = recipe.header(TaskSpec(name="digits"), "d" * 64, asked, PLAIN, CPU, owner="job/3")
+    head = cache_key.header(TaskSpec(name="digits"), "d" * 64, asked, PLAIN, CPU, owner="job/3")
     course = Course(asked.configuration, 40)
     text = json.dumps(head, sort_keys=True, separators=(",", ":"))
     whole = hashlib.sha256(text.encode())
@@ -214,12 +214,12 @@ def test_a_stranger_can_recompute_a_key_from_the_documented_recipe():
 def test_whatever_changes_the_training_changes_the_key(change: dict):
     keys = set()
     for asked in (trial(horizon=40), trial(**{"horizon": 40} | change)):
-        head = recipe.header(TaskSpec(name="digits"), "d", asked, PLAIN, CPU, owner="job/3")
+        head = cache_key.header(TaskSpec(name="digits"), "d", asked, PLAIN, CPU, owner="job/3")
         keys.add(Keys(head).at(Course(asked.configuration, asked.horizon), [20])[20])
     assert len(keys) == 2
 
 
-def test_a_task_is_told_from_another_by_its_data_its_parameters_and_its_code(tmp_path: Path):
+def test_a_task_is_known_by_its_data_its_parameters_and_its_code(tmp_path: Path):
     (tmp_path / "a").mkdir()
     params = files(tmp_path / "a")
     one = {name: task_digest(prepare(TaskSpec(name=name, params=params[name]), tmp_path / "a")) for name in params}
@@ -245,7 +245,7 @@ def test_a_task_that_cannot_be_read_shares_with_nobody():
 
 
 def only_state(folder: Path) -> Path:
-    (path,) = folder.rglob("*_look_*.safetensors")
+    (path,) = folder.rglob("*_stage_*.safetensors")
     return path
 
 
@@ -285,7 +285,7 @@ def test_a_spoilt_state_is_ignored_said_and_removed(how: str, words: str, tmp_pa
     assert kind == "state-ignored"
     assert words in message
     assert lab.starts == []
-    assert list(tmp_path.rglob("*_look_*")) == []
+    assert list(tmp_path.rglob("*_stage_*")) == []
 
 
 def test_a_state_swapped_for_anothers_is_found_out(tmp_path: Path):

@@ -114,7 +114,7 @@ def test_a_state_of_which_room_was_made_before_it_was_safe_is_no_failure(tmp_pat
     entry = store.write("0" * 64, "1" * 64, "running", None, state)
     store.drop(entry)
     store.secure([entry])
-    assert store.family("0" * 64) == {}
+    assert store.entries("0" * 64) == {}
 
 
 def test_a_state_larger_than_the_budget_is_not_written(tmp_path: Path):

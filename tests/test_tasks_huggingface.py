@@ -10,8 +10,8 @@ import datasets
 import huggingface_hub.constants
 import pytest
 import torch
+import transformers  # its models are imported as they are asked for, which is not when tests are collected
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import worker.tasks
 from lrtune.errors import TaskError
@@ -31,7 +31,7 @@ SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 SMALL = {"batch_size": 8, "max_length": 16}
 
 
-def tokenizer(*names: str) -> PreTrainedTokenizerFast:
+def tokenizer(*names: str) -> "transformers.PreTrainedTokenizerFast":
     made = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -40,7 +40,7 @@ def tokenizer(*names: str) -> PreTrainedTokenizerFast:
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
-    return PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=made,
         model_input_names=["input_ids", "attention_mask", *names],
         **{"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "eos_token": "[SEP]"},
@@ -53,9 +53,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, words = tmp_path_factory.mktemp("data"), tokenizer()
     size, torch_state = len(words), torch.get_rng_state()
     torch.manual_seed(1)
-    BertModel(BertConfig(vocab_size=size, max_position_embeddings=20, **SIZES)).save_pretrained(folder / "bert")
-    config = GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2, n_positions=20, eos_token_id=3, bos_token_id=2)
-    GPT2LMHeadModel(config).save_pretrained(folder / "gpt")
+    transformers.BertModel(
+        transformers.BertConfig(vocab_size=size, max_position_embeddings=20, **SIZES)
+    ).save_pretrained(folder / "bert")
+    config = transformers.GPT2Config(
+        vocab_size=size, n_embd=16, n_layer=2, n_head=2, n_positions=20, eos_token_id=3, bos_token_id=2
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder / "gpt")
     torch.set_rng_state(torch_state)
     words.save_pretrained(folder / "gpt")
     tokenizer("token_type_ids").save_pretrained(folder / "bert")

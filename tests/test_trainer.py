@@ -217,12 +217,12 @@ def test_a_reason_from_on_report_stops_the_trial_with_its_last_value(digits: Tas
     assert [report.step for report in reports] == [3, 6]
 
 
-def test_a_planned_look_stops_there_with_its_last_value_and_what_it_saw_is_the_whole_runs(digits: Task):
-    whole, reports = run(digits, trial())
-    look, seen = run(digits, trial().model_copy(update={"until": 31}))
-    assert (whole.state, seen) == (TrialState.COMPLETE, reports[:10])
-    assert look == Outcome(
-        TrialState.STOPPED, seen[-1].metrics["val_loss"], "looked at until step 31 of 60, as planned", 31
+def test_a_stage_pauses_at_its_planned_step_with_its_last_value_and_the_reports_of_the_complete_run(digits: Task):
+    complete, reports = run(digits, trial())
+    stage, seen = run(digits, trial().model_copy(update={"until": 31}))
+    assert (complete.state, seen) == (TrialState.COMPLETE, reports[:10])
+    assert stage == Outcome(
+        TrialState.PAUSED, seen[-1].metrics["val_loss"], "trained until step 31 of 60, as planned", 31
     )
 
 

@@ -1,16 +1,16 @@
 """The tutorial for a task of one's own does what it says, block by block, as a reader would do it."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from lrtune.cli.commands import app
+from tests import processes
 from tests.serving import served
 
 pytestmark = pytest.mark.timeout(300)
@@ -22,22 +22,20 @@ def block(opening: str) -> list[str]:
     return re.findall(rf"^```{re.escape(opening)}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def test_the_tutorial_from_the_file_to_the_answer(tmp_path: Path, sqlite_url: str) -> None:
+def test_the_tutorial_from_the_file_to_the_answer(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_tasks.py").write_text(block("python file=my_tasks.py")[0])
     checking, working = block("sh")
-    env = os.environ | {"PYTHONPATH": str(ROOT), "LRTUNE_DATABASE_URL": sqlite_url, "LRTUNE_POLL_SECONDS": "0.05"}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert CliRunner().invoke(app, shlex.split(checking)[1:]).exit_code == 0
 
-    _, *arguments = shlex.split(checking)
-    command = [sys.executable, "-c", "from lrtune.cli.commands import app; app()", *arguments]
-    checked = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-
-    tasks, path, *_ = shlex.split(working.replace("/path/to/your/folder", str(tmp_path)))
+    tasks, path, *_, module = shlex.split(working.replace("/path/to/your/folder", str(tmp_path)))
+    env = {"LRTUNE_DATABASE_URL": sqlite_url, "LRTUNE_POLL_SECONDS": "0.05"}
     env |= dict(one.split("=", 1) for one in (tasks, path))
     with served(sqlite_url) as http:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "worker"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        worker = processes.start(module, environment=env, log=tmp_path / "worker.log", cwd=ROOT)
         try:
             until(lambda: http.get("/v1/workers").json()["items"])
             assert "my_tasks:Moons" in {one["name"] for one in http.get("/v1/tasks").json()["items"]}
@@ -47,7 +45,7 @@ def test_the_tutorial_from_the_file_to_the_answer(tmp_path: Path, sqlite_url: st
             job = until(lambda: (found := http.get(read).json())["finished_at"] and found)
         finally:
             worker.terminate()
-            worker.wait(timeout=30)
+            worker.join()
     assert (job["state"], job["reason"]) == ("succeeded", "")
     assert job["best"]["value"] < 0.6
 

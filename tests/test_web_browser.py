@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 import worker.settings
 from lrtune.store import Database, leases, trials
@@ -25,7 +25,7 @@ HOSTILE = "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'>\"
 
 
 @pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
+def chrome() -> Iterator[BrowserContext]:
     with browser() as started:
         yield started
 
@@ -49,7 +49,7 @@ def working(sqlite_url: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def person(chrome: Browser, service: httpx.Client) -> Iterator[Visitor]:
+def person(chrome: BrowserContext, service: httpx.Client) -> Iterator[Visitor]:
     """Somebody who has signed in."""
     with visitor(chrome, str(service.base_url)) as someone:
         someone.sign_in()
@@ -60,9 +60,11 @@ def failed(database_url: str, job_id: str, reason: str) -> None:
     """Let trial 0 of a job fail for a reason of the task's."""
     database, ttl = Database(database_url), timedelta(minutes=1)
     chosen = {"optimizer": "adamw", "learning_rate": 0.01, "schedule": "linear"}
-    proposal = Proposal.model_validate({"configuration": chosen, "role": "baseline", "seed": 0, "reason": reason})
+    proposal = Proposal.model_validate(
+        {"configuration": chosen, "role": "baseline", "seed": 0, "horizon": 40, "reason": reason}
+    )
     with database.write() as tx:
-        trials.propose(tx, job_id, proposal, number=0)
+        trials.propose(tx, job_id, proposal, known=0)
         lease = leases.claim(tx, HOSTILE[:90], ttl=ttl)
         assert lease is not None
         leases.report(tx, lease, [Report(step=1, learning_rate=0.01, metrics={"val_loss": 1.0, HOSTILE: 2.0})], ttl=ttl)
@@ -186,12 +188,13 @@ def test_a_trials_page_tries_again_where_its_curves_cannot_be_fetched(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_has_a_serious_fault_and_every_width_fits(
-    chrome: Browser, service: httpx.Client, sqlite_url: str, scheme: str
+    chrome: BrowserContext, service: httpx.Client, sqlite_url: str, scheme: str
 ) -> None:
-    job = crowded(sqlite_url, trials=60, name="adult, wide MLP", tags={"team": "risk"})
+    job = crowded(sqlite_url, trials=20, name="adult, wide MLP", tags={"team": "risk"})
     pages = {"jobs": "/", "job": f"/jobs/{job}", "trial": f"/jobs/{job}/trials/7", "submit": "/submit",
              "workers": "/workers", "tasks": "/tasks"}  # fmt: skip
-    with visitor(chrome, str(service.base_url), color_scheme=scheme, viewport=WIDE) as someone:
+    with visitor(chrome, str(service.base_url)) as someone:
+        someone.page.emulate_media(color_scheme=scheme)
         assert faults(someone.open("/sign-in")) == []
         someone.picture(f"sign-in-{scheme}-1440")
         someone.sign_in()
@@ -235,8 +238,9 @@ def test_the_keyboard_reaches_everything(person: Visitor, sqlite_url: str) -> No
     expect(page.get_by_role("heading", name="Trial 0")).to_be_visible()
 
 
-def test_light_or_dark_is_kept(chrome: Browser, service: httpx.Client) -> None:
-    with visitor(chrome, str(service.base_url), color_scheme="light") as someone:
+def test_light_or_dark_is_kept(chrome: BrowserContext, service: httpx.Client) -> None:
+    with visitor(chrome, str(service.base_url)) as someone:
+        someone.page.emulate_media(color_scheme="light")
         someone.sign_in()
         page = someone.page
         light = page.evaluate("getComputedStyle(document.body).backgroundColor")

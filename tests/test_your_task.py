@@ -1,8 +1,5 @@
 """Tasks as users write them, in a file outside the project, tuned over HTTP by a real server and a real worker."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import processes
 from tests.serving import served
 
 pytestmark = pytest.mark.timeout(300)
-ROOT = Path(__file__).parent.parent
 MY_TASKS = '''
 import sys
 
@@ -136,18 +133,15 @@ def http(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Ite
     (folder / "lrtune.db").write_bytes(sqlite_template.read_bytes())
     url = f"sqlite:///{folder / 'lrtune.db'}"
     env = {"LRTUNE_DATABASE_URL": url, "LRTUNE_TASKS": NAMES, "LRTUNE_POLL_SECONDS": "0.05", "LRTUNE_DEVICE": "cpu"}
-    env |= {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
-    with (folder / "worker.log").open("wb") as log, served(url) as client:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "worker"], env=os.environ | env, cwd=folder, stdout=log, stderr=log
-        )
+    with served(url) as client:
+        worker = processes.start("worker", environment=env, log=folder / "worker.log", cwd=folder)
         try:
             until(lambda: client.get("/v1/workers").json()["items"], folder)
             yield client
-            assert worker.poll() is None, "the worker outlived every task"
+            assert worker.is_alive(), "the worker outlived every task"
         finally:
             worker.terminate()
-            worker.wait(timeout=30)
+            worker.join()
 
 
 def until(found, folder: Path | None = None):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lrtune.analysis.prefixes import Course
+from lrtune.schedules import Curve
 from lrtune.wire.job import TaskSpec, Training
 from lrtune.wire.results import Trial
 from worker import digest
@@ -29,6 +30,7 @@ ENGINE = (  # what turns rates into weights
     "worker.snapshot",
 )
 RECORD = np.dtype([("rate", "<f8"), ("measured", "u1")])  # packed: nine bytes a step
+CHUNK = 65_536  # steps whose records are in memory at once
 
 
 def header(
@@ -60,24 +62,30 @@ def place(device: torch.device) -> dict[str, Any]:
 
 
 class Keys:
-    """The keys of one run."""
+    """The keys of one run. Each goes on from the one before it, as long as the rates stay what they were."""
 
     def __init__(self, head: dict[str, Any]) -> None:
-        self._head = json.dumps(head, sort_keys=True, separators=(",", ":")).encode()
-        self.family = hashlib.sha256(self._head).hexdigest()
+        self._head = hashlib.sha256(json.dumps(head, sort_keys=True, separators=(",", ":")).encode())
+        self.namespace = self._head.hexdigest()
+        self._of: tuple[Curve, int] | None = None
+        self._hashed = {0: self._head}
 
     def at(self, course: Course, steps: Iterable[int]) -> dict[int, str]:
         """The key after each of these steps."""
-        running, done, found = hashlib.sha256(self._head), 0, {}
-        for step in sorted(steps):
-            running.update(records(course, done, step))
-            found[step], done = running.hexdigest(), step
-        return found
+        if self._of != (course.curve, course.horizon):
+            self._of, self._hashed = (course.curve, course.horizon), {0: self._head}
+        for step in sorted({*steps} - {*self._hashed}):
+            done = max(known for known in self._hashed if known < step)
+            running = self._hashed[done].copy()
+            for first in range(done, step, CHUNK):
+                running.update(records(course, first, min(first + CHUNK, step)))
+            self._hashed[step] = running
+        return {step: self._hashed[step].hexdigest() for step in steps}
 
 
 def records(course: Course, first: int, last: int) -> bytes:
     """What is hashed of the steps from `first` (counted from 0) up to `last`."""
     found = np.zeros(last - first, dtype=RECORD)
-    found["rate"] = course.rates[first:last]
+    found["rate"] = course.rates(first, last - first)
     found["measured"][[point - first - 1 for point in course.points if first < point <= last]] = 1
     return found.tobytes()

@@ -1,5 +1,5 @@
-"""What a trial remembers of training that was done before, its own or another's: it starts from the longest known
-beginning, and leaves states for those that come after.
+"""The checkpoints that a trial starts from and leaves behind: it begins where the longest known beginning ends, its own
+or another trial's, and leaves checkpoints for those that come after. A checkpoint is a training state in the store.
 
 On a CPU a state is a file before the next step begins, so that a worker that is killed loses one segment at most; once
 a second a thread sees to it that the disk has what was written, so that a host that goes down loses no more than that.
@@ -19,26 +19,27 @@ from lrtune.analysis.prefixes import Course, common
 from lrtune.wire.job import Metric
 from lrtune.wire.results import Report
 from worker.cache_key import Keys
-from worker.run import Run
+from worker.run import LiveRun
 from worker.snapshot import Snapshot, Unfit, put, take
 from worker.states import Damaged, Entry, Kind, Store
 
 WAITING_BYTES = 64 * 2**20  # of copies in memory; beyond it, states are left out until some are written
 SECURE_SECONDS = 1.0  # between two waits for the disk; a second is little to train again, and waiting costs 2 ms
-ROUNDS = 100  # of looking up and learning from what was found; each one knows more reports than the last
+ROUNDS = 100  # of looking up and taking in the reports of what was found; each one knows more of them than the last
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a trial starts: after `step` steps, `credited` of which the trials `whose` had trained."""
+    """Where a trial starts: after `step` steps, `reused` of which the trials `whose` had trained."""
 
     step: int
-    credited: int
+    reused: int
     whose: tuple[str, ...]
 
 
-class Memory:
-    """The states of one trial. `owner` names it; `say` takes the kind and the words of what goes wrong."""
+class CheckpointCache:
+    """The checkpoints of one trial. `owner` names it; `say` takes the kind and the words of what goes wrong, `on_start`
+    where the trial starts."""
 
     def __init__(
         self,
@@ -65,8 +66,8 @@ class Memory:
         """The step of the longest beginning that seems to be known."""
         return max((entry.step for entry in self._candidates(course)), default=0)
 
-    def begin(self, fresh: Callable[[], Run], course: Course) -> Run:
-        """A run at the longest known beginning that can be read, its reports marked and the course informed."""
+    def begin(self, fresh: Callable[[], LiveRun], course: Course) -> LiveRun:
+        """A run at the longest known beginning that can be read, its reports marked."""
         while (found := self._found(course)) is not None:
             entry, state = found
             run = fresh()
@@ -77,10 +78,11 @@ class Memory:
                 continue
             self._start(run, state, entry)
             return run
-        course.learn([])
-        return fresh()
+        run = fresh()
+        self._on_start(Start(0, 0, ()))
+        return run
 
-    def keep(self, run: Run, course: Course) -> None:
+    def keep(self, run: LiveRun, course: Course) -> None:
         """Leave the state of a run where it is; while much is still waiting to be written, only that of its end."""
         self._settle(wait=run.step == course.end)
         if not self._works or sum(size for size, _ in self._saving) > WAITING_BYTES:
@@ -90,7 +92,7 @@ class Memory:
             return
         kind: Kind = "trunk" if course.held(run.step) else "running"
         if run.step == course.end:
-            kind = "end" if course.end == course.steps else "look"
+            kind = "end" if course.end == course.horizon else "stage"
         at_once = run.engine.device.type == "cpu" and self._store.local
         try:
             state = take(run, copy=not at_once)
@@ -98,10 +100,10 @@ class Memory:
             self._fails(str(unfit))
             return
         trained = [*self._trained, (run.step, self._owner)]
-        whole = Snapshot(state.tensors, state.notes | {"trained": trained})
-        write = partial(self._store.write, self._keys.family, key, kind, self._score(run), whole)
+        state = Snapshot(state.tensors, state.notes | {"trained": trained})
+        write = partial(self._store.write, self._keys.namespace, key, kind, self._score(run), state)
         if not at_once:
-            self._saving.append((whole.size, self._thread.submit(lambda: self._secure([write()]))))
+            self._saving.append((state.size, self._thread.submit(lambda: self._secure([write()]))))
             return
         try:
             self._written.append(write())
@@ -122,34 +124,30 @@ class Memory:
         self._thread.shutdown()
 
     def _found(self, course: Course) -> tuple[Entry, Snapshot] | None:
-        """The longest state that is of this very course. What its reports say may change the course: look again."""
+        """The longest state that is of this very course. Where its reports change the course, the search goes on."""
         for _ in range(ROUNDS):
             state = next(filter(None, map(self._read, self._candidates(course))), None)
             if state is None:
                 return None
             entry, found = state
-            before = course.rates
-            course.learn(self._values(found))
-            if course.rates == before:
+            after = course.after(self._values(found))
+            if after is course:
                 return state
-            agreed = min(common(before, course.rates), entry.step)
-            course.learn([(step, value) for step, value in self._values(found) if step <= agreed])
+            agreed = min(common(course, after), entry.step)
+            course = course.after((step, value) for step, value in self._values(found) if step <= agreed)
         return None
 
     def _candidates(self, course: Course) -> list[Entry]:
         """The known states of this course, longest first."""
         if self._known is None:
-            self._known = self._listed()
+            try:
+                self._known = self._store.entries(self._keys.namespace)
+            except OSError as error:
+                self._known = {}
+                self._fails(f"the states cannot be listed: {error}")
         steps = {entry.step for entry in self._known.values() if entry.step <= course.end}
         found = [self._known[key] for key in self._keys.at(course, steps).values() if key in self._known]
         return sorted(found, key=lambda entry: -entry.step)
-
-    def _listed(self) -> dict[str, Entry]:
-        try:
-            return self._store.family(self._keys.family)
-        except OSError as error:
-            self._fails(f"the states cannot be listed: {error}")
-            return {}
 
     def _read(self, entry: Entry) -> tuple[Entry, Snapshot] | None:
         try:
@@ -169,27 +167,27 @@ class Memory:
         except OSError as error:
             self._say("state-ignored", f"the state of step {entry.step} could not be removed: {error}")
 
-    def _start(self, run: Run, state: Snapshot, entry: Entry) -> None:
-        """Note who trained which steps of this beginning."""
+    def _start(self, run: LiveRun, state: Snapshot, entry: Entry) -> None:
+        """Note who trained which steps of this beginning, and mark the reports of others."""
         self._trained = [(int(step), str(owner)) for step, owner in state.notes["trained"]]
         self._last = entry if self._trained[-1][1] == self._owner else None
-        credited, whose, before = 0, list[str](), 0
+        reused, whose, before, reports = 0, list[str](), 0, list[Report]()
         for step, owner in self._trained:
-            if owner != self._owner:
-                credited += step - before
+            others = owner != self._owner
+            reports += [
+                report.model_copy(update={"reused": others}) for report in run.reports if before < report.step <= step
+            ]
+            if others:
+                reused += step - before
                 whose.append(owner)
             before = step
-        run.reports = [self._marked(report) for report in run.reports]
-        self._on_start(Start(run.step, credited, tuple(dict.fromkeys(whose))))
-
-    def _marked(self, report: Report) -> Report:
-        owner = next(owner for step, owner in self._trained if report.step <= step)
-        return report.model_copy(update={"credited": owner != self._owner})
+        run.reports = reports
+        self._on_start(Start(run.step, reused, tuple(dict.fromkeys(whose))))
 
     def _values(self, state: Snapshot) -> list[tuple[int, float | None]]:
         return [(one["step"], one["metrics"].get(self._metric.name)) for one in state.notes["reports"]]
 
-    def _score(self, run: Run) -> float | None:
+    def _score(self, run: LiveRun) -> float | None:
         value = run.reports[-1].metrics.get(self._metric.name) if run.reports else None
         return None if value is None or not math.isfinite(value) else self._metric.sign * value
 

@@ -28,22 +28,22 @@ from torch import Tensor
 from lrtune.task import Task
 
 MOST_FILES = 20_000  # below a directory
-DISTRIBUTIONS = ("torch", "numpy", "scipy", "sklearn", "pandas")  # told by their versions, not by their sources
+DISTRIBUTIONS = ("torch", "numpy", "scipy", "sklearn", "pandas")  # known by their versions, not by their sources
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.device, torch.dtype, range, Enum)
 
 
 class Unreadable(Exception):
-    """A part of a task that cannot be told from another."""
+    """A part of a task that cannot be distinguished from another."""
 
 
 def task_digest(task: Task) -> str:
     """The digest of a task: what it says itself, or what its attributes and its code come to."""
-    said, whole = task.digest(), hashlib.sha256()
+    given, hashed = task.digest(), hashlib.sha256()
     try:
-        _feed(whole.update, [type(task), _attributes(task)] if said is None else said, [])
+        _feed(hashed.update, [type(task), _attributes(task)] if given is None else given, [])
     except Unreadable:
         return f"unreadable-{uuid.uuid4().hex}"
-    return whole.hexdigest()
+    return hashed.hexdigest()
 
 
 def _attributes(task: Task) -> dict[str, Any]:
@@ -65,19 +65,15 @@ def _feed(update: Callable[[bytes], None], value: Any, above: list[int]) -> None
     elif isinstance(value, PLAIN):
         update(repr(value).encode())
     elif isinstance(value, Tensor):
-        _tensor(update, value)
+        if value.layout != torch.strided:
+            raise Unreadable
+        plain = value.detach().cpu().contiguous()
+        update(f"{plain.dtype} {tuple(plain.shape)} ".encode())
+        update(plain.flatten().view(torch.uint8).numpy().tobytes())
     else:
         for part in _parts(value):
             _feed(update, part, [*above, id(value)])
     update(b")")
-
-
-def _tensor(update: Callable[[bytes], None], value: Tensor) -> None:
-    if value.layout != torch.strided:
-        raise Unreadable
-    whole = value.detach().cpu().contiguous()
-    update(f"{whole.dtype} {tuple(whole.shape)} ".encode())
-    update(whole.flatten().view(torch.uint8).numpy().tobytes())
 
 
 def _parts(value: Any) -> list[Any]:
@@ -146,24 +142,21 @@ def source(module: str) -> str:
     file = getattr(found, "__file__", None)
     if found is None or file is None:
         raise Unreadable
-    alone = not getattr(found, "__package__", "") or module == "__main__"
-    whole = hashlib.sha256(_version(top).encode())
-    for path in [Path(file)] if alone else sorted(Path(file).parent.glob("*.py")):
-        whole.update(f"\0{path.name}\0".encode() + path.read_bytes())
-    return whole.hexdigest()
-
-
-def _version(top: str) -> str:
     try:
-        return importlib.metadata.version(top)
+        version = importlib.metadata.version(top)
     except importlib.metadata.PackageNotFoundError:
-        return ""
+        version = ""
+    alone = not getattr(found, "__package__", "") or module == "__main__"
+    hashed = hashlib.sha256(version.encode())
+    for path in [Path(file)] if alone else sorted(Path(file).parent.glob("*.py")):
+        hashed.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return hashed.hexdigest()
 
 
 @lru_cache(maxsize=8)
 def code(modules: tuple[str, ...]) -> str:
     """The hash of the sources of some modules of ours."""
-    whole = hashlib.sha256()
+    hashed = hashlib.sha256()
     for module in modules:
-        whole.update(inspect.getsource(importlib.import_module(module)).encode())
-    return whole.hexdigest()
+        hashed.update(inspect.getsource(importlib.import_module(module)).encode())
+    return hashed.hexdigest()

@@ -28,7 +28,7 @@ CPU_FULL = "can't allocate memory"  # the CPU's allocator has no exception class
 
 
 class Engine:
-    """A model, its optimizer, and how they move. `say` is told in words what it decides by itself."""
+    """A model, its optimizer, and how they move. `say` gets in words what it decides by itself."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Engine:
         chosen = trial.configuration
         groups = task.groups(self.model)
         self.optimizer = build(chosen.optimizer, self.model, learning_rate=chosen.learning_rate, groups=groups)
-        self.parts = 1  # of a batch, when the whole does not fit
+        self.parts = 1  # of a batch, when it does not fit into memory at once
         self._chosen, self._say, self._member = chosen, say, member
         self._scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
         average = None if training.ema is None else get_ema_multi_avg_fn(training.ema)  # type: ignore[no-untyped-call]
@@ -67,13 +67,13 @@ class Engine:
     def set_factor(self, factor: float) -> None:
         """Set the factor of the peak rate for the next step."""
         if self._member is not None:
-            self._member.told(factor)
+            self._member.broadcast(factor)
         self.optimizer.set_factor(factor)
 
     def follow(self, batches: Iterator[Any]) -> None:
         """Train as another member of the team says, until it says no more."""
         assert self._member is not None  # noqa: S101 - only members follow
-        while (factor := self._member.told()) is not None:
+        while (factor := self._member.broadcast()) is not None:
             self.optimizer.set_factor(factor)
             self.gradients(batches)
             self.apply()
@@ -138,18 +138,14 @@ class Engine:
         own = [(share / len(batches), part) for batch in batches for share, part in self._share(batch)]
         losses = []
         for place, (weight, part) in enumerate(own):
-            with self._apart(place < len(own) - 1):
+            spread, last = self._forward, place == len(own) - 1  # devices meet once a step, over the last of its parts
+            with spread.no_sync() if isinstance(spread, DistributedDataParallel) and not last else nullcontext():
                 losses.append(self._part(part, weight))
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         return loss if self._member is None else self._member.summed(loss)
 
-    def _apart(self, more: bool) -> AbstractContextManager[None]:
-        """Devices meet once a step, over the last of its parts."""
-        spread = self._forward
-        return spread.no_sync() if more and isinstance(spread, DistributedDataParallel) else nullcontext()
-
     def _share(self, batch: Any) -> list[tuple[float, Any]]:
-        """The parts of a batch that this process trains, each with its share of the whole."""
+        """The parts of a batch that this process trains, each with its share of the examples."""
         if self._member is None:
             return split(batch, self.parts)
         shares = split(batch, self._member.size)

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Self
 
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
 from lrtune.store import Database, leases, workers
@@ -82,7 +81,11 @@ class Heartbeat:
         batch = self.take()
         try:
             with self._database.write() as tx:
-                news = self._write(tx, batch)
+                workers.seen(tx, self._worker, job=self._lease.job_id, trial=self._lease.trial.number)
+                if batch:
+                    news = leases.report(tx, self._lease, batch, ttl=self._ttl)
+                else:
+                    news = leases.renew(tx, self._lease, ttl=self._ttl)
         except DBAPIError as error:
             log.warning("the database does not answer, trying again: %s", str(error.orig).splitlines()[0])
             with self._lock:
@@ -90,9 +93,3 @@ class Heartbeat:
             return False
         self._paused = news is JobState.PAUSED
         return True
-
-    def _write(self, tx: Session, batch: list[Report]) -> JobState:
-        workers.seen(tx, self._worker, job=self._lease.job_id, trial=self._lease.trial.number)
-        if batch:
-            return leases.report(tx, self._lease, batch, ttl=self._ttl)
-        return leases.renew(tx, self._lease, ttl=self._ttl)

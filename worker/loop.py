@@ -1,7 +1,7 @@
 """The worker's loop: claim a trial, train it, finish it; with none to claim, ask the search what a job needs next.
 
 Every write goes through `Worker._write`, which tries again with back-off while the database is away. Stopping is one
-event, looked at between trials here and at every step of a training; a trial in flight is then released, not failed.
+event, checked between trials here and at every step of a training; a trial in flight is then released, not failed.
 """
 
 import logging
@@ -26,13 +26,13 @@ from lrtune import search
 from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
 from lrtune.store import Database, jobs, leases, tasks, trials, warm_start, workers
 from lrtune.task import Task
-from lrtune.wire.job import Metric, TaskSpec, Training
-from lrtune.wire.results import Earlier, Job, JobState, Report, Trial, TrialState
+from lrtune.wire.job import TaskSpec, Training
+from lrtune.wire.results import Job, JobState, Report, Trial, TrialState, WarmStartTrial
 from worker.heartbeat import Heartbeat
 from worker.parallel import Member, Team
 from worker.pruning import Pruning
 from worker.settings import Settings
-from worker.sharing import Behind, Sharing
+from worker.sharing import Blocked, Sharing
 from worker.tasks import offered, own, prepare
 from worker.traces import theirs, words
 from worker.trainer import Interrupted, Outcome, follow, train
@@ -49,7 +49,7 @@ class Worker:
         self.id = f"{socket.gethostname()[:60]}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self.device = device(settings.device)
         self._settings, self._stop = settings, stop
-        self._earlier: dict[str, list[Earlier]] = {}  # of the job that was moved on last
+        self._warm_start: dict[str, list[WarmStartTrial]] = {}  # of the job that was moved on last
         self._own = own.find(settings.tasks)
         self._tasks = [*offered(), *self._own]
         self._database = Database(settings.database_url)
@@ -71,7 +71,7 @@ class Worker:
             while not self._stop.is_set():
                 if lease := self._write(self._claim):
                     self._run(lease)
-                elif not self._propose():
+                elif not any(self._moved_on(job_id) for job_id in self._write(jobs.active)):
                     self._stop.wait(self._settings.poll_seconds)
             self._write(lambda tx: workers.sign_out(tx, self.id))
         except AWAY:
@@ -109,7 +109,7 @@ class Worker:
                 outcome = self._train(lease, heartbeat)
             reports = heartbeat.take()
             self._write(lambda tx: self._finish(tx, lease, reports, outcome))
-        except (Interrupted, Behind) as interrupted:
+        except (Interrupted, Blocked) as interrupted:
             if heartbeat.failure is not None:
                 raise heartbeat.failure from interrupted
             if not heartbeat.lost:
@@ -134,31 +134,31 @@ class Worker:
 
         try:
             task = prepare(lease.spec.task, self._settings.data_dir, self._own)
-            memory = self._sharing.memory(lease, task, _metric(lease))
-            with self._team(lease) as member, closing(memory) if memory else nullcontext():
+            cache = self._sharing.cache(lease, task)
+            with self._team(lease) as member, closing(cache) if cache else nullcontext():
                 outcome = train(
                     task,
                     lease.trial,
-                    metric=_metric(lease),
+                    metric=lease.spec.metric,
                     device=self.device,
                     on_report=on_report,
                     should_stop=should_stop,
                     training=lease.spec.training,
                     say=say,
                     member=member,
-                    memory=memory,
+                    cache=cache,
                 )
-                if memory and outcome.state is TrialState.DIVERGED:
-                    memory.forget()
+                if cache and outcome.state is TrialState.DIVERGED:
+                    cache.forget()
                 return outcome
-        except (Interrupted, Behind, LeaseLost, KeyboardInterrupt):
+        except (Interrupted, Blocked, LeaseLost, KeyboardInterrupt):
             raise
         except LrtuneError as error:
-            return Outcome(state=TrialState.FAILED, value=None, reason=str(error), step=0)
+            return Outcome(TrialState.FAILED, None, str(error), lease.trial.start)
         except BaseException as error:  # a task may even call sys.exit(): that ends its trial, not this worker
             log.exception("trial %s of %s failed", lease.trial.number, lease.job_id)
             own.forget()
-            return Outcome(TrialState.FAILED, None, words(error), 0, traceback=theirs(error))
+            return Outcome(TrialState.FAILED, None, words(error), lease.trial.start, traceback=theirs(error))
 
     def _team(self, lease: leases.Lease) -> AbstractContextManager[Member | None]:
         """Processes on the other devices that a trial asks for."""
@@ -174,6 +174,9 @@ class Worker:
     def _finish(self, tx: Session, lease: leases.Lease, reports: list[Report], outcome: Outcome) -> None:
         if reports:
             leases.report(tx, lease, reports, ttl=self._ttl)
+        if outcome.state is TrialState.PAUSED:
+            leases.pause(tx, lease, value=outcome.value, step=outcome.step, reason=outcome.reason)
+            return
         leases.finish(
             tx,
             lease,
@@ -184,22 +187,21 @@ class Worker:
             traceback=outcome.traceback,
         )
 
-    def _release(self, lease: leases.Lease, why: Interrupted | Behind) -> None:
+    def _release(self, lease: leases.Lease, why: Interrupted | Blocked) -> None:
         """Give a trial back. While stopping there is one try only: the lease runs out by itself."""
-        behind = (why.ahead, why.step) if isinstance(why, Behind) else None
+        blocked_by = (why.ahead, why.step) if isinstance(why, Blocked) else None
         try:
-            self._write(lambda tx: leases.release(tx, lease, reason=str(why), behind=behind))
+            self._write(lambda tx: leases.release(tx, lease, reason=str(why), blocked_by=blocked_by))
         except LeaseLost:
             log.info("trial %s of %s is no longer ours", lease.trial.number, lease.job_id)
         except AWAY as error:
             log.warning("could not release trial %s, its lease will run out: %s", lease.trial.number, error)
 
-    def _propose(self) -> bool:
-        """Do one thing that some job needs next: add a trial, or bring it to its end. False when there is nothing."""
-        return any(self._moved(job_id) for job_id in self._write(jobs.active))
+    def _moved_on(self, job_id: str) -> bool:
+        """Do one thing that a job needs next: begin or resume a trial, or end the job. False when there is nothing.
 
-    def _moved(self, job_id: str) -> bool:
-        """Whether a job was moved on. One that cannot be is failed: it must not stand in the way of the others."""
+        A job that cannot go on is failed: it must not stand in the way of the others.
+        """
         try:
             return self._advance(job_id)
         except (*AWAY, KeyboardInterrupt):
@@ -213,32 +215,30 @@ class Worker:
         return True
 
     def _advance(self, job_id: str) -> bool:
-        job, history, seconds = self._write(lambda tx: _state(tx, job_id))
+        def read(tx: Session) -> tuple[Job, list[Trial], float]:
+            job = jobs.get(tx, job_id)
+            return job, trials.history(tx, job_id), jobs.running_for(tx, job)
+
+        job, history, seconds = self._write(read)
         if job.steps is None:
             return self._resolve(job)
-        prior = self._prior(job)
-        continued = self._settings.state_bytes > 0
-        step = search.advance(job.spec, history, steps=job.steps, seconds=seconds, prior=prior, continued=continued)
-        if step.proposal is not None:
-            proposal = step.proposal
-            self._write(lambda tx: trials.propose(tx, job_id, proposal, number=len(history)))
-            return True
-        if step.over:
-            self._write(lambda tx: jobs.conclude(tx, job_id, len(history), step.failure))
-        return step.over
-
-    def _prior(self, job: Job) -> list[Earlier]:
-        """What a job learns from older ones: read once, because it stays as it was when the job was submitted."""
-        if job.id not in self._earlier:
-            read = self._write(lambda tx: warm_start.read(tx, job.spec, before=job.created_at))
-            self._earlier = {job.id: read}
-        return self._earlier[job.id]
+        if job.id not in self._warm_start:  # read once, because it stays as it was when the job was submitted
+            self._warm_start = {job.id: self._write(lambda tx: warm_start.read(tx, job.spec, before=job.created_at))}
+        step = search.advance(
+            job.spec,
+            history,
+            steps=job.steps,
+            seconds=seconds,
+            warm_start=self._warm_start[job.id],
+            continued=self._settings.state_bytes > 0,
+        )
+        return self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=trials.decided(history)))
 
     def _resolve(self, job: Job) -> bool:
         """Turn a horizon in epochs into steps, which only one who has the task and its data can."""
         if job.spec.task.name not in self._tasks:
             return False
-        epochs = (job.spec.horizon.epochs if job.spec.horizon else None) or 1.0
+        epochs = job.spec.horizon.epochs or 1.0
         steps = max(2, round(epochs * prepare(job.spec.task, self._settings.data_dir, self._own).steps_per_epoch))
         self._write(lambda tx: jobs.set_steps(tx, job.id, steps))
         return True
@@ -254,17 +254,6 @@ def _follow(
 ) -> None:
     """What a process on another device does."""
     follow(prepare(task, data_dir, own), trial, training, member)
-
-
-def _metric(lease: leases.Lease) -> Metric:
-    if lease.spec.metric is None:
-        raise TaskError("metric: found none; a stored job names its metric and goal")
-    return lease.spec.metric
-
-
-def _state(tx: Session, job_id: str) -> tuple[Job, list[Trial], float]:
-    job = jobs.get(tx, job_id)
-    return job, trials.history(tx, job_id), jobs.running_for(tx, job)
 
 
 def _say(state: RetryCallState) -> None:

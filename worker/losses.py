@@ -41,8 +41,8 @@ class Losses:
             return None
         values = torch.stack([loss for _, _, loss in unread]).tolist()
         self._since_report += values
-        looks = (self._trouble(step, rate, value) for (step, rate, _), value in zip(unread, values, strict=True))
-        return next(filter(None, looks), None)
+        troubles = (self._trouble(step, rate, value) for (step, rate, _), value in zip(unread, values, strict=True))
+        return next(filter(None, troubles), None)
 
     def notes(self) -> dict[str, Any]:
         """What has been read so far, for a state."""

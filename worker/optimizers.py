@@ -64,8 +64,8 @@ def build(
 
     Frozen parameters are left out. Raises TaskError for groups that are not the model's parameters, once each.
     """
-    whole = [{"params": model.parameters()}] if groups is None else groups
-    parts = [_group(group, learning_rate) for group in whole]
+    given = [{"params": model.parameters()}] if groups is None else groups
+    parts = [_group(group, learning_rate) for group in given]
     _each_once(model, parts)
     parts = [part for part in parts if part["params"]]
     if isinstance(optimizer, Muon):

@@ -1,7 +1,7 @@
 """One trial over several devices of one host: torch's DistributedDataParallel, this process the first of a team.
 
-The others only follow: told a factor of the rate, they take their share of the same batch and move their copy of the
-model. Reports, pruning, the lease and every decision stay with the first. A batch counts as a whole: its gradient is
+The others only follow: the first broadcasts a factor of the rate, and they take their share of the same batch and move
+their copy of the model. Reports, pruning, the lease and every decision stay with the first. The gradient of a batch is
 the mean over all its examples, however many each device has.
 """
 
@@ -52,12 +52,12 @@ class Member:
         distributed.all_reduce(loss)
         return loss
 
-    def told(self, factor: float | None = None) -> float | None:
-        """The factor that the first says the next step has; None when there is none."""
-        word = torch.tensor([float("nan") if factor is None else factor], dtype=torch.float64, device=self.device)
-        distributed.broadcast(word, src=0)
-        heard = float(word)
-        return None if heard != heard else heard
+    def broadcast(self, factor: float | None = None) -> float | None:
+        """The factor of the next step: the first gives it, the others receive it. None when there is no next step."""
+        sent = torch.tensor([float("nan") if factor is None else factor], dtype=torch.float64, device=self.device)
+        distributed.broadcast(sent, src=0)
+        received = float(sent)
+        return None if received != received else received
 
 
 class Team:
@@ -83,7 +83,7 @@ class Team:
         words = None if self._errors.empty() else self._errors.get()
         if words is None:
             with suppress(RuntimeError):  # one that has died hears nothing
-                self.first.told(None)
+                self.first.broadcast(None)
         for process in self._others:
             process.join(0 if words else PATIENCE)
             process.kill()
@@ -102,7 +102,7 @@ def _device(first: torch.device, rank: int) -> torch.device:
 
 
 def _run(follow: Follow, member: Member, errors: Any) -> None:
-    """What another process of the team does; what goes wrong there is told to the first."""
+    """What another process of the team does; what goes wrong there is reported to the first."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # meant for the first, which says when it is over
     torch.set_num_threads(1)

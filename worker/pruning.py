@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -31,39 +32,29 @@ class Pruning:
         if not self._asks:
             return None
         self._reports.append(report)
-        if report.step >= (self._lease.trial.until or self._lease.trial.horizon):
-            return None  # it is at its end: there is nothing left to stop, or to audit
+        trial, spec = self._lease.trial, self._lease.spec
+        if not trial.start < report.step < (trial.until or trial.horizon):
+            return None  # known when the search resumed it; or the end, where nothing is left to stop or to audit
         if time.monotonic() - self._read_at > FRESH_SECONDS:
-            self._refresh()
-        trial = self._lease.trial.model_copy(update={"reports": list(self._reports), "step": report.step})
-        said = search.verdict(self._lease.spec, self._history, trial)
-        self._log(said)
-        return said.stop or None
-
-    def _log(self, said: search.Verdict) -> None:
-        """Write into the job's log, once a trial, that it audits the forecast, or that the pruner switched."""
+            # While the database is away an older history will do; the heartbeat speaks of it.
+            with suppress(DBAPIError):
+                with self._database.read() as tx:
+                    self._history = trials.history(tx, self._lease.job_id)
+                self._read_at = time.monotonic()
+        running = trial.model_copy(update={"reports": list(self._reports), "step": report.step})
+        said = search.verdict(spec, self._history, running, steps=self._lease.steps)
         if said.audit:
             self._once("audit", lambda tx: audits.audited(tx, self._lease, said.audit))
-        elif isinstance(self._lease.spec.search.pruner, Forecast) and (said.off or said.stop):
+        elif isinstance(spec.search.pruner, Forecast) and (said.off or said.stop):
             on, reason = not said.off, said.off or said.stop
             self._once("on" if on else "off", lambda tx: audits.switched(tx, self._lease, on=on, reason=reason))
+        return said.stop or None
 
     def _once(self, what: str, write: Callable[[Session], None]) -> None:
+        """Write into the job's log, once a trial, that it audits the forecast, or that the pruner switched."""
         if what in self._said:
             return
-        try:
+        with suppress(LeaseLost, DBAPIError):  # the heartbeat meets them too; with the database back it is said later
             with self._database.write() as tx:
                 write(tx)
             self._said.add(what)
-        except LeaseLost:
-            return  # the heartbeat hears of it as well
-        except DBAPIError:
-            return  # said at the next report instead; the heartbeat speaks of the database
-
-    def _refresh(self) -> None:
-        try:
-            with self._database.read() as tx:
-                self._history = trials.history(tx, self._lease.job_id)
-            self._read_at = time.monotonic()
-        except DBAPIError:
-            return  # an older history will do while the database is away; the heartbeat speaks of it

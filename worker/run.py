@@ -27,7 +27,7 @@ def make_deterministic(seed: int) -> None:
     torch.manual_seed(seed)  # of every device
 
 
-class Run:
+class LiveRun:
     """One trial on its way: the engine, the batches, the losses and the reports, after `step` steps."""
 
     def __init__(

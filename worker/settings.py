@@ -1,4 +1,4 @@
-"""What a worker can be told: environment variables with the prefix LRTUNE_, each documented in the README."""
+"""The settings of a worker: environment variables with the prefix LRTUNE_, each documented in the README."""
 
 from pathlib import Path
 from typing import Annotated

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lrtune.wire.results import Report
-from worker.run import Run
+from worker.run import LiveRun
 
 
 class Unfit(Exception):
@@ -34,7 +34,7 @@ class Snapshot:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def take(run: Run, *, copy: bool = True) -> Snapshot:
+def take(run: LiveRun, *, copy: bool = True) -> Snapshot:
     """The state of a training after its step; without a copy it is good until the next step begins.
 
     Raises Unfit where the network keeps more than tensors.
@@ -51,7 +51,7 @@ def take(run: Run, *, copy: bool = True) -> Snapshot:
         tensors = {n: tensor.clone(memory_format=torch.contiguous_format) for n, tensor in tensors.items()}
     notes = {
         "step": run.step,
-        "reports": [report.model_dump(exclude={"credited"}) for report in run.reports],
+        "reports": [report.model_dump(exclude={"reused"}) for report in run.reports],
         "losses": run.losses.notes(),
         "optimizer": numbers,
         "cpu": on_cpu if device.type != "cpu" else [],
@@ -62,12 +62,16 @@ def take(run: Run, *, copy: bool = True) -> Snapshot:
     return Snapshot(tensors | generators, notes | {"random": rest})
 
 
-def put(run: Run, state: Snapshot) -> None:
+def put(run: LiveRun, state: Snapshot) -> None:
     """Bring a fresh training to a state. Raises Unfit, and leaves a training that is good for nothing, if it cannot."""
     try:
         with torch.no_grad():
             for name, tensor in _network(run.engine.model):
-                tensor.copy_(_fitting(state.tensors[f"model/{name}"], tensor))
+                kept = state.tensors[f"model/{name}"]
+                found, needed = (f"{one.dtype} {tuple(one.shape)}" for one in (kept, tensor))
+                if found != needed:
+                    raise ValueError(f"found {found}, needed {needed}")
+                tensor.copy_(kept)
         _put_optimizer(run, state)
         averaged = {n.removeprefix("averaged/"): t for n, t in state.tensors.items() if n.startswith("averaged/")}
         run.engine.load({"scaler": state.notes["scaler"], "averaged": averaged})
@@ -90,13 +94,7 @@ def _network(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def _fitting(tensor: Tensor, place: Tensor) -> Tensor:
-    if tensor.shape != place.shape or tensor.dtype != place.dtype:
-        raise ValueError(f"found {tensor.dtype} {tuple(tensor.shape)}, needed {place.dtype} {tuple(place.shape)}")
-    return tensor
-
-
-def _optimizer(run: Run) -> Iterator[tuple[str, Any]]:
+def _optimizer(run: LiveRun) -> Iterator[tuple[str, Any]]:
     """What each part of the optimizer keeps for each parameter, by place."""
     for part, optimizer in enumerate(run.engine.optimizer.parts):
         parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
@@ -105,7 +103,7 @@ def _optimizer(run: Run) -> Iterator[tuple[str, Any]]:
                 yield f"optimizer/{part}/{place}/{name}", value
 
 
-def _put_optimizer(run: Run, state: Snapshot) -> None:
+def _put_optimizer(run: LiveRun, state: Snapshot) -> None:
     found = {name: tensor for name, tensor in state.tensors.items() if name.startswith("optimizer/")}
     on_cpu = set(state.notes["cpu"])
     for name, value in {**found, **state.notes["optimizer"]}.items():

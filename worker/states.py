@@ -1,9 +1,10 @@
 """Where training states are kept: one safetensors file each, below a directory or any URL that fsspec knows.
 
-A file's name says what it is, `<key>_<step>_<kind>_<score>_<checksum>.safetensors` in a folder of its family, so that
-looking up and making room need no reading. It is written beside its place and moved there whole, which outlives the
-worker; `secure` waits until it outlives the host as well. What is read must have the checksum of its name, the format
-of `recipe.FORMAT` and its own key inside, or it is `Damaged`.
+A file's name says what it is, `<key>_<step>_<kind>_<score>_<checksum>.safetensors` in the folder of its namespace (the
+hash of the key's header: runs that differ in their rates alone share one), so that looking up and making room need no
+reading. It is written beside its place and moved there in one piece, which outlives the worker; `secure` waits until it
+outlives the host as well. What is read must have the checksum of its name, the format of `cache_key.FORMAT` and its own
+key inside, or it is `Damaged`.
 """
 
 import hashlib
@@ -31,13 +32,13 @@ from lrtune.errors import TaskError
 from worker.cache_key import FORMAT
 from worker.snapshot import Snapshot
 
-# What a state is of: a stretch where other runs may leave, the end of a planned look, a whole run, one on its way.
-Kind: TypeAlias = Literal["trunk", "look", "end", "running"]
-LEADERS = 3  # of each family: the ends with the best scores go last
+# What a state is of: a stretch where other runs may leave, the end of a stage or of a schedule, a run on its way.
+Kind: TypeAlias = Literal["trunk", "stage", "end", "running"]
+LEADERS = 3  # of each namespace: the ends with the best scores go last
 STALE = 3600.0  # seconds after which a state on its way, or a half-written file, is nobody's
 ROOM = 0.95  # making room goes down to this share of the budget
-NAME = re.compile(r"([0-9a-f]{64})_(\d+)_(trunk|look|end|running)_([-+.\dena]+)_([0-9a-f]{32})\.safetensors")
-FOLDER, CHECKSUM = 32, 32  # characters of a family's hash, and of a checksum
+NAME = re.compile(r"([0-9a-f]{64})_(\d+)_(trunk|stage|look|end|running)_([-+.\dena]+)_([0-9a-f]{32})\.safetensors")
+FOLDER, CHECKSUM = 32, 32  # characters of a namespace, and of a checksum
 
 # What safetensors calls them.
 DTYPES = {
@@ -95,9 +96,9 @@ class Store:
         """Whether the states are files of this host."""
         return "file" in self._files.protocol
 
-    def family(self, family: str) -> dict[str, Entry]:
+    def entries(self, namespace: str) -> dict[str, Entry]:
         """The states of runs that differ in their rates alone, by key."""
-        return {entry.key: entry for entry in self._listed(f"{self._root}/{family[:FOLDER]}")}
+        return {entry.key: entry for entry in self._listed(f"{self._root}/{namespace[:FOLDER]}")}
 
     def read(self, entry: Entry) -> Snapshot:
         """A state, and note that it was of use. Raises Damaged."""
@@ -106,18 +107,19 @@ class Store:
         if found is None or _checksum(data) != found[5]:
             raise Damaged(f"its {len(data):,} bytes do not have the checksum of its name")
         state = unpacked(data, key=entry.key)
-        self._touch(entry)
+        if self.local:
+            os.utime(entry.path)
         return state
 
-    def write(self, family: str, key: str, kind: Kind, score: float | None, state: Snapshot) -> Entry:
-        """Keep a state, whole or not at all, after making room for it."""
+    def write(self, namespace: str, key: str, kind: Kind, score: float | None, state: Snapshot) -> Entry:
+        """Keep a state, all of it or nothing, after making room for it."""
         data = packed(state, key=key)
         if len(data) > self._budget:
             raise OSError(
                 f"a state of {len(data):,} bytes is larger than LRTUNE_STATE_BYTES, which is {self._budget:,}"
             )
         self._make_room(len(data))
-        folder, step = f"{self._root}/{family[:FOLDER]}", state.notes["step"]
+        folder, step = f"{self._root}/{namespace[:FOLDER]}", state.notes["step"]
         worth = "nan" if score is None else f"{score:.6g}"
         path = f"{folder}/{key}_{step}_{kind}_{worth}_{_checksum(data)}.safetensors"
         self._put(folder, path, data)
@@ -158,12 +160,8 @@ class Store:
                 self._files.rm_file(half)
             raise error if isinstance(error, OSError) else OSError(str(error)) from error
 
-    def _touch(self, entry: Entry) -> None:
-        if self.local:
-            os.utime(entry.path)
-
     def _make_room(self, size: int) -> None:
-        """Keep below the budget. Others write as well, so what is there is looked at again every fiftieth of it."""
+        """Keep below the budget. Others write as well, so what is there is counted again every fiftieth of it."""
         if self._fresh and self._seen + self._added + size <= self._budget and self._added < self._budget / 50:
             return
         with self._counting:
@@ -261,7 +259,7 @@ def _entry(path: str, info: dict[str, Any], *, half: bool) -> Entry | None:
     seconds = at.timestamp() if isinstance(at, datetime) else float(at)
     size = int(info.get("size") or 0)
     if found := NAME.fullmatch(_last(path)):
-        kind: Any = found[3]
+        kind: Any = "stage" if found[3] == "look" else found[3]  # what earlier versions wrote
         return Entry(path, found[1], int(found[2]), kind, float(found[4]), size, seconds)
     if half and _last(path).startswith("half-"):
         return Entry(path, "", 0, "running", float("nan"), size, seconds)
@@ -269,23 +267,18 @@ def _entry(path: str, info: dict[str, Any], *, half: bool) -> Entry | None:
 
 
 def _worst_first(entries: Iterable[Entry], *, now: float) -> Iterator[Entry]:
-    """What is least likely to be used again first: strays, whole runs, looks, trunks, leaders, runs on their way."""
+    """What is least likely to be used again first: strays, ends, stages, trunks, leaders, runs on their way."""
     every = list(entries)
-    leaders = {entry.path for entry in _leaders(every)}
-    ranks = {"end": 1, "look": 2, "trunk": 3, "running": 5}
+    ends: dict[str, list[Entry]] = {}  # with a score, by namespace
+    for entry in every:
+        if entry.kind in ("end", "stage") and entry.score == entry.score:
+            ends.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+    best = (sorted(those, key=lambda entry: entry.score)[:LEADERS] for those in ends.values())
+    leaders = {entry.path for those in best for entry in those}
+    ranks = {"end": 1, "stage": 2, "trunk": 3, "running": 5}
 
     def rank(entry: Entry) -> tuple[int, float]:
         stray = entry.kind == "running" and now - entry.at > STALE
         return (0 if stray else 4 if entry.path in leaders else ranks[entry.kind]), entry.at
 
     return iter(sorted(every, key=rank))
-
-
-def _leaders(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """The ends with the best scores of each family."""
-    families: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if entry.kind in ("end", "look") and entry.score == entry.score:
-            families.setdefault(entry.path.rpartition("/")[0], []).append(entry)
-    for ends in families.values():
-        yield from sorted(ends, key=lambda entry: entry.score)[:LEADERS]

@@ -1,11 +1,10 @@
-"""What went wrong in somebody's own code, told to whoever wrote it: their frames, not ours.
+"""What went wrong in somebody's own code, for whoever wrote it: their frames, not ours.
 
 The sentence is the reason of a failed trial; the traceback stands beside it in the job's events.
 """
 
 import importlib
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,20 +28,16 @@ def words(error: BaseException) -> str:
 
 def theirs(error: BaseException) -> str:
     """The traceback of an error without the frames of this house, as Python prints it."""
-    told = traceback.TracebackException.from_exception(error)
-    for part in _chain(told):
+    captured = traceback.TracebackException.from_exception(error)
+    part: traceback.TracebackException | None = captured
+    while part is not None:
         kept = [frame for frame in part.stack if not _ours(frame)]
         part.stack = traceback.StackSummary.from_list(
             kept if kept or isinstance(error, SyntaxError) else list(part.stack)
         )
-    text = "".join(told.format()).rstrip()
+        part = part.__cause__ or part.__context__
+    text = "".join(captured.format()).rstrip()
     return text if len(text) <= LONGEST else f"...\n{text[-LONGEST:]}"
-
-
-def _chain(told: traceback.TracebackException | None) -> Iterable[traceback.TracebackException]:
-    while told is not None:
-        yield told
-        told = told.__cause__ or told.__context__
 
 
 def _ours(frame: traceback.FrameSummary) -> bool:

@@ -1,4 +1,4 @@
-"""The training loop: one trial, one whole schedule, the same bits every time for the same seed.
+"""The training loop: one stage of one trial, or all of it, the same bits every time for the same seed.
 
 The divergence guard works whatever the pruner: a loss that is not finite, or one that has gone far above the first,
 ends a trial at once. What a task is stands in `lrtune/task.py`, how one update is made in `worker/engine.py`, what
@@ -17,10 +17,10 @@ from lrtune.errors import TaskError
 from lrtune.task import Task
 from lrtune.wire.job import Metric, Training
 from lrtune.wire.results import Report, Trial, TrialState
-from worker.checkpoint_cache import Memory
+from worker.checkpoint_cache import CheckpointCache
 from worker.engine import Engine
 from worker.parallel import Member
-from worker.run import Run, endless, make_deterministic
+from worker.run import LiveRun, endless, make_deterministic
 
 PLAIN = Training()
 
@@ -31,7 +31,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a trial ended: its state, its last value, why in words, and how many steps it took."""
+    """How training ended: the trial's state, its last value, why in words, and how many steps it took."""
 
     state: TrialState
     value: float | None
@@ -51,18 +51,19 @@ def train(
     training: Training = PLAIN,
     say: Callable[[str], None] = lambda _: None,
     member: Member | None = None,
-    memory: Memory | None = None,
+    cache: CheckpointCache | None = None,
 ) -> Outcome:
-    """Train one trial to its end, or until it diverges, `on_report` gives a reason to stop it, or it is interrupted.
+    """Train one trial until its stage ends, it diverges, `on_report` gives a reason to stop it, or it is interrupted.
 
-    With a memory it starts from the longest known beginning, whose reports come first as if it had trained them.
+    With a cache of checkpoints it starts from the longest known beginning, whose reports come first as if trained here.
     Raises Interrupted as soon as `should_stop` gives a reason; it is asked at every step.
     """
     if metric.name not in task.metrics:
         raise TaskError(f"metric: found {metric.name!r}; this task measures {', '.join(task.metrics)}")
-    course = Course(trial.configuration, trial.horizon, sign=metric.sign, end=trial.until)
-    fresh = partial(Run, task, trial, training, device, say=say, member=member)
-    run = memory.begin(fresh, course) if memory else fresh()
+    course = Course(trial.configuration, trial.horizon, sign=metric.sign, until=trial.until)
+    fresh = partial(LiveRun, task, trial, training, device, say=say, member=member)
+    run = cache.begin(fresh, course) if cache else fresh()
+    course = course.after(_seen(run, metric))
     judged = partial(_judged, metric=metric, on_report=on_report, end=course.end)
     if ended := next(filter(None, map(judged, run.reports)), None):
         return ended
@@ -76,18 +77,27 @@ def train(
         if ended and ended.state is TrialState.DIVERGED:
             return ended
         if report:
-            course.learn([(one.step, one.metrics[metric.name]) for one in run.reports])
-        if memory and run.step in course.boundaries:
-            memory.keep(run, course)  # of a run that is stopped too: the search may go on with it
+            course = course.after(_seen(run, metric))
+        if cache and run.step in course.boundaries:
+            cache.keep(run, course)  # of a run that is stopped too: the search may go on with it
         if ended:
             return ended
-    return _over(course, run.reports[-1].metrics[metric.name] if run.reports else None)
+    value = run.reports[-1].metrics[metric.name] if run.reports else None
+    if course.end < course.horizon:
+        planned = f"trained until step {course.end} of {course.horizon}, as planned"
+        return Outcome(TrialState.PAUSED, value, planned, course.end)
+    return Outcome(TrialState.COMPLETE, value, "", course.horizon)
 
 
-def _step(run: Run, course: Course) -> tuple[Report | None, str | None]:
+def _seen(run: LiveRun, metric: Metric) -> list[tuple[int, float | None]]:
+    """The metric at every report so far."""
+    return [(report.step, report.metrics[metric.name]) for report in run.reports]
+
+
+def _step(run: LiveRun, course: Course) -> tuple[Report | None, str | None]:
     """One step: the report where one is due after it, and why the run has diverged, once that is seen."""
-    rate = course.rates[run.step]
-    run.engine.set_factor(course.factors[run.step])
+    rate = course.rate(run.step)
+    run.engine.set_factor(course.factor(run.step))
     loss = run.engine.gradients(run.batches)
     run.step += 1
     if diverged := run.losses.add(run.step, rate, loss):
@@ -99,7 +109,8 @@ def _step(run: Run, course: Course) -> tuple[Report | None, str | None]:
     if diverged:
         return None, diverged
     measured = {**run.engine.evaluate(), "train_loss": mean}
-    report = Report(step=run.step, learning_rate=rate, metrics={k: _finite(v) for k, v in measured.items()})
+    metrics = {name: value if math.isfinite(value) else None for name, value in measured.items()}
+    report = Report(step=run.step, learning_rate=rate, metrics=metrics)
     run.reports.append(report)
     return report, None
 
@@ -113,20 +124,8 @@ def _judged(report: Report, metric: Metric, on_report: Callable[[Report], str | 
     return Outcome(TrialState.STOPPED, value, stop, report.step) if stop and report.step < end else None
 
 
-def _over(course: Course, value: float | None) -> Outcome:
-    """How a trial ended that came to its end."""
-    end, steps = course.end, course.steps
-    if end < steps:
-        return Outcome(TrialState.STOPPED, value, f"looked at until step {end} of {steps}, as planned", end)
-    return Outcome(TrialState.COMPLETE, value, "", steps)
-
-
 def follow(task: Task, trial: Trial, training: Training, member: Member) -> None:
     """Train a trial's share on another device, as the first member of the team says."""
     make_deterministic(trial.seed)
     engine = Engine(task.to(member.device), trial, training, member.device, member=member)
     engine.follow(endless(engine.task.batches(trial.seed)))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -8,11 +8,11 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from app.deps import LARGEST, JobId, ReadTx, Tx
-from app.pages.door import Fields, Form
-from app.pages.jobform import value
-from app.pages.look import page
+from app.landscape import terrain
+from app.pages.deps import Fields, Form
+from app.pages.job_form import value
 from app.problems import invalid
-from app.routes.charts import terrain
+from app.rendering import page
 from lrtune.errors import NoResultYet
 from lrtune.export import FORMATS, export
 from lrtune.store import charts, events, jobs, trials
@@ -107,10 +107,10 @@ def exported(
 def trial(request: Request, job_id: JobId, number: Annotated[int, Path(ge=0, le=LARGEST)], tx: ReadTx) -> Response:
     """One trial: why it was chosen, how it went, why it ended."""
     job, found = jobs.get(tx, job_id), trials.get(tx, job_id, number)
-    after = number + 1 if number + 1 < charts.count(tx, job_id) else None
+    before, after = trials.neighbours(tx, job_id, number)
     metrics = sorted({name for report in found.reports for name in report.metrics})
     winner = job.best is not None and job.best.configuration == found.configuration
-    return page(request, "trial.html", job=job, trial=found, after=after, metrics=metrics, winner=winner)
+    return page(request, "trial.html", job=job, trial=found, before=before, after=after, metrics=metrics, winner=winner)
 
 
 @router.post("/cancel")

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 
 from app.deps import Cursor, ReadTx
-from app.pages.look import page
+from app.rendering import page
 from lrtune.store import jobs, workers
 from lrtune.wire.results import JobState
 

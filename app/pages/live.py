@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.concurrency import run_in_threadpool
 
 from app.deps import JobId
-from app.routes.events import KEEPALIVE, STREAM, pause
+from app.streams import KEEPALIVE, answer, pause
 from lrtune.errors import UnknownJob
 from lrtune.store import Database, charts
 from lrtune.wire.results import OVER
@@ -28,8 +28,7 @@ async def live(job_id: JobId, request: Request) -> StreamingResponse:
     """A message whenever the job has changed, until it is over."""
     database: Database = request.app.state.database
     await run_in_threadpool(_pulse, database, job_id)  # an unknown job is an error, not a stream
-    body = _beats(database, job_id, request.app.state.stopping)
-    return StreamingResponse(body, media_type=STREAM, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    return answer(_beats(database, job_id, request.app.state.stopping))
 
 
 def _pulse(database: Database, job_id: str) -> tuple[str, int, int]:

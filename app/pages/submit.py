@@ -10,20 +10,18 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
-from app import admission, curves, pointers, uploaded
+from app import admission, catalogue, curves, plans, pointers
 from app.deps import ReadTx, Tx
-from app.pages import jobform
-from app.pages.door import Fields, Form
-from app.pages.look import page
+from app.pages import job_form
+from app.pages.deps import Fields, Form
 from app.problems import invalid
-from app.routes import tasks
+from app.rendering import page
 from lrtune.errors import Invalid
 from lrtune.schedules import FAMILIES, WARMUP, Curve, schedule
 from lrtune.space import Axis, Choice, Range
-from lrtune.store import jobs, workers
-from lrtune.store import tasks as announced
+from lrtune.store import jobs
 from lrtune.wire.configuration import AnySchedule, ScheduleSearch
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import AdmittedJob, JobSpec
 from lrtune.wire.results import TaskSummary
 
 router = APIRouter(prefix="/submit")
@@ -34,7 +32,7 @@ _SEARCH: TypeAdapter[ScheduleSearch] = TypeAdapter(AnySchedule)
 @router.get("")
 def form(request: Request, tx: ReadTx, task: Annotated[str, Query(max_length=200)] = "") -> Response:
     """The form, as its defaults have it."""
-    return _shown(request, tx, jobform.usual(_known(tx, task)), {})
+    return _shown(request, tx, job_form.usual(_known(tx, task)), {})
 
 
 @router.get("/params")
@@ -42,16 +40,16 @@ def params(
     request: Request, tx: ReadTx, task: Annotated[str, Query(alias="/task/name", max_length=200)] = ""
 ) -> Response:
     """The part of the form that asks for a task's own parameters."""
-    return page(request, "parts/params.html", task=_task(tx, _known(tx, task)), fields=jobform.usual(task), wrong={})
+    return page(request, "parts/params.html", task=_task(tx, _known(tx, task)), fields=job_form.usual(task), wrong={})
 
 
 def _known(tx: Session, name: str) -> str:
-    names = [one.name for one in tasks.tasks(tx).items]
+    names = [one.name for one in catalogue.tasks(tx)]
     return name if name in names else names[0]
 
 
 def _task(tx: Session, name: str) -> TaskSummary:
-    return next(one for one in tasks.tasks(tx).items if one.name == name)
+    return next(one for one in catalogue.tasks(tx) if one.name == name)
 
 
 def _shown(request: Request, tx: Session, fields: Fields, wrong: Mapping[str, str], status: int = 200) -> Response:
@@ -61,13 +59,13 @@ def _shown(request: Request, tx: Session, fields: Fields, wrong: Mapping[str, st
         status=status,
         fields=fields,
         wrong=wrong,
-        tasks=tasks.tasks(tx).items,
+        tasks=catalogue.tasks(tx),
         task=_task(tx, _known(tx, fields["/task/name"][0])),
-        optimizers=jobform.picks("optimizers"),
-        schedules=jobform.picks("schedules"),
-        common=jobform.common(),
-        samplers=jobform.SAMPLERS,
-        pruners=jobform.PRUNERS,
+        optimizers=job_form.picks("optimizers"),
+        schedules=job_form.picks("schedules"),
+        common=job_form.common(),
+        samplers=job_form.SAMPLERS,
+        pruners=job_form.PRUNERS,
         once=secrets.token_urlsafe(16),  # a second click on the same form does not make a second job
     )
 
@@ -77,11 +75,11 @@ def submit(request: Request, tx: Tx, fields: Form) -> Response:
     """Queue the job; a form with mistakes comes back with a word at each."""
     made = _made(tx, fields)
     try:
-        spec = _checked(request, tx, made, hold=True)
+        admitted = _admitted(request, tx, made, hold=True)
         once = fields.get("once", [""])[0]
-        job, _ = jobs.create(tx, spec, idempotency_key=f"form-{once[:64]}" if once else None)
+        job, _ = jobs.create(tx, admitted, idempotency_key=f"form-{once[:64]}" if once else None)
     except Invalid as error:
-        return _shown(request, tx, fields, jobform.named(error.errors, made), status=422)
+        return _shown(request, tx, fields, job_form.named(error.errors, made), status=422)
     return RedirectResponse(f"/jobs/{job.id}", 303)
 
 
@@ -91,28 +89,25 @@ def check(request: Request, tx: ReadTx, fields: Form) -> Response:
     made = _made(tx, fields)
     answer: dict[str, Any] = {"job": made, "curves": _curves(made), "wrong": {}, "cost": None}
     try:
-        answer["cost"] = admission.cost(_checked(request, tx, made, hold=False)).model_dump()
+        answer["cost"] = plans.cost(_admitted(request, tx, made, hold=False)).model_dump()
     except Invalid as error:
-        answer["wrong"] = jobform.named(error.errors, made)
+        answer["wrong"] = job_form.named(error.errors, made)
     return JSONResponse(answer)
 
 
 def _made(tx: Session, fields: Fields) -> dict[str, Any]:
     name = _known(tx, fields.get("/task/name", [""])[0])
-    return jobform.job(fields, _task(tx, name).params)
+    return job_form.job(fields, _task(tx, name).params)
 
 
-def _checked(request: Request, tx: Session, made: Mapping[str, Any], *, hold: bool) -> JobSpec:
-    """The job, admitted. Raises Invalid."""
+def _admitted(request: Request, tx: Session, made: Mapping[str, Any], *, hold: bool) -> AdmittedJob:
+    """The job that the form amounts to. Raises Invalid."""
     try:
         spec = JobSpec.model_validate(made)
     except ValidationError as error:
         below = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         raise invalid(pointers.rejections(below, made, pointers.schema_of(JobSpec))) from None
-    data_dir = request.app.state.settings.data_dir
-    admitted = admission.admit(uploaded.pinned(tx, spec, data_dir, hold=hold), data_dir, announced.known(tx))
-    admission.refuse_without_packages(admitted, workers.alive(tx))
-    return admitted
+    return admission.admit(tx, spec, request.app.state.settings.data_dir, hold=hold)
 
 
 def _curves(made: Mapping[str, Any]) -> dict[str, list[list[tuple[float, float]]]]:

@@ -63,7 +63,7 @@ async def upload(request: Request, name: Name) -> Response:
     with receiving.part(settings.data_dir) as (file, path):
         digest, size = await receiving.receive(request, file, limit=settings.max_upload_bytes)
         largest = UNPACKED * settings.max_upload_bytes
-        async with request.app.state.looking:
+        async with request.app.state.describing:
             found = await run_in_threadpool(describe, path, kind, largest=largest)
         keep = partial(_keep, request.app.state.database, found, path, settings.data_dir)
         async with request.app.state.writing:

@@ -1,26 +1,25 @@
 """A job's log: a page of it, or the same as server-sent events that go on until the job is over."""
 
 import asyncio
-import contextlib
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy.exc import DBAPIError
 from starlette.concurrency import run_in_threadpool
 
 from app.deps import LARGEST, MOST, PAGE, JobId, Limit
 from app.problems import problems
+from app.streams import KEEPALIVE, STREAM, answer, pause
 from lrtune import errors
 from lrtune.store import Database, events, jobs
 from lrtune.wire.results import OVER, Event, Page
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["events"])
-POLL, KEEPALIVE = 0.5, 15.0  # seconds
-STREAM = "text/event-stream"
+POLL = 0.5  # seconds
 After = Annotated[int, Query(ge=0, le=LARGEST, description="Only what came after the event with this id.")]
 LastId = Annotated[str | None, Header(alias="Last-Event-ID", description="As `after`, for streams that reconnect.")]
 
@@ -53,8 +52,7 @@ async def log(
     if last_event_id and re.fullmatch(r"[0-9]{1,9}", last_event_id):
         after = int(last_event_id)
     await run_in_threadpool(_page, database, job_id, after, 1)  # an unknown job is a problem, not a stream
-    body = _stream(database, job_id, after, request.app.state.stopping)
-    return StreamingResponse(body, media_type=STREAM, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    return answer(_stream(database, job_id, after, request.app.state.stopping))
 
 
 def _page(database: Database, job_id: str, after: int, limit: int) -> Page[Event]:
@@ -92,9 +90,3 @@ def _news(database: Database, job_id: str, after: int) -> tuple[list[Event], boo
     with database.read() as tx:
         over = jobs.state(tx, job_id) in OVER
         return events.page(tx, job_id, after=after, limit=MOST).items, over
-
-
-async def pause(stopping: asyncio.Event, seconds: float) -> None:
-    """Wait, but not for a server that stops."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stopping.wait(), seconds)

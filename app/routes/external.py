@@ -8,6 +8,7 @@ from app import external
 from app.deps import LARGEST, JobId, ReadTx, Turn, Tx
 from app.problems import problems
 from lrtune import errors
+from lrtune.analysis.prefixes import Course
 from lrtune.store import jobs, trials
 from lrtune.wire.external import RATES, Batch, Ending, Handout, Hold, Rates, Verdict
 from lrtune.wire.results import Trial
@@ -62,4 +63,4 @@ def rates(
 ) -> Rates:
     """The learning rate of every step of a trial, as its reports leave it: for runs longer than one answer holds."""
     trial, metric = trials.get(tx, job_id, number), jobs.get(tx, job_id).spec.metric
-    return Rates(start=start, learning_rates=external.rates(trial, metric, start, count))
+    return Rates(start=start, learning_rates=Course.of(trial, metric).rates(start, count))

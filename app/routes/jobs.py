@@ -1,16 +1,16 @@
 """Jobs: submit, plan, list, read, and the verbs that change one."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
 
-from app import admission, uploaded
+from app import admission, plans
 from app.deps import PAGE, Cursor, JobId, Limit, ReadTx, Tx, remember_body
 from app.problems import problems
 from lrtune import errors
-from lrtune.store import jobs, tasks, warm_start, workers
+from lrtune.store import Database, jobs, warm_start
 from lrtune.wire.configuration import Strict
 from lrtune.wire.job import Budget, JobSpec
 from lrtune.wire.results import Job, JobState, Page, Plan, Result
@@ -50,6 +50,14 @@ Key = Annotated[
     ),
 ]
 
+ValidateOnly = Annotated[bool, Query(description="Check everything, store nothing, and answer with the plan.")]
+
+
+async def _in_turn(request: Request, validate_only: ValidateOnly = False) -> AsyncIterator[Database]:
+    """The database, in turn with those who write; for a plan, which nobody has to wait for, with those who read."""
+    async with request.app.state.reading if validate_only else request.app.state.writing:
+        yield request.app.state.database
+
 
 @router.post(
     "",
@@ -69,20 +77,20 @@ Key = Annotated[
 def submit(
     spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
     request: Request,
-    tx: Tx,
+    database: Annotated[Database, Depends(_in_turn, scope="function")],
     idempotency_key: Key = None,
-    validate_only: Annotated[
-        bool, Query(description="Check everything, store nothing, and answer with the plan.")
-    ] = False,
+    validate_only: ValidateOnly = False,
 ) -> Response:
     """Queue a tuning job. The smallest is `{"task": "digits"}`; with `validate_only`, see what a job would do."""
     data_dir = request.app.state.settings.data_dir
-    admitted = admission.admit(uploaded.pinned(tx, spec, data_dir), data_dir, tasks.known(tx))
-    admission.refuse_without_packages(admitted, workers.alive(tx))
     if validate_only:
-        planned = warm_start.resolved(tx, admitted)
-        return _json(admission.plan(planned, warm_start.read(tx, planned)))
-    job, new = jobs.create(tx, admitted, idempotency_key=idempotency_key)
+        with database.read() as tx:
+            admitted = warm_start.resolved(tx, admission.admit(tx, spec, data_dir, hold=False))
+            earlier = warm_start.read(tx, admitted)
+        return _json(plans.plan(admitted, earlier))  # no transaction is open while the search thinks
+    with database.write() as tx:
+        admitted = admission.admit(tx, spec, data_dir)
+        job, new = jobs.create(tx, admitted, idempotency_key=idempotency_key)
     return _json(job, 201 if new else 200, {"Location": f"/v1/jobs/{job.id}"})
 
 

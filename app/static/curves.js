@@ -5,7 +5,7 @@
 const curves = (() => {
   const PARTS = {  // in the order they are painted: what matters lies on top
     diverged: { name: "diverged", colour: "other", width: 1, dash: [2, 4] },
-    stopped: { name: "stopped early", colour: "other", width: 1.2, dash: [5, 3] },
+    stopped: { name: "paused or stopped early", colour: "other", width: 1.2, dash: [5, 3] },
     recent: { name: "recent", colour: "other", width: 1.2 },
     confirm: { name: "confirming", colour: "confirm", width: 1.3 },
     best: { name: "among the best", colour: "best", width: 1.4 },
@@ -20,7 +20,7 @@ const curves = (() => {
   const log = { value: null, rate: false };  // null: as the values ask for
   let data = null, plots = [], shape = "", legend = null, focused = null, tips = [];
 
-  const look = (part) => ({ ...PARTS[part], stroke: charts.colour(PARTS[part].colour) });
+  const drawnAs = (part) => ({ ...PARTS[part], stroke: charts.colour(PARTS[part].colour) });
   const shown = () => data.lines.filter((line) => !hidden.has(line.part) && line.steps.length > 0);
   const positive = (values, wanted) => (wanted ? values.map((v) => (v !== null && v > 0 ? v : null)) : values);
 
@@ -145,7 +145,7 @@ const curves = (() => {
   }
 
   function series(line) {
-    const { stroke, width, dash } = look(line.part);
+    const { stroke, width, dash } = drawnAs(line.part);
     return { stroke, width, dash, spanGaps: true, points: { show: line.steps.length < 2, size: 5 } };
   }
 
@@ -193,10 +193,10 @@ const curves = (() => {
     const { left, top, idx } = u.cursor;
     if (!tip) return;
     if (!line || left < 0 || idx === null || !u.over.matches(":hover")) { tip.hide(); return; }
-    tip.show(told(u, line, idx), left, top);
+    tip.show(described(u, line, idx), left, top);
   }
 
-  function told(u, line, idx) {
+  function described(u, line, idx) {
     const step = u.data[0][idx], value = u.data[focused][idx];
     const at = value === null || value === undefined ? [] : [`step ${step.toLocaleString("en")}: ${charts.number(value)}`];
     const end = line.value === null ? line.state : `${data.metric} ${charts.number(line.value)}`;
@@ -262,8 +262,8 @@ const curves = (() => {
     plots.forEach((u) => u.setSeries(place + 4, { focus: true }, false));
     focused = place + 4;
     const middle = plots[0].over.clientWidth / 2;
-    tips[0].show(told(plots[0], line, plots[0].data[0].length - 1), middle, 20);
-    plots[0].root.closest(".plot").setAttribute("aria-label", told(plots[0], line, 0).slice(0, 3).join(", "));
+    tips[0].show(described(plots[0], line, plots[0].data[0].length - 1), middle, 20);
+    plots[0].root.closest(".plot").setAttribute("aria-label", described(plots[0], line, 0).slice(0, 3).join(", "));
   }
 
   function unchoose() {
@@ -280,7 +280,7 @@ const curves = (() => {
     const chips = parts.map((part) => {
       const count = data.lines.filter((line) => line.part === part && line.steps.length).length;
       const single = part === "winner" || part === "baseline";
-      return chip(part, single ? PARTS[part].name : `${PARTS[part].name} (${count})`, look(part));
+      return chip(part, single ? PARTS[part].name : `${PARTS[part].name} (${count})`, drawnAs(part));
     });
     if (data.rest) chips.push(chip("rest", "the others", { stroke: charts.faint("other", 0.35), width: 8 }));
     const gap = charts.element("span", "gap");

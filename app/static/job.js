@@ -1,12 +1,12 @@
-// A job's page stays in step with the job: the server says when something has changed, and the parts look again.
+// A job's page stays in step with the job: the server says when something has changed, and its parts are fetched again.
 "use strict";
 
 (() => {
   const job = document.getElementById("job");
   let busy = false, again = false, answer = "", waited = 0;
 
-  // Looking costs the server something, so the next look comes no sooner than four times what the last one took.
-  async function look() {
+  // A refresh costs the server something, so the next one comes no sooner than four times what the last one took.
+  async function refresh() {
     if (busy) { again = true; return; }
     busy = true;
     again = false;
@@ -23,7 +23,7 @@
     document.body.dispatchEvent(new Event("news"));
     waited += 1;
     if (waited % 5 === 0) document.body.dispatchEvent(new Event("later"));
-    look();
+    refresh();
   }
 
   // The export and the map follow when there is another answer.
@@ -35,7 +35,7 @@
   document.addEventListener("visibilitychange", () => { if (!document.hidden && again && !busy) news(); });
 
   answer = document.getElementById("summary").dataset.answer;
-  look();
+  refresh();
   if (job.dataset.over === "yes") return;
   const stream = new EventSource(`/jobs/${job.dataset.job}/live`);
   let first = true;

@@ -4,51 +4,51 @@
 const landscape = (() => {
   const box = document.getElementById("landscape");
   const DASH = [undefined, [7, 3], [2, 3]];
-  let terrain = null, u = null, spots = [], shape = "", tip = null, near = null;
+  let terrain = null, u = null, points = [], shape = "", tip = null, near = null;
 
   const style = (place) => ({ stroke: charts.colour(`family-${place % 8}`), width: 1.8, dash: DASH[Math.floor(place / 8) % 3] });
-  const name = (ground) => (many() ? `${ground.optimizer} ${ground.family}` : ground.family);
-  const many = () => new Set(terrain.grounds.map((ground) => ground.optimizer)).size > 1;
+  const name = (group) => (many() ? `${group.optimizer} ${group.family}` : group.family);
+  const many = () => new Set(terrain.series.map((group) => group.optimizer)).size > 1;
   const sign = () => (metricFalls() ? 1 : -1);
   const metricFalls = () => terrain.falls;
 
   // One point a half doubling, the best: rates lie on a grid of √2 unless a job says otherwise.
-  function line(ground) {
+  function line(group) {
     const best = new Map();
-    for (const spot of ground.spots) {
-      if (spot.value === null) continue;
-      const bin = Math.round(2 * Math.log2(spot.rate));
+    for (const point of group.points) {
+      if (point.value === null) continue;
+      const bin = Math.round(2 * Math.log2(point.rate));
       const there = best.get(bin);
-      if (!there || sign() * spot.value < sign() * there.value) best.set(bin, spot);
+      if (!there || sign() * point.value < sign() * there.value) best.set(bin, point);
     }
     return [...best.values()].sort((a, b) => a.rate - b.rate);
   }
 
   function draw() {
     const source = document.getElementById("terrain");
-    if (!source) { charts.nothing(box, "The map of rates appears with the first whole run."); return; }
+    if (!source) { charts.nothing(box, "The map of rates appears with the first complete run."); return; }
     if (source.textContent === shape && u) return;
     shape = source.textContent;
     terrain = JSON.parse(shape);
     terrain.falls = box.dataset.goal !== "maximize";
-    terrain.grounds.sort((a, b) => own(b) - own(a));
-    spots = terrain.grounds.flatMap((ground, place) => ground.spots.map((spot) => ({ ...spot, place })));
+    terrain.series.sort((a, b) => own(b) - own(a));
+    points = terrain.series.flatMap((group, place) => group.points.map((point) => ({ ...point, place })));
     build();
   }
 
-  const own = (ground) => Number(ground.family === terrain.report.family && ground.optimizer === terrain.report.optimizer);
+  const own = (group) => Number(group.family === terrain.report.family && group.optimizer === terrain.report.optimizer);
 
   function build() {
     u?.destroy();
-    const lines = terrain.grounds.map(line);
-    const values = spots.filter((spot) => spot.value !== null).map((spot) => spot.value).sort((a, b) => a - b);
+    const lines = terrain.series.map(line);
+    const values = points.filter((point) => point.value !== null).map((point) => point.value).sort((a, b) => a - b);
     const ends = range(values);
     const log = ends[0] > 0 && ends[1] / ends[0] > 8;
-    const rates = spots.map((spot) => spot.rate);
+    const rates = points.map((point) => point.rate);
     const low = Math.min(...rates) / 1.25, high = Math.max(...rates) * 1.25;
     const place = charts.element("div", "plot");
     place.setAttribute("role", "img");
-    place.setAttribute("aria-label", `${terrain.report.metric} over the peak rate for ${terrain.grounds.length} families; the best is ${charts.number(terrain.report.value)} at ${charts.number(terrain.report.rate)} with ${terrain.report.family}`);
+    place.setAttribute("aria-label", `${terrain.report.metric} over the peak rate for ${terrain.series.length} families; the best is ${charts.number(terrain.report.value)} at ${charts.number(terrain.report.rate)} with ${terrain.report.family}`);
     place.append(charts.element("h3", "", `${terrain.report.metric} over the peak learning rate`));
     box.replaceChildren(legend(), place);
     u = new uPlot({
@@ -69,7 +69,7 @@ const landscape = (() => {
           self.over.addEventListener("click", () => { if (near) location.assign(box.dataset.trials + near.number); });
         }],
       },
-    }, uPlot.join(lines.map((some) => [some.map((spot) => spot.rate), some.map((spot) => spot.value)])), place);
+    }, uPlot.join(lines.map((some) => [some.map((point) => point.rate), some.map((point) => point.value)])), place);
     tip = charts.tip(u.over);
   }
 
@@ -86,10 +86,10 @@ const landscape = (() => {
   }
 
   function shade(self) {
-    const ground = terrain.grounds.find(own);
+    const group = terrain.series.find(own);
     const { ctx, bbox } = self, ratio = devicePixelRatio || 1;
-    if (!ground?.plateau) return;
-    const left = self.valToPos(ground.plateau.low / 1.09, "x", true), right = self.valToPos(ground.plateau.high * 1.09, "x", true);
+    if (!group?.plateau) return;
+    const left = self.valToPos(group.plateau.low / 1.09, "x", true), right = self.valToPos(group.plateau.high * 1.09, "x", true);
     const from = Math.max(bbox.left, left), to = Math.min(bbox.left + bbox.width, right);
     if (to <= from) return;
     ctx.save();
@@ -102,34 +102,34 @@ const landscape = (() => {
     ctx.restore();
   }
 
-  function position(self, spot) {
-    const x = self.valToPos(spot.rate, "x", true);
+  function position(self, point) {
+    const x = self.valToPos(point.rate, "x", true);
     if (x < self.bbox.left || x > self.bbox.left + self.bbox.width) return null;
     const top = self.bbox.top + 6, bottom = self.bbox.top + self.bbox.height - 6;
-    if (spot.value === null) return { x, y: metricFalls() ? top : bottom, out: true };
-    const y = self.valToPos(spot.value, "y", true);
+    if (point.value === null) return { x, y: metricFalls() ? top : bottom, out: true };
+    const y = self.valToPos(point.value, "y", true);
     return { x, y: Math.max(top, Math.min(bottom, y)), out: y < top || y > bottom };
   }
 
   function dots(self) {
     const { ctx } = self, ratio = devicePixelRatio || 1;
     ctx.save();
-    for (const spot of spots) {
-      const at = position(self, spot);
+    for (const point of points) {
+      const at = position(self, point);
       if (!at) continue;
-      ctx.strokeStyle = ctx.fillStyle = charts.colour(`family-${spot.place % 8}`);
-      ctx.globalAlpha = spots.length > 300 ? 0.5 : 0.85;
+      ctx.strokeStyle = ctx.fillStyle = charts.colour(`family-${point.place % 8}`);
+      ctx.globalAlpha = points.length > 300 ? 0.5 : 0.85;
       ctx.lineWidth = 1.5 * ratio;
       ctx.beginPath();
-      if (spot.value === null) cross(ctx, at, 3.5 * ratio);
+      if (point.value === null) cross(ctx, at, 3.5 * ratio);
       else if (at.out) triangle(ctx, at, 4 * ratio);
-      else ctx.arc(at.x, at.y, (spots.length > 300 ? 2 : 3) * ratio, 0, 2 * Math.PI);
-      if (spot.value === null) ctx.stroke();
+      else ctx.arc(at.x, at.y, (points.length > 300 ? 2 : 3) * ratio, 0, 2 * Math.PI);
+      if (point.value === null) ctx.stroke();
       else ctx.fill();
     }
     ctx.globalAlpha = 1;
     ring(self, { rate: terrain.report.rate, value: terrain.report.value }, "winner", 8 * ratio);
-    const baseline = spots.find((spot) => spot.number === 0);
+    const baseline = points.find((point) => point.number === 0);
     if (baseline) ring(self, baseline, "baseline", 6 * ratio);
     ctx.restore();
   }
@@ -141,8 +141,8 @@ const landscape = (() => {
   function triangle(ctx, { x, y }, size) {
     ctx.moveTo(x - size, y + size / 2); ctx.lineTo(x + size, y + size / 2); ctx.lineTo(x, y - size);
   }
-  function ring(self, spot, part, size) {
-    const at = position(self, spot);
+  function ring(self, point, part, size) {
+    const at = position(self, point);
     if (!at) return;
     const { ctx } = self, ratio = devicePixelRatio || 1;
     ctx.strokeStyle = ctx.fillStyle = charts.colour(part);
@@ -166,26 +166,26 @@ const landscape = (() => {
     const { left, top } = self.cursor, ratio = devicePixelRatio || 1;
     near = null;
     let least = 14 ** 2;
-    for (const spot of left < 0 ? [] : spots) {
-      const at = position(self, spot);
+    for (const point of left < 0 ? [] : points) {
+      const at = position(self, point);
       if (!at) continue;
       const away = ((at.x - self.bbox.left) / ratio - left) ** 2 + ((at.y - self.bbox.top) / ratio - top) ** 2;
-      if (away < least) { least = away; near = spot; }
+      if (away < least) { least = away; near = point; }
     }
     if (!near) { tip.hide(); return; }
-    const ground = terrain.grounds[near.place];
+    const group = terrain.series[near.place];
     const value = near.value === null ? "diverged" : `${terrain.report.metric} ${charts.number(near.value)}`;
-    tip.show([`Trial ${near.number}${near.number === 0 ? ", the baseline" : ""}`, `${ground.optimizer} at ${charts.number(near.rate, 3)}, ${ground.family}`, value], left, top);
+    tip.show([`Trial ${near.number}${near.number === 0 ? ", the baseline" : ""}`, `${group.optimizer} at ${charts.number(near.rate, 3)}, ${group.family}`, value], left, top);
   }
 
   function legend() {
     const made = charts.element("div", "legend");
-    terrain.grounds.forEach((ground, place) => {
+    terrain.series.forEach((group, place) => {
       const chip = charts.element("span", "badge");
-      chip.append(charts.sample(style(place)), charts.element("span", "", name(ground)));
+      chip.append(charts.sample(style(place)), charts.element("span", "", name(group)));
       made.append(chip);
     });
-    if (spots.some((spot) => spot.value === null)) made.append(charts.element("span", "dim small", "× diverged"));
+    if (points.some((point) => point.value === null)) made.append(charts.element("span", "dim small", "× diverged"));
     return made;
   }
 

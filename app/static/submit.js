@@ -62,10 +62,10 @@
 
   function soon() {
     clearTimeout(timer);
-    timer = setTimeout(look, 150);
+    timer = setTimeout(validate, 150);
   }
 
-  async function look() {
+  async function validate() {
     const mine = asked += 1;
     const answer = await fetch("/submit/check", { method: "POST", body: new URLSearchParams(new FormData(form)), headers: { Accept: "application/json" } }).catch(() => null);
     if (!answer?.ok || mine !== asked) return;
@@ -157,5 +157,5 @@
 
   charts.fit(preview, () => (u ? [u] : []));
   document.addEventListener("theme", () => { if (last) { seen = ""; show(last); } });
-  look();
+  validate();
 })();

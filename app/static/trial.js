@@ -5,16 +5,16 @@
   const box = document.getElementById("trial");
   let plots = [];
 
-  // A look that fails is tried again, less and less often; meanwhile the page says so.
-  async function look(pause = 1000) {
+  // A refresh that fails is tried again, less and less often; meanwhile the page says so.
+  async function refresh(pause = 1000) {
     const trial = await seen();
     if (trial === null) {
       if (last === null) box.replaceChildren(charts.element("p", "dim", "The curves could not be fetched; trying again."));
-      setTimeout(look, pause, Math.min(2 * pause, 30000));
+      setTimeout(refresh, pause, Math.min(2 * pause, 30000));
       return;
     }
     draw(trial);
-    if (["running", "waiting"].includes(trial.state)) setTimeout(look, 2000);
+    if (["running", "waiting"].includes(trial.state)) setTimeout(refresh, 2000);
     else if (box.dataset.live === "yes") location.reload();  // it has ended: the words beside it have changed
   }
 
@@ -76,5 +76,5 @@
 
   charts.fit(box, () => plots);
   document.addEventListener("theme", () => { if (last) draw(last); });
-  look();
+  refresh();
 })();

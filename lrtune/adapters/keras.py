@@ -3,18 +3,17 @@
 The metric of the job is one that `fit` logs at the end of an epoch, such as `val_loss`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
-if TYPE_CHECKING:
-    from lrtune.loop import LoopTrial
+from lrtune.adapters.trial import TrialLike
 
 
 class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Sets the rate of every step, reports every epoch, and stops `fit` when the service says so."""
 
-    def __init__(self, trial: "LoopTrial") -> None:
+    def __init__(self, trial: TrialLike) -> None:
         super().__init__()
         self.trial, self.done = trial, 0
 

@@ -3,20 +3,18 @@
 The metric of the job is one that `self.log` gives in validation. A scheduler of the module's own is overruled.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lrtune.adapters.pytorch import rebase
-
-if TYPE_CHECKING:
-    from lrtune.loop import LoopTrial
+from lrtune.adapters.trial import TrialLike
 
 
 class TrialCallback(Callback):
     """Sets the rate of every step, reports every validation, and stops the trainer when the service says so."""
 
-    def __init__(self, trial: "LoopTrial") -> None:
+    def __init__(self, trial: TrialLike) -> None:
         self.trial = trial
         self._bases: list[list[float]] = []
 

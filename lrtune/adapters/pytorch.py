@@ -1,12 +1,11 @@
 """Plain torch: a trial's rates as a scheduler, its optimizer with its knobs."""
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from lrtune.loop import LoopTrial
+from lrtune.adapters.trial import TrialLike
 
 TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -21,7 +20,7 @@ TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def scheduler(trial: "LoopTrial", optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+def scheduler(trial: TrialLike, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
     """The trial's rates as torch's LambdaLR: step it after every update."""
     rebase(optimizer, trial.configuration.learning_rate)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, trial.factor)
@@ -37,7 +36,7 @@ def rebase(optimizer: torch.optim.Optimizer, peak: float) -> list[float]:
     return [group["lr"] for group in optimizer.param_groups]
 
 
-def optimizer(trial: "LoopTrial", parameters: Iterable[Any]) -> torch.optim.Optimizer:
+def optimizer(trial: TrialLike, parameters: Iterable[Any]) -> torch.optim.Optimizer:
     """Torch's own optimizer of the configuration. Raises ValueError for muon, which needs to know the model."""
     knobs = trial.configuration.optimizer.as_dict()
     name = knobs.pop("name")

@@ -4,21 +4,19 @@ The trainer keeps its own optimizer; its scheduler follows the trial, so its log
 is one that `evaluate` logs, such as `eval_loss`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lrtune.adapters.pytorch import rebase
-
-if TYPE_CHECKING:
-    from lrtune.loop import LoopTrial
+from lrtune.adapters.trial import TrialLike
 
 
 class TrialCallback(TrainerCallback):
     """Follows a trial's rates, reports every evaluation, and stops the trainer when the service says so."""
 
-    def __init__(self, trial: "LoopTrial") -> None:
+    def __init__(self, trial: TrialLike) -> None:
         self.trial = trial
 
     def on_train_begin(

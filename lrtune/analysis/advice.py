@@ -63,8 +63,8 @@ def advice(
 ) -> list[Advice]:
     """The three questions, answered."""
     margin = _margin(best, next((one for one in stability if one.optimizer == family.optimizer), None))
-    high = [_verdict(best, family, below, "low"), _slope(family.halving, "halving"), margin]
-    low = [_verdict(best, family, above, "high"), _slope(family.doubling, "doubling")]
+    high = [_whether_worse(best, family, below, "low"), _slope(family.halving, "halving"), margin]
+    low = [_whether_worse(best, family, above, "high"), _slope(family.doubling, "doubling")]
     sure = [_evidence(best), _gain(best, lift), _support(family)]
     return [
         Advice(question="too high?", answer=_said(high)),
@@ -77,11 +77,11 @@ def _said(sentences: Sequence[str]) -> str:
     return " ".join(f"{one[0].upper()}{one[1:]}." for one in sentences if one)
 
 
-def _verdict(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
+def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
     """Whether rates beyond this end of the plateau have shown themselves to be worse."""
     if side.family:
-        verdict = "no" if side.diverged or side.whole else "probably not"
-        return f"{verdict}. {side.words[0].upper()}{side.words[1:]}"
+        said = "no" if side.diverged or side.whole else "probably not"
+        return f"{said}. {side.words[0].upper()}{side.words[1:]}"
     rate, plateau = best.configuration.learning_rate, family.plateau
     last, way = ("largest", "up") if end == "high" else ("smallest", "down")
     at_end = plateau is None or rate == (plateau.high if end == "high" else plateau.low)
@@ -135,8 +135,8 @@ def _gain(best: Best, lift: Lift | None) -> str:
     if lift.interval is None:
         return f"{words}; without two or more seeds in common nothing says that this is not chance"
     low, high = lift.interval
-    verdict = "excludes zero" if lift.sure else "includes zero, so it may be chance"
-    return f"{words}; the difference's interval, {low:.3g} to {high:.3g} over the same seeds, {verdict}"
+    zero = "excludes zero" if lift.sure else "includes zero, so it may be chance"
+    return f"{words}; the difference's interval, {low:.3g} to {high:.3g} over the same seeds, {zero}"
 
 
 def _support(family: FamilyFindings) -> str:

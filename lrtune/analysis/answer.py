@@ -8,9 +8,8 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
-from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
-from lrtune.wire.results import Baseline, Best, Role, SeedValue, Trial, TrialState
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import Baseline, Best, Role, RunId, SeedValue, Trial
 
 # The 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's.
 T_975 = (
@@ -28,13 +27,16 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return fmean(values) - half, fmean(values) + half
 
 
-def best(spec: JobSpec, trials: Iterable[Trial], *, steps: int, full_runs: float) -> Best | None:
+def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: float) -> Best | None:
     """The answer these trials give, or None while none is complete over `steps`; `full_runs` is the cost so far."""
-    metric = spec.metric
-    trials = _once(trials)
-    whole = [t for t in trials if t.state is TrialState.COMPLETE and t.horizon == steps and t.value is not None]
-    asked = [t for t in whole if t.role == "search" or allowed(spec, t.configuration)]
-    if metric is None or metric.goal is None or not asked:
+    metric, trials = spec.metric, list(trials)
+    once: dict[tuple[RunId, Role], Trial] = {}  # imported jobs may hold a run twice: it says no more than once
+    for trial in trials:
+        if trial.completed(steps):
+            once.setdefault((trial.run, trial.role), trial)
+    complete = list(once.values())
+    asked = [t for t in complete if t.role == "search" or spec.allows(t.configuration)]
+    if not asked:
         return None
     groups = _decisive(asked, spec.confirm.seeds)
     value, first = min((_mean(runs) * metric.sign, runs[0].number) for runs in groups)
@@ -47,34 +49,12 @@ def best(spec: JobSpec, trials: Iterable[Trial], *, steps: int, full_runs: float
         value=_mean(runs),
         seeds=_seeds(runs),
         interval=interval([run.value for run in _seeds(runs)]),
-        baseline=_baseline(trials, whole),
+        baseline=_baseline(trials, complete),
         full_runs=full_runs,
         trial=min(t.number for t in found),
         steps=steps,
         confirmed=runs[0].role == "confirm",
     )
-
-
-def _once(trials: Iterable[Trial]) -> list[Trial]:
-    """Trials without those that repeat one that is complete: shared training makes them the same run twice."""
-    seen: set[tuple[Configuration, int, int, Role]] = set()
-    kept = []
-    for trial in trials:
-        same = trial.configuration, trial.seed, trial.horizon, trial.role
-        if trial.state is not TrialState.COMPLETE or same not in seen:
-            kept.append(trial)
-        if trial.state is TrialState.COMPLETE:
-            seen.add(same)
-    return kept
-
-
-def allowed(spec: JobSpec, configuration: Configuration) -> bool:
-    """Whether a configuration lies in the job's space as far as its optimizer, family and rate go."""
-    space = spec.space()
-    rates = space.rates(str(configuration.optimizer.as_dict()["name"]))
-    if rates is None or configuration.schedule.as_dict()["family"] not in space.schedules:
-        return False
-    return rates[0] * (1 - 1e-9) <= configuration.learning_rate <= rates[1] * (1 + 1e-9)
 
 
 def grouped(trials: Iterable[Trial]) -> list[list[Trial]]:
@@ -99,11 +79,11 @@ def _seeds(runs: Sequence[Trial]) -> list[SeedValue]:
     return [SeedValue(seed=run.seed, value=run.value) for run in runs if run.value is not None]
 
 
-def _baseline(trials: Sequence[Trial], whole: Sequence[Trial]) -> Baseline | None:
+def _baseline(trials: Sequence[Trial], complete: Sequence[Trial]) -> Baseline | None:
     first = next((t for t in trials if t.role == "baseline"), None)
     if first is None:
         return None
-    same = [t for t in whole if t.configuration == first.configuration]
+    same = [t for t in complete if t.configuration == first.configuration]
     runs = _seeds([t for t in same if t.role == "confirm"] or same)
     values = [run.value for run in runs]
     mean = fmean(values) if values else None

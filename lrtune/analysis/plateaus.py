@@ -12,9 +12,7 @@ from statistics import fmean, median
 from typing import TypeAlias
 
 from lrtune.analysis.answer import grouped
-from lrtune.schedules import family_name
-from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec, Metric
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import End, FamilyFindings, Plateau, Slope, Stability
 from lrtune.wire.results import Best, Trial, TrialState
 
@@ -24,7 +22,8 @@ TOLERANCE = 0.01  # of the best value: what counts as equally good
 NEAR_ZERO = 0.001
 NEAREST, FURTHEST = 0.25, 2.0  # doublings away: where the sensitivity is read off
 SAME = 1e-9  # rates that differ by less, relative, are the same
-TELLING = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)  # the ends that tell of the rate
+# What tells of the rate.
+TELLING = (TrialState.COMPLETE, TrialState.PAUSED, TrialState.STOPPED, TrialState.DIVERGED)
 Kind: TypeAlias = tuple[str, str]  # optimizer, family
 
 
@@ -50,7 +49,7 @@ class Landscape:
     @property
     def own(self) -> Kind:
         """The answer's optimizer and family."""
-        return kind(self.best.configuration)
+        return self.best.configuration.kind
 
     @property
     def answer(self) -> Point:
@@ -60,11 +59,11 @@ class Landscape:
 
 def landscape(best: Best, trials: Iterable[Trial]) -> Landscape:
     """These trials as the report reads them."""
-    sign = Metric(name=best.metric, goal=best.goal).sign
-    runs: dict[Kind, list[Trial]] = {kind(best.configuration): []}
+    sign = best.objective.sign
+    runs: dict[Kind, list[Trial]] = {best.configuration.kind: []}
     for trial in trials:
         if trial.state in TELLING:
-            runs.setdefault(kind(trial.configuration), []).append(trial)
+            runs.setdefault(trial.configuration.kind, []).append(trial)
     points = {name: _points(best, sign, some) for name, some in runs.items()}
     scores = [point.score for some in points.values() for point in some]
     typical = median(scores) if scores else sign * best.value
@@ -72,20 +71,10 @@ def landscape(best: Best, trials: Iterable[Trial]) -> Landscape:
     return Landscape(best, sign, tolerance, runs, points)
 
 
-def kind(configuration: Configuration) -> Kind:
-    """The optimizer and the family of a configuration, by their names on the wire."""
-    return family_name(type(configuration.optimizer)), family_name(type(configuration.schedule))
-
-
-def whole(trial: Trial, steps: int) -> bool:
-    """Whether a trial completed a horizon."""
-    return trial.state is TrialState.COMPLETE and trial.horizon == steps and trial.value is not None
-
-
 def _points(best: Best, sign: float, trials: Iterable[Trial]) -> list[Point]:
     """Every configuration that completed the job's horizon."""
     points = []
-    for runs in grouped(t for t in trials if whole(t, best.steps)):
+    for runs in grouped(t for t in trials if t.completed(best.steps)):
         deciding = [run for run in runs if run.role == "confirm"] or runs
         mean = fmean(run.value for run in deciding if run.value is not None)
         value = best.value if runs[0].configuration == best.configuration else mean
@@ -93,13 +82,13 @@ def _points(best: Best, sign: float, trials: Iterable[Trial]) -> list[Point]:
     return points
 
 
-def families(spec: JobSpec, land: Landscape) -> list[FamilyFindings]:
+def families(spec: AdmittedJob, land: Landscape) -> list[FamilyFindings]:
     """What is known of each family under each optimizer, the answer's first."""
     others = sorted(name for name in land.runs if name != land.own)
     return [_family(spec, land, name) for name in (land.own, *others)]
 
 
-def _family(spec: JobSpec, land: Landscape, name: Kind) -> FamilyFindings:
+def _family(spec: AdmittedJob, land: Landscape, name: Kind) -> FamilyFindings:
     points = land.points[name]
     first = min(points, key=lambda point: (point.score, point.rate), default=None)
     first = land.answer if name == land.own else first
@@ -129,7 +118,7 @@ def _plateau(points: Sequence[Point], limit: float, ends: Mapping[End, float]) -
     return Plateau(low=low, high=high, runs=runs, worse=between - runs, edges=edges)
 
 
-def _ends(spec: JobSpec, optimizer: str) -> dict[End, float]:
+def _ends(spec: AdmittedJob, optimizer: str) -> dict[End, float]:
     """The ends of the job's range of rates; nothing where the rate is fixed or the optimizer was not asked for."""
     low, high = spec.space().rates(optimizer) or (0.0, 0.0)
     return {"low": low, "high": high} if low < high else {}
@@ -159,8 +148,8 @@ def stability(trials: Iterable[Trial], steps: int) -> list[Stability]:
     stable: dict[str, float] = {}
     diverged: dict[str, float] = {}
     for trial in trials:
-        name, rate = kind(trial.configuration)[0], trial.configuration.learning_rate
-        if whole(trial, steps):
+        name, rate = trial.configuration.kind[0], trial.configuration.learning_rate
+        if trial.completed(steps):
             stable[name] = max(rate, stable.get(name, 0.0))
         if trial.state is TrialState.DIVERGED:
             diverged[name] = min(rate, diverged.get(name, math.inf))

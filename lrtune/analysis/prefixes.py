@@ -2,69 +2,134 @@
 
 Two runs of one task and seed train the same network as long as their optimizers, clips and rates agree. A worker keeps
 the state of a run at its `boundaries`, so that the next run with the same beginning starts from there. The rates of a
-run on its way, plateaus included, are a `Course`.
+run on its way, plateaus included, are a `Course`. A run may have 10^8 steps, so nothing here lists them: between two
+breakpoints of a curve the rate only rises or only falls, and what is asked is found there by bisection.
 """
 
-import itertools
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import pairwise
+from typing import Self
 
 from lrtune.schedules import Plateau
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.results import REPORTS, report_points
+from lrtune.wire.job import Metric
+from lrtune.wire.results import REPORTS, Trial, report_points
+
+CHANGES = 3  # of two rates at the same steps, after which they are taken to go on alike or to part once for all
 
 
 class Course:
-    """The rate of every step of a run, as the reports so far leave it; `sign` is -1 where more is better.
+    """The rate of every step of a run, as its reports, (step, metric), leave it; nothing changes after it is made.
 
-    `end` is where the run is to end, if before its last step: a boundary like the others.
+    `sign` is -1 where more is better. `end` is where the run is to pause or to end: `until`, or else its last step. A
+    report without the metric says nothing.
     """
 
-    def __init__(self, configuration: Configuration, steps: int, *, sign: float = 1.0, end: int | None = None) -> None:
-        self.configuration, self.steps, self.sign = configuration, steps, sign
-        self.end = steps if end is None else min(end, steps)
-        self.points = frozenset(report_points(steps))
-        self._curve = configuration.curve
-        self._lay()
+    def __init__(
+        self,
+        configuration: Configuration,
+        horizon: int,
+        *,
+        sign: float = 1.0,
+        until: int | None = None,
+        reports: Iterable[tuple[int, float | None]] = (),
+    ) -> None:
+        self.configuration, self.horizon, self.sign = configuration, horizon, sign
+        self.end = horizon if until is None else min(until, horizon)
+        self.points = frozenset(report_points(horizon))
+        seen = [(step, sign * value) for step, value in reports if value is not None]
+        self.curve = configuration.curve.after(seen, horizon)
+        self.factor = self.curve.over(horizon)
 
-    def learn(self, reports: Iterable[tuple[int, float | None]]) -> None:
-        """Take all reports so far, (step, metric); only a family that looks at the loss changes its mind."""
-        seen = [(step, self.sign * value) for step, value in reports if value is not None]
-        curve = self.configuration.curve.after(seen, self.steps)
-        if curve != self._curve:
-            self._curve = curve
-            self._lay()
+    @classmethod
+    def of(cls, trial: Trial, metric: Metric) -> Self:
+        """The course of a trial, as its reports of the job's metric leave it."""
+        seen = trial.values(metric.name)
+        return cls(trial.configuration, trial.horizon, sign=metric.sign, until=trial.until, reports=seen)
+
+    def after(self, reports: Iterable[tuple[int, float | None]]) -> "Course":
+        """The course as all reports so far leave it: itself, but for a family that looks at the loss."""
+        course = Course(self.configuration, self.horizon, sign=self.sign, until=self.end, reports=reports)
+        return self if course.curve == self.curve else course
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.configuration.learning_rate * self.factor(step)
+
+    def rates(self, start: int, count: int) -> list[float]:
+        """The learning rates of `count` steps from `start` on, fewer at the end of the run."""
+        return [self.rate(step) for step in range(start, min(start + count, self.horizon))]
 
     def rise(self) -> int:
         """How many steps warm up."""
-        return self._curve.rise(self.steps)
+        return self.curve.rise(self.horizon)
 
     def held(self, step: int) -> bool:
         """Whether other runs may leave this one after `step`: its rate stands still there, or its warm-up ends."""
-        return step == self.rise() or (step > 1 and self.rates[step - 1] == self.rates[step - 2])
+        return step == self.rise() or (step > 1 and self.rate(step - 1) == self.rate(step - 2))
 
-    def _lay(self) -> None:
-        factor, peak = self._curve.over(self.steps), self.configuration.learning_rate
-        self.factors = [factor(step) for step in range(self.steps)]
-        self.rates = [peak * factor for factor in self.factors]
-        self.boundaries = self.points | _ends(self.rates, least=max(2, self.steps // REPORTS)) | {self.rise(), self.end}
-        self.boundaries -= {0}
+    @cached_property
+    def boundaries(self) -> frozenset[int]:
+        """The steps after which a state is kept: reports, the ends of long stretches, of the warm-up and of the run."""
+        return (self.points | self._branches() | {self.rise(), self.end}) - {0}
+
+    def _branches(self) -> frozenset[int]:
+        """The steps after which a stretch of the same rate ends that was long enough: where families branch."""
+        least = max(2, self.horizon // REPORTS)
+        marks = sorted({*self.curve.breakpoints(self.horizon), *range(0, self.horizon, least)})
+        ends, since = set(), (0, 0)  # the two marks between which the stretch at hand begins
+        # A stretch that lies wholly between two marks is shorter than `least`, so only the marks' own stretches count.
+        for left, right in pairwise(marks):
+            if self.rate(left) != self.rate(right):
+                if right - since[0] >= least:
+                    end = self._change(left, right)
+                    if end - self._arrival(*since) >= least:
+                        ends.add(end)
+                since = left, right
+        return frozenset(ends)
+
+    def _change(self, step: int, last: int) -> int:
+        """The first step up to `last` whose rate is no longer that of `step`, else last + 1; no breakpoint between."""
+        now = self.rate(step)
+        if step < last and self.rate(step + 1) != now:
+            return step + 1
+        return step + 1 + bisect_left(range(step + 1, last + 1), True, key=lambda later: self.rate(later) != now)
+
+    def _arrival(self, first: int, step: int) -> int:
+        """The first step from `first` on whose rate is already that of `step`; no breakpoint between."""
+        then = self.rate(step)
+        if first < step and self.rate(step - 1) != then:
+            return step
+        return first + bisect_left(range(first, step), True, key=lambda earlier: self.rate(earlier) == then)
 
 
-def _ends(rates: Sequence[float], *, least: int) -> frozenset[int]:
-    """The steps after which a stretch of the same rate ends that was at least so long: where families branch."""
-    ends, begun = set(), 0
-    for step, (before, now) in enumerate(itertools.pairwise(rates), start=1):
-        if now != before:
-            if step - begun >= least:
-                ends.add(step)
-            begun = step
-    return frozenset(ends)
+def common(one: Course, other: Course) -> int:
+    """How many leading rates of two courses over the same horizon are the same.
+
+    Exact for rates that change at steps of their own or part for good; of two formulas that differ by rounding alone it
+    may say more than there are.
+    """
+    if one.rate(0) != other.rate(0):
+        return 0
+    marks = sorted({*one.curve.breakpoints(one.horizon), *other.curve.breakpoints(other.horizon)})
+    parted = (_parting(one, other, left, right) for left, right in pairwise(marks))
+    return next((step for step in parted if step is not None), one.horizon)
 
 
-def common(rates: Sequence[float], others: Sequence[float]) -> int:
-    """How many leading rates are the same."""
-    pairs = enumerate(zip(rates, others, strict=False))
-    return next((step for step, (one, other) in pairs if one != other), min(len(rates), len(others)))
+def _parting(one: Course, other: Course, left: int, right: int) -> int | None:
+    """The first step after `left`, up to `right`, at which two courses differ that agree at `left`."""
+    for _ in range(CHANGES):
+        change, others = one._change(left, right), other._change(left, right)
+        left = min(change, others)
+        if left > right:
+            return None
+        if change != others or one.rate(left) != other.rate(left):
+            return left
+    if one.rate(right) == other.rate(right):
+        return None
+    return left + bisect_left(range(left, right), True, key=lambda step: one.rate(step) != other.rate(step))
 
 
 def shared(trained: Configuration, wanted: Configuration, steps: int, *, until: int | None = None) -> int:
@@ -79,7 +144,7 @@ def shared(trained: Configuration, wanted: Configuration, steps: int, *, until: 
     if trained == wanted:
         return until
     first = Course(trained, steps)
-    sure = min(common(first.rates, Course(wanted, steps).rates), _sure(trained, steps), _sure(wanted, steps))
+    sure = min(common(first, Course(wanted, steps)), _sure(trained, steps), _sure(wanted, steps))
     if sure >= until:
         return until
     return max((step for step in first.boundaries if step <= sure and first.held(step)), default=0)

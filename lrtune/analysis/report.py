@@ -8,9 +8,9 @@ from statistics import median
 from typing import Literal
 
 from lrtune.analysis import advice
-from lrtune.analysis.answer import allowed, interval
-from lrtune.analysis.plateaus import SAME, Landscape, families, kind, landscape, share, stability, whole
-from lrtune.wire.job import JobSpec, Metric
+from lrtune.analysis.answer import interval
+from lrtune.analysis.plateaus import SAME, Landscape, families, landscape, share, stability
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Audit, Beyond, Findings, Lift, Saved, Spent
 from lrtune.wire.results import ENDED, Audits, Best, Trial, TrialState
 from lrtune.wire.strategies import Forecast
@@ -18,17 +18,17 @@ from lrtune.wire.strategies import Forecast
 UNCHECKED = Audits()
 
 
-def report(spec: JobSpec, best: Best, trials: Iterable[Trial], audits: Audits = UNCHECKED) -> Findings:
+def report(spec: AdmittedJob, best: Best, trials: Iterable[Trial], audits: Audits = UNCHECKED) -> Findings:
     """The report of a job whose answer so far is `best`; `audits` is what its log says of the forecast pruner."""
     every = list(trials)
-    history = [t for t in every if t.role != "ramp"]  # which is to break, at a rate below its highest
-    land = landscape(best, (t for t in history if t.role == "search" or allowed(spec, t.configuration)))
+    history = [t for t in every if t.role != "range-test"]  # which is to break, at a rate below its highest
+    land = landscape(best, (t for t in history if t.role == "search" or spec.allows(t.configuration)))
     found, known, lift = families(spec, land), stability(history, best.steps), _lift(best)
     rate, plateau = best.configuration.learning_rate, found[0].plateau
     audit = _audit(spec, history, best.steps, audits)
     above = _beyond(land, "above", plateau.high if plateau else rate)
     below = _beyond(land, "below", plateau.low if plateau else rate)
-    optimizer, family = kind(best.configuration)
+    optimizer, family = best.configuration.kind
     return Findings(
         metric=best.metric,
         value=best.value,
@@ -50,11 +50,11 @@ def report(spec: JobSpec, best: Best, trials: Iterable[Trial], audits: Audits = 
 
 def _beyond(land: Landscape, side: Literal["above", "below"], rate: float) -> Beyond:
     """What happened on one side of a rate: with the answer's family, else with the others of its optimizer."""
-    family, runs = _there(land, side, rate)
-    done = [run for run in runs if whole(run, land.best.steps)]
+    family, runs = _runs_beyond(land, side, rate)
+    done = [run for run in runs if run.completed(land.best.steps)]
     behind = [land.sign * (run.value - land.best.value) for run in done if run.value is not None]
     diverged = [run.step for run in runs if run.state is TrialState.DIVERGED]
-    stopped = sum(run.state is TrialState.STOPPED for run in runs)
+    stopped = sum(run.state in (TrialState.STOPPED, TrialState.PAUSED) for run in runs)
     seen = Beyond(
         rate=rate,
         family=family,
@@ -71,8 +71,8 @@ def _beyond(land: Landscape, side: Literal["above", "below"], rate: float) -> Be
     return seen.model_copy(update={"words": advice.beyond(seen, side, land.best.goal)})
 
 
-def _there(land: Landscape, side: str, rate: float) -> tuple[str | None, Sequence[Trial]]:
-    """The runs on one side of a rate, and the family if it is the answer's own."""
+def _runs_beyond(land: Landscape, side: str, rate: float) -> tuple[str | None, Sequence[Trial]]:
+    """The answer's family and its runs on one side of a rate; None and those of all families where it has none."""
     way = 1.0 if side == "above" else -1.0
     there = {
         name: [run for run in runs if way * (run.configuration.learning_rate / rate - 1.0) > SAME]
@@ -98,9 +98,9 @@ def _late_gain(land: Landscape, run: Trial) -> float | None:
 
 
 def _spent(trials: Iterable[Trial], steps: int) -> Spent:
-    parts = dict.fromkeys(("baseline", "ramp", "search", "short", "stopped", "diverged", "confirm", "other"), 0)
+    parts = dict.fromkeys(("baseline", "range_test", "search", "short", "stopped", "diverged", "confirm", "other"), 0)
     for trial in trials:
-        parts[_purpose(trial, steps)] += trial.step - trial.credited
+        parts[_purpose(trial, steps)] += trial.step - trial.reused
     cost = {name: round(done / steps, 4) for name, done in parts.items()}
     return Spent(**cost, total=round(sum(parts.values()) / steps, 4))
 
@@ -108,7 +108,7 @@ def _spent(trials: Iterable[Trial], steps: int) -> Spent:
 def _purpose(trial: Trial, steps: int) -> str:
     """What a trial's cost was spent on."""
     if trial.role != "search":
-        return trial.role
+        return trial.role.replace("-", "_")  # as its field is called
     if trial.state in (TrialState.STOPPED, TrialState.DIVERGED):
         return trial.state.value
     if trial.state is not TrialState.COMPLETE:
@@ -125,30 +125,25 @@ def _saved(trials: Sequence[Trial], steps: int) -> Saved:
     return Saved(pruning=round(pruning, 4), divergence=round(divergence, 4), total=total)
 
 
-def _audit(spec: JobSpec, trials: Sequence[Trial], steps: int, audits: Audits) -> Audit | None:
+def _audit(spec: AdmittedJob, trials: Sequence[Trial], steps: int, audits: Audits) -> Audit | None:
     """How often a stop would have been false, by the runs that the forecast pruner let run on to know it."""
     if not isinstance(spec.search.pruner, Forecast):
         return None
-    done = {_run(t): t for t in reversed(trials) if t.state is TrialState.COMPLETE and t.horizon == steps}
-    asked = {_run(t): t for t in trials if t.number in audits.trials}
-    ended = [done[run] for run in asked if run in done]
-    false = sum(_won(spec, one, done.values()) for one in ended)
-    running = sum(t.state not in ENDED for run, t in asked.items() if run not in done)
+    asked = [t for t in trials if t.number in audits.trials]
+    done = [t for t in trials if t.completed(steps)]
+    ended = [t for t in asked if t.completed(steps)]
+    false = sum(_beat_all_before(spec, one, done) for one in ended)
+    running = sum(t.state not in ENDED for t in asked)
     rate = false / len(ended) if ended else None
     saved = _saved(trials, steps).pruning
     found = Audit(audited=len(ended), running=running, false=false, rate=rate, on=audits.on, saved=saved, words="")
     return found.model_copy(update={"words": advice.audit(found)})
 
 
-def _run(trial: Trial) -> tuple[object, ...]:
-    """What makes two trials pieces of the same run."""
-    return trial.configuration, trial.seed, trial.horizon
-
-
-def _won(spec: JobSpec, trial: Trial, done: Iterable[Trial]) -> bool:
-    """Whether a run beat the best of the whole runs before it."""
-    sign = spec.metric.sign if spec.metric else 1.0
-    before = [sign * one.value for one in done if one.number < trial.number and one.value is not None]
+def _beat_all_before(spec: AdmittedJob, trial: Trial, done: Iterable[Trial]) -> bool:
+    """Whether a trial ended better than the best of those that were complete before its last stage was decided."""
+    sign = spec.metric.sign
+    before = [sign * one.value for one in done if one.decision < trial.decision and one.value is not None]
     return trial.value is not None and bool(before) and sign * trial.value < min(before)
 
 
@@ -156,7 +151,7 @@ def _lift(best: Best) -> Lift | None:
     """The answer against the untuned baseline, seed by seed where both ran over the same ones."""
     if best.baseline is None or best.baseline.value is None:
         return None
-    sign = Metric(name=best.metric, goal=best.goal).sign
+    sign = best.objective.sign
     ours = {run.seed: run.value for run in best.seeds}
     theirs = {run.seed: run.value for run in best.baseline.seeds}
     same = ours.keys() == theirs.keys()

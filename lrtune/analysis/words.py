@@ -23,12 +23,9 @@ def described(configuration: Configuration) -> str:
 
 
 def _call(knobs: Mapping[str, Any], tag: str) -> str:
-    shown = [f"{name} {_short(value)}" for name, value in knobs.items() if name != tag]
+    others = [(name, value) for name, value in knobs.items() if name != tag]
+    shown = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in others]
     return f"{knobs[tag]} ({', '.join(shown)})" if shown else str(knobs[tag])
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def measured(value: float | None, interval: tuple[float, float] | None) -> str:
@@ -42,8 +39,7 @@ def lift(best: Best) -> str:
     """How much better than the untuned baseline the answer is, and whether the intervals bear it out."""
     if best.baseline is None or not best.baseline.value:
         return "no baseline to compare with"
-    gain = (best.baseline.value - best.value) / abs(best.baseline.value)
-    gain = -gain if best.goal == "maximize" else gain
+    gain = best.objective.sign * (best.baseline.value - best.value) / abs(best.baseline.value)
     words = f"{abs(gain):.1%} {'better' if gain >= 0 else 'worse'} than untuned"
     ours, theirs = best.interval, best.baseline.interval
     if ours and theirs:

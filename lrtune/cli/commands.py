@@ -333,7 +333,7 @@ def _follow(client: Client, job_id: str, as_json: bool) -> None:
     try:
         job = _events(client, job_id) if as_json else follow(client, job_id, out)
     except KeyboardInterrupt:
-        again = f"`lrtune watch {job_id}` looks again, `lrtune cancel {job_id}` stops it"
+        again = f"`lrtune watch {job_id}` follows it again, `lrtune cancel {job_id}` stops it"
         typer.echo(f"\nthe job goes on without you: {again}", err=as_json)
         raise typer.Exit(INTERRUPTED) from None
     if job.state is not JobState.SUCCEEDED:

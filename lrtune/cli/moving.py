@@ -67,9 +67,12 @@ def import_study(
         raise Invalid("found no storage; accepted is --storage with a URL such as sqlite:///study.db")
     found = studies.load(storage, study)
     spec = _spec(found, job, steps)
-    whole = {"job": spec, "trials": _trials(found, spec, options.pairs(map_, plain=True), options.pairs(set_))}
+    names, fixed = options.pairs(map_, plain=True), options.pairs(set_)
+    metric, horizon = str(spec["metric"].get("name")), spec["horizon"]["steps"]
+    trials = studies.trials(found, metric=metric, steps=horizon, names=names, fixed=fixed)
+    body = {"job": spec, "trials": [trial.model_dump(mode="json") for trial in trials]}
     with Client() as client:
-        made = client.import_job(whole | {"source": f"the Optuna study {found.study_name}"})
+        made = client.import_job(body | {"source": f"the Optuna study {found.study_name}"})
     typer.echo(f"{made.id} is {made.state}: {made.reason}; `lrtune best {made.id}` shows what it found")
 
 
@@ -88,9 +91,3 @@ def _spec(study: Any, job: str | None, steps: int | None) -> dict[str, Any]:
         spec["metric"] = {**metric, "goal": metric.get("goal") or studies.goal(study)}
     spec["tags"] = {**(spec.get("tags") or {}), "imported": study.study_name[:200]}
     return spec
-
-
-def _trials(study: Any, spec: dict[str, Any], names: dict[str, Any], fixed: dict[str, Any]) -> list[dict[str, Any]]:
-    metric, steps = str(spec["metric"].get("name")), spec["horizon"]["steps"]
-    found = studies.trials(study, metric=metric, steps=steps, names=names, fixed=fixed)
-    return [trial.model_dump(mode="json") for trial in found]

@@ -81,7 +81,7 @@ def report(found: Findings) -> RenderableType:
         ends = (one.best_value, one.best_rate, one.largest_stable, one.smallest_diverged)
         best, at, stable, diverged = ("" if end is None else f"{end:.4g}" for end in ends)
         kinds.add_row(one.optimizer, one.family, str(one.runs), best, at, _stretch(one.plateau), stable, diverged)
-    spent = [f"{cost:.3g} {name}" for name, cost in found.cost if cost and name != "total"]
+    spent = [f"{cost:.3g} {name.replace('_', ' ')}" for name, cost in found.cost if cost and name != "total"]
     cost = f"cost: {found.cost.total:.4g} full runs ({', '.join(spent)})"
     cost += f"; {found.saved.total:.3g} saved by stopping early" if found.saved.total else ""
     return Group(asked, Text(), kinds, Text(), Text(cost))
@@ -110,10 +110,10 @@ def jobs(found: Iterable[Job]) -> Table:
 
 def trials(found: Iterable[Trial]) -> Table:
     """A list of trials."""
-    table = Table("trial", "role", "state", "value", "configuration", box=None)
+    table = Table("trial", "role", "state", "steps", "value", "configuration", box=None)
     for trial in found:
-        value = "" if trial.value is None else f"{trial.value:.5g}"
-        table.add_row(str(trial.number), trial.role, trial.state, value, described(trial.configuration))
+        value, steps = "" if trial.value is None else f"{trial.value:.5g}", f"{trial.step}/{trial.horizon}"
+        table.add_row(str(trial.number), trial.role, trial.state, steps, value, described(trial.configuration))
     return table
 
 
@@ -152,14 +152,12 @@ def status(job: Job) -> str:
     planned = "" if progress.planned_full_runs is None else f"/{progress.planned_full_runs:g}"
     states = ", ".join(f"{count} {state}" for state, count in progress.trials.items() if count)
     phase = progress.phase if job.state == "running" else job.state
-    return f"{phase}: {progress.full_runs:.1f}{planned} full runs; {states or 'no trial yet'}{_so_far(job.best)}"
-
-
-def _so_far(best: Best | None) -> str:
-    if best is None:
-        return ""
-    untuned = best.baseline.value if best.baseline else None
-    return f"; {best.metric} {best.value:.5g}" + (f" (untuned {untuned:.5g})" if untuned is not None else "")
+    line = f"{phase}: {progress.full_runs:.1f}{planned} full runs; {states or 'no trial yet'}"
+    if job.best is None:
+        return line
+    untuned = job.best.baseline.value if job.best.baseline else None
+    beside = "" if untuned is None else f" (untuned {untuned:.5g})"
+    return f"{line}; {job.best.metric} {job.best.value:.5g}{beside}"
 
 
 def datasets(found: Iterable[Dataset]) -> RenderableType:

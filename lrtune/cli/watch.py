@@ -21,8 +21,8 @@ from lrtune.client import Client
 from lrtune.errors import Unavailable
 from lrtune.wire.results import ENDED, OVER, Job, Trial, TrialDetail, TrialState
 
-EVERY = 0.5  # seconds between two looks at a job
-LISTED = 2.0  # and between two at all of its trials
+EVERY = 0.5  # seconds before a job is asked for again
+LISTED = 2.0  # and before all of its trials are
 PATIENCE = 60.0  # seconds for which its server may be away meanwhile
 SHOWN = 5  # of the best trials, beside those that run
 SURE = 0.02  # of the work must be done before its end is estimated
@@ -31,20 +31,20 @@ SURE = 0.02  # of the work must be done before its end is estimated
 def follow(client: Client, job_id: str, console: Console, *, check: Callable[[], None] = lambda: None) -> Job:
     """Show a job until it is over. `check` may raise to break off."""
     before: Job | None = None
-    table = Standing(client)
+    table = TrialTable(client)
     live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
     with live or nullcontext():
-        for job in _looks(client, job_id, check):
+        for job in _until_over(client, job_id, check):
             for line in news(before, job, milestones=live is None):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
             if live:
                 live.update(table.drawn(job), refresh=True)
             before = job
-    assert before is not None  # noqa: S101 - there is always a first look
+    assert before is not None  # noqa: S101 - it yields once at least
     return before
 
 
-def _looks(client: Client, job_id: str, check: Callable[[], None]) -> Iterator[Job]:
+def _until_over(client: Client, job_id: str, check: Callable[[], None]) -> Iterator[Job]:
     """The job again and again until it is over, also while its server restarts."""
     answered = time.monotonic()
     while True:
@@ -62,7 +62,7 @@ def _looks(client: Client, job_id: str, check: Callable[[], None]) -> Iterator[J
 
 
 def news(before: Job | None, job: Job, *, milestones: bool = False) -> Iterator[str]:
-    """What has happened between two looks that deserves a line; `milestones`: each tenth of the work as well."""
+    """What has happened in between that deserves a line; `milestones`: each tenth of the work as well."""
     if before is None or before.state != job.state:
         yield f"job {job.id} is {job.state}" + (f": {job.reason}" if job.reason else "")
     if job.progress.phase == "confirm" and (before is None or before.progress.phase == "search"):
@@ -74,7 +74,7 @@ def news(before: Job | None, job: Job, *, milestones: bool = False) -> Iterator[
         yield status(job)
 
 
-class Standing:
+class TrialTable:
     """The trials of a job that are worth a line, kept once they have ended."""
 
     def __init__(self, client: Client) -> None:
@@ -93,9 +93,8 @@ class Standing:
         return Group(bar, Text(status(job)), self._table(job))
 
     def _table(self, job: Job) -> Table:
-        metric = job.spec.metric
-        name, sign = (metric.name, metric.sign) if metric else ("", 1.0)
-        rows = [self._detail(job.id, trial) for trial in picked(self._listing(job.id), sign)]
+        name = job.spec.metric.name
+        rows = [self._detail(job.id, trial) for trial in picked(self._listing(job.id), job.spec.metric.sign)]
         losses = {row.number: [v for _, v in row.values(name) if v is not None and math.isfinite(v)] for row in rows}
         seen = sorted(value for values in losses.values() for value in values)
         low, high = (seen[0], seen[int(0.9 * (len(seen) - 1))]) if seen else (0.0, 1.0)
@@ -111,7 +110,7 @@ class Standing:
         return table
 
     def _listing(self, job_id: str) -> list[Trial]:
-        """All trials, not asked for at every look: there may be thousands."""
+        """All trials, asked for less often than the job: there may be thousands."""
         if time.monotonic() - self._listed > LISTED:
             self._trials, self._listed = list(self._client.trials(job_id)), time.monotonic()
         return self._trials
@@ -128,12 +127,9 @@ class Standing:
 
 def picked(trials: Sequence[Trial], sign: float) -> list[Trial]:
     """The best few of the search, the first baseline, and what runs now."""
-    done = [
-        (sign * t.value, t)
-        for t in trials
-        if t.state is TrialState.COMPLETE and t.role == "search" and t.value is not None
-    ]
-    best = [trial for _, trial in sorted(done, key=lambda pair: (pair[0], pair[1].number))[:SHOWN]]
+    searched = [trial for trial in trials if trial.role == "search" and trial.state is TrialState.COMPLETE]
+    ranked = sorted((sign * trial.value, trial.number, trial) for trial in searched if trial.value is not None)
+    best = [trial for _, _, trial in ranked[:SHOWN]]
     baseline = [trial for trial in trials if trial.role == "baseline"][:1]
     running = [trial for trial in trials if trial.state is TrialState.RUNNING]
     return list({trial.number: trial for trial in (*best, *baseline, *running)}.values())

@@ -11,7 +11,7 @@ from lrtune.export.found import Exported, Found, script
 from lrtune.schedules import Constant, Cyclic, LinearGrowth, OneCycle, Plateau, Schedule
 from lrtune.wire.configuration import Configuration
 
-_WHOLE = """\
+_TRAINING = """\
 engine, optimizer, _, scheduler = deepspeed.initialize(
     model=model,
     model_parameters=model.parameters(),
@@ -27,7 +27,8 @@ def write(found: Found) -> Exported:
     own, configuration = _own(found), found.configuration
     lines = pytorch.scheduling(found)
     schedule = formulas.constants(found) if own is not None else lines.schedule
-    more = "" if own is not None else f"\n    lr_scheduler=lambda optimizer: {_indented(lines.scheduler)},"
+    scheduler = lines.scheduler.replace("\n", "\n    ")
+    more = "" if own is not None else f"\n    lr_scheduler=lambda optimizer: {scheduler},"
     muon = type(configuration.optimizer).__name__ == "Muon"
     optimizer = pytorch.optimizer_lines(configuration) if muon else ""
     more = "\n    optimizer=optimizer," + more if muon else more
@@ -39,12 +40,8 @@ def write(found: Found) -> Exported:
         schedule,
         _clip_value(configuration) + _config(configuration, own or {}),
         optimizer,
-        _WHOLE.format(more=more),
+        _TRAINING.format(more=more),
     )
-
-
-def _indented(text: str) -> str:
-    return text.replace("\n", "\n    ")
 
 
 def _clip_value(configuration: Configuration) -> str:
@@ -72,7 +69,7 @@ def _config(configuration: Configuration, scheduler: dict[str, Any]) -> str:
 
 
 def _optimizer(configuration: Configuration) -> str:
-    """Torch's own, whose names DeepSpeed takes; its Adam would be AdamW unless told otherwise."""
+    """Torch's own, whose names DeepSpeed takes; its Adam would be AdamW unless asked not to be."""
     chosen = configuration.optimizer
     values = {name: value for name, value in chosen.as_dict().items() if name != "name"}
     if "beta1" in values:

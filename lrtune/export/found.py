@@ -1,8 +1,8 @@
 """What every format writes down: the answer, the curve that its run followed, and where the numbers come from."""
 
-import math
 from dataclasses import dataclass
 
+from lrtune.analysis.prefixes import Course
 from lrtune.schedules import Curve, Schedule
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.results import Best, Trial
@@ -31,7 +31,7 @@ class Found:
 
     @property
     def steps(self) -> int:
-        """Of the whole run."""
+        """Of the run."""
         return self.best.steps
 
     @property
@@ -54,8 +54,9 @@ class Found:
         """Whether the floor never bites, so that the family alone is the curve."""
         if self.curve.floor == 0.0:
             return True
-        raw = Curve(self.curve.family, warmup=self.curve.warmup).over(self.steps)
-        return all(raw(step) >= self.curve.floor for step in range(self.steps))
+        raw = Curve(self.curve.family, warmup=self.curve.warmup)
+        factor = raw.over(self.steps)
+        return all(factor(step) >= self.curve.floor for step in raw.breakpoints(self.steps))
 
     def rates(self) -> list[float]:
         """The learning rate of every step."""
@@ -65,9 +66,7 @@ class Found:
 
 def recorded(best: Best, trial: Trial) -> Curve:
     """The curve that the trial followed: what its reports made of a schedule that looks at the loss."""
-    sign = -1.0 if best.goal == "maximize" else 1.0
-    reports = [(s, math.inf if v is None else sign * v) for s, v in trial.values(best.metric)]
-    return best.configuration.curve.after(reports, best.steps)
+    return Course.of(trial, best.objective).curve
 
 
 def script(found: Found, name: str, *parts: str) -> Exported:
@@ -86,10 +85,10 @@ def provenance(found: Found) -> str:
     ]
     if best.baseline is not None and best.baseline.value is not None:
         lines.append(f"# Untuned baseline: {best.baseline.value:.6g}{_between(best.baseline.interval)}.")
-    return "\n".join(lines + [f"# {line}" for line in described(found)])
+    return "\n".join(lines + [f"# {line}" for line in in_words(found)])
 
 
-def described(found: Found) -> list[str]:
+def in_words(found: Found) -> list[str]:
     """The configuration in words, whatever the framework has a name for."""
     chosen = found.configuration
     knobs = {name: value for name, value in chosen.optimizer.as_dict().items() if name != "name"}

@@ -133,7 +133,7 @@ def _optimizer(configuration: Configuration) -> str:
 
 
 def _extras(name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """What Keras needs to be told to do as torch does."""
+    """Arguments without which Keras would not do as torch does."""
     if name == "adagrad":
         return {"initial_accumulator_value": 0.0}
     if name == "muon":

@@ -48,8 +48,8 @@ def _classes(optimizer: str) -> tuple[str, str]:
     if "class Together" not in optimizer:
         return "", optimizer
     parts, together = optimizer.split("\n\n\nclass Together", 1)
-    whole, made = ("class Together" + together).rsplit("\n\n\n", 1)
-    return whole, f"{parts}\n{made}"
+    classes, made = ("class Together" + together).rsplit("\n\n\n", 1)
+    return classes, f"{parts}\n{made}"
 
 
 def _clipping(configuration: Configuration) -> str:

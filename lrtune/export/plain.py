@@ -6,9 +6,9 @@ from lrtune.export.found import Exported, Found
 
 
 def json(found: Found) -> Exported:
-    """The whole answer, and the rate of every step."""
-    whole = found.best.model_dump(mode="json") | {"learning_rates": found.rates()}
-    return Exported(lib.dumps(whole, indent=2) + "\n", "application/json", "learning_rate.json")
+    """The answer, and the rate of every step."""
+    answer = found.best.model_dump(mode="json") | {"learning_rates": found.rates()}
+    return Exported(lib.dumps(answer, indent=2) + "\n", "application/json", "learning_rate.json")
 
 
 def csv(found: Found) -> Exported:

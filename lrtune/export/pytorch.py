@@ -44,7 +44,7 @@ class Lines:
 def write(found: Found) -> Exported:
     """A file to paste from: the model is a stand-in, all else is as in the winning run."""
     lines = scheduling(found)
-    optimizers, loop = _whole(found.configuration, lines.scheduler)
+    optimizers, loop = _optimizer_and_loop(found.configuration, lines.scheduler)
     needed = formulas.imports(lines.schedule, torch="import torch")
     return script(found, "learning_rate.py", needed, MODEL, lines.schedule, optimizers, loop)
 
@@ -181,7 +181,7 @@ def _muon(chosen: Optimizer, *, first: str) -> str:
     return _MUON.format(first=first, muon=muon, adamw=_arguments(chosen, ("beta1", "beta2", "weight_decay", "eps")))
 
 
-def _whole(configuration: Configuration, scheduler: str) -> tuple[str, str]:
+def _optimizer_and_loop(configuration: Configuration, scheduler: str) -> tuple[str, str]:
     """The lines that build the optimizer and its scheduler, and a comment that shows the loop."""
     if type(configuration.optimizer).__name__ != "Muon":
         lines = f"{optimizer_lines(configuration)}\nscheduler = {scheduler}"

@@ -35,7 +35,8 @@ def write(found: Found) -> Exported:
     scheduler = "None" if named else "scheduler"
     make = "" if named else f"\nscheduler = {lines.scheduler}"
     clip = found.configuration.clip_value
-    trainer = f"transformers.Trainer(model=model, args=arguments, optimizers=(optimizer, {scheduler}){_calls(clip)})"
+    callbacks = "" if clip is None else ", callbacks=[ClipValue()]"
+    trainer = f"transformers.Trainer(model=model, args=arguments, optimizers=(optimizer, {scheduler}){callbacks})"
     return script(
         found,
         "learning_rate.py",
@@ -49,10 +50,6 @@ def write(found: Found) -> Exported:
         "" if clip is None else _CLIP.format(value=clip),
         f"# With your train_dataset:\ntrainer = {trainer}",
     )
-
-
-def _calls(clip: float | None) -> str:
-    return "" if clip is None else ", callbacks=[ClipValue()]"
 
 
 def _arguments(configuration: Configuration, named: tuple[str, dict[str, Any]] | None) -> str:
@@ -92,7 +89,7 @@ def _named(family: Schedule, span: int) -> tuple[str, dict[str, Any]] | None:
             return "cosine", {"num_cycles": arc / 2}
         case Cosine(final=final, arc=arc):
             return "cosine_with_min_lr", {"num_cycles": arc / 2, "min_lr_rate": final}
-        case Restarts(cycles=n, mult=1.0, gamma=1.0, shape="cosine", final=0.0) if _whole(n, span):
+        case Restarts(cycles=n, mult=1.0, gamma=1.0, shape="cosine", final=0.0) if _exact_cycles(n, span):
             return "cosine_with_restarts", {"num_cycles": n}
         case InverseSqrt(decay=decay) if decay > 0.0:
             return "inverse_sqrt", {"timescale": span / decay}
@@ -103,6 +100,7 @@ def _named(family: Schedule, span: int) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
-def _whole(cycles: int, span: int) -> bool:
+def _exact_cycles(cycles: int, span: int) -> bool:
     """Whether a cycle begins where rounding leaves it: the Trainer's formula has no hair's breadth."""
-    return all((cycles * (step / span)) % 1.0 < 1.0 - 1e-9 for step in range(span))
+    begins = (round(cycle * span / cycles) for cycle in range(cycles))
+    return all((cycles * (step / span)) % 1.0 < 1.0 - 1e-9 for step in begins)

@@ -1,7 +1,7 @@
 """Jobs on their way to and from other tools: `studies.py` for Optuna, `boards.py` for TensorBoard and MLflow.
 
-These libraries are no part of the client: each is imported when it is asked for, and told about in words when it is
-missing. The commands are in `commands.py`. To add a tool, write one more file and an option there.
+These libraries are no part of the client: each is imported when it is asked for, and a missing one is named in
+words. The commands are in `lrtune/cli/moving.py`. To add a tool, write one more file and an option there.
 """
 
 from importlib import import_module

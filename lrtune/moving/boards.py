@@ -9,9 +9,10 @@ from lrtune.errors import Invalid
 from lrtune.moving import needed
 from lrtune.moving.flat import flat
 from lrtune.space import shown
-from lrtune.wire.results import Job, Report, Trial, TrialDetail, TrialState
+from lrtune.wire.results import Job, Trial, TrialDetail, TrialState
 
-STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.STOPPED: "KILLED", TrialState.CANCELLED: "KILLED"}
+KILLED = (TrialState.PAUSED, TrialState.STOPPED, TrialState.CANCELLED)
+STATUS = {TrialState.COMPLETE: "FINISHED"} | dict.fromkeys(KILLED, "KILLED")
 AT_ONCE = 1000  # metrics that MLflow takes in one call
 
 
@@ -74,14 +75,8 @@ def points(trial: TrialDetail) -> Iterator[tuple[datetime, int, str, float]]:
     length = (trial.finished_at or start) - start
     for report in trial.reports:
         at = start + length * (report.step / max(1, trial.horizon))
-        yield from ((at, report.step, tag, value) for tag, value in _values(report))
-
-
-def _values(report: Report) -> Iterator[tuple[str, float]]:
-    yield "learning_rate", report.learning_rate
-    for tag, value in report.metrics.items():
-        if value is not None:
-            yield tag, value
+        named = [("learning_rate", report.learning_rate), *report.metrics.items()]
+        yield from ((at, report.step, tag, value) for tag, value in named if value is not None)
 
 
 def _millis(moment: datetime | None) -> int:

@@ -36,10 +36,10 @@ KNOWN_AS = {
 
 def flat(configuration: Configuration) -> dict[str, Any]:
     """Every value by its name; what is not set is left out."""
-    whole = configuration.model_dump(mode="json")
-    optimizer, schedule = whole["optimizer"], whole["schedule"]
+    values = configuration.model_dump(mode="json")
+    optimizer, schedule = values["optimizer"], values["schedule"]
     name, family = optimizer.pop("name"), schedule.pop("family")
-    found = {"optimizer": name, "schedule": family, **{key: whole[key] for key in AROUND}}
+    found = {"optimizer": name, "schedule": family, **{key: values[key] for key in AROUND}}
     found |= {f"{name}.{key}": value for key, value in optimizer.items()}
     found |= {f"{family}.{key}": value for key, value in schedule.items()}
     return {key: value for key, value in found.items() if value is not None}
@@ -58,20 +58,16 @@ def configuration(params: Mapping[str, Any], names: Mapping[str, str], fixed: Ma
         named = f"the parameters there are {', '.join(params) or 'none'}"
         how = f"accepted is `--map NAME={missing[0]}` for one of them, or `--set {missing[0]}=VALUE`"
         raise Invalid(f"found no {missing[0]}: {named}; {how}")
-    return _made(found)
-
-
-def _made(found: dict[str, Any]) -> Configuration:
-    whole: dict[str, Any] = {"optimizer": {"name": found["optimizer"]}, "schedule": {"family": found["schedule"]}}
+    made: dict[str, Any] = {"optimizer": {"name": found["optimizer"]}, "schedule": {"family": found["schedule"]}}
     for name, value in found.items():
         if name in ("optimizer", "schedule"):
             continue
         if name in AROUND:
-            whole[name] = value
+            made[name] = value
         elif place := _place(name, found):
-            whole[place][name.rpartition(".")[2]] = value
+            made[place][name.rpartition(".")[2]] = value
     try:
-        return Configuration.model_validate(whole)
+        return Configuration.model_validate(made)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -11,12 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lrtune.analysis.prefixes import Course
 from lrtune.errors import Invalid
 from lrtune.moving import needed
 from lrtune.moving.flat import configuration, flat
 from lrtune.space import shown
 from lrtune.wire.imports import Ended, ImportedReport, ImportedTrial
-from lrtune.wire.results import ENDED, Job, Trial, TrialState
+from lrtune.wire.results import OPEN, Job, Trial, TrialState
 
 OURS = "lrtune:"
 STATES = {
@@ -29,19 +30,22 @@ STATES = {
 
 
 def export(job: Job, trials: Iterable[Trial], *, storage: str, name: str | None = None) -> int:
-    """Write a job as a study named after it; how many trials were written. Those still open are left out."""
+    """Write a job as a study named after it; how many trials were written. Those that wait or run are left out.
+
+    A paused trial is one that was pruned: a study has no word for one that may go on.
+    """
     optuna = needed("optuna", package="optuna")
-    metric = job.spec.metric
-    ended = [trial for trial in trials if trial.state in ENDED]
+    pruned = {"state": TrialState.STOPPED}
+    ended = [t.model_copy(update=pruned) if t.state is TrialState.PAUSED else t for t in trials if t.state not in OPEN]
     try:
-        study = optuna.create_study(
-            storage=storage, study_name=name or job.id, direction=(metric and metric.goal) or "minimize"
-        )
+        study = optuna.create_study(storage=storage, study_name=name or job.id, direction=job.spec.metric.goal)
     except optuna.exceptions.DuplicatedStudyError:
         raise Invalid(f"the storage has a study {name or job.id!r} already; accepted is another --name") from None
     except Exception as error:  # whatever the storage's own library raises
         raise _unreachable(storage, error) from None
-    _describe(study, job)
+    study.set_user_attr(f"{OURS}job", job.id)
+    study.set_user_attr(f"{OURS}spec", job.spec.model_dump(mode="json"))
+    study.set_user_attr(f"{OURS}steps", job.steps)
     distributions = _distributions(optuna.distributions, [flat(trial.configuration) for trial in ended])
     study.add_trials([_frozen(optuna.trial, trial, job, distributions) for trial in ended])
     return len(ended)
@@ -52,21 +56,14 @@ def _unreachable(storage: str, error: Exception) -> Invalid:
     return Invalid(f"storage: found {shown(storage)} ({sentence[:200]}); accepted is a URL such as sqlite:///study.db")
 
 
-def _describe(study: Any, job: Job) -> None:
-    study.set_user_attr(f"{OURS}job", job.id)
-    study.set_user_attr(f"{OURS}spec", job.spec.model_dump(mode="json"))
-    study.set_user_attr(f"{OURS}steps", job.steps)
-
-
 def _frozen(optuna_trial: Any, trial: Trial, job: Job, distributions: Mapping[str, Any]) -> Any:
-    metric = job.spec.metric.name if job.spec.metric else ""
     params = {name: value for name, value in flat(trial.configuration).items() if name in distributions}
     made = optuna_trial.create_trial(
         state=optuna_trial.TrialState[STATES[trial.state]],
         value=trial.value if trial.state is TrialState.COMPLETE else None,
         params=params,
         distributions={name: distributions[name] for name in params},
-        intermediate_values={step: value for step, value in trial.values(metric) if value is not None},
+        intermediate_values={step: value for step, value in trial.values(job.spec.metric.name) if value is not None},
         user_attrs={f"{OURS}{name}": value for name, value in _attributes(trial).items()},
     )
     made.datetime_start, made.datetime_complete = map(_local, (trial.started_at, trial.finished_at))
@@ -172,7 +169,7 @@ def _theirs(
     if last > steps:
         raise Invalid(f"its last report is at {last}, and a run has {steps} steps; accepted is a horizon that holds it")
     chosen, (state, reason) = configuration(trial.params, names, fixed), _state(trial)
-    rates = chosen.learning_rates(steps) if values else []
+    course = Course(chosen, steps)
     return ImportedTrial(
         configuration=chosen,
         state=state,
@@ -181,7 +178,7 @@ def _theirs(
         horizon=steps,
         step=steps if state is TrialState.COMPLETE else last,
         reports=[
-            ImportedReport(step=step, learning_rate=rates[step - 1], metrics={metric: value})
+            ImportedReport(step=step, learning_rate=course.rate(step - 1), metrics={metric: value})
             for step, value in values
             if step > 0
         ],

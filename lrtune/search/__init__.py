@@ -1,23 +1,23 @@
 """What is tried next, what is stopped early, and when a job is over: three pure functions of a job and its trials.
 
-Optuna decides, or for `curve` and `forecast` the engine in `curves/`; this is the only room that imports Optuna, which
+Optuna decides, or for `curve` and `forecast` the engine in `engine/`; this is the only room that imports Optuna, which
 neither remembers nor coordinates. Nothing is kept between calls, so the same history and seed give the same answer on
 every machine.
 
-`coordinates.py` spells a configuration in Optuna's parameters, `study.py` rebuilds a study, `samplers.py` and
-`pruners.py` hold one line for each strategy, `told.py` is the same for the engine, `suggest.py` proposes a
-configuration, `advance.py` minds the budget and the confirming runs. A new sampler or pruner starts in
-`lrtune/wire/strategies.py`.
+`advance.py` minds the budget and the confirming runs, `propose.py` says what is trained next, `prune.py` what stops. On
+Optuna's side `studies/space.py` is a configuration in Optuna's parameters, `studies/study.py` rebuilds a study, and
+`studies/samplers.py` and `prune.py` hold one line for each strategy; `curve/` is the same for the engine. A new sampler
+or pruner starts in `lrtune/wire/strategies.py`.
 """
 
 import optuna
 
-from lrtune.search.advance import Step, advance
-from lrtune.search.curve.pruner import Verdict
+from lrtune.search.advance import advance
+from lrtune.search.curve.pruner import PruneVerdict
 from lrtune.search.optuna_sampler import CurveSampler
 from lrtune.search.propose import SpaceExhausted, suggest
 from lrtune.search.prune import stop_reason, verdict
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # every rebuilt study would announce itself
 
-__all__ = ["CurveSampler", "SpaceExhausted", "Step", "Verdict", "advance", "stop_reason", "suggest", "verdict"]
+__all__ = ["CurveSampler", "PruneVerdict", "SpaceExhausted", "advance", "stop_reason", "suggest", "verdict"]

@@ -8,7 +8,7 @@
 The study's distributions describe the space; candidates are drawn from them, turned into curves, and scored by what
 the study's trials (finished, pruned or running) say. Knobs named in `extras` enter beside the curve. Without a
 function, `lr` (or `learning_rate`) is taken as a constant rate. Where `horizon_name` is given, that integer or
-categorical parameter is the run's length and is chosen by the search, short horizons included.
+categorical parameter is the run's length and is chosen by the search, shorter horizons included.
 """
 
 import math
@@ -23,12 +23,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrtune.search.engine.costs import Settings
 from lrtune.search.engine.decide import decide
-from lrtune.search.engine.types import Pool, Run
+from lrtune.search.engine.types import Pool, Run, State
 from lrtune.search.studies.draw import draw
 
 Params = dict[str, Any]
 CANDIDATES = 400
-STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped", TrialState.RUNNING: "running"}
+POINTS = 64  # of a curve
+STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "paused",
+    TrialState.RUNNING: "running",
+}
 
 
 def constant(params: Params) -> list[float]:
@@ -36,7 +41,7 @@ def constant(params: Params) -> list[float]:
     rate = params.get("learning_rate", params.get("lr"))
     if rate is None:
         raise ValueError("CurveSampler needs a function from parameters to a curve, or a parameter named 'lr'")
-    return [float(rate)] * 64
+    return [float(rate)] * POINTS
 
 
 class CurveSampler(optuna.samplers.BaseSampler):
@@ -54,7 +59,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
     ) -> None:
         self.curve, self.horizon, self.horizon_name = curve, horizon, horizon_name
         self.extras, self.seed = tuple(extras), seed
-        # A study trains a trial in one piece; its pruner may stop it, but nothing continues it.
+        # A study trains a trial in one stage; its pruner may stop it, but nothing resumes it.
         self.settings = settings or Settings(partial_runs=False, short_horizons=horizon_name is not None)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
@@ -71,14 +76,15 @@ class CurveSampler(optuna.samplers.BaseSampler):
         drawn = [{n: draw(d, random) for n, d in search_space.items()} for _ in range(CANDIDATES)]
         sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
         runs = self._runs(study, trial, search_space, sign)
-        choice, _ = decide(self._pool(drawn), runs, self.horizon, self.seed, self.settings)
-        if choice is None:
+        pool = self._pool(drawn)
+        decision, _ = decide(pool, runs, self.horizon, self.seed, self.settings)
+        if decision is None:
             return {}
-        chosen = dict(drawn[int(choice.key)])
-        if self.horizon_name in chosen:
-            chosen[self.horizon_name] = choice.horizon
-        study._storage.set_trial_user_attr(trial._trial_id, "reason", choice.reason)
-        return chosen
+        params = dict(drawn[pool.keys[decision.row]])
+        if self.horizon_name in params:
+            params[self.horizon_name] = decision.horizon
+        study._storage.set_trial_user_attr(trial._trial_id, "reason", decision.reason)
+        return params
 
     def sample_independent(
         self,
@@ -91,32 +97,33 @@ class CurveSampler(optuna.samplers.BaseSampler):
         random = np.random.default_rng([self.seed, trial.number, zlib.crc32(param_name.encode())])
         return draw(param_distribution, random)
 
-    def _horizons(self, params: Params) -> int:
+    def _horizon(self, params: Params) -> int:
+        """How many steps a trial takes."""
         return int(params.get(self.horizon_name, self.horizon)) if self.horizon_name else self.horizon
 
-    def _knobs(self, params: Params) -> tuple[float, ...]:
+    def _extras(self, params: Params) -> tuple[float, ...]:
         return tuple(float(params.get(name, 0.0)) for name in self.extras)
 
     def _pool(self, drawn: list[Params]) -> Pool:
         """The drawn points at the target, and where the horizon is a parameter at the horizon drawn as well."""
-        rows = [(str(i), self.horizon, p) for i, p in enumerate(drawn)]
-        rows += [(str(i), h, p) for i, p in enumerate(drawn) if (h := self._horizons(p)) < self.horizon]
+        rows = [(i, self.horizon, p) for i, p in enumerate(drawn)]
+        rows += [(i, h, p) for i, p in enumerate(drawn) if (h := self._horizon(p)) < self.horizon]
         horizons = np.array([h for _, h, _ in rows])
-        curves = np.array([_sixty_four(self.curve(p)) for _, _, p in rows])
-        knobs = np.array([self._knobs(p) for _, _, p in rows]).reshape(len(rows), -1)
+        curves = np.array([_resampled(self.curve(p)) for _, _, p in rows])
+        extras = np.array([self._extras(p) for _, _, p in rows]).reshape(len(rows), -1)
         return Pool(
-            tuple(k for k, _, _ in rows),
-            horizons,
-            curves,
-            knobs,
-            np.zeros(len(rows), dtype=np.int64),
-            np.maximum(horizons // 10, 1),
+            keys=tuple(key for key, _, _ in rows),
+            horizons=horizons,
+            curves=curves,
+            extras=extras,
+            free=np.zeros(len(rows), dtype=np.int64),
+            every=np.maximum(horizons // 10, 1),
         )
 
     def _runs(
         self, study: optuna.Study, trial: FrozenTrial, space: dict[str, BaseDistribution], sign: float
     ) -> list[Run]:
-        """The study's trials as runs; their keys can't clash with the numbers of the candidates."""
+        """The study's trials as runs; their keys are negative, those of the candidates are not."""
         runs = []
         for other in study.get_trials(deepcopy=False):
             known = other.number != trial.number and all(name in other.params for name in space)
@@ -125,20 +132,20 @@ class CurveSampler(optuna.samplers.BaseSampler):
         return runs
 
     def _run(self, trial: FrozenTrial, sign: float) -> Run:
-        horizon = self._horizons(trial.params)
+        horizon = self._horizon(trial.params)
         reports = [(step, sign * v) for step, v in sorted(trial.intermediate_values.items()) if 0 < step < horizon]
         state = STATES.get(trial.state, "diverged")
         if trial.state == TrialState.COMPLETE and trial.value is not None:
             reports.append((horizon, sign * trial.value))
         if state == "diverged":
             reports.append((reports[-1][0] + 1 if reports else 1, math.nan))
-        curve = tuple(_sixty_four(self.curve(trial.params)))
-        return Run(f"trial {trial.number}", horizon, curve, self._knobs(trial.params), tuple(reports), state, horizon)
+        curve = tuple(_resampled(self.curve(trial.params)))
+        return Run(-1 - trial.number, horizon, curve, self._extras(trial.params), tuple(reports), state, horizon)
 
 
-def _sixty_four(curve: Sequence[float]) -> list[float]:
-    """A curve of any length at 64 evenly spaced points."""
-    if len(curve) == 64:
+def _resampled(curve: Sequence[float]) -> list[float]:
+    """A curve of any length at `POINTS` evenly spaced points."""
+    if len(curve) == POINTS:
         return [float(v) for v in curve]
-    at = (np.arange(64) + 0.5) / 64 * len(curve) - 0.5
+    at = (np.arange(POINTS) + 0.5) / POINTS * len(curve) - 0.5
     return [float(v) for v in np.interp(at, np.arange(len(curve)), np.asarray(curve, dtype=float))]

@@ -24,11 +24,11 @@ from optuna.pruners import (
     ThresholdPruner,
 )
 from optuna.trial import FrozenTrial, create_trial
-from optuna.trial import TrialState as Told
+from optuna.trial import TrialState as OptunaState
 
-from lrtune.search.curve.pruner import Verdict, forecast
-from lrtune.search.studies.study import STUDY, bad, empty, intermediate, searched, told
-from lrtune.wire.job import JobSpec
+from lrtune.search.curve.pruner import PruneVerdict, forecast
+from lrtune.search.studies.study import STUDY, empty, frozen, intermediate, penalty, searched
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import REPORTS, Trial
 from lrtune.wire.strategies import (
     Forecast,
@@ -43,33 +43,36 @@ from lrtune.wire.strategies import (
 )
 
 
-def stop_reason(spec: JobSpec, history: Sequence[Trial], trial: Trial) -> str | None:
-    """Why a running trial should stop now, or None. Only trials of the search are ever stopped."""
-    return verdict(spec, history, trial).stop or None
+def stop_reason(spec: AdmittedJob, history: Sequence[Trial], trial: Trial, *, steps: int) -> str | None:
+    """Why a running trial should stop now, or None."""
+    return verdict(spec, history, trial, steps=steps).stop or None
 
 
-def verdict(spec: JobSpec, history: Sequence[Trial], trial: Trial) -> Verdict:
-    """What the job's pruner says of a running trial. Only trials of the search are ever stopped."""
+def verdict(spec: AdmittedJob, history: Sequence[Trial], trial: Trial, *, steps: int) -> PruneVerdict:
+    """What the job's pruner says of a running trial of a job with a horizon of `steps`.
+
+    Only trials of the search are ever stopped, never a baseline or a confirming run.
+    """
     kind, seen = spec.search.pruner, intermediate(spec, trial)
     place = len(trial.reports)
     if isinstance(kind, NoPruner) or trial.role != "search" or place not in seen:
-        return Verdict()
+        return PruneVerdict()
     if isinstance(kind, Forecast):
-        return forecast(spec, kind, history, trial)
+        return forecast(spec, kind, history, trial, steps=steps)
     rule = pruner(kind)
     study = empty(spec, pruner=rule)
     study.add_trials(_frozen(spec, history, trial))
-    asked = study.get_trials(deepcopy=False)
-    if not rule.prune(study, asked[trial.number]):
-        return Verdict()
+    trials = study.get_trials(deepcopy=False)
+    if not rule.prune(study, trials[trial.number]):
+        return PruneVerdict()
     at = f"{seen[place]:.4g} at report {place} of {REPORTS}"
-    return Verdict(stop=f"{kind.name} pruner: {at}, {_words(spec, kind, asked, trial)}")
+    return PruneVerdict(stop=f"{kind.name} pruner: {at}, {_words(spec, kind, trials, trial)}")
 
 
 def pruner(kind: Pruners) -> BasePruner:
     """A pruner of a job as Optuna's. Its steps count from 0 and ours from 1, hence the `+ 1` of every warm-up."""
     match kind:
-        case NoPruner() | Forecast():  # the forecast is not Optuna's, see forecasting.py
+        case NoPruner() | Forecast():  # the forecast is not Optuna's, see curve/pruner.py
             return NopPruner()
         case Median(n_startup_trials=startup, n_warmup_reports=warmup):
             return MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup + 1)
@@ -89,20 +92,20 @@ def pruner(kind: Pruners) -> BasePruner:
             return ThresholdPruner(lower=lower, upper=upper, n_warmup_steps=warmup + 1)
 
 
-def _frozen(spec: JobSpec, history: Sequence[Trial], running: Trial) -> list[FrozenTrial]:
+def _frozen(spec: AdmittedJob, history: Sequence[Trial], running: Trial) -> list[FrozenTrial]:
     """All trials of the search, each at its own number (Hyperband hashes it), and a blank wherever there is none."""
     past = {trial.number: trial for trial in searched(history)} | {running.number: running}
-    worst = bad(spec, list(past.values()))
-    blank = create_trial(state=Told.FAIL)
+    worst = penalty(spec, list(past.values()))
+    blank = create_trial(state=OptunaState.FAIL)
     return [
-        told(spec, past[n], worst=worst, rungs=_rungs(spec, past[n], asking=n == running.number))
+        frozen(spec, past[n], diverged=worst, rungs=_rungs(spec, past[n], asking=n == running.number))
         if n in past
         else blank
         for n in range(max(past) + 1)
     ]
 
 
-def _rungs(spec: JobSpec, trial: Trial, *, asking: bool) -> dict[str, float]:
+def _rungs(spec: AdmittedJob, trial: Trial, *, asking: bool) -> dict[str, float]:
     """What successive halving noted of a trial: its value at each rung it reached, the one it asks about not yet."""
     kind = spec.search.pruner
     if not isinstance(kind, SuccessiveHalving | Hyperband):
@@ -126,13 +129,13 @@ def bracket(kind: Hyperband, number: int) -> int:
     return bisect_right(list(accumulate(shares)), place)
 
 
-def _words(spec: JobSpec, kind: Pruners, asked: Sequence[FrozenTrial], trial: Trial) -> str:
+def _words(spec: AdmittedJob, kind: Pruners, trials: Sequence[FrozenTrial], trial: Trial) -> str:
     """What the verdict rests on."""
     match kind:
         case Median():
-            return f"the median there is {_percentile(spec, 50.0, asked, trial):.4g}"
+            return f"the median there is {_percentile(spec, 50.0, trials, trial):.4g}"
         case Percentile(percentile=percentile):
-            limit = _percentile(spec, percentile, asked, trial)
+            limit = _percentile(spec, percentile, trials, trial)
             return f"the best {percentile:g} % are at {limit:.4g} or better there"
         case SuccessiveHalving(reduction_factor=factor) | Hyperband(reduction_factor=factor):
             return f"not among the best 1 in {factor} that came to this rung"
@@ -145,9 +148,12 @@ def _words(spec: JobSpec, kind: Pruners, asked: Sequence[FrozenTrial], trial: Tr
             return ""
 
 
-def _percentile(spec: JobSpec, percentile: float, asked: Sequence[FrozenTrial], trial: Trial) -> float:
+def _percentile(spec: AdmittedJob, percentile: float, trials: Sequence[FrozenTrial], trial: Trial) -> float:
     """The value of the complete trials at the running trial's last report, as Optuna's percentile pruner takes it."""
     place = max(intermediate(spec, trial))
-    there = [a.intermediate_values[place] for a in asked if a.state is Told.COMPLETE and place in a.intermediate_values]
-    highest = spec.metric is not None and spec.metric.goal == "maximize"
-    return float(np.percentile(there, 100.0 - percentile if highest else percentile))
+    there = [
+        one.intermediate_values[place]
+        for one in trials
+        if one.state is OptunaState.COMPLETE and place in one.intermediate_values
+    ]
+    return float(np.percentile(there, 100.0 - percentile if spec.metric.goal == "maximize" else percentile))

@@ -8,65 +8,79 @@ from statistics import fmean
 
 import numpy as np
 
-from lrtune.search.studies.draw import Lots
+from lrtune.search.studies.draw import RandomTrial
 from lrtune.search.studies.space import coordinates
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
-from lrtune.wire.results import REPORTS, Earlier, Proposal, Report, Trial, TrialState
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import REPORTS, Proposal, Report, Trial, TrialState, WarmStartTrial
 
 
-def again(spec: JobSpec, past: Sequence[Trial], prior: Sequence[Earlier], *, steps: int) -> Proposal | None:
+def rerun_best(
+    spec: AdmittedJob, past: Sequence[Trial], warm_start: Sequence[WarmStartTrial], *, steps: int
+) -> Proposal | None:
     """The best that earlier jobs found, to run in this one; None once it did, or where this space has nothing like it.
 
-    Runs over this job's horizon come first, else the longest below it; configurations that were repeated over fresh
-    seeds before single runs. Where a knob lies outside this job's space, its nearest value inside is taken.
+    Runs over this job's horizon of `steps` come first, else the longest below it; configurations that were repeated
+    over fresh seeds before single runs. Where a knob lies outside this job's space, its nearest value inside is taken.
     """
     space = coordinates(spec)
-    ended = [one for one in prior if one.trial.state is TrialState.COMPLETE and one.trial.value is not None]
-    done = [one for one in ended if one.trial.role != "ramp"]
-    lengths = {one.trial.horizon for one in done if space.place(one.trial.configuration)}
-    if not lengths:
+    done = [
+        one
+        for one in warm_start
+        if one.trial.role != "range-test"
+        and one.trial.completed(one.trial.horizon)
+        and space.place(one.trial.configuration)
+    ]
+    if not done:
         return None
-    length = max((each for each in lengths if each <= steps), default=min(lengths))
-    best = _best(spec, [one for one in done if one.trial.horizon == length and space.place(one.trial.configuration)])
+    horizons = {one.trial.horizon for one in done}
+    horizon = max((each for each in horizons if each <= steps), default=min(horizons))
+    best = _best(spec, [one for one in done if one.trial.horizon == horizon])
     place = space.place(best.trial.configuration)
-    nearest = space.draw(Lots(np.random.default_rng(0), place.params if place else {}))
+    nearest = space.draw(RandomTrial(np.random.default_rng(0), place.params if place else {}))
     if any(trial.configuration == nearest for trial in past):
         return None
-    where = f"trial {best.trial.number} of {best.job}, {length} steps"
-    reason = f"the best of earlier jobs ({where}), again in this one"
-    return Proposal(configuration=nearest, role="search", seed=spec.search.seed, reason=reason)
+    return Proposal(
+        configuration=nearest,
+        role="search",
+        seed=spec.search.seed,
+        horizon=steps,
+        reason=f"warm start: the best of earlier jobs (trial {best.trial.number} of {best.job}, {horizon} steps)",
+    )
 
 
-def _best(spec: JobSpec, done: Sequence[Earlier]) -> Earlier:
+def _best(spec: AdmittedJob, done: Sequence[WarmStartTrial]) -> WarmStartTrial:
     """The first trial of the configuration that did best in the mean."""
-    sign = spec.metric.sign if spec.metric else 1.0
-    groups: dict[Configuration, list[Earlier]] = {}
+    groups: dict[Configuration, list[WarmStartTrial]] = {}
     for one in done:
         groups.setdefault(one.trial.configuration, []).append(one)
-    fresh = [runs for runs in groups.values() if any(one.trial.role == "confirm" for one in runs)]
-    return min(fresh or groups.values(), key=lambda runs: sign * fmean(one.trial.value or 0.0 for one in runs))[0]
+    fresh = [group for group in groups.values() if any(one.trial.role == "confirm" for one in group)]
+    return min(
+        fresh or groups.values(), key=lambda group: spec.metric.sign * fmean(one.trial.value or 0.0 for one in group)
+    )[0]
 
 
-def runs(prior: Sequence[Earlier]) -> list[Trial]:
-    """Earlier trials as a sampler's past, numbered below zero, so that none passes for a new one.
+def as_past(warm_start: Sequence[WarmStartTrial]) -> list[Trial]:
+    """What a sampler learns from, numbered below zero so that none passes for a trial of this job.
 
-    Fresh seeds and ramps are left out. Of a run that went on after a look, only the furthest piece.
+    Each job's trials come in the order in which they began. Fresh seeds and range tests are left out.
     """
-    furthest: dict[tuple[object, ...], Trial] = {}
-    for one in sorted(prior, key=lambda one: (one.job, one.trial.step, one.trial.number)):
-        if (trial := one.trial).role not in ("confirm", "ramp"):
-            furthest[one.job, trial.configuration, trial.seed, trial.horizon] = trial
-    return [trial.model_copy(update={"number": place - len(furthest)}) for place, trial in enumerate(furthest.values())]
+    taught = [
+        one.trial
+        for one in sorted(warm_start, key=lambda one: (one.job, one.trial.number))
+        if one.trial.role not in ("confirm", "range-test")
+    ]
+    below = range(-len(taught), 0)
+    return [trial.model_copy(update={"number": n, "decision": n}) for n, trial in zip(below, taught, strict=True)]
 
 
-def compared(earlier: Sequence[Trial], *, steps: int) -> list[Trial]:
-    """Earlier trials for samplers that compare values and know no horizons.
+def at_horizon(trials: Sequence[Trial], *, steps: int) -> list[Trial]:
+    """Trials of earlier jobs for samplers that compare values and know no horizons.
 
-    One over this job's horizon is told as it ended. What any other showed is told at the steps at which this job
-    reports, as of a trial that was stopped there: a value after other steps is no value of this job's runs.
+    One over this job's horizon of `steps` stays as it ended. What any other showed is put at the steps at which this
+    job reports, as of a trial that was stopped there: a value after other steps is no value of this job's runs.
     """
-    return [trial if trial.horizon == steps else _stopped(trial, steps) for trial in earlier]
+    return [trial if trial.horizon == steps else _stopped(trial, steps) for trial in trials]
 
 
 def _stopped(trial: Trial, steps: int) -> Trial:
@@ -81,8 +95,5 @@ def _stopped(trial: Trial, steps: int) -> Trial:
 
 def _at(trial: Trial, step: int) -> Report | None:
     """The last report up to a step, or the first there is."""
-    return max((one for one in trial.reports if one.step <= step), key=lambda one: one.step, default=_first(trial))
-
-
-def _first(trial: Trial) -> Report | None:
-    return min(trial.reports, key=lambda one: one.step, default=None)
+    first = min(trial.reports, key=lambda one: one.step, default=None)
+    return max((one for one in trial.reports if one.step <= step), key=lambda one: one.step, default=first)

@@ -1,13 +1,13 @@
 """Reading a job for its pictures: which trials are drawn, with few reports each, by queries that stay small.
 
-The whole history of a job may be a quarter of a million reports, so nothing here reads it: every query has a limit.
+The history of a job may be a quarter of a million reports, so nothing here reads it: every query has a limit.
 """
 
 from collections.abc import Sequence
 from statistics import quantiles
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select
+from sqlalchemy import BigInteger, Select, cast, func, select
 from sqlalchemy.orm import Session
 
 from lrtune.store import lookup, trials
@@ -20,6 +20,7 @@ FEW = 20  # of the others are no band
 REST = 120  # trials that stand for those without a line
 POINTS = 100  # reports of a trial that are drawn at most
 BINS = 40  # of the band
+GIVEN_UP = (TrialState.STOPPED, TrialState.PAUSED)  # for now
 TERRAIN = 300  # best trials on the map of rates, and as many of the others
 
 
@@ -28,10 +29,22 @@ def count(tx: Session, job_id: str) -> int:
     return tx.scalar(select(func.count()).where(TrialRow.job == lookup.job(tx, job_id).seq)) or 0
 
 
+def on_the_map(tx: Session, job: Job) -> int:
+    """How many trials of a job have shown something of their rate, range tests left out."""
+    shown = (TrialRow.finished_at.is_not(None) | (TrialRow.state == TrialState.PAUSED), TrialRow.role != "range-test")
+    rows = select(func.count()).where(TrialRow.job == lookup.job(tx, job.id).seq, *shown)
+    return tx.scalar(rows) or 0
+
+
 def lines(tx: Session, job: Job) -> list[tuple[Part, Trial]]:
     """The trials to draw one by one, by number, with thinned reports, each with the reason why it is among them."""
     parts = _parts(tx, job)
-    return [(parts[trial.number], trial) for trial in _with_reports(tx, job, list(parts))]
+    query = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq, TrialRow.number.in_(list(parts)))
+    rows = tx.scalars(query.order_by(TrialRow.number)).all()
+    reports: dict[int, list[Report]] = {row.id: [] for row in rows}
+    for trial, step, rate, metrics in _thinned(tx, list(reports)):
+        reports[trial].append(Report.model_construct(step=step, learning_rate=rate, metrics=metrics))
+    return [(parts[row.number], trials.view(row).model_copy(update={"reports": reports[row.id]})) for row in rows]
 
 
 def _parts(tx: Session, job: Job) -> dict[int, Part]:
@@ -40,32 +53,21 @@ def _parts(tx: Session, job: Job) -> dict[int, Part]:
     chosen: dict[int, Part] = {job.best.trial: "winner"} if job.best else {}
     rows = select(TrialRow.number).where(TrialRow.job == seq)
     newest = TrialRow.number.desc()
-    whole = (TrialRow.horizon == job.steps, TrialRow.value.is_not(None), TrialRow.state == TrialState.COMPLETE)
-    order = TrialRow.value.desc() if job.spec.metric and job.spec.metric.sign < 0 else TrialRow.value
+    searched = rows.where(TrialRow.role == "search")
+    best = searched.where(trials.completed(job.steps)).order_by(*trials.best_first(job.spec.metric.goal))
     wanted: tuple[tuple[Part, Select[Any], int], ...] = (
         ("baseline", rows.where(TrialRow.role == "baseline").order_by(TrialRow.number), 1),
         ("running", rows.where(TrialRow.state == TrialState.RUNNING).order_by(newest), RUNNING),
-        ("best", rows.where(TrialRow.role == "search", *whole).order_by(order, TrialRow.number), BEST),
-        ("stopped", rows.where(TrialRow.state == TrialState.STOPPED).order_by(newest), STOPPED),
+        ("best", best, BEST),
+        ("stopped", rows.where(TrialRow.state.in_(GIVEN_UP)).order_by(newest), STOPPED),
         ("diverged", rows.where(TrialRow.state == TrialState.DIVERGED).order_by(newest), DIVERGED),
-        ("recent", rows.where(TrialRow.step > 0, TrialRow.role == "search").order_by(newest), RECENT),
+        ("recent", searched.where(TrialRow.step > 0).order_by(newest), RECENT),
         ("confirm", rows.where(TrialRow.role == "confirm", TrialRow.step > 0).order_by(newest), RECENT),
     )
     for part, query, limit in wanted:
         for number in tx.scalars(query.limit(limit)):
             chosen.setdefault(number, part)
     return chosen
-
-
-def _with_reports(tx: Session, job: Job, numbers: Sequence[int]) -> list[Trial]:
-    """These trials by number, each with at most POINTS reports."""
-    seq = lookup.job(tx, job.id).seq
-    query = select(TrialRow).where(TrialRow.job == seq, TrialRow.number.in_(numbers)).order_by(TrialRow.number)
-    rows = tx.scalars(query).all()
-    seen: dict[int, list[Report]] = {row.id: [] for row in rows}
-    for trial, step, rate, metrics in _thinned(tx, list(seen)):
-        seen[trial].append(Report.model_construct(step=step, learning_rate=rate, metrics=metrics))
-    return [trials.view(row).model_copy(update={"reports": seen[row.id]}) for row in rows]
 
 
 def _thinned(tx: Session, ids: Sequence[int], points: int = POINTS) -> Sequence[Any]:
@@ -85,20 +87,15 @@ def _thinned(tx: Session, ids: Sequence[int], points: int = POINTS) -> Sequence[
 
 def rest(tx: Session, job: Job, drawn: Sequence[int]) -> Band | None:
     """The trials without a line as a band, read off a sample spread evenly over their numbers."""
-    if job.spec.metric is None or job.steps is None:
+    if job.steps is None:
         return None
-    whole = (
-        TrialRow.job == lookup.job(tx, job.id).seq,
-        TrialRow.horizon == job.steps,
-        TrialRow.state == TrialState.COMPLETE,
-        TrialRow.number.not_in(drawn),
-    )
-    others = tx.scalar(select(func.count()).where(*whole)) or 0
-    if others < FEW:
+    own = TrialRow.job == lookup.job(tx, job.id).seq
+    others = (own, trials.completed(job.steps), TrialRow.number.not_in(drawn))
+    found = tx.scalar(select(func.count()).where(*others)) or 0
+    if found < FEW:
         return None
-    sample = _spread(select(TrialRow.id).where(*whole), others, REST)
-    ids = list(tx.scalars(sample))
-    return _band(_thinned(tx, ids, BINS), job.spec.metric.name, others, len(ids))
+    ids = list(tx.scalars(_spread(select(TrialRow.id).where(*others), found, REST)))
+    return _band(_thinned(tx, ids, BINS), job.spec.metric.name, found, len(ids))
 
 
 def _spread(query: Select[Any], found: int, limit: int) -> Select[Any]:
@@ -123,12 +120,10 @@ def _band(reports: Sequence[Any], metric: str, others: int, sampled: int) -> Ban
 
 def telling(tx: Session, job: Job, best: Best) -> list[Trial]:
     """The trials that tell where good rates lie, without their reports; of a large job its best and a sample."""
-    rows = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq, TrialRow.role != "ramp")
-    order = TrialRow.value.desc() if best.goal == "maximize" else TrialRow.value
-    whole = (TrialRow.horizon == best.steps, TrialRow.value.is_not(None), TrialRow.state == TrialState.COMPLETE)
-    leaders = rows.where(*whole).order_by(order, TrialRow.number)
+    rows = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq, TrialRow.role != "range-test")
+    leaders = rows.where(trials.completed(best.steps)).order_by(*trials.best_first(best.goal))
     fixed = rows.where(TrialRow.role != "search").order_by(TrialRow.number)
-    ended = rows.where(TrialRow.finished_at.is_not(None))
+    ended = rows.where(TrialRow.finished_at.is_not(None) | (TrialRow.state == TrialState.PAUSED))
     found = {row.number: row for query in (leaders, fixed) for row in tx.scalars(query.limit(TERRAIN))}
     others = _spread(ended, count(tx, job.id), TERRAIN)
     found |= {row.number: row for row in tx.scalars(others)}
@@ -141,20 +136,14 @@ def table(
     """A page of trials without reports, the newest or the best first; `next` is how many to skip for the following."""
     job = lookup.job(tx, job_id)
     query = select(TrialRow).where(TrialRow.job == job.seq)
-    query = query.where(*([TrialRow.state == state] if state else []))
-    if best_first:
-        query = query.where(TrialRow.horizon == job.steps, TrialRow.value.is_not(None))
-        query = query.where(TrialRow.state == TrialState.COMPLETE)  # a stopped one has the value it stopped at
-    order = _order(job.spec, best_first=best_first)
-    rows = tx.scalars(query.order_by(*order).offset(skip).limit(limit + 1)).all()
+    if state:
+        query = query.where(TrialRow.state == state)
+    if best_first:  # of those that can be compared
+        query = query.where(trials.completed(job.steps)).order_by(*trials.best_first(job.spec["metric"]["goal"]))
+    else:
+        query = query.order_by(TrialRow.number.desc())
+    rows = tx.scalars(query.offset(skip).limit(limit + 1)).all()
     return Page(items=[trials.view(row) for row in rows[:limit]], next=str(skip + limit) if len(rows) > limit else None)
-
-
-def _order(spec: dict[str, Any], *, best_first: bool) -> tuple[ColumnElement[Any], ...]:
-    if not best_first:
-        return (TrialRow.number.desc(),)
-    falling = (spec.get("metric") or {}).get("goal") != "maximize"
-    return (TrialRow.value.asc() if falling else TrialRow.value.desc(), TrialRow.number.asc())
 
 
 def pulse(tx: Session, job_id: str) -> tuple[str, int, int]:

@@ -37,17 +37,14 @@ def add(
             tx.add(row)
         new = True
     except IntegrityError:
-        row, new = _there(tx, digest, name), False
+        known = tx.scalars(select(DatasetRow).where(DatasetRow.id == digest).with_for_update()).one_or_none()
+        if known is None:
+            taken = f"other data is called {name!r} already; choose another name, or remove that data first"
+            raise NameTaken(taken) from None
+        row, new = known, False
     dataset = _view(row)
     put(dataset.file)
     return dataset, new
-
-
-def _there(tx: Session, digest: str, name: str) -> DatasetRow:
-    found = tx.scalars(select(DatasetRow).where(DatasetRow.id == digest).with_for_update()).one_or_none()
-    if found is None:
-        raise NameTaken(f"other data is called {name!r} already; choose another name, or remove that data first")
-    return found
 
 
 def get(tx: Session, dataset: str) -> Dataset:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lrtune.errors import LeaseLost, NotExternal, UnknownTrial
-from lrtune.store import lookup, trials
-from lrtune.store.leases import Lease
-from lrtune.store.tables import AttemptRow, ReportRow, TrialRow
-from lrtune.wire.job import JobSpec
+from lrtune.errors import LeaseLost, NotExternal
+from lrtune.store import lookup
+from lrtune.store.leases import Lease, leased
+from lrtune.store.tables import AttemptRow, TrialRow
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import ENDED, TrialState
 
 
@@ -24,24 +24,20 @@ class Held:
 def held(tx: Session, job_id: str, number: int, token: str) -> Held:
     """The lease that a token stands for. Raises UnknownJob, NotExternal, UnknownTrial, LeaseLost."""
     job = lookup.job(tx, job_id)
-    spec = JobSpec.model_validate(job.spec)
+    spec = AdmittedJob.model_validate(job.spec)
     if not spec.external:
         raise NotExternal
-    row = tx.scalars(select(TrialRow).where(TrialRow.job == job.seq, TrialRow.number == number)).one_or_none()
-    if row is None:
-        raise UnknownTrial(f"job {job_id} has no trial {number}")
+    row = lookup.trial(tx, job, number)
     attempt = tx.scalars(select(AttemptRow).where(AttemptRow.token == token, AttemptRow.trial == row.id)).one_or_none()
     live = row.token == token and row.state == TrialState.RUNNING
-    ended = row.state in ENDED and attempt is not None and attempt.outcome in (None, "finished")
+    ended = row.state in ENDED and attempt is not None and attempt.outcome in (None, "finished", "cancelled")
     if not live and not ended:
-        raise LeaseLost(_why(row, attempt))
-    reports = tx.scalars(select(ReportRow).where(ReportRow.trial == row.id).order_by(ReportRow.step))
-    lease = Lease(row.id, token, job.seq, job_id, spec, trials.view(row, reports))
-    return Held(lease, over=ended)
+        raise LeaseLost(_lost(row, attempt))
+    return Held(leased(tx, row, token), over=ended)
 
 
-def _why(row: TrialRow, attempt: AttemptRow | None) -> str:
-    """What became of a trial meanwhile."""
+def _lost(row: TrialRow, attempt: AttemptRow | None) -> str:
+    """What became of the trial meanwhile, in words."""
     if attempt is None:
         return f"trial {row.number} was never handed out with this token"
     if attempt.outcome == "released":

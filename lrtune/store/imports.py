@@ -9,14 +9,14 @@ from sqlalchemy.orm import Session
 from lrtune.store import events, jobs, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import ReportRow, TrialRow
-from lrtune.wire.imports import ImportedJob, ImportedTrial
-from lrtune.wire.job import JobSpec
+from lrtune.wire.imports import ImportedJob
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Job, JobState
 
 
 def create(
     tx: Session,
-    spec: JobSpec,
+    spec: AdmittedJob,
     imported: ImportedJob,
     *,
     idempotency_key: str | None = None,
@@ -29,19 +29,16 @@ def create(
     if not new:
         return job, False
     row = lookup.job(tx, job.id)
-    row.started_at = now
+    row.started_at, row.decisions = now, len(imported.trials)
     for number, trial in enumerate(imported.trials):
-        _add(tx, row.seq, number, trial, now)
+        fields = trial.model_dump(mode="json", exclude={"reports"})
+        times = {"created_at": now, "started_at": now, "finished_at": now}
+        added = TrialRow(job=row.seq, number=number, decision=number, **times, **fields)
+        tx.add(added)
+        tx.flush()
+        if trial.reports:
+            tx.execute(insert(ReportRow), [{"trial": added.id, **report.model_dump()} for report in trial.reports])
     words = f"{len(imported.trials)} trials imported from {imported.source}"
     events.add(tx, row.seq, "job-imported", words, now=now)
     jobs.end(tx, job.id, JobState.SUCCEEDED, reason=words, now=now)
     return jobs.get(tx, job.id), True
-
-
-def _add(tx: Session, job: int, number: int, trial: ImportedTrial, now: datetime) -> None:
-    fields = trial.model_dump(mode="json", exclude={"reports"})
-    row = TrialRow(job=job, number=number, created_at=now, started_at=now, finished_at=now, **fields)
-    tx.add(row)
-    tx.flush()
-    if trial.reports:
-        tx.execute(insert(ReportRow), [{"trial": row.id, **report.model_dump()} for report in trial.reports])

@@ -5,24 +5,22 @@ import json
 import secrets
 from datetime import datetime
 
+from sqlalchemy import case, exists, select, update
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import exists, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet
 from lrtune.store import events, lookup, progress, trials, warm_start
 from lrtune.store.database import clock
-from lrtune.store.tables import JobRow, TagRow, TrialRow
-from lrtune.wire.job import Budget, JobSpec
-from lrtune.wire.results import ACTIVE, OVER, Best, Job, JobState, Page, TrialState
-
-OPEN = (TrialState.WAITING, TrialState.RUNNING)
+from lrtune.store.tables import AttemptRow, JobRow, TagRow, TrialRow
+from lrtune.wire.job import AdmittedJob, Budget
+from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, Page, TrialState
 
 
 def create(
     tx: Session,
-    spec: JobSpec,
+    spec: AdmittedJob,
     *,
     idempotency_key: str | None = None,
     beside: str = "",
@@ -40,7 +38,7 @@ def create(
     body = warm_start.resolved(tx, spec).model_dump(mode="json")
     row = JobRow(id=f"job-{secrets.token_hex(8)}", state=JobState.QUEUED, spec=body, digest=digest, created_at=now)
     row.task = spec.task.name
-    row.idempotency_key, row.steps = idempotency_key, spec.horizon.steps if spec.horizon else None
+    row.idempotency_key, row.steps = idempotency_key, spec.horizon.steps
     try:
         with tx.begin_nested():
             tx.add(row)
@@ -88,7 +86,7 @@ def page(tx: Session, *, state: JobState | None, tag: str | None, limit: int, cu
 def best(tx: Session, job_id: str) -> Best:
     """The answer so far. Raises UnknownJob, NoResultYet."""
     row = lookup.job(tx, job_id)
-    found = progress.best(tx, row, JobSpec.model_validate(row.spec))
+    found = progress.best(tx, row, AdmittedJob.model_validate(row.spec))
     if found is None:
         raise NoResultYet
     return found
@@ -96,9 +94,7 @@ def best(tx: Session, job_id: str) -> Best:
 
 def cancel(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:
     """Stop a job for good; its trials are cancelled, the workers hear of it. Raises UnknownJob, JobFinished."""
-    row = lookup.job(tx, job_id)
-    if row.state != JobState.CANCELLED:
-        now = now or clock(tx)
+    if state(tx, job_id) != JobState.CANCELLED:
         end(tx, job_id, JobState.CANCELLED, reason="cancelled by the user", now=now)
     return get(tx, job_id)
 
@@ -110,14 +106,26 @@ def end(tx: Session, job_id: str, state: JobState, *, reason: str, now: datetime
     _cancel_open(tx, row.seq, reason, now)  # trials before jobs
     row = _change(tx, job_id, to=state, unless=OVER, reason=reason, now=now)
     _cancel_open(tx, row.seq, reason, now)  # what was proposed in between
+    # Paused trials belong to nobody, and who resumes one has the job's row first.
+    words = f"the job ended while it was paused: {reason}" if reason else "the job ended while it was paused"
+    left = {"state": TrialState.STOPPED, "reason": words, "finished_at": now}
+    tx.execute(update(TrialRow).where(TrialRow.job == row.seq, TrialRow.state == TrialState.PAUSED).values(left))
     row.finished_at = now
 
 
-def conclude(tx: Session, job_id: str, known: int, failure: str) -> None:
-    """End a job of whose `known` trials the search has said that they are all; not if it has more by now."""
-    found = get(tx, job_id)
-    if sum(found.progress.trials.values()) == known:
-        end(tx, job_id, JobState.FAILED if failure else JobState.SUCCEEDED, reason=failure)
+def carry_out(tx: Session, job_id: str, step: NextStep, *, known: int) -> bool:
+    """Do what the search has said that a job needs next, after `known` decisions; False when that is patience.
+
+    Nothing is done where the search has decided more by now: whoever comes next asks it again.
+    """
+    if step.proposal is not None:
+        trials.propose(tx, job_id, step.proposal, known=known)
+    elif step.stopped:
+        trials.stop(tx, job_id, step.stopped, known=known)
+    elif step.over and lookup.job(tx, job_id, lock=True).decisions == known:
+        state = JobState.FAILED if step.failure else JobState.SUCCEEDED
+        end(tx, job_id, state, reason=step.failure)
+    return step.proposal is not None or bool(step.stopped) or step.over
 
 
 def running_for(tx: Session, found: Job) -> float:
@@ -128,6 +136,11 @@ def running_for(tx: Session, found: Job) -> float:
 def _cancel_open(tx: Session, job: int, reason: str, now: datetime) -> None:
     gone = {"state": TrialState.CANCELLED, "reason": reason, "finished_at": now, "token": None, "lease_until": None}
     tx.execute(update(TrialRow).where(TrialRow.job == job, TrialRow.state.in_(OPEN)).values(gone))
+    step = select(TrialRow.step).where(TrialRow.id == AttemptRow.trial).scalar_subquery()
+    cancelled = select(TrialRow.id).where(TrialRow.job == job, TrialRow.state == TrialState.CANCELLED)
+    opened = update(AttemptRow).where(AttemptRow.trial.in_(cancelled), AttemptRow.ended_at.is_(None))
+    cost = case((AttemptRow.start < step, step - AttemptRow.start), else_=0)
+    tx.execute(opened.values(ended_at=now, outcome="cancelled", step=step, cost=cost))
 
 
 def pause(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:
@@ -148,7 +161,7 @@ def resume(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:
 def extend(tx: Session, job_id: str, budget: Budget, *, now: datetime | None = None) -> Job:
     """Give a job a new budget; one that had ended goes on. Raises UnknownJob, JobFinished for a cancelled one."""
     row = lookup.job(tx, job_id, lock=True)
-    spec = JobSpec.model_validate(row.spec)
+    spec = AdmittedJob.model_validate(row.spec)
     if row.state == JobState.CANCELLED:
         raise JobFinished("the job was cancelled; submit it again instead")
     if spec.budget != budget:
@@ -199,7 +212,7 @@ def _change(
 
 
 def _view(tx: Session, row: JobRow) -> Job:
-    spec = JobSpec.model_validate(row.spec)
+    spec = AdmittedJob.model_validate(row.spec)
     return Job(
         id=row.id,
         state=JobState(row.state),

@@ -1,17 +1,18 @@
-"""A worker's five verbs: claim, renew, report, finish, release. A lease belongs to an attempt, and its token stands in
-every WHERE; zero rows touched means LeaseLost, and the worker drops its work quietly.
+"""A worker's verbs: claim, renew, report, pause or finish, release. A lease belongs to an attempt, and its token stands
+in every WHERE; zero rows touched means LeaseLost, and the worker drops its work quietly.
 
 The database's clock decides; `now` is an argument for tests alone. Expired leases are requeued by whoever claims next,
 in statements of their own: inside the claim's WHERE the test would cost it its index.
 """
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Update, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Update, case, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
@@ -19,9 +20,12 @@ from lrtune.store import events, lookup, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec, TaskSpec, Training
-from lrtune.wire.results import ACTIVE, JobState, Report, Trial, TrialState
+from lrtune.wire.job import AdmittedJob, TaskSpec, Training
+from lrtune.wire.results import ACTIVE, JobState, Outcome, Report, Trial, TrialState
 
+_FREE = {"token": None, "lease_until": None}
+# Back to where the stage began; what this attempt has trained beyond it counts as not trained.
+_AGAIN = _FREE | {"state": TrialState.WAITING, "step": TrialRow.start, "reused": TrialRow.start - TrialRow.paid}
 MAX_DEATHS = 5  # in a row, without getting further: such a trial must not take every worker down in turn
 
 
@@ -33,7 +37,8 @@ class Lease:
     token: str
     job: int
     job_id: str
-    spec: JobSpec
+    spec: AdmittedJob
+    steps: int
     trial: Trial
 
 
@@ -65,7 +70,7 @@ def claim(
         oldest = oldest.where(JobRow.task.in_(tasks))
     token = uuid.uuid4().hex
     taken = {"state": TrialState.RUNNING, "token": token, "lease_until": now + ttl, "worker": worker}
-    taken |= {"step": 0, "credited": 0, "behind": None, "behind_step": 0, "reason": f"training on {worker}"}
+    taken |= {"blocked_by": None, "blocked_until": 0, "reason": f"training on {worker}"}
     claimed = update(TrialRow).where(TrialRow.id == oldest.scalar_subquery()).values(taken)
     claimed = claimed.values(attempt=TrialRow.attempt + 1, started_at=func.coalesce(TrialRow.started_at, now))
     row = tx.scalars(claimed.returning(TrialRow).execution_options(populate_existing=True)).one_or_none()
@@ -73,17 +78,26 @@ def claim(
 
 
 def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime) -> Lease:
+    stage = {"decision": row.decision, "why": row.stage_why, "start": row.start, "until": row.until, "step": row.start}
     attempt = {"token": token, "trial": row.id, "number": row.attempt, "worker": worker, "started_at": now}
-    tx.execute(insert(AttemptRow).values(attempt))
-    tx.execute(delete(ReportRow).where(ReportRow.trial == row.id))
+    tx.execute(insert(AttemptRow).values(attempt | stage))
+    # What an attempt before this one reported of the stage is trained again.
+    tx.execute(delete(ReportRow).where(ReportRow.trial == row.id, ReportRow.step > row.start))
     starting = update(JobRow).where(JobRow.seq == row.job, JobRow.state == JobState.QUEUED)
     tx.execute(starting.values(state=JobState.RUNNING, started_at=func.coalesce(JobRow.started_at, now)))
-    again = f", attempt {row.attempt}" if row.attempt > 1 else ""
-    message = f"trial {row.number} started on {worker}{again}"
+    goes_on = f" from step {row.start}" if row.start else ""
+    until = f" until step {row.until} of {row.horizon}" if row.until else ""
+    again = ", again after its worker died" if row.deaths else ""
+    message = f"trial {row.number} started on {worker}{goes_on}{until}{again}"
     events.add(tx, row.job, "trial-started", message, now=now, trial=row.number)
+    return leased(tx, row, token)
+
+
+def leased(tx: Session, row: TrialRow, token: str) -> Lease:
+    """The lease on a trial, with what the trial has been through."""
     job = tx.scalars(select(JobRow).where(JobRow.seq == row.job)).one()
-    spec = JobSpec.model_validate(job.spec)
-    return Lease(id=row.id, token=token, job=row.job, job_id=job.id, spec=spec, trial=trials.view(row))
+    spec, trial = AdmittedJob.model_validate(job.spec), trials.detailed(tx, row)
+    return Lease(row.id, token, row.job, job.id, spec, job.steps or row.horizon, trial)
 
 
 def renew(tx: Session, lease: Lease, *, ttl: timedelta, now: datetime | None = None) -> JobState:
@@ -101,10 +115,20 @@ def report(
     step = reports[-1].step
     reached = case((TrialRow.step > step, TrialRow.step), else_=step)  # what was taken up may be ahead of its reports
     _touch(tx, _held(lease).values(step=reached, lease_until=now + ttl))
-    # A batch may come twice, when the first commit's answer was lost on the way.
-    tx.execute(delete(ReportRow).where(ReportRow.trial == lease.id, ReportRow.step >= reports[0].step))
+    # A batch may come twice, when the first commit's answer was lost on the way; a resumed trial repeats its reports.
+    known = [one.step for one in reports]
+    tx.execute(delete(ReportRow).where(ReportRow.trial == lease.id, ReportRow.step.in_(known)))
     tx.execute(insert(ReportRow), [{"trial": lease.id, **one.model_dump()} for one in reports])
     return _news(tx, lease)
+
+
+def pause(
+    tx: Session, lease: Lease, *, value: float | None, step: int, reason: str, now: datetime | None = None
+) -> None:
+    """End a stage of the trial, which may be resumed from this step. Raises LeaseLost."""
+    now = now or clock(tx)
+    resumable: dict[str, Any] = {"start": step, "paid": step - _reused(step)}
+    _end(tx, lease, TrialState.PAUSED, "paused", value=value, step=step, reason=reason, now=now, **resumable)
 
 
 def finish(
@@ -120,15 +144,39 @@ def finish(
 ) -> None:
     """End the trial in one of the ended states; a `traceback` goes into its event. Raises LeaseLost."""
     now = now or clock(tx)
-    ended = {"state": state, "value": value, "step": step, "reason": reason, "finished_at": now}
-    credited = case((TrialRow.credited > step, step), else_=TrialRow.credited)
-    _touch(tx, _held(lease).values(**ended, **_FREE, credited=credited))
-    _close(tx, lease.id, "finished", now)
+    data = {"traceback": traceback} if traceback else {}
+    _end(tx, lease, state, "finished", value=value, step=step, reason=reason, now=now, data=data, finished_at=now)
+
+
+def _end(
+    tx: Session,
+    lease: Lease,
+    state: TrialState,
+    outcome: Outcome,
+    *,
+    value: float | None,
+    step: int,
+    reason: str,
+    now: datetime,
+    data: Mapping[str, Any] = MappingProxyType({}),
+    **columns: Any,
+) -> None:
+    reached = {"state": state, "value": value, "step": step, "reason": reason, "reused": _reused(step)}
+    _touch(tx, _held(lease).values(**reached, **_FREE, **columns))
+    _close(tx, lease.id, outcome, now, step=step)
     words = f"{state}: {reason}" if reason else f"{state}"
-    found = "" if value is None else f", {lease.spec.metric.name if lease.spec.metric else 'value'} {value:.6g}"
-    message = f"trial {lease.trial.number} {words}{found}"
-    data = {"value": value} | ({"traceback": traceback} if traceback else {})
-    events.add(tx, lease.job, f"trial-{state}", message, now=now, trial=lease.trial.number, **data)
+    found = "" if value is None else f", {lease.spec.metric.name} {value:.6g}"
+    message, number = f"trial {lease.trial.number} {words}{found}", lease.trial.number
+    events.add(tx, lease.job, f"trial-{state}", message, now=now, trial=number, value=value, step=step, **data)
+
+
+def _reused(step: int) -> ColumnElement[int]:
+    """The reused steps of a trial that ends after `step`: it may end before all that it could have reused.
+
+    What the stages before this one cost stays paid for.
+    """
+    most = step - TrialRow.paid
+    return case((TrialRow.reused > most, most), else_=TrialRow.reused)
 
 
 def note(tx: Session, lease: Lease, kind: str, message: str, *, now: datetime | None = None, **data: Any) -> None:
@@ -139,24 +187,31 @@ def note(tx: Session, lease: Lease, kind: str, message: str, *, now: datetime | 
 
 
 def take_up(
-    tx: Session, lease: Lease, *, step: int, credited: int, whose: Sequence[str], now: datetime | None = None
+    tx: Session, lease: Lease, *, step: int, reused: int, whose: Sequence[str], now: datetime | None = None
 ) -> None:
-    """Write down that a trial starts after `step` steps, `credited` of which other trials trained. Raises LeaseLost.
+    """Write down that an attempt begins after `step` steps, `reused` of which other trials trained. Raises LeaseLost.
 
-    Where it starts further than ever, the deaths of its workers so far are forgiven: they had brought it there.
+    Steps that earlier stages paid for and whose checkpoint was lost are paid for again. Where the attempt begins
+    further than any before, the deaths of the trial's workers so far are forgiven: they had brought it there.
     """
     now = now or clock(tx)
     further = step > TrialRow.furthest
     deaths = case((further, 0), else_=TrialRow.deaths)
     furthest = case((further, step), else_=TrialRow.furthest)
-    _touch(tx, _held(lease).values(step=step, credited=credited, deaths=deaths, furthest=furthest))
-    own = f"trial {lease.trial.number}"
-    names = [name.removeprefix(f"{lease.job_id}/") for name in whose]
-    others = f", {credited} of them trained by trial {', '.join(names)}" if credited else ""
-    message = f"{own} starts after step {step} of {lease.trial.horizon}{others}"
-    events.add(
-        tx, lease.job, "trial-taken-up", message, now=now, trial=lease.trial.number, step=step, credited=credited
-    )
+    paid = max(lease.trial.start - lease.trial.reused, step - reused)
+    _touch(tx, _held(lease).values(step=step, reused=step - paid, deaths=deaths, furthest=furthest))
+    tx.execute(update(AttemptRow).where(AttemptRow.token == lease.token).values(start=step, step=step))
+    if step - reused > lease.trial.start - lease.trial.reused:
+        # An attempt before this one had got to its checkpoint, even where it was not heard of any more.
+        ours = (AttemptRow.trial == lease.id, AttemptRow.decision == lease.trial.decision)
+        gone = select(AttemptRow.token).where(*ours, AttemptRow.outcome.in_(("lost", "released")))
+        last = gone.order_by(AttemptRow.started_at.desc(), AttemptRow.number.desc()).limit(1).scalar_subquery()
+        reached = update(AttemptRow).where(AttemptRow.token == last, AttemptRow.step < step)
+        tx.execute(reached.values(step=step, cost=step - AttemptRow.start))
+    names = ", ".join(name.removeprefix(f"{lease.job_id}/") for name in whose)
+    others = f", {reused} of them trained by trial{'s' if len(whose) > 1 else ''} {names}" if reused else ""
+    message = f"trial {lease.trial.number} starts after step {step} of {lease.trial.horizon}{others}"
+    events.add(tx, lease.job, "trial-taken-up", message, now=now, trial=lease.trial.number, step=step, reused=reused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +232,12 @@ def beside(tx: Session, lease: Lease) -> list[Beside]:
     query = select(TrialRow, JobRow).join(JobRow, JobRow.seq == TrialRow.job)
     query = query.where(TrialRow.state == TrialState.RUNNING, TrialRow.id != lease.id)
     query = query.where(TrialRow.seed == lease.trial.seed, TrialRow.horizon == lease.trial.horizon)
-    return [_beside(row, job, lease) for row, job in tx.execute(query.order_by(TrialRow.id)).all()]
-
-
-def _beside(row: TrialRow, job: JobRow, lease: Lease) -> Beside:
-    spec, trial = JobSpec.model_validate(job.spec), trials.view(row)
-    name = f"trial {trial.number}" if job.seq == lease.job else f"trial {trial.number} of {job.id}"
-    return Beside(row.id, name, spec.task, spec.training, trial.configuration, trial.until, trial.step)
+    found = []
+    for row, job in tx.execute(query.order_by(TrialRow.id)).all():
+        spec, trial = AdmittedJob.model_validate(job.spec), trials.view(row)
+        name = f"trial {trial.number}" if job.seq == lease.job else f"trial {trial.number} of {job.id}"
+        found.append(Beside(row.id, name, spec.task, spec.training, trial.configuration, trial.until, trial.step))
+    return found
 
 
 def release(
@@ -191,53 +245,51 @@ def release(
     lease: Lease,
     *,
     reason: str,
-    behind: tuple[int, int] | None = None,
+    blocked_by: tuple[int, int] | None = None,
     now: datetime | None = None,
 ) -> None:
     """Give the trial back unharmed; it costs no attempt. Raises LeaseLost.
 
-    `behind` is the row and the step of another trial: while that one trains towards the step, this one waits.
+    `blocked_by` is the row and the step of another trial: while that one trains towards the step, this one waits.
     """
     now = now or clock(tx)
-    waiting = {"state": TrialState.WAITING, "reason": reason, "step": 0, "credited": 0}
-    waiting |= {"behind": behind[0], "behind_step": behind[1]} if behind else {}
-    _touch(tx, _held(lease).values(**waiting, attempt=TrialRow.attempt - 1, **_FREE))
-    _close(tx, lease.id, "released", now)
+    waiting = _AGAIN | {"reason": reason}
+    waiting |= {"blocked_by": blocked_by[0], "blocked_until": blocked_by[1]} if blocked_by else {}
+    reached = tx.scalar(select(TrialRow.step).where(TrialRow.id == lease.id)) or 0
+    _touch(tx, _held(lease).values(**waiting, attempt=TrialRow.attempt - 1))
+    _close(tx, lease.id, "released", now, step=reached)
     message = f"trial {lease.trial.number} released: {reason}"
     events.add(tx, lease.job, "trial-released", message, now=now, trial=lease.trial.number)
 
 
 def hold(tx: Session, lease: Lease) -> None:
     """Make sure that the trial is still ours, for a line in its job's log. Raises LeaseLost."""
-    held = (TrialRow.id == lease.id) & (TrialRow.token == lease.token) & (TrialRow.state == TrialState.RUNNING)
-    if tx.scalars(select(TrialRow.id).where(held)).first() is None:
+    if tx.scalars(select(TrialRow.id).where(*_ours(lease))).first() is None:
         raise LeaseLost
 
 
 def requeue(tx: Session, *, now: datetime) -> None:
     """Put trials whose lease has run out back to waiting; fail those whose workers die without getting further."""
     expired = (TrialRow.state == TrialState.RUNNING) & (TrialRow.lease_until < now)
-    reason = "its worker stopped answering"
-    dead = f"its workers died {MAX_DEATHS} times and got no further"
-    back = {"state": TrialState.WAITING, "reason": reason, "step": 0, "credited": 0} | _FREE
-    over = {"state": TrialState.FAILED, "reason": dead, "finished_at": now} | _FREE
-    deaths = TrialRow.deaths + 1
-    for condition, values in ((deaths >= MAX_DEATHS, over), (deaths < MAX_DEATHS, back)):
-        statement = update(TrialRow).where(expired, condition).values(values | {"deaths": deaths})
-        for row in tx.execute(statement.returning(TrialRow.id, TrialRow.job, TrialRow.number)).all():
-            _close(tx, row.id, "lost", now)
-            message = f"trial {row.number}: {values['reason']}"
-            events.add(tx, row.job, f"trial-{values['state']}", message, now=now, trial=row.number)
+    for row in tx.scalars(select(TrialRow).where(expired).with_for_update(skip_locked=True)).all():
+        _close(tx, row.id, "lost", now, step=row.step)
+        if row.deaths + 1 < MAX_DEATHS:
+            values = _AGAIN | {"reason": "its worker stopped answering"}
+        else:
+            dead = f"its workers died {MAX_DEATHS} times and got no further"
+            values = _AGAIN | {"state": TrialState.FAILED, "reason": dead, "finished_at": now}
+        tx.execute(update(TrialRow).where(TrialRow.id == row.id).values(values | {"deaths": row.deaths + 1}))
+        message = f"trial {row.number}: {values['reason']}"
+        events.add(tx, row.job, f"trial-{values['state']}", message, now=now, trial=row.number)
 
 
-_FREE = {"token": None, "lease_until": None}
+def _ours(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    """This trial, if the lease is still ours."""
+    return TrialRow.id == lease.id, TrialRow.token == lease.token, TrialRow.state == TrialState.RUNNING
 
 
 def _held(lease: Lease) -> Update:
-    """An update of this trial, if the lease is still ours."""
-    return update(TrialRow).where(
-        TrialRow.id == lease.id, TrialRow.token == lease.token, TrialRow.state == TrialState.RUNNING
-    )
+    return update(TrialRow).where(*_ours(lease))
 
 
 def _news(tx: Session, lease: Lease) -> JobState:
@@ -249,7 +301,8 @@ def _touch(tx: Session, statement: Update) -> None:
         raise LeaseLost
 
 
-def _close(tx: Session, trial: int, outcome: str, now: datetime) -> None:
-    """End the attempt that was open on a trial; there is at most one."""
+def _close(tx: Session, trial: int, outcome: Outcome, now: datetime, *, step: int) -> None:
+    """End the attempt that was open on a trial, which got to `step`; there is at most one."""
+    cost = case((AttemptRow.start < step, step - AttemptRow.start), else_=0)
     opened = update(AttemptRow).where(AttemptRow.trial == trial, AttemptRow.ended_at.is_(None))
-    tx.execute(opened.values(ended_at=now, outcome=outcome))
+    tx.execute(opened.values(ended_at=now, outcome=outcome, step=step, cost=cost))

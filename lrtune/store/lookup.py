@@ -6,8 +6,8 @@ import binascii
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lrtune.errors import Invalid, UnknownJob
-from lrtune.store.tables import JobRow
+from lrtune.errors import Invalid, UnknownJob, UnknownTrial
+from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL
 
 BY_WORKERS = JobRow.spec[("task", "name")].as_string() != EXTERNAL  # the jobs whose trials are for our own workers
@@ -19,6 +19,14 @@ def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
     row = tx.scalars(query.with_for_update().execution_options(populate_existing=True) if lock else query).one_or_none()
     if row is None:
         raise UnknownJob(f"there is no job {job_id[:60]!r}")
+    return row
+
+
+def trial(tx: Session, job: JobRow, number: int) -> TrialRow:
+    """The row of a job's trial. Raises UnknownTrial."""
+    row = tx.scalars(select(TrialRow).where(TrialRow.job == job.seq, TrialRow.number == number)).one_or_none()
+    if row is None:
+        raise UnknownTrial(f"job {job.id} has no trial {number}")
     return row
 
 

@@ -10,15 +10,15 @@ from lrtune.analysis.answer import best as best_of
 from lrtune.store import trials
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, TrialRow
-from lrtune.wire.job import JobSpec
-from lrtune.wire.results import OVER, Best, Progress, Trial, TrialState
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import OVER, Best, Progress, TrialState
 
 # How many of the best search runs the answer is looked for in: those that were confirmed are among them.
 LEADERS = 20
-COST = TrialRow.step - TrialRow.credited  # so far; credited steps had been paid for by other trials
+COST = TrialRow.step - TrialRow.reused  # so far; reused steps had been paid for by other trials
 
 
-def progress(tx: Session, job: JobRow, spec: JobSpec) -> Progress:
+def progress(tx: Session, job: JobRow, spec: AdmittedJob) -> Progress:
     """Trials by state, and cost so far and to come in full runs."""
     query = select(TrialRow.role, TrialRow.state, func.count(), func.sum(COST)).where(TrialRow.job == job.seq)
     rows = tx.execute(query.group_by(TrialRow.role, TrialRow.state)).all()
@@ -39,13 +39,13 @@ def progress(tx: Session, job: JobRow, spec: JobSpec) -> Progress:
     )
 
 
-def _planned(spec: JobSpec) -> float | None:
+def _planned(spec: AdmittedJob) -> float | None:
     """What the job will cost at most; unknown when only time bounds it."""
     search = spec.budget.most_runs
     return None if search is None else search + spec.confirm.runs
 
 
-def _fraction(tx: Session, job: JobRow, spec: JobSpec, spent: Mapping[str, float], count: int) -> float:
+def _fraction(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, float], count: int) -> float:
     """The share of the work that is done, by whichever bound of the budget is nearest."""
     budget, search = spec.budget, spent.get("search", 0.0)
     seconds = (clock(tx) - job.started_at).total_seconds() if budget.seconds and job.started_at else 0.0
@@ -60,22 +60,14 @@ def _fraction(tx: Session, job: JobRow, spec: JobSpec, spent: Mapping[str, float
     return round(min(0.999, (1.0 - weight) * min(1.0, max(shares)) + weight * min(1.0, confirmed)), 4)
 
 
-def best(tx: Session, job: JobRow, spec: JobSpec) -> Best | None:
-    """The answer so far, from the runs that can decide it."""
-    if job.steps is None or spec.metric is None:
+def best(tx: Session, job: JobRow, spec: AdmittedJob) -> Best | None:
+    """The answer so far, from the runs that can decide it: the best few of the search, and all others."""
+    if job.steps is None:
         return None
+    rows = select(TrialRow).where(TrialRow.job == job.seq)
+    leaders = rows.where(TrialRow.role == "search", trials.completed(job.steps))
+    leaders = leaders.order_by(*trials.best_first(spec.metric.goal)).limit(LEADERS + spec.confirm.top)
+    others = rows.where(TrialRow.role != "search")
+    deciding = [trials.view(row) for query in (others, leaders) for row in tx.scalars(query)]
     cost = tx.scalar(select(func.sum(COST)).where(TrialRow.job == job.seq)) or 0
-    return best_of(spec, _deciding(tx, job, spec), steps=job.steps, full_runs=round(int(cost) / job.steps, 4))
-
-
-def _deciding(tx: Session, job: JobRow, spec: JobSpec) -> list[Trial]:
-    others = select(TrialRow).where(TrialRow.job == job.seq, TrialRow.role != "search")
-    order = TrialRow.value.desc() if spec.metric and spec.metric.sign < 0 else TrialRow.value
-    leaders = (
-        select(TrialRow)
-        .where(TrialRow.job == job.seq, TrialRow.horizon == job.steps, TrialRow.value.is_not(None))
-        .where(TrialRow.role == "search", TrialRow.state == TrialState.COMPLETE)
-        .order_by(order, TrialRow.number)
-        .limit(LEADERS + spec.confirm.top)
-    )
-    return [trials.view(row) for query in (others, leaders) for row in tx.scalars(query)]
+    return best_of(spec, deciding, steps=job.steps, full_runs=round(int(cost) / job.steps, 4))

@@ -1,6 +1,7 @@
 """The tables, as the migrations make them. A change here needs a migration in `migrations/versions/`.
 
-A job has trials; a trial has one row per attempt (a worker's hold on it) and per report; events are a job's log.
+A job has trials; a trial has one row per stage (an attempt to train it up to a step) and per report; events are a
+job's log.
 """
 
 from datetime import datetime
@@ -41,7 +42,11 @@ class Base(DeclarativeBase):
 
 
 class JobRow(Base):
-    """A job; `seq` orders jobs by age, `id` is what users see, `events` numbers its log."""
+    """A job; `seq` orders jobs by age, `id` is what users see, `events` numbers its log.
+
+    `decisions` counts what the search has decided: each began a trial or resumed one. Whoever writes down a decision
+    names the count that it rests on, so that two workers never carry out the same one.
+    """
 
     __tablename__ = "jobs"
     seq: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -54,6 +59,7 @@ class JobRow(Base):
     idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
     digest: Mapped[str] = mapped_column(String(64))
     events: Mapped[int] = mapped_column(default=0)
+    decisions: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -70,10 +76,16 @@ class TagRow(Base):
 
 
 class TrialRow(Base):
-    """A trial; `token` and `lease_until` belong to the attempt that holds it, and are null when none does.
+    """A trial: one configuration with one seed over one horizon, trained in one stage or in several.
 
-    A waiting trial with `behind` is not to start while the trial of that `id` trains towards `behind_step`. `deaths`
-    counts its workers that died since an attempt last began further than all before, after `furthest` steps.
+    `token` and `lease_until` belong to the attempt that holds it, and are null when none does. The stage at hand goes
+    from `start` (where the trial was paused last) to `until` (null: to its end) for the reason `stage_why`, and rests
+    on the decision of the job's search with the number `decision`; the stages before it have cost `paid` steps.
+    `step` is how far the trial has got; `reused` of these steps need no paying for, because other trials had trained
+    them (below zero where a checkpoint was lost and steps were trained again): it has cost `step - reused` steps.
+
+    A waiting trial with `blocked_by` is not to start while the trial of that `id` trains towards `blocked_until`.
+    `deaths` counts its workers that died since an attempt last began further than all before, after `furthest` steps.
     """
 
     __tablename__ = "trials"
@@ -104,15 +116,19 @@ class TrialRow(Base):
     configuration: Mapped[dict[str, Any]]
     seed: Mapped[int] = mapped_column(BigInteger)
     horizon: Mapped[int]
+    decision: Mapped[int] = mapped_column(default=0, server_default="0")
+    stage_why: Mapped[str] = mapped_column(Text, default="", server_default="")
+    start: Mapped[int] = mapped_column(default=0, server_default="0")
     until: Mapped[int | None]
     step: Mapped[int] = mapped_column(default=0)
-    credited: Mapped[int] = mapped_column(default=0, server_default="0")
+    reused: Mapped[int] = mapped_column(default=0, server_default="0")
+    paid: Mapped[int] = mapped_column(default=0, server_default="0")
     value: Mapped[float | None]
     attempt: Mapped[int] = mapped_column(default=0)
     token: Mapped[str | None] = mapped_column(String(40))
     lease_until: Mapped[datetime | None]
-    behind: Mapped[int | None] = mapped_column(BigInteger)
-    behind_step: Mapped[int] = mapped_column(default=0, server_default="0")
+    blocked_by: Mapped[int | None] = mapped_column(BigInteger)
+    blocked_until: Mapped[int] = mapped_column(default=0, server_default="0")
     deaths: Mapped[int] = mapped_column(default=0, server_default="0")
     furthest: Mapped[int] = mapped_column(default=0, server_default="0")
     worker: Mapped[str | None] = mapped_column(String(100))
@@ -122,13 +138,24 @@ class TrialRow(Base):
 
 
 class AttemptRow(Base):
-    """One worker's hold on a trial, and how it ended: finished, released or lost."""
+    """One attempt to train a stage of a trial: one worker's hold on it.
+
+    It was to go until step `until` (null: to the end of the trial) because of `why`, began after step `start` (less
+    than where the trial was paused when that checkpoint was lost), got as far as `step`, and cost `cost` steps.
+    `outcome` says how it ended: paused, finished, released, lost or cancelled.
+    """
 
     __tablename__ = "attempts"
     token: Mapped[str] = mapped_column(String(40), primary_key=True)
     trial: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), index=True)
     number: Mapped[int]
+    decision: Mapped[int] = mapped_column(default=0, server_default="0")
     worker: Mapped[str] = mapped_column(String(100))
+    why: Mapped[str] = mapped_column(Text, default="", server_default="")
+    start: Mapped[int] = mapped_column(default=0, server_default="0")
+    until: Mapped[int | None]
+    step: Mapped[int] = mapped_column(default=0, server_default="0")
+    cost: Mapped[int] = mapped_column(default=0, server_default="0")
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None] = mapped_column(String(16))
@@ -141,7 +168,7 @@ class ReportRow(Base):
     trial: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     learning_rate: Mapped[float]
-    credited: Mapped[bool] = mapped_column(default=False, server_default=false())
+    reused: Mapped[bool] = mapped_column(default=False, server_default=false())
     metrics: Mapped[dict[str, Any]]
 
 

@@ -1,33 +1,59 @@
-"""Reading trials, and adding the next one."""
+"""Reading trials, and carrying out what the search decides: a new trial, one to resume, which to stop for good."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, select
+from sqlalchemy import ColumnElement, and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from lrtune.errors import UnknownTrial
 from lrtune.store import events, lookup
 from lrtune.store.database import clock
-from lrtune.store.tables import ReportRow, TrialRow
-from lrtune.wire.results import ACTIVE, Page, Proposal, Report, Trial, TrialState
+from lrtune.store.tables import AttemptRow, ReportRow, TrialRow
+from lrtune.wire.results import ACTIVE, RESUMABLE, Page, Proposal, Report, Stage, Trial, TrialState
 
-_FIELDS = [name for name in Trial.model_fields if name != "reports"]
+_FIELDS = [name for name in Trial.model_fields if name not in ("reports", "stages")]
+_STAGE_FIELDS = [name for name in Stage.model_fields if name != "attempt"]
+_IN_ORDER = (AttemptRow.started_at, AttemptRow.number)
 
 
 def ready() -> ColumnElement[bool]:
     """A trial that waits for a worker, and not for another trial to train what both begin with."""
     ahead = aliased(TrialRow)
     training = exists().where(
-        ahead.id == TrialRow.behind, ahead.state == TrialState.RUNNING, ahead.step < TrialRow.behind_step
+        ahead.id == TrialRow.blocked_by, ahead.state == TrialState.RUNNING, ahead.step < TrialRow.blocked_until
     )
     return and_(TrialRow.state == TrialState.WAITING, ~training)
 
 
-def view(row: TrialRow, reports: Iterable[ReportRow] = ()) -> Trial:
+def completed(steps: int | None) -> ColumnElement[bool]:
+    """A complete run over so many steps, with a value to compare: `Trial.completed` as a condition."""
+    return and_(TrialRow.state == TrialState.COMPLETE, TrialRow.horizon == steps, TrialRow.value.is_not(None))
+
+
+def best_first(goal: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """The order in which the best value comes first, the older trial where two are equal."""
+    return (TrialRow.value.desc() if goal == "maximize" else TrialRow.value.asc()), TrialRow.number.asc()
+
+
+def view(row: TrialRow, reports: Iterable[ReportRow] = (), stages: Iterable[AttemptRow] = ()) -> Trial:
     """A row as it travels."""
-    seen = [Report.model_validate({name: getattr(r, name) for name in Report.model_fields}) for r in reports]
-    return Trial.model_validate({name: getattr(row, name) for name in _FIELDS} | {"reports": seen})
+    fields = {name: getattr(row, name) for name in _FIELDS}
+    fields["reports"] = [{name: getattr(one, name) for name in Report.model_fields} for one in reports]
+    fields["stages"] = [
+        {"attempt": one.number} | {name: getattr(one, name) for name in _STAGE_FIELDS} for one in stages
+    ]
+    for stage in fields["stages"]:
+        if stage["outcome"] is None:  # it is being trained: how far that is stands at the trial
+            stage |= {"step": row.step, "cost": max(0, row.step - stage["start"])}
+    return Trial.model_validate(fields)
+
+
+def detailed(tx: Session, row: TrialRow) -> Trial:
+    """A row with its reports and its stages."""
+    reports = tx.scalars(select(ReportRow).where(ReportRow.trial == row.id).order_by(ReportRow.step))
+    stages = tx.scalars(select(AttemptRow).where(AttemptRow.trial == row.id).order_by(*_IN_ORDER))
+    return view(row, reports, stages)
 
 
 def page(tx: Session, job_id: str, *, limit: int, cursor: str | None) -> Page[Trial]:
@@ -42,46 +68,82 @@ def page(tx: Session, job_id: str, *, limit: int, cursor: str | None) -> Page[Tr
 
 
 def get(tx: Session, job_id: str, number: int) -> Trial:
-    """One trial with its reports. Raises UnknownJob, UnknownTrial."""
-    job = lookup.job(tx, job_id)
-    row = tx.scalars(select(TrialRow).where(TrialRow.job == job.seq, TrialRow.number == number)).one_or_none()
-    if row is None:
-        raise UnknownTrial(f"job {job_id} has no trial {number}")
-    return view(row, tx.scalars(select(ReportRow).where(ReportRow.trial == row.id).order_by(ReportRow.step)))
+    """One trial with its reports and stages. Raises UnknownJob, UnknownTrial."""
+    return detailed(tx, lookup.trial(tx, lookup.job(tx, job_id), number))
+
+
+def neighbours(tx: Session, job_id: str, number: int) -> tuple[int | None, int | None]:
+    """The numbers of the trials before and after one, where there are any. Raises UnknownJob."""
+    rows = TrialRow.job == lookup.job(tx, job_id).seq
+    before = tx.scalar(select(func.max(TrialRow.number)).where(rows, TrialRow.number < number))
+    return before, tx.scalar(select(func.min(TrialRow.number)).where(rows, TrialRow.number > number))
 
 
 def history(tx: Session, job_id: str) -> list[Trial]:
-    """Every trial of a job with its reports, by number: what the search decides on."""
+    """Every trial of a job with its reports and stages, by number: what the search decides on."""
     job = lookup.job(tx, job_id)
     rows = tx.scalars(select(TrialRow).where(TrialRow.job == job.seq).order_by(TrialRow.number)).all()
     reports: dict[int, list[ReportRow]] = {row.id: [] for row in rows}
     query = select(ReportRow).join(TrialRow, TrialRow.id == ReportRow.trial).where(TrialRow.job == job.seq)
     for report in tx.scalars(query.order_by(ReportRow.trial, ReportRow.step)):
         reports.setdefault(report.trial, []).append(report)
-    return [view(row, reports[row.id]) for row in rows]
+    stages: dict[int, list[AttemptRow]] = {row.id: [] for row in rows}
+    attempts = select(AttemptRow).join(TrialRow, TrialRow.id == AttemptRow.trial).where(TrialRow.job == job.seq)
+    for attempt in tx.scalars(attempts.order_by(*_IN_ORDER)):
+        stages.setdefault(attempt.trial, []).append(attempt)
+    return [view(row, reports[row.id], stages[row.id]) for row in rows]
 
 
-def propose(tx: Session, job_id: str, proposal: Proposal, *, number: int, now: datetime | None = None) -> bool:
-    """Add trial `number`, waiting for a worker; False when another worker has added it, or the job is not active."""
+def decided(history: Sequence[Trial]) -> int:
+    """How many decisions of the search a job's history holds: what `propose` wants to hear."""
+    return max((trial.decision for trial in history), default=-1) + 1
+
+
+def propose(tx: Session, job_id: str, proposal: Proposal, *, known: int, now: datetime | None = None) -> bool:
+    """Add a trial, or resume one, that then waits for a worker; `known` is how many decisions the proposal rests on.
+
+    False when another worker was quicker, or the job is not active, or the trial cannot be resumed.
+    """
     job = lookup.job(tx, job_id, lock=True)
-    count = tx.scalar(select(func.count()).select_from(TrialRow).where(TrialRow.job == job.seq))
-    if job.state not in ACTIVE or job.steps is None or count != number:
+    if job.state not in ACTIVE or job.steps is None or job.decisions != known:
         return False
-    now, horizon = now or clock(tx), max(2, round(proposal.fraction * job.steps))
-    tx.add(
-        TrialRow(
-            job=job.seq,
-            number=number,
-            role=proposal.role,
-            why=proposal.reason,
-            state="waiting",
-            reason="waiting for a worker",
-            configuration=proposal.configuration.model_dump(mode="json"),
-            seed=proposal.seed,
-            horizon=horizon,
-            until=proposal.until if proposal.until and proposal.until < horizon else None,
-            created_at=now,
-        )
-    )
-    events.add(tx, job.seq, "trial-proposed", f"trial {number}: {proposal.reason}", now=now, trial=number)
+    now = now or clock(tx)
+    stage = {"state": TrialState.WAITING, "reason": "waiting for a worker", "decision": known}
+    stage |= {"until": proposal.until, "stage_why": proposal.reason}
+    if proposal.resume is None:
+        last = tx.scalar(select(func.max(TrialRow.number)).where(TrialRow.job == job.seq))
+        number = 0 if last is None else last + 1
+        run = {"configuration": proposal.configuration.model_dump(mode="json"), "seed": proposal.seed}
+        run |= {"horizon": proposal.horizon, "role": proposal.role, "why": proposal.reason}
+        tx.add(TrialRow(job=job.seq, number=number, created_at=now, **run, **stage))
+        kind, message = "trial-proposed", f"trial {number}: {proposal.reason}"
+    else:
+        number, there = proposal.resume, (TrialRow.job == job.seq, TrialRow.number == proposal.resume)
+        goes_on: dict[str, Any] = {
+            "start": TrialRow.step,
+            "paid": TrialRow.step - TrialRow.reused,
+            "value": None,
+            "finished_at": None,
+        }
+        goes_on |= {"deaths": 0, "furthest": 0}  # those of the stage at hand
+        resumed = update(TrialRow).where(*there, TrialRow.state.in_(RESUMABLE)).values(stage | goes_on)
+        if not tx.execute(resumed.returning(TrialRow.id)).all():
+            return False
+        until = f"step {proposal.until} of {proposal.horizon}" if proposal.until else "its end"
+        kind, message = "trial-resumed", f"trial {number} goes on until {until}: {proposal.reason}"
+    job.decisions = known + 1
+    events.add(tx, job.seq, kind, message, now=now, trial=number, decision=known, until=proposal.until)
     return True
+
+
+def stop(tx: Session, job_id: str, reasons: Mapping[int, str], *, known: int, now: datetime | None = None) -> None:
+    """Stop paused trials for good, each for its reason; not if the search has decided more than `known` times."""
+    job = lookup.job(tx, job_id, lock=True)
+    if job.state not in ACTIVE or job.decisions != known:
+        return
+    now = now or clock(tx)
+    for number, reason in reasons.items():
+        paused = (TrialRow.job == job.seq, TrialRow.number == number, TrialRow.state == TrialState.PAUSED)
+        stopped = {"state": TrialState.STOPPED, "reason": reason, "finished_at": now}
+        if tx.execute(update(TrialRow).where(*paused).values(stopped).returning(TrialRow.id)).all():
+            events.add(tx, job.seq, "trial-stopped", f"trial {number} stopped: {reason}", now=now, trial=number)

@@ -3,7 +3,7 @@
 Decided once, as the job is submitted: from then on the job names them, and only what they knew by then counts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import islice
 
@@ -13,45 +13,41 @@ from sqlalchemy.orm import Session
 from lrtune.errors import Invalid, Rejection
 from lrtune.store import events, trials
 from lrtune.store.tables import JobRow, TrialRow
-from lrtune.wire.job import EARLIER, JobSpec
-from lrtune.wire.results import OVER, Earlier, TrialState
+from lrtune.wire.job import WARM_START_JOBS, AdmittedJob
+from lrtune.wire.results import OVER, Trial, TrialState, WarmStartTrial
 
 LOOKED_AT = 500  # jobs on a task, newest first, when all that fit are asked for
 TEACHING = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
 
 
-def resolved(tx: Session, spec: JobSpec) -> JobSpec:
+def resolved(tx: Session, spec: AdmittedJob) -> AdmittedJob:
     """The job with the ids of those it will learn from, newest first where it asked for all. Raises Invalid."""
     if spec.warm_start is False:
         return spec
     if spec.warm_start is True:
         query = select(JobRow).where(JobRow.state.in_(OVER), JobRow.spec["task"]["name"].as_string() == spec.task.name)
         rows = tx.scalars(query.order_by(JobRow.seq.desc()).limit(LOOKED_AT))
-        ids = [row.id for row in islice((row for row in rows if not _unlike(spec, row)), EARLIER)]
+        ids = [row.id for row in islice((row for row in rows if not _unlike(spec, row)), WARM_START_JOBS)]
     else:
         ids = list(dict.fromkeys(spec.warm_start))
-        _check(tx, spec, ids)
+        known = {row.id: row for row in tx.scalars(select(JobRow).where(JobRow.id.in_(ids)))}
+        wrong: list[Rejection] = [
+            {"pointer": f"/warm_start/{place}", "detail": f"found {job_id[:60]!r}, {reason}"}
+            for place, job_id in enumerate(ids)
+            if (reason := _unlike(spec, known.get(job_id)))
+        ]
+        if wrong:
+            raise Invalid(f"{wrong[0]['pointer']}: {wrong[0]['detail']}", wrong)
     return spec.model_copy(update={"warm_start": ids})
 
 
-def _check(tx: Session, spec: JobSpec, ids: Sequence[str]) -> None:
-    known = {row.id: row for row in tx.scalars(select(JobRow).where(JobRow.id.in_(ids)))}
-    wrong: list[Rejection] = []
-    for place, job_id in enumerate(ids):
-        if reason := _unlike(spec, known.get(job_id)):
-            detail = f"found {job_id[:60]!r}, {reason}"
-            wrong.append({"pointer": f"/warm_start/{place}", "detail": detail})
-    if wrong:
-        raise Invalid(f"{wrong[0]['pointer']}: {wrong[0]['detail']}", wrong)
-
-
-def _unlike(spec: JobSpec, row: JobRow | None) -> str:
+def _unlike(spec: AdmittedJob, row: JobRow | None) -> str:
     """Why a job has nothing to teach this one, in words; nothing where it has."""
     if row is None:
         return "which is no job here; accepted are ids of jobs that are over"
     if row.state not in OVER:
         return f"which is {row.state}; accepted are jobs that are over"
-    old = JobSpec.model_validate(row.spec)
+    old = AdmittedJob.model_validate(row.spec)
     if old.task.name != spec.task.name:
         return f"a job on the task {old.task.name}; accepted are jobs on {spec.task.name}"
     if old.task.params != spec.task.params:
@@ -59,22 +55,29 @@ def _unlike(spec: JobSpec, row: JobRow | None) -> str:
         other = [name for name in names if old.task.params.get(name) != spec.task.params.get(name)]
         return f"a job on {old.task.name} with other {', '.join(other)}; accepted are jobs with the same parameters"
     if old.metric != spec.metric:
-        name = old.metric.name if old.metric else "nothing"
-        return f"a job that tuned {name}; accepted are jobs that tuned the same metric"
+        return f"a job that tuned {old.metric.name}; accepted are jobs that tuned the same metric"
     return ""
 
 
-def read(tx: Session, spec: JobSpec, *, before: datetime | None = None) -> list[Earlier]:
+def read(tx: Session, spec: AdmittedJob, *, before: datetime | None = None) -> list[WarmStartTrial]:
     """What the jobs that this one names showed `before` a time. One that was deleted since says nothing any more."""
     ids = spec.warm_start if isinstance(spec.warm_start, list) else []
     there = set(tx.scalars(select(JobRow.id).where(JobRow.id.in_(ids))))
-    return [
-        Earlier(job=job_id, trial=trial)
-        for job_id in ids
-        if job_id in there
-        for trial in trials.history(tx, job_id)
-        if trial.state in TEACHING and (before is None or (trial.finished_at and trial.finished_at <= before))
-    ]
+    known = [(job_id, _at(trial, before)) for job_id in ids if job_id in there for trial in trials.history(tx, job_id)]
+    return [WarmStartTrial(job=job_id, trial=trial) for job_id, trial in known if trial and trial.state in TEACHING]
+
+
+def _at(trial: Trial, before: datetime | None) -> Trial | None:
+    """A trial as it was at a time when its job was over; one that was resumed since was stopped after a stage."""
+    if before is None or (trial.finished_at and trial.finished_at <= before):
+        return trial
+    ended = [stage for stage in trial.stages if stage.ended_at and stage.ended_at <= before]
+    last = next((stage for stage in reversed(ended) if stage.outcome in ("paused", "finished")), None)
+    if last is None:
+        return None
+    seen = [report for report in trial.reports if report.step <= last.step]
+    then = {"start": last.step, "until": last.until, "step": last.step, "value": None, "reports": seen, "stages": ended}
+    return trial.model_copy(update=then | {"state": TrialState.STOPPED})
 
 
 def log(tx: Session, row: JobRow, *, now: datetime) -> None:

@@ -35,9 +35,5 @@ def sign_out(tx: Session, worker: str) -> None:
 def alive(tx: Session, *, now: datetime | None = None) -> list[Worker]:
     """The workers heard of lately, oldest first."""
     query = select(WorkerRow).where(WorkerRow.seen_at >= (now or clock(tx)) - SILENT)
-    return [_worker(row) for row in tx.scalars(query.order_by(WorkerRow.started_at, WorkerRow.id))]
-
-
-def _worker(row: WorkerRow) -> Worker:
-    names = Worker.model_fields
-    return Worker.model_validate({name: getattr(row, name) for name in names})
+    rows = tx.scalars(query.order_by(WorkerRow.started_at, WorkerRow.id))
+    return [Worker.model_validate(row, from_attributes=True) for row in rows]

@@ -1,6 +1,6 @@
-"""A look at an uploaded file, before it is kept: what it holds, and that nothing in it can do harm.
+"""Describing an uploaded file before it is kept: what it holds, and that nothing in it can do harm.
 
-`describe` reads the whole file once, a part at a time, and raises `UnusableFile` with a sentence for whatever no task
+`describe` reads the file once, a part at a time, and raises `UnusableFile` with a sentence for whatever no task
 could use. Nothing is ever unpacked to disk, and nothing that could run is ever loaded.
 """
 

@@ -15,7 +15,7 @@ from lrtune.wire.datasets import Column, Description
 LABELS = ("y", "y_test")
 WANTED = ("x", "y", "x_test", "y_test")
 LARGEST_LABELS = 256 * 1024 * 1024
-BLOCK = 1 << 20  # values looked at together
+BLOCK = 1 << 20  # values read together
 MOST_CLASSES = 1000
 Shape = tuple[tuple[int, ...], np.dtype[Any]]
 
@@ -25,7 +25,7 @@ def of_npz(path: Path, *, largest: int) -> Description:
     with archives.opened(path) as archive:
         found = {_array(info): info for info in archives.entries(archive, largest=largest)}
         _named(list(found))
-        shapes = {name: _whole(archive, info, name) for name, info in found.items()}
+        shapes = {name: _read_through(archive, info, name) for name, info in found.items()}
         for x, y in (("x", "y"), ("x_test", "y_test")):
             if x in shapes:
                 _pair(shapes, x, y)
@@ -56,8 +56,8 @@ def _named(names: list[str]) -> None:
         raise UnusableFile(f"the file has the arrays {', '.join(names) or 'none'}; needed are x and y")
 
 
-def _whole(archive: ZipFile, info: ZipInfo, name: str) -> Shape:
-    """The shape of an array, every value of which was looked at."""
+def _read_through(archive: ZipFile, info: ZipInfo, name: str) -> Shape:
+    """The shape and type of an array. Raises UnusableFile unless every value is finite."""
     with reading(f"the array {name} cannot be read"), archive.open(info) as file:
         shape, kind = _header(file, name)
         count = int(np.prod(shape, dtype=object))

@@ -34,7 +34,7 @@ class Line(Result):
 class Band(Result):
     """The trials that are not drawn one by one: at each step a tenth lies below `low`, half below `middle`.
 
-    Read off a sample of `sampled` of them that trained the whole horizon; `trials` is how many there are in all.
+    Read off a sample of `sampled` of them that completed the horizon; `trials` is how many there are in all.
     """
 
     trials: int
@@ -56,7 +56,7 @@ class Curves(Result):
     rest: Band | None
 
 
-class Spot(Result):
+class Point(Result):
     """A trial on the map of rates; `value` is null where it diverged."""
 
     number: int
@@ -64,22 +64,22 @@ class Spot(Result):
     value: Short | None
 
 
-class Ground(Result):
+class Series(Result):
     """One schedule family under one optimizer: its trials by rate, and the rates that do as well as the best."""
 
     optimizer: str
     family: str
     plateau: Plateau | None
-    spots: list[Spot]
+    points: list[Point]
 
 
 class Terrain(Result):
     """The map of rates with the report that explains it; of a large job, from its best trials and a sample.
 
-    `trials` is how many there are, `sampled` how many were looked at.
+    `trials` is how many there are, `sampled` how many of them it shows.
     """
 
     trials: int
     sampled: int
-    grounds: list[Ground]
+    series: list[Series]
     report: Findings

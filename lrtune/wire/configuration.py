@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from lrtune.optimizers import LEARNING_RATE, OPTIMIZERS, Optimizer, optimizer
-from lrtune.schedules import FAMILIES, Curve, Schedule, schedule
+from lrtune.schedules import FAMILIES, Curve, Schedule, family_name, schedule
 from lrtune.space import Axis, Choice, Knob, Numbers, knobs, rates, shown
 
 
@@ -38,7 +38,7 @@ class Strict(BaseModel):
 
 
 def rejected(where: tuple[str | int, ...], sentence: str, value: object) -> ValidationError:
-    """What a check of a whole object raises to point at one field below it."""
+    """What a check of an object raises to point at one field below it."""
     # The sentence travels as a value, because braces in a template would be read as places to fill in.
     found = PydanticCustomError("rejected", "{sentence}", {"sentence": sentence})
     return ValidationError.from_exception_data("rejected", [InitErrorDetails(type=found, loc=where, input=value)])
@@ -65,12 +65,10 @@ def named(tag: str, names: Iterable[str]) -> Any:
     known = list(names)
 
     def normal(value: Any) -> Any:
-        whole = {tag: value} if isinstance(value, str) else value
-        if isinstance(whole, Mapping) and whole.get(tag) in known:
-            return whole
-        if isinstance(whole, BaseModel):
-            return whole
-        found = whole.get(tag) if isinstance(whole, Mapping) else whole
+        given = {tag: value} if isinstance(value, str) else value
+        if isinstance(given, BaseModel) or (isinstance(given, Mapping) and given.get(tag) in known):
+            return given
+        found = given.get(tag) if isinstance(given, Mapping) else given
         raise PydanticCustomError(
             "unknown_name", f"found the {tag} {shown(found)}; accepted is one of {', '.join(known)}"
         )
@@ -133,16 +131,13 @@ class OptimizerSearch(Searched):
 def _refuse_impossible(search: Searched, cls: type) -> None:
     """Knobs that exclude one another are refused where the job is written, not in a trial: every corner is made."""
     given = {name: value for name in knobs(cls) if (value := getattr(search, name)) is not None}
-    options = [v if isinstance(v, tuple) and k not in _listed(cls) else (v,) for k, v in given.items()]
+    lists = {name for name, kind in knobs(cls).items() if isinstance(kind, Numbers)}
+    options = [v if isinstance(v, tuple) and k not in lists else (v,) for k, v in given.items()]
     try:
         for corner in itertools.product(*options):
             cls(**dict(zip(given, corner, strict=True)))
     except ValueError as error:
         raise _at_knob(error, given) from None
-
-
-def _listed(cls: type) -> set[str]:
-    return {name for name, kind in knobs(cls).items() if isinstance(kind, Numbers)}
 
 
 def _models(base: type[Searched], tag: str, registry: Mapping[str, type]) -> Any:
@@ -170,11 +165,11 @@ def _point(tag: str, registry: Mapping[str, type], make: Callable[..., Any]) -> 
     def read(value: Any) -> Any:
         if isinstance(value, Schedule | Optimizer):
             return value
-        whole = dict(named(tag, registry)(value))
+        given = dict(named(tag, registry)(value))
         try:
-            return make(whole.pop(tag), **whole)
+            return make(given.pop(tag), **given)
         except ValueError as error:
-            raise _at_knob(error, whole) from None
+            raise _at_knob(error, given) from None
 
     options = [_point_schema(tag, name, cls) for name, cls in registry.items()]
     schema = WithJsonSchema({"oneOf": options, "discriminator": {"propertyName": tag}})
@@ -211,6 +206,11 @@ class Configuration(Strict):
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     clip_value: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """The names of its optimizer and its schedule family: learning rates compare within one kind alone."""
+        return family_name(type(self.optimizer)), family_name(type(self.schedule))
 
     @property
     def curve(self) -> Curve:

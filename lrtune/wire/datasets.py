@@ -49,7 +49,7 @@ class Column(Result):
 
 
 class Description(Result):
-    """What a look at a file's content found; `first` are its first rows as text, cut short.
+    """What a file holds; `first` are its first rows as text, cut short.
 
     `header` is whether a table names its columns; the columns of one that does not are called 0, 1, 2 ...
     """

@@ -5,14 +5,17 @@ It is checked as any job is, and is over as soon as it is stored: no worker ever
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from lrtune.wire import results
 from lrtune.wire.configuration import Configuration, Strict, rejected
 from lrtune.wire.job import JobSpec
-from lrtune.wire.results import Role, TrialState
+from lrtune.wire.results import TrialState
 
 MOST = 2000  # as many as fit into the largest body that a server accepts by default
 Ended = Literal[TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED]
+# Studies that were exported before a learning-rate range test was called that say "ramp".
+Role = Annotated[results.Role, BeforeValidator(lambda role: "range-test" if role == "ramp" else role)]
 Words = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
 
 

@@ -12,11 +12,11 @@ from pydantic_core import PydanticCustomError
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import FAMILIES, FLOOR, WARMUP
 from lrtune.space import Number, Space
-from lrtune.wire.configuration import AnyOptimizer, AnySchedule, Strict, knob, rejected
-from lrtune.wire.strategies import LEARNING, Search
+from lrtune.wire.configuration import AnyOptimizer, AnySchedule, Configuration, Strict, knob, rejected
+from lrtune.wire.strategies import WARM_STARTED, Search
 
 CLIP = Number(0.0, 1e9, log=True, above=True, optional=True)
-EARLIER = 10  # jobs that one may learn from
+WARM_START_JOBS = 10  # that one job may learn from
 EXTERNAL = "external"  # the task of those who train in a loop of their own; workers leave its jobs alone
 DEFAULT_SCHEDULES = ("cosine", "linear", "wsd", "one-cycle", "step", "exponential", "inverse-sqrt", "constant")
 
@@ -38,6 +38,12 @@ class Metric(Strict):
     def sign(self) -> float:
         """1 when lower is better, -1 when higher is: sign * value is always to be minimised."""
         return -1.0 if self.goal == "maximize" else 1.0
+
+
+class Objective(Metric):
+    """A metric whose goal is known."""
+
+    goal: Literal["minimize", "maximize"]
 
 
 class Horizon(Strict):
@@ -102,12 +108,15 @@ Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^:\x00]+$")]
 
 
-def _earlier(value: object) -> object:
-    """Whether this names jobs, or asks for all that fit."""
+def _warm_start(value: object) -> object:
+    """The value, if it names jobs, asks for all that fit, or declines."""
     ids = value if isinstance(value, list | tuple) else []
-    if isinstance(value, bool) or (value == ids and len(ids) <= EARLIER and all(isinstance(v, str) for v in ids)):
+    named = value == ids and len(ids) <= WARM_START_JOBS and all(isinstance(one, str) for one in ids)
+    if isinstance(value, bool) or named:
         return value
-    raise PydanticCustomError("warm_start", f"accepted is true, false, or a list of at most {EARLIER} ids of jobs")
+    raise PydanticCustomError(
+        "warm_start", f"accepted is true, false, or a list of at most {WARM_START_JOBS} ids of jobs"
+    )
 
 
 class JobSpec(Strict):
@@ -129,7 +138,7 @@ class JobSpec(Strict):
     clip_value: Annotated[Any, *knob(CLIP)] = None
     training: Training = Training()
     search: Search = Search()
-    warm_start: Annotated[bool | list[str], BeforeValidator(_earlier)] = False
+    warm_start: Annotated[bool | list[str], BeforeValidator(_warm_start)] = False
     budget: Budget = Budget()
     confirm: Confirm = Confirm()
     tags: Annotated[dict[Tag, Text], Field(max_length=50)] = {}
@@ -148,15 +157,15 @@ class JobSpec(Strict):
     @model_validator(mode="after")
     def _able_to_learn(self) -> Self:
         kind = self.search.sampler
-        if self.warm_start and not isinstance(kind, LEARNING):
-            names = ", ".join(one.model_fields["name"].default for one in LEARNING)
+        if self.warm_start and not isinstance(kind, WARM_STARTED):
+            names = ", ".join(one.model_fields["name"].default for one in WARM_STARTED)
             sentence = f"the sampler {kind.name} does not learn from earlier jobs; those that do are {names}"
             raise rejected(("warm_start",), sentence, self.warm_start)
         return self
 
     @property
     def external(self) -> bool:
-        """Whether the user's own loop trains: whole runs only, because nothing of it is kept to be continued."""
+        """Whether the user's own loop trains: runs without a pause, because nothing of them is kept to be resumed."""
         return self.task.name == EXTERNAL
 
     def space(self) -> Space:
@@ -173,3 +182,17 @@ class JobSpec(Strict):
                 "clip_value": CLIP.axis(self.clip_value, None),
             },
         )
+
+    def allows(self, configuration: Configuration) -> bool:
+        """Whether a configuration lies in the space of this job as far as its optimizer, family and rate go."""
+        return self.space().allows(*configuration.kind, configuration.learning_rate)
+
+
+class AdmittedJob(JobSpec):
+    """A job that passed admission: what it left to its task is filled in, so its metric and its horizon are known.
+
+    Stored jobs are of this type. A horizon in epochs becomes steps once a worker has opened the task.
+    """
+
+    metric: Objective
+    horizon: Horizon

@@ -14,8 +14,8 @@ End = Literal["low", "high"]
 class Plateau(Result):
     """The peak rates that do as well as the best: from `low` to `high`, runs came within the tolerance of the answer.
 
-    `runs` of them did, over the whole horizon; `worse` runs at rates in between did not, because of their other knobs
-    or their seeds. `edges` are the ends of the job's range that the plateau touches: it may go on beyond them.
+    `runs` of them did, complete over the horizon; `worse` runs at rates in between did not, because of their other
+    knobs or their seeds. `edges` are the ends of the job's range that the plateau touches: it may go on beyond them.
     """
 
     low: float
@@ -72,7 +72,7 @@ class Beyond(Result):
 
     `family` is the answer's own, or null where none of its runs lies there and those of other families are counted.
     `whole` runs completed the job's horizon, `short` ones a shorter one. `worse` is how much worse than the answer the
-    whole ones ended, relative, in the median; `improving` whether most of them still got better by more than the
+    former ended, relative, in the median; `improving` whether most of them still got better by more than the
     tolerance from the fourth fifth of the run to the last.
     """
 
@@ -92,12 +92,12 @@ class Beyond(Result):
 class Spent(Result):
     """What the job has cost, in full runs; the parts make up the total.
 
-    `baseline`, `ramp` and `confirm` count whatever became of them. Of the search's own runs `search` are the whole
-    ones, `short` those over fewer steps, and `other` what failed, was cancelled or is under way.
+    `baseline`, `range_test` and `confirm` count whatever became of them. Of the search's own trials `search` completed
+    the job's horizon, `short` one of fewer steps, and `other` failed, were cancelled, are paused or under way.
     """
 
     baseline: float
-    ramp: float
+    range_test: float
     search: float
     short: float
     stopped: float

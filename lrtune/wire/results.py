@@ -3,17 +3,15 @@
 These are the values that the store reads its rows into and that the search decides on; the client hands them to users.
 """
 
-import math
-from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from lrtune.schedules import Curve
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec, Metric
+from lrtune.wire.job import AdmittedJob, Objective
 
 REPORTS = 20  # evenly spaced points of every trial at which metrics are written
 
@@ -39,8 +37,9 @@ class TrialState(StrEnum):
 
     WAITING = "waiting"  # for a worker: new, released, or its worker died
     RUNNING = "running"
+    PAUSED = "paused"  # after a planned stage; the search may resume it
     COMPLETE = "complete"
-    STOPPED = "stopped"  # pruned
+    STOPPED = "stopped"  # pruned, or paused and not gone on with
     DIVERGED = "diverged"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -48,8 +47,11 @@ class TrialState(StrEnum):
 
 ACTIVE = (JobState.QUEUED, JobState.RUNNING)
 OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+OPEN = (TrialState.WAITING, TrialState.RUNNING)
+RESUMABLE = (TrialState.PAUSED, TrialState.STOPPED)
 ENDED = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED)
-Role = Literal["baseline", "ramp", "search", "confirm"]
+Role = Literal["baseline", "range-test", "search", "confirm"]
+Outcome = Literal["paused", "finished", "released", "lost", "cancelled"]
 
 
 class Result(BaseModel):
@@ -61,33 +63,65 @@ class Result(BaseModel):
 class Report(Result):
     """Written at evenly spaced points of a trial: the rate of the last step, and metrics (null when not finite).
 
-    `credited`: the steps before it were trained by another trial, whose training this one shares.
+    `reused`: the steps before it were trained by another trial, whose training this one shares.
     """
 
     step: int
     learning_rate: float
     metrics: dict[str, float | None]
-    credited: bool = False
+    reused: bool = False
+
+
+class RunId(NamedTuple):
+    """What makes a run the run that it is: trained twice, it gives the same on the same kind of device."""
+
+    configuration: Configuration
+    seed: int
+    horizon: int
+
+
+class Stage(Result):
+    """One attempt to train a stretch of a trial: until which step (null: to its end), why, by whom, how it ended.
+
+    It began after `start` steps and got to `step`; `cost` is how many steps were trained for it. `decision` is the
+    number of the search's decision that it carries out: where a worker died, several attempts share one.
+    """
+
+    attempt: int
+    decision: int
+    worker: str
+    why: str = ""
+    start: int = 0
+    until: int | None = None
+    step: int = 0
+    cost: int = 0
+    outcome: Outcome | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
 
 
 class Trial(Result):
-    """One configuration trained with one seed over one horizon (in steps), always a whole schedule.
+    """One configuration trained with one seed over one horizon (in steps): all of a schedule, in one or several stages.
 
-    With `until` it is only looked at: it trains that many steps of its whole schedule, and is then stopped. `credited`
-    steps had been trained by other trials, and cost nothing.
+    The stage at hand goes from step `start` to step `until` (null: to the end). `step` is how far it has got; `reused`
+    of these steps need no paying for, because other trials had trained them (below zero where a checkpoint was lost and
+    steps were trained again). `decision` is the number of the search's latest decision about it.
     """
 
     number: int
     role: Role
-    why: str = ""  # it was chosen
+    why: str = ""  # it was chosen: the reason of its first stage
+    stage_why: str = ""  # the reason of its latest stage
     state: TrialState
     reason: str = ""
     configuration: Configuration
     seed: int
     horizon: int
+    decision: int = 0
+    start: int = 0
     until: int | None = None
     step: int = 0
-    credited: int = 0
+    reused: int = 0
     value: float | None = None
     attempt: int = 0
     worker: str | None = None
@@ -95,26 +129,25 @@ class Trial(Result):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     reports: list[Report] = []
+    stages: list[Stage] = []
+
+    @property
+    def run(self) -> RunId:
+        """The run that it trains."""
+        return RunId(self.configuration, self.seed, self.horizon)
 
     @property
     def cost(self) -> int:
-        """The steps it has cost, or may still cost while it has not ended."""
-        return (self.step if self.state in ENDED else self.until or self.horizon) - self.credited
+        """The steps that it has cost, or will have cost at the end of the stage that waits or runs."""
+        return (self.until or self.horizon if self.state in OPEN else self.step) - self.reused
+
+    def completed(self, steps: int) -> bool:
+        """Whether it is a complete run over so many steps, with a value to compare."""
+        return self.state is TrialState.COMPLETE and self.horizon == steps and self.value is not None
 
     def values(self, metric: str) -> list[tuple[int, float | None]]:
         """(step, value) of one metric at every report."""
         return [(report.step, report.metrics.get(metric)) for report in self.reports]
-
-    def factor(self, metric: Metric | None) -> Callable[[int], float]:
-        """The factor of the peak rate at each step, as the reports so far leave it."""
-        return self.followed(metric).over(self.horizon)
-
-    def followed(self, metric: Metric | None) -> Curve:
-        """The curve it follows; a schedule that looks at the loss is replayed from the reports so far."""
-        seen = self.values(metric.name) if metric else []
-        sign = metric.sign if metric else 1.0
-        reports = [(step, math.inf if value is None else sign * value) for step, value in seen]
-        return self.configuration.curve.after(reports, self.horizon)
 
 
 class TrialDetail(Trial):
@@ -124,17 +157,36 @@ class TrialDetail(Trial):
 
 
 class Proposal(Result):
-    """What to try next: a configuration over `fraction` of the job's horizon, and why, in words.
+    """What to train next, and why, in words: a new trial, or `resume` is the number of the one that goes on.
 
-    `until` is how many steps of it to train for a look; None is all of them.
+    `horizon` counts the steps of its schedule; `until` is the step at which it pauses, null where it runs to its end.
     """
 
     configuration: Configuration
     role: Role
     seed: int
-    fraction: float = 1.0
+    horizon: int
+    resume: int | None = None
     until: int | None = None
     reason: str = ""
+
+    @property
+    def run(self) -> RunId:
+        """The run that it asks for."""
+        return RunId(self.configuration, self.seed, self.horizon)
+
+
+class NextStep(Result):
+    """What a job needs next: a trial to begin or to resume, or nothing while others run; `over`: it is at its end.
+
+    `stopped`: the search is over, and these paused trials are not gone on with, for these reasons; once that is written
+    down, there is a next step. `failure`: why a job that is over has no answer.
+    """
+
+    proposal: Proposal | None = None
+    stopped: dict[int, str] = {}
+    over: bool = False
+    failure: str = ""
 
 
 class Audits(Result):
@@ -144,7 +196,7 @@ class Audits(Result):
     on: bool = True
 
 
-class Earlier(Result):
+class WarmStartTrial(Result):
     """A trial of an earlier job on the same task, which a new one may learn from."""
 
     job: str
@@ -183,6 +235,11 @@ class Best(Result):
     confirmed: bool
 
     @property
+    def objective(self) -> Objective:
+        """The metric that its value is of, with its goal."""
+        return Objective(name=self.metric, goal=self.goal)
+
+    @property
     def schedule(self) -> Curve:
         """`schedule.over(steps)` gives the factor of the peak rate at each step; torch's LambdaLR takes it as it is."""
         return self.configuration.curve
@@ -204,7 +261,7 @@ class Job(Result):
     id: str
     state: JobState
     reason: str = ""
-    spec: JobSpec
+    spec: AdmittedJob
     steps: int | None
     progress: Progress
     best: Best | None
@@ -272,7 +329,7 @@ class FirstCurve(Result):
 class Plan(Result):
     """What a job would do: the job with its defaults filled in, the space, the cost and the first curves."""
 
-    spec: JobSpec
+    spec: AdmittedJob
     space: dict[str, Any]
     cost: Cost
     first: list[FirstCurve]

@@ -54,8 +54,8 @@ class Grid(Strict):
     points: Annotated[int, Field(ge=2, le=100)] = 3
 
 
-class Curve(Strict):
-    """A Gaussian process over whole learning-rate curves, whatever family they are of; other knobs beside them."""
+class CurveSearch(Strict):
+    """A Gaussian process over learning-rate curves, whatever family they are of; other knobs beside them."""
 
     name: Literal["curve"] = "curve"
     short_horizons: bool = False
@@ -139,8 +139,8 @@ def _union(options: Any) -> Any:
     return Annotated[union, BeforeValidator(named("name", names)), OrName(names)]
 
 
-Samplers: TypeAlias = Tpe | Gp | Cmaes | Random | Qmc | Grid | Curve
-LEARNING = (Curve, Tpe, Gp)  # those that can be told what earlier jobs saw
+Samplers: TypeAlias = Tpe | Gp | Cmaes | Random | Qmc | Grid | CurveSearch
+WARM_STARTED = (CurveSearch, Tpe, Gp)  # the samplers that can learn from earlier jobs
 Pruners: TypeAlias = NoPruner | Median | Percentile | SuccessiveHalving | Hyperband | Patient | Threshold | Forecast
 if TYPE_CHECKING:
     AnySampler: TypeAlias = Samplers
@@ -153,6 +153,6 @@ else:
 class Search(Strict):
     """How the next trial is chosen, what stops one early, and the seed of both and of the training."""
 
-    sampler: AnySampler = Curve()
+    sampler: AnySampler = CurveSearch()
     pruner: AnyPruner = Forecast()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

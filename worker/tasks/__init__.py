@@ -48,7 +48,8 @@ def prepare(spec: TaskSpec, data_dir: Path, own: Mapping[str, type[Task]] | None
     try:
         params = BUILT_IN[spec.name].params.model_validate(spec.params)
     except ValidationError as error:
-        raise TaskError(f"task {spec.name}: {_words(error)}") from None
+        found = (f"{'.'.join(map(str, one['loc'])) or 'params'}: {one['msg']}" for one in error.errors())
+        raise TaskError(f"task {spec.name}: {'; '.join(found)}") from None
     named = (getattr(params, field, None) for field in ("dataset", "model"))
     changed = tuple(_changed_at(data_dir / name) for name in named if name)
     return _prepared(spec.name, params.model_dump_json(), data_dir, changed)
@@ -65,8 +66,3 @@ def _changed_at(path: Path) -> int:
         return max(one.stat().st_mtime_ns for one in (path, *path.glob("*")))  # a folder's files may be written over
     except OSError:
         return 0  # what is wrong with it is for the task to say
-
-
-def _words(error: ValidationError) -> str:
-    found = (f"{'.'.join(map(str, one['loc'])) or 'params'}: {one['msg']}" for one in error.errors())
-    return "; ".join(found)

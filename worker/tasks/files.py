@@ -29,9 +29,7 @@ def reading(name: str, form: str, *, field: str = "dataset") -> Iterator[None]:
         yield
     except TaskError:
         raise
-    except (
-        Exception
-    ) as error:  # a broken file makes the libraries raise anything, SyntaxError and struct.error included
+    except Exception as error:  # the libraries raise anything over a broken file, even SyntaxError and struct.error
         cause = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise TaskError(f"{field}: {name!r} could not be read as {form}: {cause}") from error
 

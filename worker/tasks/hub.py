@@ -43,11 +43,11 @@ def model_folder(name: str, data_dir: Path) -> Path:
     folder = _below(name, data_dir, field="model")
     if folder is None:
         folder = _snapshot(name)
-        if folder is None or not _whole(folder):
+        if folder is None or not _complete(folder):
             folder = _fetched(name, "model", TOP_LEVEL, cached=folder)
     if not (folder / "config.json").is_file():
         raise TaskError(f"model: {name!r} has no config.json; accepted is a folder as save_pretrained writes it")
-    if not _whole(folder):
+    if not _complete(folder):
         found = ", ".join(sorted(one.name for one in folder.iterdir() if one.suffix in PICKLES)) or "no weights"
         raise TaskError(
             f"model: {name!r} has {found}, but no safetensors; other formats are not read, because they may run code. "
@@ -75,7 +75,7 @@ def _below(name: str, data_dir: Path, *, field: str) -> Path | None:
     return locate(data_dir, name, field=field) if os.path.lexists(data_dir / name) else None
 
 
-def _whole(folder: Path) -> bool:
+def _complete(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 

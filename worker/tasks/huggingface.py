@@ -1,4 +1,4 @@
-"""`huggingface`: a pretrained transformer, fine-tuned on a column of text to tell its label, or to continue it.
+"""`huggingface`: a pretrained transformer, fine-tuned on a column of text to predict its label, or to continue it.
 
 The texts become token numbers once, before training. An epoch of `causal-lm` is every block of `max_length` tokens of
 all texts in a row; validation looks at the same examples each time.
@@ -31,7 +31,7 @@ AUTO = {
     "causal-lm": transformers.AutoModelForCausalLM,
 }
 SAFE: Mapping[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a worker has the threads that it was told
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a worker has as many threads as its settings say
 transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 

@@ -30,8 +30,8 @@ def prepare(params: ImagesParams, data_dir: Path) -> Supervised:
     if len({one.shape[1:] for one in images}) > 1:
         raise TaskError(f"dataset: x and x_test of {params.dataset!r} differ in shape")
     x, count = np.concatenate(images), len(images[0])
-    whole = np.arange(len(x))
-    rows = halves(y, params.validation, stratify=True) if len(images) == 1 else (whole[:count], whole[count:])
+    every = np.arange(len(x))
+    rows = halves(y, params.validation, stratify=True) if len(images) == 1 else (every[:count], every[count:])
     return _task(params, x, torch.tensor(y), rows, len(encoder.classes_))
 
 

@@ -23,7 +23,7 @@ from lrtune.wire.results import TaskSummary
 from lrtune.wire.tasks import BUILT_IN
 from worker.traces import theirs, words
 
-GROUP = "lrtune.wire.tasks"  # of entry points
+GROUP = "lrtune.tasks"  # of entry points
 GOALS = ("minimize", "maximize")
 log = logging.getLogger("lrtune.worker")
 

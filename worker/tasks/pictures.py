@@ -56,7 +56,8 @@ def read_folder(folder: Path, name: str, *, size: int, data_dir: Path) -> Arrays
     for file in sorted(folder.glob("*/*")):
         if file.suffix.lower() in SUFFIXES:
             inside = locate(data_dir, str(file.relative_to(data_dir.resolve())))
-            pictures.append(_picture(inside, f"{name}/{file.parent.name}/{file.name}", size))
+            with reading(f"{name}/{file.parent.name}/{file.name}", "a picture"), Image.open(inside) as image:
+                pictures.append(_scaled(image, size))
             labels.append(file.parent.name)
     if not pictures:
         raise TaskError(
@@ -74,11 +75,6 @@ def read_zip(path: Path, name: str, *, size: int) -> Arrays:
                 pictures.append(_scaled(image, size))
             labels.append(label)
     return {"x": np.stack(pictures), "y": np.array(labels)}
-
-
-def _picture(path: Path, name: str, size: int) -> NDArray[np.uint8]:
-    with reading(name, "a picture"), Image.open(path) as image:
-        return _scaled(image, size)
 
 
 def _scaled(image: Image.Image, size: int) -> NDArray[np.uint8]:

@@ -29,7 +29,8 @@ def read_table(path: Path, name: str, *, header: bool | None, target: str | int)
 
 
 def _read_csv(path: Path, *, header: bool | None, target: str | int) -> pd.DataFrame:
-    mark = _separator(path)
+    with path.open(encoding="utf-8-sig") as file:
+        mark = separator(file.readline())
 
     def read(*, first: int | None, rows: int | None = None, text: bool = False) -> pd.DataFrame:
         return pd.read_csv(
@@ -48,12 +49,6 @@ def _read_csv(path: Path, *, header: bool | None, target: str | int) -> pd.DataF
     if header is None:
         header = _has_header(read(first=None, rows=LOOKED_AT, text=True), target)
     return read(first=0 if header else None)
-
-
-def _separator(path: Path) -> str:
-    """The likeliest of the usual separators, by the first line; a comma when none is there."""
-    with path.open(encoding="utf-8-sig") as file:
-        return separator(file.readline())
 
 
 def _has_header(start: pd.DataFrame, target: str | int) -> bool:

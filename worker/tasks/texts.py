@@ -1,4 +1,4 @@
-"""Texts of a dataset as rows of token numbers: with their labels to be told, or in blocks to be continued."""
+"""Texts of a dataset as rows of token numbers: with the labels to predict, or in blocks to continue."""
 
 from collections.abc import Mapping
 from typing import Any

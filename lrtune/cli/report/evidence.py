@@ -53,9 +53,12 @@ def gather(client: Client, job_id: str) -> Evidence:
 
 def _worth_drawing(best: Best, trials: Iterable[Trial]) -> list[int]:
     """The answer, the baseline, then the best of the others, the last places kept for what was stopped or diverged."""
-    sign = -1.0 if best.goal == "maximize" else 1.0
     searched = [t for t in trials if t.role == "search" and t.number != best.trial]
-    done = [(sign * t.value, t.number) for t in searched if t.state is TrialState.COMPLETE and t.value is not None]
+    done = [
+        (best.objective.sign * t.value, t.number)
+        for t in searched
+        if t.state is TrialState.COMPLETE and t.value is not None
+    ]
     given_up = [t.number for t in searched if t.state in (TrialState.STOPPED, TrialState.DIVERGED) and t.step]
     few = given_up[: max(BESIDE // 3, BESIDE - len(done))]
     baseline = [t.number for t in trials if t.role == "baseline" and t.number != best.trial][:1]

@@ -66,29 +66,29 @@ def figure(evidence: Evidence) -> Figure:
 def _losses(axes: Axes, evidence: Evidence) -> None:
     """The metric over the run."""
     metric = evidence.best.metric
-    for trial, look in _looks(evidence):
+    for trial, style in _styled(evidence):
         seen = [(step, value) for step, value in trial.values(metric) if value is not None]
         if seen:
-            axes.plot(*zip(*seen, strict=True), **look)
+            axes.plot(*zip(*seen, strict=True), **style)
     values = [v for trial in evidence.drawn for _, v in trial.values(metric) if v is not None]
     if values and min(values) > 0 and max(values) > 8 * min(values):
         axes.set_yscale("log")
-    axes.set(title="Every look at the metric", xlabel="step", ylabel=_plain(metric))
+    axes.set(title="The metric at every report", xlabel="step", ylabel=_plain(metric))
     axes.legend(loc="best", fontsize=8)
 
 
 def _rates(axes: Axes, evidence: Evidence) -> None:
     """The learning rate over the run."""
-    for trial, look in _looks(evidence):
+    for trial, style in _styled(evidence):
         if trial.curve:
-            axes.plot(*zip(*trial.curve, strict=True), **look)
+            axes.plot(*zip(*trial.curve, strict=True), **style)
     axes.set_yscale("log")
     axes.set_ylim(bottom=evidence.best.configuration.learning_rate / 1000)
     axes.set(title="The learning rate meanwhile", xlabel="step", ylabel="learning rate")
 
 
-def _looks(evidence: Evidence) -> Iterable[tuple[TrialDetail, dict[str, Any]]]:
-    """The trials to draw, the most important last so that it lies on top, each with its look."""
+def _styled(evidence: Evidence) -> Iterable[tuple[TrialDetail, dict[str, Any]]]:
+    """The trials to draw, the most important last so that it lies on top, each with its line's style."""
     own, untuned = evidence.answer, evidence.baseline
     others = [trial for trial in evidence.drawn if trial not in (own, untuned)]
     for place, trial in enumerate(others):
@@ -100,12 +100,15 @@ def _looks(evidence: Evidence) -> Iterable[tuple[TrialDetail, dict[str, Any]]]:
 
 def _landscape(axes: Axes, evidence: Evidence) -> None:
     """The end value over the peak rate, a line for each family, the plateau shaded."""
-    best, steps = evidence.best, evidence.best.steps
-    done = [t for t in evidence.trials if t.state is TrialState.COMPLETE and t.horizon == steps and t.value is not None]
-    names = list(dict.fromkeys(family for family in (t.configuration.schedule.as_dict()["family"] for t in done)))
-    for place, name in enumerate(names):
-        runs = [t for t in done if t.configuration.schedule.as_dict()["family"] == name]
-        points = [(t.configuration.learning_rate, t.value) for t in runs if t.value is not None]
+    best = evidence.best
+    done = [trial for trial in evidence.trials if trial.completed(best.steps)]
+    families: dict[str, list[tuple[float, float]]] = {}
+    for trial in done:
+        if trial.value is not None:
+            families.setdefault(trial.configuration.kind[1], []).append(
+                (trial.configuration.learning_rate, trial.value)
+            )
+    for place, (name, points) in enumerate(families.items()):
         color, mark = FAMILIES[place % len(FAMILIES)], MARKS[place % len(MARKS)]
         axes.plot(*zip(*points, strict=True), mark, color=color, ms=3.5, alpha=0.45)
         axes.plot(*zip(*_best_at_each(points, best.goal), strict=True), color=color, marker=mark, ms=4.5, label=name)

@@ -1,36 +1,36 @@
 """A job's trials as the curve engine takes them: curves at 64 points, other knobs as numbers, values to be minimised.
 
-Rates are told in units of their optimizer's usual one, so that what one optimizer's trials say about a curve is worth
+Rates are in units of their optimizer's usual one, so that what one optimizer's trials say about a curve is worth
 something to another. Warm-up and floor are in the curve already.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeAlias
 
 from optuna.distributions import CategoricalDistribution
 
-from lrtune.analysis.answer import allowed
 from lrtune.schedules import Curve, schedule
-from lrtune.search.engine.types import Run
+from lrtune.search.engine.types import Run, State
 from lrtune.search.studies.space import Coordinates, coordinates
 from lrtune.search.studies.study import LARGEST
 from lrtune.space import Fixed
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Trial, TrialState, report_points
 
 POINTS = 64
-Piece: TypeAlias = tuple[Configuration, int, int]
-STEPS = 1000  # stands in for a horizon that nobody knows yet
-STATES = {
+LOST = (TrialState.FAILED, TrialState.CANCELLED)
+STATES: dict[TrialState, State] = {
     TrialState.WAITING: "running",
     TrialState.RUNNING: "running",
+    TrialState.PAUSED: "paused",
     TrialState.COMPLETE: "complete",
-    TrialState.STOPPED: "stopped",
+    TrialState.STOPPED: "paused",
     TrialState.DIVERGED: "diverged",
+    TrialState.FAILED: "paused",  # where its last stage ended
+    TrialState.CANCELLED: "paused",
 }
 
 
@@ -47,8 +47,11 @@ def rates(configuration: Configuration, steps: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Others:
-    """The knobs beside the curve that this job searches, as numbers; those of another optimizer are middling."""
+class StaticKnobs:
+    """The knobs beside the curve that this job searches, as numbers; another optimizer's are amid their axes.
+
+    `family` stands in for the schedule family, which the curve tells already.
+    """
 
     space: Coordinates
     family: str
@@ -68,7 +71,7 @@ class Others:
         return tuple(row)
 
 
-def others(spec: JobSpec) -> Others:
+def static_knobs(spec: AdmittedJob) -> StaticKnobs:
     """The knobs beside the curve of a job's space."""
     space, family = coordinates(spec, flat=True), spec.schedules[0].family
     static = {
@@ -77,50 +80,37 @@ def others(spec: JobSpec) -> Others:
     }
     clips = {knob: axis for knob, axis in space.common.items() if knob.startswith("clip")}
     first = {"optimizer": space.first["optimizer"], "schedule": Fixed(family)}
-    return Others(replace(space, first=first, optimizers=static, schedules={family: {}}, common=clips), family)
+    return StaticKnobs(replace(space, first=first, optimizers=static, schedules={family: {}}, common=clips), family)
 
 
-def horizon(spec: JobSpec, trials: list[Trial]) -> int:
-    """The steps of a whole run, as far as they are known."""
-    asked = spec.horizon.steps if spec.horizon else None
-    return asked or max((trial.horizon for trial in trials), default=STEPS)
+def runs(spec: AdmittedJob, trials: Iterable[Trial]) -> list[Run]:
+    """What trials of the search teach, in the order of the search's latest decision about each; `key` is the number.
 
-
-def runs(spec: JobSpec, trials: Iterable[Trial], keys: Mapping[Configuration, str] | None = None) -> list[Run]:
-    """What trials of the search teach, the latest last: pieces of one run (a look, then its continuation) are one.
-
-    A configuration is named by `keys`, else by the number of its first trial. Left out is what teaches nothing:
-    trials that failed, a baseline outside the space, and ramps, which only bound where the search begins.
+    Left out is what teaches nothing: a baseline outside the space, range tests (they only bound where the search
+    begins), and trials that failed before a stage of theirs had ended.
     """
-    knobs, found = others(spec), dict[Piece, Run]()
-    for trial in trials:
-        one = piece(spec, trial, knobs)
-        if one is None:
+    knobs, found = static_knobs(spec), list[tuple[int, Run]]()
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        extras, reports = knobs.row(trial.configuration), _reports(spec, trial)
+        outside = trial.role == "baseline" and not spec.allows(trial.configuration)
+        lost = trial.state in LOST and not reports
+        if extras is None or trial.role == "range-test" or outside or lost:
             continue
-        what = trial.configuration, trial.seed, trial.horizon
-        before = found.pop(what, None)
-        found[what] = joined(before, one) if before else replace(one, born=len(found))
-    return [replace(one, key=keys[what[0]]) if keys and what[0] in keys else one for what, one in found.items()]
-
-
-def piece(spec: JobSpec, trial: Trial, knobs: Others) -> Run | None:
-    """One trial of the search as a run; None where it teaches nothing."""
-    extras = knobs.row(trial.configuration)
-    if trial.state not in STATES or extras is None or trial.role == "ramp":
-        return None
-    if trial.role == "baseline" and not allowed(spec, trial.configuration):
-        return None
-    curve, state, reports = rates(trial.configuration, trial.horizon), STATES[trial.state], _reports(spec, trial)
-    until, ends = trial.until or trial.horizon, tuple(step for step, _ in reports[-1:])
-    return Run(str(trial.number), trial.horizon, curve, extras, reports, state, until, ends=ends)
-
-
-def joined(before: Run, after: Run) -> Run:
-    """Two pieces of one run: everything that either saw, and how the later one stands (a run that ended stays so)."""
-    reports = tuple(sorted((dict(before.reports) | dict(after.reports)).items()))
-    state = before.state if before.state in ("complete", "diverged") else after.state
-    until, ends = max(before.until, after.until), (*before.ends, *after.ends)
-    return replace(before, reports=reports, state=state, until=until, ends=ends)
+        ended = [stage.step for stage in trial.stages if stage.outcome in ("paused", "finished")]
+        diverged = bool(reports) and math.isnan(reports[-1][1])
+        run = Run(
+            key=trial.number,
+            horizon=trial.horizon,
+            curve=rates(trial.configuration, trial.horizon),
+            extras=extras,
+            reports=reports,
+            state="diverged" if diverged else STATES[trial.state],
+            until=trial.start if trial.state in LOST else trial.until or trial.horizon,
+            born=len(found),
+            ends=(*ended, *(step for step, _ in reports[-1:])),
+        )
+        found.append((trial.decision, run))
+    return [run for _, run in sorted(found, key=lambda one: one[0])]
 
 
 def report_step(step: int, horizon: int) -> int:
@@ -128,14 +118,17 @@ def report_step(step: int, horizon: int) -> int:
     return next((point for point in report_points(horizon) if point >= step), horizon)
 
 
-def _reports(spec: JobSpec, trial: Trial) -> tuple[tuple[int, float], ...]:
+def _reports(spec: AdmittedJob, trial: Trial) -> tuple[tuple[int, float], ...]:
     """The metric at each report, lower being better, and how it ended; NaN is a divergence."""
-    sign = spec.metric.sign if spec.metric else 1.0
-    told = trial.values(spec.metric.name) if spec.metric else []
-    seen = [(step, sign * v) for step, v in told if step > 0 and v is not None and abs(v) < LARGEST]
+    sign, values = spec.metric.sign, trial.values(spec.metric.name)
+    seen = [(step, sign * v) for step, v in values if step > 0 and v is not None and abs(v) < LARGEST]
+    if trial.state in LOST:
+        return tuple((step, value) for step, value in seen if step <= trial.start)
     if trial.state is TrialState.COMPLETE and trial.value is not None:
         end = sign * trial.value if abs(trial.value) < LARGEST else math.nan
         return (*((step, value) for step, value in seen if step < trial.horizon), (trial.horizon, end))
-    if trial.state is TrialState.DIVERGED:
+    last = values[-1][1] if trial.state in (TrialState.PAUSED, TrialState.STOPPED) and values else None
+    off_scale = last is not None and abs(last) >= LARGEST  # as good as diverged: there is no going on with it
+    if trial.state is TrialState.DIVERGED or off_scale:
         return (*seen, (max(trial.step, seen[-1][0] + 1 if seen else 1), math.nan))
     return tuple(seen)

@@ -1,8 +1,8 @@
-"""The search that sees the learning-rate curve, and the forecast of a run's end: pure functions of a job's runs.
+"""The curve search and the forecast of a run's end: pure functions of a job's runs, without jobs, HTTP or Optuna.
 
-Nothing here knows jobs, HTTP or Optuna (but for `sampler.py`): `view.py` is what goes in and comes out, `embed.py` the
-features of a curve, `gp.py` the process, `levels.py` one scale for all steps, `model.py` all runs in one process,
-`stages.py` the worth of training in stages, `options.py` what there is to train and its price, `start.py` and
-`decision.py` what comes next, `forecast.py` what may stop.
-How a job is told to it stands in `lrtune/search/curve/sampler.py` and `lrtune/search/curve/pruner.py`.
+`decide.py` is where to begin: what is trained next (`initial_design.py` for the first configurations, after them
+`costs.py` for what each next stage costs and `gittins.py` for what it is worth). `early_stop.py` says which runs may
+stop. Both ask `model.py`, one Gaussian process (`gp.py`) over the features of every learning-rate history
+(`features.py`) and scores that compare values at different steps (`normalise.py`). `types.py` is what goes in and
+comes out. A job is encoded for it in `lrtune/search/curve/`.
 """

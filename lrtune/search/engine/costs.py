@@ -1,4 +1,7 @@
-"""What there is to train: how far each option has got, what going on costs, and by which stages its end is reached."""
+"""What there is to train: how far each option has got, what its next steps cost, by which stages its end is reached.
+
+Costs are in full runs: as many steps as the target horizon.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +11,17 @@ import numpy as np
 from lrtune.search.engine.types import Pool, Run
 
 AT_LEAST = 0.4  # of what a run would cost alone is its price, however much of it others have trained
-MOST_LOOKS, MOST_RUNS = 16, 10  # of the designed start, whatever the number of other knobs
+MOST_PARTIAL, MOST_FULL = 16, 10  # runs of the initial design, whatever the number of other hyper-parameters
 
 
 @dataclass(frozen=True)
 class Settings:
     """Switches of the search; all on is the product, each off is an ablation.
 
-    `embedding` is read by who makes the pool: off, a curve is flat at its peak and its family is a knob. `sign` is -1
-    where values are told negated; only the reasons read it.
+    `embedding` is read by who makes the pool: off, a curve is flat at its peak and its family is one of the extras.
+    `start` configurations and two for each of the extras are the initial design; `shortlist` candidates are weighed in
+    stages; `patience` is in full runs that others may have come to since one reached the target. `sign` is -1 where
+    values are encoded negated; only the reasons read it.
     """
 
     embedding: bool = True
@@ -30,17 +35,17 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Stages of training that end at the target horizon: pool rows, steps to reach, price of each stage."""
+class Way:
+    """A way to train an option to the target horizon: for each stage its pool row, the step to reach and the price."""
 
     rows: list[int]
     until: list[float]
     price: list[float]
 
 
-def looks(pool: Pool, settings: Settings) -> int:
-    """How many configurations the designed start takes."""
-    return min(settings.start + 2 * len(pool.extras[0]), MOST_LOOKS if settings.partial_runs else MOST_RUNS)
+def design_size(pool: Pool, settings: Settings) -> int:
+    """How many configurations the initial design takes."""
+    return min(settings.start + 2 * len(pool.extras[0]), MOST_PARTIAL if settings.partial_runs else MOST_FULL)
 
 
 class Options:
@@ -49,9 +54,9 @@ class Options:
     def __init__(self, pool: Pool, runs: Sequence[Run], target: int, settings: Settings) -> None:
         self.pool, self.target, self.settings = pool, target, settings
         self.steps = {(run.key, run.horizon): run.until if run.state == "running" else run.steps for run in runs}
-        closed = ("diverged", "running") if settings.partial_runs else ("diverged", "running", "stopped")
-        self.over = {(run.key, run.horizon) for run in runs if run.state in closed}
-        self.shorter: dict[str, list[int]] = {}
+        closed = ("diverged", "running") if settings.partial_runs else ("diverged", "running", "paused")
+        self.closed = {(run.key, run.horizon) for run in runs if run.state in closed}
+        self.shorter: dict[int, list[int]] = {}
         for row in np.flatnonzero(pool.horizons < target):
             self.shorter.setdefault(pool.keys[row], []).append(int(row))
 
@@ -60,9 +65,9 @@ class Options:
         return self.steps.get((self.pool.keys[row], int(self.pool.horizons[row])), 0)
 
     def open(self, row: int) -> bool:
-        """Whether an option has steps left to train."""
-        key = self.pool.keys[row], int(self.pool.horizons[row])
-        return key not in self.over and self.trained(row) < key[1]
+        """Whether an option has steps left that may be trained now."""
+        run = self.pool.keys[row], int(self.pool.horizons[row])
+        return run not in self.closed and self.trained(row) < run[1]
 
     def price(self, row: int, until: float) -> float:
         """New steps that reaching `until` costs, in full runs: never quite nothing, nor much less than without sharing.
@@ -74,32 +79,28 @@ class Options:
         alone, shared = until - own, until - max(own, int(self.pool.free[row]))
         return float(max(shared, AT_LEAST * alone, 0.02 * self.pool.every[row])) / self.target
 
-    def owed(self, row: int, until: float) -> float:
+    def worst_cost(self, row: int, until: float) -> float:
         """What reaching `until` costs at most, in full runs: where nothing of other runs can be had after all."""
         return max(until - self.trained(row), 0.0) / self.target
 
-    def plans(self, full: int, shorter: bool) -> list[Plan]:
-        """Ways of training one configuration to the target: in stages, or after a short whole schedule."""
+    def ways(self, full: int, shorter: bool) -> list[Way]:
+        """Ways of training row `full` to the target: in stages, also after a run over each shorter horizon."""
         until = [*(self._checkpoints(full) if self.settings.partial_runs else ()), float(self.target)]
-        totals = [self.price(full, u) for u in until]
+        totals = [self.price(full, step) for step in until]
         price = [totals[0], *np.diff(totals)]
-        plans = [Plan([full] * len(until), until, price)]
-        if self.settings.short_horizons and shorter:
-            for row in self._shorter(full):
-                end = float(self.pool.horizons[row])
-                plans.append(Plan([row, *plans[0].rows], [end, *until], [self.price(row, end), *price]))
-        return plans
+        ways = [Way([full] * len(until), until, price)]
+        shorter_runs = self.shorter.get(self.pool.keys[full], []) if self.settings.short_horizons and shorter else []
+        for row in filter(self.open, shorter_runs):
+            end = float(self.pool.horizons[row])
+            ways.append(Way([row, *ways[0].rows], [end, *until], [self.price(row, end), *price]))
+        return ways
 
     def _checkpoints(self, row: int) -> list[float]:
-        """Where a run may be looked at next: the next report, then ever further."""
+        """Steps at which a stage may end: the next report, then ever further."""
         every, trained = int(self.pool.every[row]), max(self.trained(row), int(self.pool.free[row]))
         trained = trained // every * every
-        stops, step = [], max(every, trained + every, int(trained * 1.5) // every * every)
+        steps, step = [], max(every, trained + every, int(trained * 1.5) // every * every)
         while step < 0.9 * self.target:
-            stops.append(float(step))
+            steps.append(float(step))
             step = max(step + every, int(step * 1.6) // every * every)
-        return stops
-
-    def _shorter(self, full: int) -> list[int]:
-        """The shorter whole schedules of a configuration that are not trained yet."""
-        return [row for row in self.shorter.get(self.pool.keys[full], []) if self.open(row)]
+        return steps

@@ -1,8 +1,11 @@
-"""What training in stages is worth: improvement per cost when a run may be given up at every stage.
+"""The worth of training in stages: expected improvement per cost when a run may be given up after every stage.
 
-A candidate's final value is a normal variable; every stage of training resolves some of it and costs something, and
-after each stage one may stop. `best_rates` gives the highest rate of improvement per cost that any stopping rule
-achieves (the index of a bandit arm), so a cheap first look at a long shot competes fairly with finishing a safe bet.
+A candidate's final score is a normal variable; every stage of training explains some of its variance and costs
+something, and after each stage one may stop. What counts is the highest ratio of expected improvement to expected cost
+that any stopping rule achieves: the Gittins index of a bandit's arm (Gittins 1979, "Bandit processes and dynamic
+allocation indices"), which for boxes that are opened once is Weitzman's rule (1979, "Optimal search for the best
+alternative"); in Bayesian optimisation see Xie et al. 2024, "Cost-aware Bayesian optimization via the Pandora's box
+Gittins index". So a cheap first stage of a long shot competes fairly with finishing a safe bet.
 """
 
 import numpy as np
@@ -10,49 +13,49 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-GRID = np.linspace(-5.0, 5.0, 41)
-LEVELS = 41
+GRID = np.linspace(-5.0, 5.0, 41)  # (mean - best) / std, where the posterior mean may stand after a stage
+SHARES = (np.arange(41) / 40) ** 2  # of the variance that one stage explains, as far apart as its roots are equal
 ROUNDS = 4
 
 
-def _averages() -> Array:
-    """For each share of variance resolved, the matrix that averages over where the mean moves in a stage."""
-    shares = (np.arange(LEVELS) / (LEVELS - 1)) ** 2
+def _transitions() -> Array:
+    """(shares, grid, grid): how the posterior mean moves in a stage that explains each share of the variance."""
     gaps = (GRID[:, None] - GRID[None, :]) ** 2
-    weights = np.exp(-0.5 * gaps[None] / np.maximum(shares, 1e-6)[:, None, None])
+    weights = np.exp(-0.5 * gaps[None] / np.maximum(SHARES, 1e-6)[:, None, None])
     return np.asarray(weights / weights.sum(2, keepdims=True))
 
 
-AVERAGES = _averages()
+TRANSITIONS = _transitions()
 
 
-def best_rates(bar: float, mean: Array, std: Array, resolved: Array, price: Array) -> Array:
-    """Improvement below `bar` per cost, for candidates in rows and stages in columns.
+def gittins_index(best: float, mean: Array, std: Array, explained: Array, price: Array) -> Array:
+    """Expected improvement on the `best` score per full run, (n,), for n candidates trained in stages.
 
-    `resolved` is the share of the variance known after each stage (rising; the last stage ends at 1), `price` what
-    each stage costs.
+    `mean` and `std`, (n,), forecast the final scores (lower is better); `explained`, (n, stages), is the share of the
+    variance known after each stage (1 after the last); `price`, (n, stages), is what each stage costs, in full runs.
+    The best ratio is found by Dinkelbach's iteration (1967): stop as is best when a unit of cost is worth the ratio
+    so far; the ratio of that rule is the next.
     """
-    start = np.clip((mean - bar) / std, -4.5, 4.5)
-    shares = np.maximum.accumulate(np.column_stack([np.zeros(len(mean)), resolved]), axis=1)
-    moves = np.rint(np.sqrt(np.maximum(np.diff(shares, axis=1), 0)) * (LEVELS - 1)).astype(int)
-    spreads = [AVERAGES[m] for m in moves.T]
-    rate = np.zeros(len(mean))
+    start = np.clip((mean - best) / std, -4.5, 4.5)
+    known = np.maximum.accumulate(np.column_stack([np.zeros(len(mean)), explained]), axis=1)
+    moves = np.rint(np.sqrt(np.maximum(np.diff(known, axis=1), 0)) * (len(SHARES) - 1)).astype(int)
+    transitions = [TRANSITIONS[move] for move in moves.T]
+    ratio = np.zeros(len(mean))
     for _ in range(ROUNDS):
-        gain, cost = _evaluate(rate, std, spreads, price)
-        at_gain, at_cost = _at(gain, start), _at(cost, start)
-        rate = np.maximum(rate, at_gain / np.maximum(at_cost, 1e-12))
-    return rate
+        gain, cost = _optimal_stopping(ratio, std, transitions, price)
+        ratio = np.maximum(ratio, _at(gain, start) / np.maximum(_at(cost, start), 1e-12))
+    return ratio
 
 
-def _evaluate(rate: Array, std: Array, spreads: list[Array], price: Array) -> tuple[Array, Array]:
-    """Expected gain and cost, over the grid, of stopping best when training costs `rate` per unit."""
+def _optimal_stopping(ratio: Array, std: Array, transitions: list[Array], price: Array) -> tuple[Array, Array]:
+    """Expected improvement and cost, (n, grid) each, by backward induction where a unit of cost is worth `ratio`."""
     gain = std[:, None] * np.maximum(-GRID, 0.0)[None, :]
     both = np.stack([gain, np.zeros_like(gain)], axis=2)
-    for stage in range(len(spreads) - 1, -1, -1):
-        both = spreads[stage] @ both
+    for stage in range(len(transitions) - 1, -1, -1):
+        both = transitions[stage] @ both
         both[:, :, 1] += price[:, stage, None]
         if stage > 0:  # the first stage is what is being weighed: it is taken
-            both[both[:, :, 0] <= rate[:, None] * both[:, :, 1]] = 0.0
+            both[both[:, :, 0] <= ratio[:, None] * both[:, :, 1]] = 0.0
     return both[:, :, 0], both[:, :, 1]
 
 

@@ -1,7 +1,8 @@
-"""What a job's runs say about every option: one Gaussian process over all reports of all runs.
+"""What a job's runs say about every option: one Gaussian process over the reports of all runs.
 
-Each report is an observation of "the loss after this learning-rate history", so partial runs, short whole schedules
-and full runs all speak about each other, as far as the data of this job show that they agree.
+Each report is an observation of "the score after this learning-rate history", so partial runs, runs over shorter
+horizons and full runs all speak about each other, as far as the data of this job show that they agree (freeze-thaw
+Bayesian optimisation, Swersky et al. 2014, with features of the learning-rate curve in place of the configuration's).
 """
 
 from collections.abc import Sequence
@@ -12,109 +13,84 @@ from scipy.linalg import cho_solve
 
 from lrtune.search.engine.features import N_FEATURES, embed
 from lrtune.search.engine.gp import Points, Process, fit_theta, make_prior
-from lrtune.search.engine.normalise import Levels
-from lrtune.search.engine.types import Array, Ints, Pool, Run, told_once
+from lrtune.search.engine.normalise import Normaliser
+from lrtune.search.engine.types import Array, Ints, Pool, Run, without_duplicate_prefixes
 
-RATE_SCALES = (1.2, *(2.5,) * (N_FEATURES - 1))
-EXTRA_SCALE = 3.0
-MAX_FOR_THETA = 120
-DESIGN = 16
-MAX_OBSERVATIONS = 600
-DIVERGED_NOISE = 3.0
+RATE_SCALES = (1.2, *(2.5,) * (N_FEATURES - 1))  # typical length scales of the features
+EXTRA_SCALE = 3.0  # and of the other hyper-parameters, in their standard deviations
+MAX_FOR_THETA = 120  # observations from which hyper-parameters are fitted
+MAX_OBSERVATIONS, MOST_PER_RUN = 600, 5
+MEAN_OF = 16  # runs of the initial design, by which the average over the space is estimated
+DIVERGED_NOISE = 3.0  # of a diverged observation, as a multiple of the others' noise variance: how bad says nothing
 
 
 @dataclass(frozen=True)
 class Observations:
-    """Chosen reports of the runs: which run, after how many steps, which value."""
+    """Some reports of the runs, (n,) each: the run's index, after how many steps, which value."""
 
     run: Ints
     steps: Array
     values: Array
 
 
-def _chosen(run: Run, per_run: int) -> list[tuple[int, float]]:
-    """The last report and those near a half, a quarter, ... of it: later ones say what these leave open."""
-    if not run.reports:
-        return []
-    last, picked = run.reports[-1], list[tuple[int, float]]()
-    bound = float(last[0])
-    for step, value in reversed(run.reports):
-        if step <= bound and len(picked) < per_run:
-            picked.append((step, value))
-            bound = step / 2
-    return picked
-
-
 def observe(runs: Sequence[Run]) -> Observations:
-    """Observations of all runs, fewer per run the more runs there are."""
-    per_run = max(1, min(5, MAX_OBSERVATIONS // max(len(runs), 1)))
-    rows = [(i, step, value) for i, run in enumerate(runs) for step, value in _chosen(run, per_run)]
-    run, steps, values = zip(*rows, strict=True) if rows else ((), (), ())
-    return Observations(np.array(run, dtype=np.int64), np.array(steps, dtype=float), np.array(values, dtype=float))
+    """Each run's last report and those near a half, a quarter, ... of it, fewer per run the more runs there are."""
+    per_run = max(1, min(MOST_PER_RUN, MAX_OBSERVATIONS // max(len(runs), 1)))
+    rows: list[tuple[int, int, float]] = []
+    for index, run in enumerate(runs):
+        picked, bound = 0, float(run.steps)
+        for step, value in reversed(run.reports):
+            if step <= bound and picked < per_run:
+                rows.append((index, step, value))
+                picked, bound = picked + 1, step / 2
+    of, steps, values = zip(*rows, strict=True) if rows else ((), (), ())
+    return Observations(np.array(of, dtype=np.int64), np.array(steps, dtype=float), np.array(values, dtype=float))
 
 
 class JobModel:
-    """A job's runs, turned into forecasts for every option of its pool."""
+    """A job's runs, turned into forecasts of normalised scores (lower is better) for every option of its pool."""
 
     def __init__(
-        self, pool: Pool, runs: Sequence[Run], target: int, theta: Array | None = None, straight: float = 0.0
+        self, pool: Pool, runs: Sequence[Run], target: int, theta: Array | None = None, linear_width: float = 0.0
     ) -> None:
         self.pool, self.runs, self.target = pool, list(runs), target
-        once = told_once(runs)
+        once = without_duplicate_prefixes(runs)
         histories = [run.reports for run in sorted(once, key=lambda run: run.born) if run.reports]
-        self.levels = Levels(histories, target, straight=straight)
-        self.index = {(k, int(h)): i for i, (k, h) in enumerate(zip(pool.keys, pool.horizons, strict=True))}
-        self.seen = seen = observe(once)
-        points = self._observed(seen)
-        scores = self.levels.score(seen.steps, seen.values)
-        relative = np.where(np.isfinite(seen.values), 1.0, DIVERGED_NOISE)
-        self.mean = self._middle(scores)
-        self.n = len(scores)
+        self.normaliser = Normaliser(histories, target, linear_width=linear_width)
+        self.seen = observe(once)
+        points = self._points_of_runs(self.seen.run, self.seen.steps)
+        scores = self.normaliser.score(self.seen.steps, self.seen.values)
+        relative = np.where(np.isfinite(self.seen.values), 1.0, DIVERGED_NOISE)
+        self.mean = self._mean(scores)
         self.theta = self._fit(points, scores - self.mean, relative) if theta is None else theta
         points, scores, relative = self._with_pending(points, scores, relative)
         self.process = Process(self.theta, points, scores - self.mean, relative)
 
-    def _middle(self, scores: Array) -> float:
-        """The average standing over the space: of the first looks, since what came later was chosen for being good."""
-        first = sorted(set(self.seen.run.tolist()), key=lambda number: self.runs[number].born)[:DESIGN]
-        return float(np.mean([scores[self.seen.run == number].mean() for number in first])) if first else 0.0
+    def _mean(self, scores: Array) -> float:
+        """The average score over the space: of the initial design, since what came later was chosen for being good."""
+        first = sorted(set(self.seen.run.tolist()), key=lambda index: self.runs[index].born)[:MEAN_OF]
+        return float(np.mean([scores[self.seen.run == index].mean() for index in first])) if first else 0.0
 
     def _fit(self, points: Points, scores: Array, relative: Array) -> Array:
-        """Hyper-parameters from the latest, the best and the rest, within what time allows."""
+        """Hyper-parameters from the longest trained and some of all others, within what time allows."""
         some = np.arange(len(scores))
         if len(some) > MAX_FOR_THETA:
             order = np.lexsort((scores, -points.log_steps))
             even = np.linspace(0, len(order) - 1, MAX_FOR_THETA // 2).astype(int)
             some = np.unique(np.concatenate([order[: MAX_FOR_THETA // 2], order[even]]))
-        scales = np.array([*RATE_SCALES, *(EXTRA_SCALE,) * self.pool.extras.shape[1]])
-        prior = make_prior(scales, runs=True, levels=True)
+        prior = make_prior(np.array([*RATE_SCALES, *(EXTRA_SCALE,) * self.pool.extras.shape[1]]))
         return fit_theta(points.take(some), scores[some], prior, relative[some])
 
-    def _observed(self, seen: Observations) -> Points:
-        if not len(seen.run):
-            return self._points(
-                np.zeros((0, N_FEATURES)),
-                np.zeros((0, self.pool.extras.shape[1])),
-                np.zeros(0),
-                np.zeros(0, dtype=np.int64),
-            )
-        curves = np.array([self.runs[i].curve for i in seen.run])
-        extras = np.array([self.runs[i].extras for i in seen.run]).reshape(len(curves), -1)
-        horizons = np.array([self.runs[i].horizon for i in seen.run], dtype=float)
-        return self._points(embed(curves, seen.steps / horizons), extras, seen.steps, seen.run)
-
-    def _points(self, features: Array, extras: Array, steps: Array, run: Ints) -> Points:
-        other = (extras - self.pool.centre) / self.pool.unit
-        return Points(np.column_stack([features, other]), np.log(np.maximum(steps, 1) / self.target), run)
-
     def _with_pending(self, points: Points, scores: Array, relative: Array) -> tuple[Points, Array, Array]:
-        """Runs still under way count as having kept what is expected of them, so that nobody repeats them."""
+        """Runs under way count as having reached the score that is expected of them, so that nobody repeats them.
+
+        This is the "kriging believer" of Ginsbourger et al. 2010, "Kriging is well-suited to parallelize optimization".
+        """
         pending = [i for i, run in enumerate(self.runs) if run.state == "running" and run.until > run.steps]
         if not pending:
             return points, scores, relative
-        seen = Observations(np.array(pending), np.array([float(self.runs[i].until) for i in pending]), np.zeros(0))
-        there = self._observed(seen)
-        believed = Process(self.theta, points, scores - self.mean, relative).predict(there)[0] + self.mean
+        there = self._points_of_runs(np.array(pending), np.array([float(self.runs[i].until) for i in pending]))
+        believed = Process(self.theta, points, scores - self.mean, relative).project(there)[0] + self.mean
         joined = Points(
             np.vstack([points.features, there.features]),
             np.concatenate([points.log_steps, there.log_steps]),
@@ -122,54 +98,60 @@ class JobModel:
         )
         return joined, np.concatenate([scores, believed]), np.concatenate([relative, np.ones(len(pending))])
 
-    def _run_of(self, rows: Ints) -> Ints:
-        """The number of the run that already trains each option, -1 where none does."""
-        known = {(run.key, run.horizon): i for i, run in enumerate(self.runs)}
-        pool = self.pool
-        return np.array([known.get((pool.keys[r], int(pool.horizons[r])), -1) for r in rows], dtype=np.int64)
+    def _points_of_runs(self, index: Ints, steps: Array) -> Points:
+        """Runs by their index, each after so many steps."""
+        curves = np.array([self.runs[i].curve for i in index]).reshape(len(index), self.pool.curves.shape[1])
+        extras = np.array([self.runs[i].extras for i in index]).reshape(len(index), self.pool.extras.shape[1])
+        horizons = np.array([self.runs[i].horizon for i in index], dtype=float)
+        return self._points(embed(curves, steps / horizons), extras, steps, index)
 
-    def points_at(self, rows: Ints, steps: Array) -> Points:
-        """Options after so many steps; options without a run get one of their own, beyond the known runs."""
+    def points_of_options(self, rows: Ints, steps: Array) -> Points:
+        """Options after so many steps; one that no run trains yet is a run of its own, numbered beyond those known."""
         pool = self.pool
-        run = self._run_of(rows)
-        run = np.where(run >= 0, run, len(self.runs) + rows)
-        whole = steps >= pool.horizons[rows]
-        features = pool.whole[rows].copy()
-        part = np.flatnonzero(~whole)
+        known = {(run.key, run.horizon): i for i, run in enumerate(self.runs)}
+        run = [known.get((pool.keys[row], int(pool.horizons[row])), len(self.runs) + row) for row in rows]
+        features = pool.features[rows].copy()
+        part = np.flatnonzero(steps < pool.horizons[rows])
         if len(part):
             features[part] = embed(pool.curves[rows[part]], steps[part] / pool.horizons[rows[part]])
-        return self._points(features, pool.extras[rows], steps, run)
+        return self._points(features, pool.extras[rows], steps, np.array(run, dtype=np.int64))
 
-    def forecast(self, rows: Ints) -> tuple[Array, Array, Array]:
-        """Standing of each option at its end: mean, variance, whitened covariance with the data."""
-        points = self.points_at(rows, self.pool.horizons[rows].astype(float))
-        mean, white = self.process.project(points)
-        variance = self.process.theta.variance(points) - (white * white).sum(0)
-        return mean + self.mean, np.maximum(variance, 1e-10), white
+    def _points(self, features: Array, extras: Array, steps: Array, run: Ints) -> Points:
+        columns = np.column_stack([features, self.pool.standardised(extras)])
+        return Points(columns, np.log(np.maximum(steps, 1) / self.target), run)
 
-    def surprises(self, step: float) -> Array:
-        """How many standard deviations each completed run ended above what it and the others foretold at a step.
+    def forecast(self, rows: Ints) -> tuple[Array, Array]:
+        """Mean and variance, (n,) each, of the normalised score that each option has at the end of its horizon."""
+        mean, white = self.process.project(self.points_of_options(rows, self.pool.horizons[rows].astype(float)))
+        return mean + self.mean, self.process.variance(white)
 
-        Each run is forecast from its own reports up to there and everything of the other runs.
+    def z_scores(self, step: float) -> Array:
+        """Leave-one-out z-scores, (completed runs,): how far each ended above what was forecast for it at a step.
+
+        Each run is forecast from its own reports up to there and everything of the other runs, by leaving out its later
+        reports together (R&W sec. 5.4.2, for a block of observations in place of one).
         """
-        inverse = cho_solve((self.process.factor, True), np.eye(self.n))
+        inverse = cho_solve((self.process.factor, True), np.eye(len(self.process.points)))
         found = []
-        for number, run in enumerate(self.runs):
-            later = np.flatnonzero((self.seen.run == number) & (self.seen.steps > step))
+        for index, run in enumerate(self.runs):
+            later = np.flatnonzero((self.seen.run == index) & (self.seen.steps > step))
             if len(later) and run.steps >= run.horizon and run.horizon == self.target:
-                doubt = np.linalg.inv(inverse[np.ix_(later, later)])
+                covariance = np.linalg.inv(inverse[np.ix_(later, later)])
                 end = int(np.argmax(self.seen.steps[later]))
-                found.append((doubt @ self.process.weights[later])[end] / np.sqrt(doubt[end, end]))
+                residual = (covariance @ self.process.weights[later])[end]
+                found.append(residual / np.sqrt(covariance[end, end]))
         return np.array(found)
 
-    def informs(self, rows: Ints, ends: Array, targets: Ints) -> Array:
-        """How much of the uncertainty about each target's end a look at each option would resolve (0..1)."""
-        theta = self.process.theta
-        looks = self.points_at(rows, ends)
-        final = self.points_at(targets, self.pool.horizons[targets].astype(float))
-        _, white_look = self.process.project(looks)
-        _, white_final = self.process.project(final)
-        cross = theta.paired(looks, final) - (white_look * white_final).sum(0)
-        of_look = np.maximum(theta.variance(looks) - (white_look * white_look).sum(0), 1e-10) + theta.noise
-        of_final = np.maximum(theta.variance(final) - (white_final * white_final).sum(0), 1e-10)
-        return np.asarray(np.clip(cross * cross / (of_look * of_final), 0.0, 1.0))
+    def variance_explained(self, rows: Ints, ends: Array, targets: Ints) -> Array:
+        """Share of the variance of each target's final score that training an option to a step explains, (n,), 0..1.
+
+        The squared posterior correlation of what that stage would report, noise included, with the final score: by it
+        the variance falls when the report is observed (R&W eq. 2.26). `ends` are in steps.
+        """
+        kernel, process = self.process.kernel, self.process
+        stage = self.points_of_options(rows, ends)
+        final = self.points_of_options(targets, self.pool.horizons[targets].astype(float))
+        white_stage, white_final = process.project(stage)[1], process.project(final)[1]
+        covariance = kernel.paired(stage, final) - (white_stage * white_final).sum(0)
+        reported = process.variance(white_stage) + kernel.noise
+        return np.asarray(np.clip(covariance * covariance / (reported * process.variance(white_final)), 0.0, 1.0))

@@ -1,10 +1,10 @@
-"""What a search sees: the runs so far, the options it has, and the choice it makes."""
+"""What the engine is given and what it answers: the runs so far, the pool of options, and a decision."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +13,26 @@ from lrtune.search.engine.features import embed
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
+State = Literal["running", "complete", "paused", "diverged"]
 
 
 @dataclass(frozen=True)
 class Run:
     """One configuration trained over one horizon, as far as it got.
 
-    `until` is the step that it was asked to reach; `state` is running, complete, stopped or diverged. `born` orders
-    runs by their beginning, where they are listed by their latest piece; `ends` are the steps at which pieces ended.
+    `key` is the configuration's, the same at all horizons; `curve` its learning rates at evenly spaced points of the
+    horizon; `extras` its other hyper-parameters as numbers; `reports` pairs of step and value, lower being better, NaN
+    where it diverged. `state` is running, complete, diverged, or paused: trained so far, and may go on. `until` is the
+    step that it was asked to reach; a paused run that did not reach it was stopped by a pruner. `born` orders runs by
+    their beginning, where they are listed by their latest stage; `ends` are the steps at which stages ended.
     """
 
-    key: str
+    key: int
     horizon: int
     curve: tuple[float, ...]
     extras: tuple[float, ...]
     reports: tuple[tuple[int, float], ...]
-    state: str = "complete"
+    state: State = "complete"
     until: int = 0
     born: int = 0
     ends: tuple[int, ...] = ()
@@ -38,12 +42,16 @@ class Run:
         """How far it got."""
         return self.reports[-1][0] if self.reports else 0
 
+    def completed(self, horizon: int) -> bool:
+        """Whether it was trained to the end of this horizon."""
+        return self.horizon == horizon and self.steps >= horizon and self.state != "diverged"
 
-def told_once(runs: Sequence[Run]) -> list[Run]:
+
+def without_duplicate_prefixes(runs: Sequence[Run]) -> list[Run]:
     """The runs, each without the reports that a run born before it has too: what two runs share was trained once.
 
-    Told again with every run that leaves it, the beginning of many would pass for the evidence of many. The last of
-    them stays: how a run stands where it leaves the others says much of where it goes.
+    Given once for every run that leaves it, the beginning of many would pass for the evidence of many. The last of its
+    reports stays: how a run compares where it leaves the others says much of where it goes.
     """
     once, seen = list(runs), set[Any]()
     for number in sorted(range(len(runs)), key=lambda number: runs[number].born):
@@ -66,11 +74,12 @@ def _histories(run: Run) -> Iterator[tuple[int, Any]]:
 class Pool:
     """The options: configurations at the horizons that they may be trained over, one row each.
 
-    `free` counts the first steps that need not be paid for (own earlier training or a shared prefix); `every` is the
-    distance between reports. All rows of one configuration carry the same key.
+    Of n rows: `keys` names the configuration, the same at each of its horizons; `horizons`, (n,), is in steps;
+    `curves`, (n, samples), and `extras`, (n, knobs), are as in `Run`. `free`, (n,), counts the first steps that need
+    not be paid for (own earlier training or a shared prefix); `every`, (n,), is the steps between reports.
     """
 
-    keys: tuple[str, ...]
+    keys: tuple[int, ...]
     horizons: Ints
     curves: Array
     extras: Array
@@ -89,31 +98,30 @@ class Pool:
         )
 
     @cached_property
-    def whole(self) -> Array:
-        """Embedding of each row's whole curve."""
+    def features(self) -> Array:
+        """Features of each row's curve up to its horizon, (n, `N_FEATURES`)."""
         return embed(self.curves, np.ones(len(self.keys)))
 
     @cached_property
     def centre(self) -> Array:
-        """Middle of the other knobs over the pool."""
+        """Mean of the extras over the pool, (knobs,)."""
         return np.asarray(self.extras.mean(axis=0))
 
     @cached_property
     def unit(self) -> Array:
-        """Spread of the other knobs over the pool."""
+        """Standard deviation of the extras over the pool, (knobs,)."""
         return np.asarray(np.maximum(self.extras.std(axis=0), 1e-9))
 
-    @cached_property
-    def other(self) -> Array:
-        """The other knobs in units of their spread."""
-        return np.asarray((self.extras - self.centre) / self.unit)
+    def standardised(self, extras: Array) -> Array:
+        """Extras in standard deviations of the pool's from their mean, (n, knobs)."""
+        return np.asarray((extras - self.centre) / self.unit)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Train this configuration over this horizon until this step, and why."""
+class Decision:
+    """Train this row of the given pool, which has this horizon, until this step, and why."""
 
-    key: str
+    row: int
     horizon: int
     until: int
     reason: str

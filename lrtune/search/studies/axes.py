@@ -1,7 +1,7 @@
 """One axis of a job's space as Optuna knows it: its distribution, a draw from it, a value's parameter and back.
 
-Options that are numbers (the √2 grid of rates, warm-ups in hundredths) become the positions 0, 1, 2 ... of a whole
-number, so that a sampler sees their order; names and flags are categories; ranges stay ranges.
+Options that are numbers (the √2 grid of rates, warm-ups in hundredths) become integers, their positions
+0, 1, 2 ..., so that a sampler sees their order; names and flags are categories; ranges stay ranges.
 """
 
 import math
@@ -17,14 +17,14 @@ Param: TypeAlias = float | int | bool | str | None
 Open: TypeAlias = Range | Choice  # an axis that is searched
 
 
-class Asked(Protocol):
-    """Who answers for a knob: a trial of Optuna's, or `drawing.Lots`."""
+class Suggests(Protocol):
+    """What suggests a knob's value: a trial of Optuna's, or `draw.RandomTrial`."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float:
         """A number between two."""
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = ...) -> int:
-        """A whole number between two."""
+        """An integer between two."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of a few."""
@@ -33,34 +33,34 @@ class Asked(Protocol):
 def distribution(axis: Open) -> Distribution:
     """What Optuna draws from."""
     if isinstance(axis, Range):
-        whole = IntDistribution(int(axis.low), int(axis.high), log=axis.log) if axis.whole else None
-        return whole or FloatDistribution(axis.low, axis.high, log=axis.log)
+        integers = IntDistribution(int(axis.low), int(axis.high), log=axis.log) if axis.whole else None
+        return integers or FloatDistribution(axis.low, axis.high, log=axis.log)
     if ordered(axis):
         return IntDistribution(0, len(axis.options) - 1)
     return CategoricalDistribution([name for name in axis.options if not isinstance(name, tuple)])
 
 
-def drawn(trial: Asked, name: str, axis: Axis) -> Point:
+def drawn(trial: Suggests, name: str, axis: Axis) -> Point:
     """The value that Optuna gives a knob; a fixed one is not asked for."""
     if isinstance(axis, Fixed):
         return axis.value
     match distribution(axis):
         case FloatDistribution(low=low, high=high, log=log):
-            return outward(axis, trial.suggest_float(name, low, high, log=log))
+            return decode(axis, trial.suggest_float(name, low, high, log=log))
         case IntDistribution(low=first, high=last, log=log):
-            return outward(axis, trial.suggest_int(name, first, last, log=log))
+            return decode(axis, trial.suggest_int(name, first, last, log=log))
         case CategoricalDistribution(choices=choices):
-            return outward(axis, trial.suggest_categorical(name, choices))
+            return decode(axis, trial.suggest_categorical(name, choices))
 
 
-def outward(axis: Axis, param: Param) -> Point:
+def decode(axis: Axis, param: Param) -> Point:
     """The value that a parameter stands for."""
     if isinstance(axis, Fixed):
         return axis.value
     return axis.options[int(param)] if isinstance(axis, Choice) and ordered(axis) and param is not None else param
 
 
-def inward(axis: Open, value: Point) -> Param:
+def encode(axis: Open, value: Point) -> Param:
     """The parameter nearest to a value; None where nothing on this axis stands for it."""
     if isinstance(axis, Choice) and not ordered(axis):
         return value if value in axis.options and not isinstance(value, tuple) else None
@@ -75,7 +75,7 @@ def inward(axis: Open, value: Point) -> Param:
 def middle(axis: Open) -> Param:
     """The parameter in the middle of an axis: what stands for a knob that a configuration does not have."""
     if isinstance(axis, Choice):
-        return len(axis.options) // 2 if ordered(axis) else inward(axis, axis.options[0])
+        return len(axis.options) // 2 if ordered(axis) else encode(axis, axis.options[0])
     centre = math.sqrt(axis.low * axis.high) if axis.log else (axis.low + axis.high) / 2
     return round(centre) if axis.whole else centre
 
@@ -94,7 +94,7 @@ def hundredths(axis: Axis) -> Axis:
 
 
 def cut(axis: Axis, points: int) -> Axis:
-    """An axis of numbers cut into so many evenly spaced points, both ends among them; others stay whole."""
+    """An axis of numbers cut into so many evenly spaced points, both ends among them; others stay as they are."""
     if isinstance(axis, Choice) and len(axis.options) > points and ordered(axis):
         places = [round(point * (len(axis.options) - 1) / (points - 1)) for point in range(points)]
         return Choice(tuple(axis.options[place] for place in places))
@@ -105,7 +105,7 @@ def cut(axis: Axis, points: int) -> Axis:
 
 
 def _between(axis: Range, share: float) -> float:
-    if share in (0.0, 1.0):
+    if share in (0.0, 1.0):  # the ends themselves, unrounded
         return axis.high if share else axis.low
     if axis.log:
         return float(axis.low * (axis.high / axis.low) ** share)

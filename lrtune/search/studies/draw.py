@@ -1,6 +1,6 @@
-"""Draws that cost little: some hundred candidates at once are too many for a study of Optuna's.
+"""Random draws that cost little: some hundred candidates at once are too many for a study of Optuna's.
 
-`Lots` answers for a job's knobs as a trial would; the knobs that it was given it gives back.
+`RandomTrial` suggests a job's knobs as a trial of Optuna's would; the knobs that it was given it gives back.
 """
 
 import math
@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 NOTHING: Mapping[str, Any] = {}
 
 
-class Lots:
+class RandomTrial:
     """Knobs as given, the others at random."""
 
     def __init__(self, random: np.random.Generator, given: Mapping[str, Any] = NOTHING) -> None:
@@ -24,7 +24,7 @@ class Lots:
         return float(self._value(name, FloatDistribution(low, high, log=log)))
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """A whole number between two."""
+        """An integer between two."""
         return int(self._value(name, IntDistribution(low, high, log=log)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:

@@ -1,7 +1,7 @@
 """Each sampler of a job as Optuna's, and what it needs of the study it is asked in.
 
-A fresh one is made for every ask, its seed made from the job's seed and the trial's number: with the job's seed alone,
-a rebuilt sampler would repeat its first draw for ever. To add a sampler of Optuna's, add a case.
+A fresh one is made for every ask, its seed made from the job's seed and the decision's number: with the job's seed
+alone, a rebuilt sampler would repeat its first draw for ever. To add a sampler of Optuna's, add a case.
 """
 
 import warnings
@@ -18,19 +18,19 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from lrtune.wire.strategies import Cmaes, Curve, Gp, Grid, Qmc, Random, Samplers, Tpe
+from lrtune.wire.strategies import Cmaes, CurveSearch, Gp, Grid, Qmc, Random, Samplers, Tpe
 
 FLAT = (Gp, Cmaes, Qmc)  # know no conditional knobs: every knob is there in every trial
 REPLAYED = (Cmaes, Qmc)  # keep something of every ask in the study, so past asks are repeated
 
 
 def seeded(seed: int, number: int) -> int:
-    """The seed for one trial."""
+    """The seed for one decision."""
     return zlib.crc32(f"{seed}:{number}".encode())
 
 
 def sampler(kind: Samplers, *, seed: int, number: int) -> BaseSampler:
-    """A fresh sampler for one trial."""
+    """A fresh sampler for one decision."""
     own = seeded(seed, number)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -48,9 +48,9 @@ def sampler(kind: Samplers, *, seed: int, number: int) -> BaseSampler:
                 return GPSampler(seed=own, n_startup_trials=startup, warn_independent_sampling=False)
             case Cmaes(n_startup_trials=startup):
                 return CmaEsSampler(seed=own, n_startup_trials=startup, warn_independent_sampling=False)
-            case Random() | Curve():  # the curve search is not Optuna's, see curve.py; this is for when it has no more
+            case Random() | CurveSearch():  # which is not Optuna's, see `curve/`; this is for when it has no more
                 return RandomSampler(seed=own)
-            case Qmc(sequence=sequence):  # one sequence for the whole job: its place in it is counted, not seeded
+            case Qmc(sequence=sequence):  # one sequence for all of a job: its place in it is counted, not seeded
                 return QMCSampler(qmc_type=sequence, scramble=True, seed=seed, warn_independent_sampling=False)
             case Grid():
                 return every(own)

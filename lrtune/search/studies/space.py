@@ -1,7 +1,7 @@
 """A job's space in Optuna's coordinates, and the way back: configurations to parameters, draws to configurations.
 
 Every knob has a name of its own (`adamw.learning_rate`, `wsd.decay`, `warmup`); those of an optimizer or a family exist
-only under it, unless a sampler needs all of them always (`flat`). How one axis is spelled stands in `axes.py`.
+only under it, unless a sampler needs all of them always (`flat`). How one axis is written stands in `axes.py`.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution
 from lrtune.optimizers import optimizer
 from lrtune.schedules import schedule
 from lrtune.search.studies import axes
-from lrtune.search.studies.axes import Asked, Param
+from lrtune.search.studies.axes import Param, Suggests
 from lrtune.space import Axis, Choice, Fixed, Point, Range
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import JobSpec
@@ -40,7 +40,7 @@ class Coordinates:
     common: Axes
     flat: bool = False
 
-    def draw(self, trial: Asked) -> Configuration:
+    def draw(self, trial: Suggests) -> Configuration:
         """Ask for one knob after the other."""
         values = {name: axes.drawn(trial, name, axis) for name, axis in self.first.items()}
         own = self._own(values)
@@ -55,7 +55,7 @@ class Coordinates:
         own = {**self.first, **self._own(values)}
         asked = {**self.first, **self._all()} if self.flat else own
         searched = {name: axis for name, axis in asked.items() if not isinstance(axis, Fixed)}
-        params = {n: axes.inward(axis, values[n]) if n in own else axes.middle(axis) for n, axis in searched.items()}
+        params = {n: axes.encode(axis, values[n]) if n in own else axes.middle(axis) for n, axis in searched.items()}
         if None in params.values():
             return None
         return Place(params, {name: axes.distribution(axis) for name, axis in searched.items()})
@@ -66,7 +66,7 @@ class Coordinates:
         if place is None:
             return None
         own = {**self.first, **self._own(values)}
-        same = all(axes.outward(axis, place.params.get(name)) == values[name] for name, axis in own.items())
+        same = all(axes.decode(axis, place.params.get(name)) == values[name] for name, axis in own.items())
         return place if same else None
 
     def finite(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from app.pages.door import Fields
+from app.pages.deps import Fields
 from lrtune.errors import Rejection
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import FAMILIES, FLOOR, WARMUP

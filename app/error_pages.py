@@ -5,8 +5,8 @@ from urllib.parse import quote
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.pages.guard import HEADERS
-from app.pages.look import page
+from app import rendering
+from app.security_headers import HEADERS
 from lrtune import errors
 from lrtune.errors import LrtuneError
 
@@ -18,7 +18,7 @@ def wanted(request: Request) -> bool:
     return "hx-request" in request.headers or "text/html" in request.headers.get("accept", "")
 
 
-def error(request: Request, found: LrtuneError, status: int) -> Response:
+def page(request: Request, found: LrtuneError, status: int) -> Response:
     """The page of an error."""
     part = "hx-request" in request.headers
     if isinstance(found, errors.Unauthorized):
@@ -27,7 +27,7 @@ def error(request: Request, found: LrtuneError, status: int) -> Response:
         return Response(status_code=status, headers={"HX-Redirect": target}) if part else RedirectResponse(target, 303)
     title = type(found).slug().replace("-", " ").capitalize()
     known = {"title": title, "code": status, "detail": found.detail, "rejected": found.errors}
-    answer = page(request, "parts/error.html" if part else "error.html", status=status, **known)
+    answer = rendering.page(request, "parts/error.html" if part else "error.html", status=status, **known)
     answer.headers.update(HEADERS)  # what nobody foresaw is answered outside of every middleware
     return answer
 

@@ -17,7 +17,7 @@ HEADERS = {
 FOREIGN = ("/docs", "/redoc")  # FastAPI's own pages, which load their scripts from elsewhere
 
 
-class Guard:
+class SecurityHeaders:
     """Adds the headers to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -26,10 +26,10 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
 
-        async def guarded(message: Message) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
         foreign = scope.get("path", "").startswith(FOREIGN)
-        await self.app(scope, receive, send if foreign else guarded)
+        await self.app(scope, receive, send if foreign else with_headers)

@@ -17,7 +17,7 @@ from app import sessions
 from lrtune import __version__
 from lrtune.analysis import words
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent
 STATIC = HERE / "static"
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 THEMES = ("light", "dark")
@@ -64,11 +64,10 @@ def since(moment: datetime | None) -> str:
     if moment is None:
         return "–"
     seconds = (datetime.now(UTC) - moment).total_seconds()
-    return "just now" if seconds < 5 else f"{lasting(seconds).split(' ')[0]} {_first_unit(seconds)} ago"
-
-
-def _first_unit(seconds: float) -> str:
-    return lasting(seconds).split(" ")[1]
+    if seconds < 5:
+        return "just now"
+    count, unit, *_ = lasting(seconds).split(" ")
+    return f"{count} {unit} ago"
 
 
 def clock(moment: datetime | None) -> str:

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app import sessions
-from app.pages.door import AnyForm, Form, signed_in
-from app.pages.look import page
+from app.pages.deps import AnyForm, Form, signed_in
+from app.rendering import page
 
 router = APIRouter()
 

@@ -1,0 +1,87 @@
+"""What an admitted job would do: its space, its cost, and the first curves that the search would try."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from app import curves
+from lrtune.search import SpaceExhausted, suggest
+from lrtune.space import Axis, Fixed, Range
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import Cost, FirstCurve, Plan, Trial, TrialState, WarmStartTrial
+
+FIRST = 5  # proposals that a plan shows
+POINTS = 64
+UNKNOWN_STEPS = 1000  # stands in for a horizon in epochs, whose steps only a worker knows; curves are shown by progress
+
+
+def plan(spec: AdmittedJob, warm_start: Sequence[WarmStartTrial] = ()) -> Plan:
+    """What an admitted job would do, learning from the trials of earlier ones.
+
+    The search may think for seconds: ask where no transaction is open.
+    """
+    return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=_first(spec, warm_start))
+
+
+def _space(spec: AdmittedJob) -> dict[str, Any]:
+    space = spec.space()
+    return {
+        "optimizers": {name: _plainly(axes) for name, axes in space.optimizers.items()},
+        "schedules": {name: _plainly(axes) for name, axes in space.schedules.items()},
+        **_plainly(space.common),
+    }
+
+
+def _plainly(axes: Mapping[str, Axis]) -> dict[str, Any]:
+    return {name: _plain(axis) for name, axis in axes.items()}
+
+
+def _plain(axis: Axis) -> dict[str, Any]:
+    if isinstance(axis, Fixed):
+        return {"fixed": axis.value}
+    if isinstance(axis, Range):
+        return {"range": [axis.low, axis.high], "log": axis.log}
+    return {"choice": list(axis.options)}
+
+
+def cost(spec: AdmittedJob) -> Cost:
+    """What a job will take at most."""
+    search = spec.budget.most_runs
+    total = None if search is None else search + spec.confirm.runs
+    return Cost(
+        search_full_runs=search,
+        confirm_full_runs=spec.confirm.runs,
+        total_full_runs=total,
+        total_steps=None if total is None or spec.horizon.steps is None else math.ceil(total * spec.horizon.steps),
+    )
+
+
+def _first(spec: AdmittedJob, warm_start: Sequence[WarmStartTrial]) -> list[FirstCurve]:
+    """The first proposals, each asked for while those before it are running."""
+    steps = spec.horizon.steps or UNKNOWN_STEPS
+    history: list[Trial] = []
+    with suppress(SpaceExhausted):
+        for number in range(min(FIRST, spec.budget.trials or FIRST)):
+            proposal = suggest(spec, history, steps=steps, warm_start=warm_start)
+            history.append(
+                Trial(
+                    number=number,
+                    role=proposal.role,
+                    why=proposal.reason,
+                    state=TrialState.RUNNING,
+                    configuration=proposal.configuration,
+                    seed=proposal.seed,
+                    horizon=proposal.horizon,
+                    until=proposal.until,
+                    decision=number,
+                )
+            )
+    return [
+        FirstCurve(
+            configuration=one.configuration,
+            reason=one.why,
+            curve=curves.by_progress(one.configuration, steps, POINTS),
+        )
+        for one in history
+    ]

@@ -1,0 +1,161 @@
+"""Workers, the search and a user do anything in any order to one job, and what must hold of its trials always holds."""
+
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy.orm import Session
+
+from lrtune.errors import JobFinished, LeaseLost
+from lrtune.optimizers import Adamw
+from lrtune.schedules import Cosine
+from lrtune.store import Database, jobs, leases, trials
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import AdmittedJob, Budget, Horizon, Objective, TaskSpec
+from lrtune.wire.results import ENDED, OPEN, OVER, JobState, NextStep, Proposal, Report, Trial, TrialState
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+TTL = timedelta(minutes=1)
+HORIZON, EVERY = 100, 5
+PLAIN = Configuration(optimizer=Adamw(), learning_rate=1e-3, schedule=Cosine())
+SPEC = AdmittedJob(
+    task=TaskSpec(name="digits"), metric=Objective(name="val_loss", goal="minimize"), horizon=Horizon(steps=HORIZON)
+)
+DID = ("new", "resume", "claim", "report", "end", "release", "die", "take up", "give up", "hold", "extend", "cancel")
+OFTEN = (3, 14, 14, 14, 14, 2, 0.7, 6, 0.7, 1, 1, 0.1)
+
+
+class Machine:
+    """One job, and all who may do something to it."""
+
+    def __init__(self, database: Database, chance: random.Random) -> None:
+        self.database, self.chance, self.now = database, chance, NOON
+        self.leases: list[leases.Lease] = []
+        self.died = set[int]()  # trials of which an attempt was lost or given back, whose steps count for nothing
+        with database.write() as tx:
+            self.job = jobs.create(tx, SPEC, now=NOON)[0].id
+
+    def history(self) -> list[Trial]:
+        with self.database.read() as tx:
+            return trials.history(tx, self.job)
+
+    def state(self) -> JobState:
+        with self.database.read() as tx:
+            return jobs.state(tx, self.job)
+
+    def do(self, what: str) -> None:
+        """One of `DID`, as far as there is something to do it to. Who has lost a lease hears of it, and no more."""
+        self.now += timedelta(seconds=1)
+        lease = self.chance.choice(self.leases) if self.leases else None
+        try:
+            with self.database.write() as tx:
+                match what:
+                    case "new" | "resume":
+                        self.propose(tx, resume=what == "resume")
+                    case "claim":
+                        if found := leases.claim(tx, "w", ttl=TTL, now=self.now):
+                            self.leases.append(found)
+                    case "report" | "end" | "release" | "take up" if lease:
+                        self.train(tx, lease, what)
+                    case "die" if lease:
+                        self.now += 2 * TTL  # everybody who was training has died
+                        leases.requeue(tx, now=self.now)
+                    case "give up":
+                        self.end(tx)
+                    case "hold":
+                        jobs.pause(tx, self.job) if self.chance.random() < 0.3 else jobs.resume(tx, self.job)
+                    case "extend":
+                        jobs.extend(tx, self.job, Budget(full_runs=self.chance.randint(1, 99)), now=self.now)
+                    case "cancel":
+                        jobs.cancel(tx, self.job, now=self.now)
+        except (LeaseLost, JobFinished):
+            self.leases = [other for other in self.leases if what == "new" or other is not lease]
+
+    def propose(self, tx: Session, *, resume: bool) -> None:
+        history = trials.history(tx, self.job)
+        known = trials.decided(history) - (self.chance.random() < 0.1)  # another worker was quicker
+        asked = Proposal(configuration=PLAIN, role="search", seed=len(history), horizon=HORIZON, reason="a draw")
+        if resume and history:
+            paused = [trial for trial in history if trial.state is TrialState.PAUSED]
+            one = self.chance.choice(paused if paused and self.chance.random() < 0.8 else history)  # in any state
+            asked = asked.model_copy(update={"seed": one.seed, "resume": one.number})
+        least = history[asked.resume].step if asked.resume is not None else 0
+        until = least + EVERY * self.chance.randint(1, 6)
+        before = {trial.number: trial.state for trial in history}
+        update = {"until": until if until < HORIZON else None}
+        if trials.propose(tx, self.job, asked.model_copy(update=update), known=known, now=self.now):
+            assert known == trials.decided(history)
+            assert asked.resume is None or before[asked.resume] in (TrialState.PAUSED, TrialState.STOPPED)
+
+    def train(self, tx: Session, lease: leases.Lease, what: str) -> None:
+        trial = trials.get(tx, self.job, lease.trial.number)
+        end, far = trial.until or HORIZON, trial.step
+        match what:
+            case "take up" if not [one for one in trial.reports if one.step > trial.start] and far == trial.start:
+                found = EVERY * self.chance.randint(trial.start // EVERY, end // EVERY)  # others went on from there
+                step, reused = self.chance.choice([(0, 0), (found, found - (trial.start - trial.reused))])
+                leases.take_up(tx, lease, step=step, reused=reused, whose=["job-x/1"], now=self.now)
+            case "report" if far < end:
+                seen = [Report(step=far + EVERY, learning_rate=0.1, metrics={"val_loss": 1.0})]
+                leases.report(tx, lease, seen, ttl=TTL, now=self.now)
+            case "release":
+                leases.release(tx, lease, reason="asked to", now=self.now)
+            case "end":
+                ended = self.chance.choice(["planned", "planned", "planned", "stopped", "diverged", "failed"])
+                if ended == "planned" and end < HORIZON:
+                    leases.pause(tx, lease, value=1.0, step=end, reason="as planned", now=self.now)
+                else:
+                    state = TrialState.COMPLETE if ended == "planned" else TrialState(ended)
+                    step = {"planned": HORIZON, "failed": trial.start}.get(ended, far)
+                    leases.finish(tx, lease, state, value=1.0, step=step, reason=ended, now=self.now)
+
+    def end(self, tx: Session) -> None:
+        """As the search does that is over."""
+        history = trials.history(tx, self.job)
+        known = trials.decided(history)
+        paused = {trial.number: "worse" for trial in history if trial.state is TrialState.PAUSED}
+        if paused:
+            jobs.carry_out(tx, self.job, NextStep(stopped=paused), known=known)
+        elif not any(trial.state in OPEN for trial in history):
+            jobs.carry_out(tx, self.job, NextStep(over=True), known=known)
+
+
+def check(machine: Machine) -> None:
+    history, state = machine.history(), machine.state()
+    decisions = [trial.decision for trial in history]
+    assert [trial.number for trial in history] == list(range(len(history)))
+    assert len(set(decisions)) == len(decisions)
+    assert len({trial.run for trial in history}) == len(history)
+    with machine.database.read() as tx:
+        job = jobs.get(tx, machine.job)
+    assert job.progress.full_runs == pytest.approx(sum(trial.step - trial.reused for trial in history) / HORIZON)
+    assert job.progress.trials == Counter(trial.state for trial in history)
+    for trial in history:
+        opened = [stage for stage in trial.stages if stage.ended_at is None]
+        assert len(opened) == (trial.state is TrialState.RUNNING), trial
+        assert (trial.finished_at is not None) == (trial.state in ENDED), trial
+        assert trial.cost >= trial.step - trial.reused >= 0, trial
+        assert trial.step <= (trial.until or HORIZON), trial
+        assert not [one for one in trial.reports if one.step > max(trial.step, trial.start)] or trial.state not in (
+            TrialState.PAUSED, TrialState.STOPPED, TrialState.COMPLETE,
+        ), trial  # fmt: skip
+        seen = [stage.decision for stage in trial.stages]
+        assert seen == sorted(seen), trial
+        whole = [stage.decision for stage in trial.stages if stage.outcome in ("paused", "finished")]
+        assert len(set(whole)) == len(whole), trial
+        assert state not in OVER or trial.state in ENDED, trial
+        if not opened and not any(stage.outcome in ("lost", "released") for stage in trial.stages):
+            assert sum(stage.cost for stage in trial.stages) == trial.step - trial.reused, trial
+        if trial.state is TrialState.PAUSED:
+            assert (trial.start, trial.stages[-1].outcome) == (trial.step, "paused"), trial
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_to_a_job_its_trials_are_as_they_must_be(sqlite_url: str, seed: int) -> None:
+    chance = random.Random(seed)
+    machine = Machine(Database(sqlite_url), chance)
+    for what in chance.choices(DID, OFTEN, k=100):
+        machine.do(what)
+        check(machine)
+    machine.database.dispose()
