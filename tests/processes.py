@@ -20,6 +20,7 @@ def start(program: str, *arguments: str, environment: Mapping[str, str], log: Pa
 
     A process that nobody has ended is killed at the end of the tests.
     """
+    log.touch()  # there to be read before the process has begun
     given = (program, arguments, os.environ | environment, log.absolute(), cwd.absolute())
     started = FORKS.Process(target=_run, args=given, daemon=True)
     started.start()

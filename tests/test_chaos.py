@@ -87,17 +87,29 @@ class Crew:
             time.sleep(0.05)
 
     def training(self, process: BaseProcess, job: str) -> Callable[[], bool]:
-        """Whether this process is in the middle of a trial: it has reported, and has not ended."""
+        """Whether this process is in the middle of a trial: it has left a checkpoint, and has not ended.
+
+        Reports would come too late: on a machine in its best hour a trial is over before the first of them are sent.
+        """
 
         def now() -> bool:
             mine = [t for t in self.trials(job) if f"-{process.pid}-" in (t.worker or "")]
-            return any(t.state is TrialState.RUNNING and t.reports for t in mine)
+            begun = [t.stages[-1].started_at.timestamp() for t in mine if t.state is TrialState.RUNNING]
+            return bool(begun) and any(_written(path) > begun[0] for path in self.logs.rglob("*.safetensors"))
 
         return now
 
     def over(self, job: str) -> Callable[[], bool]:
         """Whether a job has ended."""
         return lambda: self.job(job).finished_at is not None
+
+
+def _written(path: Path) -> float:
+    """When a file was written; never, where it is gone by now."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 @pytest.fixture
