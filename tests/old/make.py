@@ -2,7 +2,7 @@
 
 The names imported here are of that commit, and so it runs there:
 
-    git worktree add /tmp/old 090b74b && cd /tmp/old && PYTHONPATH=. python THIS_FILE OUT/database.json
+    git worktree add ../old 090b74b && cd ../old && PYTHONPATH=. python THIS_FILE OUT/database.json
 
 Four jobs: `finished` in stages; `in_flight` in stages, stopped with trials that run, one that waits and some that were
 looked at; `plain`, of a sampler and a pruner that know no stages; `external`, two trials of a user's own loop.
