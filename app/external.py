@@ -37,9 +37,10 @@ def hand_out(database: Database, job_id: str, hold: Hold) -> Handout | None:
             earlier = warm_start.read(tx, job.spec, before=job.created_at)
         steps = job.steps or 1
         step = search.advance(job.spec, history, steps=steps, seconds=seconds, warm_start=earlier, continued=False)
+        if step.nothing_to_do:
+            return None
         with database.write() as tx:
-            if not jobs.carry_out(tx, job_id, step, known=trials.decided(history)):
-                return None
+            jobs.carry_out(tx, job_id, step, known=trials.decided(history))
     return None
 
 

@@ -109,8 +109,10 @@ def test_a_decision_that_rests_on_an_old_state_of_the_job_changes_nothing(databa
     assert decide(database, job, known=1, until=50, resume=0)
     assert not decide(database, job, known=1, until=50, resume=0)
     assert not decide(database, job, known=1)
+    over = NextStep(over=True)
+    assert not over.nothing_to_do
     with database.write() as tx:
-        assert jobs.carry_out(tx, job, NextStep(over=True), known=1)
+        jobs.carry_out(tx, job, over, known=1)
     assert (only(database, job).until, only(database, job).decision) == (50, 1)
     with database.read() as tx:
         assert jobs.get(tx, job).state is not JobState.SUCCEEDED
@@ -223,9 +225,10 @@ def test_a_worker_that_dies_before_it_wrote_that_a_stage_was_over_leaves_it_to_t
 def test_what_is_still_paused_when_the_search_ends_is_stopped_with_its_reason(database: Database, job: str) -> None:
     pause(database, claim(database), 20)
     step = NextStep(stopped={0: "0.41 forecast at its end, 0.37 is confirmed"})
+    assert NextStep().nothing_to_do
+    assert not step.nothing_to_do
     with database.write() as tx:
-        assert jobs.carry_out(tx, job, step, known=1)
-        assert not jobs.carry_out(tx, job, NextStep(), known=1), "patience"
+        jobs.carry_out(tx, job, step, known=1)
     found = only(database, job)
     assert (found.state, found.reason) == (TrialState.STOPPED, "0.41 forecast at its end, 0.37 is confirmed")
     assert found.finished_at is not None

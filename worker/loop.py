@@ -232,7 +232,10 @@ class Worker:
             warm_start=self._warm_start[job.id],
             continued=self._settings.state_bytes > 0,
         )
-        return self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=trials.decided(history)))
+        if step.nothing_to_do:
+            return False
+        self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=trials.decided(history)))
+        return True
 
     def _resolve(self, job: Job) -> bool:
         """Turn a horizon in epochs into steps, which only one who has the task and its data can."""

@@ -113,8 +113,8 @@ def end(tx: Session, job_id: str, state: JobState, *, reason: str, now: datetime
     row.finished_at = now
 
 
-def carry_out(tx: Session, job_id: str, step: NextStep, *, known: int) -> bool:
-    """Do what the search has said that a job needs next, after `known` decisions; False when that is patience.
+def carry_out(tx: Session, job_id: str, step: NextStep, *, known: int) -> None:
+    """Do what the search has said that a job needs next, after `known` decisions.
 
     Nothing is done where the search has decided more by now: whoever comes next asks it again.
     """
@@ -125,7 +125,6 @@ def carry_out(tx: Session, job_id: str, step: NextStep, *, known: int) -> bool:
     elif step.over and lookup.job(tx, job_id, lock=True).decisions == known:
         state = JobState.FAILED if step.failure else JobState.SUCCEEDED
         end(tx, job_id, state, reason=step.failure)
-    return step.proposal is not None or bool(step.stopped) or step.over
 
 
 def running_for(tx: Session, found: Job) -> float:

@@ -188,6 +188,11 @@ class NextStep(Result):
     over: bool = False
     failure: str = ""
 
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether the job needs nothing but patience, and nobody needs to write anything."""
+        return self == NextStep()
+
 
 class Audits(Result):
     """What a job's log says of the forecast pruner: the trials that ran on to check it, and whether it is on."""
