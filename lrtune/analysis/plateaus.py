@@ -14,7 +14,7 @@ from typing import TypeAlias
 from lrtune.analysis.answer import grouped
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import End, FamilyFindings, Plateau, Slope, Stability
-from lrtune.wire.results import Best, Trial, TrialState
+from lrtune.wire.results import OBSERVED, Best, Trial, TrialState
 
 TOLERANCE = 0.01  # of the best value: what counts as equally good
 # Near zero 1 % of the value means nothing, so the tolerance is at least this share of the way from the answer to the
@@ -22,8 +22,6 @@ TOLERANCE = 0.01  # of the best value: what counts as equally good
 NEAR_ZERO = 0.001
 NEAREST, FURTHEST = 0.25, 2.0  # doublings away: where the sensitivity is read off
 SAME = 1e-9  # rates that differ by less, relative, are the same
-# What tells of the rate.
-TELLING = (TrialState.COMPLETE, TrialState.PAUSED, TrialState.STOPPED, TrialState.DIVERGED)
 Kind: TypeAlias = tuple[str, str]  # optimizer, family
 
 
@@ -62,7 +60,7 @@ def landscape(best: Best, trials: Iterable[Trial]) -> Landscape:
     sign = best.objective.sign
     runs: dict[Kind, list[Trial]] = {best.configuration.kind: []}
     for trial in trials:
-        if trial.state in TELLING:
+        if trial.state in OBSERVED:
             runs.setdefault(trial.configuration.kind, []).append(trial)
     points = {name: _points(best, sign, some) for name, some in runs.items()}
     scores = [point.score for some in points.values() for point in some]

@@ -12,7 +12,7 @@ from lrtune.analysis.answer import interval
 from lrtune.analysis.plateaus import SAME, Landscape, families, landscape, share, stability
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Audit, Beyond, Findings, Lift, Saved, Spent
-from lrtune.wire.results import ENDED, Audits, Best, Trial, TrialState
+from lrtune.wire.results import ENDED, RESUMABLE, Audits, Best, Trial, TrialState
 from lrtune.wire.strategies import Forecast
 
 UNCHECKED = Audits()
@@ -54,7 +54,7 @@ def _beyond(land: Landscape, side: Literal["above", "below"], rate: float) -> Be
     done = [run for run in runs if run.completed(land.best.steps)]
     behind = [land.sign * (run.value - land.best.value) for run in done if run.value is not None]
     diverged = [run.step for run in runs if run.state is TrialState.DIVERGED]
-    stopped = sum(run.state in (TrialState.STOPPED, TrialState.PAUSED) for run in runs)
+    stopped = sum(run.state in RESUMABLE for run in runs)
     seen = Beyond(
         rate=rate,
         family=family,

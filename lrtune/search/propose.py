@@ -18,12 +18,11 @@ from lrtune.search.studies.study import empty, frozen, penalty, replay, searched
 from lrtune.search.warm_start import as_past, at_horizon, rerun_best
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import Proposal, Trial, TrialState, WarmStartTrial
+from lrtune.wire.results import OBSERVED, Proposal, Trial, TrialState, WarmStartTrial
 from lrtune.wire.strategies import Cmaes, CurveSearch, Gp, Grid, Qmc, Random, Tpe
 
 ASKS = 5  # of the sampler, when it draws what was tried already
 DRAWS = 100  # at random, after that
-LEARNT = (TrialState.COMPLETE, TrialState.PAUSED, TrialState.STOPPED, TrialState.DIVERGED)
 
 
 class SpaceExhausted(Exception):
@@ -120,7 +119,7 @@ def _reason(spec: AdmittedJob, past: Sequence[Trial], *, earlier: int) -> str:
             return f"{sequence} point {draw}"
         case Tpe(n_startup_trials=startup) | Gp(n_startup_trials=startup) | Cmaes(n_startup_trials=startup) as kind:
             values = [trial.value for trial in past if trial.state is TrialState.COMPLETE and trial.value is not None]
-            ended = sum(trial.state in LEARNT for trial in past)
+            ended = sum(trial.state in OBSERVED for trial in past)
             if ended + earlier < startup or not (values or earlier):
                 return f"start-up draw {len(past)}, {kind.name} begins after {startup} results"
             words = f"{kind.name} after {ended} results" + (f" and {earlier} of the warm start" if earlier else "")

@@ -13,15 +13,16 @@ from sqlalchemy.orm import Session
 from lrtune.store import lookup, trials
 from lrtune.store.tables import ReportRow, TrialRow
 from lrtune.wire.charts import Band, Part
-from lrtune.wire.results import Best, Job, Page, Report, Trial, TrialState
+from lrtune.wire.results import RESUMABLE, Best, Job, Page, Report, Trial, TrialState
 
 BEST, RECENT, RUNNING, STOPPED, DIVERGED = 12, 10, 16, 6, 4  # lines of each kind at most
 FEW = 20  # of the others are no band
 REST = 120  # trials that stand for those without a line
 POINTS = 100  # reports of a trial that are drawn at most
 BINS = 40  # of the band
-GIVEN_UP = (TrialState.STOPPED, TrialState.PAUSED)  # for now
 TERRAIN = 300  # best trials on the map of rates, and as many of the others
+_RUN = TrialRow.role != "range-test"
+_SEEN = TrialRow.finished_at.is_not(None) | (TrialRow.state == TrialState.PAUSED)
 
 
 def count(tx: Session, job_id: str) -> int:
@@ -31,8 +32,7 @@ def count(tx: Session, job_id: str) -> int:
 
 def on_the_map(tx: Session, job: Job) -> int:
     """How many trials of a job have shown something of their rate, range tests left out."""
-    shown = (TrialRow.finished_at.is_not(None) | (TrialRow.state == TrialState.PAUSED), TrialRow.role != "range-test")
-    rows = select(func.count()).where(TrialRow.job == lookup.job(tx, job.id).seq, *shown)
+    rows = select(func.count()).where(TrialRow.job == lookup.job(tx, job.id).seq, _RUN, _SEEN)
     return tx.scalar(rows) or 0
 
 
@@ -59,7 +59,7 @@ def _parts(tx: Session, job: Job) -> dict[int, Part]:
         ("baseline", rows.where(TrialRow.role == "baseline").order_by(TrialRow.number), 1),
         ("running", rows.where(TrialRow.state == TrialState.RUNNING).order_by(newest), RUNNING),
         ("best", best, BEST),
-        ("stopped", rows.where(TrialRow.state.in_(GIVEN_UP)).order_by(newest), STOPPED),
+        ("stopped", rows.where(TrialRow.state.in_(RESUMABLE)).order_by(newest), STOPPED),
         ("diverged", rows.where(TrialRow.state == TrialState.DIVERGED).order_by(newest), DIVERGED),
         ("recent", searched.where(TrialRow.step > 0).order_by(newest), RECENT),
         ("confirm", rows.where(TrialRow.role == "confirm", TrialRow.step > 0).order_by(newest), RECENT),
@@ -120,12 +120,11 @@ def _band(reports: Sequence[Any], metric: str, others: int, sampled: int) -> Ban
 
 def telling(tx: Session, job: Job, best: Best) -> list[Trial]:
     """The trials that tell where good rates lie, without their reports; of a large job its best and a sample."""
-    rows = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq, TrialRow.role != "range-test")
+    rows = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq, _RUN)
     leaders = rows.where(trials.completed(best.steps)).order_by(*trials.best_first(best.goal))
     fixed = rows.where(TrialRow.role != "search").order_by(TrialRow.number)
-    ended = rows.where(TrialRow.finished_at.is_not(None) | (TrialRow.state == TrialState.PAUSED))
     found = {row.number: row for query in (leaders, fixed) for row in tx.scalars(query.limit(TERRAIN))}
-    others = _spread(ended, count(tx, job.id), TERRAIN)
+    others = _spread(rows.where(_SEEN), count(tx, job.id), TERRAIN)
     found |= {row.number: row for row in tx.scalars(others)}
     return [trials.view(row) for _, row in sorted(found.items())]
 

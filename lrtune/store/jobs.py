@@ -5,13 +5,13 @@ import json
 import secrets
 from datetime import datetime
 
-from sqlalchemy import case, exists, select, update
 from sqlalchemy import delete as sql_delete
+from sqlalchemy import exists, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet
-from lrtune.store import events, lookup, progress, trials, warm_start
+from lrtune.store import events, leases, lookup, progress, trials, warm_start
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, TagRow, TrialRow
 from lrtune.wire.job import AdmittedJob, Budget
@@ -135,11 +135,8 @@ def running_for(tx: Session, found: Job) -> float:
 def _cancel_open(tx: Session, job: int, reason: str, now: datetime) -> None:
     gone = {"state": TrialState.CANCELLED, "reason": reason, "finished_at": now, "token": None, "lease_until": None}
     tx.execute(update(TrialRow).where(TrialRow.job == job, TrialRow.state.in_(OPEN)).values(gone))
-    step = select(TrialRow.step).where(TrialRow.id == AttemptRow.trial).scalar_subquery()
     cancelled = select(TrialRow.id).where(TrialRow.job == job, TrialRow.state == TrialState.CANCELLED)
-    opened = update(AttemptRow).where(AttemptRow.trial.in_(cancelled), AttemptRow.ended_at.is_(None))
-    cost = case((AttemptRow.start < step, step - AttemptRow.start), else_=0)
-    tx.execute(opened.values(ended_at=now, outcome="cancelled", step=step, cost=cost))
+    leases.close(tx, AttemptRow.trial.in_(cancelled), "cancelled", now)
 
 
 def pause(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:

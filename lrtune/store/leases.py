@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Update, case, delete, func, insert, select, update
@@ -126,9 +125,8 @@ def pause(
     tx: Session, lease: Lease, *, value: float | None, step: int, reason: str, now: datetime | None = None
 ) -> None:
     """End a stage of the trial, which may be resumed from this step. Raises LeaseLost."""
-    now = now or clock(tx)
-    resumable: dict[str, Any] = {"start": step, "paid": step - _reused(step)}
-    _end(tx, lease, TrialState.PAUSED, "paused", value=value, step=step, reason=reason, now=now, **resumable)
+    reached = {"state": TrialState.PAUSED, "value": value, "step": step, "reason": reason}
+    _end(tx, lease, "paused", reached | {"start": step, "paid": step - _reused(step)}, now or clock(tx))
 
 
 def finish(
@@ -144,26 +142,14 @@ def finish(
 ) -> None:
     """End the trial in one of the ended states; a `traceback` goes into its event. Raises LeaseLost."""
     now = now or clock(tx)
-    data = {"traceback": traceback} if traceback else {}
-    _end(tx, lease, state, "finished", value=value, step=step, reason=reason, now=now, data=data, finished_at=now)
+    reached = {"state": state, "value": value, "step": step, "reason": reason, "finished_at": now}
+    _end(tx, lease, "finished", reached, now, **({"traceback": traceback} if traceback else {}))
 
 
-def _end(
-    tx: Session,
-    lease: Lease,
-    state: TrialState,
-    outcome: Outcome,
-    *,
-    value: float | None,
-    step: int,
-    reason: str,
-    now: datetime,
-    data: Mapping[str, Any] = MappingProxyType({}),
-    **columns: Any,
-) -> None:
-    reached = {"state": state, "value": value, "step": step, "reason": reason, "reused": _reused(step)}
-    _touch(tx, _held(lease).values(**reached, **_FREE, **columns))
-    _close(tx, lease.id, outcome, now, step=step)
+def _end(tx: Session, lease: Lease, outcome: Outcome, reached: Mapping[str, Any], now: datetime, **data: Any) -> None:
+    state, value, step, reason = (reached[name] for name in ("state", "value", "step", "reason"))
+    _touch(tx, _held(lease).values(**reached, reused=_reused(step), **_FREE))
+    close(tx, AttemptRow.token == lease.token, outcome, now)
     words = f"{state}: {reason}" if reason else f"{state}"
     found = "" if value is None else f", {lease.spec.metric.name} {value:.6g}"
     message, number = f"trial {lease.trial.number} {words}{found}", lease.trial.number
@@ -253,11 +239,11 @@ def release(
     `blocked_by` is the row and the step of another trial: while that one trains towards the step, this one waits.
     """
     now = now or clock(tx)
-    waiting = _AGAIN | {"reason": reason}
+    waiting: dict[str, Any] = _AGAIN | {"attempt": TrialRow.attempt - 1}
     waiting |= {"blocked_by": blocked_by[0], "blocked_until": blocked_by[1]} if blocked_by else {}
-    reached = tx.scalar(select(TrialRow.step).where(TrialRow.id == lease.id)) or 0
-    _touch(tx, _held(lease).values(**waiting, attempt=TrialRow.attempt - 1))
-    _close(tx, lease.id, "released", now, step=reached)
+    _touch(tx, _held(lease).values(reason=reason))  # everybody locks a trial before its attempts
+    close(tx, AttemptRow.token == lease.token, "released", now)
+    tx.execute(_held(lease).values(waiting))
     message = f"trial {lease.trial.number} released: {reason}"
     events.add(tx, lease.job, "trial-released", message, now=now, trial=lease.trial.number)
 
@@ -272,7 +258,7 @@ def requeue(tx: Session, *, now: datetime) -> None:
     """Put trials whose lease has run out back to waiting; fail those whose workers die without getting further."""
     expired = (TrialRow.state == TrialState.RUNNING) & (TrialRow.lease_until < now)
     for row in tx.scalars(select(TrialRow).where(expired).with_for_update(skip_locked=True)).all():
-        _close(tx, row.id, "lost", now, step=row.step)
+        close(tx, AttemptRow.token == row.token, "lost", now)
         if row.deaths + 1 < MAX_DEATHS:
             values = _AGAIN | {"reason": "its worker stopped answering"}
         else:
@@ -281,6 +267,14 @@ def requeue(tx: Session, *, now: datetime) -> None:
         tx.execute(update(TrialRow).where(TrialRow.id == row.id).values(values | {"deaths": row.deaths + 1}))
         message = f"trial {row.number}: {values['reason']}"
         events.add(tx, row.job, f"trial-{values['state']}", message, now=now, trial=row.number)
+
+
+def close(tx: Session, which: ColumnElement[bool], outcome: Outcome, now: datetime) -> None:
+    """End those of some attempts that are still open, each at the step that its trial has got to."""
+    step = select(TrialRow.step).where(TrialRow.id == AttemptRow.trial).scalar_subquery()
+    cost = case((AttemptRow.start < step, step - AttemptRow.start), else_=0)
+    opened = update(AttemptRow).where(which, AttemptRow.ended_at.is_(None))
+    tx.execute(opened.values(ended_at=now, outcome=outcome, step=step, cost=cost))
 
 
 def _ours(lease: Lease) -> tuple[ColumnElement[bool], ...]:
@@ -299,10 +293,3 @@ def _news(tx: Session, lease: Lease) -> JobState:
 def _touch(tx: Session, statement: Update) -> None:
     if not tx.execute(statement.returning(TrialRow.id)).all():
         raise LeaseLost
-
-
-def _close(tx: Session, trial: int, outcome: Outcome, now: datetime, *, step: int) -> None:
-    """End the attempt that was open on a trial, which got to `step`; there is at most one."""
-    cost = case((AttemptRow.start < step, step - AttemptRow.start), else_=0)
-    opened = update(AttemptRow).where(AttemptRow.trial == trial, AttemptRow.ended_at.is_(None))
-    tx.execute(opened.values(ended_at=now, outcome=outcome, step=step, cost=cost))

@@ -119,13 +119,8 @@ def propose(tx: Session, job_id: str, proposal: Proposal, *, known: int, now: da
         kind, message = "trial-proposed", f"trial {number}: {proposal.reason}"
     else:
         number, there = proposal.resume, (TrialRow.job == job.seq, TrialRow.number == proposal.resume)
-        goes_on: dict[str, Any] = {
-            "start": TrialRow.step,
-            "paid": TrialRow.step - TrialRow.reused,
-            "value": None,
-            "finished_at": None,
-        }
-        goes_on |= {"deaths": 0, "furthest": 0}  # those of the stage at hand
+        goes_on: dict[str, Any] = {"start": TrialRow.step, "paid": TrialRow.step - TrialRow.reused}
+        goes_on |= {"value": None, "finished_at": None, "deaths": 0, "furthest": 0}
         resumed = update(TrialRow).where(*there, TrialRow.state.in_(RESUMABLE)).values(stage | goes_on)
         if not tx.execute(resumed.returning(TrialRow.id)).all():
             return False

@@ -14,10 +14,9 @@ from lrtune.errors import Invalid, Rejection
 from lrtune.store import events, trials
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import WARM_START_JOBS, AdmittedJob
-from lrtune.wire.results import OVER, Trial, TrialState, WarmStartTrial
+from lrtune.wire.results import OBSERVED, OVER, Trial, TrialState, WarmStartTrial
 
 LOOKED_AT = 500  # jobs on a task, newest first, when all that fit are asked for
-TEACHING = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED)
 
 
 def resolved(tx: Session, spec: AdmittedJob) -> AdmittedJob:
@@ -64,7 +63,7 @@ def read(tx: Session, spec: AdmittedJob, *, before: datetime | None = None) -> l
     ids = spec.warm_start if isinstance(spec.warm_start, list) else []
     there = set(tx.scalars(select(JobRow.id).where(JobRow.id.in_(ids))))
     known = [(job_id, _at(trial, before)) for job_id in ids if job_id in there for trial in trials.history(tx, job_id)]
-    return [WarmStartTrial(job=job_id, trial=trial) for job_id, trial in known if trial and trial.state in TEACHING]
+    return [WarmStartTrial(job=job_id, trial=trial) for job_id, trial in known if trial and trial.state in OBSERVED]
 
 
 def _at(trial: Trial, before: datetime | None) -> Trial | None:
@@ -86,7 +85,7 @@ def log(tx: Session, row: JobRow, *, now: datetime) -> None:
     if ids is False:
         return
     query = select(JobRow.id, TrialRow.horizon, func.count()).join(TrialRow, TrialRow.job == JobRow.seq)
-    query = query.where(JobRow.id.in_(ids), TrialRow.state.in_(TEACHING), TrialRow.finished_at <= now)
+    query = query.where(JobRow.id.in_(ids), TrialRow.state.in_(OBSERVED), TrialRow.finished_at <= now)
     found = tx.execute(query.group_by(JobRow.id, TrialRow.horizon).order_by(TrialRow.horizon)).all()
     taken = {job_id: {steps: count for one, steps, count in found if one == job_id} for job_id in ids}
     counts = {job_id: sum(one.values()) for job_id, one in taken.items()}

@@ -49,6 +49,7 @@ ACTIVE = (JobState.QUEUED, JobState.RUNNING)
 OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 RESUMABLE = (TrialState.PAUSED, TrialState.STOPPED)
+OBSERVED = (*RESUMABLE, TrialState.COMPLETE, TrialState.DIVERGED)  # something of what the configuration does
 ENDED = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED)
 Role = Literal["baseline", "range-test", "search", "confirm"]
 Outcome = Literal["paused", "finished", "released", "lost", "cancelled"]
