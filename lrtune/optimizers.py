@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
-from lrtune.schedules import family_name
-from lrtune.space import Flag, Number, Point, checked, knobs
+from lrtune.space import Flag, Number, checked, kebab, knob_values, knobs
 
 LEARNING_RATE = Number(0.0, 1e3, log=True, above=True)
 DECAY = Number(0.0, 10.0, log=True)
@@ -27,8 +26,7 @@ class Optimizer:
 
     def as_dict(self) -> dict[str, Any]:
         """The wire form: the name and the knobs."""
-        fields: dict[str, Point] = {field: getattr(self, field) for field in knobs(type(self))}
-        return {"name": family_name(type(self)), **fields}
+        return {"name": kebab(type(self)), **knob_values(self)}
 
 
 Made = TypeVar("Made", bound=Optimizer)
@@ -39,7 +37,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {}
 def listed(cls: type[Made]) -> type[Made]:
     """List an optimizer under its kebab-case name."""
     made: type[Made] = dataclass(frozen=True, slots=True)(cls)
-    OPTIMIZERS[family_name(made)] = made
+    OPTIMIZERS[kebab(made)] = made
     return made
 
 

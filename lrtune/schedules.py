@@ -3,8 +3,7 @@
 The fields of a class are its knobs, each field's annotation holds its legal and its searched range, `__call__` is the
 formula, the docstring is the sentence that users see. `@family` lists the class in `FAMILIES` under its kebab-case
 name; wire schema, search space, catalogue, preview, export, docs and contract tests all read that list. To add a
-schedule, write one class here; one that both rises and falls says where it turns (`breakpoints`), so that whoever looks
-for its lowest rate or for where it stands still need not list every step.
+schedule, write one class here; one that both rises and falls says where it turns (`breakpoints`).
 
 Conventions: a factor of the peak rate; step `i` of `n`, counted from 0, has progress `u = i / n`, as in torch's closed
 forms. Warm-up and floor are not families but belong to every configuration: see `Curve`.
@@ -12,12 +11,11 @@ forms. Warm-up and floor are not families but belong to every configuration: see
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeAlias, TypeVar, dataclass_transform
 
-from lrtune.space import Name, Number, Numbers, Point, checked, knobs
+from lrtune.space import Name, Number, Numbers, checked, kebab, knob_values
 
 Report: TypeAlias = tuple[float, float]  # (progress from 0 to 1, metric; lower is better)
 
@@ -51,33 +49,21 @@ class Schedule:
         """The schedule as these reports leave it: itself, for every family that does not look at the loss."""
         return self
 
-    def _moved(self, **knob_values: Point) -> Self:
-        return type(self)(**_fields(self) | knob_values)
-
     def as_dict(self) -> dict[str, Any]:
         """The wire form: the family's name and its knobs."""
-        return {"family": family_name(type(self)), **_fields(self)}
+        return {"family": kebab(type(self)), **knob_values(self)}
 
 
 S = TypeVar("S", bound=Schedule)
 FAMILIES: dict[str, type[Schedule]] = {}
 
 
-def family_name(cls: type) -> str:
-    """The kebab-case name of a class: OneCycle is one-cycle."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
-
-
 @dataclass_transform(frozen_default=True)
 def family(cls: type[S]) -> type[S]:
     """List a family. Not `__init_subclass__`: slots make a second class, and the hook would see the first."""
     made: type[S] = dataclass(frozen=True, slots=True)(cls)
-    FAMILIES[family_name(made)] = made
+    FAMILIES[kebab(made)] = made
     return made
-
-
-def _fields(schedule: Schedule) -> dict[str, Point]:
-    return {field: getattr(schedule, field) for field in knobs(type(schedule))}
 
 
 def schedule(name: str, /, **values: object) -> Schedule:
@@ -127,7 +113,7 @@ class Exponential(Schedule):
         return math.pow(self.final, u)
 
     def on_steps(self, steps: int) -> Self:
-        return self._moved(every=_whole_steps(self.every, steps) if self.every > 0.0 else 0.0)
+        return dataclasses.replace(self, every=_whole_steps(self.every, steps) if self.every > 0.0 else 0.0)
 
 
 @family
@@ -151,7 +137,7 @@ class Step(Schedule):
         return math.pow(self.gamma, whole(u / self.every))
 
     def on_steps(self, steps: int) -> Self:
-        return self._moved(every=_whole_steps(self.every, steps))
+        return dataclasses.replace(self, every=_whole_steps(self.every, steps))
 
 
 @family
@@ -165,7 +151,7 @@ class Multistep(Schedule):
         return math.pow(self.gamma, sum(1 for milestone in self.milestones if milestone <= u + 1e-9))
 
     def on_steps(self, steps: int) -> Self:
-        return self._moved(milestones=tuple(round(m * steps) / steps for m in self.milestones))
+        return dataclasses.replace(self, milestones=tuple(round(m * steps) / steps for m in self.milestones))
 
     def breakpoints(self) -> tuple[float, ...]:
         return self.milestones
@@ -186,7 +172,7 @@ class Piecewise(Schedule):
         return self.factors[sum(1 for boundary in self.boundaries if boundary <= u + 1e-9)]
 
     def on_steps(self, steps: int) -> Self:
-        return self._moved(boundaries=tuple(round(b * steps) / steps for b in self.boundaries))
+        return dataclasses.replace(self, boundaries=tuple(round(b * steps) / steps for b in self.boundaries))
 
     def breakpoints(self) -> tuple[float, ...]:
         return self.boundaries
@@ -300,12 +286,10 @@ class Cyclic(Schedule):
         return self.base + (1.0 - self.base) * height
 
     def breakpoints(self) -> tuple[float, ...]:
-        turns = [half / 2.0 / self.cycles for half in range(1, 2 * self.cycles)]
+        top = 0.5  # of a cycle
         if self.mode == "exp-range" and self.gamma < 1.0:
-            early = -1.0 / math.log(self.gamma)  # where t * gamma^t has its peak, if before the triangle has
-            if early < 0.5 / self.cycles:
-                turns += [cycle / self.cycles + early for cycle in range(self.cycles)]
-        return tuple(sorted(turns))
+            top = min(0.5, -self.cycles / math.log(self.gamma))  # where t * gamma^t has its peak
+        return tuple((cycle + turn) / self.cycles for cycle in range(self.cycles) for turn in (0.0, top, 0.5))
 
 
 @family
@@ -365,7 +349,7 @@ class Wsd(Schedule):
         return fall(self.shape, max(0.0, u - (1.0 - self.decay)) / self.decay, self.final)
 
     def on_steps(self, steps: int) -> Self:
-        return self._moved(decay=_whole_steps(self.decay, steps))
+        return dataclasses.replace(self, decay=_whole_steps(self.decay, steps))
 
 
 @family
@@ -398,24 +382,15 @@ class Curve:
         """The factor at each of `steps` steps, warm-up and clips included; torch's LambdaLR takes it as it is."""
         rise = self.rise(steps)
         after = self.family.over(steps - rise)
-
-        def factor(step: int) -> float:
-            raw = (step + 1) / rise if step < rise else after(step - rise)
-            return min(1.0, max(self.floor, raw))
-
-        return factor
+        return lambda step: min(1.0, max(self.floor, (step + 1) / rise if step < rise else after(step - rise)))
 
     def breakpoints(self, steps: int) -> list[int]:
-        """Steps that part a run of `steps`, rising, first and last included: between two the rate only rises or falls.
-
-        A breakpoint of the family brings its neighbours, so that no rounding leaves it within a part.
-        """
+        """Steps that part a run of `steps`, first and last among them: between two the rate only rises or falls."""
         rise = self.rise(steps)
         span = steps - rise
-        found = {0, rise - 1, rise, steps - 1}
-        for progress in self.family.on_steps(span).breakpoints():
-            step = rise + math.floor(progress * span)
-            found |= {step - 1, step, step + 1, step + 2}
+        turns = [rise + math.floor(progress * span) for progress in self.family.on_steps(span).breakpoints()]
+        around = {turn + near for turn in turns for near in (-1, 0, 1, 2)}  # so that no rounding leaves one in a part
+        found = around | {0, rise - 1, rise, steps - 1}
         return sorted(step for step in found if 0 <= step < steps)
 
     def after(self, reports: Sequence[tuple[int, float]], steps: int) -> "Curve":

@@ -7,6 +7,7 @@ To add a kind of knob, write one more class with `parse`, `axis` and `schema`.
 
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -256,6 +257,16 @@ def knobs(cls: type) -> dict[str, Knob]:
 def _knobs(cls: Any) -> dict[str, Knob]:
     hints = get_type_hints(cls, include_extras=True)
     return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
+
+
+def knob_values(holder: object) -> dict[str, Point]:
+    """The values of the knobs of a schedule or an optimizer, in order."""
+    return {name: getattr(holder, name) for name in knobs(type(holder))}
+
+
+def kebab(cls: type) -> str:
+    """What a family or an optimizer is called: OneCycle is one-cycle."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
 
 
 def checked(cls: type, values: Mapping[str, object]) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from lrtune.optimizers import LEARNING_RATE, OPTIMIZERS, Optimizer, optimizer
-from lrtune.schedules import FAMILIES, Curve, Schedule, family_name, schedule
-from lrtune.space import Axis, Choice, Knob, Numbers, knobs, rates, shown
+from lrtune.schedules import FAMILIES, Curve, Schedule, schedule
+from lrtune.space import Axis, Choice, Knob, Numbers, kebab, knobs, rates, shown
 
 
 class Strict(BaseModel):
@@ -210,7 +210,7 @@ class Configuration(Strict):
     @property
     def kind(self) -> tuple[str, str]:
         """The names of its optimizer and its schedule family: learning rates compare within one kind alone."""
-        return family_name(type(self.optimizer)), family_name(type(self.schedule))
+        return kebab(type(self.optimizer)), kebab(type(self.schedule))
 
     @property
     def curve(self) -> Curve:
