@@ -136,9 +136,9 @@ def weighed(
     numbers = {trial.configuration: trial.number for trial in past}
     for i in np.argsort(-index, kind="stable")[:SHOWN]:
         configuration = candidates[model.pool.keys[rows.reshape(price.shape)[i, 0]]]
-        told = [f"{step:.0f}: {cost:.3f}, {share:.0%}" for step, cost, share in stages[i] if cost > 0]
+        weights = [f"{step:.0f}: {cost:.3f}, {share:.0%}" for step, cost, share in stages[i] if cost > 0]
         number = numbers.get(configuration, "new")
-        found.append((number, *described(configuration), mean[i], std[i], gain[i], index[i], "; ".join(told)))
+        found.append((number, *described(configuration), mean[i], std[i], gain[i], index[i], "; ".join(weights)))
     table("trial family peak warm-up mean std EI index stages", found)
 
 

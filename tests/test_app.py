@@ -147,9 +147,8 @@ def test_a_plan_is_answered_and_nothing_is_stored(service: httpx.Client) -> None
 
 def test_nobody_waits_for_a_plan_that_is_being_thought_out(lite: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def meanwhile(*args: Any, **kwargs: Any) -> Proposal:
-        assert lite.post("/v1/jobs", json={"task": "digits"}, timeout=20).status_code == 201, (
-            "SQLite's one writer is free"
-        )
+        answer = lite.post("/v1/jobs", json={"task": "digits"}, timeout=20)
+        assert answer.status_code == 201, "SQLite's one writer is free"
         return suggest(*args, **kwargs)
 
     monkeypatch.setattr(plans, "suggest", meanwhile)

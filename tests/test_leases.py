@@ -1,23 +1,15 @@
 """What the five verbs of a worker promise, on both databases, with a clock of our own."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import update
 
 from lrtune.errors import LeaseLost
-from lrtune.optimizers import Adamw
-from lrtune.schedules import Cosine
 from lrtune.store import Database, events, jobs, leases, trials
 from lrtune.store.tables import TrialRow
-from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import AdmittedJob, Horizon, Objective
 from lrtune.wire.results import JobState, Proposal, Report, TrialState
-
-NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-PLAIN = Configuration(optimizer=Adamw(), learning_rate=1e-3, schedule=Cosine())
-SPEC = AdmittedJob(task="digits", metric=Objective(name="val_loss", goal="minimize"), horizon=Horizon(steps=100))
+from tests.leasing import MINUTE, NOON, PLAIN, SPEC, claim
 
 
 @pytest.fixture
@@ -29,13 +21,6 @@ def job(database: Database) -> str:
             proposal = Proposal(configuration=PLAIN, role="search", seed=number, horizon=100, reason="a draw")
             assert trials.propose(tx, made.id, proposal, known=number, now=NOON)
     return made.id
-
-
-def claim(database: Database, worker: str = "a", at: datetime = NOON) -> leases.Lease:
-    with database.write() as tx:
-        lease = leases.claim(tx, worker, ttl=MINUTE, now=at)
-    assert lease is not None
-    return lease
 
 
 def report(step: int) -> Report:

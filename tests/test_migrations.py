@@ -208,7 +208,8 @@ def test_a_search_that_was_in_flight_goes_on(migrated: Database) -> None:
     with migrated.write() as tx:
         known = trials.decided(history)
         assert known == len(rows("trials", job=seq("in_flight")))
-        assert step.proposal is None or trials.propose(tx, found.id, step.proposal, known=known)
+        assert step.proposal is not None
+        assert trials.propose(tx, found.id, step.proposal, known=known)
         later = clock(tx) + timedelta(days=9999)
         taken = leases.claim(tx, "another worker", ttl=timedelta(minutes=1), job_id=found.id, now=later)
         assert taken is not None

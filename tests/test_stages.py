@@ -2,24 +2,18 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 
 from lrtune.errors import LeaseLost
-from lrtune.optimizers import Adamw
-from lrtune.schedules import Cosine
 from lrtune.store import Database, events, jobs, leases, lookup, trials, warm_start
-from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import AdmittedJob, Budget, Horizon, Objective
+from lrtune.wire.job import Budget
 from lrtune.wire.results import JobState, NextStep, Proposal, Report, Trial, TrialState
+from tests.leasing import MINUTE, NOON, PLAIN, SPEC, claim
 
-NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
-PLAIN = Configuration(optimizer=Adamw(), learning_rate=1e-3, schedule=Cosine())
-SPEC = AdmittedJob(task="digits", metric=Objective(name="val_loss", goal="minimize"), horizon=Horizon(steps=100))
 
 
 @pytest.fixture
@@ -41,13 +35,6 @@ def decide(database: Database, job: str, *, known: int, until: int | None = None
         return trials.propose(tx, job, proposal, known=known, now=NOON)
 
 
-def claim(database: Database, worker: str = "a", at: datetime = NOON) -> leases.Lease:
-    with database.write() as tx:
-        lease = leases.claim(tx, worker, ttl=MINUTE, now=at)
-    assert lease is not None
-    return lease
-
-
 def report(database: Database, lease: leases.Lease, *steps: int, at: datetime = NOON) -> None:
     found = [Report(step=step, learning_rate=1e-3, metrics={"val_loss": 1.0 / step}) for step in steps]
     with database.write() as tx:
@@ -64,6 +51,16 @@ def pause(database: Database, lease: leases.Lease, step: int, at: datetime = NOO
 def take_up(database: Database, lease: leases.Lease, step: int, reused: int = 0) -> None:
     with database.write() as tx:
         leases.take_up(tx, lease, step=step, reused=reused, whose=["job-x/1"], now=NOON)
+
+
+def in_second_stage(database: Database, job: str, worker: str = "a") -> leases.Lease:
+    """A lease on the trial, which was paused at step 20 and has now got to step 30 on its way to 50."""
+    pause(database, claim(database), 20)
+    decide(database, job, known=1, until=50, resume=0)
+    lease = claim(database, worker)
+    take_up(database, lease, 20)
+    report(database, lease, 30)
+    return lease
 
 
 def only(database: Database, job: str) -> Trial:
@@ -126,11 +123,7 @@ def test_a_trial_that_waits_or_runs_is_not_resumed_once_more(database: Database,
 
 
 def test_a_worker_that_dies_costs_no_more_than_its_stage(database: Database, job: str) -> None:
-    pause(database, claim(database), 20)
-    decide(database, job, known=1, until=50, resume=0)
-    dying = claim(database, "dying")
-    take_up(database, dying, 20)
-    report(database, dying, 30, 40)
+    report(database, in_second_stage(database, job, "dying"), 40)
     later = NOON + HOUR
     again = claim(database, "heir", at=later)
     assert (again.trial.step, again.trial.until, again.trial.cost) == (20, 50, 50)
@@ -143,11 +136,7 @@ def test_a_worker_that_dies_costs_no_more_than_its_stage(database: Database, job
 
 
 def test_a_stage_that_is_given_back_begins_again_where_the_trial_was_paused(database: Database, job: str) -> None:
-    pause(database, claim(database), 20)
-    decide(database, job, known=1, until=50, resume=0)
-    lease = claim(database)
-    take_up(database, lease, 20)
-    report(database, lease, 30)
+    lease = in_second_stage(database, job)
     with database.write() as tx:
         leases.release(tx, lease, reason="the worker was asked to stop", now=NOON)
     found = only(database, job)
@@ -271,11 +260,7 @@ def test_what_a_job_learned_from_a_trial_stays_as_it_was_when_that_one_is_resume
 def test_the_stage_that_is_trained_when_a_job_is_cancelled_says_how_far_it_got_and_what_it_cost(
     database: Database, job: str
 ) -> None:
-    pause(database, claim(database), 20)
-    decide(database, job, known=1, until=50, resume=0)
-    lease = claim(database)
-    take_up(database, lease, 20)
-    report(database, lease, 30)
+    in_second_stage(database, job)
     with database.write() as tx:
         jobs.cancel(tx, job, now=NOON)
     first, second = only(database, job).stages
@@ -358,7 +343,7 @@ def test_an_attempt_that_died_got_as_far_as_its_checkpoint_and_stages_add_up_to_
     take_up(database, dying, 20)
     report(database, dying, 30)
     heir = claim(database, "heir", at=NOON + HOUR)
-    take_up(database, heir, 45)  # the dead one's last checkpoint, of which its reports had not told yet
+    take_up(database, heir, 45)  # the dead one's last checkpoint, of which its reports had not said yet
     report(database, heir, 60, at=NOON + HOUR)
     found = only(database, job)
     assert [(s.outcome, s.start, s.step, s.cost) for s in found.stages] == [

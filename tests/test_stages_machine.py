@@ -2,26 +2,18 @@
 
 import random
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from sqlalchemy.orm import Session
 
 from lrtune.errors import JobFinished, LeaseLost
-from lrtune.optimizers import Adamw
-from lrtune.schedules import Cosine
 from lrtune.store import Database, jobs, leases, trials
-from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import AdmittedJob, Budget, Horizon, Objective, TaskSpec
+from lrtune.wire.job import Budget
 from lrtune.wire.results import ENDED, OPEN, OVER, JobState, NextStep, Proposal, Report, Trial, TrialState
+from tests.leasing import MINUTE, NOON, PLAIN, SPEC
 
-NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
-TTL = timedelta(minutes=1)
-HORIZON, EVERY = 100, 5
-PLAIN = Configuration(optimizer=Adamw(), learning_rate=1e-3, schedule=Cosine())
-SPEC = AdmittedJob(
-    task=TaskSpec(name="digits"), metric=Objective(name="val_loss", goal="minimize"), horizon=Horizon(steps=HORIZON)
-)
+HORIZON, EVERY = SPEC.horizon.steps or 0, 5
 DID = ("new", "resume", "claim", "report", "end", "release", "die", "take up", "give up", "hold", "extend", "cancel")
 OFTEN = (3, 14, 14, 14, 14, 2, 0.7, 6, 0.7, 1, 1, 0.1)
 
@@ -53,12 +45,12 @@ class Machine:
                     case "new" | "resume":
                         self.propose(tx, resume=what == "resume")
                     case "claim":
-                        if found := leases.claim(tx, "w", ttl=TTL, now=self.now):
+                        if found := leases.claim(tx, "w", ttl=MINUTE, now=self.now):
                             self.leases.append(found)
                     case "report" | "end" | "release" | "take up" if lease:
                         self.train(tx, lease, what)
                     case "die" if lease:
-                        self.now += 2 * TTL  # everybody who was training has died
+                        self.now += 2 * MINUTE  # everybody who was training has died
                         leases.requeue(tx, now=self.now)
                     case "give up":
                         self.end(tx)
@@ -99,7 +91,7 @@ class Machine:
                 leases.take_up(tx, lease, step=step, reused=reused, whose=["job-x/1"], now=self.now)
             case "report" if far < end:
                 seen = [Report(step=far + EVERY, learning_rate=0.1, metrics={"val_loss": 1.0})]
-                leases.report(tx, lease, seen, ttl=TTL, now=self.now)
+                leases.report(tx, lease, seen, ttl=MINUTE, now=self.now)
             case "release":
                 leases.release(tx, lease, reason="asked to", now=self.now)
             case "end":
