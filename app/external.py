@@ -128,16 +128,14 @@ def _refuse_disorder(trial: Trial, sent: Sequence[Sent]) -> None:
             raise invalid([{"pointer": f"/reports/{place}/step", "detail": detail}])
 
 
-def _pruned(database: Database, lease: leases.Lease) -> str | None:
-    """Why the pruner would stop a trial here; never at its end."""
+def _pruned(database: Database, lease: leases.Lease) -> str:
+    """Why the pruner would stop a trial here, if it would; never at its end."""
     if isinstance(lease.spec.search.pruner, NoPruner) or lease.trial.role != "search":
-        return None
+        return ""
     with database.read() as tx:
         history = trials.history(tx, lease.job_id)
     trial = next(trial for trial in history if trial.number == lease.trial.number)
-    if trial.step >= trial.horizon:
-        return None
-    return search.stop_reason(lease.spec, history, trial, steps=lease.steps)
+    return search.verdict(lease.spec, history, trial, steps=lease.steps).stop if trial.step < trial.horizon else ""
 
 
 def _ended(tx: Session, lease: leases.Lease, state: TrialState, reason: str, *, step: int | None = None) -> Verdict:

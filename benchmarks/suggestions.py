@@ -96,9 +96,9 @@ def history(trials: int) -> list[Trial]:
     return [trial(n, one, state, shares[state]) for n, (one, state) in enumerate(zip(made, states, strict=True))]
 
 
-def stops(spec: AdmittedJob, past: Sequence[Trial], one: Trial) -> str | None:
-    """Why a running trial is to stop."""
-    return search.stop_reason(spec, past, one, steps=STEPS)
+def stops(spec: AdmittedJob, past: Sequence[Trial], one: Trial) -> str:
+    """Why a running trial is to stop, if it is."""
+    return search.verdict(spec, past, one, steps=STEPS).stop
 
 
 def hopeless(number: int) -> Trial:

@@ -1,4 +1,4 @@
-"""The `curve` sampler and the `forecast` pruner as a job meets them: through suggest, advance and stop_reason."""
+"""The `curve` sampler and the `forecast` pruner as a job meets them: through suggest, advance and verdict."""
 
 import math
 import time

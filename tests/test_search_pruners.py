@@ -50,7 +50,7 @@ def job(pruner: object, goal: str = "minimize") -> AdmittedJob:
 
 
 def stop_reason(spec: AdmittedJob, history: list[Trial], trial: Trial) -> str | None:
-    return search.stop_reason(spec, history, trial, steps=100)
+    return search.verdict(spec, history, trial, steps=100).stop or None
 
 
 def made(number: int, values: list[float | None], state: str = "complete", role: str = "search") -> Trial:

@@ -16,8 +16,8 @@ from lrtune.search.advance import advance
 from lrtune.search.curve.pruner import PruneVerdict
 from lrtune.search.optuna_sampler import CurveSampler
 from lrtune.search.propose import SpaceExhausted, suggest
-from lrtune.search.prune import stop_reason, verdict
+from lrtune.search.prune import verdict
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # every rebuilt study would announce itself
 
-__all__ = ["CurveSampler", "PruneVerdict", "SpaceExhausted", "advance", "stop_reason", "suggest", "verdict"]
+__all__ = ["CurveSampler", "PruneVerdict", "SpaceExhausted", "advance", "suggest", "verdict"]

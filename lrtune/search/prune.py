@@ -43,11 +43,6 @@ from lrtune.wire.strategies import (
 )
 
 
-def stop_reason(spec: AdmittedJob, history: Sequence[Trial], trial: Trial, *, steps: int) -> str | None:
-    """Why a running trial should stop now, or None."""
-    return verdict(spec, history, trial, steps=steps).stop or None
-
-
 def verdict(spec: AdmittedJob, history: Sequence[Trial], trial: Trial, *, steps: int) -> PruneVerdict:
     """What the job's pruner says of a running trial of a job with a horizon of `steps`.
 
