@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeAlias, TypeVar, dataclass_transform
 
-from lrtune.space import Name, Number, Numbers, checked, kebab, knob_values
+from lrtune.space import Name, Number, Numbers, at_least, checked, kebab, knob_values, knobs, on_steps
 
 Report: TypeAlias = tuple[float, float]  # (progress from 0 to 1, metric; lower is better)
 
@@ -33,13 +33,13 @@ class Schedule:
         raise NotImplementedError
 
     def over(self, steps: int) -> Callable[[int], float]:
-        """The factor at each of `steps` steps; torch's LambdaLR takes it as it is."""
-        formula = self.on_steps(steps)
-        return lambda step: formula(min(step, steps) / steps)
+        """The factor at each of `steps` steps, and at the end; torch's LambdaLR takes it. Raises ValueError."""
+        formula = self.on_steps(at_least(1, "steps", steps))
+        return lambda step: formula(min(at_least(0, "step", step), steps) / steps)
 
     def on_steps(self, steps: int) -> Self:
-        """The same schedule with the moments that its knobs name moved to whole steps of a run of `steps`."""
-        return self
+        """The same schedule with the moments and lengths that its knobs name moved to whole steps of a run."""
+        return type(self)(**{name: on_steps(k, getattr(self, name), steps) for name, k in knobs(type(self)).items()})
 
     def breakpoints(self) -> tuple[float, ...]:
         """The progress at which its pieces meet; within a piece the factor only rises or only falls."""
@@ -52,6 +52,12 @@ class Schedule:
     def as_dict(self) -> dict[str, Any]:
         """The wire form: the family's name and its knobs."""
         return {"family": kebab(type(self)), **knob_values(self)}
+
+
+class Rising(Schedule):
+    """A schedule that begins low and rises by itself: nothing warms up in front of it."""
+
+    __slots__ = ()
 
 
 S = TypeVar("S", bound=Schedule)
@@ -105,19 +111,16 @@ class Exponential(Schedule):
     """Multiply by the same factor every step, down to `final`; in stairs of `every` of the run when that is set."""
 
     final: Annotated[float, Number(0.0, 1.0, search=(1e-3, 0.3), log=True, above=True)] = 0.01
-    every: Annotated[float, Number(0.0, 1.0)] = 0.0
+    every: Annotated[float, Number(0.0, 1.0, length=True)] = 0.0
 
     def __call__(self, u: float) -> float:
         if self.every > 0.0:
             u = self.every * whole(u / self.every)
         return math.pow(self.final, u)
 
-    def on_steps(self, steps: int) -> Self:
-        return dataclasses.replace(self, every=_whole_steps(self.every, steps) if self.every > 0.0 else 0.0)
-
 
 @family
-class ExponentialGrowth(Schedule):
+class ExponentialGrowth(Rising):
     """Rise from `start` to the peak by the same factor every step, as in a learning-rate range test."""
 
     start: Annotated[float, Number(0.0, 1.0, search=(1e-3, 0.3), log=True, above=True)] = 0.01
@@ -131,13 +134,10 @@ class Step(Schedule):
     """Multiply by `gamma` each time another `every` of the run is over."""
 
     gamma: Annotated[float, Number(0.0, 1.0, search=(0.1, 0.7), log=True, above=True)] = 0.1
-    every: Annotated[float, Number(0.0, 1.0, search=(0.1, 0.5), above=True)] = 0.3
+    every: Annotated[float, Number(0.0, 1.0, search=(0.1, 0.5), above=True, length=True)] = 0.3
 
     def __call__(self, u: float) -> float:
         return math.pow(self.gamma, whole(u / self.every))
-
-    def on_steps(self, steps: int) -> Self:
-        return dataclasses.replace(self, every=_whole_steps(self.every, steps))
 
 
 @family
@@ -149,9 +149,6 @@ class Multistep(Schedule):
 
     def __call__(self, u: float) -> float:
         return math.pow(self.gamma, sum(1 for milestone in self.milestones if milestone <= u + 1e-9))
-
-    def on_steps(self, steps: int) -> Self:
-        return dataclasses.replace(self, milestones=tuple(round(m * steps) / steps for m in self.milestones))
 
     def breakpoints(self) -> tuple[float, ...]:
         return self.milestones
@@ -171,9 +168,6 @@ class Piecewise(Schedule):
     def __call__(self, u: float) -> float:
         return self.factors[sum(1 for boundary in self.boundaries if boundary <= u + 1e-9)]
 
-    def on_steps(self, steps: int) -> Self:
-        return dataclasses.replace(self, boundaries=tuple(round(b * steps) / steps for b in self.boundaries))
-
     def breakpoints(self) -> tuple[float, ...]:
         return self.boundaries
 
@@ -189,7 +183,7 @@ class Linear(Schedule):
 
 
 @family
-class LinearGrowth(Schedule):
+class LinearGrowth(Rising):
     """Rise in a straight line from `start` to the peak."""
 
     start: Annotated[float, Number(0.0, 1.0, search=(0.0, 0.5))] = 0.1
@@ -231,7 +225,7 @@ class Cosine(Schedule):
 
 
 @family
-class CosineGrowth(Schedule):
+class CosineGrowth(Rising):
     """Rise from zero to the peak along `arc` of half a cosine wave."""
 
     arc: Annotated[float, Number(0.0, 1.0, above=True)] = 0.5
@@ -268,7 +262,7 @@ class Restarts(Schedule):
 
 
 @family
-class Cyclic(Schedule):
+class Cyclic(Rising):
     """Triangles between `base` and the peak; their heights stay, halve each cycle, or fall as `gamma`^progress."""
 
     base: Annotated[float, Number(0.0, 1.0, search=(0.01, 0.5), log=True)] = 0.1
@@ -320,7 +314,7 @@ class Plateau(Schedule):
 
 
 @family
-class OneCycle(Schedule):
+class OneCycle(Rising):
     """Rise from `start` to the peak over the first `rise`, then fall to `final`; torch's OneCycleLR over steps + 1."""
 
     rise: Annotated[float, Number(0.0, 0.99, search=(0.1, 0.5))] = 0.3
@@ -341,15 +335,12 @@ class OneCycle(Schedule):
 class Wsd(Schedule):
     """Hold the peak until the last `decay` of the run, then fall to `final`: warmup-stable-decay, the trapezoid."""
 
-    decay: Annotated[float, Number(0.0, 1.0, search=(0.1, 0.8), above=True)] = 0.2
+    decay: Annotated[float, Number(0.0, 1.0, search=(0.1, 0.8), above=True, length=True)] = 0.2
     shape: Annotated[str, Name(("linear", "cosine", "sqrt", "exponential"), search=("linear", "sqrt"))] = "linear"
     final: Annotated[float, Number(0.0, 1.0)] = 0.0
 
     def __call__(self, u: float) -> float:
         return fall(self.shape, max(0.0, u - (1.0 - self.decay)) / self.decay, self.final)
-
-    def on_steps(self, steps: int) -> Self:
-        return dataclasses.replace(self, decay=_whole_steps(self.decay, steps))
 
 
 @family
@@ -362,27 +353,36 @@ class InverseSqrt(Schedule):
         return 1.0 / math.sqrt(1.0 + self.decay * u)
 
 
-def _whole_steps(fraction: float, steps: int) -> float:
-    return max(1, round(fraction * steps)) / steps
-
-
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What the rate of one configuration follows: a linear warm-up, then a family, never below `floor` of the peak."""
+    """What the rate of one configuration follows: a linear warm-up, then a family, never below `floor` of the peak.
+
+    A warm-up rises to what the family begins with; a family that rises by itself has none. It lasts as many steps as
+    Transformers makes of its `warmup_ratio`. `old_warmup`: as trials of older databases were trained.
+    """
 
     family: Schedule
     warmup: float = 0.0
     floor: float = 0.0
+    old_warmup: bool = False  # to the peak, whatever the family begins with, over the nearest number of steps
 
     def rise(self, steps: int) -> int:
         """How many steps of a run of `steps` warm up; at least one is left for the family."""
-        return min(round(self.warmup * steps), steps - 1)
+        if self.old_warmup:
+            return min(round(self.warmup * steps), steps - 1)
+        return 0 if isinstance(self.family, Rising) else min(math.ceil(self.warmup * steps), steps - 1)
 
     def over(self, steps: int) -> Callable[[int], float]:
-        """The factor at each of `steps` steps, warm-up and clips included; torch's LambdaLR takes it as it is."""
-        rise = self.rise(steps)
+        """The factor at each of `steps` steps, and at the end, warm-up and clips included. Raises ValueError."""
+        rise = self.rise(at_least(1, "steps", steps))
         after = self.family.over(steps - rise)
-        return lambda step: min(1.0, max(self.floor, (step + 1) / rise if step < rise else after(step - rise)))
+        top = 1.0 if self.old_warmup else after(0)
+
+        def factor(step: int) -> float:
+            warming = 0 <= step < rise
+            return min(1.0, max(self.floor, (step + 1) / rise * top if warming else after(step - rise * (step >= 0))))
+
+        return factor
 
     def breakpoints(self, steps: int) -> list[int]:
         """Steps that part a run of `steps`, first and last among them: between two the rate only rises or falls."""

@@ -67,6 +67,13 @@ class Space:
         return ends[0] * (1 - 1e-9) <= rate <= ends[1] * (1 + 1e-9)
 
 
+def at_least(least: int, name: str, found: int) -> int:
+    """The number itself. Raises ValueError that names it where it is below the least that is accepted."""
+    if not found >= least:
+        raise ValueError(f"{name}: found {found}; accepted is {least} or more")
+    return found
+
+
 def shown(value: object) -> str:
     """A value as an error message quotes it: short, whatever came in."""
     text = repr(value)
@@ -84,6 +91,7 @@ class Number:
     whole: bool = False
     above: bool = False
     optional: bool = False
+    length: bool = False  # a share of the run that lasts whole steps
 
     def accepted(self) -> str:
         """What would be accepted, in words."""
@@ -216,7 +224,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """A list of numbers, given as a whole and never searched; `rising` when the order has a meaning."""
+    """A list of numbers, given as a whole and never searched; `rising` when they are moments of the run."""
 
     low: float
     high: float
@@ -262,6 +270,15 @@ def _knobs(cls: Any) -> dict[str, Knob]:
 def knob_values(holder: object) -> dict[str, Point]:
     """The values of the knobs of a schedule or an optimizer, in order."""
     return {name: getattr(holder, name) for name in knobs(type(holder))}
+
+
+def on_steps(kind: Knob, value: Any, steps: int) -> Any:
+    """A knob's value in a run of `steps`: a length that is not 0 lasts whole steps, moments come after whole steps."""
+    if isinstance(kind, Numbers) and kind.rising:
+        return tuple(round(moment * steps) / steps for moment in value)
+    if isinstance(kind, Number) and kind.length and value:
+        return max(1, round(value * steps)) / steps
+    return value
 
 
 def kebab(cls: type) -> str:

@@ -20,7 +20,7 @@ from lrtune import search
 from lrtune.analysis.report import report
 from lrtune.export import export
 from lrtune.optimizers import Adamw
-from lrtune.schedules import Cosine
+from lrtune.schedules import Cosine, Plateau
 from lrtune.store import Database, audits, events, imports, jobs, leases, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import Base
@@ -163,7 +163,8 @@ def test_pieces_of_a_run_are_one_trial_with_the_first_ones_number(migrated: Data
         pieces, history = old_runs(job), read(migrated, job)[1]
         assert [trial.number for trial in history] == [found[0]["number"] for found in pieces]
         for trial, found in zip(history, pieces, strict=True):
-            assert run(trial.model_dump(mode="json")) == run(found[0])
+            asked = trial.configuration.model_copy(update={"old_warmup": False})
+            assert run(trial.model_copy(update={"configuration": asked}).model_dump(mode="json")) == run(found[0])
             assert (trial.why, trial.decision) == (found[0]["why"], found[-1]["number"])
             assert trial.step - trial.reused == sum(piece["step"] - piece["credited"] for piece in found)
             steps = {one["step"] for piece in found for one in rows("reports", trial=piece["id"])}
@@ -173,6 +174,20 @@ def test_pieces_of_a_run_are_one_trial_with_the_first_ones_number(migrated: Data
             assert sum(stage.cost for stage in trial.stages) == trial.step - trial.reused
             reached = [(stage.decision, stage.until) for stage in trial.stages if stage.outcome == "paused"]
             assert reached == [(one["number"], one["step"]) for one in found if one["step"] == one["until"]]
+
+
+def test_an_old_trial_is_drawn_as_it_was_trained(migrated: Database) -> None:
+    marked = 0
+    for job in ANSWERS:
+        for trial in read(migrated, job)[1]:
+            if isinstance(trial.configuration.schedule, Plateau):
+                continue
+            rates = trial.configuration.learning_rates(trial.horizon)
+            assert [one.learning_rate for one in trial.reports] == [
+                rates[max(one.step - 1, 0)] for one in trial.reports
+            ]
+            marked += trial.configuration.old_warmup
+    assert marked
 
 
 def test_every_line_of_the_log_is_there_and_names_a_trial(migrated: Database) -> None:

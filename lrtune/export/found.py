@@ -1,5 +1,6 @@
 """What every format writes down: the answer, the curve that its run followed, and where the numbers come from."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from lrtune.analysis.prefixes import Course
@@ -45,6 +46,11 @@ class Found:
         return self.steps - self.rise
 
     @property
+    def top(self) -> float:
+        """The factor that the warm-up rises to."""
+        return dataclasses.replace(self.curve, floor=0.0).over(self.steps)(self.rise - 1) if self.rise else 1.0
+
+    @property
     def family(self) -> Schedule:
         """The family as it runs over `span` steps."""
         return self.curve.family.on_steps(self.span)
@@ -54,7 +60,7 @@ class Found:
         """Whether the floor never bites, so that the family alone is the curve."""
         if self.curve.floor == 0.0:
             return True
-        raw = Curve(self.curve.family, warmup=self.curve.warmup)
+        raw = dataclasses.replace(self.curve, floor=0.0)
         factor = raw.over(self.steps)
         return all(factor(step) >= self.curve.floor for step in raw.breakpoints(self.steps))
 

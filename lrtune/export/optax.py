@@ -50,8 +50,9 @@ def _own(found: Found) -> str | None:
     after = _named(found.family, found.span) if found.free else None
     if after is None or not found.rise:
         return after
-    rise = f"optax.linear_schedule(PEAK / {found.rise}, PEAK, {found.rise - 1})"
-    first = "optax.constant_schedule(PEAK)" if found.rise == 1 else rise
+    top = "PEAK" if found.top == 1.0 else f"{found.top!r} * PEAK"
+    rise = f"optax.linear_schedule({top} / {found.rise}, {top}, {found.rise - 1})"
+    first = f"optax.constant_schedule({top})" if found.rise == 1 else rise
     return f"optax.join_schedules([{first}, {after}], [{found.rise}])"
 
 

@@ -1,7 +1,7 @@
 """A configuration as one flat table of names and values, as other tools want it, and back.
 
 The names are `optimizer`, `learning_rate`, `schedule`, `warmup`, `floor`, `clip_norm`, `clip_value`, and a knob behind
-the name of what has it: `adamw.weight_decay`, `cosine.final`.
+the name of what has it: `adamw.weight_decay`, `cosine.final`. A trial of an older database may have `old_warmup`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from lrtune.schedules import FAMILIES
 from lrtune.space import knobs, shown
 from lrtune.wire.configuration import Configuration
 
-AROUND = ("learning_rate", "warmup", "floor", "clip_norm", "clip_value")
+AROUND = ("learning_rate", "warmup", "floor", "clip_norm", "clip_value", "old_warmup")
 PLAIN = ("optimizer", "schedule", *AROUND)
 DROPPED = "-"
 # What other people's studies call them.
@@ -39,7 +39,7 @@ def flat(configuration: Configuration) -> dict[str, Any]:
     values = configuration.model_dump(mode="json")
     optimizer, schedule = values["optimizer"], values["schedule"]
     name, family = optimizer.pop("name"), schedule.pop("family")
-    found = {"optimizer": name, "schedule": family, **{key: values[key] for key in AROUND}}
+    found = {"optimizer": name, "schedule": family, **{key: values.get(key) for key in AROUND}}
     found |= {f"{name}.{key}": value for key, value in optimizer.items()}
     found |= {f"{family}.{key}": value for key, value in schedule.items()}
     return {key: value for key, value in found.items() if value is not None}

@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     ValidationError,
     WithJsonSchema,
     create_model,
@@ -206,6 +207,14 @@ class Configuration(Strict):
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     clip_value: Annotated[float, Field(gt=0)] | None = None
+    old_warmup: bool = False  # see `Curve`; said only where it is true
+
+    @model_serializer(mode="wrap")
+    def _without_old_warmup(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        shown = dict(written(self))
+        if not self.old_warmup:
+            del shown["old_warmup"]
+        return shown
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -215,7 +224,7 @@ class Configuration(Strict):
     @property
     def curve(self) -> Curve:
         """The factor of the peak rate over a run, warm-up and floor included."""
-        return Curve(self.schedule, warmup=self.warmup, floor=self.floor)
+        return Curve(self.schedule, warmup=self.warmup, floor=self.floor, old_warmup=self.old_warmup)
 
     def learning_rates(self, steps: int) -> list[float]:
         """The learning rate of every step of a run of `steps`."""

@@ -1,7 +1,8 @@
 """A job's space in Optuna's coordinates, and the way back: configurations to parameters, draws to configurations.
 
-Every knob has a name of its own (`adamw.learning_rate`, `wsd.decay`, `warmup`); those of an optimizer or a family exist
-only under it, unless a sampler needs all of them always (`flat`). How one axis is written stands in `axes.py`.
+Every knob has a name of its own (`adamw.learning_rate`, `wsd.decay`, `warmup`). Those of an optimizer or a family exist
+only under it, and warm-up only under a family that does not rise by itself, unless a sampler needs all of them always
+(`flat`). How one axis is written stands in `axes.py`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 from optuna.distributions import BaseDistribution
 
 from lrtune.optimizers import optimizer
-from lrtune.schedules import schedule
+from lrtune.schedules import FAMILIES, Rising, schedule
 from lrtune.search.studies import axes
 from lrtune.search.studies.axes import Param, Suggests
 from lrtune.space import Axis, Choice, Fixed, Point, Range
@@ -75,8 +76,9 @@ class Coordinates:
 
     def _own(self, values: Mapping[str, Point]) -> Axes:
         """The axes that exist under the optimizer and the family among these values."""
-        under = self.optimizers[str(values["optimizer"])], self.schedules[str(values["schedule"])]
-        return {**under[0], **under[1], **self.common}
+        family = str(values["schedule"])
+        common = {name: axis for name, axis in self.common.items() if not (name == "warmup" and rises(family))}
+        return {**self.optimizers[str(values["optimizer"])], **self.schedules[family], **common}
 
     def _all(self) -> Axes:
         groups = (*self.optimizers.values(), *self.schedules.values(), self.common)
@@ -97,6 +99,11 @@ def coordinates(spec: JobSpec, *, flat: bool = False, points: int | None = None)
         common=named("", {**space.common, "warmup": axes.hundredths(space.common["warmup"])}),
         flat=flat,
     )
+
+
+def rises(family: str) -> bool:
+    """Whether a family rises by itself, so that it has no warm-up."""
+    return issubclass(FAMILIES[family], Rising)
 
 
 def _one_of(names: Mapping[str, object]) -> Axis:
