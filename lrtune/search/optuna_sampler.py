@@ -63,13 +63,15 @@ class CurveSampler(optuna.samplers.BaseSampler):
         self.settings = settings or Settings(partial_runs=False, short_horizons=horizon_name is not None)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
-        """Every parameter that all finished trials share, as Optuna's own relative samplers do."""
+        """Every parameter that all finished trials share, as Optuna's own relative samplers do. Raises ValueError."""
+        _refuse_several(study)
         return optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False))
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Params:
-        """The next point of the space, and its reason as a user attribute of the trial."""
+        """The next point of the space, and its reason as a user attribute of the trial. Raises ValueError."""
+        _refuse_several(study)
         if not search_space:
             return {}
         random = np.random.default_rng([self.seed, trial.number])
@@ -88,12 +90,13 @@ class CurveSampler(optuna.samplers.BaseSampler):
 
     def sample_independent(
         self,
-        study: optuna.Study,  # noqa: ARG002
+        study: optuna.Study,
         trial: FrozenTrial,
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Before the space is known, at random: the first trial's parameters."""
+        """Before the space is known, at random: the first trial's parameters. Raises ValueError."""
+        _refuse_several(study)
         random = np.random.default_rng([self.seed, trial.number, zlib.crc32(param_name.encode())])
         return draw(param_distribution, random)
 
@@ -141,6 +144,12 @@ class CurveSampler(optuna.samplers.BaseSampler):
             reports.append((reports[-1][0] + 1 if reports else 1, math.nan))
         curve = tuple(_resampled(self.curve(trial.params)))
         return Run(-1 - trial.number, horizon, curve, self._extras(trial.params), tuple(reports), state, horizon)
+
+
+def _refuse_several(study: optuna.Study) -> None:
+    """Raise ValueError for a study that no single value judges."""
+    if len(study.directions) > 1:
+        raise ValueError(f"CurveSampler: found {len(study.directions)} objectives; accepted is a study with one")
 
 
 def _resampled(curve: Sequence[float]) -> list[float]:
