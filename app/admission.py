@@ -12,11 +12,14 @@ from sqlalchemy.orm import Session
 
 from app import parameters, pointers, uploaded
 from app.problems import invalid
+from lrtune import search
 from lrtune.errors import Rejection
+from lrtune.optimizers import OPTIMIZERS
 from lrtune.space import shown
 from lrtune.store import tasks, workers
 from lrtune.wire.datasets import FOLDER, SUFFIXES
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Horizon, JobSpec, Metric, Training
+from lrtune.wire.partial import OwnSettings, PartialConfiguration
 from lrtune.wire.results import TaskSummary, Worker
 from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, TaskInfo
 
@@ -43,8 +46,11 @@ def admit(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True, to_t
     wrong += _wrong_metric(metric, info, params)
     if wrong:
         raise invalid(wrong)
-    if to_train and isinstance(info, TaskInfo):
-        _refuse_without_packages(info, workers.alive(tx))
+    if to_train:
+        alive = workers.alive(tx)
+        if isinstance(info, TaskInfo):
+            _refuse_without_packages(info, alive)
+        _refuse_without_optimizers(spec, alive)
     return _admitted(
         spec,
         task=spec.task.model_copy(update={"params": params}),
@@ -54,7 +60,14 @@ def admit(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True, to_t
 
 
 def _admitted(spec: JobSpec, **known: Any) -> AdmittedJob:
-    return AdmittedJob.model_validate(dict(spec) | known)
+    """The job with what is known of it, and its baseline and what it wants tried filled in. Raises Invalid."""
+    given = {field.alias or name: getattr(spec, name) for name, field in JobSpec.model_fields.items()}
+    admitted = AdmittedJob.model_validate(given | known)
+    if wrong := search.refused(admitted):
+        raise invalid(wrong)
+    own = admitted.baseline and OwnSettings.of(search.reference(admitted))
+    asked = [PartialConfiguration.of(search.filled(admitted, part)) for part in admitted.try_]
+    return admitted.model_copy(update={"baseline": own, "try_": asked})
 
 
 def _refuse_without_packages(info: TaskInfo, alive: Sequence[Worker]) -> None:
@@ -64,6 +77,23 @@ def _refuse_without_packages(info: TaskInfo, alive: Sequence[Worker]) -> None:
     need = f"pip install 'lrtune[worker,{info.name}]' where a worker runs"
     detail = f"found {shown(info.name)}, for which no worker has the packages; {need}, and start it again"
     raise invalid([{"pointer": "/task/name", "detail": detail}])
+
+
+def _refuse_without_optimizers(spec: JobSpec, alive: Sequence[Worker]) -> None:
+    """Raise Invalid for optimizers from packages that no worker for this task has; with no worker at all they wait."""
+    own = spec.baseline and spec.baseline.given().get("optimizer")
+    asked = [(f"/optimizers/{place}", one.name) for place, one in enumerate(spec.optimizers)]
+    asked += [("/baseline/optimizer", own["name"])] if own else []
+    able = [one for one in alive if spec.task.name in one.tasks]
+    wrong: list[Rejection] = []
+    for pointer, name in asked:
+        packaged = OPTIMIZERS[name].packaged
+        if packaged and able and not any(workers.able(name) in one.tasks for one in able):
+            need = "pip install 'lrtune[worker,optimizers]' where a worker runs"
+            detail = f"found {name}, for which no worker has the package {packaged[0]}; {need}, and start it again"
+            wrong.append({"pointer": pointer, "detail": detail})
+    if wrong:
+        raise invalid(wrong)
 
 
 def _external(spec: JobSpec) -> AdmittedJob:

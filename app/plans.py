@@ -11,7 +11,7 @@ from lrtune.space import Axis, Fixed, Range
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Cost, FirstCurve, Plan, Trial, TrialState, WarmStartTrial
 
-FIRST = 5  # proposals that a plan shows
+FIRST = 5  # proposals that a plan shows, or all that the job asks for
 POINTS = 64
 UNKNOWN_STEPS = 1000  # stands in for a horizon in epochs, whose steps only a worker knows; curves are shown by progress
 
@@ -59,10 +59,10 @@ def cost(spec: AdmittedJob) -> Cost:
 
 def _first(spec: AdmittedJob, warm_start: Sequence[WarmStartTrial]) -> list[FirstCurve]:
     """The first proposals, each asked for while those before it are running."""
-    steps = spec.horizon.steps or UNKNOWN_STEPS
+    steps, wanted = spec.horizon.steps or UNKNOWN_STEPS, max(FIRST, 1 + len(spec.try_))
     history: list[Trial] = []
     with suppress(SpaceExhausted):
-        for number in range(min(FIRST, spec.budget.trials or FIRST)):
+        for number in range(min(wanted, spec.budget.trials or wanted)):
             proposal = suggest(spec, history, steps=steps, warm_start=warm_start)
             history.append(
                 Trial(

@@ -144,4 +144,5 @@ _templates.filters |= {
     "described": words.described,
     "measured": words.measured,
     "lift": words.lift,
+    "label": words.label,
 }

@@ -1,8 +1,8 @@
 """Every optimizer that can be tuned: its static knobs, its usual rate and the rates searched by default.
 
-One frozen class an optimizer; the fields are torch's own arguments with torch's own defaults, `usual` is the rate most
-people would start with (the untuned baseline, and the point the √2 grid of rates passes through). How one is built is
-the worker's business (`worker/optimizers.py`). To add an optimizer, write one class here and one row there.
+One frozen class an optimizer; the fields are the arguments of torch's (or its package's) with their defaults, `usual`
+is the rate most people would start with (the untuned baseline, and the point the √2 grid of rates passes through). How
+one is built is the worker's business (`worker/optimizers.py`). To add one, write one class here and one row there.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,17 @@ EPS = Number(0.0, 1.0, log=True, above=True)
 
 
 class Optimizer:
-    """An optimizer's name and static knobs; the learning rate is not one of them."""
+    """An optimizer's name and static knobs; the learning rate is not one of them.
+
+    `families` are the only schedules that go with it (None: any), `packaged` the package beside torch and
+    its class there.
+    """
 
     __slots__ = ()
     usual: ClassVar[float]
     rates: ClassVar[tuple[float, float]]
+    families: ClassVar[tuple[str, ...] | None] = None
+    packaged: ClassVar[tuple[str, str] | None] = None
 
     def as_dict(self) -> dict[str, Any]:
         """The wire form: the name and the knobs."""
@@ -50,7 +56,13 @@ def optimizer(name: str, /, **values: object) -> Optimizer:
 
 def catalogue(cls: type[Optimizer]) -> Mapping[str, Any]:
     """What the API lists of one optimizer."""
-    return {"usual": cls.usual, "rates": cls.rates, "knobs": {name: knob.schema() for name, knob in knobs(cls).items()}}
+    alone = {} if cls.families is None else {"schedules": cls.families}
+    return {
+        "usual": cls.usual,
+        "rates": cls.rates,
+        **alone,
+        "knobs": {name: knob.schema() for name, knob in knobs(cls).items()},
+    }
 
 
 @listed
@@ -174,3 +186,33 @@ class Muon(Optimizer):
     beta1: Annotated[float, BETA] = 0.9
     beta2: Annotated[float, BETA] = 0.999
     eps: Annotated[float, EPS] = 1e-8
+
+
+@listed
+class ScheduleFreeAdamw(Optimizer):
+    """AdamW that averages its weights in place of a falling rate; after a warm-up the rate is constant."""
+
+    usual: ClassVar[float] = 2.5e-3
+    rates: ClassVar[tuple[float, float]] = (2e-4, 0.03)
+    families: ClassVar[tuple[str, ...] | None] = ("constant",)
+    packaged: ClassVar[tuple[str, str] | None] = ("schedulefree", "AdamWScheduleFree")
+    beta1: Annotated[float, Number(0.0, 0.999999, above=True)] = 0.9
+    beta2: Annotated[float, BETA] = 0.999
+    weight_decay: Annotated[float, DECAY] = 0.0
+    eps: Annotated[float, EPS] = 1e-8
+
+
+@listed
+class Prodigy(Optimizer):
+    """Adam that estimates its own step size; its rate is a factor on that, and 1 the usual one."""
+
+    usual: ClassVar[float] = 1.0
+    rates: ClassVar[tuple[float, float]] = (0.25, 4.0)
+    packaged: ClassVar[tuple[str, str] | None] = ("prodigyopt", "Prodigy")
+    beta1: Annotated[float, BETA] = 0.9
+    beta2: Annotated[float, BETA] = 0.999
+    weight_decay: Annotated[float, DECAY] = 0.0
+    eps: Annotated[float, EPS] = 1e-8
+    d_coef: Annotated[float, Number(0.0, 100.0, log=True, above=True)] = 1.0
+    use_bias_correction: Annotated[bool, Flag()] = False
+    safeguard_warmup: Annotated[bool, Flag()] = True

@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -36,9 +36,10 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An axis of a few options; numbers when it is a grid."""
+    """An axis of a few options; numbers when it is a grid, cut from what lies between two `ends`."""
 
     options: tuple[Point, ...]
+    ends: tuple[float, float] | None = field(default=None, compare=False)
 
 
 Axis: TypeAlias = Fixed | Range | Choice
@@ -61,10 +62,14 @@ class Space:
 
     def allows(self, optimizer: str, family: str, rate: float) -> bool:
         """Whether an optimizer at a peak rate under a schedule family lies in the space."""
-        ends = self.rates(optimizer)
-        if ends is None or family not in self.schedules:
-            return False
-        return ends[0] * (1 - 1e-9) <= rate <= ends[1] * (1 + 1e-9)
+        axis = self.optimizers.get(optimizer, {}).get("learning_rate")
+        ends = (axis.ends if isinstance(axis, Choice) else None) or self.rates(optimizer)
+        return ends is not None and family in self.schedules and within(ends, rate)
+
+
+def within(ends: tuple[float, float], value: float) -> bool:
+    """Whether a number lies between two, but for rounding."""
+    return ends[0] - 1e-9 * abs(ends[0]) <= value <= ends[1] + 1e-9 * abs(ends[1])
 
 
 def at_least(least: int, name: str, found: int) -> int:

@@ -75,7 +75,7 @@ def optax(text: str, steps: int) -> list[float]:
     import jax.numpy as jnp
 
     names = executed(text)
-    if (chain := text[text.index("optimizer = ") :]) not in BUILT:
+    if "optimizer" in names and (chain := text[text.index("optimizer = ") :]) not in BUILT:
         BUILT.add(chain)
         weights = {"one": jnp.ones((2, 2))}
         names["optimizer"].update(weights, names["optimizer"].init(weights), weights)  # it takes its knobs

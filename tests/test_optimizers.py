@@ -11,7 +11,7 @@ from lrtune.wire.job import TaskSpec
 from worker.optimizers import build
 from worker.tasks import prepare
 
-RATES = {"sgd": 0.05, "adadelta": 1.0, "adagrad": 0.02, "radam": 0.02, "muon": 0.01}
+RATES = {"sgd": 0.05, "adadelta": 1.0, "adagrad": 0.02, "radam": 0.02, "muon": 0.01, "prodigy": 1.0}
 
 
 @pytest.fixture(autouse=True)

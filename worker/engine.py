@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -45,6 +46,8 @@ class Engine:
         chosen = trial.configuration
         groups = task.groups(self.model)
         self.optimizer = build(chosen.optimizer, self.model, learning_rate=chosen.learning_rate, groups=groups)
+        if self.optimizer.averages and any(isinstance(part, _BatchNorm) for part in self.model.modules()):
+            say("batch norms keep statistics of the weights that are trained, not of their average, which is measured")
         self.parts = 1  # of a batch, when it does not fit into memory at once
         self._chosen, self._say, self._member = chosen, say, member
         self._scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
@@ -111,7 +114,7 @@ class Engine:
         """Every metric, measured in eval mode without gradients, of the averaged weights where they are asked for."""
         model = self.model if self._averaged is None else self._averaged.module
         model.eval()
-        with torch.no_grad(), self._cast():
+        with torch.no_grad(), self._cast(), self.optimizer.measured():
             measured = {name: float(value) for name, value in self.task.evaluate(model).items()}
         model.train()
         if missing := [name for name in self.task.metrics if name not in measured]:

@@ -29,6 +29,7 @@ from lrtune.task import Task
 from lrtune.wire.job import TaskSpec, Training
 from lrtune.wire.results import Job, JobState, Report, Trial, TrialState, WarmStartTrial
 from worker.heartbeat import Heartbeat
+from worker.optimizers import with_package, without_package
 from worker.parallel import Member, Team
 from worker.pruning import Pruning
 from worker.settings import Settings
@@ -83,11 +84,12 @@ class Worker:
 
     def _sign_in(self, tx: Session) -> None:
         host, device = socket.gethostname(), str(self.device)
-        workers.sign_in(tx, self.id, host=host, pid=os.getpid(), device=device, tasks=self._tasks)
+        able = [*self._tasks, *map(workers.able, with_package())]
+        workers.sign_in(tx, self.id, host=host, pid=os.getpid(), device=device, tasks=able)
         tasks.announce(tx, [own.summary(name, cls) for name, cls in self._own.items()])
 
     def _claim(self, tx: Session) -> leases.Lease | None:
-        lease = leases.claim(tx, self.id, ttl=self._ttl, tasks=self._tasks)
+        lease = leases.claim(tx, self.id, ttl=self._ttl, tasks=self._tasks, without=without_package())
         at = (lease.job_id, lease.trial.number) if lease else (None, None)
         workers.seen(tx, self.id, job=at[0], trial=at[1])
         return lease

@@ -1,4 +1,5 @@
-"""Every optimizer of `lrtune/optimizers.py`, built from torch's own. To add one, give it a row in `TORCH` or a builder.
+"""Every optimizer of `lrtune/optimizers.py`, built from torch's own or its package's. To add one, give it a row in
+`TORCH`, or a builder.
 
 Muon is two: torch's Muon for the weights of linear layers, AdamW at the same rate for all else (biases, norms,
 embeddings, convolutions) and for the last linear layer, the head.
@@ -7,14 +8,31 @@ embeddings, convolutions) and for the last linear layer, the head.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from importlib.util import find_spec
+from io import StringIO
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from lrtune.errors import TaskError
-from lrtune.optimizers import Adadelta, Adagrad, Adam, Adamax, Adamw, Muon, Nadam, Optimizer, Radam, Rmsprop, Sgd
+from lrtune.optimizers import (
+    OPTIMIZERS,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    Adamw,
+    Muon,
+    Nadam,
+    Optimizer,
+    Prodigy,
+    Radam,
+    Rmsprop,
+    Sgd,
+)
 
 TORCH: dict[type[Optimizer], Callable[..., torch.optim.Optimizer]] = {
     Sgd: torch.optim.SGD,
@@ -29,6 +47,29 @@ TORCH: dict[type[Optimizer], Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+def with_package() -> list[str]:
+    """The optimizers from packages beside torch that are installed here."""
+    return [name for name, cls in OPTIMIZERS.items() if cls.packaged and find_spec(cls.packaged[0])]
+
+
+def without_package() -> list[str]:
+    """The optimizers whose packages are not installed here."""
+    return [name for name, cls in OPTIMIZERS.items() if cls.packaged and not find_spec(cls.packaged[0])]
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """An optimizer that measures other weights than it trains."""
+
+    param_groups: list[dict[str, Any]]
+
+    def eval(self) -> None:
+        """Put the weights to measure in place."""
+
+    def train(self) -> None:
+        """Put the weights to train in place."""
+
+
 class Stepper:
     """One or more torch optimizers that step together; each parameter group follows its own base rate."""
 
@@ -41,6 +82,28 @@ class Stepper:
         """Set every group's rate to its base rate times the factor: the product that torch's LambdaLR takes."""
         for group, base in zip(self.groups, self._bases, strict=True):
             group["lr"] = base * factor
+
+    @property
+    def averages(self) -> bool:
+        """Whether other weights are measured than are trained."""
+        return any(isinstance(part, Averaging) for part in self.parts)
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Have the weights in place that are to be measured, where they are averaged; then those that are trained."""
+        averaging = [part for part in self.parts if isinstance(part, Averaging)]
+        trained = [one for part in averaging for group in part.param_groups for one in group["params"]]
+        before = [one.detach().clone() for one in trained]
+        for part in averaging:
+            part.eval()
+        try:
+            yield
+        finally:
+            for part in averaging:
+                part.train()
+            with torch.no_grad():  # the way there and back rounds
+                for one, kept in zip(trained, before, strict=True):
+                    one.copy_(kept)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -70,6 +133,8 @@ def build(
     parts = [part for part in parts if part["params"]]
     if isinstance(optimizer, Muon):
         return _muon(optimizer, model, parts, learning_rate)
+    if optimizer.packaged:
+        return _packaged(optimizer, *optimizer.packaged, parts, learning_rate)
     with _in_words():
         return Stepper([TORCH[type(optimizer)](parts, lr=learning_rate, **_arguments(optimizer))])
 
@@ -119,6 +184,23 @@ def _arguments(optimizer: Optimizer) -> dict[str, Any]:
     if "beta1" in knobs:
         knobs["betas"] = (knobs.pop("beta1"), knobs.pop("beta2"))
     return knobs
+
+
+def _packaged(
+    optimizer: Optimizer, package: str, cls: str, groups: Sequence[Mapping[str, Any]], rate: float
+) -> Stepper:
+    """An optimizer from a package beside torch."""
+    name = optimizer.as_dict()["name"]
+    if find_spec(package) is None:
+        raise TaskError(f"optimizer {name} needs {package}: pip install 'lrtune[worker,optimizers]' here")
+    if isinstance(optimizer, Prodigy) and len({group["lr"] for group in groups}) > 1:
+        raise TaskError(f"groups: {name} has one step size for all; accepted are groups without rates of their own")
+    make = getattr(import_module(package), cls)
+    with _in_words(), redirect_stdout(StringIO()):  # it announces its weight decay
+        made = make(groups, lr=rate, **_arguments(optimizer))
+    if isinstance(made, Averaging):
+        made.train()
+    return Stepper([made])
 
 
 def _muon(optimizer: Muon, model: nn.Module, groups: Sequence[Mapping[str, Any]], rate: float) -> Stepper:

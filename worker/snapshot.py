@@ -54,6 +54,7 @@ def take(run: LiveRun, *, copy: bool = True) -> Snapshot:
         "reports": [report.model_dump(exclude={"reused"}) for report in run.reports],
         "losses": run.losses.notes(),
         "optimizer": numbers,
+        "groups": [_numbers(group) for group in run.engine.optimizer.groups],
         "cpu": on_cpu if device.type != "cpu" else [],
         "parts": run.engine.parts,
         "scaler": extra["scaler"],
@@ -103,7 +104,14 @@ def _optimizer(run: LiveRun) -> Iterator[tuple[str, Any]]:
                 yield f"optimizer/{part}/{place}/{name}", value
 
 
+def _numbers(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What an optimizer keeps for a whole group: most nothing that changes, some their own step size and counts."""
+    return {name: value for name, value in group.items() if isinstance(value, float | int) and name != "lr"}
+
+
 def _put_optimizer(run: LiveRun, state: Snapshot) -> None:
+    for group, kept in zip(run.engine.optimizer.groups, state.notes["groups"], strict=True):
+        group.update(kept)
     found = {name: tensor for name, tensor in state.tensors.items() if name.startswith("optimizer/")}
     on_cpu = set(state.notes["cpu"])
     for name, value in {**found, **state.notes["optimizer"]}.items():

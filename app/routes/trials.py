@@ -52,7 +52,7 @@ def get(job_id: JobId, number: Annotated[int, Path(ge=0, le=LARGEST)], tx: ReadT
     responses=problems(errors.UnknownJob, errors.NoResultYet, errors.Unavailable),
 )
 def best(job_id: JobId, tx: ReadTx) -> Best:
-    """The best configuration, its value over seeds with a 95 % interval, and the untuned baseline beside it."""
+    """The best configuration, its value over seeds with a 95 % interval, and the job's baseline beside it."""
     return jobs.best(tx, job_id)
 
 

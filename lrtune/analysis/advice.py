@@ -127,11 +127,12 @@ def _evidence(best: Best) -> str:
 def _gain(best: Best, lift: Lift | None) -> str:
     """The lift over the baseline, and whether chance can explain it."""
     if lift is None:
-        return "there is no untuned baseline to compare with"
+        return "there is no baseline to compare with"
+    baseline = "your own settings" if best.baseline is not None and best.baseline.own else "the untuned baseline"
     if best.baseline is not None and best.baseline.configuration == best.configuration:
-        return "nothing beat the untuned baseline"
+        return f"nothing beat {baseline}"
     size = f"{abs(lift.difference):.3g}" if lift.relative is None else percent(lift.relative)
-    words = f"it is {size} {'better' if lift.difference >= 0 else 'worse'} than the untuned baseline"
+    words = f"it is {size} {'better' if lift.difference >= 0 else 'worse'} than {baseline}"
     if lift.interval is None:
         return f"{words}; without two or more seeds in common nothing says that this is not chance"
     low, high = lift.interval

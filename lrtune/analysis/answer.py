@@ -49,7 +49,7 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
         value=_mean(runs),
         seeds=_seeds(runs),
         interval=interval([run.value for run in _seeds(runs)]),
-        baseline=_baseline(trials, complete),
+        baseline=_baseline(spec, trials, complete),
         full_runs=full_runs,
         trial=min(t.number for t in found),
         steps=steps,
@@ -79,7 +79,7 @@ def _seeds(runs: Sequence[Trial]) -> list[SeedValue]:
     return [SeedValue(seed=run.seed, value=run.value) for run in runs if run.value is not None]
 
 
-def _baseline(trials: Sequence[Trial], complete: Sequence[Trial]) -> Baseline | None:
+def _baseline(spec: AdmittedJob, trials: Sequence[Trial], complete: Sequence[Trial]) -> Baseline | None:
     first = next((t for t in trials if t.role == "baseline"), None)
     if first is None:
         return None
@@ -87,4 +87,5 @@ def _baseline(trials: Sequence[Trial], complete: Sequence[Trial]) -> Baseline | 
     runs = _seeds([t for t in same if t.role == "confirm"] or same)
     values = [run.value for run in runs]
     mean = fmean(values) if values else None
-    return Baseline(configuration=first.configuration, value=mean, seeds=runs, interval=interval(values))
+    own = spec.baseline is not None
+    return Baseline(configuration=first.configuration, own=own, value=mean, seeds=runs, interval=interval(values))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.results import Best
+from lrtune.wire.results import Baseline, Best
 
 
 def described(configuration: Configuration) -> str:
@@ -35,12 +35,17 @@ def measured(value: float | None, interval: tuple[float, float] | None) -> str:
     return f"{value:.5g}" + (f" [{interval[0]:.5g}, {interval[1]:.5g}]" if interval else "")
 
 
+def label(baseline: Baseline) -> str:
+    """What a baseline is called beside the answer."""
+    return "your own settings" if baseline.own else "untuned"
+
+
 def lift(best: Best) -> str:
-    """How much better than the untuned baseline the answer is, and whether the intervals bear it out."""
+    """How much better than the baseline the answer is, and whether the intervals bear it out."""
     if best.baseline is None or not best.baseline.value:
         return "no baseline to compare with"
     gain = best.objective.sign * (best.baseline.value - best.value) / abs(best.baseline.value)
-    words = f"{abs(gain):.1%} {'better' if gain >= 0 else 'worse'} than untuned"
+    words = f"{abs(gain):.1%} {'better' if gain >= 0 else 'worse'} than {label(best.baseline)}"
     ours, theirs = best.interval, best.baseline.interval
     if ours and theirs:
         apart = ours[1] < theirs[0] or theirs[1] < ours[0]

@@ -75,6 +75,16 @@ def submit(
     full_runs: Annotated[float | None, typer.Option(help="What the search may cost, in real runs.")] = None,
     schedule: Annotated[list[str] | None, typer.Option(help="A family to try; may come again.")] = None,
     optimizer: Annotated[list[str] | None, typer.Option(help="An optimizer to try; may come again.")] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="K=V", help="Your script as it is, to compare with: learning_rate=3e-4; then schedule=linear, ..."
+        ),
+    ] = None,
+    try_: Annotated[
+        list[str] | None,
+        typer.Option("--try", metavar="K=V,...", help="What to run first, such as learning_rate=1e-3; may come again."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A tag; may come again.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it is over.")] = False,
@@ -89,6 +99,8 @@ def submit(
         asked["horizon"] = options.put({}, steps=steps, epochs=epochs)
     options.add(asked, "budget", options.put({}, full_runs=full_runs))
     options.add(asked, "tags", options.pairs(tag, plain=True))
+    options.add(asked, "baseline", options.pairs(baseline))
+    options.put(asked, **{"try": [options.part(one) for one in try_ or []] or None})
     with Client() as client:
         if dry_run:
             return _show(plan := client.plan(asked), as_json, lambda: terminal.plan(plan))
@@ -136,7 +148,7 @@ def show(job: JobId, as_json: AsJson = False) -> None:
 
 @app.command()
 def best(job: JobId, as_json: AsJson = False) -> None:
-    """The answer: the best configuration, its value with its interval, and the untuned baseline beside it."""
+    """The answer: the best configuration, its value with its interval, and the baseline beside it."""
     with Client() as client:
         found = client.best(job)
         _show(found, as_json, lambda: terminal.answer(found, client.trial(job, found.trial)))

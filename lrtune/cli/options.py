@@ -32,6 +32,17 @@ def put(target: dict[str, Any], **values: Any) -> dict[str, Any]:
     return target
 
 
+def part(given: str) -> dict[str, Any]:
+    """Some of a configuration, as a JSON object or as KEY=VALUE,KEY=VALUE."""
+    if not given.lstrip().startswith("{"):
+        return pairs(given.split(","))
+    try:
+        found: dict[str, Any] = json.loads(given)
+    except ValueError as error:
+        raise errors.Invalid(f"--try: found {given!r} ({error}); accepted is a JSON object, or KEY=VALUE,...") from None
+    return found
+
+
 def pairs(given: list[str] | None, *, plain: bool = False) -> dict[str, Any]:
     """KEY=VALUE options; a value that is JSON is taken as such, anything else (or all, when `plain`) as text."""
     found: dict[str, Any] = {}

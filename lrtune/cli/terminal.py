@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from lrtune.analysis.words import described, lift, measured
+from lrtune.analysis.words import described, label, lift, measured
 from lrtune.export import recorded
 from lrtune.wire.datasets import Dataset
 from lrtune.wire.report import Findings, Plateau
@@ -63,7 +63,7 @@ def answer(best: Best, trial: Trial) -> RenderableType:
     table.add_row("found", described(best.configuration))
     table.add_row(Text(best.metric), f"[bold]{measured(best.value, best.interval)}[/bold]{seeds}")
     if best.baseline is not None:
-        table.add_row("untuned", described(best.baseline.configuration))
+        table.add_row(label(best.baseline), described(best.baseline.configuration))
         table.add_row(Text(best.metric), measured(best.baseline.value, best.baseline.interval))
     table.add_row("so", lift(best))
     table.add_row("cost", f"{best.full_runs:.4g} full runs of {best.steps} steps; found in trial {best.trial}")
@@ -97,13 +97,13 @@ def jobs(found: Iterable[Job]) -> Table:
     """A list of jobs."""
     # An id is there to be copied, so it is never cut.
     name = Column("id", no_wrap=True, min_width=20)
-    table = Table(name, "task", "name", "state", "done", "best", "untuned", box=None)
+    table = Table(name, "task", "name", "state", "done", "best", "baseline", box=None)
     for job in found:
         best = job.best
-        untuned = best.baseline.value if best and best.baseline else None
+        baseline = best.baseline.value if best and best.baseline else None
         table.add_row(
             job.id, job.spec.task.name, Text(job.spec.name), job.state, f"{job.progress.fraction:.0%}",
-            f"{best.value:.5g}" if best else "", f"{untuned:.5g}" if untuned is not None else "",
+            f"{best.value:.5g}" if best else "", f"{baseline:.5g}" if baseline is not None else "",
         )  # fmt: skip
     return table
 
@@ -155,8 +155,8 @@ def status(job: Job) -> str:
     line = f"{phase}: {progress.full_runs:.1f}{planned} full runs; {states or 'no trial yet'}"
     if job.best is None:
         return line
-    untuned = job.best.baseline.value if job.best.baseline else None
-    beside = "" if untuned is None else f" (untuned {untuned:.5g})"
+    baseline = job.best.baseline
+    beside = "" if baseline is None or baseline.value is None else f" ({label(baseline)} {baseline.value:.5g})"
     return f"{line}; {job.best.metric} {job.best.value:.5g}{beside}"
 
 

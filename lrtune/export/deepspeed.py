@@ -29,9 +29,9 @@ def write(found: Found) -> Exported:
     schedule = formulas.constants(found) if own is not None else lines.schedule
     scheduler = lines.scheduler.replace("\n", "\n    ")
     more = "" if own is not None else f"\n    lr_scheduler=lambda optimizer: {scheduler},"
-    muon = type(configuration.optimizer).__name__ == "Muon"
-    optimizer = pytorch.optimizer_lines(configuration) if muon else ""
-    more = "\n    optimizer=optimizer," + more if muon else more
+    given = _given(configuration)
+    optimizer = pytorch.optimizer_lines(configuration) if given else ""
+    more = "\n    optimizer=optimizer," + more if given else more
     return script(
         found,
         "learning_rate.py",
@@ -58,7 +58,7 @@ def _clip_value(configuration: Configuration) -> str:
 
 def _config(configuration: Configuration, scheduler: dict[str, Any]) -> str:
     lines = ['    "train_micro_batch_size_per_gpu": 32,  # your own batch size']
-    if type(configuration.optimizer).__name__ != "Muon":
+    if not _given(configuration):
         lines.append(f'    "optimizer": {_optimizer(configuration)},')
     if scheduler:
         knobs = ", ".join(f'"{name}": {value}' for name, value in scheduler["params"].items())
@@ -66,6 +66,11 @@ def _config(configuration: Configuration, scheduler: dict[str, Any]) -> str:
     if configuration.clip_norm is not None:
         lines.append(f'    "gradient_clipping": {configuration.clip_norm!r},')
     return "CONFIG = {\n" + "\n".join(lines) + "\n}"
+
+
+def _given(configuration: Configuration) -> bool:
+    """Whether the optimizer is handed over, because no name of DeepSpeed's is it."""
+    return configuration.optimizer.packaged is not None or type(configuration.optimizer).__name__ == "Muon"
 
 
 def _optimizer(configuration: Configuration) -> str:

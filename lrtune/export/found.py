@@ -90,7 +90,8 @@ def provenance(found: Found) -> str:
         f"# {metric} {best.value:.6g}{_between(best.interval)} over {len(best.seeds)} seeds.",
     ]
     if best.baseline is not None and best.baseline.value is not None:
-        lines.append(f"# Untuned baseline: {best.baseline.value:.6g}{_between(best.baseline.interval)}.")
+        name = "Your own settings" if best.baseline.own else "Untuned baseline"
+        lines.append(f"# {name}: {best.baseline.value:.6g}{_between(best.baseline.interval)}.")
     return "\n".join(lines + [f"# {line}" for line in in_words(found)])
 
 

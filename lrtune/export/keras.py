@@ -120,7 +120,8 @@ def _optimizer(configuration: Configuration) -> str:
     ours = configuration.optimizer.as_dict()
     name = str(ours.pop("name"))
     if name not in KERAS:
-        return f"# Keras has no {name}: give `schedule` to an optimizer of your own as its learning_rate."
+        theirs = ", or one that is made otherwise" if configuration.optimizer.packaged else ""
+        return f"# Keras has no {name}{theirs}: give `schedule` to an optimizer of your own as its learning_rate."
     values = {NAMES.get(key, key): value for key, value in ours.items()}
     notes = _notes(name, values, configuration)
     values |= _extras(name, values)

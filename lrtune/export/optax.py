@@ -121,6 +121,9 @@ NAMES = {"beta1": "b1", "beta2": "b2", "alpha": "decay"}
 
 def _optimizer(configuration: Configuration) -> str:
     chosen = configuration.optimizer
+    if chosen.packaged:
+        name = chosen.as_dict()["name"]
+        return f"# Optax's {name}, in optax.contrib, is made otherwise: give `schedule` to it as its learning_rate."
     links, notes = [], []
     if configuration.clip_norm is not None:
         links.append(f"optax.clip_by_global_norm({configuration.clip_norm!r})")

@@ -127,6 +127,10 @@ others = [one for one in model.parameters() if all(one is not weight for weight 
 {first} = torch.optim.Muon(hidden, lr=PEAK, {muon}, adjust_lr_fn="match_rms_adamw")
 rest = torch.optim.AdamW(others, lr=PEAK, {adamw})"""
 
+_AVERAGING = """\
+# It trains other weights than it gives: optimizer.eval() before measuring or saving, optimizer.train() to go on.
+optimizer.train()"""
+
 _TOGETHER = '''
 
 
@@ -152,7 +156,16 @@ def optimizer_lines(configuration: Configuration) -> str:
     chosen = configuration.optimizer
     if type(chosen).__name__ == "Muon":
         return _muon(chosen, first="muon") + _TOGETHER
+    if chosen.packaged:
+        return _packaged(chosen, *chosen.packaged)
     return f"optimizer = torch.optim.{torch_name(chosen)}(model.parameters(), {arguments(chosen)})"
+
+
+def _packaged(chosen: Optimizer, package: str, cls: str) -> str:
+    made = f"optimizer = {package}.{cls}(model.parameters(), {arguments(chosen)})"
+    if chosen.families is not None:
+        made = f"{made}\n{_AVERAGING}"
+    return f"import {package}  # pip install {package}\n\n{made}"
 
 
 def torch_name(chosen: Optimizer) -> str:

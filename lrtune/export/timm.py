@@ -55,6 +55,8 @@ def write(found: Found) -> Exported:
 def _named_arguments(configuration: Configuration) -> str:
     """The optimizer in the words of timm's train.py, which would spare biases and norms the weight decay."""
     knobs = configuration.optimizer.as_dict()
+    if configuration.optimizer.packaged:
+        return f"# timm's train.py has no {knobs['name']}: take the optimizer from here."
     names = {"momentum": "momentum", "eps": "opt-eps", "weight_decay": "weight-decay"}
     line = [f"--opt {knobs['name']}", f"--lr {configuration.learning_rate!r}"]
     line += [f"--{theirs} {knobs[ours]!r}" for ours, theirs in names.items() if ours in knobs]

@@ -13,6 +13,8 @@ or pruner starts in `lrtune/wire/strategies.py`.
 import optuna
 
 from lrtune.search.advance import advance
+from lrtune.search.asked import filled, refused
+from lrtune.search.baseline import reference
 from lrtune.search.curve.pruner import PruneVerdict
 from lrtune.search.optuna_sampler import CurveSampler
 from lrtune.search.propose import SpaceExhausted, suggest
@@ -20,4 +22,14 @@ from lrtune.search.prune import verdict
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # every rebuilt study would announce itself
 
-__all__ = ["CurveSampler", "PruneVerdict", "SpaceExhausted", "advance", "suggest", "verdict"]
+__all__ = [
+    "CurveSampler",
+    "PruneVerdict",
+    "SpaceExhausted",
+    "advance",
+    "filled",
+    "reference",
+    "refused",
+    "suggest",
+    "verdict",
+]

@@ -1,8 +1,13 @@
-"""What most people would run untuned: a job's baseline, and where the knobs stand that nobody has searched yet."""
+"""A job's baseline: the user's own settings, else what most people would run untuned (and where knobs stand before any
+search).
+"""
 
+from collections.abc import Mapping
+
+from lrtune.analysis.words import described
 from lrtune.optimizers import OPTIMIZERS, optimizer
-from lrtune.schedules import Cosine
-from lrtune.space import Fixed
+from lrtune.schedules import Constant, Cosine
+from lrtune.space import Axis, Fixed, Point
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import JobSpec
 from lrtune.wire.results import Proposal
@@ -12,33 +17,58 @@ WARMUP = 0.05
 
 def baseline(spec: JobSpec, *, steps: int) -> Proposal:
     """The first trial of a job."""
-    name = spec.optimizers[0].name
-    return Proposal(
-        configuration=usual(spec, name),
-        role="baseline",
-        seed=spec.search.seed,
-        horizon=steps,
-        reason=f"untuned baseline: {name} at its usual rate {OPTIMIZERS[name].usual:g}, cosine, 5 % warm-up",
+    chosen, name = reference(spec), spec.optimizers[0].name
+    words = f"untuned baseline: {name} at its usual rate {OPTIMIZERS[name].usual:g}, {chosen.kind[1]}, 5 % warm-up"
+    if spec.baseline is not None:
+        words = f"your own settings, the job's baseline: {described(chosen)}"
+    return Proposal(configuration=chosen, role="baseline", seed=spec.search.seed, horizon=steps, reason=words)
+
+
+def reference(spec: JobSpec) -> Configuration:
+    """What the answer is compared with: the job's own settings, else its first optimizer's usual ones.
+
+    What own settings leave out: the job's first optimizer, its and the family's knobs as the job fixes them, else at
+    their defaults; a constant rate without warm-up; the job's clips where it fixes them, else none. Raises
+    ValidationError where the knobs exclude one another.
+    """
+    if spec.baseline is None:
+        return usual(spec, spec.optimizers[0].name)
+    given, space = spec.baseline.given(), spec.space()
+    own, shape = (
+        given.pop("optimizer", {"name": spec.optimizers[0].name}),
+        given.pop("schedule", {"family": "constant"}),
+    )
+    clips = {knob: axis for knob, axis in space.common.items() if knob.startswith("clip")}
+    return Configuration.model_validate(
+        {
+            **_fixed(clips),
+            **given,
+            "optimizer": {**_fixed(space.optimizers.get(own["name"], {})), **own},
+            "schedule": {**_fixed(space.schedules.get(shape["family"], {})), **shape},
+        }
     )
 
 
+def _fixed(axes: Mapping[str, Axis]) -> dict[str, Point]:
+    """The knobs beside the rate that a job fixes."""
+    return {knob: axis.value for knob, axis in axes.items() if isinstance(axis, Fixed) and knob != "learning_rate"}
+
+
 def usual(spec: JobSpec, name: str) -> Configuration:
-    """An optimizer of the job's at its usual rate, cosine, 5 % warm-up.
+    """An optimizer of the job's at its usual rate, under the usual schedule.
 
     Knobs that the job fixes are as it fixes them, those that it searches as they are in a job that does not name them.
     """
     space = spec.space()
-    static = {knob: axis.value for knob, axis in space.optimizers[name].items() if isinstance(axis, Fixed)}
-    static.pop("learning_rate", None)
     common = {
         knob: axis.value if isinstance(axis, Fixed) else JobSpec.model_fields[knob].default
         for knob, axis in space.common.items()
     }
     return Configuration.model_validate(
         {
-            "optimizer": optimizer(name, **static),
+            "optimizer": optimizer(name, **_fixed(space.optimizers[name])),
             "learning_rate": OPTIMIZERS[name].usual,
-            "schedule": Cosine(),
+            "schedule": Cosine() if OPTIMIZERS[name].families is None else Constant(),
             **common,
             "warmup": WARMUP,
         }

@@ -1,4 +1,4 @@
-"""The next configuration to try: the untuned baseline first, then what the job's sampler draws.
+"""The next configuration to try: the baseline first, then what the job's list asks for, then what its sampler draws.
 
 A pure function: the study is rebuilt from the trials, asked once, and forgotten. A sampler that also chooses
 the horizon is one more branch of `suggest`, in a file of its own.
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from optuna.samplers import RandomSampler
 from optuna.study import Study
 
+from lrtune.search.asked import next_asked
 from lrtune.search.baseline import baseline
 from lrtune.search.curve.sampler import propose, staged
 from lrtune.search.studies import samplers
@@ -40,13 +41,15 @@ def suggest(
 ) -> Proposal:
     """What to train next at a horizon of `steps`. Same history, warm start and seed, same answer.
 
-    `warm_start` is what earlier jobs on the same task showed: the best of it runs again first, the sampler learns from
-    all. Where trials can be `continued` a search may go in stages: it minds what is `left` to spend, in full runs.
-    Raises SpaceExhausted.
+    `warm_start` is what earlier jobs on the same task showed: the best of it runs again, after the job's own list, and
+    the sampler learns from all. Where trials can be `continued` a search may go in stages: it minds what is `left` to
+    spend, in full runs. Raises SpaceExhausted.
     """
     past, earlier = searched(history), as_past(warm_start)
     if not any(trial.role == "baseline" for trial in past):
         return baseline(spec, steps=steps)
+    if left >= 1.0 and (proposal := next_asked(spec, past, steps=steps)):
+        return proposal
     if left >= 1.0 and (proposal := rerun_best(spec, past, warm_start, steps=steps)):
         return proposal
     # Only there to give each decision a seed of its own.

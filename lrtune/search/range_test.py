@@ -7,6 +7,7 @@ After L. N. Smith, "Cyclical learning rates for training neural networks", arXiv
 
 from collections.abc import Sequence
 
+from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import ExponentialGrowth
 from lrtune.search.baseline import usual
 from lrtune.wire.job import AdmittedJob
@@ -33,7 +34,8 @@ def range_test(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, left: fl
         low, high = space.rates(optimizer.name) or (1.0, 1.0)
         changes = {"learning_rate": high, "schedule": ExponentialGrowth(start=low / high), "warmup": 0.0, "floor": 0.0}
         rising = usual(spec, optimizer.name).model_copy(update=changes)
-        if high >= WIDE * low and rising not in had:
+        tells = OPTIMIZERS[optimizer.name].families is None  # one that goes with a constant rate alone takes no rise
+        if tells and high >= WIDE * low and rising not in had:
             climbs = f"the rate climbs from {low:.3g} to {high:.3g}, to see how high it may be"
             return Proposal(
                 configuration=rising,

@@ -48,11 +48,12 @@ def claim(
     ttl: timedelta,
     job_id: str | None = None,
     tasks: Collection[str] | None = None,
+    without: Collection[str] = (),
     now: datetime | None = None,
 ) -> Lease | None:
     """Take the oldest waiting trial of an active job that workers train, or of the job that is named; or None.
 
-    With `tasks`, only of a job about one of these.
+    With `tasks`, only of a job about one of these; never one whose optimizer the worker is `without`.
     """
     now = now or clock(tx)
     requeue(tx, now=now)
@@ -67,6 +68,8 @@ def claim(
     )
     if tasks is not None:
         oldest = oldest.where(JobRow.task.in_(tasks))
+    if without:
+        oldest = oldest.where(TrialRow.configuration[("optimizer", "name")].as_string().not_in(without))
     token = uuid.uuid4().hex
     taken = {"state": TrialState.RUNNING, "token": token, "lease_until": now + ttl, "worker": worker}
     taken |= {"blocked_by": None, "blocked_until": 0, "reason": f"training on {worker}"}

@@ -12,6 +12,11 @@ from lrtune.wire.results import Worker
 SILENT = timedelta(minutes=2)
 
 
+def able(optimizer: str) -> str:
+    """How a worker lists, among its tasks, an optimizer for which it has the package."""
+    return f"optimizer:{optimizer}"
+
+
 def sign_in(
     tx: Session, worker: str, *, host: str, pid: int, device: str, tasks: list[str], now: datetime | None = None
 ) -> None:

@@ -45,7 +45,7 @@ def rejected(where: tuple[str | int, ...], sentence: str, value: object) -> Vali
     return ValidationError.from_exception_data("rejected", [InitErrorDetails(type=found, loc=where, input=value)])
 
 
-def _at_knob(error: ValueError, values: Mapping[str, object]) -> ValidationError:
+def at_knob(error: ValueError, values: Mapping[str, object]) -> ValidationError:
     """The same error, pointing at the knob that its message opens with."""
     knob, _, sentence = str(error).partition(": ")
     return rejected((knob,), sentence, values.get(knob))
@@ -126,7 +126,7 @@ class OptimizerSearch(Searched):
         if not isinstance(asked, tuple):
             return LEARNING_RATE.axis(asked, None)
         low, high = asked
-        return Choice(rates(low, high, anchor=cls.usual))
+        return Choice(rates(low, high, anchor=cls.usual), ends=(low, high))
 
 
 def _refuse_impossible(search: Searched, cls: type) -> None:
@@ -138,7 +138,7 @@ def _refuse_impossible(search: Searched, cls: type) -> None:
         for corner in itertools.product(*options):
             cls(**dict(zip(given, corner, strict=True)))
     except ValueError as error:
-        raise _at_knob(error, given) from None
+        raise at_knob(error, given) from None
 
 
 def _models(base: type[Searched], tag: str, registry: Mapping[str, type]) -> Any:
@@ -170,14 +170,15 @@ def _point(tag: str, registry: Mapping[str, type], make: Callable[..., Any]) -> 
         try:
             return make(given.pop(tag), **given)
         except ValueError as error:
-            raise _at_knob(error, given) from None
+            raise at_knob(error, given) from None
 
-    options = [_point_schema(tag, name, cls) for name, cls in registry.items()]
+    options = [point_schema(tag, name, cls) for name, cls in registry.items()]
     schema = WithJsonSchema({"oneOf": options, "discriminator": {"propertyName": tag}})
     return (BeforeValidator(read), PlainSerializer(lambda made: made.as_dict()), schema)
 
 
-def _point_schema(tag: str, name: str, cls: type) -> dict[str, Any]:
+def point_schema(tag: str, name: str, cls: type) -> dict[str, Any]:
+    """JSON Schema of one schedule or optimizer with its knobs."""
     fields = {field: kind.point_schema() for field, kind in knobs(cls).items()}
     properties = {tag: {"type": "string", "const": name}} | fields
     return {

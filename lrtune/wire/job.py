@@ -6,17 +6,19 @@ A new field of a job goes here.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import FAMILIES, FLOOR, WARMUP
 from lrtune.space import Number, Space
 from lrtune.wire.configuration import AnyOptimizer, AnySchedule, Configuration, Strict, knob, rejected
+from lrtune.wire.partial import OwnSettings, PartialConfiguration
 from lrtune.wire.strategies import WARM_STARTED, Search
 
 CLIP = Number(0.0, 1e9, log=True, above=True, optional=True)
 WARM_START_JOBS = 10  # that one job may learn from
+TRIES = 100  # configurations that a job may ask for
 EXTERNAL = "external"  # the task of those who train in a loop of their own; workers leave its jobs alone
 DEFAULT_SCHEDULES = ("cosine", "linear", "wsd", "one-cycle", "step", "exponential", "inverse-sqrt", "constant")
 
@@ -122,6 +124,8 @@ def _warm_start(value: object) -> object:
 class JobSpec(Strict):
     """One request to tune a task. The smallest is `{"task": "digits"}`."""
 
+    model_config = ConfigDict(serialize_by_alias=True)  # `try` is no name that Python lets a field have
+
     name: Text = ""
     task: Annotated[TaskSpec, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
     metric: Metric | None = None
@@ -136,6 +140,8 @@ class JobSpec(Strict):
     floor: Annotated[Any, *knob(FLOOR)] = 0.0
     clip_norm: Annotated[Any, *knob(CLIP)] = 1.0
     clip_value: Annotated[Any, *knob(CLIP)] = None
+    baseline: OwnSettings | None = None
+    try_: Annotated[list[PartialConfiguration], Field(alias="try", max_length=TRIES)] = []
     training: Training = Training()
     search: Search = Search()
     warm_start: Annotated[bool | list[str], BeforeValidator(_warm_start)] = False
@@ -152,6 +158,18 @@ class JobSpec(Strict):
             for place, name in enumerate(names):
                 if name in names[:place]:
                     raise rejected((field, place), f"found {name} twice; accepted is each name once", name)
+        return self
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        for one in self.optimizers:
+            families, found = OPTIMIZERS[one.name].families, [schedule.family for schedule in self.schedules]
+            if families is not None and not set(families) & set(found):
+                sentence = f"{one.name} goes with {', '.join(families)} alone, so accepted is a list that has it, too"
+                raise rejected(("schedules",), f"found {', '.join(found)}; {sentence}", found)
+            if families is not None and self.training.ema is not None:
+                sentence = f"found {self.training.ema}; {one.name} averages the weights itself, so accepted is null"
+                raise rejected(("training", "ema"), sentence, self.training.ema)
         return self
 
     @model_validator(mode="after")

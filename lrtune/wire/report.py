@@ -134,7 +134,7 @@ class Audit(Result):
 
 
 class Lift(Result):
-    """How much better the answer is than the untuned baseline; positive is better, whatever the goal.
+    """How much better the answer is than the baseline; positive is better, whatever the goal.
 
     `interval` holds the difference with 95 % confidence (Student's t on the differences seed by seed): null unless both
     ran over the same two or more seeds. `sure` is whether it excludes zero.

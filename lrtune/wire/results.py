@@ -217,9 +217,13 @@ class SeedValue(Result):
 
 
 class Baseline(Result):
-    """The untuned configuration: the optimizer's usual rate, cosine, 5 % warm-up; over the same seeds."""
+    """What the answer is compared with, over the same seeds: the user's `own` settings, where the job has them.
+
+    Otherwise the untuned configuration: the optimizer's usual rate, cosine, 5 % warm-up.
+    """
 
     configuration: Configuration
+    own: bool = False
     value: float | None
     seeds: list[SeedValue] = []
     interval: tuple[float, float] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrtune import errors
-from lrtune.analysis.words import described, lift, measured
+from lrtune.analysis.words import described, label, lift, measured
 from lrtune.cli.report.evidence import Evidence
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -61,7 +61,12 @@ def _filled(template: str, evidence: Evidence, **more: str) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    texts.filters |= {"described": described, "escaped": _escaped, "number": lambda v: "" if v is None else f"{v:.4g}"}
+    texts.filters |= {
+        "described": described,
+        "label": label,
+        "escaped": _escaped,
+        "number": lambda v: "" if v is None else f"{v:.4g}",
+    }
     facts = {"evidence": evidence, "title": title(evidence), "lift": lift(evidence.best), "measured": measured}
     return texts.get_template(template).render(**facts, **more)
 

@@ -34,7 +34,7 @@ class Evidence:
 
     @property
     def baseline(self) -> TrialDetail | None:
-        """The untuned run, if it was made."""
+        """The baseline's run, if it was made."""
         return next((trial for trial in self.drawn[1:] if trial.role == "baseline"), None)
 
 

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lrtune.analysis.words import label
 from lrtune.cli.report.evidence import Evidence
 from lrtune.errors import Invalid
 from lrtune.wire.results import TrialDetail, TrialState
@@ -19,7 +20,7 @@ try:
 except ImportError as error:
     raise Invalid("drawing a report needs Matplotlib: pip install 'lrtune[plot]'") from error
 
-OURS, UNTUNED, OTHERS = "#0072B2", "#D55E00", "#9AA0A6"
+OURS, BASELINE, OTHERS = "#0072B2", "#D55E00", "#9AA0A6"
 FAMILIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D1F", "#4D4D4D")
 MARKS = "os^Dv<>P"
 STYLE: dict[Any, Any] = {
@@ -89,12 +90,13 @@ def _rates(axes: Axes, evidence: Evidence) -> None:
 
 def _styled(evidence: Evidence) -> Iterable[tuple[TrialDetail, dict[str, Any]]]:
     """The trials to draw, the most important last so that it lies on top, each with its line's style."""
-    own, untuned = evidence.answer, evidence.baseline
-    others = [trial for trial in evidence.drawn if trial not in (own, untuned)]
+    own, baseline, best = evidence.answer, evidence.baseline, evidence.best
+    others = [trial for trial in evidence.drawn if trial not in (own, baseline)]
     for place, trial in enumerate(others):
         yield trial, {"color": OTHERS, "lw": 0.9, "label": None if place else "other trials"}
-    if untuned is not None:
-        yield untuned, {"color": UNTUNED, "lw": 1.8, "ls": "--", "label": "untuned"}
+    if baseline is not None:
+        name = label(best.baseline) if best.baseline else "baseline"
+        yield baseline, {"color": BASELINE, "lw": 1.8, "ls": "--", "label": name}
     yield own, {"color": OURS, "lw": 2.2, "label": "the answer"}
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from optuna.distributions import BaseDistribution
 
-from lrtune.optimizers import optimizer
+from lrtune.optimizers import OPTIMIZERS, optimizer
 from lrtune.schedules import FAMILIES, Rising, schedule
 from lrtune.search.studies import axes
 from lrtune.search.studies.axes import Param, Suggests
@@ -43,7 +43,10 @@ class Coordinates:
 
     def draw(self, trial: Suggests) -> Configuration:
         """Ask for one knob after the other."""
-        values = {name: axes.drawn(trial, name, axis) for name, axis in self.first.items()}
+        name = str(axes.drawn(trial, "optimizer", self.first["optimizer"]))
+        first = self._first(name)
+        family = axes.drawn(trial, "schedule", (self.first if self.flat else first)["schedule"])
+        values: dict[str, Point] = {"optimizer": name, "schedule": getattr(first["schedule"], "value", family)}
         own = self._own(values)
         values |= {name: axes.drawn(trial, name, axis) for name, axis in (self._all() if self.flat else own).items()}
         return _configuration({name: values[name] for name in (*self.first, *own)})
@@ -53,7 +56,7 @@ class Coordinates:
         values = _spelled(configuration)
         if values["optimizer"] not in self.optimizers or values["schedule"] not in self.schedules:
             return None
-        own = {**self.first, **self._own(values)}
+        own = {**(self.first if self.flat else self._first(str(values["optimizer"]))), **self._own(values)}
         asked = {**self.first, **self._all()} if self.flat else own
         searched = {name: axis for name, axis in asked.items() if not isinstance(axis, Fixed)}
         params = {n: axes.encode(axis, values[n]) if n in own else axes.middle(axis) for n, axis in searched.items()}
@@ -66,13 +69,18 @@ class Coordinates:
         values, place = _spelled(configuration), self.place(configuration)
         if place is None:
             return None
-        own = {**self.first, **self._own(values)}
+        own = {**self._first(str(values["optimizer"])), **self._own(values)}
         same = all(axes.decode(axis, place.params.get(name)) == values[name] for name, axis in own.items())
         return place if same else None
 
     def finite(self) -> bool:
         """Whether there is an end to the space: no axis of it is continuous."""
         return not any(isinstance(axis, Range) and not axis.whole for axis in self._all().values())
+
+    def _first(self, optimizer: str) -> Axes:
+        """The axes that choose, once the optimizer is known: some go with one family alone."""
+        families = OPTIMIZERS[optimizer].families
+        return self.first if families is None else {**self.first, "schedule": Fixed(families[0])}
 
     def _own(self, values: Mapping[str, Point]) -> Axes:
         """The axes that exist under the optimizer and the family among these values."""
