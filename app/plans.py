@@ -57,6 +57,11 @@ def cost(spec: AdmittedJob) -> Cost:
     )
 
 
+def against(spec: AdmittedJob) -> str:
+    """What the answer will be compared with, in words."""
+    return suggest(spec, [], steps=spec.horizon.steps or UNKNOWN_STEPS).reason
+
+
 def _first(spec: AdmittedJob, warm_start: Sequence[WarmStartTrial]) -> list[FirstCurve]:
     """The first proposals, each asked for while those before it are running."""
     steps, wanted = spec.horizon.steps or UNKNOWN_STEPS, max(FIRST, 1 + len(spec.try_))

@@ -66,6 +66,7 @@ def _shown(request: Request, tx: Session, fields: Fields, wrong: Mapping[str, st
         common=job_form.common(),
         samplers=job_form.SAMPLERS,
         pruners=job_form.PRUNERS,
+        names={field: list(registry) for field, (_, registry) in job_form.LISTS.items()},
         once=secrets.token_urlsafe(16),  # a second click on the same form does not make a second job
     )
 
@@ -85,11 +86,12 @@ def submit(request: Request, tx: Tx, fields: Form) -> Response:
 
 @router.post("/check")
 def check(request: Request, tx: ReadTx, fields: Form) -> Response:
-    """What the form amounts to so far: the job, what it costs, its schedules' curves, and what is wrong with it."""
+    """What the form amounts to so far: the job, its cost, its baseline, its schedules' curves, and what is wrong."""
     made = _made(tx, fields)
-    answer: dict[str, Any] = {"job": made, "curves": _curves(made), "wrong": {}, "cost": None}
+    answer: dict[str, Any] = {"job": made, "curves": _curves(made), "wrong": {}, "cost": None, "baseline": ""}
     try:
-        answer["cost"] = plans.cost(_admitted(request, tx, made, hold=False)).model_dump()
+        admitted = _admitted(request, tx, made, hold=False)
+        answer |= {"cost": plans.cost(admitted).model_dump(), "baseline": plans.against(admitted)}
     except Invalid as error:
         answer["wrong"] = job_form.named(error.errors, made)
     return JSONResponse(answer)

@@ -73,9 +73,10 @@
     show(last);
   }
 
-  function show({ job, cost, wrong, curves }) {
+  function show({ job, cost, baseline, wrong, curves }) {
     document.getElementById("json").textContent = JSON.stringify(job, null, 2);
     document.getElementById("cost").textContent = cost ? costs(cost) : "";
+    document.getElementById("baseline").textContent = baseline ? `Trial 0 will be ${/^untuned/.test(baseline) ? "the " : ""}${baseline}.` : "";
     errors(wrong);
     for (const svg of form.querySelectorAll(".spark")) spark(svg, curves[svg.dataset.family] ?? []);
     const now = JSON.stringify(curves);

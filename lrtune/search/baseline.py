@@ -18,7 +18,10 @@ WARMUP = 0.05
 def baseline(spec: JobSpec, *, steps: int) -> Proposal:
     """The first trial of a job."""
     chosen, name = reference(spec), spec.optimizers[0].name
-    words = f"untuned baseline: {name} at its usual rate {OPTIMIZERS[name].usual:g}, {chosen.kind[1]}, 5 % warm-up"
+    first = ", the first of the job's optimizers," if len(spec.optimizers) > 1 else ""
+    words = (
+        f"untuned baseline: {name}{first} at its usual rate {OPTIMIZERS[name].usual:g}, {chosen.kind[1]}, 5 % warm-up"
+    )
     if spec.baseline is not None:
         words = f"your own settings, the job's baseline: {described(chosen)}"
     return Proposal(configuration=chosen, role="baseline", seed=spec.search.seed, horizon=steps, reason=words)
