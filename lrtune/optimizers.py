@@ -56,11 +56,10 @@ def optimizer(name: str, /, **values: object) -> Optimizer:
 
 def catalogue(cls: type[Optimizer]) -> Mapping[str, Any]:
     """What the API lists of one optimizer."""
-    alone = {} if cls.families is None else {"schedules": cls.families}
     return {
         "usual": cls.usual,
         "rates": cls.rates,
-        **alone,
+        "schedules": cls.families,
         "knobs": {name: knob.schema() for name, knob in knobs(cls).items()},
     }
 

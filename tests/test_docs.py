@@ -21,10 +21,12 @@ import worker.settings
 from app.main import create_app
 from lrtune.cli.commands import app as cli
 from lrtune.client import Client
+from lrtune.export import FORMATS
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import FAMILIES
 from lrtune.space import knobs
-from lrtune.wire.job import JobSpec
+from lrtune.task import Task
+from lrtune.wire.job import JobSpec, Training
 from lrtune.wire.results import Report, TrialState
 from lrtune.wire.strategies import Pruners, Samplers
 from lrtune.wire.tasks import BUILT_IN
@@ -218,3 +220,26 @@ def test_the_curl_of_the_readme_submits_a_job(served):
     answer = httpx.post(url, content=body, headers=headers, trust_env=False)
     assert answer.status_code == 201
     assert json.loads(body) == {"task": answer.json()["spec"]["task"]["name"]}
+
+
+def test_nothing_is_listed_as_missing_that_exists():
+    missing = (ROOT / "docs/schedules.md").read_text().partition("## Not there")[2]
+    exist = {*FAMILIES, *OPTIMIZERS, *BUILT_IN, *FORMATS, *Training.model_fields}
+    exist |= {field.alias or name for name, field in JobSpec.model_fields.items()}
+    exist |= {knob for cls in (*FAMILIES.values(), *OPTIMIZERS.values()) for knob in knobs(cls)}
+    named = {name for row in missing.splitlines() for name in spans(row.split("|")[1] if "|" in row else "")}
+    assert {"lion", "cycle_momentum"} <= named
+    assert named & exist == set()
+
+
+def test_what_schedules_md_says_is_elsewhere_is_there():
+    there = (ROOT / "docs/schedules.md").read_text().partition("elsewhere\n")[2].partition("## Not there")[0]
+    named = spans(there)
+    fields = {field.alias or name for name, field in JobSpec.model_fields.items()}
+    commands = {name for name in named if name.startswith("lrtune ")}
+    assert named - commands <= fields | {*BUILT_IN, *Training.model_fields, "groups"}
+    assert callable(Task.groups)
+    known = get_command(cli).commands  # type: ignore[attr-defined]
+    for words in map(str.split, commands):
+        options = {option for param in known[words[1]].params for option in param.opts}
+        assert {word for word in words if word.startswith("-")} <= options

@@ -251,6 +251,30 @@ def test_curves_and_cost_are_shown_while_the_form_is_filled_in(visitor: httpx.Cl
     assert len(wrong["curves"]["linear"][0]) == 120, "the others are drawn all the same"
 
 
+def test_the_form_says_whose_rate_the_baseline_has_and_takes_ones_own(
+    visitor: httpx.Client, service: httpx.Client
+) -> None:
+    fields = {"token": token(visitor), "/task/name": "digits", "/schedules/cosine": "on", "/optimizers/adamw": "on"}
+
+    def baseline(**more: str) -> str:
+        found: str = visitor.post("/submit/check", data=fields | more).json()["baseline"]
+        return found
+
+    assert baseline() == "untuned baseline: adamw at its usual rate 0.001, cosine, 5 % warm-up"
+    ticked = {"/optimizers/sgd": "on"}
+    assert baseline(**ticked).startswith(
+        "untuned baseline: sgd, the first of the job's optimizers, at its usual rate 0.1"
+    )
+    own = ticked | {"/baseline/learning_rate": "0.002", "/baseline/optimizer": "adamw", "/baseline/schedule": "linear"}
+    assert baseline(**own).startswith("your own settings, the job's baseline: adamw at 0.002, linear")
+    spec = service.get(f"/v1{submitted(visitor, **own).headers['location']}").json()["spec"]
+    assert (spec["baseline"]["learning_rate"], spec["baseline"]["optimizer"]["name"]) == (0.002, "adamw")
+    answer = submitted(visitor, **{"/baseline/optimizer": "adamw"})
+    told = re.search(r'data-wrong="/baseline/learning_rate">([^<]*)<', answer.text)
+    assert told is not None
+    assert "this field is needed" in told[1]
+
+
 # What is drawn --------------------------------------------------------------------------------------------------------
 
 

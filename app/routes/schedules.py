@@ -44,12 +44,13 @@ class ScheduleInfo(Result):
 
 
 class OptimizerInfo(Result):
-    """An optimizer: its usual rate, the rates searched by default, and its knobs."""
+    """An optimizer: its usual rate, the rates searched by default, the only schedules for it (null: any), its knobs."""
 
     name: str
     sentence: str
     usual: float
     rates: tuple[float, float]
+    schedules: tuple[str, ...] | None = None
     knobs: dict[str, dict[str, Any]]
 
 
