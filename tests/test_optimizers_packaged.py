@@ -23,6 +23,7 @@ from lrtune.wire.results import JobState, Proposal, Trial, report_points
 from tests import simulated
 from tests.leasing import MINUTE, NOON, SPEC
 from tests.serving import Done, served
+from tests.test_states import Lab, same
 from tests.test_trainer import CPU, Line, run, trial
 from worker.engine import Engine
 from worker.loop import Worker
@@ -99,6 +100,17 @@ def test_measuring_an_average_leaves_the_training_as_it_was_to_the_bit() -> None
     assert all(torch.equal(a, b) for a, b in zip(trained, engine.model.parameters(), strict=True))
     engine.gradients(batches)
     engine.apply()  # it is in the mode for training again
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_a_trial_that_was_paused_goes_on_with_its_step_size_and_its_average(name: str, tmp_path: Path) -> None:
+    lab, task = Lab(tmp_path, spec=TaskSpec.model_validate(SMALL)), prepare(TaskSpec.model_validate(SMALL), Path())
+    asked = trial(optimizer={"name": name}, learning_rate=OPTIMIZERS[name].usual, schedule="constant", warmup=0.1)
+    lab.train(task, asked.model_copy(update={"until": 33}))
+    again = lab.train(task, asked)
+    assert [start.step for start in lab.starts] == [33]
+    assert same(again, lab.train(task, asked, shares=False))
+    assert (again[1][-1].metrics["val_loss"] or 9.0) < 0.99 * (again[1][10].metrics["val_loss"] or 0.0)
 
 
 def test_a_network_with_batch_norms_is_told_what_is_measured() -> None:

@@ -172,13 +172,12 @@ def _point(tag: str, registry: Mapping[str, type], make: Callable[..., Any]) -> 
         except ValueError as error:
             raise at_knob(error, given) from None
 
-    options = [point_schema(tag, name, cls) for name, cls in registry.items()]
+    options = [_point_schema(tag, name, cls) for name, cls in registry.items()]
     schema = WithJsonSchema({"oneOf": options, "discriminator": {"propertyName": tag}})
     return (BeforeValidator(read), PlainSerializer(lambda made: made.as_dict()), schema)
 
 
-def point_schema(tag: str, name: str, cls: type) -> dict[str, Any]:
-    """JSON Schema of one schedule or optimizer with its knobs."""
+def _point_schema(tag: str, name: str, cls: type) -> dict[str, Any]:
     fields = {field: kind.point_schema() for field, kind in knobs(cls).items()}
     properties = {tag: {"type": "string", "const": name}} | fields
     return {

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_serializer
 
 from lrtune.optimizers import OPTIMIZERS, optimizer
 from lrtune.schedules import FAMILIES, schedule
-from lrtune.wire.configuration import Configuration, Strict, at_knob, named, point_schema
+from lrtune.wire.configuration import Configuration, Strict, at_knob, named
 
 RATE = Field(gt=0, le=1e3)
 Part: TypeAlias = dict[str, Any]
@@ -28,8 +28,9 @@ def _part(tag: str, registry: Mapping[str, type], make: Callable[..., Any]) -> A
             raise at_knob(error, given) from None
         return {tag: part[tag], **given}
 
-    options = [{"enum": list(registry)}, *(point_schema(tag, name, cls) for name, cls in registry.items())]
-    return (BeforeValidator(read), WithJsonSchema({"anyOf": options}))
+    name = {"type": "string", "enum": list(registry)}
+    with_knobs = {"type": "object", "properties": {tag: name}, "required": [tag], "description": "knobs as in a job"}
+    return (BeforeValidator(read), WithJsonSchema({"anyOf": [name, with_knobs]}))
 
 
 if TYPE_CHECKING:
