@@ -3,6 +3,7 @@
 `admit` fills in what the job left to its task. What an admitted job would do says `plans.py`. A new check goes here.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -54,7 +55,11 @@ def admit(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True, to_t
     return _admitted(
         spec,
         task=spec.task.model_copy(update={"params": params}),
-        metric={"name": metric.name, "goal": info.metrics[metric.name]},
+        metric={
+            "name": metric.name,
+            "goal": info.metrics[metric.name],
+            "range": info.ranges.get(metric.name, metric.range),
+        },
         horizon=spec.horizon or Horizon(steps=info.steps),
     )
 
@@ -167,4 +172,9 @@ def _wrong_metric(metric: Metric, info: TaskInfo | TaskSummary, params: Mapping[
         better = "higher" if goal == "maximize" else "lower"
         detail = f"found {metric.goal}; {metric.name} is better when {better}, so accepted is {goal}, or no goal"
         return [{"pointer": "/metric/goal", "detail": detail}]
+    known_range = info.ranges.get(metric.name)
+    if metric.range is not None and known_range not in (None, metric.range):
+        found, accepted = (json.dumps(ends) for ends in (metric.range, known_range))
+        detail = f"found {found}; {metric.name} of the task {info.name} has the range {accepted}, or leave it out"
+        return [{"pointer": "/metric/range", "detail": detail}]
     return []

@@ -16,6 +16,7 @@ def tasks(tx: Session) -> list[TaskSummary]:
             summary=task.summary,
             params=task.params.model_json_schema(),
             metrics=dict(task.metrics),
+            ranges=dict(task.ranges),
             steps=task.steps,
             workers=having.get(task.name, 0),
         )

@@ -21,7 +21,8 @@ def terrain(tx: Session, job: Job) -> Terrain:
     for trial in history:
         if trial.state is TrialState.DIVERGED or trial.completed(job.best.steps):
             value = None if trial.state is TrialState.DIVERGED else trial.value
-            point = Point(number=trial.number, rate=trial.configuration.learning_rate, value=value)
+            rate, fresh = trial.configuration.learning_rate, trial.role == "confirm"
+            point = Point(number=trial.number, rate=rate, value=value, fresh=fresh)
             points.setdefault(trial.configuration.kind, []).append(point)
     plateaus = {(one.optimizer, one.family): one.plateau for one in found.families}
     return Terrain(

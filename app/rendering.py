@@ -145,4 +145,5 @@ _templates.filters |= {
     "measured": words.measured,
     "lift": words.lift,
     "label": words.label,
+    "brief_lift": words.brief_lift,
 }

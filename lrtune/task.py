@@ -50,6 +50,10 @@ class Task(ABC):
     metrics: Collection[str] = {"val_loss": "minimize"}
     """The names that `evaluate` answers with, each with its goal; a job is about the first of them unless it says."""
 
+    ranges: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
+    """The lowest and the highest value of a metric, None where there is none: `{"val_loss": (0, None)}` for a cross
+    entropy. A metric that is left out may have any value."""
+
     steps: ClassVar[int] = 1000
     """The horizon of a job that names none."""
 

@@ -11,7 +11,9 @@ from lrtune.wire.job import AdmittedJob, Horizon, Objective
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 PLAIN = Configuration(optimizer=Adamw(), learning_rate=1e-3, schedule=Cosine())
-SPEC = AdmittedJob(task="digits", metric=Objective(name="val_loss", goal="minimize"), horizon=Horizon(steps=100))
+SPEC = AdmittedJob(
+    task="digits", metric=Objective(name="val_loss", goal="minimize", range=(0.0, None)), horizon=Horizon(steps=100)
+)
 
 
 def claim(database: Database, worker: str = "a", at: datetime = NOON) -> leases.Lease:

@@ -31,7 +31,8 @@ from lrtune.wire.results import Job, Proposal, Report, Trial, TrialState
 
 OLD = json.loads((Path(__file__).parent / "old" / "database.json").read_text())
 ANSWERS = OLD["answers"]
-SAME = ("families", "stability", "lift", "audit")  # what a report says of runs, and not of how many rows they were
+SAME = ("stability", "lift", "audit")  # what a report says of runs, and not of how many rows they were
+COUNTED = ("optimizer", "family", "runs", "largest_stable", "smallest_diverged")  # whatever runs are compared with
 Tables = dict[str, list[dict[str, Any]]]
 
 
@@ -147,15 +148,33 @@ def test_an_old_job_has_the_answer_that_it_had(migrated: Database) -> None:
         (found, history), before = read(migrated, job), ANSWERS[job]
         best = found.best
         assert best is not None
-        assert best.model_dump(mode="json") == before["job"]["best"] | {"trial": best.trial}
+        then = before["job"]["best"]
+        inside = [max(0.0, then["interval"][0]), then["interval"][1]] if then["interval"] else None
+        new = {"trial": best.trial, "range": [0.0, None], "interval": inside}
+        assert best.model_dump(mode="json") == then | new
         with migrated.read() as tx:
             exported = export(best, trials.get(tx, found.id, best.trial), "pytorch").text
             said = report(found.spec, best, history, audits.read(tx, found.id)).model_dump(mode="json")
-        assert exported.splitlines()[1:] == before["export"].splitlines()[1:]  # the first names the trial
-        assert {name: said[name] for name in SAME} == {name: before["report"][name] for name in SAME}
+        assert exported.splitlines()[2:] == before["export"].splitlines()[2:]  # below the trial's name and its interval
+        for name in SAME:
+            _as_before(said[name], before["report"][name])
+        for now, old in zip(said["families"], before["report"]["families"], strict=True):
+            assert {name: now[name] for name in COUNTED} == {name: old[name] for name in COUNTED}
         assert said["cost"]["total"] == before["report"]["cost"]["total"]
         assert found.state == before["job"]["state"]
         assert found.progress.full_runs == before["job"]["progress"]["full_runs"]
+
+
+def _as_before(now: Any, before: Any) -> None:
+    """What was said then is said now, beside what is new since."""
+    if isinstance(before, dict):
+        for name, value in before.items():
+            _as_before(now[name], value)
+    elif isinstance(before, list):
+        for one, other in zip(now, before, strict=True):
+            _as_before(one, other)
+    else:
+        assert now == (pytest.approx(before) if isinstance(before, float) else before)
 
 
 def test_pieces_of_a_run_are_one_trial_with_the_first_ones_number(migrated: Database) -> None:
@@ -283,7 +302,9 @@ def test_trials_that_were_imported_are_not_joined(database_url: str) -> None:
         )
         for value in (0.5, 0.4)
     ]  # fmt: skip
-    spec = AdmittedJob(task="digits", metric=Objective(name="val_loss", goal="minimize"), horizon=Horizon(steps=40))
+    spec = AdmittedJob(
+        task="digits", metric=Objective(name="val_loss", goal="minimize", range=(0.0, None)), horizon=Horizon(steps=40)
+    )
     database = Database(database_url)
     with database.write() as tx:
         imports.create(tx, spec, ImportedJob(job=spec, trials=pruned))
@@ -309,7 +330,9 @@ def test_a_paused_trial_that_nobody_is_known_to_have_trained_goes_down(database_
 def new_job(url: str) -> None:
     """A job with a complete trial, one that is paused for the second time, and one that waits for that one."""
     database, ttl = Database(url), timedelta(minutes=1)
-    spec = AdmittedJob(task="digits", metric=Objective(name="val_loss", goal="minimize"), horizon=Horizon(steps=40))
+    spec = AdmittedJob(
+        task="digits", metric=Objective(name="val_loss", goal="minimize", range=(0.0, None)), horizon=Horizon(steps=40)
+    )
     plain = Configuration(optimizer=Adamw(), learning_rate=1e-3, schedule=Cosine())
     with database.write() as tx:
         job = jobs.create(tx, spec)[0].id

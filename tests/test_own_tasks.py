@@ -82,7 +82,7 @@ def test_a_job_takes_its_defaults_metric_and_horizon_from_the_task(database: Dat
     spec = made.json()["spec"]
     assert made.status_code == 201
     assert spec["task"]["params"] == {"title": "x", "depth": 4, "kind": "small", "dropout": None, "layers": []}
-    assert (spec["metric"], spec["horizon"]["steps"]) == ({"name": "top1", "goal": "maximize"}, 300)
+    assert (spec["metric"], spec["horizon"]["steps"]) == ({"name": "top1", "goal": "maximize", "range": None}, 300)
     assert plan.json()["spec"] == spec
 
 

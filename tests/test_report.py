@@ -23,14 +23,14 @@ STEPS = 100
 SPEC = AdmittedJob.model_validate(
     {
         "task": "digits",
-        "metric": {"name": "val_loss", "goal": "minimize"},
+        "metric": {"name": "val_loss", "goal": "minimize", "range": [0, None]},
         "horizon": {"steps": STEPS},
         "optimizers": [{"name": "adamw", "learning_rate": [0.001, 0.064]}],
         "schedules": ["cosine", "linear"],
         "search": {"sampler": "tpe", "pruner": "none"},
     }
 )
-HIGHEST = SPEC.model_copy(update={"metric": SPEC.metric.model_copy(update={"goal": "maximize"})})
+HIGHEST = SPEC.model_copy(update={"metric": SPEC.metric.model_copy(update={"goal": "maximize", "range": (None, 0.0)})})
 
 
 def run(
@@ -115,6 +115,14 @@ def test_runs_in_between_that_did_worse_are_counted():
     assert (plateau.low, plateau.high, plateau.runs, plateau.worse) == (0.008, 0.016, 2, 1)
 
 
+def test_a_plateau_ends_at_the_first_rate_at_which_nothing_is_as_good():
+    lucky = run(12, 0.002, 0.401, warmup=0.1)
+    plateau = reported([*SEARCHED, lucky]).families[0].plateau
+    assert (plateau.low, plateau.high) == (0.008, 0.016), "0.004 did worse, so 0.002 is no part of it"
+    broken = [*SEARCHED[:5], run(5, 0.0113, None, state="diverged", step=9)]
+    assert reported(broken).families[0].plateau.low == 0.016, "0.0113 diverged, so 0.008 is no part of it"
+
+
 def test_the_sensitivity_is_the_median_worsening_per_doubling_and_halving():
     cosine, linear = reported(SEARCHED).families
     assert cosine.doubling.absolute == pytest.approx((0.12 / 1 + 0.20 / 2) / 2)
@@ -126,8 +134,12 @@ def test_the_sensitivity_is_the_median_worsening_per_doubling_and_halving():
 
 def test_what_happens_above_and_below_is_told_from_the_runs_there():
     found = reported(SEARCHED)
-    assert found.above.words == ("above 0.016: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse")
-    assert found.below.words == "below 0.008: 3 runs end 15 % worse and were still falling at the end"
+    assert found.above.words == (
+        "above 0.016: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median"
+    )
+    assert (
+        found.below.words == "below 0.008: 3 runs end 15 % worse in the median and most were still falling at the end"
+    )
     assert (found.above.worse, found.above.improving) == (pytest.approx(0.4), False)
     assert (found.below.worse, found.below.improving) == (pytest.approx(0.15), True)
 
@@ -178,8 +190,8 @@ def test_the_lift_is_sure_when_the_paired_interval_excludes_zero():
     assert found.lift.sure is True
     assert advised(found)["how sure?"] == (
         "The answer's val_loss, 0.41, is the mean over 3 fresh seeds, 95 % interval 0.38516 to 0.43484. "
-        "It is 20 % better than the untuned baseline; "
-        "the difference's interval, 0.0752 to 0.125 over the same seeds, excludes zero. "
+        "It is 20 % better than untuned: "
+        "the 95 % interval of the difference over the same 3 seeds, 0.0752 to 0.125, excludes zero. "
         "The plateau with cosine, 0.008 to 0.016, rests on 5 runs."
     )
 
@@ -187,25 +199,53 @@ def test_the_lift_is_sure_when_the_paired_interval_excludes_zero():
 def test_the_lift_is_not_sure_when_the_interval_includes_zero():
     found = reported(confirmed([0.40, 0.41, 0.42], [0.42, 0.40, 0.43]))
     assert found.lift.sure is False
-    assert "includes zero, so it may be chance" in advised(found)["how sure?"]
+    said = advised(found)["how sure?"]
+    assert "It is not surely better or worse than untuned" in said
+    assert "-0.0313 to 0.0446, includes zero" in said
 
 
-def test_without_the_same_seeds_there_is_no_interval():
+def test_no_lift_is_claimed_while_the_two_intervals_overlap():
+    found = reported(confirmed([0.40, 0.44, 0.48], [0.43, 0.471, 0.509]))
+    assert found.lift.interval[0] > 0, "over the same seeds"
+    assert found.lift.sure is False
+    assert "excludes zero, but the intervals of the two overlap" in advised(found)["how sure?"]
+
+
+def test_what_only_one_of_them_ran_is_no_part_of_the_comparison():
     found = reported(confirmed([0.40, 0.41, 0.42], [0.50, 0.52]))
-    assert (found.lift.interval, found.lift.sure) == (None, None)
-    assert "nothing says that this is not chance" in advised(found)["how sure?"]
+    assert (found.lift.seeds, found.lift.difference) == (2, pytest.approx(0.105))
+    assert found.lift.interval == pytest.approx((0.105 - 12.7062 * 0.005, 0.105 + 12.7062 * 0.005))
+    apart = reported([run(15, 0.001, 0.5, warmup=0.05, role="baseline", seed=9), *SEARCHED[1:]])
+    assert apart.lift is None
+    assert "It is not comparable with untuned, which ran over other seeds." in advised(apart)["how sure?"]
+
+
+def test_neighbours_that_did_better_on_the_seed_that_they_share_leave_the_answer_in_doubt():
+    """Their fresh seeds failed, so they are not chosen, nor are their rates ruled out."""
+    searched = [run(0, 0.016, 0.40), run(1, 0.0113, 0.39), run(2, 0.008, 0.50), run(3, 0.0057, 0.39)]
+    answer = [run(3 + seed, 0.016, 0.41, role="confirm", seed=seed) for seed in (1, 2, 3)]
+    found = reported([*searched, *answer])
+    assert found.families[0].halving.absolute < 0
+    assert advised(found)["too high?"].startswith("Perhaps. Below 0.0113: 2 runs end 11 % worse in the median.")
+    assert "Lower rates nearby did no worse over the seeds that they share with it." in advised(found)["too high?"]
+
+
+def test_a_configuration_that_diverged_with_a_seed_is_not_as_good():
+    fresh = [run(12 + seed, rate, 0.40, role="confirm", seed=seed) for seed in (1, 2, 3) for rate in (0.016, 0.008)]
+    broken = fresh[-1].model_copy(update={"state": TrialState.DIVERGED, "value": None, "step": 9})
+    assert reported([*SEARCHED, *fresh]).families[0].plateau.low == 0.008
+    assert reported([*SEARCHED, *fresh[:-1], broken]).families[0].plateau.low == 0.016
 
 
 def test_advice_answers_three_questions():
     assert advised(reported(SEARCHED)) == {
-        "too high?": "No. Below 0.008: 3 runs end 15 % worse and were still falling at the end. "
-        "Each halving of the rate makes it about 2.9 % worse. "
+        "too high?": "No. Below 0.008: 3 runs end 15 % worse in the median and most were still falling at the end. "
+        "Rates down to 0.008 do as well at their best. "
         "The smallest rate of adamw that diverged is 0.032, 2 times the answer's.",
-        "too low?": "No. Above 0.016: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse. "
+        "too low?": "No. Above 0.016: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median. "
         "Each doubling of the rate makes it about 27 % worse.",
         "how sure?": "Not very: the answer's val_loss, 0.4, is a single run's, not repeated over fresh seeds. "
-        "It is 20 % better than the untuned baseline; "
-        "without two or more seeds in common nothing says that this is not chance. "
+        "It is 20 % better than untuned over the one seed that both ran, which may be chance. "
         "The plateau with cosine, 0.008 to 0.016, rests on 2 runs.",
     }
 
@@ -238,7 +278,7 @@ def test_a_metric_to_be_maximised_gives_the_mirror_image():
     assert [f.plateau for f in high.families] == [f.plateau for f in low.families]
     assert [f.doubling for f in high.families] == [f.doubling for f in low.families]
     assert (high.lift, high.stability, high.above) == (low.lift, low.stability, low.above)
-    assert high.below.words == "below 0.008: 3 runs end 15 % worse and were still rising at the end"
+    assert high.below.words == low.below.words.replace("falling", "rising")
 
 
 def test_near_zero_the_tolerance_is_a_share_of_the_way_to_the_median_run():
@@ -246,7 +286,7 @@ def test_near_zero_the_tolerance_is_a_share_of_the_way_to_the_median_run():
     assert found.tolerance == pytest.approx(0.001 * 0.2502)
     assert (found.families[0].plateau.low, found.families[0].plateau.high) == (0.016, 0.016)
     assert found.families[0].halving.relative is None
-    assert found.below.words == "below 0.016: 3 runs end worse"
+    assert found.below.words == "below 0.016: 3 runs end 0.5 worse in the median"
 
 
 def test_a_baseline_outside_the_space_counts_for_the_lift_and_not_for_the_plateau():

@@ -138,10 +138,17 @@ def _evaluation(task: Task) -> Iterator[str]:
         yield f"evaluate: it does not give {', '.join(missing)}, which the task says it measures"
     if bad := [f"{name} is {float(value)}" for name, value in found.items() if not torch.isfinite(torch.tensor(value))]:
         yield f"evaluate: {', '.join(bad)} at the initial weights; accepted are finite numbers"
+    if impossible := [name for name in task.ranges if name in found and not _inside(found[name], task.ranges[name])]:
+        yield f"evaluate: {', '.join(impossible)} beyond the range that the task gives it in `ranges`"
     if any(not torch.equal(before[name], value) for name, value in model.state_dict().items()):
         yield "evaluate: it changes the model's weights or buffers; it is only to look"
     if drew:
         yield "evaluate: it draws from torch's global generator, so reporting changes the training; use one of its own"
+
+
+def _inside(value: float, ends: tuple[float | None, float | None]) -> bool:
+    low, high = ends
+    return not ((low is not None and value < low) or (high is not None and value > high))
 
 
 def _seeded(model: nn.Module) -> nn.Module:

@@ -12,11 +12,12 @@ const landscape = (() => {
   const sign = () => (metricFalls() ? 1 : -1);
   const metricFalls = () => terrain.falls;
 
-  // One point a half doubling, the best: rates lie on a grid of √2 unless a job says otherwise.
+  // One point a half doubling, the best: rates lie on a grid of √2 unless a job says otherwise. Fresh seeds have luck of
+  // their own, and the best rates have most of them, so a line is drawn through the runs over the search's seed.
   function line(group) {
     const best = new Map();
     for (const point of group.points) {
-      if (point.value === null) continue;
+      if (point.value === null || point.fresh) continue;
       const bin = Math.round(2 * Math.log2(point.rate));
       const there = best.get(bin);
       if (!there || sign() * point.value < sign() * there.value) best.set(bin, point);

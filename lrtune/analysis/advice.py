@@ -3,15 +3,14 @@
 Everything said here rests on numbers that stand in the report as well. A new sentence goes here.
 """
 
+import math
 from collections.abc import Sequence
 
-from lrtune.wire.report import Advice, Audit, Beyond, FamilyFindings, Lift, Slope, Stability
+from lrtune.analysis.words import digits, gap, lift, percent
+from lrtune.wire.report import Advice, Audit, Beyond, FamilyFindings, Stability
 from lrtune.wire.results import Best
 
-
-def percent(share: float) -> str:
-    """A share as people write it: 12 %, 3.4 %."""
-    return f"{100 * abs(share):.0f} %" if abs(share) >= 0.0995 else f"{100 * abs(share):.2g} %"
+SAME = 1e-9  # doublings that count as none
 
 
 def beyond(seen: Beyond, side: str, goal: str) -> str:
@@ -34,9 +33,12 @@ def beyond(seen: Beyond, side: str, goal: str) -> str:
 
 def _ended(seen: Beyond, trend: str) -> str:
     """How the runs that went to their end ended."""
-    subject = "1 run ends" if seen.whole == 1 else f"{seen.whole} runs end"
-    how = "worse" if seen.worse is None else f"{percent(seen.worse)} worse" if seen.worse > 0 else "no worse"
-    still = f" and {'was' if seen.whole == 1 else 'were'} still {trend} at the end" if seen.improving else ""
+    subject, each = ("1 run ends", "") if seen.whole == 1 else (f"{seen.whole} runs end", " in the median")
+    if seen.behind is None:
+        how = "over seeds of their own"
+    else:
+        how = (f"{gap(seen.behind, seen.worse)} worse" if seen.behind > 0 else "no worse") + each
+    still = f" and {'was' if seen.whole == 1 else 'most were'} still {trend} at the end" if seen.improving else ""
     return f"{subject} {how}{still}"
 
 
@@ -59,13 +61,18 @@ def audited(seen: Audit | None) -> list[Advice]:
 
 
 def advice(
-    best: Best, family: FamilyFindings, stability: Sequence[Stability], above: Beyond, below: Beyond, lift: Lift | None
+    best: Best,
+    family: FamilyFindings,
+    stability: Sequence[Stability],
+    above: Beyond,
+    below: Beyond,
+    tolerance: float,
 ) -> list[Advice]:
     """The three questions, answered."""
     margin = _margin(best, next((one for one in stability if one.optimizer == family.optimizer), None))
-    high = [_whether_worse(best, family, below, "low"), _slope(family.halving, "halving"), margin]
-    low = [_whether_worse(best, family, above, "high"), _slope(family.doubling, "doubling")]
-    sure = [_evidence(best), _gain(best, lift), _support(family)]
+    high = [_whether_worse(best, family, below, "low"), _slope(best, family, below, "low"), margin]
+    low = [_whether_worse(best, family, above, "high"), _slope(best, family, above, "high")]
+    sure = [_evidence(best), _gain(best), _support(family, above, below, tolerance)]
     return [
         Advice(question="too high?", answer=_said(high)),
         Advice(question="too low?", answer=_said(low)),
@@ -80,8 +87,7 @@ def _said(sentences: Sequence[str]) -> str:
 def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
     """Whether rates beyond this end of the plateau have shown themselves to be worse."""
     if side.family:
-        said = "no" if side.diverged or side.whole else "probably not"
-        return f"{said}. {side.words[0].upper()}{side.words[1:]}"
+        return f"{_verdict(family, side, end)}. {side.words[0].upper()}{side.words[1:]}"
     rate, plateau = best.configuration.learning_rate, family.plateau
     last, way = ("largest", "up") if end == "high" else ("smallest", "down")
     at_end = plateau is None or rate == (plateau.high if end == "high" else plateau.low)
@@ -92,22 +98,42 @@ def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -
     return f"perhaps: {what} the {last} that was tried with {family.family}: {then}{others}"
 
 
-def _slope(slope: Slope | None, step: str) -> str:
-    if slope is None:
+def _verdict(family: FamilyFindings, side: Beyond, end: str) -> str:
+    """Whether the answer's rate may be wrong on this side, by the runs of its own family that lie beyond."""
+    slope = family.doubling if end == "high" else family.halving
+    if side.as_good or (slope is not None and slope.absolute <= 0):
+        return "perhaps"
+    # That a lower rate diverged, with whatever other knobs, says nothing for a higher one.
+    if side.behind is not None or (side.diverged and end == "high"):
+        return "no"
+    return "probably not" if side.diverged or side.stopped else "perhaps"
+
+
+def _slope(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
+    """How the metric goes on this side of the answer's rate."""
+    rate, plateau = best.configuration.learning_rate, family.plateau
+    slope, step = (family.doubling, "doubling") if end == "high" else (family.halving, "halving")
+    reached = plateau and (plateau.high if end == "high" else plateau.low)
+    if reached and abs(math.log2(reached / rate)) >= 1.0 - SAME:
+        return f"rates {'up' if end == 'high' else 'down'} to {reached:.3g} do as well at their best"
+    if slope is None or side.as_good:
         return ""
-    size = f"{abs(slope.absolute):.3g}" if slope.relative is None else percent(slope.relative)
-    return f"each {step} of the rate makes it about {size} {'worse' if slope.absolute >= 0 else 'better'}"
+    if slope.absolute <= 0:
+        return (
+            f"{'higher' if end == 'high' else 'lower'} rates nearby did no worse over the seeds that they share with it"
+        )
+    return f"each {step} of the rate makes it about {gap(slope.absolute, slope.relative)} worse"
 
 
 def _margin(best: Best, stability: Stability | None) -> str:
     """How far the answer's rate is from divergence."""
     if stability is None or stability.smallest_diverged is None:
-        return "no run of its optimizer diverged"
+        return "no run of its optimizer diverged, range tests left aside"
     rate, edge = best.configuration.learning_rate, stability.smallest_diverged
     if edge <= rate:
         return (
-            f"runs of {stability.optimizer} diverged at {edge:.3g} already, with other knobs or seeds: "
-            f"keep the answer's warm-up and clipping"
+            f"a run of {stability.optimizer} diverged at {edge:.3g} already, with other knobs or another seed: "
+            f"leave the rest of the answer as it is"
         )
     return (
         f"the smallest rate of {stability.optimizer} that diverged is {edge:.3g}, {edge / rate:.3g} times the answer's"
@@ -119,33 +145,29 @@ def _evidence(best: Best) -> str:
         return (
             f"not very: the answer's {best.metric}, {best.value:.5g}, is a single run's, not repeated over fresh seeds"
         )
-    within = f", 95 % interval {best.interval[0]:.5g} to {best.interval[1]:.5g}" if best.interval else ""
-    seeds = f"{len(best.seeds)} fresh seeds" if len(best.seeds) > 1 else "one fresh seed"
-    return f"the answer's {best.metric}, {best.value:.5g}, is the mean over {seeds}{within}"
+    value = digits(best.value, best.interval)
+    ends = [digits(end, best.interval) for end in best.interval or ()]
+    within = f", 95 % interval {' to '.join(ends)}" if ends else ""
+    if len(best.seeds) == 1:
+        return f"not very: the answer's {best.metric}, {best.value:.5g}, is that of one fresh seed"
+    return f"the answer's {best.metric}, {value}, is the mean over {len(best.seeds)} fresh seeds{within}"
 
 
-def _gain(best: Best, lift: Lift | None) -> str:
+def _gain(best: Best) -> str:
     """The lift over the baseline, and whether chance can explain it."""
-    if lift is None:
-        return "there is no baseline to compare with"
-    baseline = "your own settings" if best.baseline is not None and best.baseline.own else "the untuned baseline"
-    if best.baseline is not None and best.baseline.configuration == best.configuration:
-        return f"nothing beat {baseline}"
-    size = f"{abs(lift.difference):.3g}" if lift.relative is None else percent(lift.relative)
-    words = f"it is {size} {'better' if lift.difference >= 0 else 'worse'} than {baseline}"
-    if lift.interval is None:
-        return f"{words}; without two or more seeds in common nothing says that this is not chance"
-    low, high = lift.interval
-    zero = "excludes zero" if lift.sure else "includes zero, so it may be chance"
-    return f"{words}; the difference's interval, {low:.3g} to {high:.3g} over the same seeds, {zero}"
+    words = lift(best)
+    begin = {"no": "there is ", "nothing": ""}.get(words.partition(" ")[0], "it is ")
+    return f"{begin}{words}"
 
 
-def _support(family: FamilyFindings) -> str:
+def _support(family: FamilyFindings, above: Beyond, below: Beyond, tolerance: float) -> str:
     """What the plateau rests on."""
     if family.plateau is None:
         return ""
     low, high, runs = family.plateau.low, family.plateau.high, family.plateau.runs
+    if low == high and not (above.family or below.family):
+        return f"no other rate with {family.family} was tried"
     if low == high:
-        return f"no other rate with {family.family} came as close as the tolerance"
+        return f"no rate next to it with {family.family} came within the tolerance, {tolerance:.3g}"
     but = f", and {family.plateau.worse} in between did worse" if family.plateau.worse else ""
     return f"the plateau with {family.family}, {low:.3g} to {high:.3g}, rests on {runs} runs{but}"

@@ -18,13 +18,22 @@ T_975 = (
 )  # fmt: skip
 
 
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % confidence interval of a mean (Student's t); None for fewer than two values."""
+def interval(
+    values: Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float] | None:
+    """The 95 % confidence interval of a mean (Student's t), inside the metric's range; None for fewer than two values.
+
+    It is cut off at the range. The mean that it is to hold lies inside, so what is cut off could not hold it, and the
+    coverage stays that of the t interval (Mandelkern 2002, "Setting confidence intervals for bounded parameters",
+    Statistical Science 17(2), 149-172). An interval on a log or logit scale would be one of another mean, has no value
+    at 0 and 1, and grows beyond all measure with two or three seeds. Limits that a value contradicts are none.
+    """
     if len(values) < 2:
         return None
     quantile = T_975[len(values) - 2] if len(values) <= len(T_975) + 1 else 1.96
-    half = quantile * stdev(values) / math.sqrt(len(values))
-    return fmean(values) - half, fmean(values) + half
+    mean, half = fmean(values), quantile * stdev(values) / math.sqrt(len(values))
+    low, high = limits if limits[0] <= min(values) and max(values) <= limits[1] else (-math.inf, math.inf)
+    return min(mean, max(low, mean - half)), max(mean, min(high, mean + half))
 
 
 def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: float) -> Best | None:
@@ -46,10 +55,11 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
         configuration=runs[0].configuration,
         metric=metric.name,
         goal=metric.goal,
+        range=metric.range,
         value=_mean(runs),
         seeds=_seeds(runs),
-        interval=interval([run.value for run in _seeds(runs)]),
-        baseline=_baseline(spec, trials, complete),
+        interval=interval([run.value for run in _seeds(runs)], metric.limits),
+        baseline=_baseline(spec, trials, complete, confirmed=runs[0].role == "confirm"),
         full_runs=full_runs,
         trial=min(t.number for t in found),
         steps=steps,
@@ -79,13 +89,16 @@ def _seeds(runs: Sequence[Trial]) -> list[SeedValue]:
     return [SeedValue(seed=run.seed, value=run.value) for run in runs if run.value is not None]
 
 
-def _baseline(spec: AdmittedJob, trials: Sequence[Trial], complete: Sequence[Trial]) -> Baseline | None:
+def _baseline(
+    spec: AdmittedJob, trials: Sequence[Trial], complete: Sequence[Trial], *, confirmed: bool
+) -> Baseline | None:
+    """The baseline over fresh seeds where the answer's value is one of them, else over the search's seed."""
     first = next((t for t in trials if t.role == "baseline"), None)
     if first is None:
         return None
     same = [t for t in complete if t.configuration == first.configuration]
-    runs = _seeds([t for t in same if t.role == "confirm"] or same)
+    runs = _seeds([t for t in same if (t.role == "confirm") is confirmed] or same)
     values = [run.value for run in runs]
     mean = fmean(values) if values else None
-    own = spec.baseline is not None
-    return Baseline(configuration=first.configuration, own=own, value=mean, seeds=runs, interval=interval(values))
+    own, bounds = spec.baseline is not None, interval(values, spec.metric.limits)
+    return Baseline(configuration=first.configuration, own=own, value=mean, seeds=runs, interval=bounds)

@@ -1,25 +1,26 @@
 """Where good rates lie, for each family under each optimizer: plateaus, sensitivity, the edge of stability.
 
-A configuration's value is its mean over fresh seeds where it has any, else over its search runs; the answer's is the
-answer's. Rates of different optimizers do not compare, and those of different families only roughly, so every finding
-is for one optimizer and one family.
+Configurations are compared over the seeds that both ran (`lrtune/analysis/paired.py`). Rates of different optimizers do
+not compare, and those of different families only roughly, so every finding is for one optimizer and one family.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 from typing import TypeAlias
 
+from lrtune.analysis import paired
 from lrtune.analysis.answer import grouped
+from lrtune.analysis.paired import Runs, share
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import End, FamilyFindings, Plateau, Slope, Stability
 from lrtune.wire.results import OBSERVED, Best, Trial, TrialState
 
 TOLERANCE = 0.01  # of the best value: what counts as equally good
 # Near zero 1 % of the value means nothing, so the tolerance is at least this share of the way from the answer to the
-# job's median run.
-NEAR_ZERO = 0.001
+# job's median configuration; where nothing says that zero is the metric's own, it is at most that one.
+NEAR_ZERO, AT_MOST = 0.001, 0.05
 NEAREST, FURTHEST = 0.25, 2.0  # doublings away: where the sensitivity is read off
 SAME = 1e-9  # rates that differ by less, relative, are the same
 Kind: TypeAlias = tuple[str, str]  # optimizer, family
@@ -27,11 +28,18 @@ Kind: TypeAlias = tuple[str, str]  # optimizer, family
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A configuration at the job's horizon: what its runs came to, lower being better."""
+    """A configuration at the job's horizon: `behind` the answer by so much, lower being better.
+
+    None does not compare: they share no seed, or it diverged with some. `score` is its mean over `seeds` seeds; `count`
+    trials of it were complete.
+    """
 
     rate: float
+    runs: Runs
     score: float
-    runs: int
+    seeds: int
+    behind: float | None
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,7 @@ class Landscape:
     """A job's runs and configurations by optimizer and family, the answer's first, and what counts as equally good."""
 
     best: Best
-    sign: float
+    answer: Point
     tolerance: float
     runs: Mapping[Kind, Sequence[Trial]]
     points: Mapping[Kind, Sequence[Point]]
@@ -49,34 +57,49 @@ class Landscape:
         """The answer's optimizer and family."""
         return self.best.configuration.kind
 
-    @property
-    def answer(self) -> Point:
-        """The answer as a point."""
-        return Point(self.best.configuration.learning_rate, self.sign * self.best.value, len(self.best.seeds))
+    def behind(self, run: Trial) -> float | None:
+        """How much worse one run ended than the answer."""
+        return paired.runs([run], self.best.objective.sign).behind(self.answer.runs)
 
 
 def landscape(best: Best, trials: Iterable[Trial]) -> Landscape:
     """These trials as the report reads them."""
-    sign = best.objective.sign
     runs: dict[Kind, list[Trial]] = {best.configuration.kind: []}
     for trial in trials:
         if trial.state in OBSERVED:
             runs.setdefault(trial.configuration.kind, []).append(trial)
-    points = {name: _points(best, sign, some) for name, some in runs.items()}
-    scores = [point.score for some in points.values() for point in some]
-    typical = median(scores) if scores else sign * best.value
-    tolerance = max(TOLERANCE * abs(best.value), NEAR_ZERO * (typical - sign * best.value))
-    return Landscape(best, sign, tolerance, runs, points)
+    known = paired.answer(best, runs[best.configuration.kind])
+    sign = best.objective.sign
+    answer = Point(best.configuration.learning_rate, known, sign * best.value, len(best.seeds), 0.0, 0)
+    points = {name: _points(best, answer, some) for name, some in runs.items()}
+    behind = [point.behind for some in points.values() for point in some if point.behind is not None]
+    return Landscape(best, answer, _tolerance(best, median(behind) if behind else 0.0), runs, points)
 
 
-def _points(best: Best, sign: float, trials: Iterable[Trial]) -> list[Point]:
-    """Every configuration that completed the job's horizon."""
-    points = []
-    for runs in grouped(t for t in trials if t.completed(best.steps)):
-        deciding = [run for run in runs if run.role == "confirm"] or runs
-        mean = fmean(run.value for run in deciding if run.value is not None)
-        value = best.value if runs[0].configuration == best.configuration else mean
-        points.append(Point(runs[0].configuration.learning_rate, sign * value, len(runs)))
+def _tolerance(best: Best, typical: float) -> float:
+    """What counts as equally good, where the median configuration is `typical` behind the answer."""
+    part = TOLERANCE * abs(best.value)
+    if not best.objective.from_zero:
+        part = min(part, AT_MOST * max(typical, 0.0))
+    return max(part, NEAR_ZERO * typical)
+
+
+def _points(best: Best, answer: Point, trials: Iterable[Trial]) -> list[Point]:
+    """Every configuration that completed the job's horizon; the answer's value is the answer's."""
+    trials = list(trials)
+    points, whole = [], (t for t in trials if t.horizon == best.steps)
+    diverged = {t.configuration for t in whole if t.state is TrialState.DIVERGED}
+    for group in grouped(t for t in trials if t.completed(best.steps)):
+        # While fresh seeds have not decided they are no part of any comparison: some have run over more than others.
+        deciding = [run for run in group if best.confirmed or run.role != "confirm"]
+        chosen = group[0].configuration
+        found = paired.runs(deciding, best.objective.sign)
+        if chosen == best.configuration:
+            points.append(Point(answer.rate, answer.runs, answer.score, answer.seeds, 0.0, len(group)))
+        elif deciding:
+            behind = None if chosen in diverged else found.behind(answer.runs)
+            seeds = len(found.fresh or found.searched)
+            points.append(Point(chosen.learning_rate, found, found.score, seeds, behind, len(group)))
     return points
 
 
@@ -87,58 +110,85 @@ def families(spec: AdmittedJob, land: Landscape) -> list[FamilyFindings]:
 
 
 def _family(spec: AdmittedJob, land: Landscape, name: Kind) -> FamilyFindings:
-    points = land.points[name]
-    first = min(points, key=lambda point: (point.score, point.rate), default=None)
-    first = land.answer if name == land.own else first
+    points, metric = land.points[name], land.best.objective
+    first = land.answer if name == land.own else _first(points)
     known = stability(land.runs[name], land.best.steps)
     return FamilyFindings(
         optimizer=name[0],
         family=name[1],
-        runs=sum(point.runs for point in points),
+        runs=sum(point.count for point in points),
         best_rate=first.rate if first else None,
-        best_value=land.sign * first.score if first else None,
-        plateau=_plateau(points, land.answer.score + land.tolerance, _ends(spec, name[0])),
-        doubling=_slope(points, first, 1.0) if first else None,
-        halving=_slope(points, first, -1.0) if first else None,
+        best_value=metric.sign * first.score if first else None,
+        seeds=first.seeds if first else 0,
+        behind=first.behind if first else None,
+        plateau=_plateau(land, name, first, _ends(spec, name[0])) if first else None,
+        doubling=_slope(land, points, first, 1.0) if first else None,
+        halving=_slope(land, points, first, -1.0) if first else None,
         largest_stable=known[0].largest_stable if known else None,
         smallest_diverged=known[0].smallest_diverged if known else None,
     )
 
 
-def _plateau(points: Sequence[Point], limit: float, ends: Mapping[End, float]) -> Plateau | None:
-    good = [point for point in points if point.score <= limit]
-    if not good:
+def _first(points: Sequence[Point]) -> Point | None:
+    """The best of some configurations; those that do not compare with the answer come last."""
+    return min(
+        points,
+        key=lambda point: (point.behind is None, point.score if point.behind is None else point.behind, point.rate),
+        default=None,
+    )
+
+
+def _plateau(land: Landscape, name: Kind, first: Point, ends: Mapping[End, float]) -> Plateau | None:
+    """The stretch of rates around the best at each of which some configuration is as good as the answer."""
+    points = land.points[name]
+    diverged = [run.configuration.learning_rate for run in land.runs[name] if run.state is TrialState.DIVERGED]
+    best_at = dict.fromkeys(diverged, math.inf)
+    for point in points:
+        if point.behind is not None:
+            best_at[point.rate] = min(point.behind, best_at.get(point.rate, math.inf))
+    if not best_at.get(first.rate, math.inf) <= land.tolerance:
         return None
-    low, high = min(point.rate for point in good), max(point.rate for point in good)
-    between, runs = (sum(point.runs for point in some if low <= point.rate <= high) for some in (points, good))
+    below = [rate for rate in sorted(best_at, reverse=True) if rate <= first.rate]
+    above = [rate for rate in sorted(best_at) if rate >= first.rate]
+    low, high = (_last_good(some, best_at, land.tolerance) for some in (below, above))
+    inside = [point for point in points if low <= point.rate <= high and point.behind is not None]
+    good = sum(point.count for point in inside if point.behind is not None and point.behind <= land.tolerance)
+    worse = sum(point.count for point in inside) - good + sum(low <= rate <= high for rate in diverged)
     reached: dict[End, float] = {"low": low, "high": high}
     edges = [end for end, rate in ends.items() if math.isclose(rate, reached[end], rel_tol=SAME)]
-    return Plateau(low=low, high=high, runs=runs, worse=between - runs, edges=edges)
+    return Plateau(low=low, high=high, runs=good, worse=worse, edges=edges)
+
+
+def _last_good(rates: Sequence[float], best_at: Mapping[float, float], tolerance: float) -> float:
+    """The last of some rates, of which the first is good, before one that is not."""
+    last = rates[0]
+    for rate in rates:
+        if best_at[rate] > tolerance:
+            break
+        last = rate
+    return last
 
 
 def _ends(spec: AdmittedJob, optimizer: str) -> dict[End, float]:
-    """The ends of the job's range of rates; nothing where the rate is fixed or the optimizer was not asked for."""
-    low, high = spec.space().rates(optimizer) or (0.0, 0.0)
-    return {"low": low, "high": high} if low < high else {}
+    """The ends of the job's range of rates, which may be one; nothing where the optimizer was not asked for."""
+    ends = spec.space().rates(optimizer)
+    return {"low": ends[0], "high": ends[1]} if ends else {}
 
 
-def _slope(points: Iterable[Point], first: Point, direction: float) -> Slope | None:
+def _slope(land: Landscape, points: Iterable[Point], first: Point, direction: float) -> Slope | None:
     """The worsening per doubling (direction 1) or halving (-1), from the best point at each rate on that side."""
     lowest: dict[float, float] = {}
     for point in points:
         away = round(direction * (math.log2(point.rate) - math.log2(first.rate)), 6)
-        if NEAREST <= away <= FURTHEST:
-            lowest[away] = min(point.score, lowest.get(away, math.inf))
+        if point.behind is None:
+            continue
+        if NEAREST <= away <= FURTHEST and (behind := point.runs.behind(first.runs)) is not None:
+            lowest[away] = min(behind, lowest.get(away, math.inf))
     if len(lowest) < 2:
         return None
-    absolute = median((score - first.score) / away for away, score in lowest.items())
-    return Slope(absolute=absolute, relative=share(absolute, first.score), rates=len(lowest))
-
-
-def share(part: float, of: float) -> float | None:
-    """A part relative to the size of something; None where that is zero, or next to it."""
-    found = part / abs(of) if of else math.inf
-    return found if math.isfinite(found) else None
+    absolute = median(behind / away for away, behind in lowest.items())
+    relative = share(absolute, first.score) if land.best.objective.from_zero else None
+    return Slope(absolute=absolute, relative=relative, rates=len(lowest))
 
 
 def stability(trials: Iterable[Trial], steps: int) -> list[Stability]:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Literal
 
-from lrtune.analysis import advice
-from lrtune.analysis.answer import interval
-from lrtune.analysis.plateaus import SAME, Landscape, families, landscape, share, stability
+from lrtune.analysis import advice, paired
+from lrtune.analysis.paired import share
+from lrtune.analysis.plateaus import SAME, Landscape, families, landscape, stability
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.report import Audit, Beyond, Findings, Lift, Saved, Spent
+from lrtune.wire.report import Audit, Beyond, Findings, Saved, Spent
 from lrtune.wire.results import ENDED, RESUMABLE, Audits, Best, Trial, TrialState
 from lrtune.wire.strategies import Forecast
 
@@ -23,7 +23,7 @@ def report(spec: AdmittedJob, best: Best, trials: Iterable[Trial], audits: Audit
     every = list(trials)
     history = [t for t in every if t.role != "range-test"]  # which is to break, at a rate below its highest
     land = landscape(best, (t for t in history if t.role == "search" or spec.allows(t.configuration)))
-    found, known, lift = families(spec, land), stability(history, best.steps), _lift(best)
+    found, known = families(spec, land), stability(history, best.steps)
     rate, plateau = best.configuration.learning_rate, found[0].plateau
     audit = _audit(spec, history, best.steps, audits)
     above = _beyond(land, "above", plateau.high if plateau else rate)
@@ -43,8 +43,8 @@ def report(spec: AdmittedJob, best: Best, trials: Iterable[Trial], audits: Audit
         cost=_spent(every, best.steps),
         saved=_saved(history, best.steps),
         audit=audit,
-        lift=lift,
-        advice=[*advice.advice(best, found[0], known, above, below, lift), *advice.audited(audit)],
+        lift=paired.lift(best),
+        advice=[*advice.advice(best, found[0], known, above, below, land.tolerance), *advice.audited(audit)],
     )
 
 
@@ -52,7 +52,8 @@ def _beyond(land: Landscape, side: Literal["above", "below"], rate: float) -> Be
     """What happened on one side of a rate: with the answer's family, else with the others of its optimizer."""
     family, runs = _runs_beyond(land, side, rate)
     done = [run for run in runs if run.completed(land.best.steps)]
-    behind = [land.sign * (run.value - land.best.value) for run in done if run.value is not None]
+    differences = [behind for run in done if (behind := land.behind(run)) is not None]
+    behind = median(differences) if differences else None
     diverged = [run.step for run in runs if run.state is TrialState.DIVERGED]
     stopped = sum(run.state in RESUMABLE for run in runs)
     seen = Beyond(
@@ -64,7 +65,9 @@ def _beyond(land: Landscape, side: Literal["above", "below"], rate: float) -> Be
         stopped=stopped,
         short=len(runs) - len(diverged) - stopped - len(done),
         whole=len(done),
-        worse=share(median(behind), land.best.value) if behind else None,
+        behind=behind,
+        worse=share(behind, land.best.value) if behind is not None and land.best.objective.from_zero else None,
+        as_good=behind is not None and behind <= land.tolerance,
         improving=_improving(land, done),
         words="",
     )
@@ -91,7 +94,8 @@ def _improving(land: Landscape, runs: Iterable[Trial]) -> bool | None:
 
 def _late_gain(land: Landscape, run: Trial) -> float | None:
     """How much better the last fifth of a run was than the fifth before, by the medians of their reports."""
-    seen = [(step / run.horizon, land.sign * v) for step, v in run.values(land.best.metric) if v is not None]
+    sign = land.best.objective.sign
+    seen = [(step / run.horizon, sign * v) for step, v in run.values(land.best.metric) if v is not None]
     before = [value for progress, value in seen if 0.6 < progress <= 0.8]
     last = [value for progress, value in seen if progress > 0.8]
     return median(before) - median(last) if before and last else None
@@ -145,17 +149,3 @@ def _beat_all_before(spec: AdmittedJob, trial: Trial, done: Iterable[Trial]) -> 
     sign = spec.metric.sign
     before = [sign * one.value for one in done if one.decision < trial.decision and one.value is not None]
     return trial.value is not None and bool(before) and sign * trial.value < min(before)
-
-
-def _lift(best: Best) -> Lift | None:
-    """The answer against the untuned baseline, seed by seed where both ran over the same ones."""
-    if best.baseline is None or best.baseline.value is None:
-        return None
-    sign = best.objective.sign
-    ours = {run.seed: run.value for run in best.seeds}
-    theirs = {run.seed: run.value for run in best.baseline.seeds}
-    same = ours.keys() == theirs.keys()
-    bounds = interval([sign * (theirs[seed] - ours[seed]) for seed in ours]) if same else None
-    sure = not bounds[0] <= 0.0 <= bounds[1] if bounds else None
-    difference = sign * (best.baseline.value - best.value)
-    return Lift(difference=difference, relative=share(difference, best.baseline.value), interval=bounds, sure=sure)

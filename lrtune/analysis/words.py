@@ -1,8 +1,10 @@
 """How configurations and values read in a line, in the terminal, on the page and in a report. New wordings go here."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from lrtune.analysis import paired
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.results import Baseline, Best
 
@@ -32,7 +34,30 @@ def measured(value: float | None, interval: tuple[float, float] | None) -> str:
     """A value with its interval."""
     if value is None:
         return "none"
-    return f"{value:.5g}" + (f" [{interval[0]:.5g}, {interval[1]:.5g}]" if interval else "")
+    shown = [digits(one, interval) for one in (value, *(interval or ()))]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]" if interval else shown[0]
+
+
+def digits(value: float, interval: tuple[float, float] | None) -> str:
+    """A value to five digits, or to as many as its interval takes to be seen: -1000003.2 to -1000003.1."""
+    width = interval[1] - interval[0] if interval else 0.0
+    needed = 2 + math.ceil(math.log10(abs(value) / width)) if value and width else 5
+    return f"{value:.{min(max(needed, 5), 12)}g}"
+
+
+def percent(share: float) -> str:
+    """A share below one as people write it: 12 %, 3.4 %, and 99.6 % is not 100 %."""
+    size = 100.0 * abs(share)
+    if 0.0 < size < 0.01:
+        return "less than 0.01 %"
+    if 9.95 <= size < 98.5:
+        return f"{size:.0f} %"
+    return f"{size:.2g} %" if size < 9.95 else f"{min(size, 99.99):.4g} %"
+
+
+def gap(absolute: float, relative: float | None) -> str:
+    """How far two values lie apart: a percentage where that says something, else in the metric's own unit."""
+    return f"{abs(absolute):.4g}" if relative is None or abs(relative) >= 1.0 else percent(relative)
 
 
 def label(baseline: Baseline) -> str:
@@ -41,13 +66,35 @@ def label(baseline: Baseline) -> str:
 
 
 def lift(best: Best) -> str:
-    """How much better than the baseline the answer is, and whether the intervals bear it out."""
-    if best.baseline is None or not best.baseline.value:
+    """How much better than the baseline the answer is, and why that is sure or is not."""
+    found = paired.lift(best)
+    if found is None or found.interval is None or found.difference == 0.0 or _unbeaten(best):
+        return brief_lift(best)
+    low, high = found.interval
+    why = "includes zero" if low <= 0.0 <= high else "excludes zero"
+    if not found.sure and why == "excludes zero":
+        why += ", but the intervals of the two overlap"
+    over = f"over the same {found.seeds} seeds"
+    return f"{brief_lift(best)}: the 95 % interval of the difference {over}, {low:.3g} to {high:.3g}, {why}"
+
+
+def brief_lift(best: Best) -> str:
+    """The same without the reason; nothing is claimed that may be chance."""
+    if best.baseline is None or best.baseline.value is None:
         return "no baseline to compare with"
-    gain = best.objective.sign * (best.baseline.value - best.value) / abs(best.baseline.value)
-    words = f"{abs(gain):.1%} {'better' if gain >= 0 else 'worse'} than {label(best.baseline)}"
-    ours, theirs = best.interval, best.baseline.interval
-    if ours and theirs:
-        apart = ours[1] < theirs[0] or theirs[1] < ours[0]
-        words += "; the intervals do not overlap" if apart else "; the intervals overlap"
-    return words
+    theirs = label(best.baseline)
+    if _unbeaten(best):
+        return f"nothing beat {theirs if best.baseline.own else 'the untuned baseline'}"
+    found = paired.lift(best)
+    if found is None:
+        return f"not comparable with {theirs}, which ran over other seeds"
+    if found.sure is False:
+        return f"as good as {theirs}" if found.difference == 0.0 else f"not surely better or worse than {theirs}"
+    size = f"{gap(found.difference, found.relative)} {'better' if found.difference > 0 else 'worse'} than {theirs}"
+    if found.difference == 0.0:
+        size = f"as good as {theirs}"
+    return size if found.sure else f"{size} over the one seed that both ran, which may be chance"
+
+
+def _unbeaten(best: Best) -> bool:
+    return best.baseline is not None and best.baseline.configuration == best.configuration

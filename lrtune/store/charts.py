@@ -111,7 +111,11 @@ def _band(reports: Sequence[Any], metric: str, others: int, sampled: int) -> Ban
     for _, step, _, metrics in reports:
         if (value := metrics.get(metric)) is not None:
             by_step.setdefault(step, []).append(value)
-    cuts = {step: quantiles(some, n=10) for step, some in sorted(by_step.items()) if 2 <= len(some) >= sampled // 2}
+    cuts = {
+        step: quantiles(some, n=10, method="inclusive")
+        for step, some in sorted(by_step.items())
+        if 2 <= len(some) >= sampled // 2
+    }
     if not cuts:
         return None
     low, middle, high = ([cut[place] for cut in cuts.values()] for place in (0, 4, 8))

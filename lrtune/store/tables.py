@@ -221,5 +221,6 @@ class TaskRow(Base):
     summary: Mapped[str] = mapped_column(Text)
     params: Mapped[dict[str, Any]]
     metrics: Mapped[dict[str, Any]]
+    ranges: Mapped[dict[str, Any]]
     steps: Mapped[int]
     seen_at: Mapped[datetime]

@@ -53,7 +53,7 @@ def _unlike(spec: AdmittedJob, row: JobRow | None) -> str:
         names = sorted(set(old.task.params) | set(spec.task.params))
         other = [name for name in names if old.task.params.get(name) != spec.task.params.get(name)]
         return f"a job on {old.task.name} with other {', '.join(other)}; accepted are jobs with the same parameters"
-    if old.metric != spec.metric:
+    if (old.metric.name, old.metric.goal) != (spec.metric.name, spec.metric.goal):
         return f"a job that tuned {old.metric.name}; accepted are jobs that tuned the same metric"
     return ""
 

@@ -57,11 +57,15 @@ class Curves(Result):
 
 
 class Point(Result):
-    """A trial on the map of rates; `value` is null where it diverged."""
+    """A trial on the map of rates; `value` is null where it diverged.
+
+    `fresh` is one over a fresh seed, whose value compares with those over the same seed only.
+    """
 
     number: int
     rate: Short
     value: Short | None
+    fresh: bool = False
 
 
 class Series(Result):

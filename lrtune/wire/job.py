@@ -4,6 +4,7 @@ The smallest job is `{"task": "digits"}`; every other field has a default that a
 A new field of a job goes here.
 """
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -30,16 +31,46 @@ class TaskSpec(Strict):
     params: dict[str, Any] = {}
 
 
+def _ends(value: object) -> object:
+    """The lowest and the highest value of a metric as a pair, if the one lies below the other."""
+    pair = tuple(value) if isinstance(value, list | tuple) else ()
+    numbers = [end for end in pair if isinstance(end, float | int)]
+    if len(pair) != 2 or pair == (None, None) or (len(numbers) == 2 and numbers[0] >= numbers[1]):
+        sentence = "accepted is [lowest, highest], with null for the one that there is not, such as [0, null]"
+        raise PydanticCustomError("range", sentence)
+    return pair
+
+
+Bound = Annotated[float, Field(allow_inf_nan=False)]
+MetricRange = Annotated[tuple[Bound | None, Bound | None], BeforeValidator(_ends)]
+
+
 class Metric(Strict):
-    """What is optimised: the value of a metric at the end of the run."""
+    """What is optimised: the value of a metric at the end of the run.
+
+    `range` has the lowest and the highest value that it can have, [0, null] for a cross entropy, [0, 1] for an
+    accuracy. It is null where that is not known, and nothing is taken for impossible then.
+    """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     goal: Literal["minimize", "maximize"] | None = None
+    range: MetricRange | None = None
 
     @property
     def sign(self) -> float:
         """1 when lower is better, -1 when higher is: sign * value is always to be minimised."""
         return -1.0 if self.goal == "maximize" else 1.0
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest value, infinite where there is none."""
+        low, high = self.range or (None, None)
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+    @property
+    def from_zero(self) -> bool:
+        """Whether zero is an end of its range: only then does a percentage of it say anything (a ratio scale)."""
+        return 0.0 in self.limits
 
 
 class Objective(Metric):

@@ -12,10 +12,11 @@ End = Literal["low", "high"]
 
 
 class Plateau(Result):
-    """The peak rates that do as well as the best: from `low` to `high`, runs came within the tolerance of the answer.
+    """The peak rates that do as well as the best: from `low` to `high`, at each rate tried, some run came close enough.
 
-    `runs` of them did, complete over the horizon; `worse` runs at rates in between did not, because of their other
-    knobs or their seeds. `edges` are the ends of the job's range that the plateau touches: it may go on beyond them.
+    `runs` of them came within the tolerance of the answer, complete over the horizon; `worse` runs in between did not,
+    or diverged, because of their other knobs or their seeds. `edges` are the ends of the job's range that the plateau
+    touches: it may go on beyond them.
     """
 
     low: float
@@ -26,10 +27,10 @@ class Plateau(Result):
 
 
 class Slope(Result):
-    """How much worse the metric gets per doubling, or halving, of the rate (negative: better).
+    """How much worse the metric gets per doubling, or halving, of the rate (negative: better), over the same seeds.
 
     The median over the `rates` tried between a quarter of a doubling and two doublings away, each at its best.
-    `relative` is of the best value, and null where that is zero.
+    `relative` is of the best value, and null where that is zero, or zero is no end of the metric's range.
     """
 
     absolute: float
@@ -40,8 +41,10 @@ class Slope(Result):
 class FamilyFindings(Result):
     """One schedule family under one optimizer. `runs` are those that completed over the job's horizon.
 
-    `best_rate` did best, by the mean over fresh seeds where there are any; `plateau` is null where no run came within
-    the tolerance of the answer, `doubling` and `halving` where fewer than two rates were tried on that side.
+    `best_rate` did best. `best_value` is its mean over `seeds` seeds, fresh ones where there are any, and does not
+    compare with one over others: `behind` is how much worse than the answer it is over the seeds that both ran, null
+    without any. `plateau` is null where no run came within the tolerance of the answer, `doubling` and `halving` where
+    fewer than two rates were tried on that side.
     """
 
     optimizer: str
@@ -49,6 +52,8 @@ class FamilyFindings(Result):
     runs: int
     best_rate: float | None
     best_value: float | None
+    seeds: int = 1
+    behind: float | None = None
     plateau: Plateau | None
     doubling: Slope | None
     halving: Slope | None
@@ -71,9 +76,10 @@ class Beyond(Result):
     """What happened at rates above, or below, the answer's plateau, under the answer's optimizer.
 
     `family` is the answer's own, or null where none of its runs lies there and those of other families are counted.
-    `whole` runs completed the job's horizon, `short` ones a shorter one. `worse` is how much worse than the answer the
-    former ended, relative, in the median; `improving` whether most of them still got better by more than the
-    tolerance from the fourth fifth of the run to the last.
+    `whole` runs completed the job's horizon, `short` ones a shorter one. `behind` is how much worse than the answer the
+    former ended over the same seeds, in the median, `worse` the same relative to the answer (null where a percentage
+    says nothing, see `Slope`); `as_good` whether that is within the tolerance; `improving` whether most of them still
+    got better by more than the tolerance from the fourth fifth of the run to the last.
     """
 
     rate: float
@@ -84,7 +90,9 @@ class Beyond(Result):
     stopped: int
     short: int
     whole: int
+    behind: float | None = None
     worse: float | None
+    as_good: bool = False
     improving: bool | None
     words: str
 
@@ -134,14 +142,16 @@ class Audit(Result):
 
 
 class Lift(Result):
-    """How much better the answer is than the baseline; positive is better, whatever the goal.
+    """How much better the answer is than the baseline over the `seeds` that both ran; positive is better.
 
-    `interval` holds the difference with 95 % confidence (Student's t on the differences seed by seed): null unless both
-    ran over the same two or more seeds. `sure` is whether it excludes zero.
+    `relative` is of the baseline's value over these seeds, and null where a percentage says nothing (see `Slope`).
+    `interval` holds the difference with 95 % confidence (Student's t on the differences seed by seed), null with one
+    seed. `sure` is whether it excludes zero and the intervals of the two do not overlap: else no lift is claimed.
     """
 
     difference: float
     relative: float | None
+    seeds: int = 1
     interval: tuple[float, float] | None
     sure: bool | None
 

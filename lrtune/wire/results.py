@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lrtune.schedules import Curve
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import AdmittedJob, Objective
+from lrtune.wire.job import AdmittedJob, MetricRange, Objective
 
 REPORTS = 20  # evenly spaced points of every trial at which metrics are written
 
@@ -230,11 +230,15 @@ class Baseline(Result):
 
 
 class Best(Result):
-    """The answer: the best configuration, its mean over fresh seeds with a 95 % interval, the baseline beside it."""
+    """The answer: the best configuration, its mean over fresh seeds with a 95 % interval, the baseline beside it.
+
+    Intervals lie inside the metric's `range`, where that is known.
+    """
 
     configuration: Configuration
     metric: str
     goal: Literal["minimize", "maximize"]
+    range: MetricRange | None = None
     value: float
     seeds: list[SeedValue]
     interval: tuple[float, float] | None
@@ -246,8 +250,8 @@ class Best(Result):
 
     @property
     def objective(self) -> Objective:
-        """The metric that its value is of, with its goal."""
-        return Objective(name=self.metric, goal=self.goal)
+        """The metric that its value is of, with its goal and its range."""
+        return Objective(name=self.metric, goal=self.goal, range=self.range)
 
     @property
     def schedule(self) -> Curve:
@@ -308,13 +312,15 @@ class Worker(Result):
 class TaskSummary(Result):
     """A task: its parameters as JSON Schema, its metrics with their goals, its usual horizon, the workers that have it.
 
-    The first metric is what a job is about that names none; a horizon of 0 is one that the job has to name.
+    The first metric is what a job is about that names none; a horizon of 0 is one that the job has to name. `ranges`
+    are those of the metrics whose lowest or highest value is known.
     """
 
     name: str
     summary: str
     params: dict[str, Any]
     metrics: dict[str, Literal["minimize", "maximize"]]
+    ranges: dict[str, MetricRange] = {}
     steps: int
     workers: int = 0
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from lrtune.wire.configuration import Strict
-from lrtune.wire.job import EXTERNAL
+from lrtune.wire.job import EXTERNAL, MetricRange
 
 
 def _stays(path: str) -> bool:
@@ -112,7 +112,7 @@ class HuggingfaceParams(Strict):
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """What the door knows of a task: what it is, its parameters, its metrics with their goals, its usual steps.
+    """What the door knows of a task: what it is, its parameters, its metrics with goals and ranges, its usual steps.
 
     `needs` are the packages that a worker must have for it, from the extra of the task's own name.
     """
@@ -124,11 +124,18 @@ class TaskInfo:
     steps: int
     needs: tuple[str, ...] = ()
 
+    @property
+    def ranges(self) -> Mapping[str, MetricRange]:
+        """The range of each metric."""
+        return {name: _RANGES[name] for name in self.metrics}
+
 
 class ExternalParams(Strict):
     """Nothing: what your loop trains is its own affair."""
 
 
+# Of all built-in tasks: cross entropies and squared errors, shares of the right answers, absolute errors.
+_RANGES: Mapping[str, MetricRange] = {"val_loss": (0.0, None), "val_accuracy": (0.0, 1.0), "val_mae": (0.0, None)}
 _CLASSES: Mapping[str, Literal["minimize", "maximize"]] = {"val_loss": "minimize", "val_accuracy": "maximize"}
 BUILT_IN: Mapping[str, TaskInfo] = {
     task.name: task

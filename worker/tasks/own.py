@@ -14,11 +14,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lrtune.errors import TaskError
 from lrtune.task import Task
-from lrtune.wire.job import EXTERNAL
+from lrtune.wire.job import EXTERNAL, MetricRange
 from lrtune.wire.results import TaskSummary
 from lrtune.wire.tasks import BUILT_IN
 from worker.traces import theirs, words
@@ -98,6 +98,7 @@ def summary(name: str, cls: type[Task]) -> TaskSummary:
         summary=about.partition("\n\n")[0].replace("\n", " ") or cls.__name__,
         params=schema(name, cls),
         metrics=_metrics(name, cls),
+        ranges=_ranges(name, cls),
         steps=steps,
     )
 
@@ -111,6 +112,20 @@ def _metrics(name: str, cls: type[Task]) -> Mapping[str, Any]:
             '{"val_loss": "minimize", "val_accuracy": "maximize"}'
         )
     return found  # type: ignore[no-any-return]
+
+
+def _ranges(name: str, cls: type[Task]) -> Mapping[str, Any]:
+    found: Any = cls.ranges
+    try:
+        ranges = TypeAdapter(dict[str, MetricRange]).validate_python(found)
+    except ValidationError:
+        ranges = None
+    if ranges is None or not set(ranges) <= set(cls.metrics):
+        raise TaskError(
+            f"{name}: ranges: found {found!r:.100}; accepted are the lowest and the highest value of some of its "
+            'metrics on the class, None where there is none, such as {"val_loss": (0, None), "val_accuracy": (0, 1)}'
+        )
+    return ranges
 
 
 def schema(name: str, cls: type[Task]) -> dict[str, Any]:

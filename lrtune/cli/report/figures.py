@@ -11,7 +11,7 @@ from typing import Any
 from lrtune.analysis.words import label
 from lrtune.cli.report.evidence import Evidence
 from lrtune.errors import Invalid
-from lrtune.wire.results import TrialDetail, TrialState
+from lrtune.wire.results import Trial, TrialDetail, TrialState
 
 try:
     from matplotlib import rc_context
@@ -104,26 +104,30 @@ def _landscape(axes: Axes, evidence: Evidence) -> None:
     """The end value over the peak rate, a line for each family, the plateau shaded."""
     best = evidence.best
     done = [trial for trial in evidence.trials if trial.completed(best.steps)]
-    families: dict[str, list[tuple[float, float]]] = {}
-    for trial in done:
-        if trial.value is not None:
-            families.setdefault(trial.configuration.kind[1], []).append(
-                (trial.configuration.learning_rate, trial.value)
-            )
-    for place, (name, points) in enumerate(families.items()):
+    for place, name in enumerate(dict.fromkeys(trial.configuration.kind[1] for trial in done)):
         color, mark = FAMILIES[place % len(FAMILIES)], MARKS[place % len(MARKS)]
-        axes.plot(*zip(*points, strict=True), mark, color=color, ms=3.5, alpha=0.45)
-        axes.plot(*zip(*_best_at_each(points, best.goal), strict=True), color=color, marker=mark, ms=4.5, label=name)
+        own = [trial for trial in done if trial.configuration.kind[1] == name]
+        axes.plot(*zip(*_points(own), strict=True), mark, color=color, ms=3.5, alpha=0.45)
+        # Fresh seeds have luck of their own, and the best rates have most of them: the line is that of the search's.
+        compared = _points(trial for trial in own if trial.role != "confirm") or _points(own)
+        line = _best_at_each(compared, best.goal)
+        axes.plot(*zip(*line, strict=True), color=color, marker=mark, ms=4.5, label=name)
     plateau = evidence.findings.families[0].plateau
     if plateau is not None:
         axes.axvspan(plateau.low * 0.97, plateau.high * 1.03, color=OURS, alpha=0.12, lw=0, label="as good as the best")
-    diverged = [t.configuration.learning_rate for t in evidence.trials if t.state is TrialState.DIVERGED]
+    history = [t for t in evidence.trials if t.role != "range-test"]  # which is to break
+    diverged = [t.configuration.learning_rate for t in history if t.state is TrialState.DIVERGED]
     axes.plot(diverged, [0.97] * len(diverged), "x", color="#4D4D4D", transform=axes.get_xaxis_transform(),
               label="diverged" if diverged else None)  # fmt: skip
     _show_the_good_part(axes, [t.value for t in done if t.value is not None], best.goal)
     axes.set_xscale("log")
     axes.set(title="The end over the peak rate", xlabel="peak learning rate", ylabel=_plain(best.metric))
     axes.legend(loc="best", fontsize=7)
+
+
+def _points(trials: Iterable[Trial]) -> list[tuple[float, float]]:
+    """The peak rate and the end value of some trials."""
+    return [(t.configuration.learning_rate, t.value) for t in trials if t.value is not None]
 
 
 def _best_at_each(points: Sequence[tuple[float, float]], goal: str) -> list[tuple[float, float]]:

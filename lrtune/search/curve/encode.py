@@ -12,6 +12,7 @@ from functools import lru_cache
 from optuna.distributions import CategoricalDistribution
 
 from lrtune.schedules import Curve, schedule
+from lrtune.search.engine.normalise import EVERYTHING
 from lrtune.search.engine.types import Run, State
 from lrtune.search.studies.space import Coordinates, coordinates
 from lrtune.search.studies.study import LARGEST
@@ -111,6 +112,13 @@ def runs(spec: AdmittedJob, trials: Iterable[Trial]) -> list[Run]:
         )
         found.append((trial.decision, run))
     return [run for _, run in sorted(found, key=lambda one: one[0])]
+
+
+def limits(spec: AdmittedJob, known: Iterable[Run]) -> tuple[float, float]:
+    """What encoded values lie between: the metric's range, unless some run has left it, for then it is none."""
+    low, high = sorted(spec.metric.sign * end for end in spec.metric.limits)
+    seen = [value for run in known for _, value in run.reports if not math.isnan(value)]
+    return (low, high) if all(low <= value <= high for value in seen) else EVERYTHING
 
 
 def report_step(step: int, horizon: int) -> int:

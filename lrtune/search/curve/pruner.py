@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lrtune.search.curve.encode import runs
+from lrtune.search.curve.encode import limits, runs
 from lrtune.search.engine.early_stop import Rules, due, judge
 from lrtune.search.studies.study import searched
 from lrtune.wire.job import AdmittedJob
@@ -41,7 +41,7 @@ def forecast(spec: AdmittedJob, kind: Forecast, history: Sequence[Trial], trial:
     if running is None:
         return PruneVerdict()
     others = [run for run in known if run.reports and run is not running]
-    rules = Rules(chance=kind.probability, audit=kind.audit, sign=spec.metric.sign)
+    rules = Rules(chance=kind.probability, audit=kind.audit, sign=spec.metric.sign, limits=limits(spec, known))
     verdict = judge(others, running, steps, spec.search.seed, rules)
     if not (verdict.stop or verdict.audit or verdict.off):
         return PruneVerdict()

@@ -12,7 +12,7 @@ from statistics import fmean
 
 import numpy as np
 
-from lrtune.search.curve.encode import LOST, rates, report_step, runs, static_knobs
+from lrtune.search.curve.encode import LOST, limits, rates, report_step, runs, static_knobs
 from lrtune.search.engine.costs import Settings, design_size
 from lrtune.search.engine.decide import decide
 from lrtune.search.engine.model import JobModel
@@ -98,10 +98,11 @@ def forecasts(
         for t in past
         if t.state is TrialState.PAUSED and (t.configuration, t.horizon) in rows
     }
-    means = model.forecast(np.array(list(paused.values()), dtype=np.int64))[0]
+    means, variances = model.forecast(np.array(list(paused.values()), dtype=np.int64))
+    ends = limits(spec, known)
     return {
-        number: spec.metric.sign * float(model.normaliser.value(float(pool.horizons[row]), mean))
-        for (number, row), mean in zip(paused.items(), means, strict=True)
+        number: spec.metric.sign * float(model.normaliser.quantiles(pool.horizons[row], mean, std, ends)[0]) + 0.0
+        for (number, row), mean, std in zip(paused.items(), means, np.sqrt(variances), strict=True)
     }
 
 
@@ -142,6 +143,7 @@ class _Search:
     def decide(self, seed: int, left: float) -> tuple[Configuration, Decision] | None:
         """The engine's decision, and the configuration that it is about."""
         pool, known = self.start
+        settings = replace(self.settings, limits=limits(self.spec, known))
         theta = None
         if self.designing():
             pool = self._bounded(pool)
@@ -152,7 +154,7 @@ class _Search:
             pool, known = self._encoded()
             same_knobs = pool.extras.shape[1] == model.pool.extras.shape[1]
             theta = model.theta if same_knobs else None
-        decision = decide(pool, known, self.steps, seed, self.settings, theta, left)[0]
+        decision = decide(pool, known, self.steps, seed, settings, theta, left)[0]
         return (self.candidates[pool.keys[decision.row]], decision) if decision else None
 
     @cached_property

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lrtune.search.engine.normalise import EVERYTHING
 from lrtune.search.engine.types import Pool, Run
 
 AT_LEAST = 0.4  # of what a run would cost alone is its price, however much of it others have trained
@@ -21,7 +22,7 @@ class Settings:
     `embedding` is read by who makes the pool: off, a curve is flat at its peak and its family is one of the extras.
     `start` configurations and two for each of the extras are the initial design; `shortlist` candidates are weighed in
     stages; `patience` is in full runs that others may have come to since one reached the target. `sign` is -1 where
-    values are encoded negated; only the reasons read it.
+    values are encoded negated, `limits` are what encoded values lie between; only the reasons read them.
     """
 
     embedding: bool = True
@@ -32,6 +33,7 @@ class Settings:
     shortlist: int = 30
     patience: float = 1.5
     sign: float = 1.0
+    limits: tuple[float, float] = EVERYTHING
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from lrtune.search.engine.costs import Options, Settings
 from lrtune.search.engine.gittins import gittins_index
 from lrtune.search.engine.initial_design import next_of_design
 from lrtune.search.engine.model import JobModel
+from lrtune.search.engine.normalise import in_words
 from lrtune.search.engine.types import Array, Decision, Ints, Pool, Run
 
 SHORTER_FOR = 12  # of the shortlist, for how many runs over shorter horizons are weighed
@@ -139,11 +140,10 @@ class Search:
         )
 
     def _with_reason(self, model: JobModel, row: int, until: int, mean: float, std: float, share: float) -> Decision:
-        """A decision whose reason is the forecast of the value at the target, give or take a standard deviation."""
+        """A decision whose reason is the forecast of the value at the target, and how far it may be off."""
         horizon, sign = int(self.pool.horizons[row]), self.settings.sign
-        ends = model.normaliser.value(self.target, mean + std * np.array([-1.0, 0.0, 1.0]))
-        low, value, high = (sign * float(v) for v in ends)
-        reason = f"forecast {value:.4g} ± {abs(high - low) / 2:.2g}"
+        ends = model.normaliser.quantiles(self.target, mean, std, self.settings.limits)
+        reason = f"forecast {in_words(sign * ends)}"
         if self.completed:
             reason += f", best so far {sign * min(run.reports[-1][1] for run in self.completed):.4g}"
         if horizon < self.target or until < self.target:

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.special import stdtr
 
 from lrtune.search.engine.model import JobModel
-from lrtune.search.engine.types import Pool, Run
+from lrtune.search.engine.normalise import EVERYTHING, in_words
+from lrtune.search.engine.types import Array, Pool, Run
 
 VIEWS = (0.0, 8.0)  # linear widths of the normalised score, one for each view
 WILD = 6.0  # beyond which a leave-one-out z-score counts no further
@@ -33,7 +34,8 @@ class Rules:
     allowed: float = 0.1  # false-stop rate that the pruner may be shown to have
     least_completed: int = 3  # full runs before any forecast is acted upon
     least_share: float = 0.1  # of its horizon that a run must have trained
-    sign: float = 1.0  # -1 where values are encoded negated; only the reasons read it
+    sign: float = 1.0  # -1 where values are encoded negated; only the reasons read it, and
+    limits: tuple[float, float] = EVERYTHING  # what encoded values lie between
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,9 @@ class Audit:
 
 @dataclass(frozen=True)
 class EndForecast:
-    """A run's final value: expected, give or take a standard deviation, and the chance that it beats the best."""
+    """A run's final value, and the chance that it beats the best: `ends` are as `Normaliser.quantiles` gives them."""
 
-    value: float
-    plus_minus: float
+    ends: Array
     chance: float
 
 
@@ -109,9 +110,9 @@ def _hopeless(runs: Sequence[Run], running: Run, target: int, rules: Rules) -> t
     like = sum(decay_ahead(run, share) >= LIKE * decay_ahead(running, share) for run in completed)
     if like < rules.least_completed:
         return False, 1.0, f"only {like} completed runs that had as much decay ahead of them"
-    found = forecast(runs, running, target, rules.chance)
+    found = forecast(runs, running, target, rules.chance, rules.limits)
     against = f"against {rules.sign * best:.4g}, chance {found.chance:.1%}"
-    words = f"forecast {rules.sign * found.value:.4g} ± {found.plus_minus:.2g} {against}"
+    words = f"forecast {in_words(rules.sign * found.ends)} {against}"
     return found.chance < rules.chance, found.chance, words
 
 
@@ -129,7 +130,13 @@ def decay_ahead(run: Run, share: float) -> float:
     return max(float(curve[now - 1] - curve[-3:].mean()) / highest, 0.0) if highest > 0 else 0.0
 
 
-def forecast(runs: Sequence[Run], running: Run, target: int, enough: float = 1.0) -> EndForecast:
+def forecast(
+    runs: Sequence[Run],
+    running: Run,
+    target: int,
+    enough: float = 1.0,
+    limits: tuple[float, float] = EVERYTHING,
+) -> EndForecast:
     """Forecast of a run's final value by the view that gives it the best chance; the first with `enough` will do.
 
     Two views, because nobody knows how the effects of a rate add up: as they are, and by orders of magnitude.
@@ -139,13 +146,13 @@ def forecast(runs: Sequence[Run], running: Run, target: int, enough: float = 1.0
     known.append(replace(running, until=running.steps))
     found: list[EndForecast] = []
     for linear_width in VIEWS:
-        found.append(_forecast_last(known, target, linear_width))
+        found.append(_forecast_last(known, target, linear_width, limits))
         if found[-1].chance >= enough:
             break
     return max(found, key=lambda one: one.chance)
 
 
-def _forecast_last(runs: Sequence[Run], target: int, linear_width: float) -> EndForecast:
+def _forecast_last(runs: Sequence[Run], target: int, linear_width: float, limits: tuple[float, float]) -> EndForecast:
     """One view's forecast of the last of some runs.
 
     Its predictive standard deviation is stretched to what the forecasts of the completed runs, each left out, were
@@ -167,14 +174,13 @@ def _forecast_last(runs: Sequence[Run], target: int, linear_width: float) -> End
     z_scores = np.clip(model.z_scores(running.steps), -WILD, WILD)
     wrong = np.sqrt((TRUST + (z_scores**2).sum()) / (TRUST + len(z_scores)))
     std = float(max(wrong, 1.0) * np.sqrt(variance[0] + model.process.kernel.noise))
-    ends = model.normaliser.value(running.horizon, mean[0] + std * np.array([0.0, 1.0, -1.0]))
-    value, high, low = (float(end) for end in ends)
+    ends = model.normaliser.quantiles(running.horizon, mean[0], std, limits)
     best = best_completed(others, running.horizon)
     if best is None:
-        return EndForecast(value, (high - low) / 2, 1.0)
+        return EndForecast(ends, 1.0)
     score = model.normaliser.score(np.array([running.horizon]), np.array([best]))[0]
     chance = float(stdtr(max(len(z_scores) - 1, 2), (score - mean[0]) / std))
-    return EndForecast(value, (high - low) / 2, chance)
+    return EndForecast(ends, chance)
 
 
 def audit(runs: Sequence[Run], seed: int = 0, rules: Rules = Rules(), target: int | None = None) -> Audit:

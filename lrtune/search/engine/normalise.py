@@ -9,10 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
 Array = NDArray[np.float64]
 Reports = Sequence[tuple[int, float]]
 
+EVERYTHING = (-np.inf, np.inf)
+ENDS = (0.5, float(ndtr(-1.0)), float(ndtr(1.0)))  # the median, and a standard deviation to both sides
+FARTHEST = 30.0  # standard deviations, beyond which a tail is none in 64 bits
 CAP = 4.0  # log scales above the linear part, beyond which scores are equal
 KNOTS_PER_OCTAVE = 2
 MAX_KNOTS = 24
@@ -38,6 +42,12 @@ def _interpolated(steps: Array, reports: Reports) -> Array:
     # A knot on the first or last report counts as reached, also where the two are one.
     logs, values = np.r_[logs[0] - 1e-6, logs, logs[-1] + 1e-6], np.r_[values[0], values, values[-1]]
     return np.asarray(np.interp(np.log(steps), logs, values, left=np.nan, right=np.nan))
+
+
+def in_words(ends: Array) -> str:
+    """A forecast value and its ends, (3,), as `Normaliser.quantiles` gives them."""
+    value, low, high = ends[0] + 0.0, *sorted(ends[1:] + 0.0)  # which makes 0 of -0
+    return f"{value:.4g} ({low:.4g} to {high:.4g})"
 
 
 class Normaliser:
@@ -105,3 +115,18 @@ class Normaliser:
         )
         low = np.interp(np.log(step), self._logs, self._low)
         return np.asarray(low + np.exp(np.interp(np.log(step), self._logs, self._scale)) * above)
+
+    def quantiles(self, step: float, mean: float, std: float, limits: tuple[float, float] = EVERYTHING) -> Array:
+        """The median of a forecast score, and its ends a standard deviation to both sides, as values: (3,).
+
+        A metric does not leave its range, so the score is normal given that the value lies within `limits`: a truncated
+        normal variable, whose quantiles are inside wherever the mean may lie. Far from the limits it changes nothing.
+        """
+        ends = self.score(np.array([step, step], dtype=float), np.array(limits))
+        low = ends[0] if np.isfinite(limits[0]) else -np.inf
+        high = ends[1] if ends[1] < self.linear_width + CAP else np.inf  # beyond, scores say nothing of the value
+        z = np.clip((np.array([low, high]) - mean) / std, -FARTHEST, FARTHEST)
+        side = -1.0 if z[0] > 0 else 1.0  # from the tail that 64 bits have room for
+        below, above = ndtr(side * z)
+        between = mean + side * std * ndtri(below + np.array(ENDS) * (above - below))
+        return np.asarray(np.clip(self.value(step, np.clip(between, low, high)), *limits))

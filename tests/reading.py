@@ -1,0 +1,100 @@
+"""A job's trials and its report's sentences, read by code that knows nothing of the code that wrote the report."""
+
+import math
+import re
+from decimal import Decimal
+from statistics import fmean, median
+
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.results import Trial, TrialState
+from tests.madeup import STEPS, MadeUp
+
+NUMBER = r"-?\d[\d.]*(?:e[+-]?\d+)?"
+SIZE = rf"(?:less than 0\.01 %|{NUMBER} %|{NUMBER})"
+
+
+def says(text: str, value: float) -> bool:
+    """Whether a number as it is written is this one, rounded to what is written."""
+    last = Decimal(text).as_tuple().exponent
+    return abs(float(text) - value) <= 0.5000001 * 10.0 ** int(last) + 1e-12 * abs(value)
+
+
+class Facts:
+    """What the trials of a job say, without the code that wrote the report."""
+
+    def __init__(self, made: MadeUp) -> None:
+        self.made, self.best, self.sign = made, made.best, 1.0 if made.best.goal == "minimize" else -1.0
+        self.seen = [t for t in made.trials if t.role == "search" or made.spec.allows(t.configuration)]
+        self.done = [t for t in self.seen if t.state is TrialState.COMPLETE and t.horizon == STEPS]
+        self.percentages = 0 in (made.spec.metric.range or ())
+        broken = {t.configuration for t in self.seen if t.state is TrialState.DIVERGED and t.horizon == STEPS}
+        sound = [c for c in self.configurations() if c not in broken or c == self.best.configuration]
+        self.behind = {c: b for c in sound if (b := self.mean_behind(c)) is not None}
+        typical = median(self.behind.values())
+        tolerance = 0.01 * abs(self.best.value)
+        if not self.percentages:
+            tolerance = min(tolerance, 0.05 * max(typical, 0.0))
+        self.tolerance = max(tolerance, 0.001 * typical)
+
+    def configurations(self) -> list[Configuration]:
+        return list(dict.fromkeys(t.configuration for t in self.done if self.scores(t.configuration)))
+
+    def scores(self, one: Configuration) -> dict[int, float]:
+        """By seed, lower being better; of fresh seeds only where they have chosen the answer."""
+        own = [t for t in self.done if t.configuration == one and (self.best.confirmed or t.role != "confirm")]
+        return {t.seed: self.sign * t.value for t in own if t.value is not None}
+
+    def mean_behind(self, one: Configuration, other: Configuration | None = None) -> float | None:
+        """How much worse than the answer, or another, over the seeds of both; the search's, 0, for want of them."""
+        mine, theirs = self.scores(one), self.scores(other or self.best.configuration)
+        same = mine.keys() & theirs.keys()
+        same = same - {0} or same
+        return fmean(mine[s] - theirs[s] for s in same) if same else None
+
+    def run_behind(self, run: Trial) -> float | None:
+        theirs = self.scores(self.best.configuration)
+        return None if run.seed not in theirs or run.value is None else self.sign * run.value - theirs[run.seed]
+
+    def family(self, name: str) -> set[Configuration]:
+        return {c for c in self.configurations() if c.kind[1] == name}
+
+    def best_behind(self, name: str, above: float, below: float) -> dict[float, float]:
+        """How much worse the best is at each rate of an open stretch; a rate at which all diverged is no good."""
+        found: dict[float, float] = {}
+        for t in self.seen:
+            if t.configuration.kind[1] == name and above < t.configuration.learning_rate < below:
+                if t.state is TrialState.DIVERGED:
+                    found.setdefault(t.configuration.learning_rate, math.inf)
+                elif t.configuration in self.behind:
+                    behind = self.behind[t.configuration]
+                    rate = t.configuration.learning_rate
+                    found[rate] = min(behind, found.get(rate, math.inf))
+        return found
+
+    def slope(self, direction: int) -> list[float]:
+        rate, nearest = self.best.configuration.learning_rate, dict[float, float]()
+        for one in self.family(self.best.configuration.kind[1]) & self.behind.keys():
+            away = direction * math.log2(one.learning_rate / rate)
+            if 0.24 < away < 2.01 and (behind := self.mean_behind(one)) is not None:
+                nearest[one.learning_rate] = min(behind, nearest.get(one.learning_rate, math.inf))
+        return [behind / abs(math.log2(at / rate)) for at, behind in nearest.items()]
+
+    def size(self, text: str, absolute: float, of: float) -> None:
+        """A size as it is written: a percentage only where zero is the metric's own, and below 100 %."""
+        share = abs(absolute / of) if of else math.inf
+        assert text.endswith("%") == (self.percentages and share < 1.0), text
+        if text == "less than 0.01 %":
+            assert 0 < share < 1e-4
+        elif text.endswith("%"):
+            assert says(text.removesuffix(" %"), min(100 * share, 99.99)), (text, share)
+        else:
+            assert says(text, abs(absolute)), (text, absolute)
+
+
+def read(pattern: str, sentence: str) -> re.Match[str] | None:
+    return re.fullmatch(pattern, sentence)
+
+
+def sentences(answer: str) -> list[str]:
+    assert answer.endswith(".")
+    return re.split(r"\. (?=[A-Z])", answer.removesuffix("."))

@@ -1,0 +1,365 @@
+"""Every sentence of the reports of fifty made-up jobs, read back and held against the trials, and against each other.
+
+What a sentence says is worked out here once more from the trials alone; a sentence that nobody here can read fails.
+"""
+
+import math
+from functools import cache
+from statistics import fmean, median, stdev
+
+import pytest
+from scipy import stats
+
+from lrtune.analysis import words
+from lrtune.wire.report import Beyond
+from lrtune.wire.results import Trial, TrialState
+from tests.madeup import COUNT, STEPS, MadeUp, made_up
+from tests.reading import NUMBER, SIZE, Facts, read, says, sentences
+
+job = cache(made_up)
+jobs = pytest.mark.parametrize("number", range(COUNT))
+
+
+def beyond(facts: Facts, sentence: str) -> None:
+    """`Above 0.016: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median`."""
+    place = read(rf"(?:(above|below) ({NUMBER})( with other schedules)?: (.+))", sentence[0].lower() + sentence[1:])
+    assert place, sentence
+    side, rate, others, said = place.groups()
+    plateau = facts.made.found.families[0].plateau
+    edge = plateau.high if side == "above" else plateau.low
+    assert says(rate, edge)
+    way = 1 if side == "above" else -1
+    there = [t for t in facts.seen if way * math.log2(t.configuration.learning_rate / edge) > 1e-6]
+    own = [t for t in there if t.configuration.kind[1] == facts.best.configuration.kind[1]]
+    assert bool(own) == (not others)
+    there = own or there
+    done = [t for t in there if t in facts.done]
+    diverged = [t for t in there if t.state is TrialState.DIVERGED]
+    told = 0
+    for part in said.split("; "):
+        told += _part(facts, part, there, done, diverged)
+    assert told == len(there), "every run is told of"
+
+
+def _part(facts: Facts, part: str, there: list[Trial], done: list[Trial], diverged: list[Trial]) -> int:
+    if found := read(r"(\d+) of (\d+) runs? diverged, (the first )?at step (\d+)", part):
+        count, of, first, step = found.groups()
+        assert (int(count), int(of), int(step)) == (len(diverged), len(there), min(t.step for t in diverged))
+        assert bool(first) == (len(diverged) > 1)
+        return int(count)
+    if found := read(r"(\d+) (?:was|were) stopped early", part):
+        assert int(found[1]) == sum(t.state is TrialState.STOPPED for t in there)
+        return int(found[1])
+    if found := read(r"(\d+) completed a shorter horizon", part):
+        assert int(found[1]) == sum(t.state is TrialState.COMPLETE and t.horizon < STEPS for t in there)
+        return int(found[1])
+    end = r"(\d+) runs? ends? (no worse|over seeds of their own|(.+?) worse)( in the median)?"
+    found = read(rf"{end}(?: and (?:was|most were) still (falling|rising) at the end)?", part)
+    assert found, f"nobody can read: {part}"
+    assert int(found[1]) == len(done)
+    behind = [b for t in done if (b := facts.run_behind(t)) is not None]
+    assert bool(found[4]) == (len(done) > 1 and bool(behind))
+    if found[2] == "no worse":
+        assert median(behind) <= 0
+    elif found[3]:
+        assert median(behind) > 0
+        facts.size(found[3], median(behind), facts.best.value)
+    else:
+        assert not behind
+    if found[5]:
+        assert found[5] == ("rising" if facts.best.goal == "maximize" else "falling")
+        better = [_late(facts, t) > facts.tolerance for t in done]
+        assert sum(better) * 2 > len(better)
+    return int(found[1])
+
+
+def _late(facts: Facts, run: Trial) -> float:
+    seen = [(r.step, facts.sign * r.metrics[facts.best.metric]) for r in run.reports]
+    return median(v for s, v in seen if 60 < s <= 80) - median(v for s, v in seen if s > 80)
+
+
+def verdict(facts: Facts, question: str, side: Beyond, said: list[str]) -> None:
+    """`Too high?` is about what lies below the plateau, `too low?` about what lies above."""
+    end, step, way = (0, "halving", -1) if question == "too high?" else (1, "doubling", 1)
+    slopes = facts.slope(way)
+    others = said[1:] if not said[0].startswith("Perhaps: ") else said
+    if said[0] == "No":
+        assert said[1].startswith(("Below", "Above")[end]), "and why"
+        assert side.diverged or side.whole
+        assert "no worse" not in said[1], "it would not be a no"
+        assert not any("did no worse" in one for one in said)
+    elif said[0] in ("Probably not", "Perhaps"):
+        assert said[1].startswith(("Below", "Above")[end])
+    else:
+        found = read(
+            r"Perhaps: (the best rate is|the plateau reaches) the (largest|smallest) that was tried with ([a-z-]+): "
+            r"(widen the range (up|down)wards|a larger budget would look further)(?:; (.+))?",
+            said[0],
+        )
+        assert found, f"nobody can read: {said[0]}"
+        family, best = facts.best.configuration.kind[1], facts.best.configuration.learning_rate
+        rates = [t.configuration.learning_rate for t in facts.seen if t.configuration.kind[1] == family]
+        last = (min(rates), max(rates))[end]
+        assert found[2] == ("smallest", "largest")[end]
+        assert found[3] == family
+        assert (found[1] == "the best rate is") == (best == last)
+        assert (found[5] is not None) == (last == facts.made.spec.space().rates("adamw")[end])
+        assert found[5] in (None, ("down", "up")[end])
+        if found[6]:
+            beyond(facts, found[6])
+    for one in others[1 if said[0].startswith("Perhaps: ") else 0 :]:
+        if one.startswith(("Below", "Above")):
+            beyond(facts, one)
+        elif found := read(rf"Each (halving|doubling) of the rate makes it about ({SIZE}) worse", one):
+            assert found[1] == step
+            assert median(slopes) > 0, "and never better beside worse"
+            facts.size(found[2], median(slopes), facts.best.value)
+        elif found := read(rf"Rates (up|down) to ({NUMBER}) do as well at their best", one):
+            assert found[1] == ("down", "up")[end]
+            _all_good(facts, facts.best.configuration.learning_rate, float(found[2]))
+        elif found := read(r"(Higher|Lower) rates nearby did no worse over the seeds that they share with it", one):
+            assert found[1] == ("Lower", "Higher")[end]
+            assert median(slopes) <= 0
+            assert said[0].startswith("Perhaps"), "or it would be sure"
+        else:
+            margin(facts, one)
+    assert sum(one.startswith(("Each", "Rates", "Higher", "Lower")) for one in said) <= 1
+
+
+def _all_good(facts: Facts, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    behind = facts.best_behind(facts.best.configuration.kind[1], 0.995 * low, 1.005 * high)
+    assert behind
+    assert all(b <= facts.tolerance * (1 + 1e-9) for b in behind.values())
+
+
+def margin(facts: Facts, sentence: str) -> None:
+    rate = facts.best.configuration.learning_rate
+    diverged = [t.configuration.learning_rate for t in facts.made.trials if t.state is TrialState.DIVERGED]
+    if sentence == "No run of its optimizer diverged, range tests left aside":
+        assert not diverged
+    elif found := read(
+        rf"The smallest rate of adamw that diverged is ({NUMBER}), ({NUMBER}) times the answer's", sentence
+    ):
+        assert says(found[1], min(diverged))
+        assert says(found[2], min(diverged) / rate)
+        assert min(diverged) > rate
+    else:
+        already = (
+            rf"A run of adamw diverged at ({NUMBER}) already, with other knobs or another seed: leave the rest of .+"
+        )
+        found = read(already, sentence)
+        assert found, f"nobody can read: {sentence}"
+        assert says(found[1], min(diverged))
+        assert min(diverged) <= rate
+
+
+def evidence(facts: Facts, said: list[str]) -> None:
+    best = facts.best
+    own = {t.seed: t.value for t in facts.done if t.configuration == best.configuration}
+    fresh = [own[s] for s in own if s]
+    if found := read(
+        rf"Not very: the answer's (.+), ({NUMBER}), is a single run's, not repeated over fresh seeds", said[0]
+    ):
+        assert not best.confirmed
+        assert says(found[2], own[0])
+    elif found := read(rf"Not very: the answer's (.+), ({NUMBER}), is that of one fresh seed", said[0]):
+        assert fresh == [best.value]
+        assert says(found[2], best.value)
+    else:
+        mean = rf"The answer's (.+), ({NUMBER}), is the mean over (\d+) fresh seeds"
+        mean += rf", 95 % interval ({NUMBER}) to ({NUMBER})"
+        found = read(mean, said[0])
+        assert found, f"nobody can read: {said[0]}"
+        assert int(found[3]) == len(fresh)
+        assert says(found[2], fmean(fresh))
+        low, high = facts.made.spec.metric.range or (None, None)
+        half = stats.t.ppf(0.975, len(fresh) - 1) * stdev(fresh) / math.sqrt(len(fresh))
+        least, most = -math.inf if low is None else low, math.inf if high is None else high
+        slack = 1e-4 * half + 1e-9 * abs(best.value)  # of quantiles from a table
+        assert abs(float(found[4]) - max(least, best.value - half)) <= slack + abs(best.value) * 1e-4
+        assert abs(float(found[5]) - min(most, best.value + half)) <= slack + abs(float(found[5])) * 1e-4
+        assert least <= float(found[4]) <= float(found[5]) <= most
+    assert found[1] == best.metric
+    gain(facts, said[1])
+    assert said[1].removeprefix("It is ").removeprefix("There is ").lower() == words.lift(best).lower(), (
+        "as on the page"
+    )
+    for one in said[2:]:
+        support(facts, one)
+
+
+def gain(facts: Facts, sentence: str) -> None:
+    """What is said of the answer beside the untuned baseline."""
+    best, untuned = facts.best, facts.best.baseline
+    if sentence == "There is no untuned baseline to compare with":
+        assert untuned is None or untuned.value is None
+        return
+    assert untuned is not None
+    if sentence == "Nothing beat the untuned baseline":
+        assert best.configuration == untuned.configuration
+        return
+    role = {True: ("confirm",), False: ("search", "baseline")}[best.confirmed]
+    done = [t for t in facts.made.trials if t.state is TrialState.COMPLETE and t.horizon == STEPS and t.role in role]
+    ours, theirs = (
+        {t.seed: t.value for t in done if t.configuration == one} for one in (best.configuration, untuned.configuration)
+    )
+    same = sorted(ours.keys() & theirs.keys())
+    if sentence == "It is not comparable with untuned, which ran over other seeds":
+        assert not same
+        return
+    differences = [facts.sign * (theirs[s] - ours[s]) for s in same]
+    mean, of = fmean(differences), fmean(theirs[s] for s in same)
+    if found := read(
+        rf"It is ({SIZE}) (better|worse) than untuned over the one seed that both ran, which may be chance", sentence
+    ):
+        assert len(same) == 1
+        assert (found[2] == "better") == (mean > 0)
+        facts.size(found[1], mean, of)
+        return
+    if read(r"It is as good as untuned( over the one seed that both ran, which may be chance)?", sentence):
+        assert mean == 0
+        return
+    overlap = max(best.interval[0], untuned.interval[0]) <= min(best.interval[1], untuned.interval[1])
+    between = rf"the 95 % interval of the difference over the same (\d+) seeds, ({NUMBER}) to ({NUMBER}),"
+    if found := read(rf"It is ({SIZE}) (better|worse) than untuned: {between} excludes zero", sentence):
+        assert not overlap, "what may be chance is not claimed"
+        assert (found[2] == "better") == (mean > 0)
+        facts.size(found[1], mean, of)
+        seeds, low, high = found[3], found[4], found[5]
+        assert float(low) * float(high) > 0
+    else:
+        found = read(rf"It is not surely better or worse than untuned: {between} (.+)", sentence)
+        assert found, f"nobody can read: {sentence}"
+        seeds, low, high, why = found.groups()
+        zero = float(low) <= 0 <= float(high)
+        assert why == ("includes zero" if zero else "excludes zero, but the intervals of the two overlap")
+        assert zero or overlap
+    assert int(seeds) == len(same)
+    half = stats.t.ppf(0.975, len(same) - 1) * stdev(differences) / math.sqrt(len(same))
+    width = 1.0 if facts.made.spec.metric.range == (0.0, 1.0) else 2.0 if best.metric == "correlation" else math.inf
+    for text, end in ((low, max(-width, mean - half)), (high, min(width, mean + half))):
+        assert abs(float(text) - end) <= 0.006 * abs(end) + 1e-4 * half + 1e-12
+
+
+def support(facts: Facts, sentence: str) -> None:
+    """What the plateau rests on, which is what the pictures shade."""
+    best, plateau = facts.best, facts.made.found.families[0].plateau
+    family, rate = best.configuration.kind[1], best.configuration.learning_rate
+    tried = {t.configuration.learning_rate for t in facts.seen if t.configuration.kind[1] == family}
+    if found := read(r"No other rate with ([a-z-]+) was tried", sentence):
+        assert (found[1], tried) == (family, {rate})
+        return
+    if found := read(rf"No rate next to it with ([a-z-]+) came within the tolerance, ({NUMBER})", sentence):
+        assert len(tried) > 1
+        assert says(found[2], facts.tolerance)
+        behind = facts.best_behind(family, 0, math.inf)
+        nearest = [[r for r in sorted(behind) if r < rate][-1:], [r for r in sorted(behind) if r > rate][:1]]
+        assert all(behind[r] > facts.tolerance for some in nearest for r in some)
+        return
+    rests = rf"The plateau with ([a-z-]+), ({NUMBER}) to ({NUMBER}), rests on (\d+) runs"
+    rests += r"(?:, and (\d+) in between did worse)?"
+    found = read(rests, sentence)
+    assert found, f"nobody can read: {sentence}"
+    assert found[1] == family
+    assert says(found[2], plateau.low)
+    assert says(found[3], plateau.high)
+    assert plateau.low <= rate <= plateau.high
+    _all_good(facts, plateau.low, plateau.high)
+    inside = [
+        t
+        for t in facts.seen
+        if t.configuration.kind[1] == family
+        and plateau.low <= t.configuration.learning_rate <= plateau.high
+        and (t.state is TrialState.DIVERGED or (t in facts.done and t.configuration in facts.behind))
+    ]
+    good = [t for t in inside if t in facts.done and facts.behind[t.configuration] <= facts.tolerance]
+    assert int(found[4]) == len(good)
+    assert int(found[5] or 0) == len(inside) - len(good)
+
+
+def audited(made: MadeUp, sentence: str) -> None:
+    audit = made.found.audit
+    first = rf"The forecast pruner saved ({NUMBER}) full runs(, and has switched itself off)?; (.+)"
+    found = read(first, sentence)
+    assert found, f"nobody can read: {sentence}"
+    stopped = [t for t in made.trials if t.state is TrialState.STOPPED and t.role != "range-test"]
+    assert says(found[1], sum(t.horizon - t.step for t in stopped) / STEPS)
+    assert bool(found[2]) == (not made.audits.on)
+    ended = [t for t in made.trials if t.number in made.audits.trials and t.state is TrialState.COMPLETE]
+    ended = [t for t in ended if t.horizon == STEPS]
+    assert audit.audited == len(ended)
+    if not ended:
+        assert found[3] == "none of its stops has been checked yet"
+    elif more := read(
+        r"(\d+) that it would have stopped ran on to check it, (none|(\d+) \((.+)\)) of them would .+", found[3]
+    ):
+        assert int(more[1]) == len(ended)
+        assert int(more[3] or 0) == audit.false
+        assert more[3] is None or says(more[4].removesuffix(" %"), 100 * audit.false / len(ended))
+    else:
+        assert read(r"1 that it would .+ check it, and that stop would have (been a loss|lost nothing)", found[3])
+        assert len(ended) == 1
+        assert ("been a loss" in found[3]) == bool(audit.false)
+
+
+@jobs
+def test_every_sentence_says_what_the_trials_say_and_none_contradicts_another(number: int) -> None:
+    made = job(number)
+    facts, found = Facts(made), made.found
+    assert found.tolerance == pytest.approx(facts.tolerance)
+    said = {one.question: sentences(one.answer) for one in found.advice}
+    verdict(facts, "too high?", found.below, said["too high?"])
+    verdict(facts, "too low?", found.above, said["too low?"])
+    evidence(facts, said["how sure?"])
+    assert ("stopped rightly?" in said) == (made.spec.search.pruner.name == "forecast")
+    for sentence in said.get("stopped rightly?", []):
+        audited(made, sentence)
+    for side in (found.above, found.below):
+        if side.runs:
+            beyond(facts, side.words)
+        else:
+            assert side.words in ("no higher rate was tried", "no lower rate was tried")
+
+
+@jobs
+def test_the_table_compares_families_over_the_seeds_that_they_share(number: int) -> None:
+    made = job(number)
+    facts = Facts(made)
+    assert made.found.families[0].behind == 0
+    for one in made.found.families:
+        behind = [facts.behind[c] for c in facts.family(one.family) if c in facts.behind]
+        if one.behind is not None and one.family != made.found.family:
+            assert one.behind == pytest.approx(min(behind))
+        assert (one.plateau is None) == (one.behind is None or one.behind > facts.tolerance)
+        for end, value in (("low", min), ("high", max)) if one.plateau else ():
+            rate = value(made.spec.space().rates("adamw"))
+            assert (end in one.plateau.edges) == (getattr(one.plateau, end) == rate)
+
+
+@jobs
+def test_every_number_of_an_answer_can_be(number: int) -> None:
+    made = job(number)
+    low, high = made.spec.metric.limits
+    beside = [(made.best.baseline.value, made.best.baseline.interval)] if made.best.baseline else []
+    for value, interval in [(made.best.value, made.best.interval), *beside]:
+        if value is not None:
+            first, last = interval or (value, value)
+            assert low <= first <= value <= last <= high
+
+
+def test_the_jobs_are_of_every_kind() -> None:
+    """Or the tests above would read the same report fifty times."""
+    told = " ".join(one.answer for number in range(COUNT) for one in job(number).found.advice)
+    for words_of_a_kind in (
+        "Not very: the answer's", "is the mean over", "Nothing beat the untuned", "no untuned baseline",
+        "may be chance",
+        "excludes zero. ", "includes zero", "the intervals of the two overlap", "Perhaps: the best rate is the largest",
+        "Perhaps: the plateau reaches the smallest", "Probably not", "Perhaps. ", "No. Below", "No. Above",
+        "no worse in",
+        "still falling", "still rising", "diverged, the first", "were stopped early", "shorter horizon", "Each halving",
+        "Each doubling", "do as well", "with other schedules", "widen the range upwards", "a larger budget", "already",
+        "times the answer's", "No other rate", "No rate next to it", "in between did worse", "rests on", "to check it",
+        "none of its stops",
+    ):  # fmt: skip
+        assert words_of_a_kind in told, words_of_a_kind
