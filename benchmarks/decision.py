@@ -29,7 +29,7 @@ from lrtune.wire.results import Trial, TrialState
 STEPS, SHOWN = 400, 6
 JOB: dict[str, Any] = {
     "task": "digits",
-    "metric": {"name": "val_loss", "goal": "minimize"},
+    "metric": {"name": "val_loss", "goal": "minimize", "range": [0, None]},
     "horizon": {"steps": STEPS},
     "budget": {"full_runs": 8},
     "confirm": {"top": 0},  # what is confirmed decides nothing

@@ -78,7 +78,7 @@ def test_the_markdown_report_takes_no_orders_from_a_name(job: str, tmp_path: Pat
     text = (tmp_path / "report.md").read_text()
     assert text.startswith("# \\<script\\>alert(1)\\</script\\> \\| $x^2$ \\`a\\` \\*b\\*\n")
     assert text.count("```") == 2
-    assert "| adamw | linear | 4 | 0.25 | 0.002 |" in text
+    assert "| adamw | linear | 4 | 0.25 | 1 seed | 0 | 0.002 |" in text
 
 
 @pytest.mark.parametrize(("name", "said"), [("report.pdf", ".html, .md, .png"), ("no/folder/report.html", "output")])

@@ -6,6 +6,7 @@ from typing import Any
 
 from lrtune.analysis import paired
 from lrtune.wire.configuration import Configuration
+from lrtune.wire.report import FamilyFindings
 from lrtune.wire.results import Baseline, Best
 
 
@@ -43,6 +44,11 @@ def digits(value: float, interval: tuple[float, float] | None) -> str:
     width = interval[1] - interval[0] if interval else 0.0
     needed = 2 + math.ceil(math.log10(abs(value) / width)) if value and width else 5
     return f"{value:.{min(max(needed, 5), 12)}g}"
+
+
+def seeds(found: FamilyFindings) -> str:
+    """Over how many seeds the best value of a family is a mean: it does not compare with a mean over others."""
+    return "" if found.best_value is None else f"{found.seeds} seed{'s' * (found.seeds > 1)}"
 
 
 def percent(share: float) -> str:

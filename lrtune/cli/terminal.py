@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from lrtune.analysis.words import described, label, lift, measured
+from lrtune.analysis.words import described, label, lift, measured, seeds
 from lrtune.export import recorded
 from lrtune.wire.datasets import Dataset
 from lrtune.wire.report import Findings, Plateau
@@ -76,11 +76,13 @@ def report(found: Findings) -> RenderableType:
     asked = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for advice in found.advice:
         asked.add_row(f"[bold]{advice.question}[/bold]", Text(advice.answer))
-    kinds = Table("optimizer", "schedule", "runs", "best", "at", "as good", "stable to", "diverged from", box=None)
+    columns = ("optimizer", "schedule", "runs", "best", "over", "behind", "at", "as good", "stable to", "diverged from")
+    kinds = Table(*columns, box=None)
     for one in found.families:
-        ends = (one.best_value, one.best_rate, one.largest_stable, one.smallest_diverged)
-        best, at, stable, diverged = ("" if end is None else f"{end:.4g}" for end in ends)
-        kinds.add_row(one.optimizer, one.family, str(one.runs), best, at, _stretch(one.plateau), stable, diverged)
+        ends = (one.best_value, one.behind, one.best_rate, one.largest_stable, one.smallest_diverged)
+        best, behind, at, stable, diverged = ("" if end is None else f"{end:.4g}" for end in ends)
+        over, good = seeds(one), _stretch(one.plateau)
+        kinds.add_row(one.optimizer, one.family, str(one.runs), best, over, behind, at, good, stable, diverged)
     spent = [f"{cost:.3g} {name.replace('_', ' ')}" for name, cost in found.cost if cost and name != "total"]
     cost = f"cost: {found.cost.total:.4g} full runs ({', '.join(spent)})"
     cost += f"; {found.saved.total:.3g} saved by stopping early" if found.saved.total else ""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrtune import errors
-from lrtune.analysis.words import described, label, lift, measured
+from lrtune.analysis.words import described, label, lift, measured, seeds
 from lrtune.cli.report.evidence import Evidence
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -64,6 +64,7 @@ def _filled(template: str, evidence: Evidence, **more: str) -> str:
     texts.filters |= {
         "described": described,
         "label": label,
+        "seeds": seeds,
         "escaped": _escaped,
         "number": lambda v: "" if v is None else f"{v:.4g}",
     }
