@@ -5,17 +5,16 @@ No transaction is open while the search or the pruner thinks, so that other writ
 
 from collections.abc import Sequence
 from datetime import timedelta
-from itertools import pairwise
 
 from sqlalchemy.orm import Session
 
 from app.problems import invalid
 from lrtune import search
 from lrtune.analysis.prefixes import Course
-from lrtune.errors import JobFinished, NotExternal
+from lrtune.errors import JobFinished, NotExternal, Rejection
 from lrtune.store import Database, jobs, leases, trials, warm_start
 from lrtune.store.holds import Held, held
-from lrtune.wire.external import RATES, Batch, Ending, Handout, Hold, Sent, Verdict
+from lrtune.wire.external import RATES, Batch, Ending, Handout, Hold, Sent, Verdict, misnamed
 from lrtune.wire.job import Metric
 from lrtune.wire.results import OVER, Job, JobState, Report, Trial, TrialState, report_points
 from lrtune.wire.strategies import NoPruner
@@ -69,8 +68,9 @@ def take(database: Database, job_id: str, number: int, batch: Batch) -> Verdict:
     """Write reports, and say whether to go on. Raises UnknownJob, NotExternal, UnknownTrial, LeaseLost, Invalid."""
     with database.write() as tx:
         found = held(tx, job_id, number, batch.token)
-        verdict = _over(found) or _written(tx, found.lease, batch)
-    if verdict.decision == "stop" or not batch.reports:
+        new = [] if found.over else _new(found.lease, batch)
+        verdict = _over(found) or _written(tx, found.lease, batch, new)
+    if verdict.decision == "stop" or not new:
         return verdict
     if reason := _pruned(database, found.lease):
         with database.write() as tx:
@@ -86,46 +86,64 @@ def _over(found: Held) -> Verdict | None:
     return Verdict(decision="stop", reason=trial.reason or f"it is {trial.state}", state=trial.state, step=trial.step)
 
 
-def _written(tx: Session, lease: leases.Lease, batch: Batch) -> Verdict:
-    """Write the reports of a trial that is held, and look at what needs no pruner: divergence, a pause."""
+def _new(lease: leases.Lease, batch: Batch) -> list[Sent]:
+    """The reports of a batch that were not known, by step. Raises Invalid for a batch that cannot be."""
+    metric, known = lease.spec.metric.name, {report.step for report in lease.trial.reports}
+    wrong = _out_of_place(lease.trial, batch.reports)
+    measured = {name for one in lease.trial.reports for name in one.metrics}
+    measured |= {name for one in batch.reports for name in one.metrics}
+    if batch.reports and metric not in measured:
+        first = batch.reports[0]
+        wrong.append({"pointer": "/reports/0/metrics", "detail": misnamed(first.step, first.metrics, metric)})
+    if wrong:
+        raise invalid(wrong)
+    return sorted((one for one in batch.reports if one.step not in known), key=lambda one: one.step)
+
+
+def _out_of_place(trial: Trial, sent: Sequence[Sent]) -> list[Rejection]:
+    wrong, seen = list[Rejection](), set[int]()
+    for place, one in enumerate(sent):
+        pointer = f"/reports/{place}/step"
+        if one.step > trial.horizon:
+            wrong.append({"pointer": pointer, "detail": f"found {one.step}; this trial has {trial.horizon} steps"})
+        elif one.step in seen:
+            detail = f"found {one.step} twice in one batch; accepted are reports each of another step"
+            wrong.append({"pointer": pointer, "detail": detail})
+        seen.add(one.step)
+    return wrong
+
+
+def _written(tx: Session, lease: leases.Lease, batch: Batch, new: Sequence[Sent]) -> Verdict:
+    """Write the new reports of a trial that is held, and look at what needs no pruner: divergence, a pause."""
     metric, ttl = lease.spec.metric, timedelta(seconds=batch.lease_seconds)
-    trial = _with(lease.trial, batch.reports, metric)
-    sent = trial.reports[len(trial.reports) - len(batch.reports) :]
-    news = leases.report(tx, lease, sent, ttl=ttl) if sent else None
-    bad = next((one for one in sent if one.metrics.get(metric.name, 0.0) is None), None)
+    trial, written = _with(lease.trial, new, metric)
+    news = leases.report(tx, lease, written, ttl=ttl) if written else leases.renew(tx, lease, ttl=ttl)
+    bad = next((one for one in written if one.metrics.get(metric.name, 0.0) is None), None)
     if bad is not None:
         reason = f"{metric.name} became not finite at step {bad.step} (learning rate {bad.learning_rate:.3g})"
-        return _ended(tx, lease, TrialState.DIVERGED, reason, step=bad.step)
-    if (news or leases.renew(tx, lease, ttl=ttl)) is JobState.PAUSED:
+        return _ended(tx, lease, TrialState.DIVERGED, reason, step=trial.step)
+    if news is JobState.PAUSED:
         reason = "the job is paused; its trial waits, and starts again when the job goes on"
         leases.release(tx, lease, reason=reason)
         return Verdict(decision="stop", reason=reason, state=TrialState.WAITING, step=trial.step)
-    before, course = Course.of(lease.trial, metric), Course.of(trial, metric)
-    after = course.rates(trial.step, RATES) if course.curve != before.curve else None
+    # Also where all are known: the answer that had the new rates may have been lost.
+    sent = {one.step for one in batch.reports}
+    before = trial.model_copy(update={"reports": [one for one in trial.reports if one.step not in sent]})
+    course = Course.of(trial, metric)
+    after = course.rates(trial.step, RATES) if course.curve != Course.of(before, metric).curve else None
     return Verdict(decision="continue", state=TrialState.RUNNING, step=trial.step, learning_rates=after)
 
 
-def _with(trial: Trial, sent: Sequence[Sent], metric: Metric) -> Trial:
-    """A trial with more reports, each with the rate of its last step; one sent again takes the place of the first."""
-    _refuse_disorder(trial, sent)
-    for one in sent:
-        earlier = [report for report in trial.reports if report.step < one.step]
-        trial = trial.model_copy(update={"reports": earlier, "step": one.step})
-        rate = Course.of(trial, metric).rate(one.step - 1)
-        report = Report(step=one.step, learning_rate=rate, metrics=one.metrics)
-        trial = trial.model_copy(update={"reports": [*earlier, report]})
-    return trial
-
-
-def _refuse_disorder(trial: Trial, sent: Sequence[Sent]) -> None:
-    for place, one in enumerate(sent):
-        if one.step > trial.horizon:
-            detail = f"found {one.step}; this trial has {trial.horizon} steps"
-            raise invalid([{"pointer": f"/reports/{place}/step", "detail": detail}])
-    for place, (first, second) in enumerate(pairwise(sent), start=1):
-        if second.step <= first.step:
-            detail = f"found {second.step} after {first.step}; accepted are rising steps"
-            raise invalid([{"pointer": f"/reports/{place}/step", "detail": detail}])
+def _with(trial: Trial, new: Sequence[Sent], metric: Metric) -> tuple[Trial, list[Report]]:
+    """A trial with more reports, and those, each with the rate of its last step as the reports before it leave it."""
+    written: list[Report] = []
+    for one in new:
+        before = trial.model_copy(update={"reports": [report for report in trial.reports if report.step < one.step]})
+        rate = Course.of(before, metric).rate(one.step - 1)
+        written.append(Report(step=one.step, learning_rate=rate, metrics=one.metrics))
+        reports = sorted([*trial.reports, written[-1]], key=lambda report: report.step)
+        trial = trial.model_copy(update={"reports": reports, "step": max(trial.step, one.step)})
+    return trial, written
 
 
 def _pruned(database: Database, lease: leases.Lease) -> str:
@@ -141,7 +159,7 @@ def _pruned(database: Database, lease: leases.Lease) -> str:
 def _ended(tx: Session, lease: leases.Lease, state: TrialState, reason: str, *, step: int | None = None) -> Verdict:
     """End a trial for its loop, which then only hears of it."""
     step = lease.trial.step if step is None else step
-    value = _last(lease.trial, lease.spec.metric) if state is TrialState.STOPPED else None
+    value = _last(lease.trial, lease.spec.metric)[1] if state is TrialState.STOPPED else None
     leases.finish(tx, lease, state, value=value, step=step, reason=reason)
     return Verdict(decision="stop", reason=reason, state=state, step=step)
 
@@ -155,28 +173,47 @@ def finish(tx: Session, job_id: str, number: int, ending: Ending) -> Trial:
 
 
 def _finish(tx: Session, lease: leases.Lease, ending: Ending) -> None:
-    trial, state = lease.trial, TrialState(ending.state)
+    trial, metric = lease.trial, lease.spec.metric
     if ending.step is not None and ending.step > trial.horizon:
         raise invalid([{"pointer": "/step", "detail": f"found {ending.step}; this trial has {trial.horizon} steps"}])
-    if state is TrialState.WAITING:
-        leases.release(tx, lease, reason=ending.reason or "given back by its loop")
+    if ending.state == "waiting":
+        leases.give_back(tx, lease, reason=ending.reason or "given back by its loop")
         return
-    value, step = None, trial.step if ending.step is None else ending.step
-    if state is TrialState.COMPLETE:
-        value, step = _value(lease, ending), trial.horizon if ending.step is None else ending.step
-    reason = "" if state is TrialState.COMPLETE else ending.reason or f"its loop said that it {state}"
+    state, step, reason = TrialState(ending.state), _reached(trial, ending), ending.reason
+    value = None
+    if state in (TrialState.COMPLETE, TrialState.STOPPED):
+        value, at = _value(lease, ending, step)
+        if state is TrialState.COMPLETE and not step == at == trial.horizon:
+            state = TrialState.STOPPED
+            reason = f"its loop ended it at step {step} of {trial.horizon}, with {metric.name} of step {at}"
+            reason += f": {ending.reason}" if ending.reason else "; a complete run has one of its last step"
+        if state is TrialState.STOPPED and ending.value is not None and step > 0:  # told to the search as a report
+            _, said = _with(trial, [Sent(step=step, metrics={metric.name: value})], metric)
+            leases.report(tx, lease, said, ttl=timedelta(seconds=90))
+    reason = "" if state is TrialState.COMPLETE else reason or f"its loop said that it {state}"
     leases.finish(tx, lease, state, value=value, step=step, reason=reason)
 
 
-def _value(lease: leases.Lease, ending: Ending) -> float:
-    """The value that a run came to: as it is said, else as it was reported last."""
+def _reached(trial: Trial, ending: Ending) -> int:
+    """How many steps were trained: those that its loop says or has reported, else all; of one that failed, none."""
+    if ending.step is not None or trial.reports or ending.state == "failed":
+        return max(trial.step, ending.step or 0)
+    return trial.horizon
+
+
+def _value(lease: leases.Lease, ending: Ending, step: int) -> tuple[float | None, int]:
+    """The value that a run came to, and the step that it is of: as it is said, else as it was reported last."""
     metric = lease.spec.metric
-    value = _last(lease.trial, metric) if ending.value is None else ending.value
-    if value is None:
+    if ending.value is not None:
+        return ending.value, step
+    at, value = _last(lease.trial, metric)
+    if value is None and ending.state == "complete":
         detail = f"found none, and no report has {metric.name}; accepted is what {metric.name} came to at the end"
         raise invalid([{"pointer": "/value", "detail": detail}])
-    return value
+    return value, at
 
 
-def _last(trial: Trial, metric: Metric) -> float | None:
-    return next((value for _, value in reversed(trial.values(metric.name)) if value is not None), None)
+def _last(trial: Trial, metric: Metric) -> tuple[int, float | None]:
+    """The newest report of the metric: its step and its value, which is None without any."""
+    seen = [(step, value) for step, value in trial.values(metric.name) if value is not None]
+    return seen[-1] if seen else (0, None)

@@ -15,6 +15,7 @@ import migrations
 from app import openapi, pages, problems, receiving
 from app.auth import authorized, server_key
 from app.deps import known_query
+from app.expiring import expiring
 from app.limits import BodyLimit
 from app.metrics import Measure, Requests
 from app.routes import charts, datasets, events, external, health, imports, jobs, schedules, tasks, trials
@@ -63,11 +64,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.reading, app.state.writing = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1 if lite else AT_ONCE)
     app.state.describing = asyncio.Semaphore(DESCRIBED)
     app.state.stopping = asyncio.Event()
+    looking = asyncio.create_task(expiring(app.state.database, app.state.writing, app.state.stopping))
     try:
         with _called_on_signals(app.state.stopping.set):
             yield
     finally:
         app.state.stopping.set()
+        await looking
         app.state.database.dispose()
 
 

@@ -5,6 +5,7 @@ same class of `lrtune.errors` that the service raised. A new endpoint is one mor
 """
 
 import json
+import logging
 import os
 import re
 import sys
@@ -36,6 +37,7 @@ UPLOADED_AT_ONCE = 1024 * 1024  # bytes
 DESCRIBING = 1800.0  # seconds that a server may take to read a large upload through
 QUIET = 60.0  # seconds without even a comment after which an event stream counts as broken
 
+log = logging.getLogger("lrtune.client")
 Answer = TypeVar("Answer", bound=BaseModel)
 AnyJob = JobSpec | Mapping[str, Any] | str
 Verb = Literal["cancel", "pause", "resume", "extend"]
@@ -74,6 +76,23 @@ class Client:
         """Queue a job: a task's name, a `.json` file, a mapping or a JobSpec. Sent again, it is still one job."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return joined(read(LoopJob, self._send("POST", "/v1/jobs", json=_body(job), headers=headers)), self)
+
+    def open(self, job: AnyJob | Job) -> LoopJob:
+        """A job to go on with: the one of an id, or one that is not over, of the same name, that asks for the same.
+
+        Where there is none it is submitted; one without a name always is.
+        """
+        if isinstance(job, Job) or (isinstance(job, str) and re.fullmatch(r"job-[0-9a-f]{16}", job)):
+            return self.get(job if isinstance(job, str) else job.id)
+        asked = _body(job)
+        if isinstance(asked, dict) and asked.get("name"):
+            wanted = self.plan(asked).spec
+            for state in (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED):
+                for found in self.list(state=state):
+                    if found.spec.model_dump() == wanted.model_dump():
+                        log.warning("going on with %s, which is %s and has this name: %r", found.id, state, wanted.name)
+                        return self.get(found.id)
+        return self.submit(asked)
 
     def plan(self, job: AnyJob) -> Plan:
         """What a job would do and cost; nothing is stored."""
@@ -123,10 +142,10 @@ class Client:
     def optimize(self, job: AnyJob | Job, objective: Callable[[LoopTrial], float | None]) -> Best:
         """Train every trial of an `external` job with `objective`, and answer with the best.
 
-        A Job is gone on with, anything else submitted first. `objective` answers with the metric at the end, or with
-        nothing where it has reported it. Raises TaskError when the job fails.
+        A job that this was broken off for is gone on with: see `open`. `objective` answers with the metric at the end,
+        or with nothing where it has reported it. Raises TaskError when the job fails.
         """
-        found = self.get(job.id) if isinstance(job, Job) else self.submit(job)
+        found = self.open(job)
         for trial in found.trials():
             with trial:
                 trial.finish(objective(trial))

@@ -1,25 +1,27 @@
 """Your own training loop, tuned: `for trial in job.trials(): ...`. The service decides, the loop trains.
 
 A trial that is held renews its lease in a thread of its own, hears whether it should stop, and is brought to its end
-when its `with` or its turn of the `for` is left. What happens over HTTP stands in `lrtune/wire/external.py`; adapters
-for frameworks in `lrtune/adapters/`.
+when its `with` or its turn of the `for` is left, whatever leaves it. What happens over HTTP stands in
+`lrtune/wire/external.py`; adapters for frameworks in `lrtune/adapters/`.
 """
 
+import atexit
+import gc
 import logging
-import math
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType, TracebackType
+from typing import Any, Literal, Protocol, Self, SupportsFloat, TypeVar
 
 from pydantic import PrivateAttr
 
 from lrtune import errors
 from lrtune.analysis.prefixes import Course
-from lrtune.wire.external import Batch, Ending, Handout, Sent, Verdict
+from lrtune.wire.external import Batch, Ending, Handout, Sent, Verdict, misnamed, number_of, scalar, sent, step_of
 from lrtune.wire.results import Job, Report, Trial
 
 WAIT_SECONDS = 2.0  # before asking again when others train all there is
@@ -47,15 +49,16 @@ class LoopTrial:
 
     def __init__(self, door: Door, job_id: str, held: Handout) -> None:
         self.number, self.seed, self.steps = held.trial.number, held.trial.seed, held.trial.horizon
-        self.configuration = held.trial.configuration
+        self.configuration, self.metric = held.trial.configuration, held.metric.name
         self.over = False
         self.reason = ""
         self._door, self._job, self._held, self._trial = door, job_id, held, held.trial
         self._course = Course.of(held.trial, held.metric)
+        self._reached = 0  # the newest step of which anything was reported
         self._extra: dict[str, float | None] = {}
-        self._waiting: list[Sent] = []  # reports that are still to be sent
+        self._sent: set[int] = set()  # the steps of the reports that were to be sent
+        self._waiting: list[Sent] = []  # those that are still to be sent
         self._kept: Sent | None = None  # the newest one, between two of the steps at which they are asked for
-        self._flushed = 0  # the step of the newest report that was to be sent
         self._lock = threading.RLock()
         self._left = threading.Event()
         self._heart = threading.Thread(target=self._beat, name=f"trial-{self.number}", daemon=True)
@@ -74,41 +77,81 @@ class LoopTrial:
         sent = {"number": self.number, "token": self._held.token, "seed": self.seed, "rates": rates}
         return sent | {"report_at": self._held.report_at}
 
-    def report(self, step: int, **metrics: float) -> bool:
+    def report(self, step: SupportsFloat, **metrics: SupportsFloat) -> bool:
         """Metrics after `step` updates; True says that the training should stop now, and `reason` why.
 
-        Call it as often as you like: what is sent are about twenty reports that have the metric of the job.
+        Call it as often as you like: what is sent are about twenty reports that have the metric of the job. Numbers may
+        be NumPy's or torch's. Raises Invalid for what is no number, a step outside the run, and another metric.
         """
-        self._extra |= {name: _finite(value) for name, value in metrics.items()}
-        metric = self._held.metric.name
-        if metric in metrics and 1 <= step <= self.steps and not self.over:
-            self._kept, self._extra = Sent(step=step, metrics=self._extra), {}
-            due = any(self._flushed < point <= step for point in self._held.report_at)
-            if due or self._kept.metrics[metric] is None:
-                self._flush()
+        if self.over:
+            return True
+        at = step_of(step, self.steps)
+        self._reached = max(self._reached, at)
+        self._extra |= {name: number_of(name, value) for name, value in metrics.items()}
+        due = self._due(at)
+        if self.metric in metrics:
+            made, self._extra = sent(at, self._extra), {}
+            self._add(made, due=due or made.metrics[self.metric] is None)
+        elif due and not self._sent and self._kept is None:
+            raise errors.Invalid(misnamed(at, self._extra, self.metric))
         return self.over
 
-    def finish(self, value: float | None = None) -> None:
-        """The run is done; `value` is the metric at its end, the last report's when left out."""
+    def _due(self, step: int) -> bool:
+        """Whether a report is asked for at this step, or at one since the report before it."""
+        before = max((one for one in self._sent if one < step), default=0)
+        return any(before < point <= step for point in self._held.report_at)
+
+    def _add(self, made: Sent, *, due: bool) -> None:
+        """Put a report in its place: the first of a step stands, and the newest one is kept until one is due."""
+        kept = self._kept.step if self._kept else 0
+        if made.step in self._sent or made.step == kept:
+            return
+        if made.step > max(self._sent, default=kept):
+            self._kept = made
+            if due:
+                self._flush()
+        elif due:
+            self._send(made)
+
+    def finish(self, value: SupportsFloat | None = None) -> None:
+        """The run is over; `value` is the metric at its end, the last report's when left out.
+
+        It is a complete run with a value of its last step: reported there, or said where nothing was reported.
+        Otherwise it was stopped.
+        """
         if self.over:
             return
+        said = None if value is None else number_of(self.metric, value)
         self._flush()
-        if value is not None and _finite(value) is None:
-            self._end("diverged", reason=f"{self._held.metric.name} became {float(value)}")
+        at = {"step": self._reached} if self._reached else {}
+        if value is not None and said is None:
+            self._end("diverged", reason=f"{self.metric} became {scalar(value)}", **at)
             return
         try:
-            self._end("complete", value=None if value is None else float(value))
+            self._end("complete", value=said, **at)
         except errors.Invalid as error:
             self.fail(str(error))
             raise
 
     def fail(self, reason: str) -> None:
         """The run broke, for a reason that has nothing to do with its learning rates."""
-        self._end("failed", reason=reason[:4000].replace("\0", ""))
+        self._end("failed", reason=_text(reason), step=self._reached)
 
     def give_back(self, reason: str = "") -> None:
-        """Somebody else is to train it, from its first step."""
-        self._end("waiting", reason=reason)
+        """Somebody else is to train it, from its first step; given back again and again, it has failed."""
+        self._end("waiting", reason=_text(reason))
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """End the trial as its loop was left: by an exception, or in good order.
+
+        Ctrl-C and `sys.exit` give it back, and so does who leaves it before the first report; but not a whole run.
+        """
+        if isinstance(error, Exception):
+            self.fail(_said(error))
+        elif self.steps in self._sent or (error is None and self._reached):
+            self.finish()
+        else:
+            self.give_back("left by its loop before the first report" if error is None else _said(error))
 
     def scheduler(self, optimizer: Any) -> Any:
         """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first."""
@@ -125,30 +168,54 @@ class LoopTrial:
     def __enter__(self) -> Self:
         if self._heart.ident is None:
             self._heart.start()
+            self._process, self._earlier = os.getpid(), getattr(sys, "last_value", None)
+            atexit.register(self._abandon)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             if error is None:
                 self.finish()
-            elif isinstance(error, Exception):
-                self.fail(f"{type(error).__name__}: {error}")
             else:
-                self.give_back(f"{type(error).__name__} in its loop")
+                self.leave(error)
         finally:
             self._left.set()
+            atexit.unregister(self._abandon)
+
+    def _abandon(self) -> None:
+        """The process ends and the trial is still held: say why, while that is possible."""
+        last = getattr(sys, "last_value", None)
+        if os.getpid() == self._process:  # not in a copy of it
+            try:
+                self.leave(None if last is self._earlier else last)
+            except Exception:
+                log.exception("trial %s is left behind; its lease will run out", self.number)
 
     def _flush(self) -> None:
-        """Send what is to be sent. While no server answers, the training goes on, and it waits for the next time."""
-        with self._lock:
-            if self._kept is not None:
-                self._waiting.append(self._kept)
-                self._flushed, self._kept = self._kept.step, None
-            self._tell(self._waiting)
+        """Send the newest report, if it is not sent yet."""
+        newest, self._kept = self._kept, None
+        if newest is not None or self._waiting:
+            self._send(*([newest] if newest else []))
 
-    def _tell(self, reports: list[Sent]) -> None:
+    def _send(self, *made: Sent) -> None:
+        """Send reports. While no server answers, the training goes on, and they wait for the next time."""
+        with self._lock:
+            self._waiting += made
+            self._sent |= {one.step for one in made}
+            self._follow(made)
+            self._tell()
+
+    def _follow(self, made: Sequence[Sent]) -> None:
+        """A schedule that looks at the loss goes on as these reports leave it: the same replay as the server's."""
+        seen = [Report(step=one.step, learning_rate=0.0, metrics=one.metrics) for one in made]
+        self._trial = self._trial.model_copy(update={"reports": [*self._trial.reports, *seen]})
+        self._course = Course.of(self._trial, self._held.metric)
+
+    def _tell(self) -> None:
+        """A sign of life, with the reports that wait."""
         if self.over:
             return
+        reports = self._waiting[:1000]
         batch = Batch(token=self._held.token, lease_seconds=self._held.lease_seconds, reports=reports)
         try:
             verdict = self._door.tell(self._job, self.number, batch)
@@ -162,17 +229,9 @@ class LoopTrial:
         except errors.Invalid:
             self._waiting = []  # what was refused once would be refused for ever
             raise
-        self._waiting = []
-        self._follow(reports)
+        self._waiting = self._waiting[len(reports) :]
         if verdict.decision == "stop":
             self._stop(verdict.reason)
-
-    def _follow(self, reports: list[Sent]) -> None:
-        """A schedule that looks at the loss goes on as these reports leave it: the same replay as the server's."""
-        seen = [Report(step=one.step, learning_rate=0.0, metrics=one.metrics) for one in reports]
-        if seen:
-            self._trial = self._trial.model_copy(update={"reports": [*self._trial.reports, *seen]})
-            self._course = Course.of(self._trial, self._held.metric)
 
     def _end(self, state: Literal["complete", "diverged", "failed", "waiting"], **said: Any) -> None:
         with self._lock:
@@ -194,7 +253,7 @@ class LoopTrial:
         while not self._left.wait(self._held.lease_seconds / 4):
             with self._lock:
                 try:
-                    self._tell(self._waiting)
+                    self._tell()
                 except errors.LrtuneError:
                     log.exception("trial %s goes on without a sign of life", self.number)
 
@@ -230,13 +289,34 @@ def trials(door: Door, job_id: str, *, lease_seconds: float = LEASE_SECONDS) -> 
             time.sleep(WAIT_SECONDS)
             continue
         with LoopTrial(door, job_id, held) as trial:
-            yield trial
+            try:
+                yield trial
+            except GeneratorExit:  # the `for` was left
+                trial.leave(_in_flight(sys._getframe().f_back))
+                return
 
 
-def _finite(value: float) -> float | None:
-    """A number as it travels; torch's and NumPy's are taken as well."""
-    number = float(value)
-    return number if math.isfinite(number) else None
+def _in_flight(frame: FrameType | None) -> BaseException | None:
+    """The exception that leaves a frame at this moment, if one does.
+
+    A generator that is dropped is not told why; but while a frame unwinds, the exception's traceback refers to it.
+    """
+    for at in gc.get_referrers(frame) if frame else ():
+        if isinstance(at, TracebackType) and at.tb_frame is frame and at.tb_lasti == frame.f_lasti:
+            for error in gc.get_referrers(at):
+                if isinstance(error, BaseException) and error.__traceback__ is at:
+                    return error
+    return None
+
+
+def _said(error: BaseException) -> str:
+    """An exception as its traceback's last line has it."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _text(reason: str) -> str:
+    """A reason that every database takes."""
+    return reason[:4000].replace("\0", "").encode(errors="replace").decode()
 
 
 def _patiently(call: Callable[[], T]) -> T:

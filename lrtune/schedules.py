@@ -11,7 +11,7 @@ forms. Warm-up and floor are not families but belong to every configuration: see
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeAlias, TypeVar, dataclass_transform
 
@@ -393,8 +393,8 @@ class Curve:
         found = around | {0, rise - 1, rise, steps - 1}
         return sorted(step for step in found if 0 <= step < steps)
 
-    def after(self, reports: Sequence[tuple[int, float]], steps: int) -> "Curve":
-        """The curve as reports of (step, metric; lower is better) leave it. Reports within the warm-up say nothing."""
-        rise = self.rise(steps)
-        seen = [((step - rise) / (steps - rise), value) for step, value in reports if rise < step < steps]
+    def after(self, reports: Iterable[tuple[int, float | None]], steps: int) -> "Curve":
+        """The curve as reports of (step, metric; lower is better) leave it; skipped: in the warm-up, or not finite."""
+        rise, told = self.rise(steps), sorted((step, v) for step, v in reports if v is not None and math.isfinite(v))
+        seen = [((step - rise) / (steps - rise), value) for step, value in told if rise < step < steps]
         return dataclasses.replace(self, family=self.family.after(seen))

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/schedules", tags=["catalogue"])
 
 # JSON has no tuples, so a list is taken for one; its numbers are as strict as all others.
 Step = Annotated[int, Field(ge=0, strict=True)]
-Seen = Annotated[tuple[Step, Annotated[float, Field(strict=True)]], Field(strict=False)]
+Seen = Annotated[tuple[Step, Annotated[float, Field(strict=True)] | None], Field(strict=False)]
 # Pairs are described as lists of two numbers: many readers of OpenAPI stumble over `prefixItems`.
 Pairs = Annotated[
     list[tuple[int, float]],
@@ -62,7 +62,10 @@ class Catalogue(Result):
 
 
 class Preview(Strict):
-    """A schedule to draw. `reports` are pairs [step, metric] (lower is better) for one that looks at the loss."""
+    """A schedule to draw. `reports` are pairs [step, metric] (lower is better) for one that looks at the loss.
+
+    A metric that is null was not measured, or was not finite: such a report is skipped.
+    """
 
     schedule: Annotated[SchedulePoint, OrName(FAMILIES)]
     steps: Annotated[int, Field(ge=2, le=1_000_000)] = 1000

@@ -23,8 +23,7 @@ CHANGES = 3  # of two rates at the same steps, after which they are taken to go 
 class Course:
     """The rate of every step of a run, as its reports, (step, metric), leave it; nothing changes after it is made.
 
-    `sign` is -1 where more is better. `end` is where the run is to pause or to end: `until`, or else its last step. A
-    report without the metric says nothing.
+    `sign` is -1 where more is better. `end` is where the run is to pause or to end: `until`, or else its last step.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class Course:
         self.configuration, self.horizon, self.sign = configuration, horizon, sign
         self.end = horizon if until is None else min(until, horizon)
         self.points = frozenset(report_points(horizon))
-        seen = [(step, sign * value) for step, value in reports if value is not None]
+        seen = ((step, None if value is None else sign * value) for step, value in reports)
         self.curve = configuration.curve.after(seen, horizon)
         self.factor = self.curve.over(horizon)
 

@@ -9,6 +9,7 @@ them there is no answer. Confirming comes on top.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import takewhile
 from statistics import fmean
 
@@ -29,6 +30,7 @@ ADVICE: dict[str, str] = {
     TrialState.STOPPED: '; try the pruner "none"',
     TrialState.FAILED: "; the reasons stand at the trials",
 }
+WHOLE = '; a run is complete with a value of its last step, and the pruner "none" stops none before'
 
 
 def advance(
@@ -46,7 +48,7 @@ def advance(
     trials trained in stages.
     """
     past = searched(history)
-    failure = _broken(past)
+    failure = _broken(spec, past)
     proposal = None
     if not failure:
         proposal = _search(spec, past, warm_start, steps=steps, seconds=seconds, continued=continued)
@@ -150,14 +152,31 @@ def _candidates(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> list
     return own + beside if own else []
 
 
-def _broken(past: Sequence[Trial]) -> str:
+def _broken(spec: AdmittedJob, past: Sequence[Trial]) -> str:
     """Why it is no use to go on, in words; nothing while it is."""
     tried = sorted((trial for trial in past if trial.state not in OPEN), key=lambda trial: trial.decision)
-    failed = list(takewhile(lambda trial: trial.state is TrialState.FAILED, reversed(tried)))
-    if len(failed) < (FIRST_FAILURES if len(failed) == len(tried) else FAILURES):
+    which, barren = "first", list(takewhile(partial(_shows_nothing, spec), reversed(tried)))
+    if len(barren) < len(tried):
+        which, barren = "last", list(takewhile(partial(_cost_nothing, spec), reversed(tried)))
+    if len(barren) < (FIRST_FAILURES if which == "first" else FAILURES):
         return ""
-    which = "first" if len(failed) == len(tried) else "last"
-    return f"the {which} {len(failed)} trials failed; the last of them: {failed[0].reason or 'no reason given'}"
+    words = "failed"
+    if any(trial.state is not TrialState.FAILED for trial in barren):
+        ended = ", ".join(f"{count} {state}" for state, count in Counter(t.state.value for t in barren).most_common())
+        words = f"came to no {spec.metric.name} ({ended})"
+    return f"the {which} {len(barren)} trials {words}; the last of them: {barren[0].reason or 'no reason given'}"
+
+
+def _shows_nothing(spec: AdmittedJob, trial: Trial) -> bool:
+    """Whether a trial failed; of a loop of the user's own also whether its metric never was a number."""
+    if trial.state is TrialState.FAILED or not spec.external:
+        return trial.state is TrialState.FAILED
+    return trial.value is None and all(value is None for _, value in trial.values(spec.metric.name))
+
+
+def _cost_nothing(spec: AdmittedJob, trial: Trial) -> bool:
+    """Whether a trial failed; of a loop of the user's own also whether it cost nothing, so that no budget ends it."""
+    return trial.state is TrialState.FAILED or (spec.external and trial.step == 0)
 
 
 def _fruitless(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> str:
@@ -169,7 +188,8 @@ def _fruitless(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> str:
     counts = Counter(trial.state.value for trial in tried)
     rates = [trial.configuration.learning_rate for trial in tried]
     ended = ", ".join(f"{count} {state}" for state, count in counts.most_common())
-    advice = ADVICE.get(counts.most_common(1)[0][0], "")
+    most = counts.most_common(1)[0][0]
+    advice = WHOLE if spec.external and most == TrialState.STOPPED else ADVICE.get(most, "")
     return (
         f"no trial of this job's space completed its run ({ended}; "
         f"learning rates {min(rates):g} to {max(rates):g}){advice}"

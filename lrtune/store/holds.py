@@ -22,12 +22,15 @@ class Held:
 
 
 def held(tx: Session, job_id: str, number: int, token: str) -> Held:
-    """The lease that a token stands for. Raises UnknownJob, NotExternal, UnknownTrial, LeaseLost."""
+    """The lease that a token stands for; nobody else writes to its trial until the transaction ends.
+
+    Raises UnknownJob, NotExternal, UnknownTrial, LeaseLost.
+    """
     job = lookup.job(tx, job_id)
     spec = AdmittedJob.model_validate(job.spec)
     if not spec.external:
         raise NotExternal
-    row = lookup.trial(tx, job, number)
+    row = lookup.trial(tx, job, number, lock=True)
     attempt = tx.scalars(select(AttemptRow).where(AttemptRow.token == token, AttemptRow.trial == row.id)).one_or_none()
     live = row.token == token and row.state == TrialState.RUNNING
     ended = row.state in ENDED and attempt is not None and attempt.outcome in (None, "finished", "cancelled")

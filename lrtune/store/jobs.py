@@ -3,10 +3,10 @@
 import hashlib
 import json
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from sqlalchemy import ColumnElement, and_, exists, select, update
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import exists, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,8 +14,10 @@ from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoR
 from lrtune.store import events, leases, lookup, progress, trials, warm_start
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, TagRow, TrialRow
-from lrtune.wire.job import AdmittedJob, Budget
+from lrtune.wire.job import EXTERNAL, AdmittedJob, Budget
 from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, Page, TrialState
+
+SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
 
 def create(
@@ -192,6 +194,34 @@ def active(tx: Session) -> list[str]:
     waiting = exists().where(TrialRow.job == JobRow.seq, trials.ready())
     query = select(JobRow.id).where(JobRow.state.in_(ACTIVE), ~waiting, lookup.BY_WORKERS)
     return list(tx.scalars(query.order_by(JobRow.seq)))
+
+
+def forsake(tx: Session, *, now: datetime | None = None) -> None:
+    """Queue the jobs again that are called running but whose loops are gone."""
+    now = now or clock(tx)
+    reason = "no loop asks for its trials; yours goes on with it when it is started again with this job's id or name"
+    for job_id in tx.scalars(select(JobRow.id).where(_forsaken(now)).order_by(JobRow.seq)).all():
+        row = lookup.job(tx, job_id, lock=True)
+        if tx.scalar(select(JobRow.seq).where(JobRow.seq == row.seq, _forsaken(now))):  # nobody came in between
+            _change(tx, job_id, to=JobState.QUEUED, unless=OVER, reason=reason, now=now)
+
+
+def expired(tx: Session) -> bool:
+    """Whether there is a lease to requeue or a job to forsake."""
+    now = clock(tx)
+    return tx.scalar(select(leases.expired(now).exists() | exists().where(_forsaken(now)))) or False
+
+
+def _forsaken(now: datetime) -> ColumnElement[bool]:
+    """A job of a loop of the user's own that is called running, but nobody trains a trial of it.
+
+    Between two trials a loop is there, though it holds nothing; one that died or gave its trial back is not.
+    """
+    own = TrialRow.job == JobRow.seq
+    held = exists().where(own, TrialRow.state == TrialState.RUNNING)
+    ended = (AttemptRow.outcome == "finished") & (AttemptRow.ended_at > now - SILENT)
+    between = exists().where(own, AttemptRow.trial == TrialRow.id, ended)
+    return and_(JobRow.state == JobState.RUNNING, JobRow.task == EXTERNAL, ~held, ~between)
 
 
 def _change(

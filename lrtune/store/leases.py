@@ -1,5 +1,5 @@
-"""A worker's verbs: claim, renew, report, pause or finish, release. A lease belongs to an attempt, and its token stands
-in every WHERE; zero rows touched means LeaseLost, and the worker drops its work quietly.
+"""A worker's verbs: claim, renew, report, pause or finish, release or give back. A lease belongs to an attempt, and its
+token stands in every WHERE; zero rows touched means LeaseLost, and the worker drops its work quietly.
 
 The database's clock decides; `now` is an argument for tests alone. Expired leases are requeued by whoever claims next,
 in statements of their own: inside the claim's WHERE the test would cost it its index.
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, Update, case, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
@@ -85,13 +86,14 @@ def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime) -
     tx.execute(insert(AttemptRow).values(attempt | stage))
     # What an attempt before this one reported of the stage is trained again.
     tx.execute(delete(ReportRow).where(ReportRow.trial == row.id, ReportRow.step > row.start))
-    starting = update(JobRow).where(JobRow.seq == row.job, JobRow.state == JobState.QUEUED)
-    tx.execute(starting.values(state=JobState.RUNNING, started_at=func.coalesce(JobRow.started_at, now)))
     goes_on = f" from step {row.start}" if row.start else ""
     until = f" until step {row.until} of {row.horizon}" if row.until else ""
-    again = ", again after its worker died" if row.deaths else ""
+    again = f", after {row.deaths} attempts that came to nothing" if row.deaths else ""
     message = f"trial {row.number} started on {worker}{goes_on}{until}{again}"
     events.add(tx, row.job, "trial-started", message, now=now, trial=row.number)
+    # Under the job's lock, which the log has taken: nobody calls it forsaken at the same moment.
+    starting = update(JobRow).where(JobRow.seq == row.job, JobRow.state == JobState.QUEUED)
+    tx.execute(starting.values(state=JobState.RUNNING, reason="", started_at=func.coalesce(JobRow.started_at, now)))
     return leased(tx, row, token)
 
 
@@ -112,15 +114,22 @@ def renew(tx: Session, lease: Lease, *, ttl: timedelta, now: datetime | None = N
 def report(
     tx: Session, lease: Lease, reports: Sequence[Report], *, ttl: timedelta, now: datetime | None = None
 ) -> JobState:
-    """Write a batch of reports; as good as renewing, with the same news. Raises LeaseLost."""
+    """Write a batch of reports; as good as renewing, with the same news. Raises LeaseLost.
+
+    A trial's reports are a set by step, and the first of a step stands: a batch may come twice, when the first commit's
+    answer was lost on the way, or late. Only of the stages before this attempt's are they replaced: where a checkpoint
+    was lost those are trained again, and what is reported is of the network that goes on.
+    """
     now = now or clock(tx)
-    step = reports[-1].step
+    step = max(one.step for one in reports)
     reached = case((TrialRow.step > step, TrialRow.step), else_=step)  # what was taken up may be ahead of its reports
     _touch(tx, _held(lease).values(step=reached, lease_until=now + ttl))
-    # A batch may come twice, when the first commit's answer was lost on the way; a resumed trial repeats its reports.
-    known = [one.step for one in reports]
-    tx.execute(delete(ReportRow).where(ReportRow.trial == lease.id, ReportRow.step.in_(known)))
-    tx.execute(insert(ReportRow), [{"trial": lease.id, **one.model_dump()} for one in reports])
+    dialect = sqlite if tx.get_bind().dialect.name == "sqlite" else postgresql
+    writing = dialect.insert(ReportRow)
+    anew = {name: writing.excluded[name] for name in ("learning_rate", "metrics", "reused")}
+    before = ReportRow.step <= lease.trial.start
+    writing = writing.on_conflict_do_update(index_elements=["trial", "step"], set_=anew, where=before)
+    tx.execute(writing, [{"trial": lease.id, **one.model_dump()} for one in reports])
     return _news(tx, lease)
 
 
@@ -251,19 +260,36 @@ def release(
     events.add(tx, lease.job, "trial-released", message, now=now, trial=lease.trial.number)
 
 
+def give_back(tx: Session, lease: Lease, *, reason: str, now: datetime | None = None) -> None:
+    """Give the trial back as a loop does that does not train it: counted like a death. Raises LeaseLost."""
+    now = now or clock(tx)
+    times = tx.scalar(_held(lease).values(deaths=TrialRow.deaths + 1).returning(TrialRow.deaths))
+    if times is None:
+        raise LeaseLost
+    if times < MAX_DEATHS:
+        release(tx, lease, reason=reason, now=now)
+        return
+    often = f"its loops died or gave it back {MAX_DEATHS} times and got no further; the last time: {reason}"
+    finish(tx, lease, TrialState.FAILED, value=None, step=lease.trial.start, reason=often, now=now)
+
+
 def hold(tx: Session, lease: Lease) -> None:
     """Make sure that the trial is still ours, for a line in its job's log. Raises LeaseLost."""
     if tx.scalars(select(TrialRow.id).where(*_ours(lease))).first() is None:
         raise LeaseLost
 
 
+def expired(now: datetime) -> Select[Any]:
+    """The trials whose lease has run out."""
+    return select(TrialRow).where(TrialRow.state == TrialState.RUNNING, TrialRow.lease_until < now)
+
+
 def requeue(tx: Session, *, now: datetime) -> None:
     """Put trials whose lease has run out back to waiting; fail those whose workers die without getting further."""
-    expired = (TrialRow.state == TrialState.RUNNING) & (TrialRow.lease_until < now)
-    for row in tx.scalars(select(TrialRow).where(expired).with_for_update(skip_locked=True)).all():
+    for row in tx.scalars(expired(now).with_for_update(skip_locked=True)).all():
         close(tx, AttemptRow.token == row.token, "lost", now)
         if row.deaths + 1 < MAX_DEATHS:
-            values = _AGAIN | {"reason": "its worker stopped answering"}
+            values = _AGAIN | {"reason": f"nothing was heard of {row.worker} for longer than its lease"}
         else:
             dead = f"its workers died {MAX_DEATHS} times and got no further"
             values = _AGAIN | {"state": TrialState.FAILED, "reason": dead, "finished_at": now}

@@ -22,9 +22,10 @@ def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
     return row
 
 
-def trial(tx: Session, job: JobRow, number: int) -> TrialRow:
-    """The row of a job's trial. Raises UnknownTrial."""
-    row = tx.scalars(select(TrialRow).where(TrialRow.job == job.seq, TrialRow.number == number)).one_or_none()
+def trial(tx: Session, job: JobRow, number: int, *, lock: bool = False) -> TrialRow:
+    """The row of a job's trial; with `lock`, nobody else changes it until the transaction ends. Raises UnknownTrial."""
+    query = select(TrialRow).where(TrialRow.job == job.seq, TrialRow.number == number)
+    row = tx.scalars(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise UnknownTrial(f"job {job.id} has no trial {number}")
     return row

@@ -85,7 +85,8 @@ class TrialRow(Base):
     them (below zero where a checkpoint was lost and steps were trained again): it has cost `step - reused` steps.
 
     A waiting trial with `blocked_by` is not to start while the trial of that `id` trains towards `blocked_until`.
-    `deaths` counts its workers that died since an attempt last began further than all before, after `furthest` steps.
+    `deaths` counts the workers that died, and the loops that gave it back, since an attempt last began further than all
+    before, after `furthest` steps.
     """
 
     __tablename__ = "trials"

@@ -5,10 +5,14 @@ reports.
 """
 
 import math
+import operator
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
+from lrtune import errors
+from lrtune.space import shown
 from lrtune.wire.configuration import Strict
 from lrtune.wire.job import Metric
 from lrtune.wire.results import Result, Trial, TrialState
@@ -20,9 +24,56 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"
 Reason = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
 
 
-def _finite(value: Any) -> Any:
-    """What is not finite travels as null, which JSON has."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def scalar(value: Any) -> Any:
+    """The Python number in what holds a single one (NumPy's, torch's, JAX's, TensorFlow's); all else as it is."""
+    if value is None or type(value) in (bool, int, float, complex) or isinstance(value, str | bytes):
+        return value
+    try:
+        if hasattr(value, "item"):
+            return value.item()
+        if hasattr(value, "__index__"):
+            return operator.index(value)
+        return float(value) if hasattr(value, "__float__") else value
+    except Exception:  # several numbers, or none: whoever reads it says what would be accepted
+        return value
+
+
+def whole(value: Any) -> Any:
+    """A step: a float that is whole is taken for the number that it is."""
+    found = scalar(value)
+    return int(found) if isinstance(found, float) and found.is_integer() else found
+
+
+def finite(value: Any) -> Any:
+    """A value of a metric; what is not finite travels as null, which JSON has."""
+    found = scalar(value)
+    return None if isinstance(found, float) and not math.isfinite(found) else found
+
+
+def step_of(step: object, steps: int) -> int:
+    """A step of a run of so many, as a loop says it. Raises Invalid."""
+    found = whole(step)
+    if type(found) is not int or not 1 <= found <= steps:
+        raise errors.Invalid(f"step: found {shown(step)}; accepted is a whole number from 1 to {steps}, the last step")
+    return found
+
+
+def number_of(name: str, value: object) -> float | None:
+    """A number as a loop says it: null where it is not finite. Raises Invalid."""
+    found = scalar(value)
+    if type(found) not in (int, float):
+        raise errors.Invalid(f"{name[:60]}: found {shown(value)}; accepted is one number")
+    try:
+        number = float(found)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def misnamed(step: int, metrics: Iterable[str], metric: str) -> str:
+    """What a loop is told whose first report is not about the job's metric: what it sent, and what was expected."""
+    found = ", ".join(sorted(metrics)) or "nothing"
+    return f"found {found} at step {step}, but no report has {metric}, which this job is about; report it first"
 
 
 Seconds = Annotated[float, Field(ge=1, le=86_400)]
@@ -53,14 +104,26 @@ class Handout(Result):
 class Sent(Strict):
     """Metrics measured after `step` updates; null is a value that is not finite."""
 
-    step: Annotated[int, Field(ge=1, le=100_000_000)]
+    step: Annotated[int, BeforeValidator(whole), Field(ge=1, le=100_000_000)]
     metrics: Annotated[
-        dict[Name, Annotated[float | None, BeforeValidator(_finite)]], Field(min_length=1, max_length=100)
+        dict[Name, Annotated[float | None, BeforeValidator(finite)]], Field(min_length=1, max_length=100)
     ]
 
 
+def sent(step: int, metrics: Mapping[str, float | None]) -> Sent:
+    """A report of a loop in this process. Raises Invalid."""
+    try:
+        return Sent(step=step, metrics=dict(metrics))
+    except ValidationError as error:
+        raise errors.Invalid(f"metrics: {error.errors()[0]['msg']}") from None
+
+
 class Batch(Strict):
-    """Reports by rising step; none at all only says that the loop is alive, and will be for `lease_seconds` more."""
+    """Reports, each of another step; none at all only says that the loop is alive, and is for `lease_seconds` more.
+
+    A trial's reports are a set by step: one that comes late fills its place, and a known one changes nothing. The first
+    has the job's metric; those after it may leave it out.
+    """
 
     token: Token
     lease_seconds: Seconds = 90.0
@@ -81,13 +144,27 @@ class Verdict(Result):
 
 
 class Ending(Strict):
-    """How a trial ended; `waiting` gives it back untrained. `value` is the last report's when left out."""
+    """How a trial ended. `value` is what the metric came to after `step` updates.
+
+    Left out, they are those of the last report; a value without any report is of the last step. `complete` is a run
+    with a value of its last step, and becomes `stopped` without one; a value that is not finite makes it `diverged`.
+    A trial costs the steps that it says or has reported; one that diverged or was stopped and says nothing costs its
+    whole run. `waiting` gives the trial back untrained.
+    """
 
     token: Token
-    state: Literal["complete", "diverged", "failed", "waiting"] = "complete"
-    value: float | None = None
-    step: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
+    state: Literal["complete", "stopped", "diverged", "failed", "waiting"] = "complete"
+    value: Annotated[float | None, BeforeValidator(scalar)] = None
+    step: Annotated[int, BeforeValidator(whole), Field(ge=0, le=100_000_000)] | None = None
     reason: Reason = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _diverged(cls, said: Any) -> Any:
+        value = scalar(said.get("value")) if isinstance(said, Mapping) else None
+        if not isinstance(value, float) or math.isfinite(value):
+            return said
+        return {**said, "value": None, "state": "diverged", "reason": said.get("reason") or f"its value became {value}"}
 
 
 class Rates(Result):

@@ -24,7 +24,7 @@ def report_points(steps: int) -> list[int]:
 class JobState(StrEnum):
     """The life of a job."""
 
-    QUEUED = "queued"  # no worker has taken a trial of it yet
+    QUEUED = "queued"  # no worker has taken a trial of it yet, or no loop of the user's own is at it any more
     RUNNING = "running"
     PAUSED = "paused"  # by the user; its trials were released
     SUCCEEDED = "succeeded"
