@@ -20,7 +20,7 @@ import httpx
 from pydantic import BaseModel
 
 from lrtune import errors
-from lrtune.loop import LEASE_SECONDS, LoopJob, LoopTrial, joined
+from lrtune.loop import LEASE_SECONDS, LoopJob, LoopTrial, joined, settle
 from lrtune.responses import checked, messages, read
 from lrtune.wire.charts import Curves, Terrain
 from lrtune.wire.datasets import Dataset
@@ -287,6 +287,7 @@ class Client:
 
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         """One call, tried again when no answer came: all but a deletion may safely come twice."""
+        settle()  # so that what is asked for is as the loops in this process have left it
         for pause in (*(PAUSES if method != "DELETE" else ()), None):
             try:
                 return checked(self._http.request(method, path, **content))

@@ -6,7 +6,6 @@ when its `with` or its turn of the `for` is left, whatever leaves it. What happe
 """
 
 import atexit
-import gc
 import logging
 import os
 import socket
@@ -14,19 +13,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType, TracebackType
+from contextlib import suppress
+from types import TracebackType
 from typing import Any, Literal, Protocol, Self, SupportsFloat, TypeVar
 
 from pydantic import PrivateAttr
 
 from lrtune import errors
 from lrtune.analysis.prefixes import Course
+from lrtune.leaving import place, said, text, thrown, unwinding
 from lrtune.wire.external import Batch, Ending, Handout, Sent, Verdict, misnamed, number_of, scalar, sent, step_of
 from lrtune.wire.results import Job, Report, Trial
 
 WAIT_SECONDS = 2.0  # before asking again when others train all there is
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # seconds before the end of a trial is sent again, no server answering
 LEASE_SECONDS = 90.0
+CAUGHT_SECONDS = 5.0  # until an exception that left a loop has been caught, or has ended the process
 log = logging.getLogger("lrtune.loop")
 T = TypeVar("T")
 
@@ -42,6 +44,9 @@ class Door(Protocol):
 
     def finish(self, job_id: str, number: int, ending: Ending) -> Trial:
         """The end of a trial."""
+
+
+_dropped: list["LoopTrial"] = []
 
 
 class LoopTrial:
@@ -61,6 +66,7 @@ class LoopTrial:
         self._kept: Sent | None = None  # the newest one, between two of the steps at which they are asked for
         self._lock = threading.RLock()
         self._left = threading.Event()
+        self._past: TracebackType | None = None  # of an exception that flew past its `for`, and is not known yet
         self._heart = threading.Thread(target=self._beat, name=f"trial-{self.number}", daemon=True)
 
     def factor(self, step: int) -> float:
@@ -121,25 +127,25 @@ class LoopTrial:
         """
         if self.over:
             return
-        said = None if value is None else number_of(self.metric, value)
+        number = None if value is None else number_of(self.metric, value)
         self._flush()
         at = {"step": self._reached} if self._reached else {}
-        if value is not None and said is None:
+        if value is not None and number is None:
             self._end("diverged", reason=f"{self.metric} became {scalar(value)}", **at)
             return
         try:
-            self._end("complete", value=said, **at)
+            self._end("complete", value=number, **at)
         except errors.Invalid as error:
             self.fail(str(error))
             raise
 
     def fail(self, reason: str) -> None:
         """The run broke, for a reason that has nothing to do with its learning rates."""
-        self._end("failed", reason=_text(reason), step=self._reached)
+        self._end("failed", reason=text(reason), step=self._reached)
 
     def give_back(self, reason: str = "") -> None:
         """Somebody else is to train it, from its first step; given back again and again, it has failed."""
-        self._end("waiting", reason=_text(reason))
+        self._end("waiting", reason=text(reason))
 
     def leave(self, error: BaseException | None = None) -> None:
         """End the trial as its loop was left: by an exception, or in good order.
@@ -147,11 +153,35 @@ class LoopTrial:
         Ctrl-C and `sys.exit` give it back, and so does who leaves it before the first report; but not a whole run.
         """
         if isinstance(error, Exception):
-            self.fail(_said(error))
-        elif self.steps in self._sent or (error is None and self._reached):
+            self.fail(said(error))
+        elif self.steps in self._sent or (error is None and (self._sent or self._kept)):
             self.finish()
         else:
-            self.give_back("left by its loop before the first report" if error is None else _said(error))
+            self.give_back(f"left by its loop before it reported {self.metric}" if error is None else said(error))
+
+    def drop(self, at: TracebackType | None) -> None:
+        """End the trial as its `for` was left: by the exception of this traceback, or in good order."""
+        if at is None or thrown(at) is not None:
+            self.leave(thrown(at))
+        elif not self.over:
+            self._past = at
+            _dropped.append(self)
+            later = threading.Timer(CAUGHT_SECONDS, settle)
+            later.daemon = True
+            later.start()
+
+    def settle(self) -> None:
+        """End the trial with the exception that flew past its `for`."""
+        at, self._past = self._past, None
+        try:
+            if (error := thrown(at)) or at is None:
+                self.leave(error)
+            else:
+                self.fail(f"an exception at {place(at)}")
+        except errors.LrtuneError:
+            log.exception("trial %s is left behind; its lease will run out", self.number)
+        finally:
+            self._close()
 
     def scheduler(self, optimizer: Any) -> Any:
         """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first."""
@@ -173,23 +203,32 @@ class LoopTrial:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._past is not None:
+            return  # it stays ours until it is known what happened
         try:
             if error is None:
                 self.finish()
             else:
                 self.leave(error)
         finally:
-            self._left.set()
-            atexit.unregister(self._abandon)
+            self._close()
+
+    def _close(self) -> None:
+        self._left.set()
+        atexit.unregister(self._abandon)
 
     def _abandon(self) -> None:
         """The process ends and the trial is still held: say why, while that is possible."""
-        last = getattr(sys, "last_value", None)
-        if os.getpid() == self._process:  # not in a copy of it
-            try:
+        if os.getpid() != self._process:
+            return  # in a copy of it
+        last, at = getattr(sys, "last_value", None), self._past
+        try:
+            if at is not None and last is self._earlier:
+                self.give_back(f"its process ended at {place(at)}")  # by sys.exit, which leaves nothing else behind
+            else:
                 self.leave(None if last is self._earlier else last)
-            except Exception:
-                log.exception("trial %s is left behind; its lease will run out", self.number)
+        except Exception:
+            log.exception("trial %s is left behind; its lease will run out", self.number)
 
     def _flush(self) -> None:
         """Send the newest report, if it is not sent yet."""
@@ -292,31 +331,15 @@ def trials(door: Door, job_id: str, *, lease_seconds: float = LEASE_SECONDS) -> 
             try:
                 yield trial
             except GeneratorExit:  # the `for` was left
-                trial.leave(_in_flight(sys._getframe().f_back))
+                trial.drop(unwinding(sys._getframe().f_back))
                 return
 
 
-def _in_flight(frame: FrameType | None) -> BaseException | None:
-    """The exception that leaves a frame at this moment, if one does.
-
-    A generator that is dropped is not told why; but while a frame unwinds, the exception's traceback refers to it.
-    """
-    for at in gc.get_referrers(frame) if frame else ():
-        if isinstance(at, TracebackType) and at.tb_frame is frame and at.tb_lasti == frame.f_lasti:
-            for error in gc.get_referrers(at):
-                if isinstance(error, BaseException) and error.__traceback__ is at:
-                    return error
-    return None
-
-
-def _said(error: BaseException) -> str:
-    """An exception as its traceback's last line has it."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
-
-
-def _text(reason: str) -> str:
-    """A reason that every database takes."""
-    return reason[:4000].replace("\0", "").encode(errors="replace").decode()
+def settle() -> None:
+    """End the trials that an exception flew past, now that somebody may have caught it."""
+    while _dropped:
+        with suppress(IndexError):  # another thread was quicker
+            _dropped.pop().settle()
 
 
 def _patiently(call: Callable[[], T]) -> T:
