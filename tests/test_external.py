@@ -2,65 +2,26 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Engine, event
 
 from lrtune.store import Database, jobs, leases
-from lrtune.store.database import clock
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import JobSpec
 from lrtune.wire.results import TrialState
+from tests.looping import JOB, pass_time, report, submit, take, tell
 from tests.serving import served, slug
-
-JOB = {
-    "task": "external",
-    "metric": {"name": "val_loss", "goal": "minimize"},
-    "horizon": {"steps": 40},
-    "budget": {"trials": 2},
-    "confirm": {"top": 0},
-}
 
 
 @pytest.fixture
 def door(database_url: str) -> Iterator[httpx.Client]:
     with served(database_url) as client:
         yield client
-
-
-def submit(door: httpx.Client, **fields: Any) -> str:
-    answer = door.post("/v1/jobs", json=JOB | fields)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["id"])
-
-
-def take(door: httpx.Client, job: str, **hold: Any) -> dict[str, Any]:
-    answer = door.post(f"/v1/jobs/{job}/trials", json=hold)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-def tell(door: httpx.Client, job: str, held: dict[str, Any], verb: str, **body: Any) -> httpx.Response:
-    path = f"/v1/jobs/{job}/trials/{held['trial']['number']}/{verb}"
-    return door.post(path, json={"token": held["token"]} | body)
-
-
-def report(door: httpx.Client, job: str, held: dict[str, Any], step: int, value: float | None) -> dict[str, Any]:
-    answer = tell(door, job, held, "reports", reports=[{"step": step, "metrics": {"val_loss": value}}])
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-def pass_time(url: str, seconds: float) -> None:
-    """Let the database's clock be later for whoever asks for expired leases."""
-    database = Database(url)
-    with database.write() as tx:
-        leases.requeue(tx, now=clock(tx) + timedelta(seconds=seconds))
-    database.dispose()
 
 
 def test_a_job_is_tuned_over_http_alone(door: httpx.Client) -> None:
@@ -190,6 +151,102 @@ def test_a_schedule_that_looks_at_the_loss_sends_its_new_rates(door: httpx.Clien
     assert report(door, job, held, 16, 1.0)["learning_rates"] is None
     seen = door.get(f"/v1/jobs/{job}/trials/1").json()["reports"]
     assert [one["learning_rate"] / peak for one in seen] == [1.0, 1.0, 1.0, 0.5]
+
+
+def test_a_late_report_fills_its_place_and_a_known_one_changes_nothing(door: httpx.Client) -> None:
+    job = submit(door)
+    held = take(door, job)
+    for step in (10, 20):
+        report(door, job, held, step, step / 100)
+    assert report(door, job, held, 5, 0.05)["step"] == 20, "a late one"
+    assert report(door, job, held, 10, 9.0)["decision"] == "continue", "a known one, with another value"
+    assert report(door, job, held, 20, None)["decision"] == "continue"
+    batch = [{"step": step, "metrics": {"val_loss": step / 100}} for step in (40, 5, 30, 15)]
+    assert tell(door, job, held, "reports", reports=batch).json()["step"] == 40, "a batch in any order, in part known"
+    peak = held["trial"]["configuration"]["learning_rate"]
+    trial = tell(door, job, held, "finish").json()
+    assert [(one["step"], one["metrics"]["val_loss"]) for one in trial["reports"]] == [
+        (step, step / 100) for step in (5, 10, 15, 20, 30, 40)
+    ]
+    assert [one["learning_rate"] for one in trial["reports"]] == [
+        held["learning_rates"][s - 1] for s in (5, 10, 15, 20, 30, 40)
+    ]
+    assert (trial["state"], trial["step"], trial["value"]) == ("complete", 40, 0.4)
+    assert peak >= max(held["learning_rates"])
+
+
+def test_a_report_that_comes_many_times_at_once_is_one(door: httpx.Client) -> None:
+    job = submit(door)
+    held = take(door, job)
+    with ThreadPoolExecutor(8) as pool:
+        sent = [pool.submit(report, door, job, held, step, float(copy)) for copy in range(4) for step in (4, 2, 6)]
+        assert {one.result()["decision"] for one in sent} == {"continue"}
+    trial = door.get(f"/v1/jobs/{job}/trials/0").json()
+    assert [one["step"] for one in trial["reports"]] == [2, 4, 6]
+    assert trial["step"] == 6
+
+
+def test_a_batch_that_is_sent_again_hears_of_the_new_rates_again(door: httpx.Client) -> None:
+    schedule = {"family": "plateau", "factor": 0.5, "patience": 1, "threshold": 0.0}
+    job = submit(door, schedules=[schedule], warmup=0.0)
+    tell(door, job, take(door, job), "finish", value=1.0)
+    held = take(door, job)
+    peak = held["trial"]["configuration"]["learning_rate"]
+    for step in (10, 12):
+        report(door, job, held, step, 1.0)
+    first, again = (report(door, job, held, 14, 1.0) for _ in range(2))
+    assert first["learning_rates"] == again["learning_rates"] == [peak * 0.5] * 26
+    other = tell(door, job, held, "reports", reports=[{"step": 15, "metrics": {"train_loss": 9.0}}]).json()
+    assert other["learning_rates"] is None
+    assert report(door, job, held, 16, 0.5)["decision"] == "continue"
+    rates = door.get(f"/v1/jobs/{job}/trials/1/rates").json()["learning_rates"]
+    assert rates == [peak] * 14 + [peak * 0.5] * 26, "a report without the metric does not count as a bad one"
+    assert door.get(f"/v1/jobs/{job}/trials/1").json()["curve"][20] == [20, peak * 0.5]
+
+
+@pytest.mark.parametrize("metrics", [{"accuracy": 0.9}, {"loss": 1.0, "accuracy": None}])
+def test_another_metric_is_said_at_the_first_report(door: httpx.Client, metrics: dict[str, float]) -> None:
+    job = submit(door)
+    held = take(door, job)
+    answer = tell(door, job, held, "reports", reports=[{"step": 2, "metrics": metrics}])
+    assert (slug(answer), answer.json()["errors"][0]["pointer"]) == ("invalid", "/reports/0/metrics")
+    assert f"found {', '.join(sorted(metrics))} at step 2, but no report has val_loss" in answer.json()["detail"]
+    report(door, job, held, 2, 1.0)
+    assert tell(door, job, held, "reports", reports=[{"step": 4, "metrics": metrics}]).json()["decision"] == "continue"
+
+
+def test_a_step_is_a_whole_number_however_it_is_written(door: httpx.Client) -> None:
+    job = submit(door)
+    held = take(door, job)
+    answers = {
+        step: tell(door, job, held, "reports", reports=[{"step": step, "metrics": {"val_loss": 1}}])
+        for step in (2.0, 2.5, 0, -1, True, "4", None, 41)
+    }
+    assert {step for step, answer in answers.items() if answer.status_code == 200} == {2.0}
+    refused = [answer for answer in answers.values() if answer.status_code != 200]
+    assert {answer.json()["errors"][0]["pointer"] for answer in refused} == {"/reports/0/step"}
+    assert tell(door, job, held, "finish", step=40.0, value=1).json()["state"] == "complete"
+
+
+def test_a_report_asks_the_database_no_more_than_it_has_to(door: httpx.Client) -> None:
+    job = submit(door, search={"sampler": "random", "pruner": "none"})
+    held = take(door, job)
+    report(door, job, held, 2, 1.0)
+    asked: list[str] = []
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def count(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "reports" in statement or "trials" in statement or "attempts" in statement:
+            asked.append(statement)
+
+    try:
+        report(door, job, held, 4, 1.0)
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+    seen = [
+        one for one in asked if "lease_until <" not in one and "not (exists" not in one.lower()
+    ]  # not the server's look
+    assert len(seen) == 6, "trial, attempt, reports and stages are read; trial and report written"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import secrets
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, exists, select, update
+from sqlalchemy import ColumnElement, and_, exists, false, func, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -219,9 +219,11 @@ def _forsaken(now: datetime) -> ColumnElement[bool]:
     """
     own = TrialRow.job == JobRow.seq
     held = exists().where(own, TrialRow.state == TrialState.RUNNING)
-    ended = (AttemptRow.outcome == "finished") & (AttemptRow.ended_at > now - SILENT)
-    between = exists().where(own, AttemptRow.trial == TrialRow.id, ended)
-    return and_(JobRow.state == JobState.RUNNING, JobRow.task == EXTERNAL, ~held, ~between)
+    here = (AttemptRow.outcome == "finished") & (AttemptRow.ended_at > now - SILENT)
+    attempts = select(here).join(TrialRow, TrialRow.id == AttemptRow.trial).where(own, AttemptRow.ended_at.is_not(None))
+    last = attempts.order_by(AttemptRow.ended_at.desc()).limit(1).correlate(JobRow).scalar_subquery()
+    gone = func.coalesce(last, false()) == false()
+    return and_(JobRow.state == JobState.RUNNING, JobRow.task == EXTERNAL, ~held, gone)
 
 
 def _change(
