@@ -326,7 +326,7 @@ def test_a_preview_of_a_rule_that_looks_at_the_loss_replays_its_reports(lite: ht
     asked = {
         "schedule": {"family": "plateau", "factor": 0.5, "patience": 0},
         "steps": 4,
-        "reports": [[1, 1.0], [2, 1.0]],
+        "reports": [[2, 1.0], [3, None], [1, 1.0]],
     }
     curve = lite.post("/v1/schedules/preview", json=asked).json()["curve"]
     assert curve == [[0, 1.0], [1, 1.0], [2, 0.5], [3, 0.5]]

@@ -96,6 +96,42 @@ def test_a_second_attempt_starts_with_no_reports(database: Database, job: str) -
     assert (found.reports, found.step) == ([], 0)
 
 
+def told(database: Database, job: str, number: int) -> list[tuple[int, float | None]]:
+    with database.read() as tx:
+        return trials.get(tx, job, number).values("val_loss")
+
+
+def test_reports_are_a_set_by_step_and_the_first_of_a_step_stands(database: Database, job: str) -> None:
+    lease = claim(database)
+    for batch in (
+        [report(30), report(10)],
+        [report(20)],
+        [Report(step=20, learning_rate=9.0, metrics={"val_loss": 9.0})],
+    ):
+        with database.write() as tx:
+            leases.report(tx, lease, batch, ttl=MINUTE, now=NOON)
+    assert told(database, job, 0) == [(10, 0.1), (20, 0.05), (30, 1 / 30)]
+    with database.read() as tx:
+        assert trials.get(tx, job, 0).step == 30
+
+
+def test_what_an_attempt_trains_again_of_earlier_stages_is_reported_anew(database: Database, job: str) -> None:
+    lease = claim(database)
+    with database.write() as tx:
+        leases.report(tx, lease, [report(10), report(20)], ttl=MINUTE, now=NOON)
+        leases.pause(tx, lease, value=0.05, step=20, reason="as planned", now=NOON)
+        proposal = Proposal(configuration=PLAIN, role="search", seed=0, horizon=100, resume=0)
+        assert trials.propose(tx, job, proposal, known=2, now=NOON)
+    anew = [Report(step=step, learning_rate=1e-3, metrics={"val_loss": 7.0}) for step in (10, 20, 30)]
+    lease = claim(database, "b")
+    assert (lease.trial.number, lease.trial.start) == (0, 20)
+    with database.write() as tx:
+        leases.take_up(tx, lease, step=0, reused=0, whose=(), now=NOON)
+        leases.report(tx, lease, anew, ttl=MINUTE, now=NOON)
+        leases.report(tx, lease, [report(30)], ttl=MINUTE, now=NOON)
+    assert told(database, job, 0) == [(10, 7.0), (20, 7.0), (30, 7.0)]
+
+
 def test_a_released_trial_waits_again_and_spends_no_attempt(database: Database, job: str) -> None:
     lease = claim(database)
     with database.write() as tx:

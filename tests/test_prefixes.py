@@ -1,6 +1,9 @@
 """Where a run can be taken up and how far two are the same, of runs too long to list their steps."""
 
 import itertools
+import math
+from operator import itemgetter
+from random import Random
 from typing import Any
 
 import pytest
@@ -105,3 +108,23 @@ def test_a_step_is_found_among_a_hundred_million():
     assert common(Course(late, LONG), Course(early, LONG)) == leaves
     assert shared(early, late, LONG) == leaves
     assert shared(late, early, LONG) == 60_000_000, "its last report before"
+
+
+@settings(deadline=None)
+@given(
+    sent=st.lists(
+        st.tuples(st.integers(1, 100), st.sampled_from([1.0, 2.0, None, math.nan, math.inf])), unique_by=itemgetter(0)
+    ),
+    order=st.randoms(use_true_random=False),
+)
+def test_a_plateau_is_replayed_by_step_and_skips_what_is_no_number(
+    sent: list[tuple[int, float | None]], order: Random
+) -> None:
+    chosen = configuration(schedule("plateau", factor=0.5, patience=1))
+    numbers = sorted((step, value) for step, value in sent if value is not None and math.isfinite(value))
+    wanted = listed(Course(chosen, 100, reports=numbers))
+    order.shuffle(sent)
+    assert listed(Course(chosen, 100, reports=sent)) == wanted
+    assert listed(Course(chosen, 100).after(sent)) == wanted
+    factor = chosen.curve.after(sent, 100).over(100)
+    assert [chosen.learning_rate * factor(step) for step in range(100)] == wanted

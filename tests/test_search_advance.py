@@ -238,6 +238,18 @@ def test_a_paused_trial_of_a_search_that_knows_no_end_says_where_it_paused():
     assert set(asked(spec, history, 60.0).stopped.values()) == {"the search is over; it was paused at step 5 of 100"}
 
 
+def test_a_loop_of_ones_own_is_given_up_after_as_many_trials_that_show_nothing_as_may_fail():
+    spec = job(task="external", budget={"full_runs": 50})
+    history, last = carried_out(spec, lambda t: (None, "diverged", 30))
+    assert len(history) == 3
+    assert last.failure == "the first 3 trials came to no loss (3 diverged); the last of them: out of memory"
+    history, last = carried_out(spec, lambda t: by_rate(t) if t.number < 4 else (None, "diverged", 0))
+    assert len(history) == 4 + 5
+    assert last.failure == "the last 5 trials came to no loss (5 diverged); the last of them: out of memory"
+    history, last = carried_out(spec, lambda t: by_rate(t) if t.number < 4 else (None, "diverged", 100))
+    assert spent(history[:50], steps=100) == 50, "what costs something ends with the budget, as it always has"
+
+
 def test_a_search_that_failed_stops_its_paused_trials_and_then_says_why():
     spec, history = staged(), paused()
     for _ in range(5):
