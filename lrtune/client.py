@@ -70,6 +70,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
+        settle()
         self._http.close()
 
     def submit(self, job: AnyJob, *, idempotency_key: str | None = None) -> LoopJob:

@@ -128,16 +128,19 @@ class LoopTrial:
         if self.over:
             return
         number = None if value is None else number_of(self.metric, value)
-        self._flush()
-        at = {"step": self._reached} if self._reached else {}
-        if value is not None and number is None:
-            self._end("diverged", reason=f"{self.metric} became {scalar(value)}", **at)
-            return
         try:
-            self._end("complete", value=number, **at)
+            self._finish(number, "" if number is not None or value is None else f"{self.metric} became {scalar(value)}")
         except errors.Invalid as error:
             self.fail(str(error))
             raise
+
+    def _finish(self, value: float | None = None, diverged: str = "") -> None:
+        self._flush()
+        at = {"step": self._reached} if self._reached else {}
+        if diverged:
+            self._end("diverged", reason=diverged, **at)
+        else:
+            self._end("complete", value=value, **at)
 
     def fail(self, reason: str) -> None:
         """The run broke, for a reason that has nothing to do with its learning rates."""
@@ -154,10 +157,13 @@ class LoopTrial:
         """
         if isinstance(error, Exception):
             self.fail(said(error))
-        elif self.steps in self._sent or (error is None and (self._sent or self._kept)):
-            self.finish()
+        elif error is not None and self.steps not in self._sent:
+            self.give_back(said(error))
         else:
-            self.give_back(f"left by its loop before it reported {self.metric}" if error is None else said(error))
+            try:
+                self._finish()
+            except errors.Invalid:  # nothing was reported, here or by another process
+                self.give_back(f"left by its loop before it reported {self.metric}")
 
     def drop(self, at: TracebackType | None) -> None:
         """End the trial as its `for` was left: by the exception of this traceback, or in good order."""
@@ -178,7 +184,7 @@ class LoopTrial:
                 self.leave(error)
             else:
                 self.fail(f"an exception at {place(at)}")
-        except errors.LrtuneError:
+        except Exception:  # it comes in the midst of another call
             log.exception("trial %s is left behind; its lease will run out", self.number)
         finally:
             self._close()

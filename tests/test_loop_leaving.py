@@ -15,7 +15,7 @@ import torch
 from lrtune import errors
 from lrtune.client import Client
 from lrtune.loop import LoopTrial
-from lrtune.wire.external import Ending, Sent
+from lrtune.wire.external import Batch, Ending, Sent
 from lrtune.wire.results import Trial
 from tests.looping import JOB
 from tests.serving import KEY, served
@@ -180,6 +180,28 @@ def test_an_exception_that_leaves_the_for_keeps_its_message(client: Client) -> N
     log = [event.message for job in client.list() for event in client.events(job.id)]
     assert "trial 0 failed: KeyError: 'colour'" in log
     assert "trial 0 released: KeyboardInterrupt: by hand" in log
+
+
+def test_an_exception_that_leaves_its_client_too_keeps_its_message(door: httpx.Client) -> None:
+    def script() -> None:
+        with Client(str(door.base_url), KEY) as own:
+            for _ in own.submit(JOB).trials():
+                raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(RuntimeError):
+        script()
+    (job,) = door.get("/v1/jobs").json()["items"]
+    (found,) = door.get(f"/v1/jobs/{job['id']}/trials").json()["items"]
+    assert (found["state"], found["reason"]) == ("failed", "RuntimeError: CUDA out of memory")
+
+
+def test_what_another_process_reported_counts_when_the_for_is_left(client: Client) -> None:
+    def body(trial: LoopTrial) -> None:
+        sent = trial.to_send()
+        batch = Batch(token=sent["token"], reports=[Sent(step=np.int64(40), metrics={"val_loss": np.float32(0.5)})])
+        client.tell(trial._job, sent["number"], batch)
+
+    assert [(one.state, one.value) for one in [left(client, body)]] == [("complete", 0.5)]
 
 
 def test_an_exception_that_nobody_can_know_any_more_is_said_by_its_place(client: Client) -> None:
