@@ -25,7 +25,7 @@ def pinned(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True) -> 
     found = datasets.find(tx, name, hold=hold) if "\0" not in name else None
     if found is None:
         return spec
-    if wrong := _wrong_kind(spec, found) or _wrong_target(spec, found):
+    if wrong := _wrong_kind(spec, found) or _wrong_target(spec, found) or _unanswered(spec, found):
         raise invalid([wrong])
     params = {**spec.task.params, "dataset": found.file}
     return spec.model_copy(update={"task": spec.task.model_copy(update={"params": params})})
@@ -44,6 +44,14 @@ def _wrong_kind(spec: JobSpec, found: Dataset) -> Rejection | None:
         return None
     detail = f"{found.name!r} is {found.kind}; the task {spec.task.name} reads {' and '.join(kinds)}"
     return {"pointer": "/task/params/dataset", "detail": detail}
+
+
+def _unanswered(spec: JobSpec, found: Dataset) -> Rejection | None:
+    """A parameter that the file makes necessary, because nothing in it tells."""
+    for name, why in found.asks.items():
+        if spec.task.params.get(name, "auto") == "auto":
+            return {"pointer": f"/task/params/{name}", "detail": f"found none; of {found.name!r} {why}"}
+    return None
 
 
 def _wrong_target(spec: JobSpec, found: Dataset) -> Rejection | None:

@@ -69,21 +69,28 @@ def test_a_single_example_passes_through_the_resnet_and_does_not_depend_on_its_b
     assert torch.allclose(model(x)[:1], model(x[:1]), atol=1e-5)
 
 
+X = np.arange(80.0).reshape(20, 4)
 BAD = {
-    "no y": ({"x": np.zeros((20, 4))}, "has x of x, y, x_test, y_test; needed are x and y"),
-    "half a test": ({"x": np.zeros((20, 4)), "y": Y, "x_test": np.zeros((20, 4))}, "needed are x and y"),
-    "another length": ({"x": np.zeros((19, 4)), "y": Y}, "19 examples in x and 20 labels in y"),
-    "one class": ({"x": np.zeros((20, 4)), "y": Y * 0}, "has one class only, '0'"),
+    "no y": ({"x": X}, "the file has the arrays x; needed are x and y"),
+    "half a test": ({"x": X, "y": Y, "x_test": X}, "x_test without its other half; needed are x and y"),
+    "another length": ({"x": X[:19], "y": Y}, "x has 19 examples and y has 20 labels"),
+    "one class": ({"x": X, "y": Y * 0}, "all labels are of one class, '0'"),
     "words as pixels": ({"x": np.full((20, 4), "a"), "y": Y}, "accepted are numbers"),
-    "no axes": ({"x": np.zeros(20), "y": Y}, "has 1 axes"),
-    "not finite": ({"x": np.full((20, 4), np.nan), "y": Y}, "not finite"),
-    "fractions as labels": ({"x": np.zeros((20, 4)), "y": Y / 3}, "y of 'images.npz' is float64"),
-    "one-hot labels": ({"x": np.zeros((20, 4)), "y": np.eye(20)}, "y of 'images.npz' is float64"),
-    "another test shape": (
-        {"x": np.zeros((20, 4)), "y": Y, "x_test": np.zeros((20, 5)), "y_test": Y},
-        "x and x_test of 'images.npz' differ in shape",
+    "no axes": ({"x": np.arange(20), "y": Y}, "has 1 axes"),
+    "not finite": ({"x": np.where(X == 30, np.nan, X), "y": Y}, "x has nan in example 7"),
+    "too large for 32 bits": ({"x": X * 1e37, "y": Y}, r"x has \d.*e\+38 in example 8"),
+    "the same in every example": ({"x": np.ones((20, 4)), "y": Y}, "all 20 examples of x are the same"),
+    "fractions as labels": ({"x": X, "y": Y / 3}, "y has 0.333333 at 1"),
+    "two labels each": ({"x": X, "y": np.eye(4)[Y] + np.eye(4)[0]}, "not one-hot: row 0"),
+    "as many classes as examples": (
+        {"x": np.eye(24), "y": np.arange(24.0)},
+        "24 different labels for 24",
     ),
-    "nobody": ({"x": np.zeros((0, 4)), "y": Y[:0]}, "0 examples in x"),
+    "another test shape": (
+        {"x": X, "y": Y, "x_test": X.reshape(16, 5), "y_test": Y[:16]},
+        "all but the first agree",
+    ),
+    "nobody": ({"x": np.zeros((0, 4)), "y": Y[:0]}, "x is empty"),
 }
 
 
@@ -95,13 +102,13 @@ def test_bad_arrays_are_refused_in_words(name: str, npz):
 
 
 def test_pickled_objects_are_refused_and_never_run(npz):
-    with pytest.raises(TaskError, match=r"'images\.npz' could not be read as npz: Object arrays cannot be loaded"):
-        npz(x=np.zeros((20, 4)), y=np.array([{"a": 1}] * 20, dtype=object))
+    with pytest.raises(TaskError, match=r"'images\.npz': the array y holds Python objects, which could run code"):
+        npz(x=X, y=np.array([{"a": 1}] * 20, dtype=object))
 
 
 def test_a_file_that_is_no_npz_is_refused_in_words(tmp_path: Path):
     (tmp_path / "images.npz").write_text("not a zip")
-    with pytest.raises(TaskError, match=r"'images\.npz' could not be read as npz"):
+    with pytest.raises(TaskError, match=r"'images\.npz': the archive is cut off"):
         images(tmp_path)
 
 
@@ -123,7 +130,7 @@ def test_bad_pictures_are_named_and_linked_ones_outside_are_refused(tmp_path: Pa
     data = tmp_path / "data"
     broken = folder(data) / "cat" / "broken.png"
     broken.write_bytes(b"\x89PNG and no more")
-    with pytest.raises(TaskError, match=r"'pets/cat/broken\.png' could not be read as a picture"):
+    with pytest.raises(TaskError, match=r"'cat/broken\.png' is no picture.*; 1 of 11 pictures cannot be read"):
         images(data, "pets", size=8)
     broken.unlink()
     Image.new("L", (4, 4)).save(tmp_path / "secret.png")
@@ -134,5 +141,5 @@ def test_bad_pictures_are_named_and_linked_ones_outside_are_refused(tmp_path: Pa
 
 def test_a_folder_without_pictures_is_refused_in_words(tmp_path: Path):
     (tmp_path / "pets").mkdir()
-    with pytest.raises(TaskError, match="'pets' has no pictures; accepted is one folder a class"):
+    with pytest.raises(TaskError, match="'pets': there are no pictures; accepted is one folder"):
         images(tmp_path, "pets")

@@ -1,43 +1,91 @@
-"""An npz file: numbers x and labels y, and x_test and y_test where both are there. Pickled objects are refused."""
+"""An npz file: examples with their labels, and those that are measured on where it has them. Pickles are refused.
+
+`examined` is the one way into such a file: the server describes with it, and the worker reads the arrays that it names.
+"""
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lrtune.errors import UnusableFile
-from lrtune.uploads import archives
+from lrtune.uploads import archives, labels, layouts
+from lrtune.uploads.names import Pair, paired
 from lrtune.uploads.reading import reading
 from lrtune.wire.datasets import Column, Description
 
-LABELS = ("y", "y_test")
-WANTED = ("x", "y", "x_test", "y_test")
 LARGEST_LABELS = 256 * 1024 * 1024
 BLOCK = 1 << 20  # values read together
-MOST_CLASSES = 1000
-Shape = tuple[tuple[int, ...], np.dtype[Any]]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an array says of itself. One in Fortran's order has its first axis run fastest."""
+
+    shape: Shape
+    kind: np.dtype[Any]
+    fortran: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """An npz file that was looked through: what is trained and measured on, its labels, and what is to be said."""
+
+    headers: dict[str, Header]
+    train: Pair
+    held: Pair | None
+    labels: dict[str, NDArray[Any]]
+    notes: list[str]
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the examples to train on."""
+        return self.headers[self.train.x].shape
 
 
 def of_npz(path: Path, *, largest: int) -> Description:
-    """The arrays with their shapes, and the classes of y. Raises UnusableFile."""
+    """The arrays with their shapes, the classes, and what was decided of both. Raises UnusableFile."""
+    found = examined(path, largest=largest)
+    columns = [Column(name=name, type=f"{one.kind} {list(one.shape)}") for name, one in found.headers.items()]
+    layout, said = layouts.found(found.shape, found.train.x)
+    asks = {} if layout else {"layout": said}
+    classes = Counter(str(label)[:80] for one in found.labels.values() for label in one.tolist())
+    return Description(
+        rows=sum(map(len, found.labels.values())),
+        columns=columns,
+        classes=dict(sorted(classes.items())),
+        notes=[said, *found.notes],
+        asks=asks,
+    )
+
+
+def examined(path: Path, *, largest: int) -> Examined:
+    """Every array read through once, a part at a time. Raises UnusableFile."""
     with archives.opened(path) as archive:
-        found = {_array(info): info for info in archives.entries(archive, largest=largest)}
-        _named(list(found))
-        shapes = {name: _read_through(archive, info, name) for name, info in found.items()}
-        for x, y in (("x", "y"), ("x_test", "y_test")):
-            if x in shapes:
-                _pair(shapes, x, y)
-        classes = _classes(archive, {name: found[name] for name in LABELS if name in found})
-    if "x_test" in shapes and shapes["x"][0][1:] != shapes["x_test"][0][1:]:
-        raise UnusableFile(
-            f"x is of shape {shapes['x'][0]} and x_test of {shapes['x_test'][0]}; all but the first agree"
-        )
-    columns = [Column(name=name, type=f"{kind} {list(shape)}") for name, (shape, kind) in shapes.items()]
-    unused = [name for name in shapes if name not in WANTED]
-    notes = [f"not used: {', '.join(unused)[:200]}; the task `images` reads {', '.join(WANTED)}"] if unused else []
-    return Description(rows=shapes["x"][0][0], columns=columns, classes=classes, notes=notes)
+        files = {_array(info): info for info in archives.entries(archive, largest=largest)}
+        train, held, notes = paired(list(files))
+        pairs = [one for one in (train, held) if one]
+        inputs = {one.x for one in pairs}
+        headers = {name: _looked_through(archive, info, name, used=name in inputs) for name, info in files.items()}
+        targets = {one.y: _labels(archive, files[one.y], one.y) for one in pairs}
+    for pair in pairs:
+        _agree(headers[pair.x].shape, pair, len(targets[pair.y]))
+    if held and headers[train.x].shape[1:] != headers[held.x].shape[1:]:
+        shapes = f"{train.x} is of shape {headers[train.x].shape} and {held.x} of {headers[held.x].shape}"
+        raise UnusableFile(f"{shapes}; all but the first agree")
+    return Examined(headers, train, held, targets, notes + labels.compared(targets, train.y, held.y if held else None))
+
+
+def read(archive: ZipFile, name: str) -> NDArray[Any]:
+    """A whole array of a file that was examined."""
+    with archive.open(f"{name}.npy") as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 def _array(info: ZipInfo) -> str:
@@ -46,63 +94,80 @@ def _array(info: ZipInfo) -> str:
         raise UnusableFile(
             f"the file has {info.filename[:60]!r}; accepted are arrays alone, as numpy.savez writes them"
         )
-    if name in LABELS and info.file_size > LARGEST_LABELS:
-        raise UnusableFile(f"{name} takes {info.file_size} bytes; labels of at most {LARGEST_LABELS} are accepted")
     return name
 
 
-def _named(names: list[str]) -> None:
-    if not {"x", "y"} <= set(names) or ("x_test" in names) != ("y_test" in names):
-        raise UnusableFile(f"the file has the arrays {', '.join(names) or 'none'}; needed are x and y")
-
-
-def _read_through(archive: ZipFile, info: ZipInfo, name: str) -> Shape:
-    """The shape and type of an array. Raises UnusableFile unless every value is finite."""
-    with reading(f"the array {name} cannot be read"), archive.open(info) as file:
-        shape, kind = _header(file, name)
-        count = int(np.prod(shape, dtype=object))
-        if count * kind.itemsize > info.file_size:
-            raise UnusableFile(f"the array {name} is said to be {list(shape)} of {kind}, but the file is shorter")
-        while block := file.read(BLOCK * max(1, kind.itemsize)):
-            values = np.frombuffer(block[: len(block) - len(block) % max(1, kind.itemsize)], kind)
-            if kind.kind == "f" and name in WANTED and not np.isfinite(values).all():
-                raise UnusableFile(f"the array {name} has values that are not finite numbers")
-    return shape, kind
-
-
-def _header(file: IO[bytes], name: str) -> Shape:
+def _header(file: IO[bytes], name: str) -> Header:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, kind = read(file)
-    accepted = "uibUS" if name in LABELS else "uifb" if name in WANTED else kind.kind
+    shape, fortran, kind = read(file)
     if kind.hasobject:
         raise UnusableFile(f"the array {name} holds Python objects, which could run code; accepted are plain arrays")
-    if kind.kind not in accepted:
-        what = "one whole number or name each" if name in LABELS else "numbers"
-        raise UnusableFile(f"the array {name} holds {str(kind)[:60]}; accepted are {what}")
-    return shape, kind
+    return Header(shape, kind, fortran)
 
 
-def _pair(shapes: dict[str, Shape], x: str, y: str) -> None:
-    examples, labels = shapes[x][0], shapes[y][0]
+def _looked_through(archive: ZipFile, info: ZipInfo, name: str, *, used: bool) -> Header:
+    """What an array is. Raises UnusableFile for inputs that are no numbers, not finite, or all the same."""
+    with reading(f"the array {name} cannot be read"), archive.open(info) as file:
+        header = _header(file, name)
+        if used and header.kind.kind not in "uifb":
+            raise UnusableFile(f"the array {name} holds {str(header.kind)[:60]}; accepted are numbers")
+        count = int(np.prod(header.shape, dtype=object))
+        if count * header.kind.itemsize > info.file_size:
+            raise UnusableFile(
+                f"the array {name} is said to be {list(header.shape)} of {header.kind}, but the file is shorter"
+            )
+        if used and count and header.shape:
+            _numbers(file, name, header, count)
+        while file.read(BLOCK):
+            pass  # to its end, where its checksum is compared
+    return header
+
+
+def _numbers(file: IO[bytes], name: str, header: Header, count: int) -> None:
+    """Look at every number of the inputs, a block of whole examples (or of Fortran's whole columns) at a time."""
+    examples = header.shape[0]
+    width = examples if header.fortran else count // examples
+    first: NDArray[Any] | None = None
+    differ, at = False, 0
+    for block in _blocks(file, header.kind, width, count // width):
+        with np.errstate(over="ignore"):
+            bad = np.argwhere(~np.isfinite(block.astype(np.float32)))
+        if len(bad):
+            row, place = map(int, bad[0])
+            example, value = (place if header.fortran else at + row), block[row, place]
+            raise UnusableFile(
+                f"the array {name} has {value} in example {example} (counted from 0), which is not finite in 32 bits; "
+                "accepted are finite numbers up to 3e38"
+            )
+        first = block[0].copy() if first is None else first
+        differ = differ or bool((block != (block[:, :1] if header.fortran else first)).any())
+        at += len(block)
+    if not differ and examples > 1:
+        raise UnusableFile(f"all {examples} examples of {name} are the same; nothing can be learned from them")
+
+
+def _blocks(file: IO[bytes], kind: np.dtype[Any], width: int, rows: int) -> Iterator[NDArray[Any]]:
+    """Arrays [rows, width], in the order of the file."""
+    together = max(1, BLOCK // width)
+    for start in range(0, rows, together):
+        many = min(together, rows - start)
+        yield np.frombuffer(file.read(many * width * kind.itemsize), kind).reshape(many, width)
+
+
+def _labels(archive: ZipFile, info: ZipInfo, name: str) -> NDArray[Any]:
+    if info.file_size > LARGEST_LABELS:
+        raise UnusableFile(f"{name} takes {info.file_size} bytes; labels of at most {LARGEST_LABELS} are accepted")
+    with reading(f"the array {name} cannot be read"):
+        return labels.classes(read(archive, name), name)
+
+
+def _agree(examples: Shape, pair: Pair, many: int) -> None:
     if len(examples) not in (2, 3, 4):
-        raise UnusableFile(f"{x} has {len(examples)} axes; accepted are signals [n, length], [n, h, w] or [n, h, w, c]")
+        raise UnusableFile(
+            f"{pair.x} has {len(examples)} axes; accepted are signals [n, length], [n, h, w] or [n, h, w, c]"
+        )
     if 0 in examples:
-        raise UnusableFile(f"{x} is empty: its shape is {list(examples)}")
-    if not labels or int(np.prod(labels, dtype=object)) != labels[0]:
-        raise UnusableFile(f"{y} is of shape {list(labels)}; accepted is one label each")
-    if examples[0] != labels[0]:
-        raise UnusableFile(f"{x} has {examples[0]} examples and {y} has {labels[0]} labels")
-
-
-def _classes(archive: ZipFile, labels: dict[str, ZipInfo]) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for name, info in labels.items():
-        with reading(f"the array {name} cannot be read"), archive.open(info) as file:
-            values, times = np.unique(np.lib.format.read_array(file, allow_pickle=False), return_counts=True)
-        if len(values) > MOST_CLASSES:
-            raise UnusableFile(f"{name} has {len(values)} classes; at most {MOST_CLASSES} can be learned")
-        counts.update({str(value)[:80]: int(many) for value, many in zip(values, times, strict=True)})
-    if len(counts) < 2:
-        raise UnusableFile(f"all labels are of one class, {next(iter(counts))!r}; two are needed")
-    return dict(counts)
+        raise UnusableFile(f"{pair.x} is empty: its shape is {list(examples)}")
+    if examples[0] != many:
+        raise UnusableFile(f"{pair.x} has {examples[0]} examples and {pair.y} has {many} labels")

@@ -1,88 +1,166 @@
-"""A zip of pictures, one folder a class; the worker reads it through the same checks."""
+"""A set of pictures, one folder a class, in a zip or a folder: what each is, what is left out, what is to be said.
+
+`read` is the one way through a set: the server describes with it, and the worker takes its pixels from it.
+"""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 from zipfile import ZipFile, ZipInfo
 
 from lrtune.errors import UnusableFile
-from lrtune.uploads import archives
-from lrtune.uploads.reading import reading
+from lrtune.uploads import archives, parts, pixels
+from lrtune.uploads.folders import Place, arranged, debris
+from lrtune.uploads.parts import Part, listed
+from lrtune.uploads.pixels import Damaged, Opener, Picture
 from lrtune.uploads.texts import SHOWN
 from lrtune.wire.datasets import Description
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-MOST_PIXELS = 25_000_000
+JPEG, PNM = (".jpg", ".jpeg", ".jpe", ".jfif"), (".ppm", ".pgm", ".pbm", ".pnm")
+SUFFIXES = (".png", *JPEG, ".bmp", ".gif", ".webp", ".tif", ".tiff", *PNM)
+BESIDE = (".txt", ".md", ".csv", ".json", ".xml", ".yaml", ".yml")  # what people write about their pictures
 LARGEST = 64 * 1024 * 1024  # bytes of a picture, before it is decoded
 MOST_PACKED = 200  # times smaller than unpacked: pictures are packed already
 FREE = 1024 * 1024  # bytes from which that matters
-DEBRIS = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+MOST_DAMAGED = 0.05  # of a set, left out
+Take = Callable[[Place, Picture], None]
+
+
+@dataclass
+class Seen:
+    """What was seen of a set, picture by picture."""
+
+    counts: Counter[tuple[Part | None, str]] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    deep: Counter[float | None] = field(default_factory=Counter)  # pictures by their white
+    transparent: int = 0
+    turned: int = 0
+    low: float = 0.0
+    high: float = 0.0
+    prints: dict[bytes, set[Part | None]] = field(default_factory=dict)
+    damaged: list[Damaged] = field(default_factory=list)
+    first: list[list[str | None]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, place: Place, picture: Picture) -> None:
+        """One more picture."""
+        width, height = picture.image.size
+        self.counts[place.part, place.label] += 1
+        self.sizes[width, height] += 1
+        self.deep[picture.white] += 1
+        self.transparent += picture.transparent
+        self.turned += picture.turned
+        self.prints.setdefault(picture.fingerprint(), set()).add(place.part)
+        if picture.white is None:
+            low, high = picture.range
+            self.low, self.high = min(self.low, low), max(self.high, high)
+        if len(self.first) < SHOWN:
+            self.first.append([place.label, place.name, f"{width}x{height}"])
+
+    def leave_out(self, error: Damaged, *, of: int) -> None:
+        """One that cannot be read, of so many. Raises UnusableFile when they become too many."""
+        self.damaged.append(error)
+        if len(self.damaged) > MOST_DAMAGED * of:
+            most = f"at most {MOST_DAMAGED:.0%} of a set may be so, and are left out"
+            raise UnusableFile(f"{self.damaged[0]}; {len(self.damaged)} of {of} pictures cannot be read; {most}")
+
+    @property
+    def white(self) -> float:
+        """What stands for white in the pictures of 32 bits or floats."""
+        return pixels.white_of(self.low, self.high)
+
+    def classes(self, part: Part | None = None) -> list[str]:
+        """The classes, or those of one part."""
+        return sorted({label for of, label in self.counts if part in (None, of)})
+
+    def said(self) -> list[str]:
+        """What is to be said of the set. Raises UnusableFile for one that nothing can be learned from."""
+        self._learnable()
+        sides = {of for of, _ in self.counts if of}
+        held = parts.measured(sides)
+        notes = [*self.notes, *self._left_out()]
+        if held:
+            train, measured = self.classes(Part.TRAIN), self.classes(held)
+            notes += parts.one_sided(train, measured, train="the training part", held_in=f"the {held} part")
+            if both := sum(len(sides) > 1 for sides in self.prints.values()):
+                notes.append(f"{both} pictures are in both parts of the split: what is measured there is too good")
+        return notes + self._read_as()
+
+    def _learnable(self) -> None:
+        if len(self.classes()) < 2:
+            one = listed(self.classes()) or "none"
+            raise UnusableFile(f"all pictures are of one class, {one}; needed is a folder for each of two")
+        if len(self.prints) == 1:
+            why = ", with their transparency on white" if self.transparent else ""
+            raise UnusableFile(
+                f"all {self.counts.total()} pictures are the same{why}; nothing can be learned from them"
+            )
+
+    def _left_out(self) -> list[str]:
+        if not self.damaged:
+            return []
+        more = f", and {len(self.damaged) - SHOWN} more" if len(self.damaged) > SHOWN else ""
+        return [f"left out, {len(self.damaged)} in all: {'; '.join(map(str, self.damaged[:SHOWN]))}{more}"]
+
+    def _read_as(self) -> list[str]:
+        wide = f"32 bits or floats from {self.low:g} to {self.high:g}, of which {self.white:g} is taken for white"
+        many = [
+            (self.deep[65_535.0], "of 16 bits, read with all of them"),
+            (self.deep[None], f"of {wide}"),
+            (self.transparent, "with transparency, put on white"),
+            (self.turned, "turned as the camera says (EXIF)"),
+        ]
+        notes = [f"{count} {'picture' if count == 1 else 'pictures'} {what}" for count, what in many if count]
+        sizes = f"{len(self.sizes)} different sizes; the task `images` scales all to `size`"
+        return [*notes, sizes] if len(self.sizes) > 1 else notes
+
+
+def read(names: Sequence[str], opener: Opener, take: Take | None = None) -> Seen:
+    """Go through a set, and `take` every picture that is used. Raises UnusableFile, by name for a bad picture."""
+    places, notes = arranged(names)
+    seen = Seen(notes=notes)
+    for place in places:
+        try:
+            picture = pixels.picture(opener, place.name)
+        except Damaged as error:
+            seen.leave_out(error, of=len(places))
+            continue
+        seen.add(place, picture)
+        if take:
+            take(place, picture)
+    return seen
 
 
 def of_zip(path: Path, *, largest: int) -> Description:
-    """The classes and sizes of the pictures; each is decoded once. Raises UnusableFile."""
-    counts: Counter[str] = Counter()
-    sizes: Counter[tuple[int, int]] = Counter()
-    first: list[list[str | None]] = []
+    """The classes, the split and the sizes of the pictures; each is decoded once. Raises UnusableFile."""
     with archives.opened(path) as archive:
-        for label, info in listed(archive, largest=largest):
-            with picture(archive, info) as image:
-                sizes[image.size] += 1
-                counts[label] += 1
-                if len(first) < SHOWN:
-                    first.append([label, info.filename, f"{image.width}x{image.height}"])
-    if len(counts) < 2:
-        raise UnusableFile(f"all pictures are of one class, {next(iter(counts))!r}; needed is a folder for each of two")
-    notes = [f"{len(sizes)} different sizes; the task `images` scales all to `size`"] if len(sizes) > 1 else []
-    return Description(rows=counts.total(), classes=dict(sorted(counts.items())), first=first, notes=notes)
+        names, notes = inside(archive, largest=largest)
+        seen = read(names, archive.open)
+    classes: Counter[str] = Counter()
+    for (_, label), count in seen.counts.items():
+        classes[label] += count
+    said = seen.said() + notes
+    return Description(rows=classes.total(), classes=dict(sorted(classes.items())), first=seen.first, notes=said)
 
 
-def listed(archive: ZipFile, *, largest: int) -> Iterator[tuple[str, ZipInfo]]:
-    """(class, file) of every picture, in order of their names. Raises UnusableFile before the first is read."""
-    found = [info for info in archives.entries(archive, largest=largest) if not _debris(info)]
-    for info in found:
+def inside(archive: ZipFile, *, largest: int) -> tuple[list[str], list[str]]:
+    """The names of the pictures in an archive, and what is to be said of the rest. Raises UnusableFile."""
+    found = [info for info in archives.entries(archive, largest=largest) if not debris(info.filename)]
+    pictures = [info for info in found if PurePosixPath(info.filename).suffix.lower() not in BESIDE]
+    for info in pictures:
         _like_a_picture(info)
-    if not found:
-        raise UnusableFile("the archive has no pictures; accepted is one folder of pictures a class")
-    yield from ((PurePosixPath(info.filename).parts[-2], info) for info in sorted(found, key=lambda one: one.filename))
-
-
-def _debris(info: ZipInfo) -> bool:
-    """What desktops leave in archives."""
-    parts = PurePosixPath(info.filename).parts
-    return parts[0] in DEBRIS or parts[-1] in DEBRIS
+    names = [info.filename for info in pictures]
+    beside = sorted({info.filename for info in found} - set(names))
+    return names, [f"not used: {listed(beside)}"] if beside else []
 
 
 def _like_a_picture(info: ZipInfo) -> None:
-    path = PurePosixPath(info.filename)
-    if path.suffix.lower() not in SUFFIXES:
+    if PurePosixPath(info.filename).suffix.lower() not in SUFFIXES:
         raise UnusableFile(f"the archive has {info.filename[:60]!r}; accepted are pictures: {', '.join(SUFFIXES)}")
-    if len(path.parts) not in (2, 3):
-        raise UnusableFile(f"the archive has {info.filename[:60]!r}; accepted is CLASS/PICTURE, one folder a class")
     packed = info.file_size > FREE and info.file_size > MOST_PACKED * max(1, info.compress_size)
     if packed or info.file_size > LARGEST:
         raise UnusableFile(
             f"the archive has {info.filename[:60]!r}, {info.compress_size} bytes that unpack to {info.file_size}; "
             f"accepted are pictures of {LARGEST} bytes, packed at most {MOST_PACKED} times"
         )
-
-
-@contextmanager
-def picture(archive: ZipFile, info: ZipInfo) -> "Iterator[Image]":
-    """One picture, decoded. Raises UnusableFile for what is none, or too large, or moves."""
-    from PIL import Image  # a heavy import, for uploads only
-
-    name = info.filename[:60]
-    with reading(f"{name!r} is no picture"), archive.open(info) as file, Image.open(file, formats=FORMATS) as image:
-        if image.width * image.height > MOST_PIXELS:
-            raise UnusableFile(f"{name!r} has {image.width}x{image.height} pixels; at most {MOST_PIXELS} are accepted")
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            raise UnusableFile(f"{name!r} has several frames; accepted are pictures that stand still")
-        image.load()
-        yield image

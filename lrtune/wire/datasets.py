@@ -52,6 +52,7 @@ class Description(Result):
     """What a file holds; `first` are its first rows as text, cut short.
 
     `header` is whether a table names its columns; the columns of one that does not are called 0, 1, 2 ...
+    `notes` say what was decided and left out; `asks` are the parameters that a job has to give, each with the reason.
     """
 
     rows: int
@@ -60,6 +61,7 @@ class Description(Result):
     classes: dict[str, int] = {}
     first: list[list[str | None]] = []
     notes: list[str] = []
+    asks: dict[str, str] = {}
 
 
 class Dataset(Description):

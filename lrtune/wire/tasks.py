@@ -36,6 +36,7 @@ HubName = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterV
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)] | Literal["full"]
 Width = Annotated[int, Field(ge=1, le=65_536)]
+Layout = Literal["channels-last", "channels-first"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -61,9 +62,14 @@ class TabularParams(Strict):
 
 
 class ImagesParams(Strict):
-    """An npz file with x and y (and x_test, y_test), or a folder or zip with one folder of pictures a class."""
+    """An npz file with x and y, or a folder or zip with one folder of pictures a class.
+
+    A split that the file has (x_val, x_test; train/, val/, test/) is used, and otherwise `validation` is the share.
+    `layout` is where an npz file with four axes has its channels, for a shape that does not tell.
+    """
 
     dataset: DataFile
+    layout: Literal["auto", "channels-last", "channels-first"] = "auto"
     model: Literal["cnn", "resnet"] = "cnn"
     width: Annotated[int, Field(ge=1, le=1024)] = 32
     size: Annotated[int, Field(ge=4, le=1024)] = 32

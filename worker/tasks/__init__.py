@@ -63,6 +63,7 @@ def _prepared(name: str, params: str, data_dir: Path, changed: tuple[int, ...]) 
 
 def _changed_at(path: Path) -> int:
     try:
-        return max(one.stat().st_mtime_ns for one in (path, *path.glob("*")))  # a folder's files may be written over
+        below = (path, *path.glob("*"), *path.glob("**/"))  # a folder's files may be written over, or change deep down
+        return max(one.stat().st_mtime_ns for one in below)
     except OSError:
         return 0  # what is wrong with it is for the task to say

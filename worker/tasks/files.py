@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lrtune.errors import TaskError
+from lrtune.errors import TaskError, UnusableFile
 
 
 def locate(data_dir: Path, name: str, *, field: str = "dataset") -> Path:
@@ -29,6 +29,8 @@ def reading(name: str, form: str, *, field: str = "dataset") -> Iterator[None]:
         yield
     except TaskError:
         raise
+    except UnusableFile as error:  # a sentence already
+        raise TaskError(f"{field}: {name!r}: {error}") from None
     except Exception as error:  # the libraries raise anything over a broken file, even SyntaxError and struct.error
         cause = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise TaskError(f"{field}: {name!r} could not be read as {form}: {cause}") from error
