@@ -139,7 +139,7 @@ READ: Mapping[str, tuple[Callable[[], Mapping[str, bytes]], str]] = {
         "of 16 bits",
     ),
     "16 bits in colour": (lambda: classes(rgb16), ""),
-    "16 bits in colour, opaque": (lambda: classes(lambda light: rgb16(light, alpha=True)), ""),
+    "16 bits in colour, opaque": (lambda: classes(lambda light: rgb16(light, alpha=True)), "the upper 8 are read"),
     "32 bits": (
         lambda: classes(lambda light: deep(light, white=2**31, kind="int32", form="TIFF"), suffix="TIFF"),
         "4.29497e+09 is taken for white",

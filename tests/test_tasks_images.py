@@ -130,7 +130,7 @@ def test_bad_pictures_are_named_and_linked_ones_outside_are_refused(tmp_path: Pa
     data = tmp_path / "data"
     broken = folder(data) / "cat" / "broken.png"
     broken.write_bytes(b"\x89PNG and no more")
-    with pytest.raises(TaskError, match=r"'cat/broken\.png' is no picture.*; 1 of 11 pictures cannot be read"):
+    with pytest.raises(TaskError, match=r"'cat/broken\.png' is no picture.*; at least 1 of 11 pictures cannot be read"):
         images(data, "pets", size=8)
     broken.unlink()
     Image.new("L", (4, 4)).save(tmp_path / "secret.png")

@@ -58,9 +58,11 @@ def entries(archive: ZipFile, *, largest: int) -> list[ZipInfo]:
 
 def _harmless(info: ZipInfo) -> None:
     name = info.orig_filename
-    parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or any(mark in name for mark in ("\\", "\0", ":")):
+    path = name.replace("\\", "/")
+    if path.startswith("/") or ".." in PurePosixPath(path).parts or any(mark in name for mark in ("\0", ":")):
         raise UnusableFile(f"the archive has a file {name[:60]!r}, which leads out of it")
+    if "\\" in name:
+        raise UnusableFile(f"the archive has a file {name[:60]!r}; accepted are folders with a slash, /, between them")
     if not name.isprintable():
         raise UnusableFile(f"the archive has a file {name[:60]!r}; accepted are names without control characters")
     kind = stat.S_IFMT(info.external_attr >> 16)

@@ -102,7 +102,10 @@ def _header(file: IO[bytes], name: str) -> Header:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, kind = read(file)
     if kind.hasobject:
-        raise UnusableFile(f"the array {name} holds Python objects, which could run code; accepted are plain arrays")
+        raise UnusableFile(
+            f"the array {name} holds Python objects, which could run code; "
+            "accepted are plain arrays, as .astype(str) makes of words"
+        )
     return Header(shape, kind, fortran)
 
 

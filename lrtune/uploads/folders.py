@@ -48,7 +48,8 @@ def arranged(names: Iterable[str]) -> tuple[list[Place], list[str]]:
     depths = {len(above) for above in found.values()}
     if len(depths) > 1 or max(depths) > 2:
         deepest = max(found, key=lambda name: len(found[name]))
-        raise UnusableFile(f"found {deepest[:60]!r}, and pictures at other depths; {ACCEPTED}")
+        others = ", and pictures at other depths" if len(depths) > 1 else ""
+        raise UnusableFile(f"found {deepest[:60]!r}{others}; {ACCEPTED}")
     return _inside(found) if depths == {2} else ([Place(name, above[0]) for name, above in found.items()], [])
 
 

@@ -33,9 +33,8 @@ class Seen:
 
     counts: Counter[tuple[Part | None, str]] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    deep: Counter[float | None] = field(default_factory=Counter)  # pictures by their white
-    transparent: int = 0
-    turned: int = 0
+    remarks: Counter[str] = field(default_factory=Counter)
+    wide: int = 0  # pictures of 32 bits or floats
     low: float = 0.0
     high: float = 0.0
     prints: dict[bytes, set[Part | None]] = field(default_factory=dict)
@@ -48,11 +47,10 @@ class Seen:
         width, height = picture.image.size
         self.counts[place.part, place.label] += 1
         self.sizes[width, height] += 1
-        self.deep[picture.white] += 1
-        self.transparent += picture.transparent
-        self.turned += picture.turned
+        self.remarks.update(picture.remarks)
         self.prints.setdefault(picture.fingerprint(), set()).add(place.part)
         if picture.white is None:
+            self.wide += 1
             low, high = picture.range
             self.low, self.high = min(self.low, low), max(self.high, high)
         if len(self.first) < SHOWN:
@@ -63,7 +61,9 @@ class Seen:
         self.damaged.append(error)
         if len(self.damaged) > MOST_DAMAGED * of:
             most = f"at most {MOST_DAMAGED:.0%} of a set may be so, and are left out"
-            raise UnusableFile(f"{self.damaged[0]}; {len(self.damaged)} of {of} pictures cannot be read; {most}")
+            raise UnusableFile(
+                f"{self.damaged[0]}; at least {len(self.damaged)} of {of} pictures cannot be read; {most}"
+            )
 
     @property
     def white(self) -> float:
@@ -92,7 +92,7 @@ class Seen:
             one = listed(self.classes()) or "none"
             raise UnusableFile(f"all pictures are of one class, {one}; needed is a folder for each of two")
         if len(self.prints) == 1:
-            why = ", with their transparency on white" if self.transparent else ""
+            why = ", with their transparency on white" if self.remarks[pixels.ON_WHITE] else ""
             raise UnusableFile(
                 f"all {self.counts.total()} pictures are the same{why}; nothing can be learned from them"
             )
@@ -104,14 +104,11 @@ class Seen:
         return [f"left out, {len(self.damaged)} in all: {'; '.join(map(str, self.damaged[:SHOWN]))}{more}"]
 
     def _read_as(self) -> list[str]:
-        wide = f"32 bits or floats from {self.low:g} to {self.high:g}, of which {self.white:g} is taken for white"
-        many = [
-            (self.deep[65_535.0], "of 16 bits, read with all of them"),
-            (self.deep[None], f"of {wide}"),
-            (self.transparent, "with transparency, put on white"),
-            (self.turned, "turned as the camera says (EXIF)"),
-        ]
-        notes = [f"{count} {'picture' if count == 1 else 'pictures'} {what}" for count, what in many if count]
+        many = dict(sorted(self.remarks.items()))
+        if self.wide:
+            span = f"from {self.low:g} to {self.high:g}, of which {self.white:g} is taken for white"
+            many[f"of 32 bits or floats {span}"] = self.wide
+        notes = [f"{count} {'picture' if count == 1 else 'pictures'} {what}" for what, count in many.items()]
         sizes = f"{len(self.sizes)} different sizes; the task `images` scales all to `size`"
         return [*notes, sizes] if len(self.sizes) > 1 else notes
 

@@ -1,7 +1,7 @@
 """One picture as it is meant: upright, its transparency on white, and all of its depth. Pillow is imported late."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
@@ -20,6 +20,10 @@ SAMPLES, UNSIGNED = 339, (1,)  # a tag of TIFF
 UNKNOWN = ("LAB",)  # what Pillow cannot turn into RGB
 STRIP = 128  # rows that are looked at together
 Opener = Callable[[str], AbstractContextManager[IO[bytes]]]
+ON_WHITE = "with transparency, put on white"
+TURNED = "turned as the camera says (EXIF)"
+SIXTEEN = "of 16 bits, read with all of them"
+HALVED = "of 16 bits a colour, of which the upper 8 are read"
 WHITES = (1.0, 255.0, 65_535.0, 2.0**32 - 1)
 
 
@@ -32,12 +36,12 @@ class Picture:
     """A picture in RGB, or in F (one float a pixel) where it has more than 8 bits.
 
     `white` is the value that stands for white: 255, 65535, or None for 32 bits and floats, where only the set can tell.
+    `remarks` say how it was read, where that is worth saying.
     """
 
     image: "Image"
     white: float | None
-    transparent: bool
-    turned: bool
+    remarks: frozenset[str]
 
     @property
     def range(self) -> tuple[float, float]:
@@ -70,11 +74,13 @@ def picture(opener: Opener, name: str) -> Picture:
     try:
         with opener(path) as file, Image.open(file, formats=FORMATS) as image:
             _bearable(image, name)
-            turned = _turned(image)
+            remarks = _remarks(image)
             image.load()
             with suppress(Exception):  # over EXIF that cannot be written again; the picture is turned by then
                 ImageOps.exif_transpose(image, in_place=True)
-            return Picture(*_meant(image, name), turned)
+            if image.mode == "F" or image.mode.startswith("I"):
+                return _deep(image, name, remarks)
+            return _colours(image, name, remarks)
     except (LrtuneError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -93,42 +99,49 @@ def _bearable(image: "Image", name: str) -> None:
         raise UnusableFile(f"{name!r} has several frames; accepted are pictures that stand still")
 
 
-def _turned(image: "Image") -> bool:
-    """Whether the camera was held otherwise than upright; cameras and editors write much that cannot be read."""
+def _remarks(image: "Image") -> set[str]:
+    """What the headers tell, before the pixels are decoded; cameras and editors write much that cannot be read."""
+    found = {HALVED} if any(";16" in str(tile) for tile in getattr(image, "tile", ())) else set()
     with suppress(Exception):
-        return image.getexif().get(ORIENTATION, 1) in range(2, 9)
-    return False
+        if image.getexif().get(ORIENTATION, 1) in range(2, 9):
+            found.add(TURNED)
+    return found
 
 
-def _meant(image: "Image", name: str) -> "tuple[Image, float | None, bool]":
-    """The pixels, their white, and whether anything was transparent."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
-        return _floats(image, name), WHITES[2] if sixteen else None, False
+def _colours(image: "Image", name: str, remarks: set[str]) -> Picture:
     if image.mode in UNKNOWN:
         raise UnusableFile(f"{name!r} has colours of the kind {image.mode}; accepted are grey, RGB, CMYK and palettes")
     if not image.has_transparency_data:
-        return image.convert("RGB"), 255.0, False
+        return Picture(image.convert("RGB"), 255.0, frozenset(remarks))
     from PIL.Image import new
 
-    colours = image.convert("RGBA")
-    alpha = colours.getchannel("A")
-    white = new("RGB", image.size, "white")
-    white.paste(colours, mask=alpha)
-    return white, 255.0, bool(alpha.getextrema()[0] != 255)
+    seen_through = image.convert("RGBA")
+    alpha = seen_through.getchannel("A")
+    shown = new("RGB", image.size, "white")
+    shown.paste(seen_through, mask=alpha)
+    opaque = alpha.getextrema() == (255, 255)
+    return Picture(shown, 255.0, frozenset(remarks if opaque else remarks | {ON_WHITE}))
 
 
-def _floats(image: "Image", name: str) -> "Image":
+def _deep(image: "Image", name: str, remarks: set[str]) -> Picture:
+    """A grey picture of 16 bits, 32 bits or floats."""
     from PIL.Image import fromarray
 
+    remarks -= {HALVED}
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        values = np.array(image.convert("I"), np.float32)
+        through = values == image.info.get("transparency", -1)  # the one value that is transparent
+        values[through] = white = WHITES[2]
+        remarks |= {SIXTEEN, ON_WHITE} if through.any() else {SIXTEEN}
+        return Picture(fromarray(values), white, frozenset(remarks))
     if image.mode == "I" and image.format == "TIFF" and tuple(image.tag_v2.get(SAMPLES, UNSIGNED)) == UNSIGNED:  # type: ignore[attr-defined]
-        return fromarray(np.asarray(image).view(np.uint32).astype(np.float32))  # Pillow takes them for signed ones
-    shown = image if image.mode == "F" else image.convert("I").convert("F")
-    if any(not np.isfinite(np.asarray(strip)).all() for strip in _strips(shown)):
+        return Picture(fromarray(np.asarray(image).view(np.uint32).astype(np.float32)), None, frozenset(remarks))
+    shown = image.convert("F")
+    if not all(np.isfinite(np.asarray(strip)).all() for strip in _strips(shown)):
         raise UnusableFile(f"{name!r} has pixels that are not finite numbers (NaN or infinite)")
-    return shown
+    return Picture(shown, None, frozenset(remarks))
 
 
-def _strips(image: "Image") -> "list[Image]":
-    rows = range(0, image.height, STRIP)
-    return [image.crop((0, top, image.width, min(top + STRIP, image.height))) for top in rows]
+def _strips(image: "Image") -> "Iterator[Image]":
+    for top in range(0, image.height, STRIP):
+        yield image.crop((0, top, image.width, min(top + STRIP, image.height)))
