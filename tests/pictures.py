@@ -168,6 +168,7 @@ READ: Mapping[str, tuple[Callable[[], Mapping[str, bytes]], str]] = {
         lambda: classes(lambda light: turned(halves(light), int(RANDOM.choice([3, 6, 8])))),
         "24 pictures turned as the camera says",
     ),
+    "a split of their own": (lambda: sides("train/", "test/"), "'test' (24) is measured on"),
     "every kind together": (mixed, "2 different sizes"),
 }
 
@@ -242,6 +243,11 @@ SPLIT: Mapping[str, tuple[Callable[[], Mapping[str, bytes]], tuple[int, int], st
         "24 pictures are in both parts of the split",
     ),
     "train alone": (lambda: sides("train/"), (19, 5), ""),
+    "valid and invalid": (
+        lambda: {f"{kind}/{n}.png": plain(kind == "valid") for kind in ("valid", "invalid") for n in range(12)},
+        (19, 5),
+        "",
+    ),
     "trains and buses": (
         lambda: {f"{kind}/{n}.png": plain(kind == "bus") for kind in ("train", "bus") for n in range(12)},
         (19, 5),
@@ -260,6 +266,7 @@ UNSPLIT: Mapping[str, tuple[Callable[[], Mapping[str, bytes]], str]] = {
         lambda: {f"{side}/{n}.png": plain(True) for side in ("train", "test") for n in range(4)},
         "in a split; accepted is CLASS/PICTURE",
     ),
+    "train, and a second": (lambda: sides("train/", "more/"), "found the folders 'more' beside a split"),
     "train, test, and a third": (lambda: sides("train/", "test/", "more/"), "found the folders 'more' beside a split"),
     "classes and folders in classes": (
         lambda: classes(plain) | {"dark/more/1.png": plain(True)},

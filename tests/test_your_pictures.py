@@ -1,5 +1,6 @@
 """Pictures and arrays as people have them: uploaded, described, refused or trained on, by a server and a worker."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ from worker.tasks import prepare
 from worker.tasks.supervised import Supervised
 
 SMALL = {"horizon": {"steps": 2}, "budget": {"trials": 1}, "confirm": {"top": 1, "seeds": 1}}
+NUMBERS = itertools.count()
 RANDOM = np.random.default_rng(0)
 Y = np.arange(40) % 2
 
@@ -61,14 +63,15 @@ def service(data_dir: Path, sqlite_template: Path) -> Iterator[httpx.Client]:
         working.join()
 
 
-def sent(service: httpx.Client, content: bytes, name: str = "a.zip") -> Dataset:
+def sent(service: httpx.Client, content: bytes, suffix: str = "zip") -> Dataset:
+    name = f"{next(NUMBERS)}.{suffix}"
     answer = service.post("/v1/datasets", params={"name": name}, content=content)
     assert answer.status_code == 201, answer.text
     return Dataset.model_validate(answer.json())
 
 
-def refused(service: httpx.Client, content: bytes, name: str = "a.zip") -> str:
-    answer = service.post("/v1/datasets", params={"name": name}, content=content)
+def refused(service: httpx.Client, content: bytes, suffix: str = "zip") -> str:
+    answer = service.post("/v1/datasets", params={"name": f"bad.{suffix}"}, content=content)
     assert slug(answer) == "unusable-file"
     return str(answer.json()["detail"])
 
@@ -123,7 +126,7 @@ def test_a_split_that_the_folders_name_is_used_and_said(service: httpx.Client, d
     found = sent(service, only(pictures()))
     assert words in said(found)
     assert ("the folders name a split" in said(found)) == (parts[0] in (12, 24, 25))
-    task = trained(service, data_dir, found)
+    task = as_read(service, data_dir, found)
     assert (len(task.train[1]), len(task.validation[1])) == parts
 
 
@@ -216,7 +219,7 @@ def gradient(*shape: int, scale: float = 1.0) -> Any:
 def test_a_shape_that_tells_its_channels_is_understood(
     service: httpx.Client, data_dir: Path, shape: tuple[int, ...], seen: tuple[int, ...]
 ) -> None:
-    found = sent(service, npz_of(x=gradient(*shape), y=Y), "a.npz")
+    found = sent(service, npz_of(x=gradient(*shape), y=Y), "npz")
     assert found.asks == {}
     assert f"x is {[40, *shape]}: " in said(found)
     task = as_read(service, data_dir, found)
@@ -226,8 +229,8 @@ def test_a_shape_that_tells_its_channels_is_understood(
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (8, 9, 10), (3, 8, 2), (3, 3, 10)])
 def test_a_shape_that_does_not_tell_is_asked_for(service: httpx.Client, data_dir: Path, shape: tuple[int, ...]) -> None:
-    found = sent(service, npz_of(x=gradient(*shape), y=Y), "a.npz")
-    answer = service.post("/v1/jobs", json={"task": {"name": "images", "params": {"dataset": "a.npz"}}})
+    found = sent(service, npz_of(x=gradient(*shape), y=Y), "npz")
+    answer = service.post("/v1/jobs", json={"task": {"name": "images", "params": {"dataset": found.name}}})
     assert answer.json()["errors"][0]["pointer"] == "/task/params/layout"
     assert "channels-last or channels-first" in answer.json()["errors"][0]["detail"]
     with pytest.raises(TaskError, match="give `layout`"):
@@ -252,10 +255,16 @@ NAMES = [
 @pytest.mark.parametrize("names", NAMES, ids=" ".join)
 def test_arrays_that_name_a_split_are_used_as_one(service: httpx.Client, data_dir: Path, names: Any) -> None:
     x = gradient(6, 6)
-    found = sent(service, npz_of(**dict(zip(names, (x[:30], Y[:30], x[30:], Y[30:]), strict=True))), "a.npz")
+    found = sent(service, npz_of(**dict(zip(names, (x[:30], Y[:30], x[30:], Y[30:]), strict=True))), "npz")
     assert f"{names[0]} with {names[1]} is trained on, {names[2]} with {names[3]} is measured on" in said(found)
     task = as_read(service, data_dir, found)
     assert (len(task.train[1]), task.validation[1].tolist()) == (30, Y[30:].tolist())
+
+
+def test_labels_of_one_part_may_be_words_and_of_the_other_numbers(service: httpx.Client, data_dir: Path) -> None:
+    x = gradient(6, 6)
+    arrays = {"x": x[:30], "y": Y[:30].astype(str), "x_test": x[30:], "y_test": Y[30:].astype("f4")}
+    assert as_read(service, data_dir, sent(service, npz_of(**arrays), "npz")).validation[1].tolist() == Y[30:].tolist()
 
 
 def test_the_validation_part_is_measured_on_and_the_test_part_is_left_alone(
@@ -263,7 +272,7 @@ def test_the_validation_part_is_measured_on_and_the_test_part_is_left_alone(
 ) -> None:
     x, y = gradient(6, 6), Y[:, None]
     arrays = {"train_images": x[:20], "train_labels": y[:20], "val_images": x[20:30], "val_labels": y[20:30]}
-    found = sent(service, npz_of(**arrays, test_images=x[30:], test_labels=y[30:]), "a.npz")
+    found = sent(service, npz_of(**arrays, test_images=x[30:], test_labels=y[30:]), "npz")
     assert "not used: test_images, test_labels" in said(found)
     assert len(trained(service, data_dir, found).validation[1]) == 10
 
@@ -284,7 +293,7 @@ LABELS = {
 @pytest.mark.parametrize("case", LABELS)
 def test_labels_are_classes_however_they_are_written(service: httpx.Client, data_dir: Path, case: str) -> None:
     labels, meant = LABELS[case]
-    found = sent(service, npz_of(x=gradient(6, 6), y=labels), "a.npz")
+    found = sent(service, npz_of(x=gradient(6, 6), y=labels), "npz")
     assert found.classes == meant
     task = as_read(service, data_dir, found)
     assert sorted(task.train[1].unique().tolist()) == [0, 1]
@@ -308,7 +317,7 @@ def test_labels_are_classes_however_they_are_written(service: httpx.Client, data
     ids=["u1", "u2", "big-endian u2", "bool", "f2", "f4 to 255", "tiny", "far from 0", "Fortran's order", "i8"],
 )
 def test_numbers_of_every_kind_keep_what_they_show(service: httpx.Client, data_dir: Path, x: Any) -> None:
-    task = as_read(service, data_dir, sent(service, npz_of(x=x, y=Y), "a.npz"))
+    task = as_read(service, data_dir, sent(service, npz_of(x=x, y=Y), "npz"))
     assert told_apart(task) > 0.8
 
 
@@ -342,12 +351,12 @@ FLAWED = {
 def test_arrays_that_nothing_can_be_learned_from_are_refused_by_name(service: httpx.Client, case: str) -> None:
     arrays, words = FLAWED[case]
     whole = {"arr_0": gradient(6, 6), "arr_1": Y} if arrays is None else {"x": gradient(6, 6), "y": Y} | arrays
-    assert words in refused(service, npz_of(**whole), "a.npz")
+    assert words in refused(service, npz_of(**whole), "npz")
 
 
 def test_a_constant_channel_beside_others_is_no_obstacle(service: httpx.Client, data_dir: Path) -> None:
     x = gradient(6, 6, 3)
     x[..., 1] = 0.1
-    task = trained(service, data_dir, sent(service, npz_of(x=x, y=Y), "a.npz"))
+    task = trained(service, data_dir, sent(service, npz_of(x=x, y=Y), "npz"))
     assert task.train[0][:, 1].abs().max() < 1e-6
     assert told_apart(task) > 0.8

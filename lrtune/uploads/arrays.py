@@ -73,7 +73,7 @@ def examined(path: Path, *, largest: int) -> Examined:
         pairs = [one for one in (train, held) if one]
         inputs = {one.x for one in pairs}
         headers = {name: _looked_through(archive, info, name, used=name in inputs) for name, info in files.items()}
-        targets = {one.y: _labels(archive, files[one.y], one.y) for one in pairs}
+        targets = labels.alike({one.y: _labels(archive, files[one.y], one.y) for one in pairs})
     for pair in pairs:
         _agree(headers[pair.x].shape, pair, len(targets[pair.y]))
     if held and headers[train.x].shape[1:] != headers[held.x].shape[1:]:

@@ -42,15 +42,24 @@ def arranged(names: Iterable[str]) -> tuple[list[Place], list[str]]:
     split = {parts.of_folder(above[0]) for above in found.values()}
     if None not in split and len(split) > 1:
         return _split(found)
-    if Part.TRAIN in split and len(split) > 2:
-        odd = sorted({above[0] for above in found.values() if parts.of_folder(above[0]) is None})
-        raise UnusableFile(f"found the folders {parts.listed(odd)} beside a split; {ACCEPTED}")
+    if Part.TRAIN in split:
+        _no_stranger(found, sure=len(split) > 2)
     depths = {len(above) for above in found.values()}
     if len(depths) > 1 or max(depths) > 2:
         deepest = max(found, key=lambda name: len(found[name]))
         others = ", and pictures at other depths" if len(depths) > 1 else ""
         raise UnusableFile(f"found {deepest[:60]!r}{others}; {ACCEPTED}")
     return _inside(found) if depths == {2} else ([Place(name, above[0]) for name, above in found.items()], [])
+
+
+def _no_stranger(found: dict[str, Folders], *, sure: bool) -> None:
+    """Refuse folders that nobody knows, beside one to train on, where it is `sure` a split or has the same classes."""
+    below: dict[Part | None, set[str]] = {}
+    for above in found.values():
+        below.setdefault(parts.of_folder(above[0]), set()).update(above[1:])
+    if None in below and (sure or below[None] & below[Part.TRAIN]):
+        odd = sorted({above[0] for above in found.values() if parts.of_folder(above[0]) is None})
+        raise UnusableFile(f"found the folders {parts.listed(odd)} beside a split; {ACCEPTED}")
 
 
 def _above(name: str) -> Folders:

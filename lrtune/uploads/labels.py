@@ -50,6 +50,13 @@ def _one_hot(y: NDArray[Any], name: str) -> NDArray[np.int64]:
     return found
 
 
+def alike(found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """All labels as words where some are words and some are numbers."""
+    if len({y.dtype.kind == "U" for y in found.values()}) == 1:
+        return found
+    return {name: y.astype(str) for name, y in found.items()}
+
+
 def compared(found: dict[str, NDArray[Any]], train: str, held: str | None) -> list[str]:
     """What is to be said of all labels together. Raises UnusableFile where there is nothing to tell apart."""
     known = {name: {str(label) for label in np.unique(y).tolist()} for name, y in found.items()}
@@ -60,6 +67,6 @@ def compared(found: dict[str, NDArray[Any]], train: str, held: str | None) -> li
     if len(trained) > MOST_CLASSES:
         raise UnusableFile(f"{train} has {len(trained)} classes; at most {MOST_CLASSES} can be learned")
     if len(trained) > max(FEW, many // 2):
-        few = "fewer than two examples each, as numbers that are measured have; accepted are classes"
-        raise UnusableFile(f"{train} has {len(trained)} different labels for {many} examples: {few}")
+        few = "accepted are classes of several examples each, not numbers that are to be predicted"
+        raise UnusableFile(f"{train} has {len(trained)} different labels for {many} examples; {few}")
     return parts.one_sided(trained, known[held], train=train, held_in=held) if held else []

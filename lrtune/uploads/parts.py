@@ -22,8 +22,8 @@ class Part(StrEnum):
 
 WORDS: Mapping[Part, tuple[str, ...]] = {
     Part.TRAIN: ("train", "training"),
-    Part.VALIDATION: ("val", "valid", "validation", "dev", "eval"),
-    Part.TEST: ("test", "testing"),
+    Part.VALIDATION: ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    Part.TEST: ("test", "testing", "holdout"),
 }
 PATTERNS = {part: rf"(?:{'|'.join(words)})(?:sets?)?" for part, words in WORDS.items()}
 FOLDER = r"[-_ ]?(?:sets?|data|images|pictures)?"
