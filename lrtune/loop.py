@@ -22,6 +22,7 @@ from pydantic import PrivateAttr
 from lrtune import errors
 from lrtune.analysis.prefixes import Course
 from lrtune.leaving import place, said, text, thrown, unwinding
+from lrtune.schedules import Curve
 from lrtune.wire.external import Batch, Ending, Handout, Sent, Verdict, misnamed, number_of, scalar, sent, step_of
 from lrtune.wire.results import Job, Report, Trial
 
@@ -189,17 +190,31 @@ class LoopTrial:
         finally:
             self._close()
 
-    def scheduler(self, optimizer: Any) -> Any:
-        """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first."""
+    def scheduler(self, optimizer: Any, *, step: int = 0) -> Any:
+        """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first.
+
+        It goes by the optimizer's own updates; `step` says how many were made before. Raises ValueError for another
+        optimizer than the configuration's.
+        """
         from lrtune.adapters import pytorch
 
-        return pytorch.scheduler(self, optimizer)
+        return pytorch.scheduler(self, optimizer, step=step)
 
     def optimizer(self, parameters: Any) -> Any:
         """Torch's optimizer of the configuration, with its knobs, over these parameters."""
         from lrtune.adapters import pytorch
 
         return pytorch.optimizer(self, parameters)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Which trial of which job: the processes of one run must hold the same."""
+        return self._job, self.number
+
+    @property
+    def curve(self) -> Curve:
+        """The factor over the run, as the reports leave it: what the other processes of a run follow."""
+        return self._course.curve
 
     def __enter__(self) -> Self:
         if self._heart.ident is None:

@@ -1,37 +1,157 @@
 """Keras: `model.fit(..., callbacks=[TrialCallback(trial)])`, whatever the backend.
 
-The metric of the job is one that `fit` logs at the end of an epoch, such as `val_loss`.
+The metric of the job is one that `fit` logs at the end of an epoch, such as `val_loss`. What counts are the iterations
+of the optimizer itself, so batches may be accumulated, and a run be resumed.
 """
 
+import inspect
 from typing import Any
 
 import keras
 
-from lrtune.adapters.trial import TrialLike
+from lrtune.adapters import matching
+from lrtune.adapters.trial import TrialLike, require_length
+from lrtune.optimizers import OPTIMIZERS
+from lrtune.space import knobs
+
+REMEDY = "make the optimizer with lrtune.adapters.keras.optimizer(trial)"
+_KERAS = {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon", "alpha": "rho"}
+_MUON = {"beta1": "adam_beta_1", "beta2": "adam_beta_2"}
+_USUAL = {
+    "amsgrad": False,
+    "centered": False,
+    "initial_accumulator_value": 0.0,
+    "rms_rate": 0.2,
+}  # as the export has it
 
 
 class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Sets the rate of every step, reports every epoch, and stops `fit` when the service says so."""
+    """Sets the rate of every update, reports every epoch, and stops `fit` when the service says so.
 
-    def __init__(self, trial: TrialLike) -> None:
+    A model that trains with several optimizers names them: `TrialCallback(trial, generator, discriminator)`. Each goes
+    by its own iterations, and keeps its ratio to the rate of the first.
+    """
+
+    def __init__(self, trial: TrialLike, *optimizers: Any) -> None:
         super().__init__()
-        self.trial, self.done = trial, 0
+        self.trial, self.optimizers = trial, [*optimizers]
+        self._ratios: list[float] = []
+        self._batches = 0  # of this fit
+        self._begun: list[int] = []  # what the optimizers had counted when it began
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Look whether the run is as long as the trial. Raises ValueError if not."""
-        steps = (self.params["steps"] or 0) * self.params["epochs"]
-        if steps != self.trial.steps:
-            raise ValueError(f"found a run of {steps} steps; this trial has {self.trial.steps}")
+        """Take over the rates. Raises ValueError for what cannot be followed, or another optimizer than the trial's."""
+        model = self.model
+        if model.steps_per_execution != 1 or getattr(model, "autotune_steps_per_execution", False):
+            found = f"found steps_per_execution={model.steps_per_execution}"
+            raise ValueError(f"{found}; accepted is 1, because the rate changes between two steps")
+        if self.params["steps"] is None:
+            raise ValueError("found data of unknown length; accepted is fit(..., steps_per_epoch=...)")
+        self.optimizers = self.optimizers or [_compiled(model)]
+        for one in self.optimizers:
+            _require(one, self.trial)
+        rates = [_settable(one, self.trial.steps) for one in self.optimizers]
+        if len(rates) > 1 and not rates[0]:
+            raise ValueError(
+                "found the rate 0 in the first optimizer; accepted is one above 0, the warm-up is the trial's"
+            )
+        self._ratios = [1.0, *(rate / rates[0] for rate in rates[1:])]
+        self._batches, self._begun = 0, []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Look whether the run, from its first epoch on, is as long as the trial. Raises ValueError if not."""
+        if self._begun:
+            return
+        _ = self.model  # with JAX: looking at the model is what brings its optimizer up to date
+        self._begun, first = [_counted(one) for one in self.optimizers], self.optimizers[0]
+        to_come = self.params["steps"] * (self.params["epochs"] - epoch)
+        found = (self._begun[0] + to_come) // (first.gradient_accumulation_steps or 1)
+        done = f", {self._step()} of them made before this fit" if self._begun[0] else ""
+        require_length(found, self.trial, f"as many, counted by the optimizer's own iterations{done}")
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Set the rate of this step."""
-        self.model.optimizer.learning_rate = self.trial.learning_rate(self.done)
+        """Set the rates of this update. Raises ValueError for a batch that made more than one."""
+        _ = self.model
+        for one, ratio, begun in zip(self.optimizers, self._ratios, self._begun, strict=True):
+            if _counted(one) > begun + self._batches:
+                raise ValueError(f"found several updates in one batch; accepted is one, else {matching.BY_HAND}")
+            one.learning_rate = ratio * self.trial.learning_rate(_iterations(one))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Count the step."""
-        self.done += 1
+        """Count the batch."""
+        self._batches += 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Report what was measured."""
-        if self.trial.report(self.done, **(logs or {})):
+        """Report what was measured, if anything was updated by then."""
+        measured = {name: float(value) for name, value in (logs or {}).items()}
+        if (step := self._step()) and self.trial.report(step, **measured):
             self.model.stop_training = True
+
+    def _step(self) -> int:
+        _ = self.model
+        return _iterations(self.optimizers[0])
+
+
+def optimizer(trial: TrialLike) -> Any:
+    """Keras's optimizer of the configuration, for `compile`. Raises ValueError where Keras has none."""
+    asked = trial.configuration.optimizer.as_dict()
+    name = asked.pop("name")
+    made = next((cls for cls in vars(keras.optimizers).values() if getattr(cls, "__name__", "").lower() == name), None)
+    if made is None:
+        raise ValueError(f"found the optimizer {name}, which Keras does not have; accepted is another in the job")
+    given = {_named(name, knob): value for knob, value in asked.items() if knob != "lr_decay"}
+    options = inspect.signature(made).parameters
+    given |= {option: value for option, value in _USUAL.items() if option in options}
+    found = made(learning_rate=trial.configuration.learning_rate, **given)
+    _require(found, trial)
+    return found
+
+
+def _compiled(model: Any) -> Any:
+    """The optimizer that a model was compiled with, out of what mixed precision puts around it."""
+    found = getattr(model, "optimizer", None)
+    if found is None:
+        raise ValueError(
+            "found a model compiled without an optimizer; accepted is TrialCallback(trial, its, optimizers)"
+        )
+    return getattr(found, "inner_optimizer", found)
+
+
+def _require(found: Any, trial: TrialLike) -> None:
+    """Raise ValueError for an optimizer, class or knobs, that is not the configuration's."""
+    name = matching.kind(found)
+    values = {knob: [getattr(found, _named(name, knob), None) or 0.0] for knob in knobs(OPTIMIZERS[name])}
+    matching.require(name, values, trial.configuration, remedy=REMEDY)
+    others = {option: getattr(found, option) for option in _USUAL if hasattr(found, option)}
+    matching.refuse_unsayable(name, others, _USUAL)
+
+
+def _named(name: str, knob: str) -> str:
+    """A knob as Keras calls it."""
+    return (_MUON if name == "muon" else {}).get(knob) or _KERAS.get(knob, knob)
+
+
+def _settable(found: Any, steps: int) -> float:
+    """The script's rate; a schedule's, which is its highest, gives way to a number, which alone can be set."""
+    schedule = found._learning_rate
+    if not callable(schedule):
+        return float(found.learning_rate)
+    points = range(0, steps, max(1, steps // 100))
+    rate = max(float(schedule(step)) for step in points) if _is_schedule(schedule) else float(schedule())
+    found._learning_rate = found.add_variable((), name="learning_rate")
+    found._variables.insert(1, found._variables.pop())  # where an optimizer made with a number has it, for `load_model`
+    return rate
+
+
+def _is_schedule(rate: Any) -> bool:
+    return isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+
+
+def _counted(found: Any) -> int:
+    """The batches that an optimizer has seen."""
+    return int(found._iterations)
+
+
+def _iterations(found: Any) -> int:
+    """The updates that it has made of them."""
+    return int(found.iterations)

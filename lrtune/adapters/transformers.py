@@ -1,44 +1,55 @@
 """Hugging Face `Trainer`: `Trainer(..., callbacks=[TrialCallback(trial)])`.
 
-The trainer keeps its own optimizer; its scheduler follows the trial, so its logs tell the truth. The metric of the job
-is one that `evaluate` logs, such as `eval_loss`.
+The trainer keeps its own optimizer and scheduler; before each update the trial's rates take the place of what the
+scheduler said, in the trainer's logs as well. The metric of the job is one that `evaluate` logs, such as `eval_loss`.
 """
 
+import numbers
 from typing import Any
 
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lrtune.adapters.pytorch import rebase
-from lrtune.adapters.trial import TrialLike
+from lrtune.adapters.distributed import require_one_trial
+from lrtune.adapters.pytorch import Rates, plain, require_optimizer
+from lrtune.adapters.trial import TrialLike, require_length
 
 
 class TrialCallback(TrainerCallback):
-    """Follows a trial's rates, reports every evaluation, and stops the trainer when the service says so."""
+    """Sets a trial's rates, reports every evaluation, and stops the trainer when the service says so."""
 
     def __init__(self, trial: TrialLike) -> None:
         self.trial = trial
+        self._rates: Rates | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Let the trainer's scheduler follow the trial. Raises ValueError where that cannot be."""
-        if state.max_steps != self.trial.steps:
-            raise ValueError(f"found a run of {state.max_steps} steps; this trial has {self.trial.steps}")
-        scheduler = kwargs["lr_scheduler"]
-        scheduler = getattr(scheduler, "scheduler", scheduler)  # Accelerate's, around it
-        if not isinstance(scheduler, LambdaLR):
-            raise ValueError(f"found the scheduler {type(scheduler).__name__}; accepted is lr_scheduler_type='linear'")
-        bases = rebase(scheduler.optimizer, self.trial.configuration.learning_rate)
-        scheduler.base_lrs = list(bases)
-        scheduler.lr_lambdas = [self.trial.factor] * len(bases)
-        rates = [base * self.trial.factor(0) for base in bases]
-        scheduler._last_lr = list(rates)
-        for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        """Take over the optimizer's rates. Raises ValueError for another run or optimizer than the trial's."""
+        require_length(state.max_steps, self.trial, f"TrainingArguments(max_steps={self.trial.steps})")
+        optimizer = plain(kwargs["optimizer"])
+        require_optimizer([optimizer], self.trial)
+        require_one_trial(self.trial)
+        self._rates = Rates(self.trial, optimizer)
+        self._set(state, kwargs["lr_scheduler"])
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the rates of this update, whatever it is of a run that was resumed."""
+        self._set(state, kwargs["lr_scheduler"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Set the rates of the next update, for whoever looks."""
+        self._set(state, kwargs["lr_scheduler"])
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Report what was measured."""
-        measured = {name: value for name, value in kwargs["metrics"].items() if isinstance(value, int | float)}
-        if self.trial.report(state.global_step, **measured):
+        """Report what was measured, if anything was trained by then."""
+        measured = {name: float(value) for name, value in kwargs["metrics"].items() if isinstance(value, numbers.Real)}
+        if state.global_step and self.trial.report(state.global_step, **measured):
             control.should_training_stop = True
+
+    def _set(self, state: TrainerState, scheduler: Any) -> None:
+        """Set the rates, and let the trainer's scheduler say the same."""
+        if self._rates is not None:
+            rates = self._rates.set(state.global_step)
+            getattr(scheduler, "scheduler", scheduler)._last_lr = rates  # Accelerate's is around it

@@ -19,3 +19,10 @@ class TrialLike(Protocol):
 
     def report(self, step: int, **metrics: float) -> bool:
         """Metrics after `step` updates; True says that the training should stop now."""
+
+
+def require_length(found: float, trial: TrialLike, accepted: str) -> None:
+    """Raise ValueError for a run that is not as long as its trial; `accepted` is what to write instead."""
+    if found != trial.steps:
+        length = f"of {found} steps" if 0 < found < float("inf") else "without an end"
+        raise ValueError(f"found a run {length}; this trial has {trial.steps}: accepted is {accepted}")
