@@ -16,8 +16,12 @@ import pytest
 from lrtune.adapters.keras import TrialCallback, optimizer
 from lrtune.loop import LoopTrial
 from lrtune.optimizers import OPTIMIZERS
-from tests.adapting import ADAMW, SGD, SHAPE, STEPS, held, rates
+from tests.looping import ADAMW, SGD, SHAPE, STEPS, held, rates
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 BATCHES = 4  # an epoch has, of two examples each
 SCHEDULES = keras.optimizers.schedules
 SGD_MOMENTUM = SHAPE | {"optimizer": {"name": "sgd"}}
@@ -216,9 +220,9 @@ class Adversaries(Dense):
     def train_step(self, batch: Any) -> dict[str, float]:
         import torch
 
-        for optimizer in (self.one, self.two):
-            weights = (self.dense if optimizer is self.one else self.other).trainable_weights
-            optimizer.apply([torch.ones_like(one.value) for one in weights], weights)
+        for adversary, layer in ((self.one, self.dense), (self.two, self.other)):
+            weights = layer.trainable_weights
+            adversary.apply([torch.ones_like(one.value) for one in weights], weights)
         return {"loss": 1.0}
 
 

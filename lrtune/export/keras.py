@@ -25,6 +25,7 @@ from lrtune.schedules import (
 from lrtune.wire.configuration import Configuration
 
 _TABLE = '''\
+@keras.saving.register_keras_serializable("lrtune")
 class Recorded(keras.optimizers.schedules.LearningRateSchedule):
     """The rate of every step, looked up."""
 
