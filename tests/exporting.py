@@ -149,18 +149,26 @@ def trained_by_lightning(text: str, steps: int) -> list[float]:
 
 
 def trained_by_keras(text: str, steps: int) -> list[float]:
-    """What `fit` has at every batch."""
+    """What `fit` has at every batch; half way through, the model is saved and loaded again."""
+    import tempfile
+
     import keras as lib
     import numpy as np
 
-    names = executed(text)
-    model = lib.Sequential([lib.layers.Dense(2)])
-    model.compile(optimizer=names["optimizer"], loss="mse")
     seen = []
-    watch = lib.callbacks.LambdaCallback(
-        on_train_batch_begin=lambda *_, **__: seen.append(float(model.optimizer.learning_rate))
-    )
-    model.fit(np.ones((steps, 3)), np.ones((steps, 2)), batch_size=1, verbose=0, callbacks=[watch])
+
+    def half(model: Any, count: int) -> None:
+        watch = lib.callbacks.LambdaCallback(
+            on_train_batch_begin=lambda *_, **__: seen.append(float(model.optimizer.learning_rate))
+        )
+        model.fit(np.ones((count, 3)), np.ones((count, 2)), batch_size=1, verbose=0, callbacks=[watch])
+
+    model = lib.Sequential([lib.layers.Dense(2)])
+    model.compile(optimizer=executed(text)["optimizer"], loss="mse")
+    half(model, steps // 2)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(f"{folder}/half.keras")
+        half(lib.models.load_model(f"{folder}/half.keras"), steps - steps // 2)
     return seen
 
 

@@ -13,44 +13,50 @@ import pytest
 from lrtune.analysis.prefixes import Course
 from lrtune.wire.configuration import Configuration
 from tests.looping import ADAMW, STEPS, held, rates
+from tests.serving import KEY, served
 from tests.two_processes import PLATEAU
 
 ROOT = Path(__file__).parents[1]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+EXAMPLES = ROOT / "docs/examples"
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
+ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 
 
-def launched(launcher: list[str], kind: str, folder: Path) -> tuple[int, str]:
-    """How it ended, and what it printed; one that hangs is killed with all its processes."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, "tests.two_processes", kind, str(folder)]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True, text=True, **pipe) as running:
+def launched(command: list[str], folder: Path, **environment: str) -> str:
+    """What it printed; one that hangs is killed with all its processes."""
+    environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    options = {"env": os.environ | environment, "cwd": folder, "start_new_session": True, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen([sys.executable, *command], **options, **pipes) as running:
         try:
-            printed = running.communicate(timeout=180)[0]
+            printed: str = running.communicate(timeout=180)[0]
         except subprocess.TimeoutExpired:
             os.killpg(running.pid, signal.SIGKILL)
             raise
-    return running.returncode, printed
+    assert running.returncode == 0, printed[-4000:]
+    return printed
 
 
 @pytest.mark.parametrize(
-    ("launcher", "kind"),
-    [(TORCHRUN, "plain"), (ACCELERATE, "accelerated"), (ACCELERATE, "huggingface"), (TORCHRUN, "lightning")],
-    ids=["torchrun", "accelerate launch", "Hugging Face", "Lightning"],
+    ("launcher", "kinds"),
+    [(TORCHRUN, ["plain", "lightning"]), (ACCELERATE, ["accelerated", "huggingface"])],
+    ids=["torchrun", "accelerate launch"],
 )
-def test_two_processes_train_one_trial_at_its_rates(launcher: list[str], kind: str, tmp_path: Path) -> None:
-    code, printed = launched(launcher, kind, tmp_path)
-    assert code == 0, printed[-4000:]
+def test_two_processes_train_one_trial_at_its_rates(launcher: list[str], kinds: list[str], tmp_path: Path) -> None:
+    launched([*launcher, "-m", "tests.two_processes", str(tmp_path), *kinds], tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
-    assert first["trials"] == second["trials"], "what the second one measures moves nobody's rate"
-    whole, stopped, plateau = (one["used"] for one in first["trials"])
-    assert whole == rates(held(ADAMW))
-    assert stopped == rates(held(ADAMW | {"learning_rate": 0.7}))[:6]
-    assert plateau == followed(first["sent"][2])
-    assert second["sent"] == [[], [], []], "the first process alone speaks with the service"
-    assert first["sent"][0][-1][0] == STEPS
+    for kind in kinds:
+        assert first[kind]["used"] == second[kind]["used"], "what the second one measures moves nobody's rate"
+        whole, stopped, plateau = first[kind]["used"]
+        assert whole == rates(held(ADAMW))
+        assert stopped == rates(held(ADAMW | {"learning_rate": 0.7}))[:6]
+        assert plateau == followed(first[kind]["sent"][2])
+        assert second[kind]["sent"] == [[], [], []], "the first process alone speaks with the service"
+        assert first[kind]["sent"][0][-1][0] == STEPS
+    for heard in (first["alone"], second["alone"]):
+        assert "found 2 processes that train one model, each with a trial of its own; write `for trial in" in heard
+        assert "together(job.trials())" in heard
 
 
 def followed(sent: list[Any]) -> list[float]:
@@ -62,8 +68,12 @@ def followed(sent: list[Any]) -> list[float]:
     return found
 
 
-def test_processes_that_hold_different_trials_are_refused_in_words(tmp_path: Path) -> None:
-    code, printed = launched(TORCHRUN, "alone", tmp_path)
-    assert code
-    assert "found 2 processes that train one model, each with a trial of its own; write `for trial in" in printed
-    assert "together(job.trials())" in printed
+@pytest.mark.timeout(240)
+def test_the_example_for_accelerate_finds_its_answer_in_two_processes(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "accelerate.json").write_text((EXAMPLES / "accelerate.json").read_text())
+    with served(sqlite_url) as door:
+        reach = {"LRTUNE_URL": str(door.base_url), "LRTUNE_API_KEY": KEY}
+        printed = launched([*ACCELERATE, str(EXAMPLES / "accelerate_tuned.py")], tmp_path, **reach)
+        (job,) = door.get("/v1/jobs").json()["items"]
+    assert job["state"] == "succeeded", job["reason"]
+    assert printed.count(f"learning_rate={job['best']['configuration']['learning_rate']!r}") == 1
