@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lrtune.adapters.distributed import require_one_trial
-from lrtune.adapters.pytorch import Rates, Updates, require_optimizer
+from lrtune.adapters.pytorch import Rates, Updates, plain, require_optimizer
 from lrtune.adapters.trial import TrialLike, require_length
 
 
@@ -26,7 +26,7 @@ class TrialCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the optimizers' rates. Raises ValueError for another run or other optimizers than the trial's."""
-        optimizers = trainer.optimizers
+        optimizers = [plain(one) for one in trainer.optimizers]
         self._require_length(trainer, automatic=pl_module.automatic_optimization)
         require_optimizer(optimizers, self.trial)
         require_one_trial(self.trial)

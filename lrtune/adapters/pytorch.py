@@ -39,10 +39,11 @@ def scheduler(trial: TrialLike, optimizer: torch.optim.Optimizer, *, step: int =
     the configuration's, and says what to write in the job.
     """
     optimizer = plain(optimizer)
-    first = vars(trial).setdefault("_first_optimizer", optimizer)
-    require_optimizer([optimizer] if first is optimizer else [first, optimizer], trial)
-    peak = vars(trial).setdefault("_first_rate", _base(optimizer.param_groups[0]))
-    return TrialScheduler(trial, optimizer, Rates(trial, optimizer, peak), step)
+    first: Rates | None = vars(trial).get("_first_rates")
+    require_optimizer([*([first.optimizer] if first else []), optimizer], trial)
+    rates = Rates(trial, optimizer, first.given[0] if first else None)
+    vars(trial).setdefault("_first_rates", rates)
+    return TrialScheduler(trial, optimizer, rates, step)
 
 
 def optimizer(trial: TrialLike, parameters: Iterable[Any]) -> torch.optim.Optimizer:
