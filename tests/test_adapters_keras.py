@@ -109,6 +109,23 @@ def test_a_scheduler_among_the_callbacks_is_overruled() -> None:
     assert fit(trial, compiled(), own, keras.callbacks.ReduceLROnPlateau("loss", patience=0)) == close(rates(trial))
 
 
+class WarmUp(keras.callbacks.Callback):
+    """Sets the rate of each batch, as scripts do."""
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.model.optimizer.learning_rate = 0.001 * (batch + 1)
+
+
+def test_a_callback_that_sets_the_rate_of_each_batch_is_overruled_or_refused_in_words() -> None:
+    trial, model, watch = held(SGD, metric="loss"), compiled(), Watch()
+    model.fit(*data(), batch_size=2, epochs=3, verbose=0, callbacks=[WarmUp(), TrialCallback(trial), watch])
+    assert watch.moves == close(rates(trial))
+    with pytest.raises(
+        ValueError, match="found another callback that sets the rate of each batch; accepted is this one"
+    ):
+        fit(held(SGD, metric="loss"), compiled(), WarmUp())
+
+
 @pytest.mark.parametrize("rate", [0.01, SCHEDULES.CosineDecay(0.0, 10, warmup_target=0.1, warmup_steps=3)])
 def test_accumulated_batches_are_one_update(rate: Any) -> None:
     trial = held(SGD, metric="loss")

@@ -5,6 +5,7 @@ of the optimizer itself, so batches may be accumulated, and a run be resumed.
 """
 
 import inspect
+import math
 from typing import Any
 
 import keras
@@ -36,7 +37,7 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self.trial, self.optimizers = trial, [*optimizers]
         self._ratios: list[float] = []
-        self._batches = 0  # of this fit
+        self._batches, self._rate = 0, 0.0  # of this fit, of this batch
         self._begun: list[int] = []  # what the optimizers had counted when it began
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -76,9 +77,13 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if _counted(one) > begun + self._batches:
                 raise ValueError(f"found several updates in one batch; accepted is one, else {matching.BY_HAND}")
             one.learning_rate = ratio * self.trial.learning_rate(_iterations(one))
+        self._rate = self.trial.learning_rate(_iterations(self.optimizers[0]))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Count the batch."""
+        """Count the batch. Raises ValueError where another callback has set its rate since."""
+        _ = self.model
+        if not math.isclose(float(self.optimizers[0].learning_rate), self._rate, rel_tol=0.01):
+            raise ValueError("found another callback that sets the rate of each batch; accepted is this one alone")
         self._batches += 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
