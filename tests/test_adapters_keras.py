@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,22 @@ def test_a_saved_model_goes_on_at_its_iteration(rate: Any, tmp_path: Path) -> No
     watch = Watch()
     loaded.dense = loaded.get_layer("dense")
     loaded.fit(x, y, callbacks=[TrialCallback(trial), watch], initial_epoch=1, **options)
+    assert watch.moves == close(rates(trial, BATCHES))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+@pytest.mark.parametrize("rate", [0.01, SCHEDULES.CosineDecay(0.0, 10, warmup_target=0.1, warmup_steps=3)])
+def test_a_backup_is_restored_at_its_iteration(rate: Any, first: bool, tmp_path: Path) -> None:
+    def crash(epoch: int, logs: Any) -> None:
+        raise RuntimeError("power cut")
+
+    trial = held(SGD, metric="loss")
+    for more in ([keras.callbacks.LambdaCallback(on_epoch_end=crash)], []):
+        watch, model = Watch(), compiled(rate)
+        backup = keras.callbacks.BackupAndRestore(str(tmp_path))
+        ours = [backup, TrialCallback(trial)] if first else [TrialCallback(trial), backup]
+        with pytest.raises(RuntimeError, match="power cut") if more else nullcontext():
+            model.fit(*data(), batch_size=2, epochs=3, verbose=0, callbacks=[*ours, *more, watch])
     assert watch.moves == close(rates(trial, BATCHES))
 
 

@@ -40,6 +40,13 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._batches, self._rate = 0, 0.0  # of this fit, of this batch
         self._begun: list[int] = []  # what the optimizers had counted when it began
 
+    def set_model(self, model: Any) -> None:
+        """Let the rates be numbers before any callback restores the optimizer's state."""
+        super().set_model(model)
+        self.optimizers = self.optimizers or [_compiled(model)]
+        for one in self.optimizers:
+            _settable(one, self.trial.steps)
+
     def on_train_begin(self, logs: Any = None) -> None:
         """Take over the rates. Raises ValueError for what cannot be followed, or another optimizer than the trial's."""
         model = self.model
@@ -48,7 +55,6 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
             raise ValueError(f"{found}; accepted is 1, because the rate changes between two steps")
         if self.params["steps"] is None:
             raise ValueError("found data of unknown length; accepted is fit(..., steps_per_epoch=...)")
-        self.optimizers = self.optimizers or [_compiled(model)]
         for one in self.optimizers:
             _require(one, self.trial)
         rates = [_settable(one, self.trial.steps) for one in self.optimizers]
@@ -144,6 +150,7 @@ def _settable(found: Any, steps: int) -> float:
     points = range(0, steps, max(1, steps // 100))
     rate = max(float(schedule(step)) for step in points) if _is_schedule(schedule) else float(schedule())
     found._learning_rate = found.add_variable((), name="learning_rate")
+    found.learning_rate = rate
     found._variables.insert(1, found._variables.pop())  # where an optimizer made with a number has it, for `load_model`
     return rate
 
