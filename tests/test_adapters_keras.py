@@ -17,7 +17,7 @@ import pytest
 from lrtune.adapters.keras import TrialCallback, optimizer
 from lrtune.loop import LoopTrial
 from lrtune.optimizers import OPTIMIZERS
-from tests.looping import ADAMW, SGD, SHAPE, STEPS, held, rates
+from tests.offline import ADAMW, SGD, SHAPE, STEPS, held, rates
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

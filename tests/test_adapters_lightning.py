@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lrtune.adapters.lightning import TrialCallback
 from lrtune.loop import LoopTrial
-from tests.looping import ADAMW, SGD, STEPS, held, rates
+from tests.offline import ADAMW, SGD, STEPS, held, rates
 from tests.recording import WARMUPS, recording, two_groups
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]

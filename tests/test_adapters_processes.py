@@ -12,7 +12,7 @@ import pytest
 
 from lrtune.analysis.prefixes import Course
 from lrtune.wire.configuration import Configuration
-from tests.looping import ADAMW, STEPS, held, rates
+from tests.offline import ADAMW, STEPS, held, rates
 from tests.serving import KEY, served
 from tests.two_processes import PLATEAU
 

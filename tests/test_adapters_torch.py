@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from lrtune.loop import LoopTrial
-from tests.looping import ADAMW, SHAPE, STEPS, held, rates
+from tests.offline import ADAMW, SHAPE, STEPS, held, rates
 from tests.recording import WARMUPS, recording, two_groups
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]

@@ -10,7 +10,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from lrtune.adapters.transformers import TrialCallback
 from lrtune.loop import LoopTrial
-from tests.looping import ADAMW, SGD, STEPS, held, rates
+from tests.offline import ADAMW, SGD, STEPS, held, rates
 from tests.recording import WARMUPS, recording, two_groups
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]

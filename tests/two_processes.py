@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lrtune.adapters.distributed import together
 from lrtune.loop import LoopTrial, trials
-from tests.looping import ADAMW, STEPS, Door, handout
+from tests.offline import ADAMW, STEPS, Door, handout
 from tests.recording import Recording
 
 PLATEAU: dict[str, Any] = ADAMW | {
