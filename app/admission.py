@@ -5,13 +5,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from app import parameters, pointers, uploaded
+from app import parameters, pointers, table_checks, uploaded
 from app.problems import invalid
 from lrtune import search
 from lrtune.errors import Rejection
@@ -22,7 +22,7 @@ from lrtune.wire.datasets import FOLDER, SUFFIXES
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Horizon, JobSpec, Metric, Training
 from lrtune.wire.partial import OwnSettings, PartialConfiguration
 from lrtune.wire.results import TaskSummary, Worker
-from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, TaskInfo
+from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, TabularParams, TaskInfo
 
 
 def admit(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True, to_train: bool = True) -> AdmittedJob:
@@ -43,8 +43,9 @@ def admit(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True, to_t
         raise invalid([{"pointer": "/task/name", "detail": detail}])
     params, wrong = _params(spec, info)
     metric = spec.metric or Metric(name=next(iter(info.metrics)))
-    wrong += [] if wrong or isinstance(info, TaskSummary) else _missing_file(info, params, data_dir)
-    wrong += _wrong_metric(metric, info, params)
+    wrong += [] if wrong or isinstance(info, TaskSummary) else _missing_files(info, params, data_dir)
+    table = params if wrong or info is not BUILT_IN["tabular"] else _table(tx, params, data_dir, wrong)
+    wrong += _wrong_metric(metric, info, table)
     if wrong:
         raise invalid(wrong)
     if to_train:
@@ -140,11 +141,25 @@ def _params(spec: JobSpec, info: TaskInfo | TaskSummary) -> tuple[dict[str, Any]
     return dict(given), [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
 
 
-def _missing_file(info: TaskInfo, params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
-    """Whether the data file is missing, where its folder can be seen from here; the workers' may be elsewhere."""
-    name = params.get("dataset")
-    on_hub = info.name == "huggingface" and PurePath(str(name)).suffix not in SUFFIXES  # a worker's cache may have it
-    if name is None or on_hub or not data_dir.is_dir():
+def _table(tx: Session, params: dict[str, Any], data_dir: Path, wrong: list[Rejection]) -> dict[str, Any]:
+    """The parameters with the kind of their target, where it can be seen; what is wrong with the table is added."""
+    found, kind = table_checks.checked(tx, TabularParams.model_validate(params), data_dir)
+    wrong += [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
+    return params if found or kind is None else params | {"kind": kind}
+
+
+def _missing_files(info: TaskInfo, params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
+    """Which data files are missing, where their folder can be seen from here; the workers' may be elsewhere."""
+    name, split = params.get("dataset"), params.get("validation")
+    on_hub = info.name == "huggingface" and not str(name).lower().endswith(tuple(SUFFIXES))  # a worker may have it
+    found = [] if name is None or on_hub else _missing_file(name, "/task/params/dataset", data_dir)
+    if isinstance(split, dict) and "dataset" in split:
+        found += _missing_file(split["dataset"], "/task/params/validation/dataset", data_dir)
+    return found
+
+
+def _missing_file(name: str, pointer: str, data_dir: Path) -> list[Rejection]:
+    if not data_dir.is_dir():
         return []
     try:
         there = (data_dir / name).exists()
@@ -156,8 +171,7 @@ def _missing_file(info: TaskInfo, params: Mapping[str, Any], data_dir: Path) -> 
     files = sorted(path.name for path in data_dir.iterdir() if not path.name.startswith(hidden))
     some = ", ".join(files[:10]) + (f" and {len(files) - 10} more" if len(files) > 10 else "")
     there_are = f"there are {some or 'no files'}, and GET /v1/datasets has what was uploaded"
-    detail = f"found no {shown(name)} in the data folder; {there_are}"
-    return [{"pointer": "/task/params/dataset", "detail": detail}]
+    return [{"pointer": pointer, "detail": f"found no {shown(name)} in the data folder; {there_are}"}]
 
 
 def _wrong_metric(metric: Metric, info: TaskInfo | TaskSummary, params: Mapping[str, Any]) -> list[Rejection]:

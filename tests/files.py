@@ -1,5 +1,6 @@
 """Files to upload, good and bad, made on the spot."""
 
+import gzip
 import io
 import struct
 import zipfile
@@ -171,9 +172,6 @@ UNSAFE: Mapping[str, tuple[str, Callable[[], bytes], str]] = {
     "columns called alike": ("a.csv", lambda: b"a,b,a\n1,2,3\n4,5,6\n", "two columns are called 'a'"),
     "quote never closed": ("a.csv", lambda: csv('5,"red,1'), "never closed"),
     "too many fields": ("a.csv", lambda: csv("1,red,0,9,9"), "line 2 has 5 fields"),
-    "one comma too many": ("a.csv", lambda: csv("1,red,0,"), "line 2 has 4 fields"),
-    "latin-1": ("a.csv", lambda: csv("1,grün,0").decode().encode("latin-1"), "not UTF-8"),
-    "UTF-16": ("a.csv", lambda: csv().decode().encode("utf-16"), "not UTF-8"),
     "null bytes": ("a.csv", lambda: csv("1,r\0d,0"), "control character 0x00"),
     "escape sequences": ("a.csv", lambda: csv("1,\x1b[2J,0"), "control character 0x1b"),
     "web page called CSV": ("a.csv", lambda: b"<!DOCTYPE html><html><body>1,2</body></html>", "a web page"),
@@ -184,7 +182,11 @@ UNSAFE: Mapping[str, tuple[str, Callable[[], bytes], str]] = {
     "picture called text": ("a.txt", picture, "a single picture"),
     "text of one letter": ("a.txt", lambda: b"aaaa", "all are the same"),
     "binary text": ("a.txt", lambda: b"abc\0def", "control character 0x00"),
-    "gzip": ("a.csv", lambda: b"\x1f\x8b\x08" + bytes(30), "unpack it first"),
+    "gzip that is broken": ("a.csv.gz", lambda: b"\x1f\x8b\x08" + bytes(30), "the gzip file is broken"),
+    "gzip cut off": ("a.csv.gz", lambda: gzip.compress(csv())[:-20], "the gzip file is broken"),
+    "gzip bomb": ("a.csv.gz", lambda: gzip.compress(b"a,b\n" + b"1,2\n" * 10**6), "unpacked, the file takes more"),
+    "gzip in a gzip": ("a.csv.gz", lambda: gzip.compress(gzip.compress(csv())), "control character"),
+    "gzip called text": ("a.txt", lambda: gzip.compress(b"words"), "a gzip file"),
     "too large": ("a.txt", lambda: b"ab" * LARGEST, "larger than"),
     "Python": ("a.py", lambda: b"print(1)", "accepted is a name that ends in"),
     "pickle": ("a.pkl", lambda: b"\x80\x04", "accepted is a name that ends in"),
@@ -209,7 +211,11 @@ UNUSUAL: Mapping[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: csv("1," + "x" * 99 + "a,0", "1," + "x" * 99 + "b,0"),
         "distinct': 3",
     ),
-    "gigantic number": ("a.csv", lambda: csv("9" * 400 + ",red,1"), "'distinct': 21"),
+    "gigantic number": ("a.csv", lambda: csv("9" * 400 + ",red,1"), "an infinite number is taken as missing (row 1 "),
+    "one comma too many": ("a.csv", lambda: csv("1,red,0,"), "'rows': 21"),
+    "latin-1": ("a.csv", lambda: csv("1,grün,0").decode().encode("latin-1"), "'grün': 1"),
+    "UTF-16": ("a.csv", lambda: csv().decode().encode("utf-16"), "'encoding': 'utf-16'"),
+    "gzip": ("a.csv.gz", lambda: gzip.compress(csv()), "'colour'"),
     "missing labels": ("a.csv", lambda: csv("1,red,NaN"), "'missing': 1"),
     "labels that are all missing": ("a.csv", lambda: csv().replace(b",0\n", b",\n").replace(b",1\n", b",\n"), "no val"),
     "one class": ("a.csv", lambda: csv().replace(b",0\n", b",1\n"), "'kind' is the same in every row"),

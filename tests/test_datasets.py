@@ -119,7 +119,8 @@ def test_a_table_is_described_and_kept_under_its_digest(service: httpx.Client, t
     assert (tmp_path / "data" / found["file"]).read_bytes() == content
     assert (found["kind"], found["rows"], found["bytes"]) == ("csv", 21, len(content))
     assert [column["type"] for column in found["columns"]] == ["number", "text", "number"]
-    assert found["columns"][1] == {"name": "colour", "type": "text", "missing": 1, "distinct": 1}
+    colour = {"name": "colour", "type": "text", "missing": 1, "distinct": 1, "counts": {"red": 20}}
+    assert found["columns"][1].items() >= colour.items()
     assert found["first"][0] == ["3", "", "1"]
     assert service.get(f"/v1/datasets/{found['id']}").json() == found == service.get("/v1/datasets/fruit.csv").json()
 

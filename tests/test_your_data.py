@@ -17,16 +17,16 @@ from typer.testing import CliRunner
 
 from lrtune.cli import commands
 from lrtune.client import Client
-from lrtune.uploads import describe
-from lrtune.wire.datasets import Kind
+from lrtune.uploads import describe, kind_of
+from lrtune.uploads.tables import read
 from lrtune.wire.results import JobState
 from tests.files import UNUSUAL, csv, parquet, zipped
 from tests.serving import KEY, served
 from worker.loop import Worker
 from worker.settings import Settings
-from worker.tasks.tables import read_table
 
 TUTORIAL = Path(__file__).parent.parent / "docs/tutorials/your-data.md"
+TABLES = ("csv", "tsv", "csv.gz", "parquet")
 SMALL = {"horizon": {"steps": 4}, "budget": {"trials": 1}, "confirm": {"top": 1, "seeds": 1}}
 
 
@@ -77,14 +77,17 @@ def test_every_kind_of_file_is_tuned_with(service: httpx.Client, name: str, cont
         assert list(client.datasets()) == []
 
 
-@pytest.mark.parametrize("case", [case for case, (name, _, _) in UNUSUAL.items() if name == "a.csv"])
+@pytest.mark.parametrize("case", [case for case, (name, _, _) in UNUSUAL.items() if name.partition(".")[2] in TABLES])
 def test_the_server_sees_the_table_that_the_worker_will_see(tmp_path: Path, case: str) -> None:
-    path = tmp_path / "a.csv"
-    path.write_bytes(UNUSUAL[case][1]())
-    seen, read = describe(path, Kind.CSV, largest=10**6), read_table(path, "a.csv", header=None, target=-1)
-    assert [column.name for column in seen.columns] == list(read.columns)
-    assert [column.missing for column in seen.columns] == list(read.isna().sum())
-    assert seen.rows == len(read)
+    name, content, _ = UNUSUAL[case]
+    path = tmp_path / name
+    path.write_bytes(content())
+    seen, table = describe(path, kind_of(name), largest=10**6), read(path)
+    assert seen == table.description
+    for column in seen.columns:
+        values = table.values[column.name]
+        missing = sum(value is None for value in values) if values.dtype == object else int(np.isnan(values).sum())
+        assert (len(values), missing) == (seen.rows, column.missing)
 
 
 def test_the_command_line_adds_lists_shows_and_removes(service: httpx.Client) -> None:

@@ -136,6 +136,9 @@ class Worker:
 
         try:
             task = prepare(lease.spec.task, self._settings.data_dir, self._own)
+            if lease.trial.number == 0 and not lease.trial.start:
+                for note in getattr(task, "notes", ()):
+                    say(note)
             cache = self._sharing.cache(lease, task)
             with self._team(lease) as member, closing(cache) if cache else nullcontext():
                 outcome = train(

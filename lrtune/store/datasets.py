@@ -76,8 +76,9 @@ def remove(tx: Session, dataset: str, *, unlink: Callable[[str], object]) -> Non
     """Forget a dataset and its bytes. Raises UnknownDataset, DatasetInUse."""
     found = get(tx, dataset)
     tx.execute(select(DatasetRow.seq).where(DatasetRow.id == found.id).with_for_update())
-    named = JobRow.spec["task"]["params"]["dataset"].as_string()
-    needing = tx.scalars(select(JobRow.id).where(JobRow.state.not_in(OVER), named == found.file).limit(1)).first()
+    params = JobRow.spec["task"]["params"]
+    named = or_(*(one.as_string() == found.file for one in (params["dataset"], params["validation"]["dataset"])))
+    needing = tx.scalars(select(JobRow.id).where(JobRow.state.not_in(OVER), named).limit(1)).first()
     if needing:
         raise DatasetInUse(f"{needing} needs this dataset; cancel the job, or wait for its end")
     tx.execute(delete(DatasetRow).where(DatasetRow.id == found.id))

@@ -13,6 +13,7 @@ from lrtune.wire.datasets import SUFFIXES, Description, Kind
 
 __all__ = ["describe", "kind_of"]
 SNIFFED = 512
+PACKED = "a gzip file"  # a table may be one
 MAGIC = (
     (b"PAR1", "a Parquet file"),
     (b"PK\x03\x04", "a zip archive or an npz file"),
@@ -21,7 +22,7 @@ MAGIC = (
     (b"\x7fELF", "a program"),
     (b"MZ", "a program"),
     (b"#!", "a script"),
-    (b"\x1f\x8b", "a gzip file; unpack it first"),
+    (b"\x1f\x8b", PACKED),
     (b"BZh", "a bzip2 file; unpack it first"),
     (b"7z\xbc\xaf", "a 7z archive"),
     (b"%PDF", "a PDF"),
@@ -38,10 +39,10 @@ STARTS = {Kind.PARQUET: "a Parquet file", Kind.NPZ: ZIPPED, Kind.IMAGES: ZIPPED}
 
 def kind_of(name: str) -> Kind:
     """What a file is by its name. Raises UnusableFile for a suffix that no task reads."""
-    suffix = Path(name).suffix.lower()
-    if suffix not in SUFFIXES:
+    ending = next((one for one in SUFFIXES if name.lower().endswith(one)), None)
+    if ending is None:
         raise UnusableFile(f"name: found {name[:60]!r}; accepted is a name that ends in {', '.join(SUFFIXES)}")
-    return SUFFIXES[suffix]
+    return SUFFIXES[ending]
 
 
 def describe(path: Path, kind: Kind, *, largest: int) -> Description:
@@ -52,10 +53,8 @@ def describe(path: Path, kind: Kind, *, largest: int) -> Description:
         raise UnusableFile("the file is empty: it has 0 bytes")
     _agree(start, kind)
     with reading(f"the file cannot be read as {kind}"):
-        if kind is Kind.CSV:
-            return tables.of_csv(path)
-        if kind is Kind.PARQUET:
-            return tables.of_parquet(path, largest=largest)
+        if kind in (Kind.CSV, Kind.PARQUET):
+            return tables.describe(path, largest=largest)
         if kind is Kind.NPZ:
             return arrays.of_npz(path, largest=largest)
         if kind is Kind.IMAGES:
@@ -67,7 +66,7 @@ def _agree(start: bytes, kind: Kind) -> None:
     """The content must be what the name says. Raises UnusableFile."""
     found = next((words for magic, words in MAGIC if start.startswith(magic)), None)
     wanted = STARTS.get(kind)
-    if found == wanted:
+    if found == wanted or (kind is Kind.CSV and found == PACKED):
         return
     if found is None:
         raise UnusableFile(f"the name says {kind}, but the content does not begin as {wanted} does")

@@ -1,117 +1,120 @@
-"""Tables: CSV a row at a time with the standard library's reader, Parquet a batch at a time with PyArrow's."""
+"""Tables: the one reader of CSV and Parquet files, for the server that describes them and the worker that trains.
 
-import csv
-import math
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+A table is read twice: once to decide what each column is, once to read it so. Only `read` keeps what it has read.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lrtune.errors import UnusableFile
-from lrtune.uploads.texts import CUT, PAGES, SHOWN, lines, opened
+from lrtune.uploads import cells, columnar, delimited
+from lrtune.uploads.judging import Decision, Judge
+from lrtune.uploads.options import Options
+from lrtune.uploads.summaries import Summary
+from lrtune.uploads.texts import CUT, SHOWN
 from lrtune.wire.datasets import Column, Description
 
-MOST_COLUMNS = 10_000
-COUNTED = 100  # different values of a column
-LOOKED_AT = 1000  # rows that tell whether the first is a header
-BATCH = 8192
-LONGEST = 16 * 1024 * 1024  # characters of a line
-_EMPTY = "? #N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL NaN None n/a nan null"
-MISSING = frozenset((*_EMPTY.split(" "), "", "#N/A N/A"))  # as pandas has it, and "?" as the UCI repository writes it
+READER = 1  # the version of what is decided here: a description of another version is made anew
+COUNTED = 1000  # different values of a column, fewer where there are many columns
+COUNTED_IN_ALL = 1_000_000
+NOTES = 20
+PARQUET = b"PAR1"
+UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*|__index_level_\d+__")
 
 
-class Profile:
-    """What one column holds, value by value: numbers or words, how many missing, how many different ones."""
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as it was understood: of each column its numbers (NaN is missing) or its words (None is missing).
 
-    __slots__ = ("missing", "numeric", "values")
+    Dates are seconds since 1970.
+    """
 
-    def __init__(self) -> None:
-        self.missing, self.numeric = 0, True
-        self.values: set[str] = set()
-
-    def see(self, value: str) -> None:
-        """Take one cell into account."""
-        if value in MISSING:
-            self.missing += 1
-            return
-        if len(self.values) <= COUNTED:
-            self.values.add(_short(value))
-        if self.numeric and not is_number(value):
-            self.numeric = False
-
-    def column(self, name: str) -> Column:
-        """The column as it is described."""
-        distinct = len(self.values) if len(self.values) <= COUNTED else None
-        kind = "number" if self.numeric and self.values else "text"
-        return Column(name=name, type=kind, missing=self.missing, distinct=distinct)
+    description: Description
+    values: Mapping[str, NDArray[Any]]
+    decisions: Mapping[str, Decision]
 
 
-def _short(value: str) -> str:
-    """What stands for a value where different ones are counted, so that long ones do not fill the memory."""
-    return value if len(value) <= CUT else f"{value[:CUT]}{hash(value)}"
+class _Part(Protocol):
+    @property
+    def row(self) -> int: ...
+    @property
+    def columns(self) -> Sequence[Any]: ...
 
 
-def is_number(value: str) -> bool:
-    """Whether a cell reads as a number; Python's 1_000 is none."""
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return "_" not in value
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file, whatever its kind: the names of its columns, and its rows as often as they are wanted."""
+
+    names: tuple[str, ...]
+    parts: Callable[[], Iterator[_Part]]
+    fixed: Mapping[int, Decision]
+    missing: frozenset[str]
+    header: bool
+    mark: str = ""
+    notes: tuple[str, ...] = ()
+    read_as: dict[str, str] = field(default_factory=dict)
 
 
-def separator(first: str) -> str:
-    """The likeliest of the usual separators, by the first line; a comma when none is there."""
-    return max(",;\t|", key=first.count)
+def describe(path: Path, options: Options | None = None, *, largest: int | None = None) -> Description:
+    """The columns and rows of a table. Raises UnusableFile."""
+    return _read(path, options or Options(), largest, keep=False).description
 
 
-def of_csv(path: Path) -> Description:
-    """The columns and rows of a CSV file; separator and header are found out. Raises UnusableFile."""
-    with opened(path) as file:
-        table = _rows(file)
-        start = list(islice(table, LOOKED_AT))
-        if not start:
-            raise UnusableFile("the file has no rows: nothing but blank lines")
-        header = _has_header(start)
-        names = [name or f"Unnamed: {n}" if header else str(n) for n, name in enumerate(start[0])]
-        _unlike(names)
-        return _profiled(names, chain(start[header:], table), header=header)
+def read(path: Path, options: Options | None = None, *, like: Table | None = None) -> Table:
+    """A whole table, in memory; its columns as those of the same name in `like`. Raises UnusableFile."""
+    return _read(path, options or Options(), None, keep=True, like=like)
 
 
-def _rows(file: TextIO) -> Iterator[list[str]]:
-    first = file.readline(LONGEST)
-    mark = separator(first)
-    if first.lstrip().lower().startswith(PAGES):
-        raise UnusableFile("the name says csv, but the content is a web page or XML")
-    if first.count(mark) >= MOST_COLUMNS:
-        raise UnusableFile(f"the first row has {first.count(mark) + 1} columns; at most {MOST_COLUMNS} are accepted")
-    file.seek(0)
-    reader = csv.reader(lines(file), delimiter=mark, skipinitialspace=True, strict=True)
-    width = None
-    try:
-        for row in reader:
-            if row:
-                width = width or len(row)
-                if len(row) > width:
-                    where = f"line {reader.line_num}"
-                    raise UnusableFile(f"{where} has {len(row)} fields, and the first row has {width}")
-                yield row
-    except csv.Error as error:
-        why = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
-        raise UnusableFile(f"line {reader.line_num} is no CSV: {why}") from None
+def _read(path: Path, options: Options, largest: int | None, *, keep: bool, like: Table | None = None) -> Table:
+    again: list[int] = []
+    source = _source(path, options, largest, again)
+    _unlike(source.names)
+    decisions = _decided(source, options, like)
+    repeated = [f"the header stands again on line {_listed(again)}: left out"] if again else []
+    counted = max(100, min(COUNTED, COUNTED_IN_ALL // len(source.names)))
+    summaries = [Summary(decision, counted) for decision in decisions]
+    kept: list[list[NDArray[Any]]] = [[] for _ in decisions]
+    numbers = [value for word in options.missing if not np.isnan(value := cells.number(word, "."))]
+    first: list[list[str | None]] = []
+    for part in source.parts():
+        for place, decision in enumerate(decisions):
+            values = _converted(part.columns[place], decision, source.missing, numbers)
+            summaries[place].see(values, partial(_where, part))
+            if keep:
+                kept[place].append(values)
+        some = range(min(SHOWN - len(first), len(part.columns[0])))
+        first += [[_shown(column[row]) for column in part.columns] for row in some]
+    if source.read_as and (decimals := {one.decimal for one in decisions if one.decimal}):
+        source.read_as["decimal"] = " and ".join(sorted(decimals))
+    description = _described(source, summaries, first, repeated)
+    names = [column.name for column in description.columns]
+    whole = {name: np.concatenate(arrays) for name, arrays in zip(names, kept, strict=False) if arrays}
+    return Table(description, whole, dict(zip(names, decisions, strict=False)))
 
 
-def _has_header(start: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row names the columns, as the task `tabular` finds out: no number, no value seen below it."""
-    first, below = start[0], start[1:]
-    if any(is_number(value) for value in first):
-        return False
-    seen = ({row[place] for row in below if place < len(row)} for place in range(len(first)))
-    if any(value in values for value, values in zip(first, seen, strict=True) if value not in MISSING):
-        return False
-    if not below:
-        raise UnusableFile("the file has a header and no rows below it")
-    return True
+def _source(path: Path, options: Options, largest: int | None, again: list[int]) -> _Source:
+    with path.open("rb") as file:
+        parquet = file.read(4) == PARQUET
+    if parquet:
+        shape = columnar.form(path, largest)
+        rows = partial(columnar.parts, path, shape, largest)
+        return _Source(shape.names, rows, shape.fixed, frozenset((*options.missing, "")), header=True)
+    form = delimited.form(path, options, largest)
+
+    def parts() -> Iterator[_Part]:
+        again.clear()
+        return delimited.parts(path, form, largest, again=again)
+
+    read_as = {"separator": form.separator, "encoding": form.encoding.removesuffix("-sig")}
+    missing = cells.MISSING | set(options.missing)
+    return _Source(form.names, parts, {}, missing, form.header, form.separator, form.notes, read_as)
 
 
 def _unlike(names: Sequence[str]) -> None:
@@ -122,105 +125,126 @@ def _unlike(names: Sequence[str]) -> None:
         seen.add(name)
 
 
-def _profiled(names: Sequence[str], table: Iterator[list[str]], *, header: bool) -> Description:
-    profiles = [Profile() for _ in names]
-    count, first = 0, list[list[str | None]]()
-    for row in table:
-        count += 1
-        if count <= SHOWN:
-            first.append([value[:CUT] for value in row])
-        for profile, value in zip(profiles, row, strict=False):
-            profile.see(value)
-        for profile in profiles[len(row) :]:
-            profile.missing += 1
-    columns = [profile.column(name[:CUT]) for profile, name in zip(profiles, names, strict=True)]
-    return _described(count, columns, first, header=header)
+def _decided(source: _Source, options: Options, like: Table | None) -> list[Decision]:
+    judges = {place: Judge(options, source.missing) for place in range(len(source.names)) if place not in source.fixed}
+    if judges:
+        for part in source.parts():
+            for place, judge in judges.items():
+                judge.see(part.columns[place], partial(_where, part))
+    votes = sum(judge.vote() for judge in judges.values())
+    comma = votes > 0 or (votes == 0 and source.mark not in ("", ","))
+    found = dict(source.fixed)
+    for place, judge in judges.items():
+        found[place] = judge.decide(comma=comma, day_first=comma)
+        known = like.decisions.get(source.names[place]) if like else None
+        if known is not None and known.type != found[place].type and (known.parse or known.type == "text"):
+            found[place] = known
+    return [found[place] for place in range(len(source.names))]
 
 
-def _described(rows: int, columns: list[Column], first: list[list[str | None]], *, header: bool = True) -> Description:
-    if len(columns) < 2:
+def _where(part: _Part, place: int) -> str:
+    lines = getattr(part, "lines", None)
+    return f"row {part.row + place}" + (f" (line {lines[place]} of the file)" if lines else "")
+
+
+def _listed(lines: Sequence[int]) -> str:
+    return ", ".join(map(str, lines[:5])) + (f" and {len(lines) - 5} more" if len(lines) > 5 else "")
+
+
+def _converted(column: Any, decision: Decision, missing: frozenset[str], numbers: Sequence[float]) -> NDArray[Any]:
+    """A column as what it was decided to be."""
+    if isinstance(column, np.ndarray):
+        values = column
+        if decision.type == "text":  # words elsewhere, which this table is to be like
+            return np.array([None if np.isnan(one) else f"{one:g}" for one in column], dtype=object)
+    elif decision.parse is None:
+        known: dict[str, str] = {}
+        words = [None if text is None or text in missing else known.setdefault(text, text) for text in column]
+        return np.array([*words, None], dtype=object)[:-1]
+    else:
+        values = np.full(len(column), np.nan)
+        there = [place for place, text in enumerate(column) if text is not None and text not in missing]
+        there = [place for place in there if column[place].casefold() not in cells.AMONG_NUMBERS]
+        if there:
+            values[there] = decision.parse([column[place] for place in there])
+    if numbers and decision.type == "number":
+        values = np.where(np.isin(values, numbers), np.nan, values)
+    return np.array(values, dtype=np.float64)
+
+
+def _shown(cell: Any) -> str | None:
+    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
+        return None
+    return str(cell)[:CUT] if isinstance(cell, str) else f"{cell:g}"
+
+
+def _described(
+    source: _Source, summaries: Sequence[Summary], first: list[list[str | None]], repeated: Sequence[str]
+) -> Description:
+    rows = summaries[0].rows
+    if not rows:
+        raise UnusableFile("the table has no rows")
+    found = [summary.column(name) for name, summary in zip(source.names, summaries, strict=True)]
+    columns = _without_index(source, found, rows)
+    width = _width(source, columns)
+    notes = [*source.notes, *repeated]
+    if "," in source.read_as.get("decimal", ""):
+        notes.append("numbers have a decimal comma; where that is wrong, `decimal` is '.'")
+    notes += [f"{one.name!r} has no name and no values: left out" for one in columns[width:]]
+    for column, summary in zip(columns[:width], summaries, strict=False):
+        notes += _notes(column, rows, said=summary.said)
+    if sum(not one.left_out for one in columns) < 2 and len(columns[:width]) < 2:
         raise UnusableFile("the table has one column; needed are a target and at least one more to learn from")
-    notes = [f"{one.name!r} has no values" for one in columns if one.missing == rows]
-    notes += [f"{one.name!r} is the same in every row" for one in columns if one.distinct == 1]
-    return Description(rows=rows, columns=columns, header=header, first=first, notes=notes[:20])
-
-
-def of_parquet(path: Path, *, largest: int) -> Description:
-    """The columns and rows of a Parquet file. Raises UnusableFile."""
-    from pyarrow import parquet  # a heavy import, for uploads only
-
-    with parquet.ParquetFile(path) as file:
-        meta, schema = file.metadata, file.schema_arrow
-        if meta.num_columns > MOST_COLUMNS:
-            raise UnusableFile(f"the table has {meta.num_columns} columns; at most {MOST_COLUMNS} are accepted")
-        if meta.num_rows == 0:
-            raise UnusableFile("the table has no rows")
-        _unlike(schema.names)
-        kinds = [_kind(one) for one in schema]
-        unpacked = max(8 * meta.num_rows * meta.num_columns, _uncompressed(meta))
-        if unpacked > largest:
-            raise UnusableFile(f"unpacked, the table takes {unpacked} bytes; at most {largest} are accepted")
-    words = [name for name, kind in zip(schema.names, kinds, strict=True) if kind == "text"]
-    with parquet.ParquetFile(path, read_dictionary=words) as file:
-        return _batches(file, schema.names, kinds, largest=largest)
-
-
-def _uncompressed(meta: Any) -> int:
-    return int(sum(meta.row_group(number).total_byte_size for number in range(meta.num_row_groups)))
-
-
-def _kind(field: Any) -> str:
-    from pyarrow import types
-
-    kind = field.type
-    if types.is_integer(kind) or types.is_floating(kind):
-        return "number"
-    if types.is_boolean(kind):
-        return "flag"
-    if types.is_temporal(kind):
-        return "date"
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind):
-        return "text"
-    raise UnusableFile(
-        f"the column {field.name[:60]!r} holds {str(kind)[:60]}; accepted are numbers, flags, dates and text"
+    return Description(
+        rows=rows,
+        columns=columns[:width],
+        header=source.header,
+        first=[row[:width] for row in first],
+        notes=notes[:NOTES],
+        read_as=source.read_as,
+        reader=READER,
     )
 
 
-def _batches(file: Any, names: Sequence[str], kinds: Sequence[str], *, largest: int) -> Description:
-    missing, values = [0] * len(names), [set[str]() for _ in names]
-    first: list[list[str | None]] = []
-    letters = rows = 0
-    for batch in file.iter_batches(batch_size=BATCH):
-        rows += batch.num_rows
-        for place, column in enumerate(batch.columns):
-            missing[place] += column.null_count
-            letters += _letters(column)
-            if letters > largest:
-                raise UnusableFile(f"unpacked, the words of the table take more than the {largest} bytes accepted")
-            if len(values[place]) <= COUNTED:
-                values[place] |= {_short(str(one)) for one in column.unique()[: COUNTED + 2] if one.is_valid}
-        for row in range(min(SHOWN - len(first), batch.num_rows)):
-            first.append([_cell(column[row]) for column in batch.columns])
-    columns = [
-        Column(name=name[:CUT], type=kind, missing=gone, distinct=len(seen) if len(seen) <= COUNTED else None)
-        for name, kind, gone, seen in zip(names, kinds, missing, values, strict=True)
-    ]
-    return _described(rows, columns, first)
+def _without_index(source: _Source, columns: list[Column], rows: int) -> list[Column]:
+    """The columns, with pandas' unnamed indices at the front marked as left out."""
+    made = list(columns)
+    for place, column in enumerate(columns):
+        counts = column.type == "number" and column.whole and not column.missing
+        names = column.type == "text" and not column.missing and column.distinct in (None, rows)
+        parquet = column.name.startswith("__index_level_")
+        if not source.header or not UNNAMED.fullmatch(column.name) or not (counts or names or parquet):
+            break
+        why = "an index without a name: left out, because it says nothing"
+        made[place] = column.model_copy(update={"left_out": True, "why": why})
+    return made
 
 
-def _letters(column: Any) -> int:
-    """The bytes of a column's words, each as often as it comes."""
-    from pyarrow import compute, types
+def _width(source: _Source, columns: Sequence[Column]) -> int:
+    """How many columns there are without those at the end that have neither name nor values."""
+    width = len(columns)
+    while width > 2 and columns[width - 1].type == "empty":
+        name = columns[width - 1].name
+        if source.header and not UNNAMED.fullmatch(name):
+            break
+        width -= 1
+    return width
 
-    if not types.is_dictionary(column.type) or len(column.dictionary) == 0:
-        return 0
-    if not (types.is_string(column.type.value_type) or types.is_large_string(column.type.value_type)):
-        return 0
-    lengths = compute.binary_length(column.dictionary).cast("int64")
-    return int(compute.sum(lengths.take(column.indices)).as_py() or 0)
 
-
-def _cell(scalar: Any) -> str | None:
-    value = scalar.as_py()
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
-    return None if missing else str(value)[:CUT]
+def _notes(column: Column, rows: int, *, said: bool) -> Iterator[str]:
+    name = column.name[:CUT]
+    present = rows - column.missing
+    if column.type == "empty":
+        yield f"{name!r} has no values: it says nothing, and is left out"
+    elif column.left_out or said:
+        yield f"{name!r}: {column.why}"
+    if column.unfit:
+        yield f"{name!r} cannot be trained on: {column.unfit}"
+    if column.type == "empty" or column.left_out:
+        return
+    if present <= max(1, rows // 50):
+        yield f"{name!r} has {present} value{'s' if present > 1 else ''} in {rows} rows, so it says next to nothing"
+    elif column.distinct == 1:
+        yield f"{name!r} is the same in every row"
+    elif column.type == "text" and column.distinct == rows > 20:
+        yield f"{name!r} is another word in every row, so it says nothing"

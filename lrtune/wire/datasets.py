@@ -24,7 +24,9 @@ class Kind(StrEnum):
 
 SUFFIXES: Mapping[str, Kind] = {
     ".csv": Kind.CSV,
+    ".csv.gz": Kind.CSV,
     ".tsv": Kind.CSV,
+    ".tsv.gz": Kind.CSV,
     ".parquet": Kind.PARQUET,
     ".pq": Kind.PARQUET,
     ".npz": Kind.NPZ,
@@ -40,19 +42,31 @@ TAKEN_BY: Mapping[str, tuple[Kind, ...]] = {
 
 
 class Column(Result):
-    """A column of a table or an array of an npz file; `distinct` is null where there are more than were counted."""
+    """A column of a table or an array of an npz file; `distinct` is null where there are more than were counted.
+
+    Of a table's: `why` says what was decided about it; one that is `left_out` is not learned from. `parts` are the
+    numbers that a date becomes, `whole` is whether all its numbers are, `unfit` why its numbers cannot be trained on.
+    `counts` is how often each of its values comes, where they are few.
+    """
 
     name: str
     type: str
     missing: int = 0
     distinct: int | None = None
+    why: str = ""
+    left_out: bool = False
+    parts: list[str] = []
+    whole: bool = False
+    unfit: str = ""
+    counts: dict[str, int] = {}
 
 
 class Description(Result):
     """What a file holds; `first` are its first rows as text, cut short.
 
-    `header` is whether a table names its columns; the columns of one that does not are called 0, 1, 2 ...
-    `notes` say what was decided and left out; `asks` are the parameters that a job has to give, each with the reason.
+    `header` is whether a table names its columns; the columns of one that does not are called 0, 1, 2 ... `notes` say
+    what was decided and left out; `asks` are the parameters that a job has to give, each with the reason. `read_as` is
+    how a CSV file was understood: its separator, decimal mark and encoding. `reader` is the version that read it.
     """
 
     rows: int
@@ -62,6 +76,8 @@ class Description(Result):
     first: list[list[str | None]] = []
     notes: list[str] = []
     asks: dict[str, str] = {}
+    read_as: dict[str, str] = {}
+    reader: int = 0
 
 
 class Dataset(Description):

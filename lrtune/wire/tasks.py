@@ -3,12 +3,22 @@
 How each is trained stands in `worker/tasks/<name>.py`. Data files are named relative to the workers' `LRTUNE_DATA_DIR`.
 """
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from lrtune.wire.configuration import Strict
@@ -48,8 +58,86 @@ class DigitsParams(Strict):
     noise: Annotated[float, Field(ge=0, le=10)] = 0.0
 
 
+def _mark(mark: str) -> str:
+    if mark.isalnum() or mark in "\"'\r\n.-+":
+        raise ValueError(f"found {mark!r}; accepted is one sign that stands between fields, such as ';' or a tab")
+    return mark
+
+
+def _codec(name: str) -> str:
+    try:
+        text = codecs.lookup(name)._is_text_encoding
+        "a,1;\n".encode(name)
+    except (LookupError, ValueError, UnicodeError):
+        text = False
+    if not text or name.lower().replace("-", "_") in ("utf_7", "idna", "punycode", "unicode_escape", "undefined"):
+        raise ValueError(f"found {name!r}; accepted is an encoding of text, such as 'utf-8', 'cp1252' or 'utf-16'")
+    return name
+
+
+def _words(value: Any) -> Any:
+    """One word or number, or a list of them, as a list of words."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    number = (int, float)
+    return [str(one) if isinstance(one, number) and not isinstance(one, bool) else one for one in listed]
+
+
+Separator = Annotated[str, StringConstraints(min_length=1, max_length=1), AfterValidator(_mark)]
+Encoding = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_codec)]
+Words = Annotated[
+    list[Annotated[str, StringConstraints(max_length=255)]], Field(max_length=100), BeforeValidator(_words)
+]
+
+
+class Split(Strict):
+    """Which rows to measure on: another dataset, those that a column marks, the last ones in time, or whole groups.
+
+    `value` is what marks them in the column, where it is not a word such as `validation`; `by` is the column of the
+    time, where it is not the file's order or its one column of dates; `share` is how much of the groups is measured on.
+    """
+
+    dataset: DataFile | None = None
+    column: ColumnName | None = None
+    value: str | bool | int | None = None
+    last: Fraction | None = None
+    by: ColumnName | None = None
+    groups: ColumnName | None = None
+    share: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = {"dataset": (), "column": ("value",), "last": ("by",), "groups": ("share",)}
+        given = [name for name in ways if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise PydanticCustomError("split", f"found {found}; accepted is one of dataset, column, last, groups")
+        for way, besides in ways.items():
+            for name in besides:
+                if way != given[0] and getattr(self, name) is not None:
+                    raise PydanticCustomError("split", f"found {name} beside {given[0]}; it goes with {way}")
+        return self
+
+    @model_serializer
+    def _said(self) -> dict[str, Any]:
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+
+
+def _form(validation: Any) -> str:
+    return "split" if isinstance(validation, Mapping | Split) else "share"
+
+
+Validation = Annotated[
+    Annotated[Fraction, Tag("share")] | Annotated[Split, Tag("split")],
+    Discriminator(_form),
+]
+
+
 class TabularParams(Strict):
-    """A CSV or Parquet file; `target` is a column's name, or its position where the file has no header."""
+    """A CSV or Parquet file; `target` is a column's name, or its position where the file has no header.
+
+    `decimal`, `separator`, `encoding` and `missing` (words that stand for nothing) are found out where they are not
+    said. `validation` is a share of the rows, or says which.
+    """
 
     dataset: DataFile
     target: str | int = -1
@@ -58,7 +146,11 @@ class TabularParams(Strict):
     batch_size: BatchSize = 256
     hidden: Annotated[list[Width], Field(min_length=1, max_length=8)] = [128, 128]
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    validation: Fraction = 0.2
+    validation: Validation = 0.2
+    decimal: Literal[".", ","] | None = None
+    separator: Separator | None = None
+    encoding: Encoding | None = None
+    missing: Words | None = None
 
 
 class ImagesParams(Strict):

@@ -50,7 +50,8 @@ def prepare(spec: TaskSpec, data_dir: Path, own: Mapping[str, type[Task]] | None
     except ValidationError as error:
         found = (f"{'.'.join(map(str, one['loc'])) or 'params'}: {one['msg']}" for one in error.errors())
         raise TaskError(f"task {spec.name}: {'; '.join(found)}") from None
-    named = (getattr(params, field, None) for field in ("dataset", "model"))
+    named = [getattr(params, field, None) for field in ("dataset", "model")]
+    named.append(getattr(getattr(params, "validation", None), "dataset", None))
     changed = tuple(_changed_at(data_dir / name) for name in named if name)
     return _prepared(spec.name, params.model_dump_json(), data_dir, changed)
 

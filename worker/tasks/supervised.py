@@ -58,13 +58,14 @@ class Regression:
 
 @dataclass(frozen=True)
 class Supervised(Task):
-    """A task made of arrays that fit into memory."""
+    """A task made of arrays that fit into memory; `notes` are what its job's log is to say of its data."""
 
     train: Pair
     validation: Pair
     batch_size: int | Literal["full"]
     build: Callable[[], nn.Module]
     goal: Classification | Regression
+    notes: tuple[str, ...] = ()
     metrics: Sequence[str] = field(init=False)
     steps_per_epoch: int = field(init=False)
 

@@ -1,0 +1,121 @@
+"""What one cell of text says: a number as people write them, a span of time, a moment. No cell is looked at twice."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_EMPTY = "? #N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL NaN None n/a nan null"
+MISSING = frozenset((*_EMPTY.split(" "), "", "#N/A N/A"))  # as pandas has it, and "?" as the UCI repository writes it
+_AMONG = "- -- --- – — . .. ... * x #DIV/0! #VALUE! #REF! #NAME? #NUM! #NULL! #ERROR! ND N.D. N/D N.A. UNKNOWN MISSING"
+_AMONG += " NONE NIL INVALID TBD UNDEFINED ERROR"
+AMONG_NUMBERS = frozenset(word.casefold() for word in (*_AMONG.split(" "), *MISSING, "not available", "no data"))
+
+_SPACES = "  \u00a0\u2009\u202f"
+_SIGNS = "$€£¥₹₽₩₺₫₪₴₦฿"
+_CODES = r"US\$|R\$|USD|EUR|GBP|CHF|JPY|CNY|INR|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|kr\.?|zł|Rs\.?|Fr\.?"
+_MONEY = rf"(?:{_CODES}|[{_SIGNS}])"
+_CELL = re.compile(
+    rf"(?P<open>\()?\s*(?P<sign>[+\-−])?\s*(?:(?P<before>{_MONEY})\s*)?(?P<second>[+\-−])?"
+    rf"(?P<digits>[\d.,'’{_SPACES}]*?\d[.,]?(?:e[+-]?\d+)?)\s*(?P<percent>%)?"
+    rf"\s*(?P<after>{_MONEY})?\s*(?P<close>\))?(?P<last>[\-−])?",
+    re.IGNORECASE,
+)
+_SPAN = re.compile(r"(?:([+-]?\d+) days?,? ?\+?)?([+-])?(?:(\d{1,4}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?)?")
+FLAGS = {"true": 1.0, "false": 0.0}
+
+
+def _digits(decimal: str, other: str) -> re.Pattern[str]:
+    """The digits of a number whose thousands may be set off: by the other mark, an apostrophe or a space."""
+    mark, sets_off = re.escape(decimal), re.escape(other)
+    threes = rf"[1-9]\d{{0,2}}([{sets_off}'’{_SPACES}])\d{{3}}(?:\1\d{{3}})*"
+    indian = rf"[1-9]\d?(?:{sets_off}\d\d)+{sets_off}\d{{3}}"
+    careless = rf"\d+(?:{sets_off}\d{{3,}})+(?={mark}\d)"  # which mark is which is sure all the same
+    return re.compile(rf"(?:{threes}|{indian}|{careless}|\d+)?(?:{mark}\d*)?(?:[eE][+-]?\d+)?")
+
+
+_DIGITS = {".": _digits(".", ","), ",": _digits(",", ".")}
+_OFF = {mark: re.compile(rf"[{other}'’{_SPACES}]") for mark, other in ((".", ","), (",", "."))}
+
+
+def number(cell: str, decimal: str) -> float:
+    """A number with this decimal mark; money, per cent, set-off thousands and (negative) ones too. NaN: it is none."""
+    if decimal == "." and "_" not in cell:
+        try:
+            return float(cell)
+        except ValueError:
+            pass
+    found = _CELL.fullmatch(cell)
+    if not found or bool(found["open"]) != bool(found["close"]) or not _DIGITS[decimal].fullmatch(found["digits"]):
+        return math.nan
+    value = float(_OFF[decimal].sub("", found["digits"]).replace(",", "."))
+    negative = found["open"] or any(found[part] in ("-", "−") for part in ("sign", "second", "last"))
+    return (-value if negative else value) / (100 if found["percent"] else 1)
+
+
+def numbers(cells: Sequence[str], decimal: str) -> NDArray[np.float64]:
+    """Many at once."""
+    if decimal == ",":
+        plain = not any("." in cell for cell in cells)
+        quick: Sequence[str] = [cell.replace(",", ".") for cell in cells] if plain else []
+    else:
+        quick = cells
+    if len(quick) == len(cells) and not any("_" in cell for cell in quick):
+        try:
+            return np.array(quick, dtype=np.float64)
+        except ValueError:
+            pass
+    return np.array([number(cell, decimal) for cell in cells], dtype=np.float64)
+
+
+def marks(cell: str) -> set[str]:
+    """What a number has beside its digits, in words."""
+    found = _CELL.fullmatch(cell)
+    if not found:
+        return set()
+    money = {f"money ({sign})" for part in ("before", "after") if (sign := found[part])}
+    percent = {"per cent (as hundredths)"} if found["percent"] else set()
+    return money | percent | ({"negative ones in parentheses"} if found["open"] else set())
+
+
+def span(cell: str) -> float:
+    """Seconds of `1:30`, `01:30:00` or `2 days 01:30:00`; NaN for anything else."""
+    found = _SPAN.fullmatch(cell)
+    if not found or (found[1] is None and found[3] is None):
+        return math.nan
+    clock = sum(float(part or 0) * unit for part, unit in zip(found.group(3, 4, 5), (3600, 60, 1), strict=True))
+    return float(found[1] or 0) * 86400 + (-clock if found[2] == "-" else clock)
+
+
+_DAYS: tuple[str, ...] = (
+    "%d.%m.%Y",
+    "%m/%d/%Y",
+    "%d/%m/%Y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%Y/%m/%d",
+    "%Y.%m.%d",
+    "%d.%m.%y",
+    "%m/%d/%y",
+)
+_DAYS += ("%d/%m/%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%a %b %d %Y")
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S %z")
+DATES = ("ISO8601", *(day + clock for day in _DAYS for clock in _CLOCKS), "%a, %d %b %Y %H:%M:%S %z")
+
+
+def dates(cells: Sequence[str], form: str) -> NDArray[np.float64]:
+    """Seconds since 1970 (UTC), NaN for what is no date of this form."""
+    import pandas as pd  # a heavy import, for tables only
+
+    return seconds(pd.to_datetime(pd.Series(cells, dtype=object), format=form, utc=True, errors="coerce"))
+
+
+def seconds(moments: Any) -> NDArray[np.float64]:
+    """Seconds since 1970 of a pandas Series of moments."""
+    micros = moments.dt.tz_localize(None).to_numpy("datetime64[us]")
+    found: NDArray[np.float64] = micros.astype(np.int64) / 1e6
+    found[np.isnat(micros)] = np.nan
+    return found

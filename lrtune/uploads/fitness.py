@@ -1,0 +1,210 @@
+"""Whether a table can be learned from as a job says: asked by the server before it takes the job, and by the worker.
+
+Each rejection's pointer is relative to the task's parameters.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lrtune.errors import Rejection
+from lrtune.space import shown
+from lrtune.wire.datasets import Column, Description
+from lrtune.wire.tasks import Split, TabularParams
+
+FEW = 20  # a target of whole numbers with at most so many different values is taken for classes
+MOST_CLASSES = 1000
+LEAST_ROWS = 10
+SHOWN = 40  # column names that an error lists
+VALIDATION = ("validation", "valid", "val", "dev", "eval", "evaluation", "holdout", "1", "true", "yes")
+TEST = ("test", "testing")
+TRAIN = ("train", "training", "fit", "0", "false", "no")
+DAY = 86400.0  # a date that is a target is learned in days
+NUMERIC = ("number", "flag")
+
+
+def column_of(table: Description, name: str | int) -> Column | None:
+    """A column by its name, or by its place."""
+    columns = table.columns
+    if isinstance(name, str):
+        return next((one for one in columns if one.name == name), None)
+    return columns[name] if -len(columns) <= name < len(columns) else None
+
+
+def is_classes(column: Column, kind: str) -> bool:
+    """Whether a target is learned as classes."""
+    if kind != "auto":
+        return kind == "classification"
+    return column.type == "text" or column.type == "flag" or (column.whole and len(column.counts) > 0)
+
+
+def features(table: Description, params: TabularParams) -> list[Column]:
+    """The columns that are learned from: all but the target, what says how rows are split, and what says nothing."""
+    target, split = column_of(table, params.target), params.validation
+    apart = {split.column, split.groups} if isinstance(split, Split) else set()
+    return [one for one in table.columns if one is not target and not one.left_out and one.name not in apart]
+
+
+def time_of(table: Description, params: TabularParams) -> str | None:
+    """The column by which the last rows are the last: the one said, else the one of dates; None is the file's order."""
+    split = params.validation
+    if isinstance(split, Split) and split.by:
+        return split.by
+    dates = [one.name for one in features(table, params) if one.type == "date"]
+    return dates[0] if len(dates) == 1 else None
+
+
+def wrong(params: TabularParams, table: Description, other: Description | None = None) -> list[Rejection]:
+    """What stands against learning from a table; `other` is the dataset to validate on, where the job names one."""
+    target = column_of(table, params.target)
+    if target is None:
+        return [_reject("target", f"found {shown(params.target)}; {_accepted(table)}")]
+    found = [*_target(params, table, target), *_features(params, table, target)]
+    if isinstance(params.validation, Split):
+        found += _split(params.validation, table, target)
+    if other is not None and not found:
+        found += _other(params, table, target, other)
+    return found
+
+
+def _reject(field: str, detail: str) -> Rejection:
+    return {"pointer": f"/{field}", "detail": detail}
+
+
+def _accepted(table: Description) -> str:
+    names = ", ".join(one.name for one in table.columns[:SHOWN]) + (", ..." if len(table.columns) > SHOWN else "")
+    count = len(table.columns)
+    return f"accepted is one of the columns {names}, or a position from {-count} to {count - 1}"
+
+
+def _target(params: TabularParams, table: Description, target: Column) -> Iterator[Rejection]:
+    name, labelled = target.name, table.rows - target.missing
+    if target.distinct in (0, 1):
+        what = "has no values" if target.distinct == 0 else f"is the same in every row ({target.why})"
+        yield _reject("target", f"{name!r} {what}; nothing can be learned from it")
+    elif labelled < LEAST_ROWS:
+        yield _reject("dataset", f"it has {labelled} rows with a target; {LEAST_ROWS} are needed")
+    elif is_classes(target, params.kind):
+        yield from _classes(target, labelled)
+    elif target.type == "text":
+        yield _reject("target", f"{name!r} is not of numbers, but {target.why}; regression needs numbers")
+    elif target.unfit:
+        yield _reject("target", f"{name!r} cannot be learned: {target.unfit}")
+
+
+def _classes(target: Column, labelled: int) -> Iterator[Rejection]:
+    classes = target.distinct
+    if classes is None or classes > MOST_CLASSES:
+        many = f"more than {MOST_CLASSES}" if classes is None else classes
+        yield _reject("target", f"{target.name!r} has {many} classes, at most {MOST_CLASSES} can be learned")
+    elif classes > 2 and classes * 2 > labelled:
+        hint = "name another target"
+        if target.type == "text":
+            hint += ", or, where it is to be numbers, say how they are written (`decimal`, `missing`)"
+        yield _reject(
+            "target",
+            f"{target.name!r} has {classes} classes in {labelled} rows, too many to learn what they have in common "
+            f"({target.why}); {hint}",
+        )
+
+
+def _features(params: TabularParams, table: Description, target: Column) -> Iterator[Rejection]:
+    used = features(table, params)
+    if not used:
+        detail = f"{target.name!r} is the only column that says something; at least one more is needed to learn from"
+        yield _reject("target", detail)
+    for one in used:
+        if one.unfit:
+            what = "write such cells empty, name them in `missing`, or leave the column out"
+            yield _reject("dataset", f"the column {one.name!r} cannot be trained on: {one.unfit}; {what}")
+
+
+# The split -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What a column says where a row is to be trained on, and where it is to be validated on."""
+
+    train: frozenset[str]
+    validation: frozenset[str]
+
+
+def sides(column: Column, split: Split) -> Sides | str:
+    """Which values of a column mark which side; a sentence where they do not."""
+    if not column.counts:
+        return f"{column.name!r} has too many different values; accepted is a column of few words, one of which marks"
+    known = {value: value.casefold() for value in column.counts}
+    values = ", ".join(map(repr, column.counts))
+    if split.value is not None:
+        wanted = str(int(split.value)) if isinstance(split.value, bool) and column.type != "text" else str(split.value)
+        marked = {value for value, plain in known.items() if plain == wanted.casefold()}
+        train = set(known) - marked
+        if not marked:
+            return f"no row of {column.name!r} has {wanted!r}; it has {values}"
+    else:
+        marked = {value for value, plain in known.items() if plain in VALIDATION}
+        marked = marked or {value for value, plain in known.items() if plain in TEST}
+        train = {value for value, plain in known.items() if plain in TRAIN}
+        other = [value for value, plain in known.items() if value not in marked | train and plain not in TEST]
+        if not marked or other:
+            return f"{column.name!r} has {values}; say with `value` which of them marks the rows to validate on"
+    if not train and not column.missing:
+        return f"{column.name!r} has {values}, which leaves no row to train on"
+    return Sides(frozenset(train), frozenset(marked))
+
+
+def _split(split: Split, table: Description, target: Column) -> Iterator[Rejection]:
+    for field, name in (("column", split.column), ("by", split.by), ("groups", split.groups)):
+        column = None if name is None else column_of(table, name)
+        if column is not None:
+            said, field = _useless(field, column, target, split)
+            yield from [_reject(f"validation/{field}", said)] if said else []
+        elif name is not None:
+            names = ", ".join(one.name for one in table.columns[:SHOWN])
+            yield _reject(f"validation/{field}", f"found {shown(name)}; accepted is one of the columns {names}")
+
+
+def _useless(field: str, column: Column, target: Column, split: Split) -> tuple[str, str]:
+    """Why rows cannot be split by a column, if they cannot, and the field that says so."""
+    name, why = column.name, ""
+    if name == target.name:
+        why = f"{name!r} is the target; accepted is another column"
+    elif field == "by" and column.type not in ("number", "date"):
+        why = f"{name!r} is not of dates or numbers, but {column.why}; rows cannot be ordered by it"
+    elif field == "groups" and column.distinct in (0, 1):
+        why = f"{name!r} is the same in every row; two groups are needed"
+    elif field == "column" and isinstance(said := sides(column, split), str):
+        return said, field if split.value is None else "value"
+    return why, field
+
+
+def _other(params: TabularParams, table: Description, target: Column, other: Description) -> Iterator[Rejection]:
+    """Whether the dataset to validate on has what the one to train on has."""
+    where = "validation/dataset"
+    there: Mapping[str, Column] = {one.name: one for one in other.columns}
+    gone = [one.name for one in (target, *features(table, params)) if one.name not in there]
+    if gone:
+        yield _reject(where, f"it has no column {_listed(gone)}, which the dataset to train on has")
+        return
+    for one in (target, *features(table, params)):
+        if not _alike(one, there[one.name]):
+            yield _reject(
+                where, f"{one.name!r} is {one.why} in the dataset to train on, and {there[one.name].why} here"
+            )
+        if there[one.name].unfit:
+            yield _reject(where, f"the column {one.name!r} cannot be trained on: {there[one.name].unfit}")
+    if there[target.name].distinct == 0:
+        yield _reject(where, f"its column {target.name!r} has no values")
+    new = [value for value in there[target.name].counts if value not in target.counts]
+    if new and target.counts and is_classes(target, params.kind):
+        yield _reject(where, f"{target.name!r} has {_listed(new)} there, which no row to train on has")
+
+
+def _alike(one: Column, other: Column) -> bool:
+    if "empty" in (one.type, other.type) or one.type == "text":
+        return True
+    return one.type == other.type or (one.type in NUMERIC and other.type in NUMERIC)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:10]) + (", ..." if len(names) > 10 else "")

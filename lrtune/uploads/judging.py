@@ -1,0 +1,190 @@
+"""What a column of text is: numbers in one of two ways of writing, flags, spans of time, dates of one form, or words.
+
+A column is what nearly all its cells are. An odd cell is then a missing value, and said; where too many are odd the
+column is words, and that is said too.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrtune.uploads import cells
+from lrtune.uploads.options import Options
+
+Parse = Callable[[Sequence[str]], NDArray[np.float64]]
+SAMPLE = 50  # cells that tell which ways are worth trying
+ODD_SHARE, LEAST_RIGHT = 0.05, 10  # odd cells that numbers may have, and how many right ones each must have beside it
+FEW = 20  # different numbers up to which a column with odd words is rather words
+SHOWN = 3
+TYPES = {"span": "number", "numbers": "number", "dates": "date", "flags": "flag"}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a column is (`number`, `flag`, `date`, `text`), how its cells are read, and why; `said` is worth a note.
+
+    `decimal` is the mark of its numbers, where they have one.
+    """
+
+    type: str
+    why: str
+    parse: Parse | None = None
+    said: bool = False
+    decimal: str = ""
+
+
+@dataclass(slots=True)
+class Way:
+    """One way to read a column's cells, and how many of them do not follow it."""
+
+    kind: str
+    form: str
+    parse: Parse
+    odd: int = 0
+    shown: list[str] = field(default_factory=list)
+    words: set[str] = field(default_factory=set)
+    values: set[float] = field(default_factory=set)
+    marks: set[str] = field(default_factory=set)
+
+    def see(self, texts: Sequence[str], where: Callable[[int], str]) -> None:
+        """Take cells into account."""
+        read = self.parse(texts)
+        for place in np.flatnonzero(np.isnan(read)).tolist():
+            self.odd += 1
+            if len(self.shown) < SHOWN:
+                self.shown.append(f"{where(place)}: {texts[place][:40]!r}")
+            if len(self.words) < 2:
+                self.words.add(texts[place])
+        if len(self.values) <= FEW:
+            self.values.update(read[~np.isnan(read)][:1000].tolist())
+        if self.kind == "numbers" and len(self.marks) < SHOWN:
+            self.marks.update(*map(cells.marks, texts[:SAMPLE]))
+
+
+def _flags(texts: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([cells.FLAGS.get(text.casefold(), np.nan) for text in texts], dtype=np.float64)
+
+
+def _spans(texts: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([cells.span(text) for text in texts], dtype=np.float64)
+
+
+def _ways(options: Options) -> Iterable[Way]:
+    for mark in [options.decimal] if options.decimal else [".", ","]:
+        yield Way("numbers", mark, partial(cells.numbers, decimal=mark))
+    yield Way("flags", "", _flags)
+    yield Way("span", "", _spans)
+    for form in cells.DATES:
+        yield Way("dates", form, partial(cells.dates, form=form))
+
+
+class Judge:
+    """One column of text, seen a part at a time."""
+
+    def __init__(self, options: Options, missing: frozenset[str]) -> None:
+        self._options, self._missing = options, missing
+        self._ways: list[Way] | None = None
+        self.seen = self.soft = self.dotted = self.with_commas = 0
+        self._nothing: list[str] = []  # words for a missing number
+
+    def see(self, texts: Sequence[str | None], where: Callable[[int], str]) -> None:
+        """Take cells into account; `where` says in words where one of them stands."""
+        present = [(place, text) for place, text in enumerate(texts) if text is not None and text not in self._missing]
+        firm = [(place, text) for place, text in present if text.casefold() not in cells.AMONG_NUMBERS]
+        self.soft += len(present) - len(firm)
+        if len(present) > len(firm) and len(self._nothing) < SHOWN:
+            soft = [(place, text) for place, text in present if text.casefold() in cells.AMONG_NUMBERS]
+            self._nothing += [f"{where(place)}: {text!r}" for place, text in soft[: SHOWN - len(self._nothing)]]
+        if not firm:
+            return
+        solid = [text for _, text in firm]
+        self.seen += len(solid)
+        if self._ways is None:
+            self._ways = [way for way in _ways(self._options) if _likely(way, solid[:SAMPLE])]
+        for way in self._ways:
+            way.see(solid, lambda place: where(firm[place][0]))
+        self._ways = [way for way in self._ways if way.odd <= max(SAMPLE, self.seen // 2)]
+        if any(way.kind == "numbers" for way in self._ways):
+            self.dotted += sum("." in text for text in solid)
+            self.with_commas += sum("," in text for text in solid)
+
+    def vote(self) -> int:
+        """How many cells say that a comma is the decimal mark, less those that say it is a point."""
+        found = {way.form: way.odd for way in self._ways or () if way.kind == "numbers"}
+        if not found:
+            return 0
+        return found.get(".", self.seen) - found.get(",", self.seen)
+
+    def decide(self, *, comma: bool, day_first: bool) -> Decision:
+        """What the column is; `comma` and `day_first` break ties."""
+        ways = self._ways or []
+        if not self.seen:
+            return Decision("text", "words")
+        best = min(ways, key=partial(self._rank, comma=comma, day_first=day_first), default=None)
+        if best is None or best.odd > self.seen // 2:
+            return Decision("text", "words")
+        if not self._accepts(best):
+            right = self.seen - best.odd
+            why = f"words, although {right} of {self.seen} values are {best.kind}: {'; '.join(best.shown)}"
+            return Decision("text", why, said=True)
+        return self._decided(best, ways)
+
+    def _rank(self, way: Way, *, comma: bool, day_first: bool) -> tuple[int, int]:
+        if way.kind == "numbers":
+            return way.odd, int((way.form == ",") != (comma and self.with_commas + self.dotted > 0))
+        first = way.form.startswith("%d") or way.form == "ISO8601"
+        return way.odd, 0 if first == day_first or way.form == "ISO8601" else 1
+
+    def _accepts(self, way: Way) -> bool:
+        right = self.seen - way.odd
+        if not way.odd:
+            return True
+        if way.kind == "flags":
+            return False
+        sentinel = len(way.words) == 1 and not any(letter.isdigit() for letter in next(iter(way.words)))
+        if sentinel and right >= way.odd and len(way.values) > FEW:
+            return True
+        few = way.odd <= max(1, ODD_SHARE * self.seen) and right >= LEAST_RIGHT * way.odd
+        return few and (way.odd == 1 or len(way.values) > FEW)
+
+    def _decided(self, way: Way, ways: Sequence[Way]) -> Decision:
+        words = {"numbers": "numbers", "flags": "true or false", "span": "spans of time, in seconds"}
+        why = words.get(way.kind) or f"dates ({_readable(way.form)})"
+        doubt = way.kind == "dates" and _other_order(way, ways)
+        if doubt:
+            why += ", where the order of day and month is not sure"
+        if way.kind == "numbers" and self.with_commas:
+            why += " with a decimal comma" if way.form == "," else " whose thousands are set off by commas"
+        if way.marks:
+            why += f": {', '.join(sorted(way.marks))}"
+        shown, gone = [*way.shown, *self._nothing], way.odd + self.soft
+        if gone:
+            what = f"{gone} of {self.seen + self.soft} values {'are' if gone > 1 else 'is'} none"
+            why += f"; {what} and taken as missing ({'; '.join(shown[:SHOWN])})"
+        decimal = way.form if way.kind == "numbers" and self.with_commas + self.dotted else ""
+        return Decision(TYPES[way.kind], why, way.parse, said=bool(gone or way.marks or doubt), decimal=decimal)
+
+
+def _likely(way: Way, sample: Sequence[str]) -> bool:
+    """Whether at least half of some cells can be read in this way."""
+    try:
+        return bool(np.isnan(way.parse(sample)).sum() * 2 <= len(sample))
+    except (ValueError, OverflowError):
+        return False
+
+
+def _other_order(way: Way, ways: Sequence[Way]) -> bool:
+    return any(one.kind == "dates" and one.odd == way.odd and one.form[:2] != way.form[:2] for one in ways)
+
+
+def _readable(form: str) -> str:
+    names: dict[str, Any] = {"%d": "day", "%m": "month", "%Y": "year", "%y": "year", "%H": "hour", "%M": "minute"}
+    names |= {"%S": "second", "%b": "month", "%B": "month", "%I": "hour", "%p": "am/pm", "%f": "fraction", "%z": "zone"}
+    names["%a"] = "weekday"
+    for sign, word in names.items():
+        form = form.replace(sign, word)
+    return form
