@@ -20,11 +20,12 @@ _CODES = r"US\$|R\$|USD|EUR|GBP|CHF|JPY|CNY|INR|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|
 _MONEY = rf"(?:{_CODES}|[{_SIGNS}])"
 _CELL = re.compile(
     rf"(?P<open>\()?\s*(?P<sign>[+\-−])?\s*(?:(?P<before>{_MONEY})\s*)?(?P<second>[+\-−])?"
-    rf"(?P<digits>[\d.,'’{_SPACES}]*?\d[.,]?(?:e[+-]?\d+)?)\s*(?P<percent>%)?"
+    rf"(?P<digits>[\d.,'’{_SPACES}]*?\d[.,]?(?:e[+-]?\d+)?)\s*(?:(?P<percent>%)|(?P<times>(?-i:[kKMB]|bn|Mio\.?|Mrd\.?)))?"
     rf"\s*(?P<after>{_MONEY})?\s*(?P<close>\))?(?P<last>[\-−])?",
     re.IGNORECASE,
 )
 _SPAN = re.compile(r"(?:([+-]?\d+) days?,? ?\+?)?([+-])?(?:(\d{1,4}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?)?")
+TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "Mio": 1e6, "Mio.": 1e6, "B": 1e9, "bn": 1e9, "Mrd": 1e9, "Mrd.": 1e9}
 FLAGS = {"true": 1.0, "false": 0.0}
 
 
@@ -53,21 +54,27 @@ def number(cell: str, decimal: str) -> float:
         return math.nan
     value = float(_OFF[decimal].sub("", found["digits"]).replace(",", "."))
     negative = found["open"] or any(found[part] in ("-", "−") for part in ("sign", "second", "last"))
+    value *= TIMES.get(found["times"] or "", 1.0)
     return (-value if negative else value) / (100 if found["percent"] else 1)
+
+
+def plain(cells: Sequence[Any]) -> NDArray[np.float64] | None:
+    """Many numbers as programs write them, if all are, and none is missing."""
+    try:
+        found = np.array(cells, dtype=np.float64)
+    except (ValueError, TypeError):
+        return None
+    return None if np.isnan(found).any() or "_" in "".join(cells) else found
 
 
 def numbers(cells: Sequence[str], decimal: str) -> NDArray[np.float64]:
     """Many at once."""
     if decimal == ",":
-        plain = not any("." in cell for cell in cells)
-        quick: Sequence[str] = [cell.replace(",", ".") for cell in cells] if plain else []
+        quick: Sequence[str] = [] if "." in "".join(cells) else [cell.replace(",", ".") for cell in cells]
     else:
         quick = cells
-    if len(quick) == len(cells) and not any("_" in cell for cell in quick):
-        try:
-            return np.array(quick, dtype=np.float64)
-        except ValueError:
-            pass
+    if len(quick) == len(cells) and (found := plain(quick)) is not None:
+        return found
     return np.array([number(cell, decimal) for cell in cells], dtype=np.float64)
 
 
@@ -78,7 +85,8 @@ def marks(cell: str) -> set[str]:
         return set()
     money = {f"money ({sign})" for part in ("before", "after") if (sign := found[part])}
     percent = {"per cent (as hundredths)"} if found["percent"] else set()
-    return money | percent | ({"negative ones in parentheses"} if found["open"] else set())
+    times = {f"{found['times']!r} as {TIMES[found['times']]:.0e}"} if found["times"] else set()
+    return money | percent | times | ({"negative ones in parentheses"} if found["open"] else set())
 
 
 def span(cell: str) -> float:
@@ -104,6 +112,23 @@ _DAYS: tuple[str, ...] = (
 _DAYS += ("%d/%m/%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%a %b %d %Y")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S %z")
 DATES = ("ISO8601", *(day + clock for day in _DAYS for clock in _CLOCKS), "%a, %d %b %Y %H:%M:%S %z")
+
+
+_DATE = re.compile(
+    r"(\w{3},? )?\d{1,4}[-/. ](\d{1,2}|[A-Za-z]{3,9})([-/. ,]+\d{1,4}.*|)|(\w{3} )?[A-Za-z]{3,9}\.? \d{1,2},? \d{4}.*"
+    r"|\d{4}-?\d\d(-?\d\d)?([T ].*)?"
+)
+
+
+def like_a_date(cell: str) -> bool:
+    """Whether it is worth asking whether a cell is a date."""
+    return _DATE.fullmatch(cell) is not None
+
+
+def same_as_others(texts: Sequence[str]) -> bool:
+    """Whether different whole numbers have so many digits that floats cannot tell them apart."""
+    long = {text for text in texts if len(text) > 15 and text.isdecimal()}
+    return len({float(text) for text in long}) < len(long)
 
 
 def dates(cells: Sequence[str], form: str) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrtune.errors import UnusableFile
-from lrtune.uploads.judging import Decision
+from lrtune.uploads.judging import EXACT, Decision
 
 MOST_COLUMNS = 10_000
 BATCH = 8192
@@ -54,11 +54,25 @@ def form(path: Path, largest: int | None = None) -> Form:
     index = [name for name in _index(schema) if name in schema.names]
     names = (*index, *(name for name in schema.names if name not in index))
     fields = [schema.field(schema.names.index(name)) for name in names]
-    found = {place: _decision(field) for place, field in enumerate(fields)}
+    long = _too_long(meta)
+    found = {place: None if field.name in long else _decision(field) for place, field in enumerate(fields)}
     fixed = {place: decision for place, decision in found.items() if decision is not None}
     words = tuple(field.name for place, field in enumerate(fields) if place not in fixed)
     unnamed = frozenset(name for name in index if name.startswith("__index_level_"))
     return Form(names, unnamed, fixed, words)
+
+
+def _too_long(meta: Any) -> set[str]:
+    """Columns of whole numbers that floats may not tell apart: their texts are judged."""
+    found = set()
+    for group in map(meta.row_group, range(meta.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            known = column.statistics
+            if known is None or not known.has_min_max or not isinstance(known.max, int):
+                continue
+            if known.physical_type == "INT64" and max(abs(known.min), abs(known.max)) > EXACT:
+                found.add(column.path_in_schema)
+    return found
 
 
 def _index(schema: Any) -> list[str]:
@@ -120,7 +134,8 @@ def parts(path: Path, form: Form, largest: int | None = None) -> Iterator[Part]:
             letters += sum(map(_letters, columns))
             if largest is not None and letters > largest:
                 raise UnusableFile(f"unpacked, the words of the table take more than the {largest} bytes accepted")
-            yield Part(count, [_values(column, name) for column, name in zip(columns, form.names, strict=True)])
+            named = zip(columns, form.names, strict=True)
+            yield Part(count, [_values(column, name, judged=name in form.words) for column, name in named])
             count += batch.num_rows
 
 
@@ -136,7 +151,7 @@ def _letters(column: Any) -> int:
     return int(compute.sum(lengths.take(column.indices)).as_py() or 0)
 
 
-def _values(column: Any, name: str) -> Texts | NDArray[Any]:
+def _values(column: Any, name: str, *, judged: bool) -> Texts | NDArray[Any]:
     from pyarrow import types
 
     kind = column.type
@@ -145,7 +160,7 @@ def _values(column: Any, name: str) -> Texts | NDArray[Any]:
     if types.is_dictionary(kind):
         known = [_word(value, name) for value in column.dictionary.to_pylist()]
         return [None if place is None else known[place] for place in column.indices.to_pylist()]
-    if _is_text(kind) or _is_bytes(kind):
+    if judged:
         return [_word(value, name) for value in column.to_pylist()]
     return _numbers(column)
 

@@ -35,6 +35,7 @@ GZIP = b"\x1f\x8b"
 MOST_PACKED = 200  # times smaller than unpacked, from FREE bytes on
 FREE = 16 * 1024 * 1024
 MARKS = "\t;|,"
+RARE = " :~^"  # tried where none of the usual ones cuts the rows
 BOMS: tuple[tuple[bytes, str], ...] = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -179,7 +180,11 @@ def _rows_are_named(start: Sequence[Sequence[str]]) -> bool:
 def separator(sample: str) -> str:
     """The likeliest of the usual separators: the one that cuts all rows into as many fields."""
     begun = sample[: sample.rfind("\n") + 1] or sample
-    found = {mark: score for mark in MARKS if (score := _evenness(begun.splitlines()[:200], mark))}
+    rows = begun.splitlines()[:200]
+    found = {mark: score for mark in MARKS if (score := _evenness(rows, mark))}
+    rare = (mark for mark in RARE if (score := _evenness(rows, mark)) and score[0] == 1 and len(rows) > 2)
+    if not found and (mark := next(rare, None)):
+        return mark
     if not found:
         return max(MARKS, key=sample.partition("\n")[0].count)
     commas = re.findall(r".?,.?", begun[:SAMPLED])
@@ -230,6 +235,8 @@ def parts(path: Path, form: Form, largest: int | None = None, *, again: list[int
 
 
 def _filled(line: int, row: list[str], width: int) -> list[str]:
+    if len(row) == width:
+        return row
     if any(row[width:]):
         raise UnusableFile(f"line {line} has {len(row)} fields, and the first row has {width}")
     return row[:width] + [""] * (width - len(row))

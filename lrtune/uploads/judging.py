@@ -7,7 +7,7 @@ column is words, and that is said too.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ SAMPLE = 50  # cells that tell which ways are worth trying
 ODD_SHARE, LEAST_RIGHT = 0.05, 10  # odd cells that numbers may have, and how many right ones each must have beside it
 FEW = 20  # different numbers up to which a column with odd words is rather words
 SHOWN = 3
+EXACT = 2**53  # up to here floats tell whole numbers apart
 TYPES = {"span": "number", "numbers": "number", "dates": "date", "flags": "flag"}
 
 
@@ -49,10 +50,11 @@ class Way:
     words: set[str] = field(default_factory=set)
     values: set[float] = field(default_factory=set)
     marks: set[str] = field(default_factory=set)
+    names: bool = False  # numbers that are rather names, because they are too long
 
-    def see(self, texts: Sequence[str], where: Callable[[int], str]) -> None:
-        """Take cells into account."""
-        read = self.parse(texts)
+    def see(self, texts: Sequence[str], where: Callable[[int], str], read: NDArray[np.float64] | None = None) -> None:
+        """Take cells into account; `read` is what they are in this way, where that is known already."""
+        read = self.parse(texts) if read is None else read
         for place in np.flatnonzero(np.isnan(read)).tolist():
             self.odd += 1
             if len(self.shown) < SHOWN:
@@ -63,6 +65,8 @@ class Way:
             self.values.update(read[~np.isnan(read)][:1000].tolist())
         if self.kind == "numbers" and len(self.marks) < SHOWN:
             self.marks.update(*map(cells.marks, texts[:SAMPLE]))
+        if self.kind == "numbers" and not self.names and (np.abs(read) > EXACT).any():
+            self.names = cells.same_as_others(texts)
 
 
 def _flags(texts: Sequence[str]) -> NDArray[np.float64]:
@@ -73,12 +77,12 @@ def _spans(texts: Sequence[str]) -> NDArray[np.float64]:
     return np.array([cells.span(text) for text in texts], dtype=np.float64)
 
 
-def _ways(options: Options) -> Iterable[Way]:
+def _ways(options: Options, sample: Sequence[str]) -> Iterable[Way]:
     for mark in [options.decimal] if options.decimal else [".", ","]:
         yield Way("numbers", mark, partial(cells.numbers, decimal=mark))
     yield Way("flags", "", _flags)
     yield Way("span", "", _spans)
-    for form in cells.DATES:
+    for form in cells.DATES if sum(map(cells.like_a_date, sample)) * 2 >= len(sample) else ():
         yield Way("dates", form, partial(cells.dates, form=form))
 
 
@@ -88,11 +92,15 @@ class Judge:
     def __init__(self, options: Options, missing: frozenset[str]) -> None:
         self._options, self._missing = options, missing
         self._ways: list[Way] | None = None
-        self.seen = self.soft = self.dotted = self.with_commas = 0
+        self.seen = self.soft = 0
+        self.dotted = self.with_commas = False
         self._nothing: list[str] = []  # words for a missing number
 
     def see(self, texts: Sequence[str | None], where: Callable[[int], str]) -> None:
         """Take cells into account; `where` says in words where one of them stands."""
+        if self._ways and self._ways[0].form == "." and (read := cells.plain(texts)) is not None:
+            self._take(cast(Sequence[str], texts), where, read)
+            return
         present = [(place, text) for place, text in enumerate(texts) if text is not None and text not in self._missing]
         firm = [(place, text) for place, text in present if text.casefold() not in cells.AMONG_NUMBERS]
         self.soft += len(present) - len(firm)
@@ -101,16 +109,19 @@ class Judge:
             self._nothing += [f"{where(place)}: {text!r}" for place, text in soft[: SHOWN - len(self._nothing)]]
         if not firm:
             return
-        solid = [text for _, text in firm]
+        self._take([text for _, text in firm], lambda place: where(firm[place][0]))
+
+    def _take(self, solid: Sequence[str], where: Callable[[int], str], read: NDArray[np.float64] | None = None) -> None:
         self.seen += len(solid)
         if self._ways is None:
-            self._ways = [way for way in _ways(self._options) if _likely(way, solid[:SAMPLE])]
+            self._ways = [way for way in _ways(self._options, solid[:SAMPLE]) if _likely(way, solid[:SAMPLE])]
         for way in self._ways:
-            way.see(solid, lambda place: where(firm[place][0]))
+            way.see(solid, where, read if way.form == "." else None)
         self._ways = [way for way in self._ways if way.odd <= max(SAMPLE, self.seen // 2)]
-        if any(way.kind == "numbers" for way in self._ways):
-            self.dotted += sum("." in text for text in solid)
-            self.with_commas += sum("," in text for text in solid)
+        if any(way.kind == "numbers" for way in self._ways) and not (self.dotted and self.with_commas):
+            joined = "".join(solid)
+            self.dotted |= "." in joined
+            self.with_commas |= "," in joined
 
     def vote(self) -> int:
         """How many cells say that a comma is the decimal mark, less those that say it is a point."""
@@ -127,6 +138,8 @@ class Judge:
         best = min(ways, key=partial(self._rank, comma=comma, day_first=day_first), default=None)
         if best is None or best.odd > self.seen // 2:
             return Decision("text", "words")
+        if best.names:
+            return Decision("text", "words: whole numbers too long to be told apart as amounts are names", said=True)
         if not self._accepts(best):
             right = self.seen - best.odd
             why = f"words, although {right} of {self.seen} values are {best.kind}: {'; '.join(best.shown)}"
@@ -135,7 +148,7 @@ class Judge:
 
     def _rank(self, way: Way, *, comma: bool, day_first: bool) -> tuple[int, int]:
         if way.kind == "numbers":
-            return way.odd, int((way.form == ",") != (comma and self.with_commas + self.dotted > 0))
+            return way.odd, int((way.form == ",") != (comma and (self.with_commas or self.dotted)))
         first = way.form.startswith("%d") or way.form == "ISO8601"
         return way.odd, 0 if first == day_first or way.form == "ISO8601" else 1
 
@@ -165,7 +178,7 @@ class Judge:
         if gone:
             what = f"{gone} of {self.seen + self.soft} values {'are' if gone > 1 else 'is'} none"
             why += f"; {what} and taken as missing ({'; '.join(shown[:SHOWN])})"
-        decimal = way.form if way.kind == "numbers" and self.with_commas + self.dotted else ""
+        decimal = way.form if way.kind == "numbers" and (self.with_commas or self.dotted) else ""
         return Decision(TYPES[way.kind], why, way.parse, said=bool(gone or way.marks or doubt), decimal=decimal)
 
 

@@ -161,6 +161,8 @@ def _converted(column: Any, decision: Decision, missing: frozenset[str], numbers
         known: dict[str, str] = {}
         words = [None if text is None or text in missing else known.setdefault(text, text) for text in column]
         return np.array([*words, None], dtype=object)[:-1]
+    elif decision.decimal != "," and decision.type == "number" and (quick := cells.plain(column)) is not None:
+        values = quick
     else:
         values = np.full(len(column), np.nan)
         there = [place for place, text in enumerate(column) if text is not None and text not in missing]
