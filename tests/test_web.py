@@ -46,7 +46,16 @@ def submitted(browser: httpx.Client, **fields: Any) -> httpx.Response:
 
 def test_nobody_sees_a_page_without_signing_in_and_then_comes_where_they_wanted(service: httpx.Client) -> None:
     with httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as browser:
-        for path in ("/", "/submit", "/workers", "/tasks", "/jobs/job-1", "/jobs/job-1/trials/0", "/jobs/job-1/live"):
+        for path in (
+            "/",
+            "/submit",
+            "/workers",
+            "/tasks",
+            "/datasets",
+            "/jobs/job-1",
+            "/jobs/job-1/trials/0",
+            "/jobs/job-1/live",
+        ):
             answer = browser.get(path)
             assert (answer.status_code, answer.headers["location"][:14]) == (303, "/sign-in?next="), path
         form = browser.get(browser.get("/workers").headers["location"])
@@ -134,7 +143,7 @@ def test_people_get_errors_as_pages_and_programs_as_problems(visitor: httpx.Clie
 
 def test_no_page_has_a_script_or_a_style_of_its_own_or_loads_any_from_elsewhere(visitor: httpx.Client) -> None:
     job = submitted(visitor).headers["location"]
-    for path in ("/", "/submit", "/workers", "/tasks", job):
+    for path in ("/", "/submit", "/workers", "/tasks", "/datasets", job):
         text = visitor.get(path).text
         assert not re.findall(r"<style|<script(?![^>]*src=)|\sstyle=|\son\w+=|(?:src|href)=\"(?!/|#)", text), path
 

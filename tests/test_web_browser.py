@@ -192,7 +192,7 @@ def test_no_page_has_a_serious_fault_and_every_width_fits(
 ) -> None:
     job = crowded(sqlite_url, trials=20, name="adult, wide MLP", tags={"team": "risk"})
     pages = {"jobs": "/", "job": f"/jobs/{job}", "trial": f"/jobs/{job}/trials/7", "submit": "/submit",
-             "workers": "/workers", "tasks": "/tasks"}  # fmt: skip
+             "workers": "/workers", "tasks": "/tasks", "data": "/datasets"}  # fmt: skip
     with visitor(chrome, str(service.base_url)) as someone:
         someone.page.emulate_media(color_scheme=scheme)
         assert faults(someone.open("/sign-in")) == []

@@ -89,7 +89,7 @@ class Summary:
             kind, why = "empty", "no values: left out, because it says nothing"
         parts = ["moment", *(part for part in PARTS if len(self._parts[part]) > 1)] if kind == "date" else []
         if parts:
-            why = f"{why}; taken as numbers: {', '.join(parts)}"
+            why = f"{why}; taken as numbers, in UTC: {', '.join(parts)}"
         if self.infinite:
             many = f"{self.infinite} infinite numbers are" if self.infinite > 1 else "an infinite number is"
             why = f"{why}; {many} taken as missing ({self._infinite_at})"

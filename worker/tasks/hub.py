@@ -16,6 +16,8 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from lrtune.errors import TaskError
+from lrtune.uploads import delimited
+from lrtune.uploads.options import Options
 from worker.tasks.files import locate, reading
 
 SECONDS = 10  # to wait for the hub's first word
@@ -28,7 +30,8 @@ ACCEPTED = {
 }
 FILES: Mapping[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", {}),
-    ".tsv": ("csv", {"sep": "\t"}),
+    ".tsv": ("csv", {}),
+    ".gz": ("csv", {}),
     ".parquet": ("parquet", {}),
     ".pq": ("parquet", {}),
     ".json": ("json", {}),
@@ -129,6 +132,9 @@ def _file(path: Path, name: str, subset: str | None) -> Any:
         raise TaskError(f"subset: found {subset!r}; {name!r} is a file, which has none")
     builder, options = FILES[path.suffix]
     with reading(name, builder), TemporaryDirectory() as folder:
+        if builder == "csv":  # as the server reads it
+            form = delimited.form(path, Options(header=True))
+            options = {"sep": form.separator, "encoding": form.encoding, "skiprows": int(form.said)}
         return _loaded(builder, None, data_files=str(path), cache_dir=folder, keep_in_memory=True, **options)
 
 
