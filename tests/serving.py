@@ -2,9 +2,11 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 
 import httpx
 import uvicorn
@@ -38,6 +40,26 @@ def served(database_url: str, **settings: object) -> Iterator[httpx.Client]:
             thread.join()
 
 
+def finished(service: httpx.Client, database_url: str, *, steps: int = 40) -> str:
+    """The id of a job that is over, with two trials of `steps`."""
+    job = str(service.post("/v1/jobs", json={"task": "digits", "horizon": {"steps": steps}}).json()["id"])
+    trained(database_url, job, [0.5, 0.25], steps=steps)
+    return job
+
+
+def reached(service: httpx.Client, server: BaseProcess) -> None:
+    """Wait until a server of its own process answers."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.is_alive():
+        try:
+            service.get("/healthz")
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the server did not start")
+
+
 class Done(threading.Event):
     """Asks a worker to stop as soon as it has nothing to do."""
 
@@ -46,19 +68,19 @@ class Done(threading.Event):
         return True
 
 
-def trained(database_url: str, job_id: str, values: Sequence[float]) -> None:
-    """Let a job of 40 steps have trials with these values, as a worker would have left them; the job is over then."""
+def trained(database_url: str, job_id: str, values: Sequence[float], *, steps: int = 40) -> None:
+    """Let a job of `steps` have trials with these values, as a worker would have left them; the job is over then."""
     database = Database(database_url)
     for number, value in enumerate(values):
         chosen = Configuration(optimizer="adamw", learning_rate=0.001 * (1 + number), schedule="linear")
-        proposal = Proposal(configuration=chosen, role="search" if number else "baseline", seed=0, horizon=40)
-        report = Report(step=40, learning_rate=0.0, metrics={"val_loss": value})
+        proposal = Proposal(configuration=chosen, role="search" if number else "baseline", seed=0, horizon=steps)
+        report = Report(step=steps, learning_rate=0.0, metrics={"val_loss": value})
         with database.write() as tx:
             assert trials.propose(tx, job_id, proposal, known=number)
             lease = leases.claim(tx, "worker", ttl=timedelta(minutes=1))
             assert lease is not None
             leases.report(tx, lease, [report], ttl=timedelta(minutes=1))
-            leases.finish(tx, lease, TrialState.COMPLETE, value=value, step=40)
+            leases.finish(tx, lease, TrialState.COMPLETE, value=value, step=steps)
     with database.write() as tx:
         jobs.end(tx, job_id, JobState.SUCCEEDED, reason="")
     database.dispose()

@@ -3,6 +3,7 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrtune import errors
-from lrtune.export import FORMATS, Exported, export, formula, recorded
+from lrtune.export import FORMATS, Exported, export, formula, plain, recorded
 from lrtune.export.formulas import factor
 from lrtune.export.found import Found
 from lrtune.optimizers import OPTIMIZERS
@@ -214,6 +215,32 @@ def test_json_has_the_answer_and_where_it_comes_from() -> None:
     assert found["learning_rates"] == configuration.learning_rates(60)
     assert found["configuration"]["schedule"] == {"family": "cosine", "final": 0.0, "arc": 1.0}
     assert (found["value"], found["interval"], found["baseline"]["value"]) == (0.25, [0.2, 0.3], 0.5)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_export_grows_with_the_run_before_it_is_read(format: str) -> None:
+    steps = {"family": "step", "gamma": 0.5, "every": 0.01}
+    for schedule in ("cosine", "constant", steps, {"family": "restarts", "cycles": 8}):
+        chosen = Configuration(optimizer="adamw", learning_rate=0.002, schedule=schedule, warmup=0.05, floor=0.01)
+        tracemalloc.start()
+        try:
+            pieces = exported(chosen, 100_000_000, format).pieces()
+            read = [len(piece) for _, piece in zip(range(50), pieces, strict=False)]
+            assert tracemalloc.get_traced_memory()[1] < 4_000_000
+        finally:
+            tracemalloc.stop()
+        assert sum(read) < 10_000_000
+
+
+def test_a_file_in_pieces_is_the_file_as_a_whole() -> None:
+    chosen = Configuration(optimizer="adamw", learning_rate=0.002, schedule="cosine", warmup=0.05, floor=0.01)
+    steps = 2 * plain.STEPS + 1
+    factor = chosen.curve.over(steps)
+    rates = [0.002 * factor(step) for step in range(steps)]
+    files = {name: exported(chosen, steps, name).text for name in DATA}
+    answer = answered(chosen, steps)[0].model_dump(mode="json") | {"learning_rates": rates}
+    assert files["json"] == json.dumps(answer, indent=2) + "\n"
+    assert files["csv"] == "step,learning_rate\n" + "".join(f"{step},{rate!r}\n" for step, rate in enumerate(rates))
 
 
 def test_other_formats_are_refused_with_those_there_are() -> None:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
+from app.addresses import root
 from app.deps import LARGEST, JobId, ReadTx, Tx
 from app.landscape import terrain
 from app.pages.deps import Fields, Form
@@ -99,8 +100,9 @@ def exported(
     except NoResultYet:
         return page(request, "parts/export.html", job_id=job_id, file=None, format=format, text="", formats=FORMATS)
     file = export(best, trials.get(tx, job_id, best.trial), format)
-    text = file.text[:SHOWN]
-    return page(request, "parts/export.html", job_id=job_id, file=file, format=format, text=text, formats=FORMATS)
+    text = file.beginning(SHOWN + 1)
+    known: dict[str, Any] = {"job_id": job_id, "file": file, "format": format, "formats": FORMATS}
+    return page(request, "parts/export.html", **known, text=text[:SHOWN], more=len(text) > SHOWN)
 
 
 @router.get("/trials/{number}")
@@ -114,27 +116,27 @@ def trial(request: Request, job_id: JobId, number: Annotated[int, Path(ge=0, le=
 
 
 @router.post("/cancel")
-def cancel(job_id: JobId, tx: Tx, _: Form) -> Response:
+def cancel(request: Request, job_id: JobId, tx: Tx, _: Form) -> Response:
     """Stop the job for good."""
-    return _back(jobs.cancel(tx, job_id))
+    return _back(request, jobs.cancel(tx, job_id))
 
 
 @router.post("/pause")
-def pause(job_id: JobId, tx: Tx, _: Form) -> Response:
+def pause(request: Request, job_id: JobId, tx: Tx, _: Form) -> Response:
     """Hold the job."""
-    return _back(jobs.pause(tx, job_id))
+    return _back(request, jobs.pause(tx, job_id))
 
 
 @router.post("/resume")
-def resume(job_id: JobId, tx: Tx, _: Form) -> Response:
+def resume(request: Request, job_id: JobId, tx: Tx, _: Form) -> Response:
     """Let the job go on."""
-    return _back(jobs.resume(tx, job_id))
+    return _back(request, jobs.resume(tx, job_id))
 
 
 @router.post("/extend")
-def extend(job_id: JobId, tx: Tx, fields: Form) -> Response:
+def extend(request: Request, job_id: JobId, tx: Tx, fields: Form) -> Response:
     """Give the job a new budget, in totals."""
-    return _back(jobs.extend(tx, job_id, _budget(fields)))
+    return _back(request, jobs.extend(tx, job_id, _budget(fields)))
 
 
 def _budget(fields: Fields) -> Budget:
@@ -148,11 +150,11 @@ def _budget(fields: Fields) -> Budget:
 
 
 @router.post("/delete")
-def delete(job_id: JobId, tx: Tx, _: Form) -> Response:
+def delete(request: Request, job_id: JobId, tx: Tx, _: Form) -> Response:
     """Forget the job."""
     jobs.delete(tx, job_id)
-    return RedirectResponse("/", 303)
+    return RedirectResponse(f"{root(request)}/", 303)
 
 
-def _back(job: Job) -> Response:
-    return RedirectResponse(f"/jobs/{job.id}", 303)
+def _back(request: Request, job: Job) -> Response:
+    return RedirectResponse(f"{root(request)}/jobs/{job.id}", 303)

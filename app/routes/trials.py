@@ -1,8 +1,10 @@
 """Trials, and the answer that they give."""
 
+from itertools import chain, islice
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import StreamingResponse
 
 from app import curves
 from app.deps import LARGEST, PAGE, Cursor, JobId, Limit, ReadTx
@@ -16,6 +18,9 @@ from lrtune.wire.results import Best, Page, Trial, TrialDetail
 
 router = APIRouter(prefix="/v1/jobs/{job_id}")
 POINTS = 2000
+WHOLE = (
+    8  # pieces of a file from which on it is sent as it is made, with no Content-Length; no transaction is open then
+)
 FILES = {
     "text/x-python": {"schema": {"type": "string"}},
     "application/json": {"schema": {"type": "object"}},
@@ -89,4 +94,8 @@ def exported(
     found = jobs.best(tx, job_id)
     file = export(found, trials.get(tx, job_id, found.trial), format)
     headers = {"Content-Disposition": f'attachment; filename="{file.filename}"'}
-    return Response(file.text, media_type=file.media_type, headers=headers)
+    pieces = file.pieces()
+    first = list(islice(pieces, WHOLE))
+    if len(first) < WHOLE:
+        return Response("".join(first), media_type=file.media_type, headers=headers)
+    return StreamingResponse(chain(first, pieces), media_type=file.media_type, headers=headers)

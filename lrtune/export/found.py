@@ -1,6 +1,7 @@
 """What every format writes down: the answer, the curve that its run followed, and where the numbers come from."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lrtune.analysis.prefixes import Course
@@ -11,11 +12,25 @@ from lrtune.wire.results import Best, Trial
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A file's text, what kind of file it is, and a name for it."""
+    """A file's text in pieces that are made as they are asked for, what kind of file it is, and a name for it."""
 
-    text: str
+    pieces: Callable[[], Iterator[str]]
     media_type: str
     filename: str
+
+    @property
+    def text(self) -> str:
+        """The whole of it."""
+        return "".join(self.pieces())
+
+    def beginning(self, length: int) -> str:
+        """At most the first `length` characters."""
+        text = ""
+        for piece in self.pieces():
+            text += piece
+            if len(text) >= length:
+                break
+        return text[:length]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +79,6 @@ class Found:
         factor = raw.over(self.steps)
         return all(factor(step) >= self.curve.floor for step in raw.breakpoints(self.steps))
 
-    def rates(self) -> list[float]:
-        """The learning rate of every step."""
-        factor = self.curve.over(self.steps)
-        return [self.configuration.learning_rate * factor(step) for step in range(self.steps)]
-
 
 def recorded(best: Best, trial: Trial) -> Curve:
     """The curve that the trial followed: what its reports made of a schedule that looks at the loss."""
@@ -78,7 +88,7 @@ def recorded(best: Best, trial: Trial) -> Curve:
 def script(found: Found, name: str, *parts: str) -> Exported:
     """A Python file that opens with where its numbers come from."""
     text = "\n\n".join(part.rstrip("\n") for part in (provenance(found), *parts) if part)
-    return Exported(text + "\n", "text/x-python", name)
+    return Exported(lambda: iter([text + "\n"]), "text/x-python", name)
 
 
 def provenance(found: Found) -> str:
