@@ -5,7 +5,8 @@ from urllib.parse import quote
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
-from app import rendering
+from app import addresses, rendering
+from app.accept import prefers
 from app.security_headers import HEADERS
 from lrtune import errors
 from lrtune.errors import LrtuneError
@@ -13,9 +14,9 @@ from lrtune.errors import LrtuneError
 
 def wanted(request: Request) -> bool:
     """Whether a browser asks for a page, or a part of one; programs get problems."""
-    if request.url.path.startswith("/v1/"):
+    if addresses.path(request).startswith("/v1/"):
         return False
-    return "hx-request" in request.headers or "text/html" in request.headers.get("accept", "")
+    return "hx-request" in request.headers or prefers(request, "text/html")
 
 
 def page(request: Request, found: LrtuneError, status: int) -> Response:
@@ -23,7 +24,8 @@ def page(request: Request, found: LrtuneError, status: int) -> Response:
     part = "hx-request" in request.headers
     if isinstance(found, errors.Unauthorized):
         here = request.headers.get("hx-current-url", "") if part else str(request.url)
-        target = f"/sign-in?next={quote(_path(here), safe='')}" if request.method == "GET" else "/sign-in"
+        door = f"{addresses.root(request)}/sign-in"
+        target = f"{door}?next={quote(_path(here), safe='')}" if request.method == "GET" else door
         return Response(status_code=status, headers={"HX-Redirect": target}) if part else RedirectResponse(target, 303)
     title = type(found).slug().replace("-", " ").capitalize()
     known = {"title": title, "code": status, "detail": found.detail, "rejected": found.errors}

@@ -3,9 +3,11 @@
 Starlette has a middleware for this, but it answers in plain text where every error of ours is a problem.
 """
 
-from fastapi import HTTPException
+from fastapi import HTTPException, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.addresses import path
 
 
 class BodyLimit:
@@ -21,7 +23,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] == "http" and (scope["method"], scope["path"]) == ("POST", self.uploads):
+        if scope["type"] == "http" and (scope["method"], path(Request(scope))) == ("POST", self.uploads):
             return await self.app(scope, receive, send)
         seen = 0
 

@@ -13,14 +13,17 @@ from sqlalchemy import make_url
 
 import migrations
 from app import openapi, pages, problems, receiving
+from app.addresses import Prefix
 from app.auth import authorized, server_key
 from app.deps import known_query
 from app.expiring import expiring
+from app.heads import Head
 from app.limits import BodyLimit
-from app.metrics import Measure, Requests
+from app.metrics import Requests
 from app.routes import charts, datasets, events, external, health, imports, jobs, schedules, tasks, trials
 from app.security_headers import SecurityHeaders
 from app.settings import Settings
+from app.unpacking import Unpack
 from lrtune import __version__
 from lrtune.store import Database
 
@@ -36,12 +39,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=openapi.DESCRIPTION,
         lifespan=_lifespan,
         separate_input_output_schemas=False,
+        redirect_slashes=False,  # `problems.py` does, without a host, which a proxy may have another of
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.settings = settings or Settings()
     app.state.requests = Requests()
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)
-    app.add_middleware(Measure, requests=app.state.requests)
+    app.add_middleware(Unpack)
+    app.add_middleware(Head)
+    app.state.requests.watch(app)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(Prefix)  # what is added last comes first
     problems.install(app)
     for noun in (jobs, datasets, trials, external, charts, events, imports, schedules, tasks):
         app.include_router(noun.router, dependencies=[Depends(authorized), Depends(known_query)])

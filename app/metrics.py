@@ -1,32 +1,38 @@
 """What Prometheus reads: requests as they happen, and jobs, trials and workers as the store has them at the scrape."""
 
-import time
 from collections.abc import Iterator
 
-from fastapi.routing import APIRoute
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_fastapi_instrumentator import Instrumentator
+from prometheus_fastapi_instrumentator.metrics import Info
 
 from lrtune.store.census import Census
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OTHER = "other"  # any other method, any path without a route: either can be any word, and would be series without end
+
 
 class Requests:
-    """Counts and times of requests, by route template: paths with ids in them would be series without end."""
+    """Counts and times of requests, by route template. Time is up to the first byte: a stream may last for hours."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.count = Counter("lrtune_requests", "Requests.", ["method", "route", "status"], registry=self.registry)
         self.seconds = Histogram("lrtune_request_seconds", "Time to answer.", ["route"], registry=self.registry)
 
-    def seen(self, scope: Scope, status: int, seconds: float) -> None:
-        """Write down one request."""
-        route = scope.get("route")
-        template = route.path if isinstance(route, APIRoute) else "other"
-        method = scope["method"] if template != "other" else "other"  # a method can be any word
-        self.count.labels(method, template, str(status)).inc()
-        self.seconds.labels(template).observe(seconds)
+    def watch(self, app: FastAPI) -> None:
+        """Be told of every request of an application, also of those that end in an error that nobody foresaw."""
+        Instrumentator(should_group_status_codes=False, registry=self.registry).add(self._seen).instrument(app)
+
+    def _seen(self, info: Info) -> None:
+        known = info.modified_handler != "none"
+        route = info.modified_handler if known else OTHER
+        method = info.method if known and info.method in METHODS else OTHER
+        self.count.labels(method, route, info.modified_status).inc()
+        self.seconds.labels(route).observe(info.modified_duration_without_streaming or info.modified_duration)
 
     def page(self, census: Census) -> bytes:
         """Everything, as Prometheus reads it."""
@@ -46,22 +52,3 @@ class _Now(Collector):
             for state, count in counts.items():
                 family.add_metric([state], count)
             yield family
-
-
-class Measure:
-    """Tells `Requests` of every request and its status. Time is up to the first byte: a stream may last for hours."""
-
-    def __init__(self, app: ASGIApp, *, requests: Requests) -> None:
-        self.app = app
-        self.requests = requests
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        began = time.perf_counter()
-
-        async def measured(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self.requests.seen(scope, message["status"], time.perf_counter() - began)
-            await send(message)
-
-        await self.app(scope, receive, measured)

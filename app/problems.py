@@ -5,19 +5,22 @@ with `responses=problems(errors.UnknownJob)`.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from app import error_pages, pointers
+from app import addresses, error_pages, pointers
 from lrtune import errors
 from lrtune.errors import LrtuneError, Rejection
 
@@ -31,6 +34,7 @@ STATUS: Mapping[type[LrtuneError], int] = {
     errors.MethodNotAllowed: 405,
     errors.Conflict: 409,
     errors.TooLarge: 413,
+    errors.UnsupportedEncoding: 415,
     errors.Invalid: 422,
     errors.IdempotencyKeyReused: 422,
     errors.Unavailable: 503,
@@ -42,7 +46,7 @@ HEADERS: Mapping[type[LrtuneError], Mapping[str, str]] = {
     errors.Unavailable: {"Retry-After": str(RETRY_SECONDS)},
 }
 _BY_STATUS = {400: errors.BadRequest, 404: errors.NotFound, 405: errors.MethodNotAllowed, 413: errors.TooLarge}
-EVERYWHERE = (errors.Unauthorized, errors.TooLarge, errors.Invalid, errors.Internal)
+EVERYWHERE = (errors.Unauthorized, errors.TooLarge, errors.UnsupportedEncoding, errors.Invalid, errors.Internal)
 
 
 class RejectedField(BaseModel):
@@ -115,7 +119,9 @@ def install(app: FastAPI) -> None:
 def _answer(request: Request, error: LrtuneError, headers: Mapping[str, str] | None = None) -> Response:
     """The problem; a page for whoever asked for one."""
     if error_pages.wanted(request):
-        return error_pages.page(request, error, status(type(error)))
+        answer = error_pages.page(request, error, status(type(error)))
+        answer.headers.update(headers or {})
+        return answer
     return problem(error, headers)
 
 
@@ -159,13 +165,30 @@ async def _http(request: Request, error: Exception) -> Response:
     if kind is errors.BadRequest:
         return _answer(request, _unreadable(error.__cause__))
     if kind is errors.NotFound:
-        return _answer(request, kind(f"there is no path {request.url.path!r} here; /docs lists those there are"))
+        return _nowhere(request)
     if kind is errors.MethodNotAllowed:
-        allowed = ", ".join(_methods(request))
-        detail = f"{request.url.path} does not take {request.method}; it takes {allowed}"
-        return _answer(request, kind(detail), {"Allow": allowed})
+        return _not_taken(request)
     limit = request.app.state.settings.max_body_bytes
     return _answer(request, kind(f"the body is larger than the {limit} bytes accepted here") if limit else kind())
+
+
+def _nowhere(request: Request) -> Response:
+    """No such path; one that is there but for its slashes is shown the way, in the words of whoever asked."""
+    here, before = addresses.path(request), addresses.root(request)
+    tidy = re.sub("/+", "/", here).rstrip("/") or "/"
+    if tidy != here and _methods(request, tidy):
+        query = request.scope["query_string"].decode("latin-1")
+        return RedirectResponse(before + quote(tidy) + (f"?{query}" if query else ""), 307)
+    there = f"there is no path {request.url.path!r} here; {before}/docs lists those there are"
+    return _answer(request, errors.NotFound(there))
+
+
+def _not_taken(request: Request) -> Response:
+    allowed = ", ".join(_methods(request, addresses.path(request)))
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers={"Allow": allowed})
+    detail = f"{request.url.path} does not take {request.method}; it takes {allowed}"
+    return _answer(request, errors.MethodNotAllowed(detail), {"Allow": allowed})
 
 
 async def _nested(request: Request, error: Exception) -> Response:
@@ -188,11 +211,11 @@ def _unreadable(cause: BaseException | None) -> errors.BadRequest:
     return errors.BadRequest(f"the body could not be read: {detail[:200]}", [{"pointer": "", "detail": detail[:200]}])
 
 
-def _methods(request: Request) -> list[str]:
-    """Every method this path takes: Starlette's own answer names only those of the first route that matches."""
+def _methods(request: Request, path: str) -> list[str]:
+    """Every method that a path takes: Starlette's own answer names only those of the first route that matches."""
     found: set[str] = set()
     for route in iter_route_contexts(request.app.routes):
         regex = getattr(route, "path_regex", None)
-        if regex is not None and regex.match(request.url.path):
-            found |= set(getattr(route, "methods", None) or ())
-    return sorted(found)
+        if regex is not None and regex.match(path):
+            found |= set(getattr(route, "methods", None) or ("GET",))  # files that are mounted name none
+    return sorted(found | {"OPTIONS"} | ({"HEAD"} if "GET" in found else set())) if found else []

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -13,28 +14,36 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from app import sessions
+from app import addresses, sessions
 from lrtune import __version__
 from lrtune.analysis import words
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_LINKS = re.compile(r'\b(href|src|action|hx-get|hx-post|data-live|data-trials)="/')
 THEMES = ("light", "dark")
 
 
 def page(request: Request, template: str, *, status: int = 200, **known: Any) -> HTMLResponse:
     """A template as an answer."""
+    root = addresses.root(request)
     theme = request.cookies.get("lrtune-theme")
     signed_in = hasattr(request.app.state, "key") and sessions.of(request) is not None
     everywhere = {
-        "path": request.url.path,
+        "path": addresses.path(request),
+        "root": root,
         "theme": theme if theme in THEMES else "",
         "signed_in": signed_in,
         "token": sessions.token(request) if signed_in else "",
     }
-    text = _templates.get_template(template).render(everywhere | known)
+    text = _below(root, _templates.get_template(template).render(everywhere | known))
     return HTMLResponse(text, status, headers={"Cache-Control": "private, no-cache", "Vary": "HX-Request"})
+
+
+def _below(root: str, text: str) -> str:
+    """A page whose links lead below a prefix: templates write our own. What users wrote is escaped, quotes and all."""
+    return _LINKS.sub(lambda found: f"{found[0][:-1]}{root}/", text) if root else text
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -14,11 +14,10 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-FOREIGN = ("/docs", "/redoc")  # FastAPI's own pages, which load their scripts from elsewhere
 
 
 class SecurityHeaders:
-    """Adds the headers to every answer."""
+    """Adds the headers to every answer, where it does not bring them itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -28,8 +27,9 @@ class SecurityHeaders:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
-        foreign = scope.get("path", "").startswith(FOREIGN)
-        await self.app(scope, receive, send if foreign else with_headers)
+        await self.app(scope, receive, with_headers)

@@ -11,6 +11,8 @@ import time
 
 from fastapi import Request, Response
 
+from app.addresses import root
+
 DAYS = 7
 SAFE = ("GET", "HEAD")
 
@@ -62,13 +64,19 @@ def begin(request: Request, response: Response) -> None:
     """Sign in."""
     key: str = request.app.state.key
     secure = request.url.scheme == "https"
-    cookie = {"max_age": DAYS * 86400, "httponly": True, "samesite": "strict", "secure": secure, "path": "/"}
+    cookie = {
+        "max_age": DAYS * 86400,
+        "httponly": True,
+        "samesite": "strict",
+        "secure": secure,
+        "path": root(request) or "/",
+    }
     response.set_cookie(name(key), seal(key), **cookie)  # type: ignore[arg-type]
 
 
 def end(request: Request, response: Response) -> None:
     """Sign out."""
-    response.delete_cookie(name(request.app.state.key), path="/", httponly=True, samesite="strict")
+    response.delete_cookie(name(request.app.state.key), path=root(request) or "/", httponly=True, samesite="strict")
 
 
 def same(given: str, wanted: str) -> bool:

@@ -105,6 +105,10 @@ class TooLarge(LrtuneError):
     """The request body is too large."""
 
 
+class UnsupportedEncoding(LrtuneError):
+    """The request body is packed in a way that cannot be read here; accepted is gzip, or none."""
+
+
 class Unauthorized(LrtuneError):
     """A valid key is needed: send the header `Authorization: Bearer <key>`."""
 

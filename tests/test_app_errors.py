@@ -78,8 +78,8 @@ def test_parameters_are_named_where_they_stand(shared: httpx.Client) -> None:
 
 
 def test_a_method_that_is_not_taken_is_told_which_are(shared: httpx.Client) -> None:
-    assert shared.put("/v1/jobs").headers["Allow"] == "GET, POST"
-    assert shared.post("/v1/jobs/job-1").headers["Allow"] == "DELETE, GET"
+    assert shared.put("/v1/jobs").headers["Allow"] == "GET, HEAD, OPTIONS, POST"
+    assert shared.post("/v1/jobs/job-1").headers["Allow"] == "DELETE, GET, HEAD, OPTIONS"
 
 
 def test_what_nobody_foresaw_is_a_500_that_tells_nothing(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

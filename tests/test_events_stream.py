@@ -3,9 +3,7 @@
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from app.routes import events as route
 from lrtune.store import events
 from lrtune.wire.results import Event
 from tests import processes
-from tests.serving import KEY, served
+from tests.serving import KEY, reached, served
 
 STREAM = {"Accept": "text/event-stream"}
 
@@ -140,7 +138,7 @@ def test_a_server_with_open_streams_stops_when_told_to(sqlite_url: str, tmp_path
     try:
         headers = {"Authorization": f"Bearer {KEY}"}
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as service:
-            _wait_for(service, server)
+            reached(service, server)
             with service.stream("GET", f"{submitted(service)}/events", headers=STREAM, timeout=30) as response:
                 told = messages(response)
                 assert next(told)["id"] == "1"
@@ -152,15 +150,3 @@ def test_a_server_with_open_streams_stops_when_told_to(sqlite_url: str, tmp_path
     finally:
         server.kill()
         server.join()
-
-
-def _wait_for(service: httpx.Client, server: BaseProcess) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.is_alive():
-        try:
-            service.get("/healthz")
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("the server did not start")

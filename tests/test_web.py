@@ -120,7 +120,9 @@ def test_a_form_of_another_site_changes_nothing(visitor: httpx.Client, service: 
 # What every answer says to browsers -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/", "/sign-in", "/static/page.js", "/v1/jobs", "/nowhere", "/jobs/job-none"])
+@pytest.mark.parametrize(
+    "path", ["/", "/sign-in", "/static/page.js", "/v1/jobs", "/nowhere", "/jobs/job-none", "/docs"]
+)
 def test_every_answer_forbids_foreign_and_inline_scripts(visitor: httpx.Client, path: str) -> None:
     headers = visitor.get(path).headers
     policy = headers["content-security-policy"]
@@ -373,3 +375,15 @@ def test_the_page_of_a_finished_job_has_its_answer_and_its_code(visitor: httpx.C
     assert answer.status_code == 303
     again = visitor.post(f"{job}/extend", data={"token": token(visitor), "trials": "some"})
     assert again.status_code == 422
+
+
+def test_a_job_for_a_loop_of_ones_own_is_made_in_the_form(visitor: httpx.Client, service: httpx.Client) -> None:
+    assert "your loop reports" in visitor.get("/submit?task=external").text
+    assert "your loop reports" in visitor.get("/submit/params", params={"/task/name": "external"}).text
+    asked = {"/task/name": "external", "/metric/name": "val_loss"}
+    refused = submitted(visitor, **asked)
+    assert (refused.status_code, 'value="val_loss"' in refused.text) == (422, True)
+    answer = submitted(visitor, **asked, **{"/metric/goal": "minimize", "/horizon": "200"})
+    assert answer.status_code == 303, answer.text
+    spec = service.get(f"/v1{answer.headers['location']}").json()["spec"]
+    assert (spec["metric"], spec["horizon"]["steps"]) == ({"name": "val_loss", "goal": "minimize"}, 200)

@@ -261,6 +261,26 @@ def test_a_job_of_5000_trials_opens_at_once(person: Visitor, sqlite_url: str) ->
     person.picture("job-5000-1440")
 
 
+def test_the_api_is_described_and_tried_out_with_what_the_server_has_itself(person: Visitor) -> None:
+    page = person.page
+    for path in ("/docs", "/redoc"):
+        with page.expect_response(f"**{path}") as answered:
+            person.open(path)
+        policy = answered.value.headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
+        assert "unsafe" not in policy
+        expect(page.get_by_text("Submit a job").filter(visible=True).first).to_be_visible()
+        assert page.evaluate("document.fonts.size + document.querySelectorAll('img[src^=http]').length") == 0
+        person.picture(path.strip("/"))
+    person.open("/docs")
+    page.get_by_text("List tasks").click()
+    page.get_by_role("button", name="Try it out").click()
+    with page.expect_response("**/v1/tasks") as answered:
+        page.get_by_role("button", name="Execute").click()
+    assert answered.value.status == 200
+    expect(page.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
+
+
 def test_signing_out_leaves_nothing_behind(person: Visitor) -> None:
     person.page.get_by_role("button", name="Sign out").click()
     expect(person.page.get_by_role("heading", name="Sign in")).to_be_visible()

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from app import admission, catalogue, curves, plans, pointers
+from app.addresses import root
 from app.deps import ReadTx, Tx
 from app.pages import job_form
 from app.pages.deps import Fields, Form
@@ -81,7 +82,7 @@ def submit(request: Request, tx: Tx, fields: Form) -> Response:
         job, _ = jobs.create(tx, admitted, idempotency_key=f"form-{once[:64]}" if once else None)
     except Invalid as error:
         return _shown(request, tx, fields, job_form.named(error.errors, made), status=422)
-    return RedirectResponse(f"/jobs/{job.id}", 303)
+    return RedirectResponse(f"{root(request)}/jobs/{job.id}", 303)
 
 
 @router.post("/check")

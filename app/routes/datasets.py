@@ -9,6 +9,7 @@ from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 
 from app import receiving
+from app.addresses import root
 from app.deps import PAGE, Cursor, Limit, ReadTx, Tx
 from app.problems import problems
 from lrtune import errors
@@ -68,7 +69,7 @@ async def upload(request: Request, name: Name) -> Response:
         keep = partial(_keep, request.app.state.database, found, path, settings.data_dir)
         async with request.app.state.writing:
             dataset, new = await run_in_threadpool(keep, digest=digest, name=name, kind=kind, size=size)
-    headers = {"Location": f"{PATH}/{dataset.id}"}
+    headers = {"Location": f"{root(request)}{PATH}/{dataset.id}"}
     return Response(dataset.model_dump_json(), 201 if new else 200, headers=headers, media_type="application/json")
 
 

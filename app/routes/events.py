@@ -11,6 +11,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy.exc import DBAPIError
 from starlette.concurrency import run_in_threadpool
 
+from app.accept import prefers
 from app.deps import LARGEST, MOST, PAGE, JobId, Limit
 from app.problems import problems
 from app.streams import KEEPALIVE, STREAM, answer, pause
@@ -42,11 +43,10 @@ async def log(
     after: After = 0,
     limit: Limit = PAGE,
     last_event_id: LastId = None,
-    accept: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
     """The job's event log from `after` on. Asked for as an event stream, it goes on until the job is over."""
     database: Database = request.app.state.database
-    if STREAM not in (accept or ""):
+    if not prefers(request, STREAM):
         page = await run_in_threadpool(_page, database, job_id, after, limit)
         return Response(page.model_dump_json(), media_type="application/json")
     if last_event_id and re.fullmatch(r"[0-9]{1,9}", last_event_id):

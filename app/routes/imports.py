@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Depends, Request, Response, status
 
 from app import admission
+from app.addresses import root
 from app.deps import Tx, remember_body
 from app.problems import invalid, problems
 from app.routes.jobs import LOCATION, Key
@@ -34,7 +35,7 @@ def import_(imported: ImportedJob, request: Request, tx: Tx, idempotency_key: Ke
         raise invalid([{**one, "pointer": f"/job{one['pointer']}"} for one in error.errors]) from None
     _check_horizons(imported, admitted.horizon.steps)
     job, new = imports.create(tx, admitted, imported, idempotency_key=idempotency_key)
-    headers = {"Location": f"/v1/jobs/{job.id}"}
+    headers = {"Location": f"{root(request)}/v1/jobs/{job.id}"}
     return Response(job.model_dump_json(), 201 if new else 200, headers=headers, media_type="application/json")
 
 

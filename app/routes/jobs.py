@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
 
 from app import admission, plans
+from app.addresses import root
 from app.deps import PAGE, Cursor, JobId, Limit, ReadTx, Tx, remember_body
 from app.problems import problems
 from lrtune import errors
@@ -91,7 +92,7 @@ def submit(
     with database.write() as tx:
         admitted = admission.admit(tx, spec, data_dir)
         job, new = jobs.create(tx, admitted, idempotency_key=idempotency_key)
-    return _json(job, 201 if new else 200, {"Location": f"/v1/jobs/{job.id}"})
+    return _json(job, 201 if new else 200, {"Location": f"{root(request)}/v1/jobs/{job.id}"})
 
 
 def _json(answer: Result, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:

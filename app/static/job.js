@@ -37,7 +37,7 @@
   answer = document.getElementById("summary").dataset.answer;
   refresh();
   if (job.dataset.over === "yes") return;
-  const stream = new EventSource(`/jobs/${job.dataset.job}/live`);
+  const stream = new EventSource(job.dataset.live);
   let first = true;
   stream.onmessage = (event) => {
     const { over } = JSON.parse(event.data);

@@ -9,7 +9,7 @@ document.getElementById("theme").addEventListener("click", () => {
   const theme = dark ? "light" : "dark";
   root.dataset.theme = theme;
   // A cookie, so that the server renders the next page in it at once.
-  document.cookie = `lrtune-theme=${theme}; path=/; max-age=31536000; SameSite=Strict`;
+  document.cookie = `lrtune-theme=${theme}; path=${root.dataset.root || "/"}; max-age=31536000; SameSite=Strict${location.protocol === "https:" ? "; Secure" : ""}`;
   document.dispatchEvent(new Event("theme"));
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("theme")));

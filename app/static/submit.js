@@ -67,7 +67,7 @@
 
   async function validate() {
     const mine = asked += 1;
-    const answer = await fetch("/submit/check", { method: "POST", body: new URLSearchParams(new FormData(form)), headers: { Accept: "application/json" } }).catch(() => null);
+    const answer = await fetch(`${form.getAttribute("action")}/check`, { method: "POST", body: new URLSearchParams(new FormData(form)), headers: { Accept: "application/json" } }).catch(() => null);
     if (!answer?.ok || mine !== asked) return;
     last = await answer.json();
     show(last);

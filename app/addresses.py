@@ -1,0 +1,49 @@
+"""Where the server stands as seen from outside: below a prefix that a proxy takes off before it passes a request on.
+
+The prefix is the one of `uvicorn --root-path`, else that of the proxy's own `X-Forwarded-Prefix`. Every address of ours
+that leaves the server has it in front and nothing before it: no scheme and no host, which only the outside knows.
+"""
+
+import re
+from urllib.parse import quote
+
+from fastapi import Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")  # none with which `//elsewhere` or `/..` could be made
+
+
+class Prefix:
+    """Brings a request's `root_path` and `path` into one form: `/prefix` and `/prefix/path`, or no prefix at all."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "http":
+            given, whole = scope.get("root_path", ""), scope["path"]
+            below = whole.removeprefix(given)
+            prefix = f"/{given.strip('/')}" if given.strip("/") else _forwarded(scope)
+            scope["root_path"], scope["path"] = prefix, prefix + below if below[:1] == "/" else f"{prefix}/{below}"
+        await self.app(scope, receive, send)
+
+
+def _forwarded(scope: Scope) -> str:
+    named = Headers(scope=scope).get("x-forwarded-prefix", "").rstrip("/")
+    return named if PREFIX.fullmatch(named) else ""
+
+
+def root(request: Request) -> str:
+    """What stands before every path of this server, as it stands in a link: "" or a prefix such as "/lrtune"."""
+    return quote(_root(request.scope))
+
+
+def path(request: Request) -> str:
+    """The path of a request as this server's routes know it."""
+    return str(request.scope["path"]).removeprefix(_root(request.scope))
+
+
+def _root(scope: Scope) -> str:
+    return str(scope.get("app_root_path", scope.get("root_path", "")))  # what is mounted has a `root_path` of its own

@@ -1,0 +1,83 @@
+"""Request bodies that come packed: gzip is unpacked as it streams in, piece by piece; other encodings are refused.
+
+What limits a body's size stands behind this and counts the unpacked bytes, so a body that unpacks to gigabytes is
+refused as soon as it has grown too large, and is never in memory as a whole.
+"""
+
+import zlib
+from collections.abc import AsyncIterator
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.problems import problem
+from lrtune.errors import BadRequest, UnsupportedEncoding
+from lrtune.space import shown
+
+PIECE = 64 * 1024  # bytes unpacked at a time
+GZIP = 16 + zlib.MAX_WBITS
+BROKEN = "the body is no gzip, though its Content-Encoding says so"
+CUT_OFF = "the body is gzip that breaks off before its end"
+
+
+class Unpack:
+    """Unpacks bodies with `Content-Encoding: gzip`; the application sees a body that was never packed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        given = ", ".join(Headers(scope=scope).getlist("content-encoding")) if scope["type"] == "http" else ""
+        found = [one.strip().lower() for one in given.split(",") if one.strip().lower() not in ("", "identity")]
+        if not found:
+            await self.app(scope, receive, send)
+            return
+        if found not in (["gzip"], ["x-gzip"]):
+            detail = f"found the Content-Encoding {shown(given[:60])}; accepted is gzip, or none"
+            answer = problem(UnsupportedEncoding(detail), {"Accept-Encoding": "gzip"})
+            await answer(scope, receive, send)
+            return
+        as_plain = {**scope, "headers": list(scope["headers"])}
+        headers = MutableHeaders(scope=as_plain)
+        for name in ("content-encoding", "content-length"):
+            del headers[name]
+        await self.app(as_plain, _unpacked(receive), send)
+
+
+def _unpacked(receive: Receive) -> Receive:
+    """The same messages with an unpacked body. Raises BadRequest where it is no gzip or breaks off."""
+    pieces, over = _pieces(receive), False
+
+    async def unpacked() -> Message:
+        nonlocal over
+        if over:
+            return await receive()  # only that the client has gone can still come
+        message = await anext(pieces)
+        over = not message.get("more_body", False)
+        return message
+
+    return unpacked
+
+
+async def _pieces(receive: Receive) -> AsyncIterator[Message]:
+    packer, more, whole = zlib.decompressobj(GZIP), True, False
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            yield message
+            return
+        packed, more = message.get("body", b""), message.get("more_body", False)
+        while packed:
+            if whole:  # a gzip file may be several, one behind the other
+                packer, whole = zlib.decompressobj(GZIP), False
+            try:
+                piece = packer.decompress(packed, PIECE)
+            except zlib.error:
+                raise BadRequest(BROKEN, [{"pointer": "", "detail": BROKEN}]) from None
+            whole, packed = packer.eof, packer.unused_data.lstrip(b"\0") if packer.eof else packer.unconsumed_tail
+            if piece:
+                yield {"type": "http.request", "body": piece, "more_body": True}
+    if not whole:
+        raise BadRequest(CUT_OFF, [{"pointer": "", "detail": CUT_OFF}])
+    yield {"type": "http.request", "body": b"", "more_body": False}
