@@ -1,13 +1,15 @@
 """Where the server stands as seen from outside: below a prefix that a proxy takes off before it passes a request on.
 
 The prefix is the one of `uvicorn --root-path`, else that of the proxy's own `X-Forwarded-Prefix`. Every address of ours
-that leaves the server has it in front and nothing before it: no scheme and no host, which only the outside knows.
+that leaves the server has it in front and nothing before it: no scheme and no host, which only the outside knows. A
+proxy that leaves the prefix on does no harm, unless a path of ours begins with the same word.
 """
 
 import re
 from urllib.parse import quote
 
-from fastapi import Request
+from fastapi import FastAPI, Request
+from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,6 +28,8 @@ class Prefix:
             given, whole = scope.get("root_path", ""), scope["path"]
             below = whole.removeprefix(given)
             prefix = f"/{given.strip('/')}" if given.strip("/") else _forwarded(scope)
+            if prefix and below.startswith(f"{prefix}/") and not _begins_ours(scope["app"], prefix):
+                below = below.removeprefix(prefix)
             scope["root_path"], scope["path"] = prefix, prefix + below if below[:1] == "/" else f"{prefix}/{below}"
         await self.app(scope, receive, send)
 
@@ -33,6 +37,13 @@ class Prefix:
 def _forwarded(scope: Scope) -> str:
     named = Headers(scope=scope).get("x-forwarded-prefix", "").rstrip("/")
     return named if PREFIX.fullmatch(named) else ""
+
+
+def _begins_ours(app: FastAPI, prefix: str) -> bool:
+    first = prefix.split("/")[1]
+    return any(
+        (getattr(route, "path", None) or "/").split("/")[1] == first for route in iter_route_contexts(app.routes)
+    )
 
 
 def root(request: Request) -> str:

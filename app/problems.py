@@ -175,6 +175,8 @@ async def _http(request: Request, error: Exception) -> Response:
 def _nowhere(request: Request) -> Response:
     """No such path; one that is there but for its slashes is shown the way, in the words of whoever asked."""
     here, before = addresses.path(request), addresses.root(request)
+    if (request.method, here) == ("OPTIONS", "/*"):  # asks of the server as a whole
+        return Response(status_code=204, headers={"Allow": "DELETE, GET, HEAD, OPTIONS, POST"})
     tidy = re.sub("/+", "/", here).rstrip("/") or "/"
     if tidy != here and _methods(request, tidy):
         query = request.scope["query_string"].decode("latin-1")

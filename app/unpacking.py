@@ -61,7 +61,7 @@ def _unpacked(receive: Receive) -> Receive:
 
 
 async def _pieces(receive: Receive) -> AsyncIterator[Message]:
-    packer, more, whole = zlib.decompressobj(GZIP), True, False
+    packer, more, whole = zlib.decompressobj(GZIP), True, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -69,7 +69,7 @@ async def _pieces(receive: Receive) -> AsyncIterator[Message]:
             return
         packed, more = message.get("body", b""), message.get("more_body", False)
         while packed:
-            if whole:  # a gzip file may be several, one behind the other
+            if whole:  # the first file, or another behind it
                 packer, whole = zlib.decompressobj(GZIP), False
             try:
                 piece = packer.decompress(packed, PIECE)

@@ -58,6 +58,7 @@ def proxied(database_url: str, folder: Path, *options: str, **extra: str) -> Ite
         port = free.getsockname()[1]
     command = ("uvicorn", "--factory", "app.main:create_app", "--port", str(port), *options)
     settings = {"LRTUNE_DATABASE_URL": database_url, "LRTUNE_API_KEY": KEY, "LRTUNE_DATA_DIR": str(folder / "data")}
+    settings["LRTUNE_MAX_BODY_BYTES"] = "20000"  # uploads may be larger, below a prefix too
     server = processes.start(*command, environment=settings, log=folder / "server.log")
     handler = type("Handler", (Proxy,), {"port": port, "extra": extra})
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -120,7 +121,7 @@ def test_every_address_of_every_page_lies_below_the_prefix(
 
 def _table(folder: Path) -> Path:
     path = folder / "some.csv"
-    path.write_bytes(b"x,y\n" + b"".join(b"%d,%d\n" % (row, row % 2) for row in range(50)))
+    path.write_bytes(b"x,y\n" + b"".join(b"%d,%d\n" % (row, row % 2) for row in range(5000)))
     return path
 
 
@@ -140,6 +141,8 @@ def test_what_the_api_points_to_lies_below_the_prefix(
         assert described["servers"] == [{"url": "/lrtune"}]
         assert "/lrtune/docs" in client.get(f"{address}/nowhere").json()["detail"]
         assert client.put(f"{address}/v1/jobs").headers["allow"] == "GET, HEAD, OPTIONS, POST"
+        left_on = client.get(own + made.headers["location"], headers=extra)
+        assert left_on.json() == made.json(), "a proxy may leave the prefix on"
         for path in ("/healthz", "/readyz"):
             assert client.get(own + path).json() == client.get(address + path).json() == {"status": "ok"}
         counted = client.get(f"{address}/metrics").text
@@ -168,6 +171,10 @@ def test_in_a_browser_everything_works_below_a_prefix(sqlite_url: str, tmp_path:
                 someone.open(path)
                 page.get_by_text("Submit a job").filter(visible=True).first.wait_for()
             assert {cookie["path"] for cookie in window.cookies()} == {"/lrtune"}
+            someone.open("/")
+            page.get_by_role("button", name="Sign out").click()
+            page.get_by_role("heading", name="Sign in").wait_for()
+            assert [cookie["name"] for cookie in window.cookies()] == ["lrtune-theme"]
 
 
 @pytest.mark.parametrize(

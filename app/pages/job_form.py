@@ -32,7 +32,10 @@ NUMBERS = (
     *("/budget/full_runs", "/budget/trials", "/budget/seconds", "/confirm/top", "/confirm/seeds", "/search/seed"),
     "/baseline/learning_rate",
 )
-NAMES = ("/metric/name", "/metric/goal", "/search/sampler", "/search/pruner", "/baseline/optimizer", "/baseline/schedule")
+NAMES = (
+    *("/metric/name", "/metric/goal", "/search/sampler", "/search/pruner"),
+    *("/baseline/optimizer", "/baseline/schedule"),
+)
 SAMPLERS, PRUNERS = (
     tuple((kind.model_fields["name"].default, (kind.__doc__ or "").strip()) for kind in get_args(union))
     for union in (Samplers, Pruners)
