@@ -28,7 +28,7 @@ class Prefix:
             given, whole = scope.get("root_path", ""), scope["path"]
             below = whole.removeprefix(given)
             prefix = f"/{given.strip('/')}" if given.strip("/") else _forwarded(scope)
-            if prefix and below.startswith(f"{prefix}/") and not _begins_ours(scope["app"], prefix):
+            if prefix and f"{below}/".startswith(f"{prefix}/") and not _begins_ours(scope["app"], prefix):
                 below = below.removeprefix(prefix)
             scope["root_path"], scope["path"] = prefix, prefix + below if below[:1] == "/" else f"{prefix}/{below}"
         await self.app(scope, receive, send)

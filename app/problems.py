@@ -202,8 +202,9 @@ async def _away(request: Request, _: Exception) -> Response:
 
 
 async def _unforeseen(request: Request, _: Exception) -> Response:
-    # Starlette raises the error again after this answer, so that the server logs its traceback.
-    return _answer(request, errors.Internal())
+    # Starlette raises the error again after this answer, so that the server logs its traceback. It then closes the
+    # connection, which is said, so that nobody sends the next request on it.
+    return _answer(request, errors.Internal(), {"Connection": "close"})
 
 
 def _unreadable(cause: BaseException | None) -> errors.BadRequest:

@@ -143,6 +143,8 @@ def test_what_the_api_points_to_lies_below_the_prefix(
         assert client.put(f"{address}/v1/jobs").headers["allow"] == "GET, HEAD, OPTIONS, POST"
         left_on = client.get(own + made.headers["location"], headers=extra)
         assert left_on.json() == made.json(), "a proxy may leave the prefix on"
+        assert "API" in client.get(f"{own}/lrtune/docs", headers=extra).text
+        assert client.get(f"{own}/lrtune", headers=PAGE | extra).headers["location"].startswith("/lrtune/sign-in?")
         for path in ("/healthz", "/readyz"):
             assert client.get(own + path).json() == client.get(address + path).json() == {"status": "ok"}
         counted = client.get(f"{address}/metrics").text
