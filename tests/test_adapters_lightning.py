@@ -147,6 +147,20 @@ def test_lightning_resumes_at_its_step(kind: type[Module], every: int, followed:
     assert module.made[0].rates == rates(trial, 5)
 
 
+def test_a_fit_goes_on_where_the_one_before_ended() -> None:
+    trial, module = held(ADAMW), Two()
+    found = pl.Trainer(
+        max_steps=2 * STEPS, accelerator="cpu", logger=False, enable_checkpointing=False, limit_train_batches=5,
+        callbacks=[TrialCallback(trial), EarlyStopping("val_loss", patience=1, min_delta=1e9)], num_sanity_val_steps=0,
+    )  # fmt: skip
+    found.fit(module, batches(), batches(1))
+    before = len(module.made[0].rates)
+    found.callbacks = [one for one in found.callbacks if not isinstance(one, EarlyStopping)]
+    found.fit(module, batches(), batches(1))
+    assert 0 < before < STEPS
+    assert module.made[0].rates == rates(trial)
+
+
 def test_early_stopping_and_the_service_both_end_a_fit() -> None:
     stopped, module = held(ADAMW, stop=4), Module()
     fit(stopped, module, max_steps=STEPS, val_check_interval=2)

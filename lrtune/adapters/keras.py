@@ -18,12 +18,8 @@ from lrtune.space import knobs
 REMEDY = "make the optimizer with lrtune.adapters.keras.optimizer(trial)"
 _KERAS = {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon", "alpha": "rho"}
 _MUON = {"beta1": "adam_beta_1", "beta2": "adam_beta_2"}
-_USUAL = {
-    "amsgrad": False,
-    "centered": False,
-    "initial_accumulator_value": 0.0,
-    "rms_rate": 0.2,
-}  # as the export has it
+# What is no knob of a job's is to be as in the export.
+_USUAL = {"amsgrad": False, "centered": False, "initial_accumulator_value": 0.0, "rms_rate": 0.2}
 
 
 class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -35,7 +31,7 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(self, trial: TrialLike, *optimizers: Any) -> None:
         super().__init__()
-        self.trial, self.optimizers = trial, [*optimizers]
+        self.trial, self._named, self.optimizers = trial, [*optimizers], list[Any]()
         self._ratios: list[float] = []
         self._batches, self._rate = 0, 0.0  # of this fit, of this batch
         self._begun: list[int] = []  # what the optimizers had counted when it began
@@ -43,9 +39,11 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def set_model(self, model: Any) -> None:
         """Let the rates be numbers before any callback restores the optimizer's state."""
         super().set_model(model)
-        self.optimizers = self.optimizers or [_compiled(model)]
-        for one in self.optimizers:
-            _settable(one, self.trial.steps)
+        self.optimizers = self._named or [_compiled(model)]
+        rates = [_settable(one, self.trial.steps) for one in self.optimizers]
+        if len(rates) > 1 and not rates[0]:
+            raise ValueError("found the rate 0 in the first optimizer; accepted is one above 0")
+        self._ratios = [1.0, *(rate / rates[0] for rate in rates[1:])]
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Take over the rates. Raises ValueError for what cannot be followed, or another optimizer than the trial's."""
@@ -57,12 +55,6 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
             raise ValueError("found data of unknown length; accepted is fit(..., steps_per_epoch=...)")
         for one in self.optimizers:
             _require(one, self.trial)
-        rates = [_settable(one, self.trial.steps) for one in self.optimizers]
-        if len(rates) > 1 and not rates[0]:
-            raise ValueError(
-                "found the rate 0 in the first optimizer; accepted is one above 0, the warm-up is the trial's"
-            )
-        self._ratios = [1.0, *(rate / rates[0] for rate in rates[1:])]
         self._batches, self._begun = 0, []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -122,9 +114,7 @@ def _compiled(model: Any) -> Any:
     """The optimizer that a model was compiled with, out of what mixed precision puts around it."""
     found = getattr(model, "optimizer", None)
     if found is None:
-        raise ValueError(
-            "found a model compiled without an optimizer; accepted is TrialCallback(trial, its, optimizers)"
-        )
+        raise ValueError("found a model compiled without an optimizer; accepted is TrialCallback(trial, *optimizers)")
     return getattr(found, "inner_optimizer", found)
 
 

@@ -30,10 +30,10 @@ class TrialCallback(Callback):
         self._require_length(trainer, automatic=pl_module.automatic_optimization)
         require_optimizer(optimizers, self.trial)
         require_one_trial(self.trial)
-        self._leave()
         first = Rates(self.trial, optimizers[0])
         self._rates = [first, *(Rates(self.trial, one, first.given[0]) for one in optimizers[1:])]
         done = self._done or [trainer.global_step // len(optimizers)] * len(optimizers)
+        self._updates, self._done = [], []
         for one, number in zip(optimizers, done, strict=True):
             self._follow(one, number)
         self._set_all()
