@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 
 from lrtune.analysis.answer import interval
 from lrtune.errors import TaskError
-from lrtune.search.engine.normalise import Normaliser
+from lrtune.search.engine.early_stop import Rules, forecast, judge
+from lrtune.search.engine.normalise import EVERYTHING, Normaliser
 from lrtune.store import Database, jobs, leases, tasks, trials, workers
 from lrtune.task import Task
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.results import JobState, Proposal, Report, Role, Trial, TrialState
 from tests import simulated
+from tests import test_search_engine as engine
 from tests.serving import KEY, served
 from worker.tasks.own import summary
 
 STEPS = 100
+NUMBER = r"-?[\d.]+(?:e[+-]?\d+)?"
 EXTERNAL = {"task": "external", "horizon": {"steps": 40}}
 
 
@@ -125,6 +128,7 @@ def test_wherever_an_interval_is_read_it_can_be(sqlite_url):
         best = http.get(f"/v1/jobs/{job}/best").json()
         report = http.get(f"/v1/jobs/{job}/report").json()
         exported = http.get(f"/v1/jobs/{job}/best/export", params={"format": "pytorch"}).text
+        terrain = http.get(f"/v1/jobs/{job}/landscape").json()
         http.post("/sign-in", data={"key": KEY})
         page = http.get(f"/jobs/{job}").text
     assert best["range"] == [0, None]
@@ -135,6 +139,8 @@ def test_wherever_an_interval_is_read_it_can_be(sqlite_url):
     assert "not surely better or worse than untuned" in said
     assert "% better" not in said
     assert "# val_loss 0.0016 [0, 0.0078" in exported
+    dots = [point for series in terrain["series"] for point in series["points"]]
+    assert [point["number"] for point in dots if not point["fresh"]] == [0, 1], "through which a line may be drawn"
     assert "95 % interval 0 to 0.00784, mean over 3 fresh seeds" in page
     assert "not surely better or worse than untuned" in page
 
@@ -200,6 +206,19 @@ def test_a_forecast_that_the_range_cuts_into_is_within_it_and_not_at_its_end():
     assert scale.quantiles(100, 3.0, 0.1, (0.0, np.inf)) == pytest.approx(far), "far from an end it changes nothing"
 
 
+def test_an_early_stop_is_reasoned_with_a_forecast_that_can_be():
+    """The best of four runs came to 0.001, and the one that is judged is not far from it."""
+    least = engine.loss(engine.CURVES[11]) - 0.001
+    *done, judged = [engine.trained(i, 1000 if i != 13 else 300, above=-least) for i in (9, 11, 15, 17, 13)]
+    free, bound = (forecast(done, judged, engine.TARGET, limits=limits).ends for limits in (EVERYTHING, (0.0, np.inf)))
+    assert free.min() < 0
+    assert 0 <= bound[1] <= bound[0] <= bound[2]
+    words = judge(done, judged, engine.TARGET, rules=Rules(audit=0.0, limits=(0.0, np.inf), chance=1.0)).reason
+    found = re.search(rf"forecast ({NUMBER}) \(({NUMBER}) to ({NUMBER})\) against {NUMBER}, chance", words)
+    assert found, words
+    assert 0 <= float(found[2]) <= float(found[1]) <= float(found[3])
+
+
 def annealed(trial: Trial) -> list[Report]:
     """A loss that falls by orders of magnitude to next to nothing, the more so the nearer the rate is to the best."""
     away = math.log2(trial.configuration.learning_rate / 0.004)
@@ -213,9 +232,6 @@ def searched(known: bool) -> tuple[Trial, ...]:
     budget = {"budget": {"full_runs": 3}, "confirm": {"top": 0, "seeds": 0}, "schedules": ["cosine", "linear"]}
     spec = simulated.job("curve", steps=STEPS, metric=metric, **budget)
     return tuple(simulated.carried_out(spec, annealed, steps=STEPS))
-
-
-NUMBER = r"-?[\d.]+(?:e[+-]?\d+)?"
 
 
 def forecasts(history: Sequence[Trial]) -> list[list[float]]:

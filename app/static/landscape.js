@@ -83,7 +83,7 @@ const landscape = (() => {
   function pad([low, high], log) {
     if (log) return [low / 1.15, high * 1.3];
     const room = (high - low) * 0.08 || Math.abs(high) * 0.05 || 1;
-    return [low - room, high + room * 1.6];
+    return [low < 0 ? low - room : Math.max(0, low - room), high + room * 1.6];  // nor a loss below zero on the axis
   }
 
   function shade(self) {

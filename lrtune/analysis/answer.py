@@ -92,7 +92,7 @@ def _seeds(runs: Sequence[Trial]) -> list[SeedValue]:
 def _baseline(
     spec: AdmittedJob, trials: Sequence[Trial], complete: Sequence[Trial], *, confirmed: bool
 ) -> Baseline | None:
-    """The baseline over fresh seeds where the answer's value is one of them, else over the search's seed."""
+    """The baseline over the seeds that the answer's value is of, fresh ones or the search's, if it ran over such."""
     first = next((t for t in trials if t.role == "baseline"), None)
     if first is None:
         return None

@@ -141,7 +141,10 @@ def _show_the_good_part(axes: Axes, values: Sequence[float], goal: str) -> None:
     ranked = sorted(values, reverse=goal == "maximize")
     good = ranked[: max(2, (3 * len(ranked)) // 4)]
     room = 0.15 * (abs(good[-1] - good[0]) or abs(good[0]) or 1.0)
-    axes.set_ylim(min(good) - room, max(good) + room)
+    low = min(good)
+    axes.set_ylim(
+        low - room if low < 0 else max(0.0, low - room), max(good) + room
+    )  # nor a loss below zero on the axis
 
 
 def _plain(text: str) -> str:
