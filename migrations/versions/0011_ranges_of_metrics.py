@@ -1,8 +1,8 @@
 """Metrics know their range: announced tasks have a place for it, and older jobs on built-in tasks are told theirs.
 
-Going down, jobs lose it, because what came before does not know the field.
+Going down, jobs lose it, and their own baseline and `try`, because what came before does not know these fields.
 
-Revision: 0010, after 0009
+Revision: 0011, after 0010
 """
 
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
@@ -39,7 +39,8 @@ def _with_range(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_range(spec: dict[str, Any]) -> dict[str, Any]:
-    return spec | {"metric": {name: value for name, value in spec["metric"].items() if name != "range"}}
+    known = {name: value for name, value in spec.items() if name not in ("baseline", "try")}
+    return known | {"metric": {name: value for name, value in spec["metric"].items() if name != "range"}}
 
 
 def _rewrite(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
