@@ -115,8 +115,10 @@ def _pretty(value: Mapping[str, Any]) -> str:
 
 def takes(schema: Mapping[str, Any]) -> str:
     """What a parameter takes, from its JSON Schema, in words."""
-    if "anyOf" in schema:
-        return ", or ".join(takes(one) for one in schema["anyOf"])
+    if sides := schema.get("anyOf", schema.get("oneOf")):
+        return ", or ".join(takes(one) for one in sides)
+    if "$ref" in schema:
+        return "an object"
     if "enum" in schema or "const" in schema:
         return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
     kind = schema.get("type", "anything")

@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session
 from lrtune.errors import Rejection, UnusableFile
 from lrtune.store import datasets
 from lrtune.uploads import fitness, tables
+from lrtune.uploads.delimited import unpacked
 from lrtune.uploads.options import Options
 from lrtune.uploads.reading import reading
 from lrtune.wire.datasets import FOLDER, Description
 from lrtune.wire.tasks import Split, TabularParams
 
-LARGEST = 64 * 1024 * 1024  # bytes of a file that is read while a job waits for its answer
-UNPACKED = 4  # times larger that it may be unpacked
+LARGEST = 16 * 1024 * 1024  # bytes of a file that is read while a job, and who else writes, waits for the answer
 
 
 def checked(tx: Session, params: TabularParams, data_dir: Path) -> tuple[list[Rejection], str | None]:
@@ -52,9 +52,9 @@ def _described(tx: Session, params: TabularParams, file: str, data_dir: Path) ->
             return known
     try:
         stat = (data_dir / file).stat()
+        if not (data_dir / file).is_file() or max(stat.st_size, unpacked(data_dir / file)) > LARGEST:
+            return None
     except (OSError, ValueError):
-        return None
-    if not (data_dir / file).is_file() or stat.st_size > LARGEST:
         return None
     found = _read(data_dir / file, options, stat.st_mtime_ns)
     if isinstance(found, str):
@@ -67,6 +67,6 @@ def _read(path: Path, options: Options, changed: int) -> Description | str:  # n
     """Read once for many jobs, and again when the file has changed; a sentence where it cannot be read."""
     try:
         with reading("the file cannot be read as a table"):
-            return tables.describe(path, options, largest=UNPACKED * LARGEST)
+            return tables.describe(path, options)
     except UnusableFile as error:
         return str(error)

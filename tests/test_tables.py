@@ -218,6 +218,18 @@ def test_what_a_job_says_of_its_file_is_done(service: httpx.Client, data_dir: Pa
     assert set(np.unique(task.train[0][:, 2].sign())) == {-1, 1}
 
 
+def test_the_page_shows_what_was_decided_and_why(service: httpx.Client) -> None:
+    added(
+        service, "page.csv", rows(",a,b,<i>y</i>", range(N), A, ["oops" if i == 3 else v for i, v in enumerate(B)], Y)
+    )
+    with httpx.Client(base_url=service.base_url, timeout=60, trust_env=False) as browser:
+        browser.post("/sign-in", data={"key": KEY})
+        listed, page = browser.get("/datasets").text, browser.get("/datasets/page.csv").text
+    assert ">page.csv</a>" in listed
+    for said in ("an index without a name: left out", "row 4 (line 5 of the file)", "&lt;i&gt;y&lt;/i&gt;"):
+        assert said in page
+
+
 # The split -----------------------------------------------------------------------------------------------------------
 
 

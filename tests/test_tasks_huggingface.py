@@ -65,6 +65,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer("token_type_ids").save_pretrained(folder / "bert")
     rows = datasets.Dataset.from_dict(ROWS)
     rows.to_pandas().to_csv(folder / "films.csv", index=False)
+    rows.to_pandas().to_csv(folder / "excel.csv", sep=";", index=False, encoding="utf-16")
+    rows.to_pandas().to_csv(folder / "films.tsv.gz", sep="\t", index=False)
     rows.to_json(folder / "films.jsonl")
     rows.to_parquet(folder / "films.parquet")
     rows.class_encode_column("label").train_test_split(0.25, seed=0).save_to_disk(folder / "films")
@@ -113,7 +115,7 @@ def test_films_are_told_apart_by_their_words(made: Path) -> None:
     assert reports[-1].metrics["val_accuracy"] == 1.0
 
 
-@pytest.mark.parametrize("dataset", ["films.csv", "films.jsonl", "films.parquet", "films"])
+@pytest.mark.parametrize("dataset", ["films.csv", "excel.csv", "films.tsv.gz", "films.jsonl", "films.parquet", "films"])
 def test_the_same_rows_come_from_every_kind_of_file(made: Path, dataset: str) -> None:
     found = task(made, dataset=dataset, **({"validation": 0.25} if dataset != "films" else {}))
     count = len(found.train["labels"]), len(found.validation["labels"])

@@ -103,6 +103,8 @@ def test_the_command_line_adds_lists_shows_and_removes(service: httpx.Client) ->
     assert [one["name"] for one in json.loads(run("list", "--json"))] == ["pets.zip"]
     assert "pets.zip" in run("list")
     assert json.loads(run("show", "pets.zip", "--json"))["classes"] == {"cat": 6, "dog": 6}
+    Path("fruit.csv").write_bytes(csv("oops,red,1"))
+    assert "(row 1 (line 2 of the file): 'oops')" in " ".join(run("add", "fruit.csv").split())
     assert "is removed" in run("remove", "pets.zip")
     assert "there is no dataset 'pets.zip'" in run("show", "pets.zip", code=2)
     assert "nowhere.csv" in run("add", "nowhere.csv", code=2)

@@ -25,7 +25,7 @@ LOCATION = {"Location": {"description": "The dataset's own path.", "schema": {"t
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "The file itself: CSV, Parquet, npz, UTF-8 text, or a zip with one folder of pictures a class.",
+        "description": "The file: CSV, also in gzip; Parquet, npz, UTF-8 text, or a zip: a folder of pictures a class.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
@@ -97,7 +97,7 @@ def page(tx: ReadTx, limit: Limit = PAGE, cursor: Cursor = None) -> Page[Dataset
 
 @router.get("/{dataset_id}", summary="Read a dataset", responses=problems(errors.UnknownDataset, errors.Unavailable))
 def get(dataset_id: DatasetId, tx: ReadTx) -> Dataset:
-    """What is in a dataset: its kind, rows, columns with types, classes and first rows."""
+    """What is in a dataset: kind, rows, columns with what was decided about each and why, classes and first rows."""
     return datasets.get(tx, dataset_id)
 
 

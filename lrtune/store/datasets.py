@@ -42,6 +42,8 @@ def add(
             taken = f"other data is called {name!r} already; choose another name, or remove that data first"
             raise NameTaken(taken) from None
         row, new = known, False
+        if known.description.get("reader", 0) < description.reader:  # an older version had read it
+            known.description = description.model_dump(mode="json")
     dataset = _view(row)
     put(dataset.file)
     return dataset, new

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ _CELL = re.compile(
     rf"\s*(?P<after>{_MONEY})?\s*(?P<close>\))?(?P<last>[\-−])?",
     re.IGNORECASE,
 )
+_UNIT = re.compile(rf"[+\-−~]?[\d.,'’{_SPACES}]*\d\s*([^\d\s.,:/+-][^\d.,:/-]{{0,11}})")
+_CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))? ?([ap])\.?m\.?", re.IGNORECASE)
 _SPAN = re.compile(r"(?:([+-]?\d+) days?,? ?\+?)?([+-])?(?:(\d{1,4}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?)?")
 TIMES = {"k": 1e3, "K": 1e3, "M": 1e6, "Mio": 1e6, "Mio.": 1e6, "B": 1e9, "bn": 1e9, "Mrd": 1e9, "Mrd.": 1e9}
 FLAGS = {"true": 1.0, "false": 0.0}
@@ -67,8 +70,17 @@ def plain(cells: Sequence[Any]) -> NDArray[np.float64] | None:
     return None if np.isnan(found).any() or "_" in "".join(cells) else found
 
 
-def numbers(cells: Sequence[str], decimal: str) -> NDArray[np.float64]:
-    """Many at once."""
+def unit_of(sample: Sequence[str]) -> str:
+    """The unit that all of some numbers have behind them, such as `kg`; empty where they have none, or several."""
+    found = {(_UNIT.fullmatch(cell) or [""] * 2)[1] for cell in sample}
+    unit = found.pop() if len(found) == 1 else ""
+    return "" if unit in ("%", *TIMES) or re.fullmatch(_MONEY, unit) else unit
+
+
+def numbers(cells: Sequence[str], decimal: str, unit: str = "") -> NDArray[np.float64]:
+    """Many at once; a unit behind each is left away."""
+    if unit:
+        cells = [cell.removesuffix(unit).rstrip() for cell in cells]
     if decimal == ",":
         quick: Sequence[str] = [] if "." in "".join(cells) else [cell.replace(",", ".") for cell in cells]
     else:
@@ -90,12 +102,14 @@ def marks(cell: str) -> set[str]:
 
 
 def span(cell: str) -> float:
-    """Seconds of `1:30`, `01:30:00` or `2 days 01:30:00`; NaN for anything else."""
+    """Seconds of `1:30`, `1:30 PM`, `01:30:00` or `2 days 01:30:00`; NaN for anything else."""
+    if clock := _CLOCK.fullmatch(cell):
+        return int(clock[1]) % 12 * 3600.0 + int(clock[2]) * 60 + int(clock[3] or 0) + 43200 * (clock[4] in "pP")
     found = _SPAN.fullmatch(cell)
     if not found or (found[1] is None and found[3] is None):
         return math.nan
-    clock = sum(float(part or 0) * unit for part, unit in zip(found.group(3, 4, 5), (3600, 60, 1), strict=True))
-    return float(found[1] or 0) * 86400 + (-clock if found[2] == "-" else clock)
+    time = sum(float(part or 0) * unit for part, unit in zip(found.group(3, 4, 5), (3600, 60, 1), strict=True))
+    return float(found[1] or 0) * 86400 + (-time if found[2] == "-" else time)
 
 
 _DAYS: tuple[str, ...] = (
@@ -111,7 +125,8 @@ _DAYS: tuple[str, ...] = (
 )
 _DAYS += ("%d/%m/%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y", "%a %b %d %Y")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S %z")
-DATES = ("ISO8601", *(day + clock for day in _DAYS for clock in _CLOCKS), "%a, %d %b %Y %H:%M:%S %z")
+COMPACT = "%Y%m%d"
+DATES = ("ISO8601", COMPACT, *(day + clock for day in _DAYS for clock in _CLOCKS), "%a, %d %b %Y %H:%M:%S %z")
 
 
 _DATE = re.compile(
@@ -123,6 +138,17 @@ _DATE = re.compile(
 def like_a_date(cell: str) -> bool:
     """Whether it is worth asking whether a cell is a date."""
     return _DATE.fullmatch(cell) is not None
+
+
+def of_form(cell: str, form: str) -> bool:
+    """Whether one cell is a date of a form."""
+    if form == DATES[0]:
+        return cell[:4].isdecimal()
+    try:
+        datetime.strptime(cell, form)
+    except ValueError:
+        return False
+    return True
 
 
 def same_as_others(texts: Sequence[str]) -> bool:

@@ -96,6 +96,15 @@ def _bytes(path: Path, largest: int | None) -> Iterator[BinaryIO]:
         yield io.BufferedReader(_Bounded(file, path.stat().st_size, largest), BLOCK) if packed else file
 
 
+def unpacked(path: Path) -> int:
+    """How many bytes a packed file says that it takes unpacked (up to 4 GiB); 0 for one that is not packed."""
+    with path.open("rb") as file:
+        if file.read(2) != GZIP or file.seek(0, 2) < 4:
+            return 0
+        file.seek(-4, 2)
+        return int.from_bytes(file.read(4), "little")
+
+
 @contextmanager
 def _text(path: Path, encoding: str, largest: int | None) -> Iterator[TextIO]:
     try:
@@ -225,13 +234,20 @@ def parts(path: Path, form: Form, largest: int | None = None, *, again: list[int
             next(table, None)
         while some := list(islice(table, most)):
             if form.header:
-                repeated = {line for line, row in some if tuple(row) == form.first}
+                repeated = {line for line, row in some if _same(row, form.first)}
                 some = [(line, row) for line, row in some if line not in repeated]
                 (again if again is not None else []).extend(sorted(repeated))
             if some:
                 full = [_filled(line, row, width) for line, row in some]
                 yield Part(count, [line for line, _ in some], list(zip(*full, strict=True)))
                 count += len(some)
+
+
+def _same(row: Sequence[str], first: Sequence[str]) -> bool:
+    """Whether a row is the header once more, in capitals or not."""
+    return len(row) == len(first) and all(
+        a == b or a.casefold() == b.casefold() for a, b in zip(row, first, strict=True)
+    )
 
 
 def _filled(line: int, row: list[str], width: int) -> list[str]:

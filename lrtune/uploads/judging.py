@@ -4,6 +4,7 @@ A column is what nearly all its cells are. An odd cell is then a missing value, 
 column is words, and that is said too.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,12 +79,17 @@ def _spans(texts: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _ways(options: Options, sample: Sequence[str]) -> Iterable[Way]:
+    unit = cells.unit_of(sample)
     for mark in [options.decimal] if options.decimal else [".", ","]:
-        yield Way("numbers", mark, partial(cells.numbers, decimal=mark))
+        yield Way(
+            "numbers", mark, partial(cells.numbers, decimal=mark, unit=unit), marks={f"in {unit!r}"} if unit else set()
+        )
     yield Way("flags", "", _flags)
     yield Way("span", "", _spans)
-    for form in cells.DATES if sum(map(cells.like_a_date, sample)) * 2 >= len(sample) else ():
-        yield Way("dates", form, partial(cells.dates, form=form))
+    if sum(map(cells.like_a_date, sample)) * 2 >= len(sample):
+        for form in cells.DATES:
+            if any(cells.of_form(text, form) for text in sample[:3]):  # quickly, because there are many forms
+                yield Way("dates", form, partial(cells.dates, form=form))
 
 
 class Judge:
@@ -93,14 +99,16 @@ class Judge:
         self._options, self._missing = options, missing
         self._ways: list[Way] | None = None
         self.seen = self.soft = 0
-        self.dotted = self.with_commas = False
+        self.dotted = self.with_commas = self.unmarked = False
         self._nothing: list[str] = []  # words for a missing number
+        self._gone: Counter[str] = Counter()  # words for a missing word
 
     def see(self, texts: Sequence[str | None], where: Callable[[int], str]) -> None:
         """Take cells into account; `where` says in words where one of them stands."""
         if self._ways and self._ways[0].form == "." and (read := cells.plain(texts)) is not None:
             self._take(cast(Sequence[str], texts), where, read)
             return
+        self._gone.update(text for text in texts if text and text in self._missing)
         present = [(place, text) for place, text in enumerate(texts) if text is not None and text not in self._missing]
         firm = [(place, text) for place, text in present if text.casefold() not in cells.AMONG_NUMBERS]
         self.soft += len(present) - len(firm)
@@ -122,6 +130,7 @@ class Judge:
             joined = "".join(solid)
             self.dotted |= "." in joined
             self.with_commas |= "," in joined
+            self.unmarked = self.unmarked or any("." not in text and "," not in text for text in solid)
 
     def vote(self) -> int:
         """How many cells say that a comma is the decimal mark, less those that say it is a point."""
@@ -130,14 +139,18 @@ class Judge:
             return 0
         return found.get(".", self.seen) - found.get(",", self.seen)
 
-    def decide(self, *, comma: bool, day_first: bool) -> Decision:
-        """What the column is; `comma` and `day_first` break ties."""
+    def decide(self, *, votes: int, mark: str) -> Decision:
+        """What the column is. The `votes` of all columns break ties, and where there are none the separator `mark`."""
+        # a mark that only some numbers have, always before three digits, rather sets off thousands
+        alone = not self.unmarked if self.with_commas else self.dotted and self.unmarked
+        comma = votes > 0 or (votes == 0 and mark not in ("", ",") and alone)
+        day_first = votes > 0 or (votes == 0 and mark == ";")
         ways = self._ways or []
         if not self.seen:
-            return Decision("text", "words")
+            return self._words()
         best = min(ways, key=partial(self._rank, comma=comma, day_first=day_first), default=None)
         if best is None or best.odd > self.seen // 2:
-            return Decision("text", "words")
+            return self._words()
         if best.names:
             return Decision("text", "words: whole numbers too long to be told apart as amounts are names", said=True)
         if not self._accepts(best):
@@ -146,7 +159,15 @@ class Judge:
             return Decision("text", why, said=True)
         return self._decided(best, ways)
 
+    def _words(self) -> Decision:
+        if not self._gone:
+            return Decision("text", "words")
+        listed = ", ".join(map(repr, sorted(self._gone)[:SHOWN]))
+        return Decision("text", f"words, where {listed} is taken as missing ({self._gone.total()} times)", said=True)
+
     def _rank(self, way: Way, *, comma: bool, day_first: bool) -> tuple[int, int]:
+        if way.form == cells.COMPACT:
+            return way.odd, -1 if self.seen >= LEAST_RIGHT else 2
         if way.kind == "numbers":
             return way.odd, int((way.form == ",") != (comma and (self.with_commas or self.dotted)))
         first = way.form.startswith("%d") or way.form == "ISO8601"
@@ -172,6 +193,8 @@ class Judge:
             why += ", where the order of day and month is not sure"
         if way.kind == "numbers" and self.with_commas:
             why += " with a decimal comma" if way.form == "," else " whose thousands are set off by commas"
+        elif way.form == "," and self.dotted:
+            why += " whose thousands are set off by points"
         if way.marks:
             why += f": {', '.join(sorted(way.marks))}"
         shown, gone = [*way.shown, *self._nothing], way.odd + self.soft
@@ -191,7 +214,9 @@ def _likely(way: Way, sample: Sequence[str]) -> bool:
 
 
 def _other_order(way: Way, ways: Sequence[Way]) -> bool:
-    return any(one.kind == "dates" and one.odd == way.odd and one.form[:2] != way.form[:2] for one in ways)
+    """Whether the cells could as well be dates with day and month the other way round."""
+    dates = [one for one in ways if one.kind == "dates" and one.odd == way.odd]
+    return any({one.form[:2], way.form[:2]} == {"%d", "%m"} for one in dates)
 
 
 def _readable(form: str) -> str:

@@ -95,7 +95,7 @@ class Summary:
             why = f"{why}; {many} taken as missing ({self._infinite_at})"
         number = kind in ("number", "flag", "date")
         return Column(
-            name=name[:CUT] if len(name) > 255 else name,
+            name=name,
             type=kind,
             missing=self.missing,
             distinct=distinct,

@@ -90,7 +90,10 @@ def _read(path: Path, options: Options, largest: int | None, *, keep: bool, like
             if keep:
                 kept[place].append(values)
         some = range(min(SHOWN - len(first), len(part.columns[0])))
-        first += [[_shown(column[row]) for column in part.columns] for row in some]
+        first += [
+            [_shown(column[row], decision) for column, decision in zip(part.columns, decisions, strict=True)]
+            for row in some
+        ]
     if source.read_as and (decimals := {one.decimal for one in decisions if one.decimal}):
         source.read_as["decimal"] = " and ".join(sorted(decimals))
     description = _described(source, summaries, first, repeated)
@@ -132,10 +135,9 @@ def _decided(source: _Source, options: Options, like: Table | None) -> list[Deci
             for place, judge in judges.items():
                 judge.see(part.columns[place], partial(_where, part))
     votes = sum(judge.vote() for judge in judges.values())
-    comma = votes > 0 or (votes == 0 and source.mark not in ("", ","))
     found = dict(source.fixed)
     for place, judge in judges.items():
-        found[place] = judge.decide(comma=comma, day_first=comma)
+        found[place] = judge.decide(votes=votes, mark=source.mark)
         known = like.decisions.get(source.names[place]) if like else None
         if known is not None and known.type != found[place].type and (known.parse or known.type == "text"):
             found[place] = known
@@ -174,10 +176,12 @@ def _converted(column: Any, decision: Decision, missing: frozenset[str], numbers
     return np.array(values, dtype=np.float64)
 
 
-def _shown(cell: Any) -> str | None:
+def _shown(cell: Any, decision: Decision) -> str | None:
     if cell is None or (isinstance(cell, float) and np.isnan(cell)):
         return None
-    return str(cell)[:CUT] if isinstance(cell, str) else f"{cell:g}"
+    if isinstance(cell, str):
+        return cell[:CUT]
+    return str(np.datetime64(int(cell), "s")) if decision.type == "date" else f"{cell:g}"
 
 
 def _described(
