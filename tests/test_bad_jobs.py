@@ -258,7 +258,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> 
     folder = tmp_path_factory.mktemp("bad-jobs")
     (folder / "lrtune.db").write_bytes(sqlite_template.read_bytes())
     (folder / "data").mkdir()
-    (folder / "data" / "adult.csv").write_text("age,income\n39,1\n")
+    (folder / "data" / "adult.csv").write_text("age,income\n" + "39,1\n40,0\n" * 10)
     (folder / "secret.csv").write_text("not for you")
     url = f"sqlite:///{folder / 'lrtune.db'}"
     with served(url, data_dir=folder / "data") as client:

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,18 +11,16 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lrtune.client import Client
-from lrtune.errors import TaskError, UnusableFile
+from lrtune.errors import TaskError
 from lrtune.store import Database
 from lrtune.store.tables import DatasetRow
-from lrtune.uploads import cells, describe, kind_of
 from lrtune.wire.job import TaskSpec
 from lrtune.wire.results import JobState
 from tests.serving import KEY, served, slug
 from tests.table_kinds import KINDS, A, B, N, Y, comma, framed, rows
+from worker.digest import task_digest
 from worker.loop import Worker
 from worker.settings import Settings
 from worker.tasks import prepare
@@ -345,43 +342,15 @@ def test_the_same_content_is_the_same_training_data_however_it_is_packed(data_di
         assert all(torch.equal(mine, its) for mine, its in zip(one.train, task.train, strict=True))
 
 
-# What a cell says ----------------------------------------------------------------------------------------------------
-
-
-@given(st.floats(-1e9, 1e9).map(lambda value: round(value, 2)), st.sampled_from([".", ","]), st.sampled_from("$€£"))
-def test_a_number_is_read_however_it_is_written(value: float, decimal: str, sign: str) -> None:
-    other = "," if decimal == "." else "."
-    for form in (
-        f"{value:,.2f}",
-        f"{value:.2f}",
-        f"{value:,.2f}".replace(",", "'"),
-        f"{value:,.2f}".replace(",", "\u00a0"),
-    ):
-        text = form.replace(",", "\0").replace(".", decimal).replace("\0", other)
-        bare = text.removeprefix("-")
-        for written in (text, f"{sign}{text}", f"{text} {sign}", f"({bare})" if value < 0 else f"{sign} {bare}"):
-            assert cells.number(written, decimal) == value, written
-        assert cells.number(f"{text}%", decimal) == pytest.approx(value / 100)
-
-
-@given(st.text(max_size=12))
-def test_no_cell_breaks_the_reader(cell: str) -> None:
-    for decimal in (".", ","):
-        value = cells.number(cell, decimal)
-        assert math.isnan(value) or isinstance(value, float)
-    assert math.isnan(cells.span(cell)) or ":" in cell or "day" in cell
-    assert isinstance(cells.like_a_date(cell), bool)
-
-
-@given(st.lists(st.lists(st.text(max_size=6), min_size=1, max_size=4), min_size=1, max_size=8), st.sampled_from(",;\t"))
-def test_any_text_is_a_table_or_a_sentence(tmp_path_factory: Any, table: list[list[str]], mark: str) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.csv"
-    path.write_text("\n".join(mark.join(row) for row in table), encoding="utf-8", errors="replace")
-    try:
-        found = describe(path, kind_of("any.csv"), largest=10**6)
-    except UnusableFile as error:
-        refused = str(error)
-    else:
-        assert found.rows >= 1
-        return
-    assert "Error" not in refused
+def test_what_is_read_otherwise_shares_no_state(data_dir: Path) -> None:
+    (data_dir / "read.csv").write_bytes(rows("a,b,y", A, B, Y))
+    (data_dir / "same.csv").write_bytes(rows("a;b;y", A, B, Y, mark=";"))
+    one, same, other = (
+        task_digest(task_of(data_dir, **params))
+        for params in (
+            {"dataset": "read.csv"},
+            {"dataset": "same.csv"},
+            {"dataset": "read.csv", "missing": float(A[0])},
+        )
+    )
+    assert one == same != other
