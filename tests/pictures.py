@@ -256,10 +256,15 @@ SPLIT: Mapping[str, tuple[Callable[[], Mapping[str, bytes]], tuple[int, int], st
     "two batches": (lambda: sides("monday/", "tuesday/"), (38, 10), "the innermost folders are the classes"),
 }
 
+# the pictures, and the words of the refusal
 UNSPLIT: Mapping[str, tuple[Callable[[], Mapping[str, bytes]], str]] = {
     "a class that is measured alone": (
         lambda: sides("train/", "test/") | {"test/odd/1.png": plain(True)},
         "'odd' of the test part is not in the training part",
+    ),
+    "nothing left to measure on": (
+        lambda: sides("train/") | {"val/dark/1.png": b""},
+        "'val/dark/1.png' is no picture: it is none of PNG",
     ),
     "test, val": (lambda: sides("test/", "val/"), "no train with classes in it"),
     "train, test, and no classes": (

@@ -80,6 +80,8 @@ class Seen:
         sides = {of for of, _ in self.counts if of}
         held = parts.measured(sides)
         notes = [*self.notes, *self._left_out()]
+        if sides and held is None:
+            raise UnusableFile(f"{self.damaged[0]}; no other is left to measure on in the split that the folders name")
         if held:
             train, measured = self.classes(Part.TRAIN), self.classes(held)
             notes += parts.one_sided(train, measured, train="the training part", held_in=f"the {held} part")
