@@ -110,6 +110,16 @@ def test_a_scheduler_among_the_callbacks_is_overruled() -> None:
     assert fit(trial, compiled(), own, keras.callbacks.ReduceLROnPlateau("loss", patience=0)) == close(rates(trial))
 
 
+@pytest.mark.parametrize("rate", [0.01, SCHEDULES.CosineDecay(0.0, 10, warmup_target=0.1, warmup_steps=3)])
+def test_an_update_that_mixed_precision_skips_is_a_step(rate: Any) -> None:
+    trial, model, watch = held(SGD, metric="loss"), Dense(), Watch()
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(rate), initial_scale=3e38)
+    model.compile(scaled, loss=lambda _, found: 4 * keras.ops.mean(found))  # two updates overflow
+    model.fit(*data(), batch_size=2, epochs=3, verbose=0, callbacks=[TrialCallback(trial), watch])
+    assert watch.moves == close([4 * rate for rate in rates(trial, 2)])
+    assert trial._door.sent[-1].step == STEPS
+
+
 class WarmUp(keras.callbacks.Callback):
     """Sets the rate of each batch, as scripts do."""
 

@@ -34,12 +34,14 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.trial, self._named, self.optimizers = trial, [*optimizers], list[Any]()
         self._ratios: list[float] = []
         self._batches, self._rate = 0, 0.0  # of this fit, of this batch
-        self._begun: list[int] = []  # what the optimizers had counted when it began
+        self._begun: list[int] = []  # how many batches each optimizer had seen when it began
+        self._skips = False
 
     def set_model(self, model: Any) -> None:
         """Let the rates be numbers before any callback restores the optimizer's state."""
         super().set_model(model)
         self.optimizers = self._named or [_compiled(model)]
+        self._skips = hasattr(getattr(model, "optimizer", None), "inner_optimizer")  # mixed precision, what overflows
         rates = [_settable(one, self.trial.steps) for one in self.optimizers]
         if len(rates) > 1 and not rates[0]:
             raise ValueError("found the rate 0 in the first optimizer; accepted is one above 0")
@@ -62,20 +64,21 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._begun:
             return
         _ = self.model  # with JAX: looking at the model is what brings its optimizer up to date
-        self._begun, first = [_counted(one) for one in self.optimizers], self.optimizers[0]
+        first, counted = self.optimizers[0], [_counted(one) for one in self.optimizers]
+        self._begun = [self.params["steps"] * epoch] if self._skips and counted[0] and epoch else counted
         to_come = self.params["steps"] * (self.params["epochs"] - epoch)
         found = (self._begun[0] + to_come) // (first.gradient_accumulation_steps or 1)
-        done = f", {self._step()} of them made before this fit" if self._begun[0] else ""
+        done = f", {self._step(0)} of them made before this fit" if self._begun[0] else ""
         require_length(found, self.trial, f"as many, counted by the optimizer's own iterations{done}")
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Set the rates of this update. Raises ValueError for a batch that made more than one."""
         _ = self.model
-        for one, ratio, begun in zip(self.optimizers, self._ratios, self._begun, strict=True):
-            if _counted(one) > begun + self._batches:
+        for place, (one, ratio) in enumerate(zip(self.optimizers, self._ratios, strict=True)):
+            if _counted(one) > self._begun[place] + self._batches:
                 raise ValueError(f"found several updates in one batch; accepted is one, else {matching.BY_HAND}")
-            one.learning_rate = ratio * self.trial.learning_rate(_iterations(one))
-        self._rate = self.trial.learning_rate(_iterations(self.optimizers[0]))
+            one.learning_rate = ratio * self.trial.learning_rate(self._step(place))
+        self._rate = self.trial.learning_rate(self._step(0))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the batch. Raises ValueError where another callback has set its rate since."""
@@ -87,12 +90,15 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Report what was measured, if anything was updated by then."""
         measured = {name: float(value) for name, value in (logs or {}).items()}
-        if (step := self._step()) and self.trial.report(step, **measured):
+        _ = self.model
+        if (step := self._step(0)) and self.trial.report(step, **measured):
             self.model.stop_training = True
 
-    def _step(self) -> int:
-        _ = self.model
-        return _iterations(self.optimizers[0])
+    def _step(self, place: int) -> int:
+        """The updates that an optimizer has made; one that mixed precision skips is a step, as in other frameworks."""
+        one = self.optimizers[place]
+        seen = self._begun[place] + self._batches if self._skips else _counted(one)
+        return seen // int(one.gradient_accumulation_steps or 1)
 
 
 def optimizer(trial: TrialLike) -> Any:
@@ -150,10 +156,5 @@ def _is_schedule(rate: Any) -> bool:
 
 
 def _counted(found: Any) -> int:
-    """The batches that an optimizer has seen."""
+    """The batches that an optimizer says it has seen."""
     return int(found._iterations)
-
-
-def _iterations(found: Any) -> int:
-    """The updates that it has made of them."""
-    return int(found.iterations)
