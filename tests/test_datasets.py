@@ -214,7 +214,8 @@ def test_a_server_that_starts_leaves_the_uploads_of_another_alone(sqlite_url: st
 
     def slowly() -> Iterator[bytes]:
         yield b"half of it, " * 100_000
-        with served(sqlite_url, **settings):
+        with served(sqlite_url, **settings) as another:
+            assert another.get("/healthz").status_code == 200, "it has started, and looked through the folder"
             assert len(files(tmp_path / "data")) == 1
         yield b"and the rest"
 
