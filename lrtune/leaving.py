@@ -5,16 +5,30 @@ from 3.12 on the traceback is the exception's from the first).
 """
 
 import gc
+import inspect
 import traceback
+from dis import opname
 from types import FrameType, TracebackType
 
 
 def unwinding(frame: FrameType | None) -> TracebackType | None:
-    """The traceback of the exception that leaves a frame at this moment, if one does."""
+    """The traceback of the exception that leaves a frame at this moment, if one does.
+
+    A generator around ours (a progress bar) is closed as ours is, so the frame that counts is the one that closes it.
+    """
+    while frame is not None and _closing(frame):
+        frame = frame.f_back
     for at in gc.get_referrers(frame) if frame else ():
         if isinstance(at, TracebackType) and at.tb_frame is frame and at.tb_lasti == frame.f_lasti:
             return at
     return None
+
+
+def _closing(frame: FrameType) -> bool:
+    """Whether a frame is a generator's that has ended where it had waited."""
+    code = frame.f_code
+    generator = code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
+    return bool(generator) and opname[code.co_code[frame.f_lasti]] in ("YIELD_VALUE", "RESUME")
 
 
 def thrown(at: TracebackType | None) -> BaseException | None:

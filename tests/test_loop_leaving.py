@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,17 @@ def trial(client: Client) -> Iterator[LoopTrial]:
         found.finish(1.0)
 
 
-def left(client: Client, body: Callable[[LoopTrial], object], **fields: Any) -> Trial:
+def left(
+    client: Client,
+    body: Callable[[LoopTrial], object],
+    around: Callable[[Iterator[LoopTrial]], Iterable[LoopTrial]] = iter,
+    **fields: Any,
+) -> Trial:
     """The first trial of a job after a `for` over its trials was left by this body."""
     job = client.submit(JOB | fields)
 
     def loop() -> None:
-        for trial in job.trials():
+        for trial in around(job.trials()):
             if body(trial) is None:
                 return
 
@@ -61,23 +67,21 @@ def left(client: Client, body: Callable[[LoopTrial], object], **fields: Any) -> 
     return next(client.trials(job.id))
 
 
-@pytest.mark.parametrize(
-    ("step", "value"),
-    [
-        (np.int64(10), np.float32(0.5)),
-        (torch.tensor(10), torch.tensor(0.5, requires_grad=True)),
-        (10.0, np.array([0.5])),
-        (np.float64(10), Fraction(1, 2)),
+def test_numbers_of_numpy_and_torch_are_taken(client: Client, trial: LoopTrial) -> None:
+    taken: tuple[tuple[Any, Any], ...] = (
+        (np.int64(2), np.float32(0.5)),
+        (torch.tensor(4), torch.tensor(0.5, requires_grad=True)),
+        (6.0, np.array([0.5])),
+        (np.float64(8), Fraction(1, 2)),
         (np.array(10), torch.tensor([[0.5]], dtype=torch.bfloat16)),
-    ],
-)
-def test_numbers_of_numpy_and_torch_are_taken(client: Client, trial: LoopTrial, step: Any, value: Any) -> None:
-    assert trial.report(step, val_loss=value) is False
+    )
+    for step, value in taken:
+        assert trial.report(step, val_loss=value) is False
+        assert Sent(step=step, metrics={"val_loss": value}) == Sent(step=int(step), metrics={"val_loss": 0.5})
+        assert Ending(token="t", value=value, step=step).value == 0.5
     (job,) = client.list()
-    (report,) = client.trial(job.id, 0).reports
-    assert (report.step, report.metrics) == (10, {"val_loss": 0.5})
-    assert Sent(step=step, metrics={"val_loss": value}) == Sent(step=10, metrics={"val_loss": 0.5})
-    assert Ending(token="t", value=value, step=step).value == 0.5
+    reports = [(one.step, one.metrics) for one in client.trial(job.id, 0).reports]
+    assert reports == [(step, {"val_loss": 0.5}) for step in (2, 4, 6, 8, 10)]
 
 
 STEPS = (0, -1, 41, 2.5, True, np.bool_(True), "2", b"2", None, 2j, float("nan"), np.array([1, 2]), torch.ones(2))
@@ -97,11 +101,11 @@ def test_what_is_no_step_or_no_number_is_refused_in_words(trial: LoopTrial) -> N
     assert not trial.over, "none of it harmed the trial"
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("-inf"), np.float32("inf"), torch.tensor(float("nan")), 10**400])
-def test_a_value_that_is_not_finite_ends_the_trial_as_diverged(client: Client, value: Any) -> None:
-    assert left(client, lambda trial: None if trial.report(4, val_loss=value) else 0).state == "diverged"
-    ended = left(client, lambda trial: trial.finish(value))
-    assert (ended.state, ended.step, "val_loss became" in ended.reason) == ("diverged", 40, True)
+def test_a_value_that_is_not_finite_ends_the_trial_as_diverged(client: Client) -> None:
+    for value in (float("nan"), float("-inf"), np.float32("inf"), torch.tensor(float("nan")), 10**400):
+        assert left(client, lambda trial, v=value: None if trial.report(4, val_loss=v) else 0).state == "diverged"
+        ended = left(client, lambda trial, v=value: trial.finish(v))
+        assert (ended.state, ended.step, "val_loss became" in ended.reason) == ("diverged", 40, True)
 
 
 def test_an_objective_that_finds_no_number_ends_its_job(client: Client) -> None:
@@ -138,6 +142,24 @@ def test_an_objective_that_stops_early_does_not_win(client: Client) -> None:
     assert (whole.state, early.state, early.step, early.value) == ("complete", "stopped", 20, 0.001)
 
 
+def bar(trials: Iterable[LoopTrial]) -> Iterator[LoopTrial]:
+    """As a progress bar does it."""
+    done = 0
+    try:
+        for trial in trials:
+            done += 1
+            yield trial
+    finally:
+        assert done == 1
+
+
+def passed_on(trials: Iterable[LoopTrial]) -> Iterator[LoopTrial]:
+    yield from trials
+
+
+AROUND = (iter, bar, passed_on, lambda trials: (one for one in bar(trials)), lambda trials: islice(trials, 9))
+
+
 def test_leaving_the_for_ends_a_trial_as_it_was_left(client: Client) -> None:
     def whole(trial: LoopTrial) -> None:
         trial.report(40, val_loss=0.5)
@@ -152,11 +174,12 @@ def test_leaving_the_for_ends_a_trial_as_it_was_left(client: Client) -> None:
             trial.kept = error  # type: ignore[attr-defined]
         trial.report(40, val_loss=0.5)
 
-    found = [left(client, body) for body in (whole, half, handled, lambda trial: None)]
-    assert [(one.state, one.step, one.value) for one in found] == [
-        ("complete", 40, 0.5), ("stopped", 21, 0.5), ("complete", 40, 0.5), ("waiting", 0, None),
-    ]  # fmt: skip
-    assert found[3].reason == "left by its loop before it reported val_loss"
+    for around in AROUND:
+        found = [left(client, body, around) for body in (whole, half, handled, lambda trial: None)]
+        assert [(one.state, one.step, one.value) for one in found] == [
+            ("complete", 40, 0.5), ("stopped", 21, 0.5), ("complete", 40, 0.5), ("waiting", 0, None),
+        ]  # fmt: skip
+        assert found[3].reason == "left by its loop before it reported val_loss"
 
 
 def test_an_exception_that_leaves_the_for_keeps_its_message(client: Client) -> None:
@@ -171,12 +194,13 @@ def test_an_exception_that_leaves_the_for_keeps_its_message(client: Client) -> N
         trial.report(40, val_loss=0.5)
         sys.exit(3)
 
-    found = [left(client, body) for body in (deep, interrupted, done)]
-    assert [(one.state, one.step, one.reason) for one in found] == [
-        ("failed", 21, "KeyError: 'colour'"),
-        ("waiting", 0, "KeyboardInterrupt: by hand"),
-        ("complete", 40, ""),
-    ]
+    for around in AROUND:
+        found = [left(client, body, around) for body in (deep, interrupted, done)]
+        assert [(one.state, one.step, one.reason) for one in found] == [
+            ("failed", 21, "KeyError: 'colour'"),
+            ("waiting", 0, "KeyboardInterrupt: by hand"),
+            ("complete", 40, ""),
+        ]
     log = [event.message for job in client.list() for event in client.events(job.id)]
     assert "trial 0 failed: KeyError: 'colour'" in log
     assert "trial 0 released: KeyboardInterrupt: by hand" in log
@@ -225,23 +249,20 @@ for trial in trials:
 """
 
 
-@pytest.mark.parametrize(
-    ("line", "state", "reason"),
-    [
+def test_a_script_that_ends_says_why_even_where_its_iterator_outlives_the_for(
+    door: httpx.Client, client: Client
+) -> None:
+    known = {"LRTUNE_URL": str(door.base_url), "LRTUNE_API_KEY": KEY, "PYTHONPATH": str(ROOT)}
+    for line, state, reason in (
         ("raise RuntimeError('CUDA out of memory')", "failed", "RuntimeError: CUDA out of memory"),
         ("raise KeyboardInterrupt", "waiting", "KeyboardInterrupt"),
         ("break", "stopped", "its loop ended it at step 7 of 40"),
-    ],
-)
-def test_a_script_that_ends_says_why_even_where_its_iterator_outlives_the_for(
-    door: httpx.Client, client: Client, line: str, state: str, reason: str
-) -> None:
-    job = client.submit(JOB)
-    script = CRASHES.replace("JOB", job.id).replace("RAISE", line)
-    known = {"LRTUNE_URL": str(door.base_url), "LRTUNE_API_KEY": KEY, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", script], env=known, capture_output=True, timeout=120, check=False)
-    (found,) = client.trials(job.id)
-    assert (found.state, found.reason.startswith(reason)) == (state, True), found.reason
+    ):
+        job = client.submit(JOB)
+        script = CRASHES.replace("JOB", job.id).replace("RAISE", line)
+        subprocess.run([sys.executable, "-c", script], env=known, capture_output=True, timeout=120, check=False)
+        (found,) = client.trials(job.id)
+        assert (found.state, found.reason.startswith(reason)) == (state, True), found.reason
 
 
 def test_another_metric_is_said_at_the_first_report_that_is_due(client: Client) -> None:
