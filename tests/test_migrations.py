@@ -150,7 +150,8 @@ def test_an_old_job_has_the_answer_that_it_had(migrated: Database) -> None:
         assert best is not None
         then = before["job"]["best"]
         inside = [max(0.0, then["interval"][0]), then["interval"][1]] if then["interval"] else None
-        new = {"trial": best.trial, "range": [0.0, None], "interval": inside}
+        baseline = then["baseline"] | {"own": False}  # nobody could say one's own then
+        new = {"trial": best.trial, "range": [0.0, None], "interval": inside, "baseline": baseline}
         assert best.model_dump(mode="json") == then | new
         with migrated.read() as tx:
             exported = export(best, trials.get(tx, found.id, best.trial), "pytorch").text
