@@ -239,6 +239,11 @@ def test_every_sampler_takes_a_schedule_free_optimizer_with_a_constant_rate_alon
             "found cosine; schedule-free-adamw goes with constant alone",
         ),
         (
+            {"try": [{"schedule": "cosine"}], "optimizers": ["schedule-free-adamw"]},
+            "/try/0/schedule",
+            "found cosine; schedule-free-adamw goes with constant alone",
+        ),
+        (
             {"baseline": {"optimizer": "schedule-free-adamw", "learning_rate": 0.01, "schedule": "linear"}},
             "/baseline/schedule",
             "found linear; schedule-free-adamw goes with constant alone",

@@ -95,15 +95,12 @@ def _nearest(axis: Axis, value: Point) -> Point:
 
 def refused(spec: JobSpec) -> list[Rejection]:
     """What is wrong with a job's baseline and with what it wants to be tried."""
-    found: list[Rejection] = []
-    if spec.baseline is not None:
-        found += _wrong_pair(spec.baseline, "/baseline") or _impossible("/baseline", partial(reference, spec))
-    if found:
-        return found
-    space = spec.space()
+    if spec.baseline is not None and (wrong := _impossible("/baseline", partial(reference, spec))):
+        return wrong
+    space, found = spec.space(), list[Rejection]()
     for place, part in enumerate(spec.try_):
         at, given = f"/try/{place}", part.given()
-        wrong = _unknown(space, at, given) or _wrong_pair(part, at) or _impossible(at, partial(filled, spec, part))
+        wrong = _unknown(space, at, given) or _impossible(at, partial(filled, spec, part))
         found += wrong or list(_outside(space, filled(spec, part), at, given))
     return found or _too_many(spec)
 
@@ -118,23 +115,16 @@ def _unknown(space: Space, at: str, given: Mapping[str, Any]) -> list[Rejection]
     ]
 
 
-def _wrong_pair(part: PartialConfiguration, at: str) -> list[Rejection]:
-    """An optimizer with a schedule that does not go with it."""
-    given = part.given()
-    name, family = given.get("optimizer", {}).get("name"), given.get("schedule", {}).get("family")
-    goes = OPTIMIZERS[name].families if name else None
-    if goes is None or family is None or family in goes:
-        return []
-    return [{"pointer": f"{at}/schedule", "detail": f"found {family}; {name} goes with {', '.join(goes)} alone"}]
-
-
 def _impossible(at: str, make: Callable[[], Configuration]) -> list[Rejection]:
-    """Knobs that exclude one another once the rest is filled in."""
+    """What excludes one another once the rest is filled in: knobs, or an optimizer and a schedule."""
     try:
-        make()
+        name, family = make().kind
     except ValidationError as error:
         return [{"pointer": "/".join([at, *map(str, one["loc"])]), "detail": one["msg"]} for one in error.errors()]
-    return []
+    goes = OPTIMIZERS[name].families
+    if goes is None or family in goes:
+        return []
+    return [{"pointer": f"{at}/schedule", "detail": f"found {family}; {name} goes with {', '.join(goes)} alone"}]
 
 
 def _outside(space: Space, chosen: Configuration, at: str, given: Mapping[str, Any]) -> Iterator[Rejection]:
