@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 import migrations
+import tests.processes  # noqa: F401 - what processes on further devices are forked from, too
 from lrtune.store import Database
 
 # Dozens of processes import torch here. One compiles it and keeps the bytecode, even where Python is told to keep none:

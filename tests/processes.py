@@ -28,6 +28,7 @@ def start(program: str, *arguments: str, environment: Mapping[str, str], log: Pa
 
 
 def _run(program: str, arguments: tuple[str, ...], environment: Mapping[str, str], log: Path, cwd: Path) -> None:
+    multiprocessing.current_process().daemon = False  # a worker starts processes for further devices
     os.environ.clear()
     os.environ |= environment
     os.chdir(cwd)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,14 +18,12 @@ from lrtune.store import Database, events, jobs
 from lrtune.task import Task
 from lrtune.wire.job import AdmittedJob, Objective, TaskSpec, Training
 from lrtune.wire.results import JobState, Report, Trial, TrialState
-from tests import processes
 from tests.serving import Done
 from tests.test_trainer import CPU, Seen, trial
-from worker import parallel
 from worker.batches import examples, split
 from worker.engine import Engine
 from worker.loop import Worker
-from worker.parallel import Member, Team
+from worker.parallel import Died, Member, Team
 from worker.settings import Settings
 from worker.tasks import prepare
 from worker.trainer import follow, train
@@ -198,12 +197,6 @@ def test_compiling_is_decided_by_measuring_and_said(monkeypatch: pytest.MonkeyPa
     assert outcome == plain[0]
 
 
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A team's processes are forked from one that has imported torch. A job's are started as they always are, below."""
-    monkeypatch.setattr(parallel.processes, "get_context", lambda method: processes.FORKS)
-
-
 def two(function) -> Team:
     return Team(2, CPU, function)
 
@@ -216,11 +209,15 @@ def _die(member: Member) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _exit(member: Member) -> None:
+    sys.exit(0)
+
+
 def _fail(member: Member) -> None:
     raise ValueError("no such layer")
 
 
-def test_two_devices_train_what_one_trains(forked: None):
+def test_two_devices_train_what_one_trains():
     asked, training = trial(horizon=30), Training(devices=2, accumulate=2)
     one = trained(prepare(WIDE, Path()), asked, Training(accumulate=2))
     with two(partial(_follow, WIDE, asked, training)) as member:
@@ -232,9 +229,16 @@ def test_two_devices_train_what_one_trains(forked: None):
     )
 
 
-@pytest.mark.parametrize(("others", "said"), [(_die, "died"), (_fail, "ValueError on device 2 of 2: no such layer")])
-def test_a_device_that_fails_fails_the_trial_in_words(others, said: str, forked: None):
-    with pytest.raises(TaskError, match=said), two(others) as member:
+@pytest.mark.parametrize(
+    ("others", "error", "said"),
+    [
+        (_die, Died, r"the process on device 2 of 2 died \(SIGKILL\)"),
+        (_fail, TaskError, "ValueError on device 2 of 2: no such layer"),
+        (_exit, TaskError, "SystemExit on device 2 of 2: 0"),
+    ],
+)
+def test_what_goes_wrong_on_another_device_is_said_in_words(others, error: type[Exception], said: str):
+    with pytest.raises(error, match=said), two(others) as member:
         trained(prepare(WIDE, Path()), trial(horizon=30), Training(devices=2), member)
 
 

@@ -140,6 +140,27 @@ def test_a_released_trial_waits_again_and_spends_no_attempt(database: Database, 
     assert claim(database, "b").trial.attempt == 1
 
 
+def test_an_attempt_that_its_own_worker_gives_up_for_lost_counts_like_a_dead_worker(
+    database: Database, job: str
+) -> None:
+    lease = claim(database)
+    with database.write() as tx:
+        leases.report(tx, lease, [report(30)], ttl=MINUTE, now=NOON)
+        leases.lose(tx, lease, reason="the process on device 2 of 2 died (SIGKILL)", now=NOON)
+    with database.read() as tx:
+        found, last = trials.get(tx, job, 0), events.latest(tx, job, before=None, limit=1).items[0]
+    assert (found.state, found.step, found.cost) == (TrialState.WAITING, 0, 100)
+    assert [(one.outcome, one.step, one.cost) for one in found.stages] == [("lost", 30, 30)]
+    assert (last.kind, last.message) == ("trial-waiting", "trial 0: the process on device 2 of 2 died (SIGKILL)")
+    with database.write() as tx, pytest.raises(LeaseLost):
+        leases.lose(tx, lease, reason="again", now=NOON)
+    for _ in range(leases.MAX_DEATHS - 1):
+        lease = claim(database)
+        with database.write() as tx:
+            leases.lose(tx, lease, reason="again", now=NOON)
+    assert state(database, job, 0) is TrialState.FAILED
+
+
 def test_a_trial_whose_workers_keep_dying_fails_with_a_reason(database: Database, job: str) -> None:
     with database.write() as tx:
         leases.finish(tx, leases.claim(tx, "x", ttl=MINUTE, now=NOON), TrialState.COMPLETE, value=1.0, step=100)  # type: ignore[arg-type]
@@ -149,7 +170,8 @@ def test_a_trial_whose_workers_keep_dying_fails_with_a_reason(database: Database
         assert leases.claim(tx, "z", ttl=MINUTE, now=NOON + timedelta(hours=1)) is None
     with database.read() as tx:
         found = trials.get(tx, job, 1)
-    assert (found.state, found.reason) == (TrialState.FAILED, "its workers died 5 times and got no further")
+    dead = "its workers died 5 times and got no further; the last time: its worker stopped answering"
+    assert (found.state, found.reason) == (TrialState.FAILED, dead)
 
 
 def test_deaths_of_workers_count_only_while_the_trial_gets_no_further(database: Database, job: str) -> None:

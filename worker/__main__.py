@@ -1,6 +1,7 @@
 """`python -m worker`: a worker process on one device, until SIGTERM or Ctrl-C."""
 
 import logging
+import multiprocessing
 import signal
 import sys
 import threading
@@ -13,6 +14,8 @@ from threadpoolctl import threadpool_limits
 from lrtune.errors import LrtuneError
 from worker.loop import Worker
 from worker.settings import Settings
+
+PRELOAD = ["worker.loop", "torch._dynamo"]  # once, for all processes on further devices; optimizers import the latter
 
 
 def on_signal(stop: threading.Event) -> None:
@@ -40,6 +43,7 @@ def main() -> int:
         return 2
     torch.set_num_threads(settings.threads)
     threadpool_limits(settings.threads)  # the search's own matrices: BLAS threads that wait for a busy core cost most
+    multiprocessing.set_forkserver_preload(PRELOAD)
     stop = threading.Event()
     on_signal(stop)
     try:

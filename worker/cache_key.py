@@ -17,13 +17,14 @@ from lrtune.analysis.prefixes import Course
 from lrtune.schedules import Curve
 from lrtune.wire.job import TaskSpec, Training
 from lrtune.wire.results import Trial
-from worker import digest
+from worker import digest, parallel
 
 FORMAT = 1  # of the key and of the file; another number is another worker's business
 ENGINE = (  # what turns rates into weights
     "worker.trainer",
     "worker.run",
     "worker.engine",
+    "worker.parallel",
     "worker.batches",
     "worker.losses",
     "worker.optimizers",
@@ -49,15 +50,16 @@ def header(
         "seed": trial.seed,
         "training": training.model_dump(mode="json"),
         "owner": owner if training.compile == "auto" else None,
-        "device": place(device),
+        "device": place(device, training.devices),
     }
 
 
-def place(device: torch.device) -> dict[str, Any]:
-    """What of a device and its libraries decides about the bits."""
+def place(device: torch.device, count: int = 1) -> dict[str, Any]:
+    """What of the devices and their libraries decides about the bits. Raises TaskError where there are not so many."""
     here = {"kind": device.type, "torch": torch.__version__}
     if device.type == "cuda":
-        return here | {"name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+        names = [torch.cuda.get_device_name(one) for one in parallel.devices(device, count)]
+        return here | {"name": ", ".join(names), "cuda": torch.version.cuda}
     return here | {"kernels": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
 
 

@@ -20,7 +20,7 @@ from lrtune.wire.job import Metric
 from lrtune.wire.results import Report
 from worker.cache_key import Keys
 from worker.run import LiveRun
-from worker.snapshot import Snapshot, Unfit, put, take
+from worker.snapshot import Snapshot, Unfit, restore, take
 from worker.states import Damaged, Entry, Kind, Store
 
 WAITING_BYTES = 64 * 2**20  # of copies in memory; beyond it, states are left out until some are written
@@ -72,7 +72,7 @@ class CheckpointCache:
             entry, state = found
             run = fresh()
             try:
-                put(run, state)
+                restore(run, state)
             except Unfit as unfit:
                 self._ignore(entry, str(unfit))
                 continue

@@ -22,7 +22,7 @@ from lrtune.wire.results import Trial
 from worker.batches import examples, split
 from worker.compiling import where_it_pays
 from worker.optimizers import build
-from worker.parallel import Member
+from worker.parallel import Member, Order
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_FULL = "can't allocate memory"  # the CPU's allocator has no exception class of its own
@@ -49,7 +49,7 @@ class Engine:
         if self.optimizer.averages and any(isinstance(part, _BatchNorm) for part in self.model.modules()):
             say("batch norms keep statistics of the weights that are trained, not of their average, which is measured")
         self.parts = 1  # of a batch, when it does not fit into memory at once
-        self._chosen, self._say, self._member = chosen, say, member
+        self.member, self._chosen, self._say = member, chosen, say
         self._scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
         average = None if training.ema is None else get_ema_multi_avg_fn(training.ema)  # type: ignore[no-untyped-call]
         self._averaged = AveragedModel(self.model, multi_avg_fn=average) if average else None
@@ -58,28 +58,20 @@ class Engine:
     def _prepared(self, trial: Trial) -> nn.Module:
         """What the task's loss sees: the model, compiled or spread over devices."""
         model = self.model
-        if self.training.compile == "auto" and self._member is None:
+        if self.training.compile == "auto" and self.member is None:
             fresh = partial(self.task.batches, trial.seed)
             model = where_it_pays(model, self.task, fresh, self.device, steps=trial.horizon, say=self._say)
-        if self._member is None:
+        if self.member is None:
             return model
-        if self._member.rank:
-            torch.manual_seed(trial.seed + self._member.rank)  # dropout is not to be the same on every device
-        return self._member.wrapped(model)
+        if self.member.rank:
+            torch.manual_seed(trial.seed + self.member.rank)  # dropout is not to be the same on every device
+        return self.member.wrapped(model)
 
     def set_factor(self, factor: float) -> None:
         """Set the factor of the peak rate for the next step."""
-        if self._member is not None:
-            self._member.broadcast(factor)
+        if self.member is not None:
+            self.member.order(Order.STEP, factor)
         self.optimizer.set_factor(factor)
-
-    def follow(self, batches: Iterator[Any]) -> None:
-        """Train as another member of the team says, until it says no more."""
-        assert self._member is not None  # noqa: S101 - only members follow
-        while (factor := self._member.broadcast()) is not None:
-            self.optimizer.set_factor(factor)
-            self.gradients(batches)
-            self.apply()
 
     def gradients(self, batches: Iterator[Any]) -> Tensor:
         """Take the next batches and leave their gradients; answers their mean loss."""
@@ -90,7 +82,7 @@ class Engine:
             try:
                 return self._backward(taken)
             except RuntimeError as error:
-                if not _out_of_memory(error) or self._member is not None:
+                if not _out_of_memory(error) or self.member is not None:
                     raise
                 self._halve(examples(taken[0]), str(error).splitlines()[0])
             _restore(drawn, self.device)
@@ -145,23 +137,23 @@ class Engine:
             with spread.no_sync() if isinstance(spread, DistributedDataParallel) and not last else nullcontext():
                 losses.append(self._part(part, weight))
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        return loss if self._member is None else self._member.summed(loss)
+        return loss if self.member is None else self.member.summed(loss)
 
     def _share(self, batch: Any) -> list[tuple[float, Any]]:
         """The parts of a batch that this process trains, each with its share of the examples."""
-        if self._member is None:
+        if self.member is None:
             return split(batch, self.parts)
-        shares = split(batch, self._member.size)
-        if len(shares) < self._member.size:
-            raise TaskError(f"training.devices: found {self._member.size}; a batch has only {len(shares)} examples")
-        return [shares[self._member.rank]]
+        shares = split(batch, self.member.size)
+        if len(shares) < self.member.size:
+            raise TaskError(f"training.devices: found {self.member.size}; a batch has only {len(shares)} examples")
+        return [shares[self.member.rank]]
 
     def _part(self, part: Any, weight: float) -> Tensor:
         """Add the gradients of a part of a batch; its share of the loss."""
         with self._cast():
             loss = self.task.loss(self._forward, moved(part, self.device))
         loss = loss if weight == 1 else loss * weight
-        several = 1 if self._member is None else self._member.size  # whose gradients will be averaged
+        several = 1 if self.member is None else self.member.size  # whose gradients will be averaged
         self._scaler.scale(loss * several if several > 1 else loss).backward()
         answer: Tensor = loss.detach()
         return answer

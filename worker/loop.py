@@ -30,7 +30,7 @@ from lrtune.wire.job import TaskSpec, Training
 from lrtune.wire.results import Job, JobState, Report, Trial, TrialState, WarmStartTrial
 from worker.heartbeat import Heartbeat
 from worker.optimizers import with_package, without_package
-from worker.parallel import Member, Team
+from worker.parallel import Died, Member, Team
 from worker.pruning import Pruning
 from worker.settings import Settings
 from worker.sharing import Blocked, Sharing
@@ -116,6 +116,8 @@ class Worker:
                 raise heartbeat.failure from interrupted
             if not heartbeat.lost:
                 self._release(lease, interrupted)
+        except Died as died:
+            self._lose(lease, heartbeat.take(), died)
         except LeaseLost:
             heartbeat.lost = True
         if heartbeat.lost:
@@ -156,7 +158,7 @@ class Worker:
                 if cache and outcome.state is TrialState.DIVERGED:
                     cache.forget()
                 return outcome
-        except (Interrupted, Blocked, LeaseLost, KeyboardInterrupt):
+        except (Interrupted, Blocked, Died, LeaseLost, KeyboardInterrupt):
             raise
         except LrtuneError as error:
             return Outcome(TrialState.FAILED, None, str(error), lease.trial.start)
@@ -201,6 +203,19 @@ class Worker:
             log.info("trial %s of %s is no longer ours", lease.trial.number, lease.job_id)
         except AWAY as error:
             log.warning("could not release trial %s, its lease will run out: %s", lease.trial.number, error)
+
+    def _lose(self, lease: leases.Lease, reports: list[Report], died: Died) -> None:
+        """Put a trial back, one of whose processes is gone: the next attempt goes on from its last checkpoint."""
+
+        def lost(tx: Session) -> None:
+            if reports:
+                leases.report(tx, lease, reports, ttl=self._ttl)
+            leases.lose(tx, lease, reason=str(died))
+
+        try:
+            self._write(lost)
+        except LeaseLost:
+            log.info("trial %s of %s is no longer ours", lease.trial.number, lease.job_id)
 
     def _moved_on(self, job_id: str) -> bool:
         """Do one thing that a job needs next: begin or resume a trial, or end the job. False when there is nothing.

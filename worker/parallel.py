@@ -1,18 +1,22 @@
 """One trial over several devices of one host: torch's DistributedDataParallel, this process the first of a team.
 
-The others only follow: the first broadcasts a factor of the rate, and they take their share of the same batch and move
-their copy of the model. Reports, pruning, the lease and every decision stay with the first. The gradient of a batch is
-the mean over all its examples, however many each device has.
+The others only follow: the first orders each step at a factor of the rate, and they take their share of the same batch
+and move their copy of the model. Reports, pruning, the lease, checkpoints and every decision stay with the first. The
+gradient of a batch is the mean over all its examples, however many each device has. What may differ between devices is
+where their random generators stand, so a training state is the first one's and the generators of all.
 """
 
 import signal
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import timedelta
+from enum import IntEnum
+from multiprocessing import connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -22,14 +26,34 @@ from torch.nn.parallel import DistributedDataParallel
 from lrtune.errors import TaskError
 
 PATIENCE = 30.0  # seconds for the others to end by themselves
+SILENCE = timedelta(hours=12)  # for which the first may give no order: it measures, or loads a checkpoint
+LONGEST = 500  # characters of what went wrong on another device
+RAISED = 1  # the exit code of a process that has said what went wrong
+T = TypeVar("T")
 Follow = Callable[["Member"], None]
 
 
-class Member:
-    """A process's place in a team."""
+class Died(Exception):
+    """A process of the team was killed or crashed; the trial can be taken up from its last state."""
 
-    def __init__(self, rank: int, size: int, device: torch.device, meeting: str) -> None:
-        self.rank, self.size, self.device, self._meeting = rank, size, device, meeting
+
+class Order(IntEnum):
+    """What the first tells the others to do next."""
+
+    BEGIN = 0  # make the training anew
+    RESTORE = 1  # bring it to the state that follows
+    GENERATORS = 2  # tell where the random generators stand
+    STEP = 3  # train one step, at this factor of the peak rate
+    END = 4
+
+
+class Member:
+    """A process's place in a team. Orders and what is told go over a group of their own, in the CPU's memory."""
+
+    _orders: distributed.ProcessGroup
+
+    def __init__(self, rank: int, device: torch.device, size: int, meeting: str) -> None:
+        self.rank, self.device, self.size, self._meeting = rank, device, size, meeting
 
     def join(self) -> None:
         """Wait until all are there."""
@@ -37,6 +61,7 @@ class Member:
         distributed.init_process_group(
             backend, init_method=f"file://{self._meeting}", rank=self.rank, world_size=self.size
         )
+        self._orders = distributed.new_group(backend="gloo", timeout=SILENCE)
 
     def leave(self) -> None:
         """Close the connections."""
@@ -52,65 +77,154 @@ class Member:
         distributed.all_reduce(loss)
         return loss
 
-    def broadcast(self, factor: float | None = None) -> float | None:
-        """The factor of the next step: the first gives it, the others receive it. None when there is no next step."""
-        sent = torch.tensor([float("nan") if factor is None else factor], dtype=torch.float64, device=self.device)
-        distributed.broadcast(sent, src=0)
-        received = float(sent)
-        return None if received != received else received
+    def order(self, order: Order, factor: float = 0.0) -> None:
+        """As the first: tell the others what comes next. From one of them it is nothing."""
+        if self.rank == 0:
+            distributed.broadcast(torch.tensor([order, factor], dtype=torch.float64), src=0, group=self._orders)
+
+    def heard(self) -> tuple[Order, float]:
+        """As another one: what comes next, and at which factor; where the first is gone it is the end."""
+        words = torch.zeros(2, dtype=torch.float64)
+        try:
+            distributed.broadcast(words, src=0, group=self._orders)
+        except RuntimeError:
+            return Order.END, 0.0
+        order, factor = words.tolist()
+        return Order(int(order)), factor
+
+    def gathered(self, own: T) -> list[T]:
+        """What each member has, by rank, for the first; nothing for the others."""
+        found: list[Any] | None = None if self.rank else [None] * self.size
+        distributed.gather_object(own, found, dst=0, group=self._orders)
+        return found or []
+
+    def agreed(self, fine: bool) -> bool:
+        """Whether it went well with every member."""
+        worst = torch.tensor([fine], dtype=torch.uint8)
+        distributed.all_reduce(worst, op=distributed.ReduceOp.MIN, group=self._orders)
+        return bool(worst)
+
+    def send(self, tensors: Mapping[str, Tensor], notes: Any) -> None:
+        """As the first: give the others tensors and notes, one tensor after the other."""
+        shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+        distributed.broadcast_object_list([shapes, notes], src=0, group=self._orders)
+        for tensor in tensors.values():
+            distributed.broadcast(_bytes(tensor.to(self.device).contiguous()), src=0)
+
+    def receive(self) -> tuple[dict[str, Tensor], Any]:
+        """As another one: what the first sends, on this one's device."""
+        head: list[Any] = [None, None]
+        distributed.broadcast_object_list(head, src=0, group=self._orders)
+        tensors = {
+            name: torch.empty(shape, dtype=dtype, device=self.device) for name, (shape, dtype) in head[0].items()
+        }
+        for tensor in tensors.values():
+            distributed.broadcast(_bytes(tensor), src=0)
+        return tensors, head[1]
 
 
 class Team:
-    """A `with` around a trial: the first member, and the processes of the others, which run `follow`."""
+    """A `with` around a trial: the first member, and the processes of the others, which run `follow`.
+
+    They are forked from a server that has imported what `worker/__main__.py` says, so that a stage begins at once.
+    Raises TaskError for what goes wrong in one of them, Died where one is gone.
+    """
 
     def __init__(self, size: int, device: torch.device, follow: Follow) -> None:
-        if device.type == "cuda" and torch.cuda.device_count() < size:
-            raise TaskError(f"training.devices: found {size}; this host has {torch.cuda.device_count()}")
+        found = devices(device, size)
         self._folder = tempfile.TemporaryDirectory(prefix="lrtune-team-")
-        self._errors = processes.get_context("spawn").SimpleQueue()
         meeting = str(Path(self._folder.name) / "meeting")
-        self.first, *others = (Member(rank, size, _device(device, rank), meeting) for rank in range(size))
-        spawn = processes.get_context("spawn").Process
-        self._others = [spawn(target=_run, args=(follow, one, self._errors), daemon=True) for one in others]
+        self.first, *others = (Member(rank, one, size, meeting) for rank, one in enumerate(found))
+        context = processes.get_context("forkserver")
+        self._heard, self._says = context.Pipe(duplex=False)
+        self._others = [context.Process(target=_run, args=(follow, one, self._says), daemon=True) for one in others]
 
     def __enter__(self) -> Member:
-        for process in self._others:
-            process.start()
-        self.first.join()
+        try:
+            for process in self._others:
+                process.start()
+            self._meet()
+            self.first.join()
+        except BaseException:
+            self._dismiss(0.0)
+            raise
         return self.first
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        words = None if self._errors.empty() else self._errors.get()
-        if words is None:
-            with suppress(RuntimeError):  # one that has died hears nothing
-                self.first.broadcast(None)
-        for process in self._others:
-            process.join(0 if words else PATIENCE)
-            process.kill()
+        words = self._heard.recv() if self._heard.poll() else None
         with suppress(RuntimeError):
-            self.first.leave()
-        self._folder.cleanup()
+            if error is None:
+                self.first.order(Order.END)
+        with suppress(RuntimeError):
+            self.first.leave()  # who waits for an order, or for the first one's gradients, hears that it is over
+        died = self._dismiss(PATIENCE)
+        if died and isinstance(error, RuntimeError):
+            raise Died(died) from error
         if words is not None:
             raise TaskError(words) from error
-        dead = [process.exitcode for process in self._others if process.exitcode not in (0, None)]
-        if isinstance(error, RuntimeError) and dead:
-            raise TaskError(f"a process that trained on another device died (exit code {dead[0]})") from error
+
+    def _meet(self) -> None:
+        """Wait until the others are ready to join; nobody waits for one that has died on its way."""
+        for _ in self._others:
+            if self._heard not in connection.wait([self._heard, *(process.sentinel for process in self._others)]):
+                if died := self._died():
+                    raise Died(died)
+                raise TaskError("a process for another device could not start; its error stands in the worker's log")
+            self._heard.recv()
+
+    def _dismiss(self, patience: float) -> str:
+        """End the others, who have so many seconds each to end by themselves; who died, in words."""
+        started = [process for process in self._others if process.pid is not None]
+        for process in started:
+            process.join(patience)
+        died = self._died()
+        for process in started:
+            process.kill()
+        self._says.close()
+        self._heard.close()
+        self._folder.cleanup()
+        return died
+
+    def _died(self) -> str:
+        """Who of the others did not end by itself, in words; nothing where all did, or are there yet."""
+        for rank, process in enumerate(self._others, start=2):
+            code = process.exitcode
+            if code not in (0, RAISED, None):
+                how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                return f"the process on device {rank} of {self.first.size} died ({how})"
+        return ""
 
 
-def _device(first: torch.device, rank: int) -> torch.device:
-    return torch.device("cuda", (first.index or 0) + rank) if first.type == "cuda" else first
+def devices(first: torch.device, count: int) -> list[torch.device]:
+    """The devices of a team. Raises TaskError where the host has not so many."""
+    if first.type != "cuda":
+        return [first] * count
+    start, there = first.index or 0, torch.cuda.device_count()
+    if start + count > there:
+        raise TaskError(
+            f"training.devices: found {count}; this host has {there}, of which this worker's is number {start}"
+        )
+    return [torch.device("cuda", start + rank) for rank in range(count)]
 
 
-def _run(follow: Follow, member: Member, errors: Any) -> None:
+def _bytes(tensor: Tensor) -> Tensor:
+    """The memory of a contiguous tensor: no backend knows every type."""
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def _run(follow: Follow, member: Member, says: "connection.Connection") -> None:
     """What another process of the team does; what goes wrong there is reported to the first."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # meant for the first, which says when it is over
     torch.set_num_threads(1)
-    member.join()
+    says.send("ready")
     try:
+        member.join()
         follow(member)
-    except Exception as error:
+    except BaseException as error:  # a task may even call sys.exit()
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        errors.put(f"{type(error).__name__} on device {member.rank + 1} of {member.size}: {error} (in {frame.name})")
-        raise SystemExit(1) from None
+        words = f"{type(error).__name__} on device {member.rank + 1} of {member.size}: {error} (in {frame.name})"
+        with suppress(OSError):
+            says.send(words[:LONGEST])
+        raise SystemExit(RAISED) from None
     member.leave()

@@ -14,7 +14,7 @@ from lrtune.wire.job import Training
 from lrtune.wire.results import Report, Trial
 from worker.engine import Engine
 from worker.losses import Losses
-from worker.parallel import Member
+from worker.parallel import Member, Order
 
 
 def make_deterministic(seed: int) -> None:
@@ -40,6 +40,8 @@ class LiveRun:
         say: Callable[[str], None] = lambda _: None,
         member: Member | None = None,
     ) -> None:
+        if member is not None:
+            member.order(Order.BEGIN)
         make_deterministic(trial.seed)
         self.engine = Engine(task.to(device), trial, training, device, say=say, member=member)
         self.losses, self.reports, self.step = Losses(device), list[Report](), 0

@@ -42,7 +42,7 @@ class Sharing:
         self._digest: tuple[Task, str] | None = None
 
     def cache(self, lease: leases.Lease, task: Task) -> CheckpointCache | None:
-        """The checkpoints of a trial; none where several devices train it, which have a state each. Raises Blocked."""
+        """The checkpoints of a trial. Raises Blocked."""
 
         def on_start(start: Start) -> None:
             if start.step or lease.trial.start:  # one that was paused and has no checkpoint here is trained anew
@@ -50,7 +50,7 @@ class Sharing:
                     lambda tx: leases.take_up(tx, lease, step=start.step, reused=start.reused, whose=start.whose)
                 )
 
-        if self._store is None or lease.spec.training.devices > 1:
+        if self._store is None:
             on_start(Start(0, 0, ()))
             return None
         owner = f"{lease.job_id}/{lease.trial.number}"

@@ -1,5 +1,8 @@
 """A training as tensors and notes, and back: network, every optimizer, random generators, losses, reports.
 
+Of a training over several devices it is that of the first, who keeps it, and of the others their random generators: all
+else is the same there. Back in place it is sent to each of them, tensor by tensor.
+
 Taking one copies tensors where they are, so that the training can go on while a thread brings them to the store; who
 writes it before the training goes on needs no copy. Nothing here can run code: names, numbers and bytes.
 """
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lrtune.wire.results import Report
+from worker.parallel import Member, Order
 from worker.run import LiveRun
 
 
@@ -59,8 +63,35 @@ def take(run: LiveRun, *, copy: bool = True) -> Snapshot:
         "parts": run.engine.parts,
         "scaler": extra["scaler"],
     }
-    generators, rest = _generators(device)
-    return Snapshot(tensors | generators, notes | {"random": rest})
+    found = [generators(device)]
+    if run.engine.member is not None:
+        run.engine.member.order(Order.GENERATORS)
+        found = run.engine.member.gathered(found[0])
+    for rank, (drawn, _) in enumerate(found):
+        tensors |= {f"random/{rank}/{name}": tensor for name, tensor in drawn.items()}
+    return Snapshot(tensors, notes | {"random": [rest for _, rest in found]})
+
+
+def restore(run: LiveRun, state: Snapshot) -> None:
+    """Bring a fresh training to a state, on all its devices. Raises Unfit as `put` does."""
+    member = run.engine.member
+    if member is None:
+        put(run, state)
+        return
+    member.order(Order.RESTORE)
+    member.send(state.tensors, state.notes)
+    restore_together(run, member, state)
+
+
+def restore_together(run: LiveRun, member: Member, state: Snapshot) -> None:
+    """`put` on each device of a team at the same time. Raises Unfit on all where one of them cannot."""
+    unfit = None
+    try:
+        put(run, state)
+    except Unfit as found:
+        unfit = found
+    if not member.agreed(unfit is None):
+        raise unfit or Unfit("it does not fit this training on another device")
 
 
 def put(run: LiveRun, state: Snapshot) -> None:
@@ -82,7 +113,7 @@ def put(run: LiveRun, state: Snapshot) -> None:
         if run.reports:
             run.engine.model.train()  # as the trainer leaves it after measuring
         run.skip(run.step)
-        _put_generators(run.engine.device, state)
+        _put_generators(run.engine.device, state, rank=0 if run.engine.member is None else run.engine.member.rank)
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise Unfit(f"it does not fit this training: {type(error).__name__} {error}") from error
 
@@ -123,26 +154,27 @@ def _put_optimizer(run: LiveRun, state: Snapshot) -> None:
         optimizer.state[parameters[int(place)]][knob] = moved
 
 
-def _generators(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Every random generator: Python's, NumPy's, torch's, the device's."""
+def generators(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Every random generator of this process: Python's, NumPy's, torch's, the device's."""
     version, internal, gauss = random.getstate()
     legacy: Mapping[str, Any] = np.random.get_state(legacy=False)
     tensors = {
-        "random/python": torch.from_numpy(np.array(internal, dtype=np.int64)),
-        "random/numpy": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
-        "random/torch": torch.get_rng_state(),
+        "python": torch.from_numpy(np.array(internal, dtype=np.int64)),
+        "numpy": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
+        "torch": torch.get_rng_state(),
     }
     if device.type == "cuda":
-        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+        tensors["cuda"] = torch.cuda.get_rng_state(device)
     rest = {"pos": int(legacy["state"]["pos"]), "has_gauss": legacy["has_gauss"], "gauss": float(legacy["gauss"])}
     return tensors, {"python": [version, gauss], "numpy": rest}
 
 
-def _put_generators(device: torch.device, state: Snapshot) -> None:
-    notes, tensors = state.notes["random"], state.tensors
-    random.setstate((notes["python"][0], tuple(tensors["random/python"].tolist()), notes["python"][1]))
-    rest, key = notes["numpy"], tensors["random/numpy"].numpy().astype(np.uint32)
+def _put_generators(device: torch.device, state: Snapshot, *, rank: int) -> None:
+    notes = state.notes["random"][rank]
+    tensors = {name: state.tensors[f"random/{rank}/{name}"].cpu() for name in ("python", "numpy", "torch")}
+    random.setstate((notes["python"][0], tuple(tensors["python"].tolist()), notes["python"][1]))
+    rest, key = notes["numpy"], tensors["numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", key, rest["pos"], rest["has_gauss"], rest["gauss"]))
-    torch.set_rng_state(tensors["random/torch"])
+    torch.set_rng_state(tensors["torch"])
     if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random/cuda"], device)
+        torch.cuda.set_rng_state(state.tensors[f"random/{rank}/cuda"].cpu(), device)

@@ -7,6 +7,7 @@ changes on the way in `worker/run.py`, what is known from other trials in `worke
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,9 +19,9 @@ from lrtune.task import Task
 from lrtune.wire.job import Metric, Training
 from lrtune.wire.results import Report, Trial, TrialState
 from worker.checkpoint_cache import CheckpointCache
-from worker.engine import Engine
-from worker.parallel import Member
-from worker.run import LiveRun, endless, make_deterministic
+from worker.parallel import Member, Order
+from worker.run import LiveRun
+from worker.snapshot import Snapshot, Unfit, generators, restore_together
 
 PLAIN = Training()
 
@@ -126,6 +127,23 @@ def _judged(report: Report, metric: Metric, on_report: Callable[[Report], str | 
 
 def follow(task: Task, trial: Trial, training: Training, member: Member) -> None:
     """Train a trial's share on another device, as the first member of the team says."""
-    make_deterministic(trial.seed)
-    engine = Engine(task.to(member.device), trial, training, member.device, member=member)
-    engine.follow(endless(engine.task.batches(trial.seed)))
+    order, _ = member.heard()
+    while order is Order.BEGIN:  # again, where a state did not fit
+        order = _followed(LiveRun(task, trial, training, member.device, member=member), member)
+
+
+def _followed(run: LiveRun, member: Member) -> Order:
+    """Do as the first says until the training is over, or to begin anew; which of the two."""
+    while True:
+        order, factor = member.heard()
+        if order is Order.STEP:
+            run.engine.set_factor(factor)
+            run.engine.gradients(run.batches)
+            run.engine.apply()
+        elif order is Order.GENERATORS:
+            member.gathered(generators(member.device))
+        elif order is Order.RESTORE:
+            with suppress(Unfit):  # it fits none then: the first begins anew
+                restore_together(run, member, Snapshot(*member.receive()))
+        else:
+            return order

@@ -287,15 +287,28 @@ def expired(now: datetime) -> Select[Any]:
 def requeue(tx: Session, *, now: datetime) -> None:
     """Put trials whose lease has run out back to waiting; fail those whose workers die without getting further."""
     for row in tx.scalars(expired(now).with_for_update(skip_locked=True)).all():
-        close(tx, AttemptRow.token == row.token, "lost", now)
-        if row.deaths + 1 < MAX_DEATHS:
-            values = _AGAIN | {"reason": f"nothing was heard of {row.worker} for longer than its lease"}
-        else:
-            dead = f"its workers died {MAX_DEATHS} times and got no further"
-            values = _AGAIN | {"state": TrialState.FAILED, "reason": dead, "finished_at": now}
-        tx.execute(update(TrialRow).where(TrialRow.id == row.id).values(values | {"deaths": row.deaths + 1}))
-        message = f"trial {row.number}: {values['reason']}"
-        events.add(tx, row.job, f"trial-{values['state']}", message, now=now, trial=row.number)
+        _lost(tx, row, f"nothing was heard of {row.worker} for longer than its lease", now)
+
+
+def lose(tx: Session, lease: Lease, *, reason: str, now: datetime | None = None) -> None:
+    """Give up an attempt, as if its worker had died: a process that the worker needed is gone. Raises LeaseLost."""
+    row = tx.scalars(select(TrialRow).where(*_ours(lease)).with_for_update()).one_or_none()
+    if row is None:
+        raise LeaseLost
+    _lost(tx, row, reason, now or clock(tx))
+
+
+def _lost(tx: Session, row: TrialRow, reason: str, now: datetime) -> None:
+    """Put a trial back to waiting; fail it after too many deaths."""
+    close(tx, AttemptRow.token == row.token, "lost", now)
+    if row.deaths + 1 < MAX_DEATHS:
+        values = _AGAIN | {"reason": reason}
+    else:
+        dead = f"its workers died {MAX_DEATHS} times and got no further; the last time: {reason}"
+        values = _AGAIN | {"state": TrialState.FAILED, "reason": dead, "finished_at": now}
+    tx.execute(update(TrialRow).where(TrialRow.id == row.id).values(values | {"deaths": row.deaths + 1}))
+    message = f"trial {row.number}: {values['reason']}"
+    events.add(tx, row.job, f"trial-{values['state']}", message, now=now, trial=row.number)
 
 
 def close(tx: Session, which: ColumnElement[bool], outcome: Outcome, now: datetime) -> None:

@@ -1,0 +1,94 @@
+"""Tasks that several devices train, light to import in each of their processes."""
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import distributed, nn
+
+from lrtune.task import Task
+from lrtune.wire.configuration import Strict
+
+
+class Noisy(Task):
+    """Whatever may differ between devices: dropout, batch statistics, every generator in the loss and in measuring."""
+
+    steps = 40
+    steps_per_epoch = 5
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Tanh(), nn.Linear(8, 1))
+
+    def batches(self, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        drawn = torch.Generator().manual_seed(seed)
+        while True:
+            x = torch.randn(12, 4, generator=drawn)
+            yield x, x.sum(1, keepdim=True)
+
+    def loss(self, model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        x, y = batch
+        x = x * (1 + 0.1 * random.random()) + 0.1 * float(np.random.normal()) + 0.1 * torch.randn_like(x)
+        return (model(x) - y).square().mean()
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return {"val_loss": float((model(torch.randn(16, 4)) - 1).square().mean())}
+
+
+class Lies(Noisy):
+    """Of any width, and says that it is the same."""
+
+    def __init__(self, wide: int) -> None:
+        super().__init__()
+        self.wide = wide
+
+    def digest(self) -> str:
+        return "the same"
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, self.wide), nn.Linear(self.wide, 1))
+
+
+class Dies(Strict):
+    """Whose process is killed at which of its batches, unless the folder says that one was; each notes itself there."""
+
+    folder: str
+    rank: int = 1
+    batch: int = 25
+
+
+class Mortal(Noisy):
+    """One of its processes is killed in mid-step, once."""
+
+    Params = Dies
+    seen = 0
+
+    def digest(self) -> str:
+        return "mortal"
+
+    def loss(self, model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        dies: Dies = self.params
+        rank, folder = distributed.get_rank(), Path(dies.folder)
+        (folder / f"{rank}-{os.getpid()}").touch()
+        self.seen += 1
+        if rank == dies.rank and self.seen == dies.batch and not (folder / "killed").exists():
+            (folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().loss(model, batch)
+
+
+@dataclass
+class Unready:
+    """Arrives nowhere: unpickled in another process it ends that process, or does not work there."""
+
+    exits: bool
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (os._exit, (3,)) if self.exits else (int, ("no number",))
+
+    def __call__(self, member: object) -> None:
+        """Never called."""
