@@ -53,6 +53,19 @@ class Lies(Noisy):
         return nn.Sequential(nn.Linear(4, self.wide), nn.Linear(self.wide, 1))
 
 
+class Raises(Noisy):
+    """Works on no first device."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        super().__init__()
+        self.error = error
+
+    def loss(self, model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        if distributed.get_rank() == 0:
+            raise self.error("on the first device")
+        return super().loss(model, batch)
+
+
 class Dies(Strict):
     """Whose process is killed at which of its batches, unless the folder says that one was; each notes itself there."""
 

@@ -1,10 +1,11 @@
 """A run over several devices in pieces: bit for bit the one in one piece, shared, taken up after a death."""
 
 import dataclasses
+import multiprocessing
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,16 +19,16 @@ from lrtune.task import Task
 from lrtune.wire.job import AdmittedJob, TaskSpec, Training
 from lrtune.wire.results import Event, Job, JobState, Report, Trial, TrialState
 from tests import processes
-from tests.devices import Lies, Noisy, Unready
+from tests.devices import Lies, Noisy, Raises, Unready
 from tests.serving import Done
 from tests.test_states import Lab, same, unmarked
 from tests.test_trainer import CPU, LOSS, Seen, trial
-from worker import cache_key
+from worker import cache_key, parallel
 from worker.checkpoint_cache import Start
 from worker.loop import Worker
 from worker.parallel import Died, Team
 from worker.settings import Settings
-from worker.trainer import follow, train
+from worker.trainer import Interrupted, follow, train
 
 TWO = Training(devices=2)
 
@@ -125,15 +126,56 @@ def test_the_number_of_devices_is_in_the_key():
 
 
 @pytest.mark.parametrize(
-    ("exits", "error", "words"),
-    [
-        (True, Died, r"the process on device 2 of 2 died \(exit code 3\)"),
-        (False, TaskError, "a process for another device could not start"),
-    ],
+    ("exits", "code"),
+    [(True, 3), (False, 1)],
 )
-def test_nobody_waits_for_a_device_whose_process_does_not_come(exits: bool, error: type[Exception], words: str):
-    with pytest.raises(error, match=words), Team(2, CPU, Unready(exits)):
+def test_nobody_waits_for_a_device_whose_process_does_not_come(exits: bool, code: int):
+    words = rf"the process on device 2 of 2 died \(exit code {code}\) before it was ready"
+    with pytest.raises(Died, match=words), Team(2, CPU, Unready(exits)):
         pass
+
+
+def test_a_run_that_is_given_back_waits_for_no_device_and_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    room, asked = Room(tmp_path), trial(horizon=40)
+    alone = room.together(Noisy(), asked, shares=False)
+    steps, cache = iter(range(40)), room.cache(Noisy(), asked, training=TWO)
+    monkeypatch.setattr(parallel, "PATIENCE", 600.0)
+    with pytest.raises(Interrupted), closing(cache), Team(2, CPU, partial(follow, Noisy(), asked, TWO)) as member:
+        train(
+            Noisy(), asked, metric=LOSS, device=CPU, on_report=lambda _: None, training=TWO, member=member,
+            should_stop=lambda: "asked to stop" if next(steps) == 13 else None, cache=cache,
+        )  # fmt: skip
+    assert multiprocessing.active_children() == []
+    assert same(room.together(Noisy(), asked), alone)
+    assert room.starts == [Start(12, 0, ())]
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_what_goes_wrong_on_the_first_device_alone_is_its_own_error(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(parallel, "PATIENCE", 600.0)
+    monkeypatch.setattr(parallel, "GRACE", 0.1)
+    task = Raises(error)
+    with pytest.raises(error, match="on the first device"), Team(2, CPU, partial(follow, task, trial(), TWO)) as member:
+        train(
+            task, trial(), metric=LOSS, device=CPU, on_report=lambda _: None, training=TWO, member=member,
+            should_stop=lambda: None,
+        )  # fmt: skip
+
+
+def test_the_key_has_the_names_of_all_gpus_and_a_host_with_too_few_of_them_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: ["H100", "H100", "A100"][device.index])
+    first, second = torch.device("cuda"), torch.device("cuda:1")
+    assert [cache_key.place(one, 2)["name"] for one in (first, second)] == ["H100, H100", "H100, A100"]
+    assert cache_key.place(first)["name"] == "H100"
+    with pytest.raises(
+        TaskError, match=r"training.devices: found 3; this host has 3, of which this worker's is number 1"
+    ):
+        cache_key.place(second, 3)
 
 
 SPEC = {

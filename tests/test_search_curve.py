@@ -212,6 +212,7 @@ class TestStages:
     def test_complete_runs_where_nothing_is_kept_or_trials_are_counted(self, staged):
         spec, history = job(budget={"full_runs": 9}), staged[:3]
         assert following(spec, history).proposal.until is not None
+        assert following(job(budget={"full_runs": 9}, training={"devices": 2}), history).proposal.until is not None
         assert following(spec, history, continued=False).proposal.until is None
         assert following(job(budget={"trials": 9}), history).proposal.until is None
 

@@ -142,7 +142,7 @@ class Worker:
                 for note in getattr(task, "notes", ()):
                     say(note)
             cache = self._sharing.cache(lease, task)
-            with self._team(lease) as member, closing(cache) if cache else nullcontext():
+            with closing(cache) if cache else nullcontext(), self._team(lease) as member:
                 outcome = train(
                     task,
                     lease.trial,

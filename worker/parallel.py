@@ -8,6 +8,7 @@ where their random generators stand, so a training state is the first one's and 
 
 import signal
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,7 +26,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lrtune.errors import TaskError
 
-PATIENCE = 30.0  # seconds for the others to end by themselves
+PATIENCE = 30.0  # seconds for the others to end when all went well
+GRACE = 5.0  # seconds in which it shows whether one of them has died when the first cannot go on
 SILENCE = timedelta(hours=12)  # for which the first may give no order: it measures, or loads a checkpoint
 LONGEST = 500  # characters of what went wrong on another device
 RAISED = 1  # the exit code of a process that has said what went wrong
@@ -63,9 +65,12 @@ class Member:
         )
         self._orders = distributed.new_group(backend="gloo", timeout=SILENCE)
 
-    def leave(self) -> None:
-        """Close the connections."""
-        distributed.destroy_process_group()
+    def leave(self, *, at_once: bool = False) -> None:
+        """Close the connections; at once where the others may be gone, for whose answers NCCL would wait."""
+        if at_once and self.device.type == "cuda":
+            distributed.distributed_c10d._abort_process_group()
+        else:
+            distributed.destroy_process_group()
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The model with its gradients averaged over the team; all begin with the first one's weights."""
@@ -146,19 +151,21 @@ class Team:
             self._meet()
             self.first.join()
         except BaseException:
-            self._dismiss(0.0)
+            self._dismiss()
             raise
         return self.first
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         words = self._heard.recv() if self._heard.poll() else None
-        with suppress(RuntimeError):
-            if error is None:
+        if error is None:
+            with suppress(RuntimeError):
                 self.first.order(Order.END)
+            self._wait(PATIENCE)
+        died = self._wait(GRACE) if isinstance(error, RuntimeError) else ""
+        self._dismiss()  # nothing of theirs is needed; while a traceback holds the model they would not hear of the end
         with suppress(RuntimeError):
-            self.first.leave()  # who waits for an order, or for the first one's gradients, hears that it is over
-        died = self._dismiss(PATIENCE)
-        if died and isinstance(error, RuntimeError):
+            self.first.leave(at_once=error is not None)
+        if died:
             raise Died(died) from error
         if words is not None:
             raise TaskError(words) from error
@@ -167,30 +174,34 @@ class Team:
         """Wait until the others are ready to join; nobody waits for one that has died on its way."""
         for _ in self._others:
             if self._heard not in connection.wait([self._heard, *(process.sentinel for process in self._others)]):
-                if died := self._died():
-                    raise Died(died)
-                raise TaskError("a process for another device could not start; its error stands in the worker's log")
+                raise Died(f"{self._died(fine=(None,))} before it was ready; the worker's log may say why")
             self._heard.recv()
 
-    def _dismiss(self, patience: float) -> str:
-        """End the others, who have so many seconds each to end by themselves; who died, in words."""
-        started = [process for process in self._others if process.pid is not None]
-        for process in started:
-            process.join(patience)
-        died = self._died()
-        for process in started:
-            process.kill()
+    def _wait(self, seconds: float) -> str:
+        """Wait until one of the others is known to have died, or all have ended; who died, in words."""
+        end = time.monotonic() + seconds
+        while not (died := self._died()) and (left := end - time.monotonic()) > 0:
+            there = [process.sentinel for process in self._others if process.exitcode is None]
+            if not there:
+                break
+            connection.wait(there, left)
+        return died
+
+    def _dismiss(self) -> None:
+        for process in self._others:
+            if process.pid is not None:
+                process.kill()
+                process.join()
         self._says.close()
         self._heard.close()
         self._folder.cleanup()
-        return died
 
-    def _died(self) -> str:
-        """Who of the others did not end by itself, in words; nothing where all did, or are there yet."""
+    def _died(self, *, fine: tuple[int | None, ...] = (0, RAISED, None)) -> str:
+        """Who of the others has ended with another exit code than these, in words; nothing where nobody has."""
         for rank, process in enumerate(self._others, start=2):
             code = process.exitcode
-            if code not in (0, RAISED, None):
-                how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            if code not in fine:
+                how = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
                 return f"the process on device {rank} of {self.first.size} died ({how})"
         return ""
 
