@@ -209,6 +209,11 @@ def _die(member: Member) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _loads(member: Member) -> None:
+    (loaded,) = torch.utils.data.DataLoader([7], num_workers=1, multiprocessing_context="fork")
+    member.gathered(int(loaded))
+
+
 def _exit(member: Member) -> None:
     sys.exit(0)
 
@@ -227,6 +232,11 @@ def test_two_devices_train_what_one_trains():
     assert [r.metrics["train_loss"] for r in reports] == pytest.approx(
         [r.metrics["train_loss"] for r in one[1]], rel=1e-3
     )
+
+
+def test_a_task_may_load_its_batches_in_processes_of_its_own_on_every_device():
+    with two(_loads) as member:
+        assert member.gathered(3) == [3, 7]
 
 
 @pytest.mark.parametrize(

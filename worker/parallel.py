@@ -157,14 +157,15 @@ class Team:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         words = self._heard.recv() if self._heard.poll() else None
-        if error is None:
-            with suppress(RuntimeError):
-                self.first.order(Order.END)
-            self._wait(PATIENCE)
         died = self._wait(GRACE) if isinstance(error, RuntimeError) else ""
-        self._dismiss()  # nothing of theirs is needed; while a traceback holds the model they would not hear of the end
+        if error is None:
+            with suppress(RuntimeError):  # one that has died hears nothing
+                self.first.order(Order.END)
         with suppress(RuntimeError):
             self.first.leave(at_once=error is not None)
+        if error is None:
+            self._wait(PATIENCE)
+        self._dismiss()  # while a traceback holds the model they do not hear that it is over; nothing of theirs is needed
         if died:
             raise Died(died) from error
         if words is not None:
@@ -227,6 +228,7 @@ def _run(follow: Follow, member: Member, says: "connection.Connection") -> None:
     """What another process of the team does; what goes wrong there is reported to the first."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # meant for the first, which says when it is over
+    processes.current_process().daemon = False  # a task may load its batches in processes of its own
     torch.set_num_threads(1)
     says.send("ready")
     try:
