@@ -79,6 +79,7 @@ def test_from_signing_in_to_the_answer(person: Visitor, working: None) -> None:
     page.get_by_label("horizon", exact=True).fill("300")
     page.get_by_label("trials", exact=True).fill("40")
     expect(page.locator("#cost")).to_contain_text("At most")
+    expect(page.locator("#baseline")).to_contain_text("Trial 0 will be the untuned baseline: adamw at its usual rate")
     moved_with_a_knob(page)
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_role("heading", name="watched")).to_be_visible()
