@@ -165,7 +165,7 @@ class Team:
             self.first.leave(at_once=error is not None)
         if error is None:
             self._wait(PATIENCE)
-        self._dismiss()  # who does not hear that it is over, while a traceback holds the model; nothing of theirs is needed
+        self._dismiss()  # a traceback may hold the model, and so the connections; nothing of theirs is needed
         if died:
             raise Died(died) from error
         if words is not None:
