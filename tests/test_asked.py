@@ -142,6 +142,16 @@ def test_the_page_and_the_report_file_call_the_baseline_what_it_is(
         ({"try": [{"learning_rates": 1e-3}]}, "/try/0/learning_rates", "accepted fields are optimizer, learning_rate"),
         ({"try": [{"optimizer": {"name": "adamw", "beta1": 2}}]}, "/try/0/optimizer/beta1", "at most 0.999999"),
         ({"try": [3]}, "/try/0", "accepted is an object"),
+        (
+            {"try": [{"schedule": "one-cycle", "warmup": 0.1}], "schedules": ["one-cycle", "cosine"]},
+            "/try/0/warmup",
+            "one-cycle rises by itself and has no warm-up",
+        ),
+        (
+            {"baseline": {"learning_rate": 1e-3, "schedule": "one-cycle", "warmup": 0.1}},
+            "/baseline/warmup",
+            "found 0.1; one-cycle rises by itself and has no warm-up, so accepted is 0",
+        ),
         ({"try": {"learning_rate": 1e-3}}, "/try", "accepted is a valid list"),
         (
             {"try": [{"learning_rate": 3e-3}, {"learning_rate": 2e-3}], "budget": {"trials": 2}},

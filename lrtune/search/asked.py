@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from lrtune.errors import Rejection
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import FAMILIES
-from lrtune.search.baseline import reference
+from lrtune.search.baseline import reference, refuse_warmup
 from lrtune.space import Axis, Choice, Fixed, Point, Range, Space, knob_values, shown, within
-from lrtune.wire.configuration import Configuration
+from lrtune.wire.configuration import Configuration, rises
 from lrtune.wire.job import JobSpec
 from lrtune.wire.partial import PartialConfiguration
 from lrtune.wire.results import Proposal, Trial
@@ -49,6 +49,9 @@ def filled(spec: JobSpec, part: PartialConfiguration) -> Configuration:
     axes = dict(space.optimizers.get(name, {}))
     rate = _nearest(axes.pop("learning_rate", Fixed(usual_rate)), usual_rate)
     around = {knob: _nearest(axis, getattr(like, knob)) for knob, axis in space.common.items()}
+    refuse_warmup(family, given)
+    if rises(family):
+        around["warmup"] = 0.0
     return Configuration.model_validate(
         {
             "learning_rate": rate,

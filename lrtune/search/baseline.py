@@ -3,12 +3,13 @@ search).
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from lrtune.analysis.words import described
 from lrtune.optimizers import OPTIMIZERS, optimizer
 from lrtune.schedules import Constant, Cosine
 from lrtune.space import Axis, Fixed, Point
-from lrtune.wire.configuration import Configuration
+from lrtune.wire.configuration import Configuration, rejected, rises
 from lrtune.wire.job import JobSpec
 from lrtune.wire.results import Proposal
 
@@ -41,6 +42,7 @@ def reference(spec: JobSpec) -> Configuration:
         given.pop("optimizer", {"name": spec.optimizers[0].name}),
         given.pop("schedule", {"family": "constant"}),
     )
+    refuse_warmup(shape["family"], given)
     clips = {knob: axis for knob, axis in space.common.items() if knob.startswith("clip")}
     return Configuration.model_validate(
         {
@@ -50,6 +52,13 @@ def reference(spec: JobSpec) -> Configuration:
             "schedule": {**_fixed(space.schedules.get(shape["family"], {})), **shape},
         }
     )
+
+
+def refuse_warmup(family: str, given: Mapping[str, Any]) -> None:
+    """Raise ValidationError where a warm-up is asked for in front of a family that has none."""
+    if given.get("warmup") and rises(family):
+        sentence = f"found {given['warmup']:g}; {family} rises by itself and has no warm-up, so accepted is 0"
+        raise rejected(("warmup",), sentence, given["warmup"])
 
 
 def _fixed(axes: Mapping[str, Axis]) -> dict[str, Point]:

@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from lrtune.optimizers import LEARNING_RATE, OPTIMIZERS, Optimizer, optimizer
-from lrtune.schedules import FAMILIES, Curve, Schedule, schedule
+from lrtune.schedules import FAMILIES, Curve, Rising, Schedule, schedule
 from lrtune.space import Axis, Choice, Knob, Numbers, kebab, knobs, rates, shown
 
 
@@ -195,6 +195,11 @@ if TYPE_CHECKING:
 else:
     SchedulePoint = Annotated[(Any, *_point("family", FAMILIES, schedule))]
     OptimizerPoint = Annotated[(Any, *_point("name", OPTIMIZERS, optimizer))]
+
+
+def rises(family: str) -> bool:
+    """Whether a family rises by itself, so that it has no warm-up."""
+    return issubclass(FAMILIES[family], Rising)
 
 
 class Configuration(Strict):

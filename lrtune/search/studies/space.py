@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 from optuna.distributions import BaseDistribution
 
 from lrtune.optimizers import OPTIMIZERS, optimizer
-from lrtune.schedules import FAMILIES, Rising, schedule
+from lrtune.schedules import schedule
 from lrtune.search.studies import axes
 from lrtune.search.studies.axes import Param, Suggests
 from lrtune.space import Axis, Choice, Fixed, Point, Range
-from lrtune.wire.configuration import Configuration
+from lrtune.wire.configuration import Configuration, rises
 from lrtune.wire.job import JobSpec
 
 Axes: TypeAlias = Mapping[str, Axis]
@@ -107,11 +107,6 @@ def coordinates(spec: JobSpec, *, flat: bool = False, points: int | None = None)
         common=named("", {**space.common, "warmup": axes.hundredths(space.common["warmup"])}),
         flat=flat,
     )
-
-
-def rises(family: str) -> bool:
-    """Whether a family rises by itself, so that it has no warm-up."""
-    return issubclass(FAMILIES[family], Rising)
 
 
 def _one_of(names: Mapping[str, object]) -> Axis:
