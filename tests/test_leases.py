@@ -170,8 +170,8 @@ def test_a_trial_whose_workers_keep_dying_fails_with_a_reason(database: Database
         assert leases.claim(tx, "z", ttl=MINUTE, now=NOON + timedelta(hours=1)) is None
     with database.read() as tx:
         found = trials.get(tx, job, 1)
-    dead = "its workers died 5 times and got no further; the last time: its worker stopped answering"
-    assert (found.state, found.reason) == (TrialState.FAILED, dead)
+    assert found.state is TrialState.FAILED
+    assert found.reason.startswith("its workers died 5 times and got no further; the last time: ")
 
 
 def test_deaths_of_workers_count_only_while_the_trial_gets_no_further(database: Database, job: str) -> None:
