@@ -312,4 +312,4 @@ def test_own_settings_are_named_in_the_gain_and_untuned_ones_stay_untuned() -> N
         ]
         found = best(spec, history, steps=STEPS, full_runs=2.0)
         assert found is not None
-        assert lift(found) == f"20.0% better than {name}"
+        assert lift(found) == f"0.1 better than {name} over the one seed that both ran, which may be chance"
