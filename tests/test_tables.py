@@ -227,6 +227,11 @@ def test_the_page_shows_what_was_decided_and_why(service: httpx.Client) -> None:
         assert said in page
 
 
+def test_a_target_that_looks_like_data_makes_no_header(data_dir: Path) -> None:
+    (data_dir / "bare.csv").write_bytes(rows("", range(2, N + 2), A, B))
+    assert len(task_of(data_dir, dataset="bare.csv", target="2", validation={"last": 0.5}).train[1]) == N // 2
+
+
 # The split -----------------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ def has_header(start: Sequence[Sequence[str]], options: Options, mark: str) -> t
     first, below = start[0], start[1:]
     if options.header is not None:
         return options.header, ""
-    if any(name in first for name in options.names):
+    if any(name in first and not _is_number(name, options) for name in options.names):
         return True, ""
     if not below:
         if any(_is_number(cell, options) for cell in first):
@@ -87,7 +87,7 @@ def _years(first: Sequence[str]) -> set[int]:
 
 def _dated(column: Sequence[str]) -> bool:
     some = list(column[:20])
-    if not any(letter.isdigit() for letter in some[0]):
+    if not cells.like_a_date(some[0]):
         return False
     return any(not np.isnan(cells.dates(some, form)).any() for form in ("ISO8601", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y"))
 

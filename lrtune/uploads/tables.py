@@ -68,7 +68,7 @@ def describe(path: Path, options: Options | None = None, *, largest: int | None 
 
 
 def read(path: Path, options: Options | None = None, *, like: Table | None = None) -> Table:
-    """A whole table, in memory; its columns as those of the same name in `like`. Raises UnusableFile."""
+    """A whole table, in memory; what are words in `like` are words here. Raises UnusableFile."""
     return _read(path, options or Options(), None, keep=True, like=like)
 
 
@@ -139,7 +139,7 @@ def _decided(source: _Source, options: Options, like: Table | None) -> list[Deci
     for place, judge in judges.items():
         found[place] = judge.decide(votes=votes, mark=source.mark)
         known = like.decisions.get(source.names[place]) if like else None
-        if known is not None and known.type != found[place].type and (known.parse or known.type == "text"):
+        if known is not None and known.type == "text":
             found[place] = known
     return [found[place] for place in range(len(source.names))]
 
@@ -206,7 +206,7 @@ def _described(
         columns=columns[:width],
         header=source.header,
         first=[row[:width] for row in first],
-        notes=notes[:NOTES],
+        notes=notes if len(notes) <= NOTES else [*notes[:NOTES], f"and {len(notes) - NOTES} more, at their columns"],
         read_as=source.read_as,
         reader=READER,
     )
