@@ -167,6 +167,16 @@ def test_a_dataset_that_a_job_needs_stays_until_the_job_is_over(service: httpx.C
     assert files(tmp_path / "data") == []
 
 
+def test_a_dataset_that_a_job_measures_on_stays_as_well(service: httpx.Client) -> None:
+    for name, rows in (("fruit.csv", csv()), ("more.csv", csv("30,red,1"))):
+        sent(service, name, rows)
+    params = {"dataset": "fruit.csv", "validation": {"dataset": "more.csv"}}
+    job = service.post("/v1/jobs", json={"task": {"name": "tabular", "params": params}}).json()
+    assert slug(service.delete("/v1/datasets/more.csv")) == "dataset-in-use"
+    service.post(f"/v1/jobs/{job['id']}/cancel")
+    assert service.delete("/v1/datasets/more.csv").status_code == 204
+
+
 def test_a_job_may_name_a_dataset_by_its_id_or_lay_a_file_into_the_folder(
     service: httpx.Client, tmp_path: Path
 ) -> None:
