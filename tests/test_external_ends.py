@@ -1,5 +1,6 @@
 """How the trials of a user's own loop end: what they cost, what counts as a whole run, when a job gives up."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from app.expiring import expire
 from lrtune.store import Database
+from lrtune.wire.external import Ending
 from tests.looping import pass_time, report, submit, take, tell
 from tests.serving import served, slug
 
@@ -63,6 +65,7 @@ def test_a_value_that_is_no_number_is_divergence_and_costs_the_run(door: httpx.C
         assert trial["reason"] == "its value became nan"
     assert slug(door.post(f"/v1/jobs/{job}/trials")) == "job-finished"
     assert door.get(f"/v1/jobs/{job}").json()["progress"]["full_runs"] == 2.0
+    assert Ending(token="t", value=math.nan, state="failed").state == "failed", "and what broke is what broke"
 
 
 def test_trials_that_cost_nothing_end_a_job_that_had_a_success(door: httpx.Client) -> None:
@@ -171,9 +174,10 @@ def test_a_job_between_two_trials_is_running_and_one_whose_loop_gave_up_is_not(
     tell(door, job, take(door, job), "finish", value=0.5)
     expire(database)
     assert door.get(f"/v1/jobs/{job}").json()["state"] == "running", "its loop will ask for the next one"
-    tell(door, job, take(door, job), "finish", state="waiting", reason="KeyboardInterrupt")
-    expire(database)
-    assert door.get(f"/v1/jobs/{job}").json()["state"] == "queued"
+    for state in ("waiting", "failed"):
+        tell(door, job, take(door, job), "finish", state=state, reason="KeyboardInterrupt")
+        expire(database)
+        assert door.get(f"/v1/jobs/{job}").json()["state"] == "queued"
     door.post(f"/v1/jobs/{job}/pause")
     expire(database)
     assert door.get(f"/v1/jobs/{job}").json()["state"] == "paused"

@@ -215,11 +215,13 @@ def expired(tx: Session) -> bool:
 def _forsaken(now: datetime) -> ColumnElement[bool]:
     """A job of a loop of the user's own that is called running, but nobody trains a trial of it.
 
-    Between two trials a loop is there, though it holds nothing; one that died or gave its trial back is not.
+    Between two trials a loop is there, though it holds nothing; one that died, failed or gave its trial back is not.
     """
     own = TrialRow.job == JobRow.seq
     held = exists().where(own, TrialRow.state == TrialState.RUNNING)
-    here = (AttemptRow.outcome == "finished") & (AttemptRow.ended_at > now - SILENT)
+    here = and_(
+        AttemptRow.outcome == "finished", AttemptRow.ended_at > now - SILENT, TrialRow.state != TrialState.FAILED
+    )
     attempts = select(here).join(TrialRow, TrialRow.id == AttemptRow.trial).where(own, AttemptRow.ended_at.is_not(None))
     last = attempts.order_by(AttemptRow.ended_at.desc()).limit(1).correlate(JobRow).scalar_subquery()
     gone = func.coalesce(last, false()) == false()

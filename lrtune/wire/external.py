@@ -164,7 +164,10 @@ class Ending(Strict):
         value = scalar(said.get("value")) if isinstance(said, Mapping) else None
         if not isinstance(value, float) or math.isfinite(value):
             return said
-        return {**said, "value": None, "state": "diverged", "reason": said.get("reason") or f"its value became {value}"}
+        ended: dict[str, Any] = {"value": None}
+        if said.get("state", "complete") in ("complete", "stopped"):
+            ended |= {"state": "diverged", "reason": said.get("reason") or f"its value became {value}"}
+        return {**said, **ended}
 
 
 class Rates(Result):
