@@ -14,7 +14,7 @@ from lrtune.store import Database, jobs, leases
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import JobSpec
 from lrtune.wire.results import TrialState
-from tests.looping import JOB, pass_time, report, submit, take, tell
+from tests.external import JOB, pass_time, report, submit, take, tell
 from tests.serving import served, slug
 
 

@@ -10,7 +10,7 @@ import pytest
 from app.expiring import expire
 from lrtune.store import Database
 from lrtune.wire.external import Ending
-from tests.looping import pass_time, report, submit, take, tell
+from tests.external import pass_time, report, submit, take, tell
 from tests.serving import served, slug
 
 

@@ -18,7 +18,7 @@ from lrtune.client import Client
 from lrtune.loop import LoopTrial
 from lrtune.wire.external import Batch, Ending, Sent
 from lrtune.wire.results import Trial
-from tests.looping import JOB
+from tests.external import JOB
 from tests.serving import KEY, served
 
 ROOT = Path(__file__).parent.parent
