@@ -104,6 +104,12 @@ def test_the_rate_of_every_update_is_the_trials(rate: Any) -> None:
     assert [one.step for one in trial._door.sent] == [4, 8, 12]
 
 
+def test_an_epoch_without_validation_says_nothing() -> None:
+    trial = held(SGD)
+    fit(trial, compiled(), epochs=3, validation_data=data(), validation_freq=2)
+    assert [one.step for one in trial._door.sent] == [2 * BATCHES]
+
+
 def test_a_scheduler_among_the_callbacks_is_overruled() -> None:
     trial = held(SGD, metric="loss")
     own = keras.callbacks.LearningRateScheduler(lambda epoch: 0.5 / (epoch + 1))

@@ -113,7 +113,7 @@ def test_the_smallest_job_is_stored_with_everything_filled_in(service: httpx.Cli
     assert (answer.status_code, answer.headers["Location"]) == (201, f"/v1/jobs/{job.id}")
     assert job.spec.model_dump(include={"task", "metric", "horizon"}) == {
         "task": {"name": "digits", "params": {"batch_size": 32, "hidden": [64, 64], "noise": 0.0}},
-        "metric": {"name": "val_loss", "goal": "minimize"},
+        "metric": {"name": "val_loss", "goal": "minimize", "range": (0.0, None)},
         "horizon": {"steps": 960, "epochs": None},
     }
     assert service.get(answer.headers["Location"]).json() == answer.json()

@@ -70,7 +70,7 @@ def test_no_call_takes_longer_for_a_longer_run(sqlite_url: str, looked_up: Calla
                 asked(f"{trial}/reports", {"token": token, "reports": [report]}, most=ANSWERED + FEW)
             asked(trial)
             assert len(asked(f"{trial}/rates?start={LONG - 20}&count=10")["learning_rates"]) == 10
-            asked(f"{trial}/finish", {"token": token, "value": 1.0 - number / 2})
+            asked(f"{trial}/finish", {"token": token, "value": 1.0 - number / 2, "step": LONG})
         for part in ("", "/trials", "/curves", "/landscape", "/best", "/report", "/events"):
             asked(path + part)
         for format in ("pytorch", "keras", "optax", "transformers", "lightning", "deepspeed", "timm"):
@@ -104,7 +104,8 @@ def test_a_report_without_the_metric_says_nothing_to_a_schedule_that_looks_at_it
         post(f"{path}/0/finish", token=post(path)["token"], value=1.0)
         held = post(path)
         peak, token = held["trial"]["configuration"]["learning_rate"], held["token"]
-        reports = [{"step": step, "metrics": {"other": 1.0}} for step in (2, 4, 6, 8, 10)]
+        first = {"step": 1, "metrics": {"score": 2.0 if goal == "minimize" else 0.0}}
+        reports = [first, *({"step": step, "metrics": {"other": 1.0}} for step in (2, 4, 6, 8, 10))]
         assert post(f"{path}/1/reports", token=token, reports=reports)["learning_rates"] is None
         stalled = [{"step": step, "metrics": {"score": 1.0, "other": 1.0}} for step in (12, 14, 16)]
         mixed = [stalled[0], {"step": 13, "metrics": {"other": 1.0}}, stalled[1]]

@@ -291,7 +291,13 @@ def test_a_job_of_now_goes_down_to_one_row_a_decision_and_up_to_what_it_was(data
     assert sorted(reports) == [(0, 40, False), (1, 10, False), (3, 10, True), (3, 20, False)]
     assert [numbers[row["behind"]] for row in down if row["behind"]] == [3]
     migrations.upgrade(database_url)
-    assert dump(database_url) == before
+    assert understood(dump(database_url)) == understood(before)
+
+
+def understood(tables: Tables) -> Tables:
+    """The tables with each job's specification as it is read: what it leaves out may be written down or not."""
+    jobs = [row | {"spec": AdmittedJob.model_validate(row["spec"])} for row in tables["jobs"]]
+    return tables | {"jobs": jobs}
 
 
 def test_trials_that_were_imported_are_not_joined(database_url: str) -> None:
@@ -313,7 +319,7 @@ def test_trials_that_were_imported_are_not_joined(database_url: str) -> None:
     before = dump(database_url)
     migrations.downgrade(database_url, "0008")
     migrations.upgrade(database_url)
-    assert dump(database_url) == before
+    assert understood(dump(database_url)) == understood(before)
 
 
 def test_a_paused_trial_that_nobody_is_known_to_have_trained_goes_down(database_url: str) -> None:

@@ -192,7 +192,7 @@ def evidence(facts: Facts, said: list[str]) -> None:
 def gain(facts: Facts, sentence: str) -> None:
     """What is said of the answer beside the untuned baseline."""
     best, untuned = facts.best, facts.best.baseline
-    if sentence == "There is no untuned baseline to compare with":
+    if sentence == "There is no baseline to compare with":
         assert untuned is None or untuned.value is None
         return
     assert untuned is not None
@@ -352,7 +352,7 @@ def test_the_jobs_are_of_every_kind() -> None:
     """Or the tests above would read the same report fifty times."""
     told = " ".join(one.answer for number in range(COUNT) for one in job(number).found.advice)
     for words_of_a_kind in (
-        "Not very: the answer's", "is the mean over", "Nothing beat the untuned", "no untuned baseline",
+        "Not very: the answer's", "is the mean over", "Nothing beat the untuned", "no baseline to compare",
         "may be chance",
         "excludes zero. ", "includes zero", "the intervals of the two overlap", "Perhaps: the best rate is the largest",
         "Perhaps: the plateau reaches the smallest", "Probably not", "Perhaps. ", "No. Below", "No. Above",

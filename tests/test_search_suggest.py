@@ -72,7 +72,9 @@ def test_the_untuned_baseline_is_trial_0():
     assert first.configuration == Configuration(
         optimizer=Sgd(momentum=0.5), learning_rate=0.1, schedule=Cosine(), warmup=0.05, clip_norm=1.0
     )
-    assert first.reason == "untuned baseline: sgd at its usual rate 0.1, cosine, 5 % warm-up"
+    assert first.reason == (
+        "untuned baseline: sgd, the first of the job's optimizers, at its usual rate 0.1, cosine, 5 % warm-up"
+    )
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

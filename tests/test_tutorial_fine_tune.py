@@ -48,7 +48,7 @@ def test_the_tutorial_does_what_it_says(sqlite_url: str, tmp_path: Path, monkeyp
             best = client.best(done.id)
     assert done.state is JobState.SUCCEEDED, done.reason
     assert best.confirmed
-    assert best.value < 0.3, "the films are told apart"
+    assert best.value < 0.5, "the films are told apart: chance is 0.69"
 
 
 def test_every_parameter_is_explained_with_its_default() -> None:

@@ -166,7 +166,7 @@ def test_a_resnet_of_ones_own_is_tuned(http: httpx.Client) -> None:
     assert (job["state"], job["reason"]) == ("succeeded", "")
     assert job["spec"]["task"]["params"] == {"width": 6, "batch_size": 16}
     assert (job["best"]["metric"], job["best"]["goal"], job["steps"]) == ("val_accuracy", "maximize", 40)
-    assert job["best"]["value"] > 0.9
+    assert job["best"]["value"] > 0.85
 
 
 def test_a_transformer_of_ones_own_is_tuned(http: httpx.Client) -> None:

@@ -47,7 +47,7 @@ class SharedTrial:
 
     def __init__(self, said: dict[str, Any], held: Any, group: Any) -> None:
         self.key, self.number, self.seed, self.steps = said["key"], said["key"][1], said["seed"], said["steps"]
-        self.configuration = said["configuration"]
+        self.configuration, self.metric = said["configuration"], said["metric"]
         self.over, self.reason = False, ""
         self._held, self._group = held, group
         self._factor = said["curve"].over(self.steps)
@@ -110,7 +110,7 @@ def _next(held: Iterator[Any] | None, group: Any) -> SharedTrial | None:
         if not taken:
             return None
         trial = taken[0]
-        return {name: getattr(trial, name) for name in ("key", "seed", "steps", "configuration", "curve")}
+        return {name: getattr(trial, name) for name in ("key", "seed", "steps", "metric", "configuration", "curve")}
 
     said = _from_first(take, group)
     return None if said is None else SharedTrial(said, taken[0] if taken else None, group)

@@ -90,6 +90,8 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Report what was measured, if anything was updated by then."""
         measured = {name: float(value) for name, value in (logs or {}).items()}
+        if self.trial.metric.startswith("val_") and not any(name.startswith("val_") for name in measured):
+            return  # `validation_freq`: nothing was validated in this epoch
         _ = self.model
         if (step := self._step(0)) and self.trial.report(step, **measured):
             self.model.stop_training = True

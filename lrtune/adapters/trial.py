@@ -9,6 +9,7 @@ class TrialLike(Protocol):
     """A trial that a loop holds: how long it is, the rate of every step, and where to report."""
 
     steps: int
+    metric: str
     configuration: Configuration
 
     def factor(self, step: int) -> float:
