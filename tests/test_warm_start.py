@@ -5,10 +5,12 @@ from functools import lru_cache
 from statistics import fmean
 
 import pytest
+from sqlalchemy import select
 
 from lrtune.errors import Invalid
 from lrtune.search import advance, suggest
 from lrtune.store import Database, jobs, warm_start
+from lrtune.store.tables import JobRow
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import REPORTS, Report, Trial, TrialState, WarmStartTrial
@@ -193,3 +195,20 @@ def test_what_is_learnt_stays_as_it_was_when_the_job_came(database_url):
             with pytest.raises(Invalid, match="no job here"):
                 jobs.create(tx, spec)
         database.dispose()
+
+
+def test_a_job_of_before_a_parameter_was_there_teaches_as_well(database_url):
+    database = Database(database_url)
+    with served(database_url) as service:
+        earlier = service.post("/v1/jobs", json=SMALL).json()["id"]
+        service.post(f"/v1/jobs/{earlier}/cancel")
+        with database.write() as tx:
+            row = tx.scalars(select(JobRow).where(JobRow.id == earlier)).one()
+            params = {name: value for name, value in row.spec["task"]["params"].items() if name != "noise"}
+            row.spec = row.spec | {"task": row.spec["task"] | {"params": params}}
+        answer = service.post("/v1/jobs", json=SMALL | {"warm_start": [earlier]})
+        other = SMALL | {"task": {"name": "digits", "params": {"noise": 0.5}}, "warm_start": [earlier]}
+        refused = service.post("/v1/jobs", json=other)
+    database.dispose()
+    assert answer.status_code == 201, answer.text
+    assert "with other noise" in refused.json()["errors"][0]["detail"]

@@ -6,6 +6,7 @@ Decided once, as the job is submitted: from then on the job names them, and only
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -13,8 +14,9 @@ from sqlalchemy.orm import Session
 from lrtune.errors import Invalid, Rejection
 from lrtune.store import events, trials
 from lrtune.store.tables import JobRow, TrialRow
-from lrtune.wire.job import WARM_START_JOBS, AdmittedJob
+from lrtune.wire.job import WARM_START_JOBS, AdmittedJob, TaskSpec
 from lrtune.wire.results import OBSERVED, OVER, Trial, TrialState, WarmStartTrial
+from lrtune.wire.tasks import BUILT_IN
 
 LOOKED_AT = 500  # jobs on a task, newest first, when all that fit are asked for
 
@@ -49,13 +51,19 @@ def _unlike(spec: AdmittedJob, row: JobRow | None) -> str:
     old = AdmittedJob.model_validate(row.spec)
     if old.task.name != spec.task.name:
         return f"a job on the task {old.task.name}; accepted are jobs on {spec.task.name}"
-    if old.task.params != spec.task.params:
-        names = sorted(set(old.task.params) | set(spec.task.params))
-        other = [name for name in names if old.task.params.get(name) != spec.task.params.get(name)]
+    theirs, ours = _params(old.task), _params(spec.task)
+    if theirs != ours:
+        other = [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
         return f"a job on {old.task.name} with other {', '.join(other)}; accepted are jobs with the same parameters"
     if (old.metric.name, old.metric.goal) != (spec.metric.name, spec.metric.goal):
         return f"a job that tuned {old.metric.name}; accepted are jobs that tuned the same metric"
     return ""
+
+
+def _params(task: TaskSpec) -> dict[str, Any]:
+    """A task's parameters; those that there were not yet when its job was submitted have their defaults."""
+    known = BUILT_IN[task.name].params.model_fields if task.name in BUILT_IN else {}
+    return {name: field.get_default() for name, field in known.items() if not field.is_required()} | task.params
 
 
 def read(tx: Session, spec: AdmittedJob, *, before: datetime | None = None) -> list[WarmStartTrial]:
