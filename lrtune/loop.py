@@ -29,7 +29,6 @@ from lrtune.wire.results import Job, Report, Trial
 WAIT_SECONDS = 2.0  # before asking again when others train all there is
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # seconds before the end of a trial is sent again, no server answering
 LEASE_SECONDS = 90.0
-CAUGHT_SECONDS = 5.0  # until an exception that left a loop has been caught, or has ended the process
 log = logging.getLogger("lrtune.loop")
 T = TypeVar("T")
 
@@ -68,6 +67,7 @@ class LoopTrial:
         self._lock = threading.RLock()
         self._left = threading.Event()
         self._past: TracebackType | None = None  # of an exception that flew past its `for`, and is not known yet
+        self._passed = False
         self._heart = threading.Thread(target=self._beat, name=f"trial-{self.number}", daemon=True)
 
     def factor(self, step: int) -> float:
@@ -171,11 +171,10 @@ class LoopTrial:
         if at is None or thrown(at) is not None:
             self.leave(thrown(at))
         elif not self.over:
-            self._past = at
+            # It stays ours until the next call to the service or the end of this process, but without a sign of life.
+            self._past, self._passed = at, True
+            self._left.set()
             _dropped.append(self)
-            later = threading.Timer(CAUGHT_SECONDS, settle)
-            later.daemon = True
-            later.start()
 
     def settle(self) -> None:
         """End the trial with the exception that flew past its `for`."""
@@ -224,8 +223,8 @@ class LoopTrial:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._past is not None:
-            return  # it stays ours until it is known what happened
+        if self._passed:
+            return  # until it is known what happened
         try:
             if error is None:
                 self.finish()

@@ -230,6 +230,7 @@ def test_a_server_that_starts_leaves_the_uploads_of_another_alone(sqlite_url: st
         yield b"and the rest"
 
     with served(sqlite_url, **settings) as service:
+        service.get("/healthz")  # FastAPI builds its routes at the first call, and not in two threads at once
         answer = service.post("/v1/datasets", params={"name": "a.txt"}, content=slowly())
     assert answer.status_code == 201
     assert files(tmp_path / "data") == [answer.json()["file"]]
