@@ -191,7 +191,7 @@ def _finish(tx: Session, lease: leases.Lease, ending: Ending) -> None:
             _, said = _with(trial, [Sent(step=step, metrics={metric.name: value})], metric)
             leases.report(tx, lease, said, ttl=timedelta(seconds=90))
     reason = "" if state is TrialState.COMPLETE else reason or f"its loop said that it {state}"
-    leases.finish(tx, lease, state, value=value, step=step, reason=reason)
+    leases.finish(tx, lease, state, value=value, step=step, reason=reason, by="loop")
 
 
 def _reached(trial: Trial, ending: Ending) -> int:

@@ -10,7 +10,7 @@ from lrtune.analysis.report import report
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Findings
-from lrtune.wire.results import Audits, Best, Report, Role, Trial, TrialState
+from lrtune.wire.results import Audits, Best, Report, Role, Stop, Trial, TrialState
 
 STEPS = 100
 COUNT = 50
@@ -60,10 +60,18 @@ def made_up(number: int) -> MadeUp:
     spec = _spec(source, kind)
     trials = _Search(source, spec, kind).trials()
     audited = [t.number for t in trials if t.role == "search" and t.until is None and source.random() < 0.15]
-    audits = Audits(trials=audited, on=source.random() < 0.8)
+    audits = Audits(trials=audited, on=source.random() < 0.8, stops=_stops(number, trials))
     answer = best(spec, trials, steps=STEPS, full_runs=float(len(trials)))
     assert answer is not None
     return MadeUp(spec, trials, audits, answer, report(spec, answer, trials, audits))
+
+
+def _stops(number: int, trials: Sequence[Trial]) -> dict[int, Stop]:
+    """Who stopped them; of some the log does not say."""
+    source = random.Random(f"stops {number}")
+    kinds: tuple[Stop | None, ...] = ("pruner", "pruner", "forecast", "budget", "loop", None)
+    drawn = {t.number: source.choice(kinds) for t in trials if t.state is TrialState.STOPPED}
+    return {trial: by for trial, by in drawn.items() if by is not None}
 
 
 def _spec(source: random.Random, kind: Kind) -> AdmittedJob:

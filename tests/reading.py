@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from statistics import fmean, median
 
@@ -27,8 +28,9 @@ class Facts:
         self.seen = [t for t in made.trials if t.role == "search" or made.spec.allows(t.configuration)]
         self.done = [t for t in self.seen if t.state is TrialState.COMPLETE and t.horizon == STEPS]
         self.percentages = 0 in (made.spec.metric.range or ())
-        broken = {t.configuration for t in self.seen if t.state is TrialState.DIVERGED and t.horizon == STEPS}
-        sound = [c for c in self.configurations() if c not in broken or c == self.best.configuration]
+        broken = [t.configuration for t in self.seen if t.state is TrialState.DIVERGED and t.horizon == STEPS]
+        own = self.best.configuration
+        sound = [c for c in self.configurations() if broken.count(c) <= self.best.diverged or c == own]
         self.behind = {c: b for c in sound if (b := self.mean_behind(c)) is not None}
         typical = median(self.behind.values())
         tolerance = 0.01 * abs(self.best.value)
@@ -54,6 +56,17 @@ class Facts:
     def run_behind(self, run: Trial) -> float | None:
         theirs = self.scores(self.best.configuration)
         return None if run.seed not in theirs or run.value is None else self.sign * run.value - theirs[run.seed]
+
+    def left(self, runs: Iterable[Trial]) -> dict[str, int]:
+        """Of some runs, how many were judged from a quarter of their steps, left by the loop, or left for no reason."""
+        found = {"stopped early": 0, "ended early by your loop": 0, "not finished": 0}
+        for t in runs:
+            if t.state is TrialState.STOPPED:
+                by = self.made.audits.stops.get(t.number)
+                judged = by in ("pruner", "forecast") and t.step * 4 >= t.horizon
+                end = "stopped early" if judged else "not finished"
+                found["ended early by your loop" if by == "loop" else end] += 1
+        return found
 
     def family(self, name: str) -> set[Configuration]:
         return {c for c in self.configurations() if c.kind[1] == name}

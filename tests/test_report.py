@@ -15,7 +15,7 @@ from lrtune.client import Client
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Findings
-from lrtune.wire.results import Audits, Report, Role, Trial, TrialState
+from lrtune.wire.results import Audits, Report, Role, Stop, Trial, TrialState
 from lrtune.wire.strategies import Search
 from tests.serving import KEY, served, trained
 
@@ -87,11 +87,12 @@ def confirmed(answer: Sequence[float], baseline: Sequence[float]) -> list[Trial]
     return SEARCHED + fresh + beside
 
 
-def reported(trials: Sequence[Trial], spec: AdmittedJob = SPEC) -> Findings:
+def reported(trials: Sequence[Trial], spec: AdmittedJob = SPEC, by: Stop = "pruner") -> Findings:
     cost = sum(trial.step for trial in trials) / STEPS
     found = best(spec, trials, steps=STEPS, full_runs=round(cost, 4))
     assert found is not None
-    return report(spec, found, trials)
+    stops = {t.number: by for t in trials if t.state is TrialState.STOPPED}
+    return report(spec, found, trials, Audits(stops=stops))
 
 
 def advised(found: Findings) -> dict[str, str]:
@@ -158,6 +159,58 @@ def test_other_families_speak_where_the_answers_own_has_no_run():
     )
 
 
+def test_what_was_not_finished_for_want_of_budget_answers_nothing_and_whole_runs_count_first():
+    few = [run(0, 0.002, 0.5), run(1, 0.016, 0.40)]
+    cut = [run(2, 0.032, 0.38, state="stopped", step=50), run(3, 0.064, 0.5, state="stopped", step=50)]
+    assert advised(reported([*few, *cut], by="budget"))["too low?"].startswith(
+        "Perhaps: 2 runs at higher rates were not finished; a larger budget (`extend`) would tell. "
+        "Above 0.016: 2 were not finished."
+    )
+    assert advised(reported([*few, *cut], by="forecast"))["too low?"].startswith("Probably not. Above 0.016: 2 were st")
+    brief = run(2, 0.032, 0.6, state="stopped", step=5)
+    assert advised(reported([*few, brief], by="forecast"))["too low?"].startswith(
+        "Perhaps: 1 run at higher rates was no"
+    )
+    others = [run(4, 0.032, 0.52, family="linear"), run(5, 0.064, 0.60, family="linear")]
+    assert advised(reported([*few, *cut, *others], by="budget"))["too low?"].startswith(
+        "Probably not. Above 0.016 with any schedule: 2 runs end 40 % worse in the median; 2 were not finished."
+    )
+
+
+def test_a_failed_confirmation_is_told_and_never_beats_one_that_held():
+    fresh = [run(12, 0.016, None, role="confirm", seed=1, state="diverged", step=9)]
+    fresh += [run(11 + seed, 0.016, v, role="confirm", seed=seed) for seed, v in ((2, 0.43), (3, 0.47))]
+    found = reported([*SEARCHED, *fresh])
+    assert found.value == pytest.approx(0.45)
+    assert advised(found)["how sure?"].startswith(
+        "Not very: 1 of 3 runs over fresh seeds diverged; the others ended at 0.43, 0.47, 0.45 in the mean. "
+    )
+    held = [run(20 + seed, 0.008, 0.6, role="confirm", seed=seed) for seed in (1, 2, 3)]
+    assert reported([*SEARCHED, *fresh, *held]).rate == 0.008
+    gone = [run(11 + s, 0.016, None, role="confirm", seed=s, state="diverged", step=9) for s in (1, 2, 3)]
+    assert reported([*SEARCHED, *gone]).rate == 0.008, "of single runs one that did not diverge"
+    shaken = [one.model_copy(update={"number": 20 + one.seed}) for one in fresh]
+    low = [t.model_copy(update={"configuration": run(0, 0.008, 0).configuration}) for t in shaken]
+    both = reported([*SEARCHED, *fresh, *low])
+    assert both.families[0].plateau.low == 0.008, "both diverged once, and they compare over the other seeds"
+
+
+def test_only_what_the_pruner_stopped_was_saved_and_what_the_loop_cut_off_is_told():
+    cut = run(12, 0.016, 0.35, warmup=0.1, state="stopped", step=80)
+    found = reported([*SEARCHED, cut], by="loop")
+    assert found.saved.pruning == 0
+    assert advised(found)["how sure?"].endswith(
+        "2 trials were ended by your loop before the last step and cannot win; one of them stood at 0.35."
+    )
+
+
+def test_the_table_shows_of_a_family_what_was_confirmed():
+    held = [run(20 + seed, 0.008, 0.45, family="linear", role="confirm", seed=seed) for seed in (1, 2, 3)]
+    lucky = run(30, 0.004, 0.405, family="linear")
+    linear = reported([*confirmed([0.40, 0.41, 0.42], [0.5, 0.52, 0.51]), *held, lucky]).families[1]
+    assert (linear.best_rate, linear.best_value, linear.seeds) == (0.008, pytest.approx(0.45), 3)
+
+
 def test_the_edge_of_stability_leaves_short_runs_out():
     found = reported(SEARCHED)
     (adamw,) = found.stability
@@ -208,7 +261,9 @@ def test_no_lift_is_claimed_while_the_two_intervals_overlap():
     found = reported(confirmed([0.40, 0.44, 0.48], [0.43, 0.471, 0.509]))
     assert found.lift.interval[0] > 0, "over the same seeds"
     assert found.lift.sure is False
-    assert "excludes zero, but the intervals of the two overlap" in advised(found)["how sure?"]
+    said = advised(found)["how sure?"]
+    assert "excludes zero, but the intervals of the two overlap" in said
+    assert "It is probably better than untuned" in said
 
 
 def test_what_only_one_of_them_ran_is_no_part_of_the_comparison():
@@ -304,7 +359,9 @@ def test_the_audit_counts_the_stops_that_would_have_been_a_loss():
     more.append(run(14, 0.002, None, warmup=0.1, state="running", step=50))
     trials = [*SEARCHED[:5], *more]
     best_so_far = best(FORECAST, trials, steps=STEPS, full_runs=1.0)
-    found = report(FORECAST, best_so_far, [*trials, SEARCHED[10]], Audits(trials=[12, 13, 14], on=False))
+    found = report(
+        FORECAST, best_so_far, [*trials, SEARCHED[10]], Audits(trials=[12, 13, 14], on=False, stops={10: "pruner"})
+    )
     audit = found.audit.model_dump(exclude={"words"})
     assert audit == {"audited": 2, "running": 1, "false": 1, "rate": 0.5, "on": False, "saved": 0.4}
     assert advised(found)["stopped rightly?"] == (

@@ -220,7 +220,9 @@ def test_what_is_still_paused_when_the_search_ends_is_stopped_with_its_reason_be
     spec, history = staged(goal), paused(goal)
     step = asked(spec, history, 60.0)
     assert (step.proposal, step.over, list(step.stopped)) == (None, False, [1, 2, 3, 4])
-    ends = [reason.removesuffix(f" forecast at its end, {best} is confirmed") for reason in step.stopped.values()]
+    ends = [
+        reason.removesuffix(f" forecast at its end, {best} is the best whole run") for reason in step.stopped.values()
+    ]
     assert all(0.5 < float(end) / (2 * best) < 1.5 for end in ends)
     stop(history, step)
     assert asked(spec, history, 60.0).proposal.role == "confirm"

@@ -203,7 +203,7 @@ class TestStages:
         stopped = [t for t in staged if t.state is TrialState.STOPPED]
         assert stopped
         best = min(t.value for t in staged if t.state is TrialState.COMPLETE)
-        assert all(t.reason.endswith(f" forecast at its end, {best:.4g} is confirmed") for t in stopped)
+        assert all(t.reason.endswith(f" forecast at its end, {best:.4g} is the best whole run") for t in stopped)
         assert not any(t.state is TrialState.PAUSED for t in staged)
 
     def test_it_finds_more_for_the_same_cost_than_random_runs(self, staged):

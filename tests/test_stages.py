@@ -213,13 +213,13 @@ def test_a_worker_that_dies_before_it_wrote_that_a_stage_was_over_leaves_it_to_t
 
 def test_what_is_still_paused_when_the_search_ends_is_stopped_with_its_reason(database: Database, job: str) -> None:
     pause(database, claim(database), 20)
-    step = NextStep(stopped={0: "0.41 forecast at its end, 0.37 is confirmed"})
+    step = NextStep(stopped={0: "0.41 forecast at its end, 0.37 is the best whole run"})
     assert NextStep().nothing_to_do
     assert not step.nothing_to_do
     with database.write() as tx:
         jobs.carry_out(tx, job, step, known=1)
     found = only(database, job)
-    assert (found.state, found.reason) == (TrialState.STOPPED, "0.41 forecast at its end, 0.37 is confirmed")
+    assert (found.state, found.reason) == (TrialState.STOPPED, "0.41 forecast at its end, 0.37 is the best whole run")
     assert found.finished_at is not None
     with database.read() as tx:
         assert events.latest(tx, job, before=None, limit=1).items[0].kind == "trial-stopped"

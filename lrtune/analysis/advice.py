@@ -21,14 +21,22 @@ def beyond(seen: Beyond, side: str, goal: str) -> str:
     if seen.diverged:
         first = f"{'the first ' if seen.diverged > 1 else ''}at step {seen.first_diverged_step}"
         parts.append(f"{seen.diverged} of {seen.runs} {'runs' if seen.runs > 1 else 'run'} diverged, {first}")
-    if seen.stopped:
-        parts.append(f"{seen.stopped} {'was' if seen.stopped == 1 else 'were'} stopped early")
     if seen.whole:
         parts.append(_ended(seen, "rising" if goal == "maximize" else "falling"))
+    if seen.stopped:
+        parts.append(f"{_were(seen.stopped)} stopped early")
+    if seen.unfinished > seen.by_loop:
+        parts.append(f"{_were(seen.unfinished - seen.by_loop)} not finished")
+    if seen.by_loop:
+        parts.append(f"{_were(seen.by_loop)} ended early by your loop")
     if seen.short:
         parts.append(f"{seen.short} completed a shorter horizon")
-    others = "" if seen.family else " with other schedules"
+    others = "" if seen.family else " with any schedule" if seen.own else " with other schedules"
     return f"{side} {seen.rate:.3g}{others}: {'; '.join(parts)}"
+
+
+def _were(count: int) -> str:
+    return f"{count} {'was' if count == 1 else 'were'}"
 
 
 def _ended(seen: Beyond, trend: str) -> str:
@@ -67,12 +75,13 @@ def advice(
     above: Beyond,
     below: Beyond,
     tolerance: float,
+    ended: Sequence[float] = (),
 ) -> list[Advice]:
     """The three questions, answered."""
     margin = _margin(best, next((one for one in stability if one.optimizer == family.optimizer), None))
     high = [_whether_worse(best, family, below, "low"), _slope(best, family, below, "low"), margin]
     low = [_whether_worse(best, family, above, "high"), _slope(best, family, above, "high")]
-    sure = [_evidence(best), _gain(best), _support(family, above, below, tolerance)]
+    sure = [_evidence(best), _gain(best), _support(family, above, below, tolerance), _cut(best, ended)]
     return [
         Advice(question="too high?", answer=_said(high)),
         Advice(question="too low?", answer=_said(low)),
@@ -86,7 +95,7 @@ def _said(sentences: Sequence[str]) -> str:
 
 def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
     """Whether rates beyond this end of the plateau have shown themselves to be worse."""
-    if side.family:
+    if side.own:
         return f"{_verdict(family, side, end)}. {side.words[0].upper()}{side.words[1:]}"
     rate, plateau = best.configuration.learning_rate, family.plateau
     last, way = ("largest", "up") if end == "high" else ("smallest", "down")
@@ -103,10 +112,18 @@ def _verdict(family: FamilyFindings, side: Beyond, end: str) -> str:
     slope = family.doubling if end == "high" else family.halving
     if side.as_good or (slope is not None and slope.absolute <= 0):
         return "perhaps"
+    if side.behind is not None and not side.family:
+        return "probably not"  # rates of different schedules compare only roughly
     # That a lower rate diverged, with whatever other knobs, says nothing for a higher one.
     if side.behind is not None or (side.diverged and end == "high"):
         return "no"
-    return "probably not" if side.diverged or side.stopped else "perhaps"
+    if side.stopped or side.diverged:
+        return "probably not"
+    left = side.unfinished - side.by_loop
+    if not left:
+        return "perhaps"
+    runs = f"{left} run{'s' * (left > 1)} at {'higher' if end == 'high' else 'lower'} rates"
+    return f"perhaps: {runs} {'were' if left > 1 else 'was'} not finished; a larger budget (`extend`) would tell"
 
 
 def _slope(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
@@ -141,6 +158,8 @@ def _margin(best: Best, stability: Stability | None) -> str:
 
 
 def _evidence(best: Best) -> str:
+    if best.diverged:
+        return _shaken(best)
     if not best.confirmed:
         return (
             f"not very: the answer's {best.metric}, {best.value:.5g}, is a single run's, not repeated over fresh seeds"
@@ -151,6 +170,32 @@ def _evidence(best: Best) -> str:
     if len(best.seeds) == 1:
         return f"not very: the answer's {best.metric}, {best.value:.5g}, is that of one fresh seed"
     return f"the answer's {best.metric}, {value}, is the mean over {len(best.seeds)} fresh seeds{within}"
+
+
+def _shaken(best: Best) -> str:
+    """The evidence for an answer some of whose fresh seeds diverged."""
+    if not best.confirmed:
+        return (
+            f"not at all: {best.diverged} of {best.diverged} runs over fresh seeds diverged; "
+            f"the answer's {best.metric}, {best.value:.5g}, is a single run's. Try lower rates"
+        )
+    held, ends = len(best.seeds), ", ".join(f"{run.value:.4g}" for run in best.seeds)
+    others = f"the others ended at {ends}" if held > 1 else f"the other ended at {ends}"
+    mean = f", {best.value:.5g} in the mean" if held > 1 else ""
+    broken = f"{best.diverged} of {held + best.diverged} runs over fresh seeds diverged"
+    return f"not very: {broken}; {others}{mean}. Try lower rates"
+
+
+def _cut(best: Best, ended: Sequence[float]) -> str:
+    """What the user's own loop ended before its time although it stood better than the answer."""
+    sign = best.objective.sign
+    better = [value for value in ended if sign * value < sign * best.value]
+    if not better:
+        return ""
+    who = "1 trial was" if len(ended) == 1 else f"{len(ended)} trials were"
+    stood = "it stood" if len(ended) == 1 else "one of them stood" if len(better) == 1 else "the best of them stood"
+    at = min(better, key=lambda value: sign * value)
+    return f"{who} ended by your loop before the last step and cannot win; {stood} at {at:.4g}"
 
 
 def _gain(best: Best) -> str:
@@ -165,7 +210,7 @@ def _support(family: FamilyFindings, above: Beyond, below: Beyond, tolerance: fl
     if family.plateau is None:
         return ""
     low, high, runs = family.plateau.low, family.plateau.high, family.plateau.runs
-    if low == high and not (above.family or below.family):
+    if low == high and not (above.own or below.own):
         return f"no other rate with {family.family} was tried"
     if low == high:
         return f"no rate next to it with {family.family} came within the tolerance, {tolerance:.3g}"

@@ -1,15 +1,17 @@
 """Which configuration is the answer, with what certainty: a pure function of a job's trials.
 
-One lucky seed is not an answer, so fresh seeds decide as soon as there are any; the runs that found a configuration are
+One lucky seed is not an answer, so fresh seeds decide as soon as there are any, those that diverged first; the runs that found a configuration are
 then left out of its mean, because they were selected for being low.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
+from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import Baseline, Best, Role, RunId, SeedValue, Trial
+from lrtune.wire.results import Baseline, Best, Role, RunId, SeedValue, Trial, TrialState
 
 # The 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's.
 T_975 = (
@@ -47,7 +49,8 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
     asked = [t for t in complete if t.role == "search" or spec.allows(t.configuration)]
     if not asked:
         return None
-    groups = _decisive(asked, spec.confirm.seeds)
+    broken = _broken(trials, steps)
+    groups = _decisive(asked, broken, spec.confirm.seeds)
     value, first = min((_mean(runs) * metric.sign, runs[0].number) for runs in groups)
     runs = next(runs for runs in groups if runs[0].number == first and _mean(runs) * metric.sign == value)
     found = [t for t in asked if t.configuration == runs[0].configuration]
@@ -64,6 +67,7 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
         trial=min(t.number for t in found),
         steps=steps,
         confirmed=runs[0].role == "confirm",
+        diverged=broken[runs[0].configuration],
     )
 
 
@@ -75,10 +79,22 @@ def grouped(trials: Iterable[Trial]) -> list[list[Trial]]:
     return list(groups.values())
 
 
-def _decisive(trials: Sequence[Trial], seeds: int) -> list[list[Trial]]:
-    """The runs that decide: configurations with all their fresh seeds, else every single run."""
-    confirmed = [runs for runs in grouped(t for t in trials if t.role == "confirm") if len(runs) >= seeds]
-    return confirmed or [[t] for t in trials if t.role != "confirm"] or [[t] for t in trials]
+def _broken(trials: Iterable[Trial], steps: int) -> Counter[Configuration]:
+    """How many fresh seeds of each configuration diverged."""
+    fresh = (t for t in trials if t.role == "confirm" and t.horizon == steps)
+    return Counter(run.configuration for run in {t.run for t in fresh if t.state is TrialState.DIVERGED})
+
+
+def _decisive(trials: Sequence[Trial], broken: Counter[Configuration], seeds: int) -> list[list[Trial]]:
+    """The runs that decide: of configurations with all their fresh seeds, else every single run.
+
+    Who diverged on fewer fresh seeds comes before any value: a mean over those that held says nothing of the others.
+    """
+    fresh = grouped(t for t in trials if t.role == "confirm")
+    groups = [runs for runs in fresh if len(runs) + broken[runs[0].configuration] >= seeds]
+    groups = groups or [[t] for t in trials if t.role != "confirm"] or [[t] for t in trials]
+    fewest = min(broken[runs[0].configuration] for runs in groups)
+    return [runs for runs in groups if broken[runs[0].configuration] == fewest]
 
 
 def _mean(runs: Sequence[Trial]) -> float:

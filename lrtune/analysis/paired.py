@@ -84,7 +84,7 @@ def lift(best: Best) -> Lift | None:
         relative=share(difference, reference) if metric.from_zero else None,
         seeds=len(pairs),
         interval=bounds,
-        sure=None if bounds is None else not bounds[0] <= 0.0 <= bounds[1] and not overlap(best),
+        sure=None if bounds is None else not bounds[0] <= 0.0 <= bounds[1] and not overlap(best) and not best.diverged,
     )
 
 

@@ -5,6 +5,7 @@ not compare, and those of different families only roughly, so every finding is f
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -30,7 +31,7 @@ Kind: TypeAlias = tuple[str, str]  # optimizer, family
 class Point:
     """A configuration at the job's horizon: `behind` the answer by so much, lower being better.
 
-    None does not compare: they share no seed, or it diverged with some. `score` is its mean over `seeds` seeds; `count`
+    None does not compare: they share no seed, or it diverged with more. `score` is its mean over `seeds` seeds; `count`
     trials of it were complete.
     """
 
@@ -88,7 +89,7 @@ def _points(best: Best, answer: Point, trials: Iterable[Trial]) -> list[Point]:
     """Every configuration that completed the job's horizon; the answer's value is the answer's."""
     trials = list(trials)
     points, whole = [], (t for t in trials if t.horizon == best.steps)
-    diverged = {t.configuration for t in whole if t.state is TrialState.DIVERGED}
+    diverged = Counter(t.configuration for t in whole if t.state is TrialState.DIVERGED)
     for group in grouped(t for t in trials if t.completed(best.steps)):
         # While fresh seeds have not decided they are no part of any comparison: some have run over more than others.
         deciding = [run for run in group if best.confirmed or run.role != "confirm"]
@@ -97,7 +98,7 @@ def _points(best: Best, answer: Point, trials: Iterable[Trial]) -> list[Point]:
         if chosen == best.configuration:
             points.append(Point(answer.rate, answer.runs, answer.score, answer.seeds, 0.0, len(group)))
         elif deciding:
-            behind = None if chosen in diverged else found.behind(answer.runs)
+            behind = None if diverged[chosen] > best.diverged else found.behind(answer.runs)
             seeds = len(found.fresh or found.searched)
             points.append(Point(chosen.learning_rate, found, found.score, seeds, behind, len(group)))
     return points
@@ -130,12 +131,16 @@ def _family(spec: AdmittedJob, land: Landscape, name: Kind) -> FamilyFindings:
 
 
 def _first(points: Sequence[Point]) -> Point | None:
-    """The best of some configurations; those that do not compare with the answer come last."""
-    return min(
-        points,
-        key=lambda point: (point.behind is None, point.score if point.behind is None else point.behind, point.rate),
-        default=None,
-    )
+    """The best of some configurations: one that fresh seeds confirmed, before one that was lucky with its own.
+
+    Those that do not compare with the answer come last.
+    """
+
+    def rank(point: Point) -> tuple[bool, bool, float, float]:
+        behind = point.behind
+        return behind is None, not point.runs.fresh, point.score if behind is None else behind, point.rate
+
+    return min(points, key=rank, default=None)
 
 
 def _plateau(land: Landscape, name: Kind, first: Point, ends: Mapping[End, float]) -> Plateau | None:

@@ -3,6 +3,7 @@
 The rates are weighed in `lrtune/analysis/plateaus.py`, the sentences stand in `lrtune/analysis/advice.py`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Literal
@@ -16,6 +17,7 @@ from lrtune.wire.results import ENDED, RESUMABLE, Audits, Best, Trial, TrialStat
 from lrtune.wire.strategies import Forecast
 
 UNCHECKED = Audits()
+BRIEF = 0.25  # of its steps: a run that was left before says little of its end
 
 
 def report(spec: AdmittedJob, best: Best, trials: Iterable[Trial], audits: Audits = UNCHECKED) -> Findings:
@@ -26,8 +28,8 @@ def report(spec: AdmittedJob, best: Best, trials: Iterable[Trial], audits: Audit
     found, known = families(spec, land), stability(history, best.steps)
     rate, plateau = best.configuration.learning_rate, found[0].plateau
     audit = _audit(spec, history, best.steps, audits)
-    above = _beyond(land, "above", plateau.high if plateau else rate)
-    below = _beyond(land, "below", plateau.low if plateau else rate)
+    above = _beyond(land, audits, "above", plateau.high if plateau else rate)
+    below = _beyond(land, audits, "below", plateau.low if plateau else rate)
     optimizer, family = best.configuration.kind
     return Findings(
         metric=best.metric,
@@ -41,21 +43,36 @@ def report(spec: AdmittedJob, best: Best, trials: Iterable[Trial], audits: Audit
         above=above,
         below=below,
         cost=_spent(every, best.steps),
-        saved=_saved(history, best.steps),
+        saved=_saved(history, best.steps, audits),
         audit=audit,
         lift=paired.lift(best),
-        advice=[*advice.advice(best, found[0], known, above, below, land.tolerance), *advice.audited(audit)],
+        advice=[
+            *advice.advice(best, found[0], known, above, below, land.tolerance, _ended(best, history, audits)),
+            *advice.audited(audit),
+        ],
     )
 
 
-def _beyond(land: Landscape, side: Literal["above", "below"], rate: float) -> Beyond:
+def _ended(best: Best, trials: Iterable[Trial], audits: Audits) -> list[float]:
+    """The best value that each trial was seen at which the user's own loop ended early: none of them can win."""
+    sign = best.objective.sign
+    found = []
+    for trial in trials:
+        if trial.state is TrialState.STOPPED and audits.stops.get(trial.number) == "loop":
+            seen = [value for _, value in [*trial.values(best.metric), (trial.step, trial.value)] if value is not None]
+            found.append(sign * min((sign * value for value in seen), default=math.inf))
+    return found
+
+
+def _beyond(land: Landscape, audits: Audits, side: Literal["above", "below"], rate: float) -> Beyond:
     """What happened on one side of a rate: with the answer's family, else with the others of its optimizer."""
     family, runs = _runs_beyond(land, side, rate)
     done = [run for run in runs if run.completed(land.best.steps)]
     differences = [behind for run in done if (behind := land.behind(run)) is not None]
     behind = median(differences) if differences else None
     diverged = [run.step for run in runs if run.state is TrialState.DIVERGED]
-    stopped = sum(run.state in RESUMABLE for run in runs)
+    left = [run for run in runs if run.state in RESUMABLE]
+    stopped = sum(_judged(run, audits) for run in left)
     seen = Beyond(
         rate=rate,
         family=family,
@@ -63,7 +80,10 @@ def _beyond(land: Landscape, side: Literal["above", "below"], rate: float) -> Be
         diverged=len(diverged),
         first_diverged_step=min(diverged, default=None),
         stopped=stopped,
-        short=len(runs) - len(diverged) - stopped - len(done),
+        unfinished=len(left) - stopped,
+        by_loop=sum(audits.stops.get(run.number) == "loop" for run in left),
+        own=sum(run.configuration.kind == land.own for run in runs),
+        short=len(runs) - len(diverged) - len(left) - len(done),
         whole=len(done),
         behind=behind,
         worse=share(behind, land.best.value) if behind is not None and land.best.objective.from_zero else None,
@@ -74,16 +94,28 @@ def _beyond(land: Landscape, side: Literal["above", "below"], rate: float) -> Be
     return seen.model_copy(update={"words": advice.beyond(seen, side, land.best.goal)})
 
 
+def _judged(run: Trial, audits: Audits) -> bool:
+    """Whether a run was left because it was behind, after enough of its steps to say something of its end."""
+    by = audits.stops.get(run.number)
+    return run.state is TrialState.STOPPED and by in ("pruner", "forecast") and run.step >= BRIEF * run.horizon
+
+
 def _runs_beyond(land: Landscape, side: str, rate: float) -> tuple[str | None, Sequence[Trial]]:
-    """The answer's family and its runs on one side of a rate; None and those of all families where it has none."""
+    """The answer's family and its runs on one side of a rate; None and those of all families where others know more.
+
+    They do where it has none, and where its own only began while others were trained to their end.
+    """
     way = 1.0 if side == "above" else -1.0
     there = {
         name: [run for run in runs if way * (run.configuration.learning_rate / rate - 1.0) > SAME]
         for name, runs in land.runs.items()
         if name[0] == land.own[0]
     }
-    own = there[land.own]
-    return (land.own[1], own) if own else (None, [run for runs in there.values() for run in runs])
+    own, every = there[land.own], [run for runs in there.values() for run in runs]
+    known = any(run.completed(land.best.steps) or run.state is TrialState.DIVERGED for run in own)
+    if own and (known or not any(run.completed(land.best.steps) for run in every)):
+        return land.own[1], own
+    return None, every
 
 
 def _improving(land: Landscape, runs: Iterable[Trial]) -> bool | None:
@@ -120,10 +152,11 @@ def _purpose(trial: Trial, steps: int) -> str:
     return "short" if trial.horizon < steps else "search"
 
 
-def _saved(trials: Sequence[Trial], steps: int) -> Saved:
+def _saved(trials: Sequence[Trial], steps: int, audits: Audits) -> Saved:
+    pruned = [t for t in trials if t.state is TrialState.STOPPED and audits.stops.get(t.number) == "pruner"]
+    broken = [t for t in trials if t.state is TrialState.DIVERGED]
     pruning, divergence = (
-        sum((trial.until or trial.horizon) - trial.step for trial in trials if trial.state is state) / steps
-        for state in (TrialState.STOPPED, TrialState.DIVERGED)
+        sum((trial.until or trial.horizon) - trial.step for trial in some) / steps for some in (pruned, broken)
     )
     total = round(pruning + divergence, 4)
     return Saved(pruning=round(pruning, 4), divergence=round(divergence, 4), total=total)
@@ -139,7 +172,7 @@ def _audit(spec: AdmittedJob, trials: Sequence[Trial], steps: int, audits: Audit
     false = sum(_beat_all_before(spec, one, done) for one in ended)
     running = sum(t.state not in ENDED for t in asked)
     rate = false / len(ended) if ended else None
-    saved = _saved(trials, steps).pruning
+    saved = _saved(trials, steps, audits).pruning
     found = Audit(audited=len(ended), running=running, false=false, rate=rate, on=audits.on, saved=saved, words="")
     return found.model_copy(update={"words": advice.audit(found)})
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lrtune.analysis import paired
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.report import FamilyFindings
+from lrtune.wire.report import FamilyFindings, Lift
 from lrtune.wire.results import Baseline, Best
 
 
@@ -78,8 +78,10 @@ def lift(best: Best) -> str:
         return brief_lift(best)
     low, high = found.interval
     why = "includes zero" if low <= 0.0 <= high else "excludes zero"
-    if not found.sure and why == "excludes zero":
+    if why == "excludes zero" and paired.overlap(best):
         why += ", but the intervals of the two overlap"
+    if best.diverged:
+        why += f"; it says nothing of the {best.diverged} that diverged"
     over = f"over the same {found.seeds} seeds"
     return f"{brief_lift(best)}: the 95 % interval of the difference {over}, {low:.3g} to {high:.3g}, {why}"
 
@@ -95,11 +97,27 @@ def brief_lift(best: Best) -> str:
     if found is None:
         return f"not comparable with {theirs}, which ran over other seeds"
     if found.sure is False:
-        return f"as good as {theirs}" if found.difference == 0.0 else f"not surely better or worse than {theirs}"
+        return f"as good as {theirs}" if found.difference == 0.0 else _unsure(best, found, theirs)
     size = f"{gap(found.difference, found.relative)} {'better' if found.difference > 0 else 'worse'} than {theirs}"
     if found.difference == 0.0:
         size = f"as good as {theirs}"
     return size if found.sure else f"{size} over the one seed that both ran, which may be chance"
+
+
+def _unsure(best: Best, found: Lift, theirs: str) -> str:
+    """A difference that chance may explain; less likely so where seed by seed it is always there."""
+    low, high = found.interval or (0.0, 0.0)
+    if low <= 0.0 <= high or best.diverged:
+        return f"not surely better or worse than {theirs}"
+    return f"probably {'better' if found.difference > 0 else 'worse'} than {theirs}, by how much is open"
+
+
+def fresh(best: Best) -> str:
+    """On what the answer's value rests."""
+    broken = f", {best.diverged} more diverged" if best.diverged else ""
+    if best.confirmed:
+        return f"over {len(best.seeds)} fresh seed{'s' * (len(best.seeds) > 1)}{broken}"
+    return f"in a single run, {f'and {best.diverged} over fresh seeds diverged' if best.diverged else 'not confirmed'}"
 
 
 def _unbeaten(best: Best) -> bool:

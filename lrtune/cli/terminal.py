@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from lrtune.analysis.words import described, label, lift, measured, seeds
+from lrtune.analysis.words import described, fresh, label, lift, measured, seeds
 from lrtune.export import recorded
 from lrtune.wire.datasets import Dataset
 from lrtune.wire.report import Findings, Plateau
@@ -59,9 +59,8 @@ def curve(points: Sequence[tuple[int, float]], steps: int) -> RenderableType:
 def answer(best: Best, trial: Trial) -> RenderableType:
     """The answer: the configuration, its value, the baseline beside it, and the learning rate over the run."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    seeds = f" over {len(best.seeds)} fresh seeds" if best.confirmed else " in a single run, not confirmed"
     table.add_row("found", described(best.configuration))
-    table.add_row(Text(best.metric), f"[bold]{measured(best.value, best.interval)}[/bold]{seeds}")
+    table.add_row(Text(best.metric), f"[bold]{measured(best.value, best.interval)}[/bold] {fresh(best)}")
     if best.baseline is not None:
         table.add_row(label(best.baseline), described(best.baseline.configuration))
         table.add_row(Text(best.metric), measured(best.baseline.value, best.baseline.interval))

@@ -57,7 +57,7 @@ def advance(
     if any(trial.state in OPEN for trial in past):
         return NextStep()
     if any(trial.state is TrialState.PAUSED for trial in past):
-        return NextStep(stopped=_given_up(spec, past, warm_start, steps=steps))
+        return _given_up(spec, past, warm_start, steps=steps)
     failure = failure or _fruitless(spec, past, steps=steps)
     if failure:
         return NextStep(over=True, failure=failure)
@@ -100,7 +100,7 @@ def _search(
 
 def _given_up(
     spec: AdmittedJob, past: Sequence[Trial], warm_start: Sequence[WarmStartTrial], *, steps: int
-) -> dict[int, str]:
+) -> NextStep:
     """The paused trials of a search that is over, each with the reason why it is not gone on with."""
     kind = spec.search.sampler
     values = [trial.value for trial in past if trial.completed(steps) and trial.value is not None]
@@ -108,17 +108,19 @@ def _given_up(
     ends: Mapping[int, float] = {}
     if isinstance(kind, CurveSearch) and best is not None:
         ends = forecasts(spec, kind, past, as_past(warm_start), steps=steps)
-    reasons = {}
+    reasons, behind = dict[int, str](), list[int]()
     for trial in past:
         if trial.state is not TrialState.PAUSED:
             continue
         reason = f"the search is over; it was paused at step {trial.step} of {trial.horizon}"
         if best is not None and (end := ends.get(trial.number)) is not None:
-            reason = f"{end:.4g} forecast at its end, {best:.4g} is confirmed"
+            reason = f"{end:.4g} forecast at its end, {best:.4g} is the best whole run"
             if spec.metric.sign * end < spec.metric.sign * best:
                 reason = f"nothing was left to train it: {reason}, and the budget of the search is spent"
+            else:
+                behind.append(trial.number)
         reasons[trial.number] = reason
-    return reasons
+    return NextStep(stopped=reasons, behind=behind)
 
 
 def _confirm(spec: AdmittedJob, history: Sequence[Trial], *, steps: int) -> Proposal | None:

@@ -1,4 +1,4 @@
-"""The forecast pruner's audit, as a job's log tells it: which trials ran on to check it, and whether it is on."""
+"""Stops as a job's log tells them: who stopped which trial, which ran on to check the forecast, whether it is on."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -6,9 +6,10 @@ from sqlalchemy.orm import Session
 from lrtune.store import events, leases, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import EventRow
-from lrtune.wire.results import Audits
+from lrtune.wire.results import Audits, Stop
 
 AUDITED, OFF, ON = "trial-audited", "pruner-off", "pruner-on"
+STOPPED, RESUMED, IMPORTED = "trial-stopped", "trial-resumed", "job-imported"
 
 
 def audited(tx: Session, lease: leases.Lease, reason: str) -> None:
@@ -33,7 +34,25 @@ def read(tx: Session, job_id: str) -> Audits:
     """What a job's log says of the audit. Raises UnknownJob."""
     job = lookup.job(tx, job_id)
     query = select(EventRow.trial).where(EventRow.job == job.seq, EventRow.kind == AUDITED).order_by(EventRow.number)
-    return Audits(trials=[number for number in tx.scalars(query) if number is not None], on=_on(tx, job.seq))
+    audited = [number for number in tx.scalars(query) if number is not None]
+    return Audits(trials=audited, on=_on(tx, job.seq), stops=_stops(tx, job.seq))
+
+
+def _stops(tx: Session, job: int) -> dict[int, Stop]:
+    """Who stopped which trial, the last time. Logs of before say it of a running trial by the step that it had."""
+    kinds = (EventRow.trial, EventRow.kind, EventRow.data)
+    query = (
+        select(*kinds)
+        .where(EventRow.job == job, EventRow.kind.in_((STOPPED, RESUMED, IMPORTED)))
+        .order_by(EventRow.number)
+    )
+    found: dict[int, Stop] = {}
+    for number, kind, data in tx.execute(query).all():
+        found |= dict.fromkeys(data.get("pruned", ()), "pruner")
+        found.pop(number, None)
+        if kind == STOPPED:
+            found[number] = data.get("by") or ("pruner" if "step" in data else "budget")
+    return found
 
 
 def _on(tx: Session, job: int) -> bool:

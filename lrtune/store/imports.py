@@ -11,7 +11,7 @@ from lrtune.store.database import clock
 from lrtune.store.tables import ReportRow, TrialRow
 from lrtune.wire.imports import ImportedJob
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import Job, JobState
+from lrtune.wire.results import Job, JobState, TrialState
 
 
 def create(
@@ -39,6 +39,7 @@ def create(
         if trial.reports:
             tx.execute(insert(ReportRow), [{"trial": added.id, **report.model_dump()} for report in trial.reports])
     words = f"{len(imported.trials)} trials imported from {imported.source}"
-    events.add(tx, row.seq, "job-imported", words, now=now)
+    pruned = [number for number, trial in enumerate(imported.trials) if trial.state is TrialState.STOPPED]
+    events.add(tx, row.seq, "job-imported", words, now=now, pruned=pruned)
     jobs.end(tx, job.id, JobState.SUCCEEDED, reason=words, now=now)
     return jobs.get(tx, job.id), True

@@ -123,7 +123,7 @@ def carry_out(tx: Session, job_id: str, step: NextStep, *, known: int) -> None:
     if step.proposal is not None:
         trials.propose(tx, job_id, step.proposal, known=known)
     elif step.stopped:
-        trials.stop(tx, job_id, step.stopped, known=known)
+        trials.stop(tx, job_id, step, known=known)
     elif step.over and lookup.job(tx, job_id, lock=True).decisions == known:
         state = JobState.FAILED if step.failure else JobState.SUCCEEDED
         end(tx, job_id, state, reason=step.failure)

@@ -21,7 +21,7 @@ from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob, TaskSpec, Training
-from lrtune.wire.results import ACTIVE, JobState, Outcome, Report, Trial, TrialState
+from lrtune.wire.results import ACTIVE, JobState, Outcome, Report, Stop, Trial, TrialState
 
 _FREE = {"token": None, "lease_until": None}
 # Back to where the stage began; what this attempt has trained beyond it counts as not trained.
@@ -150,12 +150,15 @@ def finish(
     step: int,
     reason: str = "",
     traceback: str = "",
+    by: Stop = "pruner",
     now: datetime | None = None,
 ) -> None:
-    """End the trial in one of the ended states; a `traceback` goes into its event. Raises LeaseLost."""
+    """End the trial in an ended state; a `traceback` goes into its event, and who stopped it. Raises LeaseLost."""
     now = now or clock(tx)
     reached = {"state": state, "value": value, "step": step, "reason": reason, "finished_at": now}
-    _end(tx, lease, "finished", reached, now, **({"traceback": traceback} if traceback else {}))
+    data = {"traceback": traceback} if traceback else {}
+    data |= {"by": by} if state is TrialState.STOPPED else {}
+    _end(tx, lease, "finished", reached, now, **data)
 
 
 def _end(tx: Session, lease: Lease, outcome: Outcome, reached: Mapping[str, Any], now: datetime, **data: Any) -> None:

@@ -1,6 +1,6 @@
 """Reading trials, and carrying out what the search decides: a new trial, one to resume, which to stop for good."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased
 from lrtune.store import events, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, ReportRow, TrialRow
-from lrtune.wire.results import ACTIVE, RESUMABLE, Page, Proposal, Report, Stage, Trial, TrialState
+from lrtune.wire.results import ACTIVE, RESUMABLE, NextStep, Page, Proposal, Report, Stage, Stop, Trial, TrialState
 
 _FIELDS = [name for name in Trial.model_fields if name not in ("reports", "stages")]
 _STAGE_FIELDS = [name for name in Stage.model_fields if name != "attempt"]
@@ -131,14 +131,16 @@ def propose(tx: Session, job_id: str, proposal: Proposal, *, known: int, now: da
     return True
 
 
-def stop(tx: Session, job_id: str, reasons: Mapping[int, str], *, known: int, now: datetime | None = None) -> None:
-    """Stop paused trials for good, each for its reason; not if the search has decided more than `known` times."""
+def stop(tx: Session, job_id: str, step: NextStep, *, known: int, now: datetime | None = None) -> None:
+    """Stop paused trials for good, as the search has said; not if the search has decided more than `known` times."""
     job = lookup.job(tx, job_id, lock=True)
     if job.state not in ACTIVE or job.decisions != known:
         return
     now = now or clock(tx)
-    for number, reason in reasons.items():
+    for number, reason in step.stopped.items():
         paused = (TrialRow.job == job.seq, TrialRow.number == number, TrialRow.state == TrialState.PAUSED)
         stopped = {"state": TrialState.STOPPED, "reason": reason, "finished_at": now}
         if tx.execute(update(TrialRow).where(*paused).values(stopped).returning(TrialRow.id)).all():
-            events.add(tx, job.seq, "trial-stopped", f"trial {number} stopped: {reason}", now=now, trial=number)
+            by: Stop = "forecast" if number in step.behind else "budget"
+            message = f"trial {number} stopped: {reason}"
+            events.add(tx, job.seq, "trial-stopped", message, now=now, trial=number, by=by)

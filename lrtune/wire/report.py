@@ -75,11 +75,14 @@ class Stability(Result):
 class Beyond(Result):
     """What happened at rates above, or below, the answer's plateau, under the answer's optimizer.
 
-    `family` is the answer's own, or null where none of its runs lies there and those of other families are counted.
-    `whole` runs completed the job's horizon, `short` ones a shorter one. `behind` is how much worse than the answer the
-    former ended over the same seeds, in the median, `worse` the same relative to the answer (null where a percentage
-    says nothing, see `Slope`); `as_good` whether that is within the tolerance; `improving` whether most of them still
-    got better by more than the tolerance from the fourth fifth of the run to the last.
+    `family` is the answer's own, or null where none of its runs lies there, or none that was whole or diverged: then
+    those of all families are counted, `own` of them of the answer's. `stopped` were stopped because of a forecast, or
+    by a pruner, after a quarter of their steps or more; `unfinished` ones were left earlier, or for other reasons,
+    `by_loop` of them by the user's own loop. `whole` runs completed the job's horizon, `short` ones a shorter one.
+    `behind` is how much worse than the answer the former ended over the same seeds, in the median, `worse` the same
+    relative to the answer (null where a percentage says nothing, see `Slope`); `as_good` whether that is within the
+    tolerance; `improving` whether most of them still got better by more than the tolerance from the fourth fifth of
+    the run to the last.
     """
 
     rate: float
@@ -88,6 +91,9 @@ class Beyond(Result):
     diverged: int
     first_diverged_step: int | None
     stopped: int
+    unfinished: int = 0
+    by_loop: int = 0
+    own: int = 0
     short: int
     whole: int
     behind: float | None = None

@@ -53,6 +53,7 @@ OBSERVED = (*RESUMABLE, TrialState.COMPLETE, TrialState.DIVERGED)  # something o
 ENDED = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED)
 Role = Literal["baseline", "range-test", "search", "confirm"]
 Outcome = Literal["paused", "finished", "released", "lost", "cancelled"]
+Stop = Literal["pruner", "forecast", "budget", "loop"]  # who ended a trial early, or what
 
 
 class Result(BaseModel):
@@ -181,11 +182,13 @@ class NextStep(Result):
     """What a job needs next: a trial to begin or to resume, or nothing while others run; `over`: it is at its end.
 
     `stopped`: the search is over, and these paused trials are not gone on with, for these reasons; once that is written
-    down, there is a next step. `failure`: why a job that is over has no answer.
+    down, there is a next step. Those in `behind` had a forecast no better than the best whole run; the others were left
+    for want of budget. `failure`: why a job that is over has no answer.
     """
 
     proposal: Proposal | None = None
     stopped: dict[int, str] = {}
+    behind: list[int] = []
     over: bool = False
     failure: str = ""
 
@@ -196,10 +199,15 @@ class NextStep(Result):
 
 
 class Audits(Result):
-    """What a job's log says of the forecast pruner: the trials that ran on to check it, and whether it is on."""
+    """What a job's log says of its stops: of which trials, which ran on to check the forecast, whether that is on.
+
+    `stops` are by the pruner, by the search because its `forecast` was behind, by the end of the search (`budget`), or
+    by the user's own `loop`; of a trial that is not named nobody knows.
+    """
 
     trials: list[int] = []
     on: bool = True
+    stops: dict[int, Stop] = {}
 
 
 class WarmStartTrial(Result):
@@ -232,7 +240,7 @@ class Baseline(Result):
 class Best(Result):
     """The answer: the best configuration, its mean over fresh seeds with a 95 % interval, the baseline beside it.
 
-    Intervals lie inside the metric's `range`, where that is known.
+    Intervals lie inside the metric's `range`, where that is known. `diverged` of its fresh seeds have no value.
     """
 
     configuration: Configuration
@@ -247,6 +255,7 @@ class Best(Result):
     trial: int
     steps: int
     confirmed: bool
+    diverged: int = 0
 
     @property
     def objective(self) -> Objective:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrtune import errors
-from lrtune.analysis.words import described, label, lift, measured, seeds
+from lrtune.analysis.words import described, fresh, label, lift, measured, seeds
 from lrtune.cli.report.evidence import Evidence
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -63,6 +63,7 @@ def _filled(template: str, evidence: Evidence, **more: str) -> str:
     )
     texts.filters |= {
         "described": described,
+        "fresh": fresh,
         "label": label,
         "seeds": seeds,
         "escaped": _escaped,
