@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from io import StringIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from typer.testing import CliRunner
 
 from lrtune.analysis.answer import best
 from lrtune.analysis.report import report
-from lrtune.cli import commands
+from lrtune.cli import commands, terminal
 from lrtune.client import Client
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
@@ -450,3 +452,19 @@ def test_the_report_over_http_and_in_the_terminal(database_url, monkeypatch):
     said = " ".join(shown.output.split())
     assert "Above 0.002: 1 run ends 20 % worse" in said
     assert "cost: 3 full runs (1 baseline, 2 search)" in said
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_no_number_is_cut_in_a_narrow_terminal(width: int):
+    small = [
+        run(t.number, t.configuration.learning_rate * 0.012345, t.value and t.value * 0.00046789, family=family)
+        for family in ("cosine", "linear", "exponential-growth")
+        for t in SEARCHED[1:5]
+    ]
+    found = reported([one.model_copy(update={"number": place}) for place, one in enumerate(small)])
+    screen = StringIO()
+    Console(file=screen, width=width, color_system=None).print(terminal.report(found))
+    assert "\u2026" not in screen.getvalue()
+    for one in found.families:
+        assert f"{one.best_value:.4g}" in screen.getvalue()
+        assert f"{one.best_rate:.4g}" in screen.getvalue()

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from lrtune.errors import LeaseLost
-from lrtune.store import Database, events, jobs, leases, lookup, trials, warm_start
+from lrtune.store import Database, audits, events, jobs, leases, lookup, trials, warm_start
 from lrtune.wire.job import Budget
 from lrtune.wire.results import JobState, NextStep, Proposal, Report, Trial, TrialState
 from tests.leasing import MINUTE, NOON, PLAIN, SPEC, claim
@@ -223,6 +223,7 @@ def test_what_is_still_paused_when_the_search_ends_is_stopped_with_its_reason(da
     assert found.finished_at is not None
     with database.read() as tx:
         assert events.latest(tx, job, before=None, limit=1).items[0].kind == "trial-stopped"
+        assert audits.read(tx, job).stops == {0: "budget"}
 
 
 def test_a_job_that_is_extended_resumes_what_it_had_stopped(database: Database, job: str) -> None:

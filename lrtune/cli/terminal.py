@@ -8,7 +8,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -76,16 +77,43 @@ def report(found: Findings) -> RenderableType:
     for advice in found.advice:
         asked.add_row(f"[bold]{advice.question}[/bold]", Text(advice.answer))
     columns = ("optimizer", "schedule", "runs", "best", "over", "behind", "at", "as good", "stable to", "diverged from")
-    kinds = Table(*columns, box=None)
+    rows = []
     for one in found.families:
         ends = (one.best_value, one.behind, one.best_rate, one.largest_stable, one.smallest_diverged)
         best, behind, at, stable, diverged = ("" if end is None else f"{end:.4g}" for end in ends)
         over, good = seeds(one), _stretch(one.plateau)
-        kinds.add_row(one.optimizer, one.family, str(one.runs), best, over, behind, at, good, stable, diverged)
+        rows.append((one.optimizer, one.family, str(one.runs), best, over, behind, at, good, stable, diverged))
+    kinds = Fitting(columns, rows, ("diverged from", "stable to", "runs", "as good", "over"))
     spent = [f"{cost:.3g} {name.replace('_', ' ')}" for name, cost in found.cost if cost and name != "total"]
     cost = f"cost: {found.cost.total:.4g} full runs ({', '.join(spent)})"
     cost += f"; {found.saved.total:.3g} saved by stopping early" if found.saved.total else ""
     return Group(asked, Text(), kinds, Text(), Text(cost))
+
+
+class Fitting:
+    """A table that leaves columns out, the `spare` ones in their order, until it fits: a number is never cut."""
+
+    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str]) -> None:
+        self._columns, self._rows, self._spare = columns, rows, spare
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for left_out in range(len(self._spare) + 1):
+            table = self._without(self._spare[:left_out])
+            if Measurement.get(console, options.update(max_width=1000), table).maximum <= options.max_width:
+                break
+        yield table
+
+    def _without(self, names: Sequence[str]) -> Table:
+        kept = [place for place, name in enumerate(self._columns) if name not in names]
+        table = _folding(*(self._columns[place] for place in kept))
+        for row in self._rows:
+            table.add_row(*(row[place] for place in kept))
+        return table
+
+
+def _folding(*columns: str | Column) -> Table:
+    """A table without lines whose cells go on below where there is no room."""
+    return Table(*(Column(c, overflow="fold") if isinstance(c, str) else c for c in columns), box=None)
 
 
 def _stretch(plateau: Plateau | None) -> str:
@@ -98,7 +126,7 @@ def jobs(found: Iterable[Job]) -> Table:
     """A list of jobs."""
     # An id is there to be copied, so it is never cut.
     name = Column("id", no_wrap=True, min_width=20)
-    table = Table(name, "task", "name", "state", "done", "best", "baseline", box=None)
+    table = _folding(name, "task", "name", "state", "done", "best", "baseline")
     for job in found:
         best = job.best
         baseline = best.baseline.value if best and best.baseline else None
@@ -111,7 +139,7 @@ def jobs(found: Iterable[Job]) -> Table:
 
 def trials(found: Iterable[Trial]) -> Table:
     """A list of trials."""
-    table = Table("trial", "role", "state", "steps", "value", "configuration", box=None)
+    table = _folding("trial", "role", "state", "steps", "value", "configuration")
     for trial in found:
         value, steps = "" if trial.value is None else f"{trial.value:.5g}", f"{trial.step}/{trial.horizon}"
         table.add_row(str(trial.number), trial.role, trial.state, steps, value, described(trial.configuration))
