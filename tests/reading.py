@@ -111,3 +111,15 @@ def read(pattern: str, sentence: str) -> re.Match[str] | None:
 def sentences(answer: str) -> list[str]:
     assert answer.endswith(".")
     return re.split(r"\. (?=[A-Z])", answer.removesuffix("."))
+
+
+def late(facts: Facts, run: Trial) -> float:
+    seen = [(r.step, facts.sign * r.metrics[facts.best.metric]) for r in run.reports]
+    return median(v for s, v in seen if 60 < s <= 80) - median(v for s, v in seen if s > 80)
+
+
+def all_good(facts: Facts, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    behind = facts.best_behind(facts.best.configuration.kind[1], 0.995 * low, 1.005 * high)
+    assert behind
+    assert all(b <= facts.tolerance * (1 + 1e-9) for b in behind.values())

@@ -2,17 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from io import StringIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 from typer.testing import CliRunner
 
 from lrtune.analysis.answer import best
 from lrtune.analysis.report import report
-from lrtune.cli import commands, terminal
+from lrtune.cli import commands
 from lrtune.client import Client
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
@@ -159,58 +157,6 @@ def test_other_families_speak_where_the_answers_own_has_no_run():
         "above 0.016 with other schedules: "
         "1 of 3 runs diverged, at step 9; 1 was stopped early; 1 completed a shorter horizon"
     )
-
-
-def test_what_was_not_finished_for_want_of_budget_answers_nothing_and_whole_runs_count_first():
-    few = [run(0, 0.002, 0.5), run(1, 0.016, 0.40)]
-    cut = [run(2, 0.032, 0.38, state="stopped", step=50), run(3, 0.064, 0.5, state="stopped", step=50)]
-    assert advised(reported([*few, *cut], by="budget"))["too low?"].startswith(
-        "Perhaps: 2 runs at higher rates were not finished; a larger budget (`extend`) would tell. "
-        "Above 0.016: 2 were not finished."
-    )
-    assert advised(reported([*few, *cut], by="forecast"))["too low?"].startswith("Probably not. Above 0.016: 2 were st")
-    brief = run(2, 0.032, 0.6, state="stopped", step=5)
-    assert advised(reported([*few, brief], by="forecast"))["too low?"].startswith(
-        "Perhaps: 1 run at higher rates was no"
-    )
-    others = [run(4, 0.032, 0.52, family="linear"), run(5, 0.064, 0.60, family="linear")]
-    assert advised(reported([*few, *cut, *others], by="budget"))["too low?"].startswith(
-        "Probably not. Above 0.016 with any schedule: 2 runs end 40 % worse in the median; 2 were not finished."
-    )
-
-
-def test_a_failed_confirmation_is_told_and_never_beats_one_that_held():
-    fresh = [run(12, 0.016, None, role="confirm", seed=1, state="diverged", step=9)]
-    fresh += [run(11 + seed, 0.016, v, role="confirm", seed=seed) for seed, v in ((2, 0.43), (3, 0.47))]
-    found = reported([*SEARCHED, *fresh])
-    assert found.value == pytest.approx(0.45)
-    assert advised(found)["how sure?"].startswith(
-        "Not very: 1 of 3 runs over fresh seeds diverged; the others ended at 0.43, 0.47, 0.45 in the mean. "
-    )
-    held = [run(20 + seed, 0.008, 0.6, role="confirm", seed=seed) for seed in (1, 2, 3)]
-    assert reported([*SEARCHED, *fresh, *held]).rate == 0.008
-    gone = [run(11 + s, 0.016, None, role="confirm", seed=s, state="diverged", step=9) for s in (1, 2, 3)]
-    assert reported([*SEARCHED, *gone]).rate == 0.008, "of single runs one that did not diverge"
-    shaken = [one.model_copy(update={"number": 20 + one.seed}) for one in fresh]
-    low = [t.model_copy(update={"configuration": run(0, 0.008, 0).configuration}) for t in shaken]
-    both = reported([*SEARCHED, *fresh, *low])
-    assert both.families[0].plateau.low == 0.008, "both diverged once, and they compare over the other seeds"
-
-
-def test_only_what_the_pruner_stopped_was_saved_and_what_the_loop_cut_off_is_told():
-    cut = run(12, 0.016, 0.35, warmup=0.1, state="stopped", step=80)
-    found = reported([*SEARCHED, cut], by="loop")
-    assert found.saved.pruning == 0
-    assert advised(found)["how sure?"].endswith(
-        "2 trials were ended by your loop before the last step and cannot win; one of them stood at 0.35."
-    )
-
-
-def test_the_table_shows_of_a_family_what_was_confirmed():
-    held = [run(20 + seed, 0.008, 0.45, family="linear", role="confirm", seed=seed) for seed in (1, 2, 3)]
-    lucky = run(30, 0.004, 0.405, family="linear")
-    linear = reported([*confirmed([0.40, 0.41, 0.42], [0.5, 0.52, 0.51]), *held, lucky]).families[1]
-    assert (linear.best_rate, linear.best_value, linear.seeds) == (0.008, pytest.approx(0.45), 3)
 
 
 def test_the_edge_of_stability_leaves_short_runs_out():
@@ -452,19 +398,3 @@ def test_the_report_over_http_and_in_the_terminal(database_url, monkeypatch):
     said = " ".join(shown.output.split())
     assert "Above 0.002: 1 run ends 20 % worse" in said
     assert "cost: 3 full runs (1 baseline, 2 search)" in said
-
-
-@pytest.mark.parametrize("width", [60, 80, 100, 200])
-def test_no_number_is_cut_in_a_narrow_terminal(width: int):
-    small = [
-        run(t.number, t.configuration.learning_rate * 0.012345, t.value and t.value * 0.00046789, family=family)
-        for family in ("cosine", "linear", "exponential-growth")
-        for t in SEARCHED[1:5]
-    ]
-    found = reported([one.model_copy(update={"number": place}) for place, one in enumerate(small)])
-    screen = StringIO()
-    Console(file=screen, width=width, color_system=None).print(terminal.report(found))
-    assert "\u2026" not in screen.getvalue()
-    for one in found.families:
-        assert f"{one.best_value:.4g}" in screen.getvalue()
-        assert f"{one.best_rate:.4g}" in screen.getvalue()

@@ -15,7 +15,7 @@ from lrtune.analysis import words
 from lrtune.wire.report import Beyond
 from lrtune.wire.results import Trial, TrialState
 from tests.madeup import COUNT, STEPS, MadeUp, made_up
-from tests.reading import NUMBER, SIZE, Facts, read, says, sentences
+from tests.reading import NUMBER, SIZE, Facts, all_good, late, read, says, sentences
 
 job = cache(made_up)
 jobs = pytest.mark.parametrize("number", range(COUNT))
@@ -73,14 +73,9 @@ def _part(facts: Facts, part: str, there: list[Trial], done: list[Trial], diverg
         assert not behind
     if found[5]:
         assert found[5] == ("rising" if facts.best.goal == "maximize" else "falling")
-        better = [_late(facts, t) > facts.tolerance for t in done]
+        better = [late(facts, t) > facts.tolerance for t in done]
         assert sum(better) * 2 > len(better)
     return int(found[1])
-
-
-def _late(facts: Facts, run: Trial) -> float:
-    seen = [(r.step, facts.sign * r.metrics[facts.best.metric]) for r in run.reports]
-    return median(v for s, v in seen if 60 < s <= 80) - median(v for s, v in seen if s > 80)
 
 
 def verdict(facts: Facts, question: str, side: Beyond, said: list[str]) -> None:
@@ -129,7 +124,7 @@ def verdict(facts: Facts, question: str, side: Beyond, said: list[str]) -> None:
             facts.size(found[2], median(slopes), facts.best.value)
         elif found := read(rf"Rates (up|down) to ({NUMBER}) do as well at their best", one):
             assert found[1] == ("down", "up")[end]
-            _all_good(facts, facts.best.configuration.learning_rate, float(found[2]))
+            all_good(facts, facts.best.configuration.learning_rate, float(found[2]))
         elif found := read(r"(Higher|Lower) rates nearby did no worse over the seeds that they share with it", one):
             assert found[1] == ("Lower", "Higher")[end]
             assert median(slopes) <= 0
@@ -137,13 +132,6 @@ def verdict(facts: Facts, question: str, side: Beyond, said: list[str]) -> None:
         else:
             margin(facts, one)
     assert sum(one.startswith(("Each", "Rates", "Higher", "Lower")) for one in said) <= 1
-
-
-def _all_good(facts: Facts, one: float, other: float) -> None:
-    low, high = sorted((one, other))
-    behind = facts.best_behind(facts.best.configuration.kind[1], 0.995 * low, 1.005 * high)
-    assert behind
-    assert all(b <= facts.tolerance * (1 + 1e-9) for b in behind.values())
 
 
 def margin(facts: Facts, sentence: str) -> None:
@@ -303,7 +291,7 @@ def support(facts: Facts, sentence: str) -> None:
     assert says(found[2], plateau.low)
     assert says(found[3], plateau.high)
     assert plateau.low <= rate <= plateau.high
-    _all_good(facts, plateau.low, plateau.high)
+    all_good(facts, plateau.low, plateau.high)
     inside = [
         t
         for t in facts.seen
