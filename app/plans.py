@@ -16,12 +16,12 @@ POINTS = 64
 UNKNOWN_STEPS = 1000  # stands in for a horizon in epochs, whose steps only a worker knows; curves are shown by progress
 
 
-def plan(spec: AdmittedJob, warm_start: Sequence[WarmStartTrial] = ()) -> Plan:
-    """What an admitted job would do, learning from the trials of earlier ones.
+def plan(spec: AdmittedJob, warm_start: Sequence[WarmStartTrial] = (), notes: Sequence[str] = ()) -> Plan:
+    """What an admitted job would do, learning from the trials of earlier ones; with `notes` on its data.
 
     The search may think for seconds: ask where no transaction is open.
     """
-    return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=_first(spec, warm_start))
+    return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=_first(spec, warm_start), notes=list(notes))
 
 
 def _space(spec: AdmittedJob) -> dict[str, Any]:

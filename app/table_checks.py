@@ -16,6 +16,7 @@ from lrtune.uploads.delimited import unpacked
 from lrtune.uploads.options import Options
 from lrtune.uploads.reading import reading
 from lrtune.wire.datasets import FOLDER, Description
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.tasks import Split, TabularParams
 
 LARGEST = 16 * 1024 * 1024  # bytes of a file that is read while a job, and who else writes, waits for the answer
@@ -41,6 +42,15 @@ def checked(tx: Session, params: TabularParams, data_dir: Path) -> tuple[list[Re
     target = fitness.column_of(table, params.target)
     classes = target is not None and fitness.is_classes(target, params.kind)
     return fitness.wrong(params, table, other), "classification" if classes else "regression"
+
+
+def notes(tx: Session, spec: AdmittedJob, data_dir: Path) -> list[str]:
+    """What a job of this task takes for granted about its table, as far as it can be seen from here."""
+    if spec.task.name != "tabular":
+        return []
+    params = TabularParams.model_validate(spec.task.params)
+    table = _described(tx, params, params.dataset, data_dir)
+    return [] if table is None else fitness.notes(params, table)
 
 
 def _described(tx: Session, params: TabularParams, file: str, data_dir: Path) -> Description | None:

@@ -60,6 +60,44 @@ KINDS: Mapping[str, Kind] = {
         inputs=6,
         metric="val_mae",
     ),
+    "a title, a blank line, names, units and a total, as Excel exports": Kind(
+        lambda: (
+            b"Quarterly report;;\n;;\n"
+            + rows("a;b;y\nkg;mm;-", [f"{v + 9:.2f}" for v in A], [f"{v + 9:.2f}" for v in B], Y, mark=";")
+            + b"Summe;568.42;\n;;\n"
+        ),
+        NUMBERS,
+        inputs=2,
+        notes=[
+            "the names stand in line 3: what is above them (Quarterly report) was left out",
+            "line 4 has words above numbers, such as units (kg, mm, -): left out",
+            "line 53 at the end sums up the rows above (Summe, 568.42): left out",
+        ],
+    ),
+    "a sum at the end without a word": Kind(
+        lambda: rows("k,n,y", "uvw" * 16, range(N), Y) + f",{sum(range(N))},\n".encode(),
+        {"k": "text", "n": "number", "y": "text"},
+        inputs=4,
+        notes=["line 50 at the end sums up the rows above (1128): left out"],
+    ),
+    "codes with zeros in front": Kind(
+        lambda: rows("a,b,y", [f"0{1067 + i % 3}" for i in range(N)], B, Y),
+        {"a": "text", "b": "number", "y": "text"},
+        inputs=4,
+        notes=["'a': words: numbers of one length with zeros in front are codes"],
+    ),
+    "two columns of one name": Kind(
+        lambda: rows("a,a,y", A, B, Y),
+        {"a": "number", "a.1": "number", "y": "text"},
+        inputs=2,
+        notes=["'a' is there again: the second is called 'a.1'"],
+    ),
+    "two odd cells among few different numbers": Kind(
+        lambda: rows("a,b,y", ["odd" if i == 7 else "even" if i == 9 else i % 12 for i in range(N)], B, Y),
+        NUMBERS,
+        inputs=3,
+        notes=["'a': numbers; 2 of 48 values are none and taken as missing"],
+    ),
     "no header": Kind(lambda: rows("", A, B, Y), {"0": "number", "1": "number", "2": "text"}, inputs=2),
     "numbers as pandas names columns": Kind(
         lambda: rows("0,1,2", A, B, Y),

@@ -215,6 +215,18 @@ def test_what_a_job_says_of_its_file_is_done(service: httpx.Client, data_dir: Pa
     assert set(np.unique(task.train[0][:, 2].sign())) == {-1, 1}
 
 
+def test_the_target_that_nobody_named_is_named_in_the_plan_and_the_log(service: httpx.Client) -> None:
+    added(service, "untold.csv", rows("a,Note", A, ["rare", *Y[1:]]))
+    job = {"task": {"name": "tabular", "params": {"dataset": "untold.csv", "batch_size": 16}}}
+    planned = service.post("/v1/jobs", params={"validate_only": True}, json=job).json()["notes"]
+    assert planned[0] == "target: 'Note', the last column, learned by classification"
+    assert "'rare' is a class of one row" in planned[1]
+    with Client(str(service.base_url), KEY) as client:
+        made = client.wait(asked(service, "untold.csv").json()["id"])
+        logged = "\n".join(event.message for event in client.events(made.id))
+        assert all(note in logged for note in planned)
+
+
 def test_the_page_shows_what_was_decided_and_why(service: httpx.Client) -> None:
     added(
         service, "page.csv", rows(",a,b,<i>y</i>", range(N), A, ["oops" if i == 3 else v for i, v in enumerate(B)], Y)

@@ -136,6 +136,13 @@ def test_folders_that_could_mean_several_things_are_refused(service: httpx.Clien
     assert words in refused(service, only(pictures()))
 
 
+def test_a_few_pictures_of_a_kind_that_is_not_read_are_left_out_by_name(service: httpx.Client) -> None:
+    phone = {"dark/IMG_1.HEIC": b"\0\0\0\x18ftypheic" + bytes(40)}
+    assert "'dark/IMG_1.HEIC' is no picture" in said(sent(service, only(classes(plain, each=20) | phone)))
+    many = {f"dark/IMG_{n}.HEIC": phone["dark/IMG_1.HEIC"] for n in range(9)}
+    assert "convert it to PNG or JPEG" in refused(service, only(classes(plain) | many))
+
+
 @pytest.mark.parametrize("below", ["", "pets/"])
 def test_what_systems_leave_in_archives_is_ignored(service: httpx.Client, data_dir: Path, below: str) -> None:
     left = ("__MACOSX/dark/._00.png", "dark/._00.png", ".DS_Store", "light/.DS_Store", "dark/Thumbs.db", "Desktop.ini")

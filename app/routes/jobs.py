@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
 
-from app import admission, plans
+from app import admission, plans, table_checks
 from app.addresses import root
 from app.deps import PAGE, Cursor, JobId, Limit, ReadTx, Tx, remember_body
 from app.problems import problems
@@ -88,7 +88,8 @@ def submit(
         with database.read() as tx:
             admitted = warm_start.resolved(tx, admission.admit(tx, spec, data_dir, hold=False))
             earlier = warm_start.read(tx, admitted)
-        return _json(plans.plan(admitted, earlier))  # no transaction is open while the search thinks
+            notes = table_checks.notes(tx, admitted, data_dir)
+        return _json(plans.plan(admitted, earlier, notes))  # no transaction is open while the search thinks
     with database.write() as tx:
         admitted = admission.admit(tx, spec, data_dir)
         job, new = jobs.create(tx, admitted, idempotency_key=idempotency_key)

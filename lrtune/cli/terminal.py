@@ -154,7 +154,8 @@ def plan(found: Plan) -> RenderableType:
     table = Table("tried first", "why", box=None)
     for first in found.first:
         table.add_row(described(first.configuration), Text(first.reason))
-    return Group(Text(f"cost: {total}{steps}, {cost.confirm_full_runs:g} of them to confirm\n"), table)
+    said = Text("".join(f"{note}\n" for note in found.notes))
+    return Group(said, Text(f"cost: {total}{steps}, {cost.confirm_full_runs:g} of them to confirm\n"), table)
 
 
 def listed(items: Iterable[Mapping[str, Any]], *columns: str) -> Table:

@@ -9,14 +9,17 @@ import gzip
 import io
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from lrtune.errors import UnusableFile
+from lrtune.uploads import around
+from lrtune.uploads.around import Row
 from lrtune.uploads.headers import has_header
 from lrtune.uploads.options import Options
 from lrtune.uploads.texts import PAGES, lines
@@ -47,7 +50,10 @@ SEP = re.compile(r'"?sep=(.)"?[;,\t|]*', re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a CSV file is written; `first` is its first row as it stands there."""
+    """How a CSV file is written; `first` is its first row as it stands there.
+
+    The lines that are left `out` are no rows: titles above the names, units below them, totals at the end.
+    """
 
     encoding: str
     separator: str
@@ -56,6 +62,7 @@ class Form:
     first: tuple[str, ...]
     said: bool  # whether a first line says the separator
     notes: tuple[str, ...] = ()
+    out: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +161,67 @@ def form(path: Path, options: Options, largest: int | None = None) -> Form:
             found = first.count(mark) + 1
             raise UnusableFile(f"the first row has {found} columns; at most {MOST_COLUMNS} are accepted")
     with _text(path, encoding, largest) as file:
-        table = (row for _, row in _rows(file, mark, skip=bool(said)))
+        table = _rows(file, mark, skip=bool(said))
         start = list(islice(table, 1))
-        start += islice(table, max(20, min(LOOKED_AT, CELLS // len(start[0])))) if start else []
+        start += islice(table, max(20, min(LOOKED_AT, CELLS // len(start[0][1])))) if start else []
     if not start:
         raise UnusableFile("the file has no rows: nothing but blank lines")
-    return _formed(start, options, encoding, mark, said=bool(said))
+    above = around.titles(start, options, mark)
+    titles, start = start[:above], start[above:]
+    made = _formed([row for _, row in start], options, encoding, mark, said=bool(said))
+    return _bounded(path, made, titles, start, largest)
+
+
+def _bounded(path: Path, made: Form, titles: Sequence[Row], start: Sequence[Row], largest: int | None) -> Form:
+    """The same without what stands around the rows, which is said."""
+    notes, out = list(made.notes), {line for line, _ in titles}
+    if titles:
+        shown = " / ".join(cell for _, row in titles for cell in row if cell)[:80]
+        notes.insert(0, f"the names stand in line {start[0][0]}: what is above them ({shown}) was left out")
+    if made.header and around.units(start):
+        line, row = start[1]
+        notes.append(f"line {line} has words above numbers, such as units ({_shown(row)}): left out")
+        out.add(line)
+    ends = around.totals(start[1:], _tail(path, made, largest)) if len(start) > around.LEAST_ROWS else []
+    ends = ends or ([] if len(start) <= around.LEAST_ROWS else _sum(path, made, start, largest))
+    if ends:
+        shown = _shown([cell for _, row in ends for cell in row])
+        where = ", ".join(str(line) for line, row in ends if any(row))
+        notes.append(f"line {where} at the end sums up the rows above ({shown}): left out")
+        out.update(line for line, _ in ends)
+    return replace(made, notes=tuple(notes), out=frozenset(out)) if out else made
+
+
+def _shown(row: Sequence[str]) -> str:
+    return ", ".join(cell for cell in row if cell)[:80]
+
+
+def _tail(path: Path, made: Form, largest: int | None) -> list[Row]:
+    """The last rows, where each stands on a line of its own."""
+    with _text(path, made.encoding, largest) as file:
+        last = deque(enumerate(lines(file), 1), maxlen=around.TAIL)
+    found: list[Row] = []
+    for line, text in last:
+        try:
+            row = next(csv.reader([text], delimiter=made.separator, skipinitialspace=True, strict=True), [])
+        except csv.Error:  # a part of a quote
+            found.clear()
+            continue
+        found += [(line, [cell.strip() for cell in row])] if row else []
+    return found
+
+
+def _sum(path: Path, made: Form, start: Sequence[Row], largest: int | None) -> list[Row]:
+    """A nearly empty last row whose numbers are the sums of their columns."""
+    tail = _tail(path, made, largest)[-1:]
+    cells = around.sums(tail[0][1], start[1:]) if tail else []
+    if not cells:
+        return []
+    columns: dict[int, list[str]] = {place: [] for place, _ in cells}
+    for part in parts(path, made, largest):
+        for place, column in columns.items():
+            column += part.columns[place]
+    return tail if all(around.adds_up(cell, columns[place][:-1]) for place, cell in cells) else []
 
 
 def _formed(start: list[list[str]], options: Options, encoding: str, mark: str, *, said: bool) -> Form:
@@ -176,8 +238,19 @@ def _formed(start: list[list[str]], options: Options, encoding: str, mark: str, 
         raise UnusableFile("the file has a header and no rows below it")
     if encoding in ("cp1252", "latin-1") and not options.encoding:
         notes.append(f"the file is not UTF-8; it was read as {encoding}: `encoding` says what it is, if that is wrong")
-    names = tuple(name or f"Unnamed: {n}" if header else str(n) for n, name in enumerate(start[0]))
-    return Form(encoding, mark, names, header, first, said, tuple(notes))
+    names = [name or f"Unnamed: {n}" if header else str(n) for n, name in enumerate(start[0])]
+    unlike = _unlike(names)
+    again = [f"{a!r} is there again: the second is called {b!r}" for a, b in zip(names, unlike, strict=True) if a != b]
+    return Form(encoding, mark, tuple(unlike), header, first, said, (*notes, *again))
+
+
+def _unlike(names: Sequence[str]) -> list[str]:
+    """The same, with a number behind each that stood there before, as pandas has it: price, price.1."""
+    made: list[str] = []
+    for name in names:
+        tried = (f"{name}.{n}" if n else name for n in count())
+        made.append(next(one for one in tried if one not in made and (one == name or one not in names)))
+    return made
 
 
 def _rows_are_named(start: Sequence[Sequence[str]]) -> bool:
@@ -226,10 +299,10 @@ def _rows(file: TextIO, mark: str, *, skip: bool) -> Iterator[tuple[int, list[st
 
 def parts(path: Path, form: Form, largest: int | None = None, *, again: list[int] | None = None) -> Iterator[Part]:
     """The rows below the header, without those that repeat it, whose lines are put into `again`."""
-    width, count = len(form.names), 1
+    width, row_number = len(form.names), 1
     most = max(1, min(BATCH, CELLS // width))
     with _text(path, form.encoding, largest) as file:
-        table = _rows(file, form.separator, skip=form.said)
+        table = ((line, row) for line, row in _rows(file, form.separator, skip=form.said) if line not in form.out)
         if form.header:
             next(table, None)
         while some := list(islice(table, most)):
@@ -239,8 +312,8 @@ def parts(path: Path, form: Form, largest: int | None = None, *, again: list[int
                 (again if again is not None else []).extend(sorted(repeated))
             if some:
                 full = [_filled(line, row, width) for line, row in some]
-                yield Part(count, [line for line, _ in some], list(zip(*full, strict=True)))
-                count += len(some)
+                yield Part(row_number, [line for line, _ in some], list(zip(*full, strict=True)))
+                row_number += len(some)
 
 
 def _same(row: Sequence[str], first: Sequence[str]) -> bool:

@@ -53,6 +53,23 @@ def time_of(table: Description, params: TabularParams) -> str | None:
     return dates[0] if len(dates) == 1 else None
 
 
+def notes(params: TabularParams, table: Description) -> list[str]:
+    """What is taken for granted: which column the target is, how it is learned, and classes of one single row."""
+    target = column_of(table, params.target)
+    if target is None:
+        return []
+    by_place = not isinstance(params.target, str)
+    last = by_place and target is table.columns[-1]
+    where = ", the last column" if last else f", the column at the place {params.target}" if by_place else ""
+    classes = is_classes(target, params.kind)
+    found = [f"target: {target.name!r}{where}, learned by {'classification' if classes else 'regression'}"]
+    single = [value for value, count in target.counts.items() if count == 1] if classes else []
+    if single:
+        what = "is a class of one row" if len(single) == 1 else "are classes of one row each"
+        found.append(f"target: {_listed(single)} {what}, which cannot be both learned and measured")
+    return found
+
+
 def wrong(params: TabularParams, table: Description, other: Description | None = None) -> list[Rejection]:
     """What stands against learning from a table; `other` is the dataset to validate on, where the job names one."""
     target = column_of(table, params.target)

@@ -19,7 +19,7 @@ from lrtune.uploads.options import Options
 Parse = Callable[[Sequence[str]], NDArray[np.float64]]
 SAMPLE = 50  # cells that tell which ways are worth trying
 ODD_SHARE, LEAST_RIGHT = 0.05, 10  # odd cells that numbers may have, and how many right ones each must have beside it
-FEW = 20  # different numbers up to which a column with odd words is rather words
+FEW = 20  # different numbers up to which a column with one word in many of its cells is rather words
 SHOWN = 3
 EXACT = 2**53  # up to here floats tell whole numbers apart
 TYPES = {"span": "number", "numbers": "number", "dates": "date", "flags": "flag"}
@@ -52,6 +52,8 @@ class Way:
     values: set[float] = field(default_factory=set)
     marks: set[str] = field(default_factory=set)
     names: bool = False  # numbers that are rather names, because they are too long
+    codes: bool = False  # numbers of which one begins with a zero that no amount has
+    lengths: set[int] = field(default_factory=set)
 
     def see(self, texts: Sequence[str], where: Callable[[int], str], read: NDArray[np.float64] | None = None) -> None:
         """Take cells into account; `read` is what they are in this way, where that is known already."""
@@ -66,6 +68,9 @@ class Way:
             self.values.update(read[~np.isnan(read)][:1000].tolist())
         if self.kind == "numbers" and len(self.marks) < SHOWN:
             self.marks.update(*map(cells.marks, texts[:SAMPLE]))
+        if self.kind == "numbers" and len(self.lengths) < 2:
+            self.lengths.update(map(len, texts))
+            self.codes = self.codes or any(text[0] == "0" and len(text) > 1 and text.isdecimal() for text in texts)
         if self.kind == "numbers" and not self.names and (np.abs(read) > EXACT).any():
             self.names = cells.same_as_others(texts)
 
@@ -153,6 +158,8 @@ class Judge:
             return self._words()
         if best.names:
             return Decision("text", "words: whole numbers too long to be told apart as amounts are names", said=True)
+        if best.codes and len(best.lengths) == 1 and not best.odd:
+            return Decision("text", "words: numbers of one length with zeros in front are codes", said=True)
         if not self._accepts(best):
             right = self.seen - best.odd
             why = f"words, although {right} of {self.seen} values are {best.kind}: {'; '.join(best.shown)}"
@@ -182,8 +189,7 @@ class Judge:
         sentinel = len(way.words) == 1 and not any(letter.isdigit() for letter in next(iter(way.words)))
         if sentinel and right >= way.odd and len(way.values) > FEW:
             return True
-        few = way.odd <= max(1, ODD_SHARE * self.seen) and right >= LEAST_RIGHT * way.odd
-        return few and (way.odd == 1 or len(way.values) > FEW)
+        return way.odd <= max(1, ODD_SHARE * self.seen) and right >= LEAST_RIGHT * way.odd
 
     def _decided(self, way: Way, ways: Sequence[Way]) -> Decision:
         words = {"numbers": "numbers", "flags": "true or false", "span": "spans of time, in seconds"}

@@ -155,8 +155,6 @@ def inside(archive: ZipFile, *, largest: int) -> tuple[list[str], list[str]]:
 
 
 def _like_a_picture(info: ZipInfo) -> None:
-    if PurePosixPath(info.filename).suffix.lower() not in SUFFIXES:
-        raise UnusableFile(f"the archive has {info.filename[:60]!r}; accepted are pictures: {', '.join(SUFFIXES)}")
     packed = info.file_size > FREE and info.file_size > MOST_PACKED * max(1, info.compress_size)
     if packed or info.file_size > LARGEST:
         raise UnusableFile(

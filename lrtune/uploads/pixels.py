@@ -87,7 +87,9 @@ def picture(opener: Opener, name: str) -> Picture:
         raise UnusableFile(f"{name!r} has far more than the {MOST_PIXELS} pixels that are accepted") from None
     except UnidentifiedImageError:
         formats = ", ".join(FORMATS)
-        raise Damaged(f"{name!r} is no picture: it is none of {formats}, of a rare kind, or damaged") from None
+        raise Damaged(
+            f"{name!r} is no picture: it is none of {formats}, of a rare kind, or damaged; convert it to PNG or JPEG"
+        ) from None
     except Exception as error:  # Pillow raises anything over a broken file, even SyntaxError and struct.error
         raise Damaged(f"{name!r} is no picture that can be read to its end: it is cut off or damaged") from error
 

@@ -21,7 +21,7 @@ from lrtune.uploads.summaries import Summary
 from lrtune.uploads.texts import CUT, SHOWN
 from lrtune.wire.datasets import Column, Description
 
-READER = 1  # the version of what is decided here: a description of another version is made anew
+READER = 2  # the version of what is decided here: a description of another version is made anew
 COUNTED = 1000  # different values of a column, fewer where there are many columns
 COUNTED_IN_ALL = 1_000_000
 NOTES = 20
@@ -75,7 +75,6 @@ def read(path: Path, options: Options | None = None, *, like: Table | None = Non
 def _read(path: Path, options: Options, largest: int | None, *, keep: bool, like: Table | None = None) -> Table:
     again: list[int] = []
     source = _source(path, options, largest, again)
-    _unlike(source.names)
     decisions = _decided(source, options, like)
     repeated = [f"the header stands again on line {_listed(again)}: left out"] if again else []
     counted = max(100, min(COUNTED, COUNTED_IN_ALL // len(source.names)))
@@ -118,14 +117,6 @@ def _source(path: Path, options: Options, largest: int | None, again: list[int])
     read_as = {"separator": form.separator, "encoding": form.encoding.removesuffix("-sig")}
     missing = cells.MISSING | set(options.missing)
     return _Source(form.names, parts, {}, missing, form.header, form.separator, form.notes, read_as)
-
-
-def _unlike(names: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise UnusableFile(f"two columns are called {name[:60]!r}; accepted are columns with different names")
-        seen.add(name)
 
 
 def _decided(source: _Source, options: Options, like: Table | None) -> list[Decision]:
@@ -194,7 +185,7 @@ def _described(
     columns = _without_index(source, found, rows)
     width = _width(source, columns)
     notes = [*source.notes, *repeated]
-    if "," in source.read_as.get("decimal", ""):
+    if any("decimal comma" in one.why for one in found):
         notes.append("numbers have a decimal comma; where that is wrong, `decimal` is '.'")
     notes += [f"{one.name!r} has no name and no values: left out" for one in columns[width:]]
     for column, summary in zip(columns[:width], summaries, strict=False):
@@ -249,8 +240,9 @@ def _notes(column: Column, rows: int, *, said: bool) -> Iterator[str]:
     if column.type == "empty" or column.left_out:
         return
     if present <= max(1, rows // 50):
-        yield f"{name!r} has {present} value{'s' if present > 1 else ''} in {rows} rows, so it says next to nothing"
+        many = f"{present} value{'s' if present > 1 else ''} in {rows} rows"
+        yield f"{name!r} has {many}, so it says next to nothing; it is used all the same"
     elif column.distinct == 1:
-        yield f"{name!r} is the same in every row"
+        yield f"{name!r} is the same in every row: it says nothing, and is used all the same"
     elif column.type == "text" and column.distinct == rows > 20:
-        yield f"{name!r} is another word in every row, so it says nothing"
+        yield f"{name!r} is another word in every row, so it says nothing; it is used all the same"

@@ -352,12 +352,16 @@ class FirstCurve(Result):
 
 
 class Plan(Result):
-    """What a job would do: the job with its defaults filled in, the space, the cost and the first curves."""
+    """What a job would do: the job with its defaults filled in, the space, the cost and the first curves.
+
+    `notes` say what was taken for granted about its data, such as which column is the target.
+    """
 
     spec: AdmittedJob
     space: dict[str, Any]
     cost: Cost
     first: list[FirstCurve]
+    notes: list[str] = []
 
 
 Item = TypeVar("Item")

@@ -33,6 +33,7 @@ class Data:
     column: Column
     train: Rows
     validation: Rows
+    notes: tuple[str, ...] = ()
 
 
 def prepared(params: TabularParams, data_dir: Path) -> Data:
@@ -63,7 +64,8 @@ def prepared(params: TabularParams, data_dir: Path) -> Data:
             numbers |= {f"{column.name}: {part}": part_of for part, part_of in date_parts(found, column.parts).items()}
         else:
             numbers[column.name] = found
-    return Data(numbers, words, values[kept], target, train, validation)
+    notes = tuple(fitness.notes(params, table.description))
+    return Data(numbers, words, values[kept], target, train, validation, notes)
 
 
 def _read(params: TabularParams, name: str, data_dir: Path, field: str, *, like: Table | None = None) -> Table:

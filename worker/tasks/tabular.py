@@ -69,7 +69,7 @@ def _task(params: TabularParams, data: Data, y: Tensor, outputs: int, goal: Clas
         batch_size=params.batch_size,
         build=partial(mlp, x.shape[1], params.hidden, outputs, dropout=params.dropout),
         goal=goal,
-        notes=tuple(f"the column {name!r} is empty in all rows to train on, so it says nothing" for name in silent),
+        notes=(*data.notes, *(f"the column {name!r} is empty in all rows to train on: left out" for name in silent)),
     )
 
 
