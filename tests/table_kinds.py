@@ -86,6 +86,12 @@ KINDS: Mapping[str, Kind] = {
         inputs=4,
         notes=["'a': words: numbers of one length with zeros in front are codes"],
     ),
+    "a number of the row, and -999 for nothing": Kind(
+        lambda: rows("id,b,y", range(1, N + 1), [-999 if i % 9 == 0 else v for i, v in enumerate(B)], Y),
+        {"id": "number", "b": "number", "y": "text"},
+        inputs=2,
+        notes=["'id' counts the rows", "'b' is -999 in 6 rows, far off the rest: where it means nothing, name it in"],
+    ),
     "two columns of one name": Kind(
         lambda: rows("a,a,y", A, B, Y),
         {"a": "number", "a.1": "number", "y": "text"},

@@ -16,6 +16,7 @@ LARGEST, SMALLEST = 1e150, 1e-150  # between them squares are numbers, and so is
 APART = 60  # binary orders of magnitude from most numbers to the largest, up to which their squares fit float32
 BULK = 0.9
 DAY = 86400.0
+NOTHING = (-99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0)  # written where a number is missing
 FEW = 20  # different values that are counted one by one
 PARTS = ("year", "month", "day of week", "hour")
 
@@ -32,6 +33,9 @@ class Summary:
         self._orders: Counter[int] = Counter()  # of magnitude, binary; None of zero
         self._largest, self._largest_at, self._infinite_at = 0.0, "", ""
         self._zeros = 0
+        self._nothing: Counter[float] = Counter()  # of NOTHING, and how far the other numbers go
+        self._low, self._high = math.inf, -math.inf
+        self._counts_rows = True
         self._parts: dict[str, set[int]] = {name: set() for name in PARTS}
 
     def see(self, values: NDArray[Any], where: Callable[[int], str]) -> None:
@@ -67,6 +71,11 @@ class Summary:
     def _measure(self, values: NDArray[Any], present: NDArray[Any], where: Callable[[int], str]) -> None:
         if not len(present):
             return
+        self._count_rows(values)
+        self._nothing.update({one: many for one in NOTHING if (many := int((present == one).sum()))})
+        others = present[~np.isin(present, NOTHING)]
+        if len(others):
+            self._low, self._high = min(self._low, float(others.min())), max(self._high, float(others.max()))
         self.whole = self.whole and bool((present == np.floor(present)).all())
         zeros = int((present == 0).sum())
         self._zeros += zeros
@@ -80,6 +89,23 @@ class Summary:
             for name, found in date_parts(present, PARTS).items():
                 if len(self._parts[name]) < 2:
                     self._parts[name].update(np.unique(found)[:2].astype(int).tolist())
+
+    def _count_rows(self, values: NDArray[Any]) -> None:
+        rows = np.arange(self.rows - len(values), self.rows)
+        self._counts_rows = self._counts_rows and any(np.array_equal(values, rows + first) for first in (0, 1))
+
+    def remarks(self) -> list[str]:
+        """What is worth asking about a column of numbers: whether it counts the rows, or writes -999 for nothing."""
+        if self._decision.type != "number" or self.rows < FEW:
+            return []
+        found = ["counts the rows; it is used all the same"] if self._counts_rows else []
+        far = (self._high - self._low) / 2
+        for one, many in self._nothing.items():
+            if many > 1 and max(one - self._high, self._low - one) > far:
+                found.append(
+                    f"is {one:g} in {many} rows, far off the rest: where it means nothing, name it in `missing`"
+                )
+        return found
 
     def column(self, name: str) -> Column:
         """The column as it is described."""

@@ -190,6 +190,7 @@ def _described(
     notes += [f"{one.name!r} has no name and no values: left out" for one in columns[width:]]
     for column, summary in zip(columns[:width], summaries, strict=False):
         notes += _notes(column, rows, said=summary.said)
+        notes += [f"{column.name[:CUT]!r} {remark}" for remark in summary.remarks() if not column.left_out]
     if sum(not one.left_out for one in columns) < 2 and len(columns[:width]) < 2:
         raise UnusableFile("the table has one column; needed are a target and at least one more to learn from")
     return Description(
