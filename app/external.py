@@ -14,7 +14,7 @@ from lrtune.analysis.prefixes import Course
 from lrtune.errors import JobFinished, NotExternal, Rejection
 from lrtune.store import Database, jobs, leases, trials, warm_start
 from lrtune.store.holds import Held, held
-from lrtune.wire.external import RATES, Batch, Ending, Handout, Hold, Sent, Verdict, misnamed
+from lrtune.wire.external import ENDED_BY_LOOP, RATES, Batch, Ending, Handout, Hold, Sent, Verdict, misnamed
 from lrtune.wire.job import Metric
 from lrtune.wire.results import OVER, Job, JobState, Report, Trial, TrialState, report_points
 from lrtune.wire.strategies import NoPruner
@@ -118,9 +118,11 @@ def _written(tx: Session, lease: leases.Lease, batch: Batch, new: Sequence[Sent]
     metric, ttl = lease.spec.metric, timedelta(seconds=batch.lease_seconds)
     trial, written = _with(lease.trial, new, metric)
     news = leases.report(tx, lease, written, ttl=ttl) if written else leases.renew(tx, lease, ttl=ttl)
-    bad = next((one for one in written if one.metrics.get(metric.name, 0.0) is None), None)
+    # A known step keeps its value, but what is not finite ends the run wherever it is said.
+    bad = next((one.step for one in batch.reports if one.metrics.get(metric.name, 0.0) is None), None)
     if bad is not None:
-        reason = f"{metric.name} became not finite at step {bad.step} (learning rate {bad.learning_rate:.3g})"
+        rate = next(one.learning_rate for one in trial.reports if one.step == bad)
+        reason = f"{metric.name} became not finite at step {bad} (learning rate {rate:.3g})"
         return _ended(tx, lease, TrialState.DIVERGED, reason, step=trial.step)
     if news is JobState.PAUSED:
         reason = "the job is paused; its trial waits, and starts again when the job goes on"
@@ -185,8 +187,10 @@ def _finish(tx: Session, lease: leases.Lease, ending: Ending) -> None:
         value, at = _value(lease, ending, step)
         if state is TrialState.COMPLETE and not step == at == trial.horizon:
             state = TrialState.STOPPED
-            reason = f"its loop ended it at step {step} of {trial.horizon}, with {metric.name} of step {at}"
+            reason = f"{ENDED_BY_LOOP} at step {step} of {trial.horizon}, with {metric.name} of step {at}"
             reason += f": {ending.reason}" if ending.reason else "; a complete run has one of its last step"
+        elif state is TrialState.STOPPED:
+            reason = f"{ENDED_BY_LOOP} at step {step} of {trial.horizon}" + (f": {reason}" if reason else "")
         if state is TrialState.STOPPED and ending.value is not None and step > 0:  # told to the search as a report
             _, said = _with(trial, [Sent(step=step, metrics={metric.name: value})], metric)
             leases.report(tx, lease, said, ttl=timedelta(seconds=90))
@@ -208,7 +212,7 @@ def _value(lease: leases.Lease, ending: Ending, step: int) -> tuple[float | None
         return ending.value, step
     at, value = _last(lease.trial, metric)
     if value is None and ending.state == "complete":
-        detail = f"found none, and no report has {metric.name}; accepted is what {metric.name} came to at the end"
+        detail = f"no report has {metric.name}; accepted is its value at the end: report it or return it"
         raise invalid([{"pointer": "/value", "detail": detail}])
     return value, at
 

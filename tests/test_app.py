@@ -266,14 +266,14 @@ def test_a_limit_is_moved_inside_its_bounds(lite: httpx.Client, limit: str, item
 
 def test_the_verbs_are_idempotent_and_a_finished_job_can_go(service: httpx.Client) -> None:
     path = f"/v1/jobs/{submitted(service)}"
-    budget = {"budget": {"full_runs": 5, "seconds": 60}}
+    budget = {"budget": {"full_runs": 25, "seconds": 60}}
     for verb, state in (("pause", "paused"), ("resume", "queued"), ("extend", "queued"), ("cancel", "cancelled")):
         for _ in range(2):
             answer = service.post(f"{path}/{verb}", json=budget if verb == "extend" else None)
             assert (answer.status_code, answer.json()["state"]) == (202, state)
         if verb == "resume":
             assert service.delete(path).json()["type"] == "/problems/job-not-finished"
-    assert answer.json()["spec"]["budget"] == {"full_runs": 5.0, "trials": None, "seconds": 60.0}
+    assert answer.json()["spec"]["budget"] == {"full_runs": 25.0, "trials": None, "seconds": 60.0}
     assert service.post(f"{path}/resume").json()["type"] == "/problems/job-finished"
     assert service.delete(path).status_code == 204
     assert service.get(path).status_code == 404

@@ -133,7 +133,38 @@ def test_a_run_that_ended_early_cannot_win_and_says_why(door: httpx.Client) -> N
 def test_a_loop_that_always_ends_early_ends_with_its_budget_and_hears_what_a_whole_run_is(door: httpx.Client) -> None:
     job = submit(door, budget={"full_runs": 2}, search={"sampler": "random", "pruner": "none"})
     assert drained(door, job, value=0.3, step=20) == 3, "half a run each, and only a whole one begins"
-    assert "a run is complete with a value of its last step" in door.get(f"/v1/jobs/{job}").json()["reason"]
+    assert '"horizon": {"steps": 20} in the job' in door.get(f"/v1/jobs/{job}").json()["reason"]
+
+
+def test_a_loop_shorter_than_the_horizon_ends_its_job_after_three_runs_and_hears_what_to_write(
+    door: httpx.Client,
+) -> None:
+    for ending in ({}, {"state": "stopped", "reason": "patience"}):
+        job = submit(door, budget={"full_runs": 20}, horizon={"steps": 100})
+        assert drained(door, job, value=0.3, step=70, **ending) == 3
+        assert door.get(f"/v1/jobs/{job}").json()["reason"] == (
+            'your loop ended its runs at step 70 of 100: write "horizon": {"steps": 70} in the job, '
+            "or report val_loss at step 100 (switch early stopping off)"
+        )
+
+
+def test_a_value_that_is_not_finite_ends_a_trial_even_at_a_step_that_is_known(door: httpx.Client) -> None:
+    job = submit(door)
+    held = take(door, job)
+    report(door, job, held, 20, 0.5)
+    assert report(door, job, held, 20, None)["state"] == "diverged"
+
+
+def test_an_extension_is_no_smaller_and_the_same_again_changes_nothing(door: httpx.Client) -> None:
+    had = {"full_runs": 3, "trials": 4, "seconds": 500}
+    job = submit(door, budget=had)
+    for field, value in had.items():
+        answer = door.post(f"/v1/jobs/{job}/extend", json={"budget": had | {field: value - 1}})
+        detail = f"found {value - 1}; accepted is more than the {value} it had"
+        assert answer.status_code == 422
+        assert answer.json()["errors"] == [{"pointer": f"/budget/{field}", "detail": detail}]
+    assert door.post(f"/v1/jobs/{job}/extend", json={"budget": had}).status_code == 202
+    assert door.get(f"/v1/jobs/{job}").json()["spec"]["budget"] == had
 
 
 def test_ending_a_trial_twice_changes_nothing(door: httpx.Client) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.orm import Session
 
-from lrtune.errors import JobFinished, LeaseLost
+from lrtune.errors import Invalid, JobFinished, LeaseLost
 from lrtune.store import Database, jobs, leases, trials
 from lrtune.wire.job import Budget
 from lrtune.wire.results import ENDED, OPEN, OVER, JobState, NextStep, Proposal, Report, Trial, TrialState
@@ -60,7 +60,7 @@ class Machine:
                         jobs.extend(tx, self.job, Budget(full_runs=self.chance.randint(1, 99)), now=self.now)
                     case "cancel":
                         jobs.cancel(tx, self.job, now=self.now)
-        except JobFinished:
+        except (JobFinished, Invalid):
             pass
         except LeaseLost:
             self.leases = [other for other in self.leases if other is not lease]

@@ -26,4 +26,6 @@ def require_length(found: float, trial: TrialLike, accepted: str) -> None:
     """Raise ValueError for a run that is not as long as its trial; `accepted` is what to write instead."""
     if found != trial.steps:
         length = f"of {found} steps" if 0 < found < float("inf") else "without an end"
-        raise ValueError(f"found a run {length}; this trial has {trial.steps}: accepted is {accepted}")
+        own = int(found) if 2 <= found < float("inf") and found == int(found) else 0
+        other = f', or "horizon": {{"steps": {own}}} in the job' if own else ""
+        raise ValueError(f"found a run {length}; this trial has {trial.steps}: accepted is {accepted}{other}")

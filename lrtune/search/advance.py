@@ -19,6 +19,7 @@ from lrtune.search.propose import SpaceExhausted, suggest
 from lrtune.search.studies.study import searched
 from lrtune.search.warm_start import as_past
 from lrtune.wire.configuration import Configuration
+from lrtune.wire.external import ENDED_BY_LOOP
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import ENDED, OPEN, NextStep, Proposal, Trial, TrialState, WarmStartTrial
 from lrtune.wire.strategies import CurveSearch
@@ -30,7 +31,6 @@ ADVICE: dict[str, str] = {
     TrialState.STOPPED: '; try the pruner "none"',
     TrialState.FAILED: "; the reasons stand at the trials",
 }
-WHOLE = '; a run is complete with a value of its last step, and the pruner "none" stops none before'
 
 
 def advance(
@@ -48,7 +48,7 @@ def advance(
     trials trained in stages.
     """
     past = searched(history)
-    failure = _broken(spec, past)
+    failure = _broken(spec, past) or _short(spec, past, steps=steps)
     proposal = None
     if not failure:
         proposal = _search(spec, past, warm_start, steps=steps, seconds=seconds, continued=continued)
@@ -181,6 +181,36 @@ def _cost_nothing(spec: AdmittedJob, trial: Trial) -> bool:
     return trial.state is TrialState.FAILED or (spec.external and trial.step == 0)
 
 
+def _short(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, least: int = FIRST_FAILURES) -> str:
+    """What to write where a loop of the user's own ends its runs before their last step; nothing where it does not."""
+    ended = [trial for trial in past if trial.horizon == steps and _ended_by_loop(trial)]
+    if not spec.external or len(ended) < least or any(trial.completed(steps) for trial in past):
+        return ""
+    last = [_last_value(spec, trial) for trial in ended]
+    low, high = min(last), max(last)
+    at = f"step {high}" if low == high else f"steps {low} to {high}"
+    others = "" if len(ended) == len(past) else f" ({len(ended)} of {len(past)})"
+    begin = f"your loop ended its runs at {at} of {steps}{others}: "
+    report = f"report {spec.metric.name} at step {steps}"
+    if all(trial.step == steps for trial in ended):
+        return f"your loop ended its runs with {spec.metric.name} of {at} of {steps}{others}: {report} as well"
+    report += " (switch early stopping off)"
+    if low < 2:
+        return begin + report
+    shorter = f'"horizon": {{"steps": {low}}} in the job'
+    return begin + (f"write {shorter}, or {report}" if low == high else f"{report}, or write {shorter}")
+
+
+def _ended_by_loop(trial: Trial) -> bool:
+    """Whether a loop of the user's own ended it before it was a whole run, rather than a pruner."""
+    return trial.state is TrialState.STOPPED and trial.reason.startswith(ENDED_BY_LOOP)
+
+
+def _last_value(spec: AdmittedJob, trial: Trial) -> int:
+    """The last step of which a trial has a value; how far it got where it has none."""
+    return max((step for step, value in trial.values(spec.metric.name) if value is not None), default=trial.step)
+
+
 def _fruitless(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> str:
     """Why a search that is over has no answer, in words and with what to do; nothing when it has one."""
     tried = [trial for trial in past if spec.allows(trial.configuration)]
@@ -188,10 +218,11 @@ def _fruitless(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> str:
         return ""
     tried = tried or list(past)
     counts = Counter(trial.state.value for trial in tried)
+    if any(_ended_by_loop(trial) for trial in tried):
+        return _short(spec, tried, steps=steps, least=1)
     rates = [trial.configuration.learning_rate for trial in tried]
     ended = ", ".join(f"{count} {state}" for state, count in counts.most_common())
-    most = counts.most_common(1)[0][0]
-    advice = WHOLE if spec.external and most == TrialState.STOPPED else ADVICE.get(most, "")
+    advice = ADVICE.get(counts.most_common(1)[0][0], "")
     return (
         f"no trial of this job's space completed its run ({ended}; "
         f"learning rates {min(rates):g} to {max(rates):g}){advice}"

@@ -10,7 +10,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet
+from lrtune.errors import IdempotencyKeyReused, Invalid, JobFinished, JobNotFinished, NoResultYet, Rejection
 from lrtune.store import events, leases, lookup, progress, trials, warm_start
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, TagRow, TrialRow
@@ -157,12 +157,16 @@ def resume(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:
 
 
 def extend(tx: Session, job_id: str, budget: Budget, *, now: datetime | None = None) -> Job:
-    """Give a job a new budget; one that had ended goes on. Raises UnknownJob, JobFinished for a cancelled one."""
+    """Give a job a new budget; one that had ended goes on.
+
+    The same budget again changes nothing. Raises UnknownJob, JobFinished (cancelled), Invalid for a smaller budget.
+    """
     row = lookup.job(tx, job_id, lock=True)
     spec = AdmittedJob.model_validate(row.spec)
     if row.state == JobState.CANCELLED:
         raise JobFinished("the job was cancelled; submit it again instead")
     if spec.budget != budget:
+        _require_larger(spec.budget, budget)
         now = now or clock(tx)
         row.spec = spec.model_copy(update={"budget": budget}).model_dump(mode="json")
         words = ", ".join(f"{key} {value:g}" for key, value in budget.model_dump().items() if value is not None)
@@ -171,6 +175,18 @@ def extend(tx: Session, job_id: str, budget: Budget, *, now: datetime | None = N
             row.state, row.reason, row.finished_at = JobState.RUNNING, "", None
     tx.flush()
     return get(tx, job_id)
+
+
+def _require_larger(had: Budget, budget: Budget) -> None:
+    """Raise Invalid where a bound would be nearer than the one that the job had."""
+    wrong = []
+    for name, before in had.model_dump().items():
+        found = getattr(budget, name)
+        if before is not None and found is not None and found < before:
+            detail = f"found {found:g}; accepted is more than the {before:g} it had"
+            wrong.append(Rejection(pointer=f"/budget/{name}", detail=detail))
+    if wrong:
+        raise Invalid(f"{wrong[0]['pointer']}: {wrong[0]['detail']}", wrong)
 
 
 def delete(tx: Session, job_id: str) -> None:

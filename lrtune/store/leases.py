@@ -88,7 +88,7 @@ def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime) -
     tx.execute(delete(ReportRow).where(ReportRow.trial == row.id, ReportRow.step > row.start))
     goes_on = f" from step {row.start}" if row.start else ""
     until = f" until step {row.until} of {row.horizon}" if row.until else ""
-    again = f", after {row.deaths} attempts that came to nothing" if row.deaths else ""
+    again = f", after {row.deaths} attempt{'s' * (row.deaths > 1)} that came to nothing" if row.deaths else ""
     message = f"trial {row.number} started on {worker}{goes_on}{until}{again}"
     events.add(tx, row.job, "trial-started", message, now=now, trial=row.number)
     # Under the job's lock, which the log has taken: nobody calls it forsaken at the same moment.

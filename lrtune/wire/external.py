@@ -17,6 +17,7 @@ from lrtune.wire.configuration import Strict
 from lrtune.wire.job import Metric
 from lrtune.wire.results import Result, Trial, TrialState
 
+ENDED_BY_LOOP = "its loop ended it"  # how the reason begins of a trial that its loop ended before it was a whole run
 RATES = 100_000  # learning rates in one answer: those of a longer run come in several
 
 Token = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
@@ -54,7 +55,9 @@ def step_of(step: object, steps: int) -> int:
     """A step of a run of so many, as a loop says it. Raises Invalid."""
     found = whole(step)
     if type(found) is not int or not 1 <= found <= steps:
-        raise errors.Invalid(f"step: found {shown(step)}; accepted is a whole number from 1 to {steps}, the last step")
+        raise errors.Invalid(
+            f"step: found {shown(step)}; accepted is a whole number from 1 to {steps}, the horizon of the job"
+        )
     return found
 
 
@@ -62,7 +65,7 @@ def number_of(name: str, value: object) -> float | None:
     """A number as a loop says it: null where it is not finite. Raises Invalid."""
     found = scalar(value)
     if type(found) not in (int, float):
-        raise errors.Invalid(f"{name[:60]}: found {shown(value)}; accepted is one number")
+        raise errors.Invalid(f"{name[:60]}: found {shown(value)}; accepted is one number, such as `return loss`")
     try:
         number = float(found)
     except OverflowError:
