@@ -218,8 +218,8 @@ def _fruitless(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> str:
         return ""
     tried = tried or list(past)
     counts = Counter(trial.state.value for trial in tried)
-    if any(_ended_by_loop(trial) for trial in tried):
-        return _short(spec, tried, steps=steps, least=1)
+    if words := _short(spec, tried, steps=steps, least=1):
+        return words
     rates = [trial.configuration.learning_rate for trial in tried]
     ended = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     advice = ADVICE.get(counts.most_common(1)[0][0], "")
