@@ -113,7 +113,7 @@ UNSAFE: Mapping[str, tuple[str, Callable[[], bytes], str]] = {
     "zip with an escape sequence": ("a.zip", lambda: zipped({"cat/\x1b[2J.png": picture()}), "control characters"),
     "zip with a symlink": ("a.zip", lambda: zipped({"cat/l.png": b"/etc/passwd"}, mode=0o120777), "a link"),
     "zip with a device": ("a.zip", lambda: zipped({"cat/l.png": b""}, mode=0o020666), "a device"),
-    "zip in a zip": ("a.zip", lambda: zipped({"cat/more.zip": zipped()}), "accepted are pictures"),
+    "zip in a zip": ("a.zip", lambda: zipped({"cat/more.zip": zipped()}), "is no picture"),
     "zip in a zip called a picture": ("a.zip", lambda: zipped({"cat/more.png": zipped()}), "is no picture"),
     "zip bomb by ratio": ("a.zip", lambda: zipped({"cat/b.bmp": bytes(1_100_000)}), "unpack"),
     "zip bomb by size": ("a.zip", lambda: zipped({f"cat/{n}.bmp": bytes(500_000) for n in range(9)}), "unpacked"),
