@@ -4,6 +4,7 @@ An uploaded dataset was described when it came; it is read again only where the 
 had described it. A file of the data folder is read if it lies here and is not too large; else the worker says it.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -34,14 +35,29 @@ def checked(tx: Session, params: TabularParams, data_dir: Path) -> tuple[list[Re
     except UnusableFile as error:
         return [{"pointer": "/dataset", "detail": str(error)}], None
     try:
-        other = _described(tx, params, named, data_dir) if named else None
+        pair = _pair(params, named, data_dir) if named else None
+        other = pair[1].description if pair else None
     except UnusableFile as error:
         return [{"pointer": "/validation/dataset", "detail": str(error)}], None
     if table is None:
         return [], None
     target = fitness.column_of(table, params.target)
     classes = target is not None and fitness.is_classes(target, params.kind)
-    return fitness.wrong(params, table, other), "classification" if classes else "regression"
+    found = fitness.wrong(params, table, other) or (fitness.unseen(params, *pair) if pair else [])
+    return found, "classification" if classes else "regression"
+
+
+def _pair(params: TabularParams, named: str, data_dir: Path) -> tuple[tables.Table, tables.Table] | None:
+    """The dataset to train on and the one to validate on, read as the first is; None where one cannot be seen here."""
+    options = Options.of(params)
+    changed, later = _changed_at(data_dir / params.dataset), _changed_at(data_dir / named)
+    if changed is None or later is None:
+        return None
+    mine = _Read(data_dir / params.dataset, changed)
+    table, other = _read(mine, options), _read(_Read(data_dir / named, later), options, mine)
+    if isinstance(table, str) or isinstance(other, str):
+        raise UnusableFile(other if isinstance(other, str) else str(table))
+    return table, other
 
 
 def notes(tx: Session, spec: AdmittedJob, data_dir: Path) -> list[str]:
@@ -60,23 +76,40 @@ def _described(tx: Session, params: TabularParams, file: str, data_dir: Path) ->
         names = tuple(column.name for column in known.columns)
         if known.reader == tables.READER and options.leaves_open(names, header=known.header):
             return known
+    changed = _changed_at(data_dir / file)
+    if changed is None:
+        return None
+    found = _read(_Read(data_dir / file, changed), options)
+    if isinstance(found, str):
+        raise UnusableFile(found)
+    return found.description
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A file as it was at a time (nanoseconds)."""
+
+    path: Path
+    changed: int
+
+
+def _changed_at(path: Path) -> int | None:
+    """When a file was changed; None where it does not lie here or is too large to be read while a job waits."""
     try:
-        stat = (data_dir / file).stat()
-        if not (data_dir / file).is_file() or max(stat.st_size, unpacked(data_dir / file)) > LARGEST:
+        stat = path.stat()
+        if not path.is_file() or max(stat.st_size, unpacked(path)) > LARGEST:
             return None
     except (OSError, ValueError):
         return None
-    found = _read(data_dir / file, options, stat.st_mtime_ns)
-    if isinstance(found, str):
-        raise UnusableFile(found)
-    return found
+    return stat.st_mtime_ns
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path, options: Options, changed: int) -> Description | str:  # noqa: ARG001
+def _read(file: _Read, options: Options, like: _Read | None = None) -> tables.Table | str:
     """Read once for many jobs, and again when the file has changed; a sentence where it cannot be read."""
     try:
         with reading("the file cannot be read as a table"):
-            return tables.describe(path, options)
+            known = _read(like, options) if like else None
+            return tables.understood(file.path, options, like=None if isinstance(known, str) else known)
     except UnusableFile as error:
         return str(error)

@@ -90,6 +90,11 @@ def numbers(cells: Sequence[str], decimal: str, unit: str = "") -> NDArray[np.fl
     return np.array([number(cell, decimal) for cell in cells], dtype=np.float64)
 
 
+def word(value: float) -> str:
+    """A number as a word that no other number has: whole ones without a point."""
+    return str(int(value)) if value == math.floor(value) and abs(value) < 2**63 else repr(float(value))
+
+
 def marks(cell: str) -> set[str]:
     """What a number has beside its digits, in words."""
     found = _CELL.fullmatch(cell)

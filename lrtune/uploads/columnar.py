@@ -92,13 +92,13 @@ def _decision(field: Any) -> Decision | None:
     if types.is_null(kind):
         return Decision("text", "no values")
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-        return Decision("number", "numbers, by the file's own type")
+        return Decision("number", "numbers, by the file's own type", way="numbers")
     if types.is_boolean(kind):
-        return Decision("flag", "true or false, by the file's own type")
+        return Decision("flag", "true or false, by the file's own type", way="flags")
     if types.is_timestamp(kind) or types.is_date(kind):
-        return Decision("date", "dates, by the file's own type")
+        return Decision("date", "dates, by the file's own type", way="dates")
     if types.is_time(kind) or types.is_duration(kind):
-        return Decision("number", "times, in seconds, by the file's own type")
+        return Decision("number", "times, in seconds, by the file's own type", way="span")
     if types.is_dictionary(kind) and not types.is_nested(kind.value_type):
         return Decision("text", "categories, by the file's own type")
     if _is_text(kind) or _is_bytes(kind):

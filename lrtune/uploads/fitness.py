@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lrtune.errors import Rejection
 from lrtune.space import shown
+from lrtune.uploads.tables import Table
 from lrtune.wire.datasets import Column, Description
 from lrtune.wire.tasks import Split, TabularParams
 
@@ -19,7 +20,6 @@ VALIDATION = ("validation", "valid", "val", "dev", "eval", "evaluation", "holdou
 TEST = ("test", "testing")
 TRAIN = ("train", "training", "fit", "0", "false", "no")
 DAY = 86400.0  # a date that is a target is learned in days
-NUMERIC = ("number", "flag")
 
 
 def column_of(table: Description, name: str | int) -> Column | None:
@@ -204,23 +204,20 @@ def _other(params: TabularParams, table: Description, target: Column, other: Des
         yield _reject(where, f"it has no column {_listed(gone)}, which the dataset to train on has")
         return
     for one in (target, *features(table, params)):
-        if not _alike(one, there[one.name]):
-            yield _reject(
-                where, f"{one.name!r} is {one.why} in the dataset to train on, and {there[one.name].why} here"
-            )
         if there[one.name].unfit:
             yield _reject(where, f"the column {one.name!r} cannot be trained on: {there[one.name].unfit}")
     if there[target.name].distinct == 0:
         yield _reject(where, f"its column {target.name!r} has no values")
-    new = [value for value in there[target.name].counts if value not in target.counts]
-    if new and target.counts and is_classes(target, params.kind):
-        yield _reject(where, f"{target.name!r} has {_listed(new)} there, which no row to train on has")
 
 
-def _alike(one: Column, other: Column) -> bool:
-    if "empty" in (one.type, other.type) or one.type == "text":
-        return True
-    return one.type == other.type or (one.type in NUMERIC and other.type in NUMERIC)
+def unseen(params: TabularParams, table: Table, other: Table) -> list[Rejection]:
+    """Classes of the dataset to validate on that no row to train on has."""
+    target = column_of(table.description, params.target)
+    if target is None or not is_classes(target, params.kind) or not (trained := table.distinct.get(target.name)):
+        return []
+    new = sorted(other.distinct.get(target.name, frozenset()) - trained)
+    what = f"{target.name!r} has {_listed(new)} there, which no row to train on has"
+    return [_reject("validation/dataset", what)] if new else []
 
 
 def _listed(names: Sequence[str]) -> str:

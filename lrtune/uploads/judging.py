@@ -29,7 +29,8 @@ TYPES = {"span": "number", "numbers": "number", "dates": "date", "flags": "flag"
 class Decision:
     """What a column is (`number`, `flag`, `date`, `text`), how its cells are read, and why; `said` is worth a note.
 
-    `decimal` is the mark of its numbers, where they have one.
+    `decimal` is the mark of its numbers, where they have one. `way` (numbers, flags, span, dates, words), `form` and
+    `marks` say what another table must have to be read alike; `doubt`: day and month could be the other way round.
     """
 
     type: str
@@ -37,6 +38,10 @@ class Decision:
     parse: Parse | None = None
     said: bool = False
     decimal: str = ""
+    way: str = "words"
+    form: str = ""
+    marks: frozenset[str] = frozenset()
+    doubt: bool = False
 
 
 @dataclass(slots=True)
@@ -100,9 +105,9 @@ def _ways(options: Options, sample: Sequence[str]) -> Iterable[Way]:
 class Judge:
     """One column of text, seen a part at a time."""
 
-    def __init__(self, options: Options, missing: frozenset[str]) -> None:
+    def __init__(self, options: Options, missing: frozenset[str], given: list[Way] | None = None) -> None:
         self._options, self._missing = options, missing
-        self._ways: list[Way] | None = None
+        self._ways, self.given = given, given  # given: the ways to read it that another table leaves open
         self.seen = self.soft = 0
         self.dotted = self.with_commas = self.unmarked = False
         self._nothing: list[str] = []  # words for a missing number
@@ -130,7 +135,8 @@ class Judge:
             self._ways = [way for way in _ways(self._options, solid[:SAMPLE]) if _likely(way, solid[:SAMPLE])]
         for way in self._ways:
             way.see(solid, where, read if way.form == "." else None)
-        self._ways = [way for way in self._ways if way.odd <= max(SAMPLE, self.seen // 2)]
+        if self.given is None:
+            self._ways = [way for way in self._ways if way.odd <= max(SAMPLE, self.seen // 2)]
         if any(way.kind == "numbers" for way in self._ways) and not (self.dotted and self.with_commas):
             joined = "".join(solid)
             self.dotted |= "." in joined
@@ -140,7 +146,7 @@ class Judge:
     def vote(self) -> int:
         """How many cells say that a comma is the decimal mark, less those that say it is a point."""
         found = {way.form: way.odd for way in self._ways or () if way.kind == "numbers"}
-        if not found:
+        if not found or self.given is not None:
             return 0
         return found.get(".", self.seen) - found.get(",", self.seen)
 
@@ -164,7 +170,7 @@ class Judge:
             right = self.seen - best.odd
             why = f"words, although {right} of {self.seen} values are {best.kind}: {'; '.join(best.shown)}"
             return Decision("text", why, said=True)
-        return self._decided(best, ways)
+        return self.decided(best, ways)
 
     def _words(self) -> Decision:
         if not self._gone:
@@ -191,7 +197,19 @@ class Judge:
             return True
         return way.odd <= max(1, ODD_SHARE * self.seen) and right >= LEAST_RIGHT * way.odd
 
-    def _decided(self, way: Way, ways: Sequence[Way]) -> Decision:
+    def few_odd(self, way: Way) -> bool:
+        """Whether cells that cannot be read in this way are so few, or so alike, that they are missing values."""
+        right = self.seen - way.odd
+        one_word = len(way.words) == 1 and not any(letter.isdigit() for letter in next(iter(way.words)))
+        few = way.odd <= max(1, ODD_SHARE * self.seen) and right >= LEAST_RIGHT * way.odd
+        return not way.odd or few or (one_word and right >= way.odd)
+
+    def wordy(self, way: Way) -> bool:
+        """Whether what cannot be read in this way has no digits."""
+        return all(not any(map(str.isdigit, word)) for word in way.words)
+
+    def decided(self, way: Way, ways: Sequence[Way]) -> Decision:
+        """What a column is that is read in this way."""
         words = {"numbers": "numbers", "flags": "true or false", "span": "spans of time, in seconds"}
         why = words.get(way.kind) or f"dates ({_readable(way.form)})"
         doubt = way.kind == "dates" and _other_order(way, ways)
@@ -208,7 +226,17 @@ class Judge:
             what = f"{gone} of {self.seen + self.soft} values {'are' if gone > 1 else 'is'} none"
             why += f"; {what} and taken as missing ({'; '.join(shown[:SHOWN])})"
         decimal = way.form if way.kind == "numbers" and (self.with_commas or self.dotted) else ""
-        return Decision(TYPES[way.kind], why, way.parse, said=bool(gone or way.marks or doubt), decimal=decimal)
+        return Decision(
+            TYPES[way.kind],
+            why,
+            way.parse,
+            said=bool(gone or way.marks or doubt),
+            decimal=decimal,
+            way=way.kind,
+            form=way.form,
+            marks=frozenset(way.marks),
+            doubt=doubt,
+        )
 
 
 def _likely(way: Way, sample: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrtune.uploads import cells
 from lrtune.uploads.judging import Decision
 from lrtune.uploads.texts import CUT
 from lrtune.wire.datasets import Column
@@ -151,6 +152,10 @@ class Summary:
             f"most of its numbers are below {most}, and one is so far above that it does not fit ({self._largest_at})"
         )
 
+    def known(self) -> frozenset[str]:
+        """Its different values; none where there are too many."""
+        return frozenset(key(list(self._values))) if len(self._values) <= self._counted else frozenset()
+
     @property
     def said(self) -> bool:
         """Whether there is something to note."""
@@ -159,7 +164,7 @@ class Summary:
 
 def key(values: Sequence[Any] | NDArray[Any]) -> list[str]:
     """Values of a column as `Column.counts` has them."""
-    return [value if isinstance(value, str) else f"{value:.15g}" for value in values]
+    return [value if isinstance(value, str) else cells.word(value) for value in values]
 
 
 def _short(value: str) -> str:

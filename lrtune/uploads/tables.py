@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrtune.errors import UnusableFile
-from lrtune.uploads import cells, columnar, delimited
+from lrtune.uploads import cells, columnar, delimited, likeness
 from lrtune.uploads.judging import Decision, Judge
 from lrtune.uploads.options import Options
 from lrtune.uploads.summaries import Summary
@@ -39,6 +39,7 @@ class Table:
     description: Description
     values: Mapping[str, NDArray[Any]]
     decisions: Mapping[str, Decision]
+    distinct: Mapping[str, frozenset[str]]  # the different values of those columns that have not too many
 
 
 class _Part(Protocol):
@@ -62,13 +63,18 @@ class _Source:
     read_as: dict[str, str] = field(default_factory=dict)
 
 
+def understood(path: Path, options: Options | None = None, *, like: Table | None = None) -> Table:
+    """A table without its values, read as `like` is, where that is given. Raises UnusableFile."""
+    return _read(path, options or Options(), None, keep=False, like=like)
+
+
 def describe(path: Path, options: Options | None = None, *, largest: int | None = None) -> Description:
     """The columns and rows of a table. Raises UnusableFile."""
     return _read(path, options or Options(), largest, keep=False).description
 
 
 def read(path: Path, options: Options | None = None, *, like: Table | None = None) -> Table:
-    """A whole table, in memory; what are words in `like` are words here. Raises UnusableFile."""
+    """A whole table, in memory, read as `like` is. Raises UnusableFile, as well where that cannot be."""
     return _read(path, options or Options(), None, keep=True, like=like)
 
 
@@ -98,7 +104,10 @@ def _read(path: Path, options: Options, largest: int | None, *, keep: bool, like
     description = _described(source, summaries, first, repeated)
     names = [column.name for column in description.columns]
     whole = {name: np.concatenate(arrays) for name, arrays in zip(names, kept, strict=False) if arrays}
-    return Table(description, whole, dict(zip(names, decisions, strict=False)))
+    if like:
+        likeness.same_flags(like.description.columns, description.columns)
+    distinct = {name: known for name, one in zip(names, summaries, strict=False) if (known := one.known())}
+    return Table(description, whole, dict(zip(names, decisions, strict=False)), distinct)
 
 
 def _source(path: Path, options: Options, largest: int | None, again: list[int]) -> _Source:
@@ -120,19 +129,29 @@ def _source(path: Path, options: Options, largest: int | None, again: list[int])
 
 
 def _decided(source: _Source, options: Options, like: Table | None) -> list[Decision]:
-    judges = {place: Judge(options, source.missing) for place in range(len(source.names)) if place not in source.fixed}
+    known = likeness.wanted(source.names, like.description.columns, like.decisions) if like else {}
+    judges = {
+        place: Judge(options, source.missing, known[name].ways() if name in known else None)
+        for place, name in enumerate(source.names)
+        if place not in source.fixed
+    }
     if judges:
         for part in source.parts():
             for place, judge in judges.items():
                 judge.see(part.columns[place], partial(_where, part))
     votes = sum(judge.vote() for judge in judges.values())
-    found = dict(source.fixed)
-    for place, judge in judges.items():
-        found[place] = judge.decide(votes=votes, mark=source.mark)
-        known = like.decisions.get(source.names[place]) if like else None
-        if known is not None and known.type == "text":
-            found[place] = known
-    return [found[place] for place in range(len(source.names))]
+    decisions = []
+    for place, name in enumerate(source.names):
+        mine = judges.get(place)
+        if mine is None:
+            found = source.fixed[place]
+        elif name in known and mine.given is not None:
+            found = known[name].judged(mine)
+        else:
+            found = mine.decide(votes=votes, mark=source.mark)
+        empty = mine is not None and not mine.seen
+        decisions.append(known[name].same(found, empty=empty) if name in known else found)
+    return decisions
 
 
 def _where(part: _Part, place: int) -> str:
@@ -149,7 +168,7 @@ def _converted(column: Any, decision: Decision, missing: frozenset[str], numbers
     if isinstance(column, np.ndarray):
         values = column
         if decision.type == "text":  # words elsewhere, which this table is to be like
-            return np.array([None if np.isnan(one) else f"{one:g}" for one in column], dtype=object)
+            return np.array([*(None if np.isnan(one) else cells.word(one) for one in column), None], dtype=object)[:-1]
     elif decision.parse is None:
         known: dict[str, str] = {}
         words = [None if text is None or text in missing else known.setdefault(text, text) for text in column]

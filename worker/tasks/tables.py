@@ -42,7 +42,8 @@ def prepared(params: TabularParams, data_dir: Path) -> Data:
     split = params.validation
     named = split.dataset if isinstance(split, Split) else None
     other = _read(params, named, data_dir, "validation", like=table) if named else None
-    for one in fitness.wrong(params, table.description, other.description if other else None):
+    found = fitness.wrong(params, table.description, other.description if other else None)
+    for one in found or (fitness.unseen(params, table, other) if other else []):
         field = one["pointer"].strip("/").replace("/", ".")
         about = f"{params.dataset!r}: " if field == "dataset" else ""
         raise TaskError(f"{field}: {about}{one['detail']}")
@@ -57,13 +58,13 @@ def prepared(params: TabularParams, data_dir: Path) -> Data:
     numbers: dict[str, NDArray[np.float64]] = {}
     words: dict[str, NDArray[Any]] = {}
     for column in fitness.features(table.description, params):
-        found = _joined(tables, column.name)[kept]
-        if found.dtype == object:
-            words[column.name] = found
+        cells = _joined(tables, column.name)[kept]
+        if cells.dtype == object:
+            words[column.name] = cells
         elif column.type == "date":
-            numbers |= {f"{column.name}: {part}": part_of for part, part_of in date_parts(found, column.parts).items()}
+            numbers |= {f"{column.name}: {part}": part_of for part, part_of in date_parts(cells, column.parts).items()}
         else:
-            numbers[column.name] = found
+            numbers[column.name] = cells
     notes = tuple(fitness.notes(params, table.description))
     return Data(numbers, words, values[kept], target, train, validation, notes)
 
