@@ -271,7 +271,7 @@ def test_the_last_rows_are_the_last_in_time(data_dir: Path) -> None:
     ("marks", "validation"),
     [
         (PARTS, {"column": "s"}),
-        ([1 if part == "val" else 0 for part in PARTS[:40]] + [0] * 8, {"column": "s"}),
+        ([1 if part == "val" else 0 for part in PARTS[:40]] + [0] * 8, {"column": "s", "value": 1}),
         ([part == "val" for part in PARTS], {"column": "s", "value": True}),
         (["b" if part == "val" else "" for part in PARTS], {"column": "s", "value": "b"}),
     ],

@@ -8,9 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrtune.errors import UnusableFile
+from lrtune.errors import TaskError, UnusableFile
+from lrtune.uploads.summaries import key
 from lrtune.uploads.tables import read
-from tests.table_kinds import rows
+from lrtune.wire.job import TaskSpec
+from tests.table_kinds import A, N, Y, rows
+from worker.tasks import prepare
+from worker.tasks.supervised import Supervised
 
 
 def alike(folder: Path, train: bytes, other: bytes | pd.DataFrame, name: str = "b") -> list[Any]:
@@ -80,3 +84,76 @@ def test_what_would_be_read_otherwise_is_refused(
     with pytest.raises(UnusableFile) as raised:
         alike(tmp_path, train, other)
     assert words in str(raised.value)
+
+
+# Which rows are measured on -------------------------------------------------------------------------------------------
+
+
+def halves(folder: Path, content: bytes, validation: Any) -> tuple[int, int, str]:
+    """How many rows are trained on, how many are measured on, and what the job's log says."""
+    (folder / "split.csv").write_bytes(content)
+    task = prepare(TaskSpec(name="tabular", params={"dataset": "split.csv", "validation": validation}), folder)
+    assert isinstance(task, Supervised)
+    return len(task.train[1]), len(task.validation[1]), " ".join(task.notes)
+
+
+FLAGS = [1] * 36 + [0] * 12
+
+
+@pytest.mark.parametrize("one", [{1: "1", 0: "0"}, {1: "true", 0: "false"}, {1: "Yes", 0: "No"}])
+@pytest.mark.parametrize("name", ["is_train", "train", "Training set", "isTrain", "train_mask"])
+def test_what_a_column_named_for_training_marks_is_trained_on(tmp_path: Path, name: str, one: dict[int, str]) -> None:
+    *sizes, said = halves(tmp_path, rows(f"a,{name},y", A, [one[flag] for flag in FLAGS], Y), {"column": name})
+    assert sizes == [36, 12]
+    assert "validated on: 12 of 48" in said
+
+
+@pytest.mark.parametrize("name", ["is_valid", "test", "holdout", "in_validation", "is-test"])
+def test_what_a_column_named_for_measuring_marks_is_measured_on(tmp_path: Path, name: str) -> None:
+    assert halves(tmp_path, rows(f"a,{name},y", A, FLAGS, Y), {"column": name})[:2] == (12, 36)
+
+
+@pytest.mark.parametrize("name", ["s", "train_or_test", "flag"])
+def test_flags_whose_column_says_nothing_ask_for_the_value(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TaskError, match="say with `value` which"):
+        halves(tmp_path, rows(f"a,{name},y", A, FLAGS, Y), {"column": name})
+    assert halves(tmp_path, rows(f"a,{name},y", A, FLAGS, Y), {"column": name, "value": 0})[:2] == (36, 12)
+
+
+def test_a_moment_is_on_one_side(tmp_path: Path) -> None:
+    years = [2000 + i // 12 for i in range(N)]
+    *sizes, said = halves(tmp_path, rows("a,year,y", A, years, Y), {"last": 0.2, "by": "year"})
+    assert sizes == [36, 12]
+    assert "by 'year' are validated on, from 2003 on" in said
+
+
+def test_two_columns_of_dates_ask_for_the_one_of_the_time(tmp_path: Path) -> None:
+    days = [str(day) for day in np.datetime64("2024-01-01") + np.arange(N)]
+    with pytest.raises(TaskError, match=r"validation.by: needed.*'s', 't'"):
+        halves(tmp_path, rows("a,s,t,y", A, days, days[::-1], Y), {"last": 0.2})
+
+
+def test_a_dataset_is_not_measured_on_itself(tmp_path: Path) -> None:
+    (tmp_path / "copy.csv").write_bytes(rows("a,b,y", A, A, Y))
+    for name in ("split.csv", "copy.csv"):
+        with pytest.raises(TaskError, match=r"validation.dataset: it (is|has the rows of) the dataset to train on"):
+            halves(tmp_path, rows("a,b,y", A, A, Y), {"dataset": name})
+    (tmp_path / "copy.csv").write_bytes(rows("a,b,y", A[:24], A[:24], Y[:24]))
+    said = halves(tmp_path, rows("a,b,y", A, A, Y), {"dataset": "copy.csv"})[2]
+    assert "24 of the 24 rows to validate on are rows to train on as well" in said
+
+
+def test_new_classes_are_found_however_many_there_are(tmp_path: Path) -> None:
+    names = [f"class {i % 22}" for i in range(88)]
+    (tmp_path / "other.csv").write_bytes(rows("a,y", range(88), [*names[:-1], "new"]))
+    with pytest.raises(TaskError, match="'y' has 'new' there, which no row to train on has"):
+        halves(tmp_path, rows("a,y", range(88), names), {"dataset": "other.csv"})
+
+
+def test_long_whole_numbers_stay_apart_as_groups() -> None:
+    assert len(set(key(np.array([4503599627370496.0, 4503599627370497.0, 0.5, 1e300])))) == 4
+
+
+def test_flags_without_a_name_are_no_index(tmp_path: Path) -> None:
+    (tmp_path / "flags.csv").write_bytes(rows(",a,y", [0, 1] * 24, A, Y))
+    assert not read(tmp_path / "flags.csv").description.columns[0].left_out

@@ -3,6 +3,7 @@
 Each rejection's pointer is relative to the task's parameters.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,14 @@ FEW = 20  # a target of whole numbers with at most so many different values is t
 MOST_CLASSES = 1000
 LEAST_ROWS = 10
 SHOWN = 40  # column names that an error lists
-VALIDATION = ("validation", "valid", "val", "dev", "eval", "evaluation", "holdout", "1", "true", "yes")
+VALIDATION = ("validation", "valid", "val", "dev", "eval", "evaluation", "holdout")
 TEST = ("test", "testing")
-TRAIN = ("train", "training", "fit", "0", "false", "no")
+TRAIN = ("train", "training", "fit")
+TRUE, FALSE = ("1", "true", "yes"), ("0", "false", "no")
+_ENDS = r"(?:[ _.-]?(?:sets?|data|flag|mask|rows?|samples?|split))?"
+_NAMED = r"(?:(?:is|in|for|use)[ _.-]?)?(?:{})" + _ENDS
+NAMED_TRAIN = re.compile(_NAMED.format("|".join(TRAIN)), re.IGNORECASE)
+NAMED_HELD = re.compile(_NAMED.format("|".join((*VALIDATION, *TEST, "hold[ _-]out", "held[ _-]?out"))), re.IGNORECASE)
 DAY = 86400.0  # a date that is a target is learned in days
 
 
@@ -78,6 +84,7 @@ def wrong(params: TabularParams, table: Description, other: Description | None =
     found = [*_target(params, table, target), *_features(params, table, target)]
     if isinstance(params.validation, Split):
         found += _split(params.validation, table, target)
+        found += _times(params, params.validation, table)
     if other is not None and not found:
         found += _other(params, table, target, other)
     return found
@@ -153,21 +160,31 @@ def sides(column: Column, split: Split) -> Sides | str:
     known = {value: value.casefold() for value in column.counts}
     values = ", ".join(map(repr, column.counts))
     if split.value is not None:
-        wanted = str(int(split.value)) if isinstance(split.value, bool) and column.type != "text" else str(split.value)
-        marked = {value for value, plain in known.items() if plain == wanted.casefold()}
+        wanted = str(split.value).casefold()
+        if column.type != "text":
+            wanted = {"true": "1", "false": "0"}.get(wanted, wanted)
+        marked = {value for value, plain in known.items() if plain == wanted}
         train = set(known) - marked
         if not marked:
             return f"no row of {column.name!r} has {wanted!r}; it has {values}"
     else:
-        marked = {value for value, plain in known.items() if plain in VALIDATION}
+        yes, no = _flagged(column.name)
+        marked = {value for value, plain in known.items() if plain in (*VALIDATION, *yes)}
         marked = marked or {value for value, plain in known.items() if plain in TEST}
-        train = {value for value, plain in known.items() if plain in TRAIN}
+        train = {value for value, plain in known.items() if plain in (*TRAIN, *no)}
         other = [value for value, plain in known.items() if value not in marked | train and plain not in TEST]
         if not marked or other:
             return f"{column.name!r} has {values}; say with `value` which of them marks the rows to validate on"
     if not train and not column.missing:
         return f"{column.name!r} has {values}, which leaves no row to train on"
     return Sides(frozenset(train), frozenset(marked))
+
+
+def _flagged(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What marks the rows to validate on, and those to train on, in a column of flags: its name says it, or nobody."""
+    if NAMED_TRAIN.fullmatch(name):
+        return FALSE, TRUE
+    return (TRUE, FALSE) if NAMED_HELD.fullmatch(name) else ((), ())
 
 
 def _split(split: Split, table: Description, target: Column) -> Iterator[Rejection]:
@@ -181,6 +198,15 @@ def _split(split: Split, table: Description, target: Column) -> Iterator[Rejecti
             yield _reject(f"validation/{field}", f"found {shown(name)}; accepted is one of the columns {names}")
 
 
+def _times(params: TabularParams, split: Split, table: Description) -> Iterator[Rejection]:
+    """Whether it is known what the last rows are the last of, and whether the other dataset is another."""
+    dates = [one.name for one in features(table, params) if one.type == "date"]
+    if split.last is not None and split.by is None and len(dates) > 1:
+        yield _reject("validation/by", f"needed, because there are several columns of dates: {_listed(dates)}")
+    if split.dataset is not None and split.dataset == params.dataset:
+        yield _reject("validation/dataset", "it is the dataset to train on; accepted is another one")
+
+
 def _useless(field: str, column: Column, target: Column, split: Split) -> tuple[str, str]:
     """Why rows cannot be split by a column, if they cannot, and the field that says so."""
     name, why = column.name, ""
@@ -190,6 +216,8 @@ def _useless(field: str, column: Column, target: Column, split: Split) -> tuple[
         why = f"{name!r} is not of dates or numbers, but {column.why}; rows cannot be ordered by it"
     elif field == "groups" and column.distinct in (0, 1):
         why = f"{name!r} is the same in every row; two groups are needed"
+    elif field == "by" and column.distinct in (0, 1):
+        why = f"{name!r} is the same in every row; rows cannot be ordered by it"
     elif field == "column" and isinstance(said := sides(column, split), str):
         return said, field if split.value is None else "value"
     return why, field

@@ -228,6 +228,7 @@ def _without_index(source: _Source, columns: list[Column], rows: int) -> list[Co
     made = list(columns)
     for place, column in enumerate(columns):
         counts = column.type == "number" and column.whole and not column.missing
+        counts = counts and (column.distinct is None or column.distinct * 4 > rows)  # flags or classes are no index
         names = column.type == "text" and not column.missing and column.distinct in (None, rows)
         parquet = column.name.startswith("__index_level_")
         if not source.header or not UNNAMED.fullmatch(column.name) or not (counts or names or parquet):

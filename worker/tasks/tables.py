@@ -52,9 +52,10 @@ def prepared(params: TabularParams, data_dir: Path) -> Data:
     values = _joined(tables, target.name)
     kept = np.flatnonzero([value is not None for value in values] if values.dtype == object else ~np.isnan(values))
     first = int(np.searchsorted(kept, len(table.values[target.name])))
-    train, validation = _split(params, table, target, kept[:first])
+    train, validation, notes = _split(params, table, target, kept[:first])
     if other:
         train, validation = np.arange(first), np.arange(first, len(kept))
+        notes = ()
     numbers: dict[str, NDArray[np.float64]] = {}
     words: dict[str, NDArray[Any]] = {}
     for column in fitness.features(table.description, params):
@@ -65,8 +66,24 @@ def prepared(params: TabularParams, data_dir: Path) -> Data:
             numbers |= {f"{column.name}: {part}": part_of for part, part_of in date_parts(cells, column.parts).items()}
         else:
             numbers[column.name] = cells
-    notes = tuple(fitness.notes(params, table.description))
+    notes = (*notes, *fitness.notes(params, table.description))
+    if other:
+        notes += _in_both([*numbers.values(), *words.values(), values[kept]], first)
     return Data(numbers, words, values[kept], target, train, validation, notes)
+
+
+def _in_both(columns: Sequence[NDArray[Any]], first: int) -> tuple[str, ...]:
+    """What is to be said where many rows to validate on are rows to train on. Raises TaskError where all are."""
+    rows = list(zip(*(key(one.tolist()) if one.dtype != object else one.tolist() for one in columns), strict=True))
+    trained, held = set(rows[:first]), rows[first:]
+    both = sum(row in trained for row in held)
+    if rows[:first] == held:
+        raise TaskError("validation.dataset: it has the rows of the dataset to train on; accepted is another one")
+    return (
+        (f"{both} of the {len(held)} rows to validate on are rows to train on as well",)
+        if both * 10 >= len(held)
+        else ()
+    )
 
 
 def _read(params: TabularParams, name: str, data_dir: Path, field: str, *, like: Table | None = None) -> Table:
@@ -96,26 +113,43 @@ def _joined(tables: Sequence[Table], name: str) -> NDArray[Any]:
     return np.concatenate(found)
 
 
-def _split(params: TabularParams, table: Table, target: Column, kept: Rows) -> tuple[Rows, Rows]:
-    """Which of the kept rows to train on and which to validate on, by their place among them."""
+def _split(params: TabularParams, table: Table, target: Column, kept: Rows) -> tuple[Rows, Rows, tuple[str, ...]]:
+    """Which of the kept rows to train on and which to validate on, by their place among them, and what to say of it."""
     split, labels = params.validation, table.values[target.name][kept]
     if not isinstance(split, Split):
         classes = fitness.is_classes(target, params.kind)
-        return halves(np.array(key(labels)) if classes else labels, split, stratify=classes)
+        return *halves(np.array(key(labels)) if classes else labels, split, stratify=classes), ()
     if split.column is not None:
         return _marked(table, split, kept)
     if split.groups is not None:
-        return _groups(table.values[split.groups][kept], split)
+        return *_groups(table.values[split.groups][kept], split), ()
+    return _last(params, split, table, kept)
+
+
+def _last(params: TabularParams, split: Split, table: Table, kept: Rows) -> tuple[Rows, Rows, tuple[str, ...]]:
+    """The last rows in time; rows of one moment stay together."""
     order = np.arange(len(kept))
-    if split.last is not None and (by := fitness.time_of(table.description, params)):
-        order = np.argsort(np.nan_to_num(table.values[by][kept], nan=-np.inf), kind="stable")
     held = max(1, round(len(kept) * (split.last or SHARE)))
     if held >= len(kept):
         raise TaskError(f"validation.last: found {split.last:g} of {len(kept)} rows; one must be left to train on")
-    return np.sort(order[:-held]), np.sort(order[-held:])
+    by, cut = fitness.time_of(table.description, params), len(kept) - held
+    said = f"the last {held} of {len(kept)} rows, as the file has them, are validated on"
+    if by:
+        times = np.nan_to_num(table.values[by][kept], nan=-np.inf)
+        order = np.argsort(times, kind="stable")
+        ends = [int(np.searchsorted(times[order], times[order[cut]], side)) for side in ("left", "right")]
+        ends = [end for end in ends if 0 < end < len(kept)]
+        if not ends:
+            raise TaskError(f"validation.last: {by!r} is the same in too many rows; some must be left on both sides")
+        cut = min(ends, key=lambda end: abs(end - cut))
+        date = _column(table, by).type == "date"
+        at = times[order[cut]]
+        begun = str(np.datetime64(int(at), "s")) if date else key([at])[0]
+        said = f"the last {len(kept) - cut} of {len(kept)} rows by {by!r} are validated on, from {begun} on"
+    return np.sort(order[:cut]), np.sort(order[cut:]), (said,)
 
 
-def _marked(table: Table, split: Split, kept: Rows) -> tuple[Rows, Rows]:
+def _marked(table: Table, split: Split, kept: Rows) -> tuple[Rows, Rows, tuple[str, ...]]:
     column = _column(table, str(split.column))
     said = fitness.sides(column, split)
     if isinstance(said, str):
@@ -127,7 +161,12 @@ def _marked(table: Table, split: Split, kept: Rows) -> tuple[Rows, Rows]:
     validation = np.flatnonzero(~gone & np.isin(marks, list(said.validation)))
     if not len(train) or not len(validation):
         raise TaskError(f"validation.column: {column.name!r} leaves no row with a target on one of the two sides")
-    return train, validation
+    held = ", ".join(sorted(said.validation))
+    return (
+        train,
+        validation,
+        (f"rows whose {column.name!r} is {held} are validated on: {len(validation)} of {len(kept)}",),
+    )
 
 
 def _groups(groups: NDArray[Any], split: Split) -> tuple[Rows, Rows]:
