@@ -150,6 +150,19 @@ def test_new_classes_are_found_however_many_there_are(tmp_path: Path) -> None:
         halves(tmp_path, rows("a,y", range(88), names), {"dataset": "other.csv"})
 
 
+@pytest.mark.parametrize(
+    ("years", "first", "last"),
+    [(range(60, 80), 1960, 1979), (range(24, 34), 2024, 2033), (range(30, 46), 1930, 1945), (range(100), 1936, 2035)],
+)
+def test_years_of_two_digits_are_not_cut_between_centuries(tmp_path: Path, years: range, first: int, last: int) -> None:
+    days = [f"{1 + i % 12}/{13 + i % 9}/{year:02}" for i, year in enumerate(years)]
+    (tmp_path / "old.csv").write_bytes(rows("a,b", range(5, 5 + len(days)), days))
+    table = read(tmp_path / "old.csv")
+    found = table.values["b"].astype("datetime64[s]").astype("datetime64[Y]").astype(int) + 1970
+    assert (found.min(), found.max()) == (first, last)
+    assert "of the years" in " ".join(table.description.notes)
+
+
 def test_long_whole_numbers_stay_apart_as_groups() -> None:
     assert len(set(key(np.array([4503599627370496.0, 4503599627370497.0, 0.5, 1e300])))) == 4
 

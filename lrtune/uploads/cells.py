@@ -162,11 +162,36 @@ def same_as_others(texts: Sequence[str]) -> bool:
     return len({float(text) for text in long}) < len(long)
 
 
-def dates(cells: Sequence[str], form: str) -> NDArray[np.float64]:
-    """Seconds since 1970 (UTC), NaN for what is no date of this form."""
+LATEST = 2035  # a year of two digits is rather before; not by today's date, so that a file is always read the same
+APART = 5  # years without a date, between which a century may begin
+
+
+def last_year(years: set[int]) -> int:
+    """The last year that years of two digits (each of 0 to 99) stand for: LATEST, or earlier where that cuts them."""
+    for latest in range(LATEST, LATEST - 100, -1):
+        if not any((latest - before) % 100 in years for before in range(APART)):
+            return latest
+        if not any((latest + after) % 100 in years for after in range(1, APART)):
+            return latest
+    return LATEST
+
+
+def dates(cells: Sequence[str], form: str, latest: int = LATEST) -> NDArray[np.float64]:
+    """Seconds since 1970 (UTC), NaN for what is no date of this form; years of two digits end with `latest`."""
     import pandas as pd  # a heavy import, for tables only
 
-    return seconds(pd.to_datetime(pd.Series(cells, dtype=object), format=form, utc=True, errors="coerce"))
+    found = pd.to_datetime(pd.Series(cells, dtype=object), format=form, utc=True, errors="coerce")
+    if "%y" in form:
+        for years in (-100, 100):
+            wrong = found.dt.year > latest if years < 0 else found.dt.year <= latest - 100
+            found = found.where(~wrong, found + pd.DateOffset(years=years))
+    return seconds(found)
+
+
+def years(moments: NDArray[np.float64]) -> set[int]:
+    """The last two digits of the years of moments (seconds since 1970)."""
+    there = moments[~np.isnan(moments)].astype("int64").astype("datetime64[s]").astype("datetime64[Y]")
+    return set((np.unique(there.astype("int64") + 1970) % 100).tolist())
 
 
 def seconds(moments: Any) -> NDArray[np.float64]:

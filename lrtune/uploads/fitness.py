@@ -13,7 +13,6 @@ from lrtune.uploads.tables import Table
 from lrtune.wire.datasets import Column, Description
 from lrtune.wire.tasks import Split, TabularParams
 
-FEW = 20  # a target of whole numbers with at most so many different values is taken for classes
 MOST_CLASSES = 1000
 LEAST_ROWS = 10
 SHOWN = 40  # column names that an error lists

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from lrtune.uploads import cells
 from lrtune.uploads.options import Options
+from lrtune.wire.datasets import FEW
 
 Parse = Callable[[Sequence[str]], NDArray[np.float64]]
 SAMPLE = 50  # cells that tell which ways are worth trying
 ODD_SHARE, LEAST_RIGHT = 0.05, 10  # odd cells that numbers may have, and how many right ones each must have beside it
-FEW = 20  # different numbers up to which a column with one word in many of its cells is rather words
 SHOWN = 3
 EXACT = 2**53  # up to here floats tell whole numbers apart
 TYPES = {"span": "number", "numbers": "number", "dates": "date", "flags": "flag"}
@@ -59,6 +59,7 @@ class Way:
     names: bool = False  # numbers that are rather names, because they are too long
     codes: bool = False  # numbers of which one begins with a zero that no amount has
     lengths: set[int] = field(default_factory=set)
+    years: set[int] = field(default_factory=set)  # of dates that give two digits of them
 
     def see(self, texts: Sequence[str], where: Callable[[int], str], read: NDArray[np.float64] | None = None) -> None:
         """Take cells into account; `read` is what they are in this way, where that is known already."""
@@ -69,6 +70,8 @@ class Way:
                 self.shown.append(f"{where(place)}: {texts[place][:40]!r}")
             if len(self.words) < 2:
                 self.words.add(texts[place])
+        if "%y" in self.form:
+            self.years |= cells.years(read)
         if len(self.values) <= FEW:
             self.values.update(read[~np.isnan(read)][:1000].tolist())
         if self.kind == "numbers" and len(self.marks) < SHOWN:
@@ -212,6 +215,11 @@ class Judge:
         """What a column is that is read in this way."""
         words = {"numbers": "numbers", "flags": "true or false", "span": "spans of time, in seconds"}
         why = words.get(way.kind) or f"dates ({_readable(way.form)})"
+        parse = way.parse
+        if "%y" in way.form and self.given is None:
+            latest = cells.last_year(way.years)
+            parse = partial(cells.dates, form=way.form, latest=latest)
+            why = f"{why[:-1]}, of the years {latest - 99} to {latest})"
         doubt = way.kind == "dates" and _other_order(way, ways)
         if doubt:
             why += ", where the order of day and month is not sure"
@@ -229,8 +237,8 @@ class Judge:
         return Decision(
             TYPES[way.kind],
             why,
-            way.parse,
-            said=bool(gone or way.marks or doubt),
+            parse,
+            said=bool(gone or way.marks or doubt or "%y" in way.form),
             decimal=decimal,
             way=way.kind,
             form=way.form,

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from lrtune.errors import UnusableFile
 from lrtune.uploads import parts
+from lrtune.wire.datasets import FEW
 
 MOST_CLASSES = 1000
-FEW = 20  # classes that even a small file may have
 LARGEST = 2**53  # whole numbers above which a float may be another
 
 

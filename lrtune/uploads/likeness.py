@@ -18,7 +18,7 @@ from lrtune.wire.datasets import Column
 
 COUNTS = ("numbers", "flags")
 FLAGS = {"1", "0"}
-FEW = 5  # of what is found, in an error
+SHOWN = 5  # of what is found, in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def same_flags(columns: Iterable[Column], others: Sequence[Column]) -> None:
             continue
         numbers = mine if mine.type == "number" else other
         if not numbers.counts or not set(numbers.counts) <= FLAGS:
-            few = ", ".join(list(numbers.counts)[:FEW]) or "many"
+            few = ", ".join(list(numbers.counts)[:SHOWN]) or "many"
             where = "the dataset to train on" if numbers is mine else "this one"
             raise UnusableFile(f"{mine.name[:60]!r} is true or false in one dataset, and numbers ({few}) in {where}")
 

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from lrtune.uploads import cells
 from lrtune.uploads.judging import Decision
 from lrtune.uploads.texts import CUT
-from lrtune.wire.datasets import Column
+from lrtune.wire.datasets import FEW, Column
 
 LARGEST, SMALLEST = 1e150, 1e-150  # between them squares are numbers, and so is a standard deviation
 APART = 60  # binary orders of magnitude from most numbers to the largest, up to which their squares fit float32
 BULK = 0.9
 DAY = 86400.0
 NOTHING = (-99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0)  # written where a number is missing
-FEW = 20  # different values that are counted one by one
 PARTS = ("year", "month", "day of week", "hour")
 
 

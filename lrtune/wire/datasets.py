@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from lrtune.wire.results import Result
 
+FEW = 20  # different values up to which they are counted one by one, and whole numbers are taken for classes
 FOLDER = "uploads"  # below the data directory
 
 
