@@ -1,5 +1,6 @@
 """`python -m worker`: a worker process on one device, until SIGTERM or Ctrl-C."""
 
+import argparse
 import logging
 import multiprocessing
 import signal
@@ -33,6 +34,10 @@ def on_signal(stop: threading.Event) -> None:
 
 def main() -> int:
     """Run a worker; the exit status."""
+    names = ", ".join(f"LRTUNE_{name.upper()}" for name in Settings.model_fields)
+    about = "Train the trials of lrtune's jobs on one device, until SIGTERM or Ctrl-C."
+    parser = argparse.ArgumentParser("python -m worker", description=about, epilog=f"Environment variables: {names}.")
+    parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         settings = Settings()
