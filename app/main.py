@@ -46,7 +46,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings or Settings()
     app.state.requests = Requests()
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)
-    app.add_middleware(Unpack)
+    app.add_middleware(Unpack, limit=app.state.settings.max_upload_bytes)
+    app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)  # packed
     app.add_middleware(Head)
     app.state.requests.watch(app)
     app.add_middleware(SecurityHeaders)

@@ -1,12 +1,14 @@
 """Request bodies that come packed: gzip is unpacked as it streams in, piece by piece; other encodings are refused.
 
 What limits a body's size stands behind this and counts the unpacked bytes, so a body that unpacks to gigabytes is
-refused as soon as it has grown too large, and is never in memory as a whole.
+refused as soon as it has grown too large, and is never in memory as a whole. It stands in front as well and counts the
+packed ones, for many empty files unpack to nothing.
 """
 
 import zlib
 from collections.abc import AsyncIterator
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,8 +25,9 @@ CUT_OFF = "the body is gzip that breaks off before its end"
 class Unpack:
     """Unpacks bodies with `Content-Encoding: gzip`; the application sees a body that was never packed."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int) -> None:
         self.app = app
+        self.limit = limit  # packed bytes, of an upload too
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -42,12 +45,12 @@ class Unpack:
         headers = MutableHeaders(scope=as_plain)
         for name in ("content-encoding", "content-length"):
             del headers[name]
-        await self.app(as_plain, _unpacked(receive), send)
+        await self.app(as_plain, _unpacked(receive, self.limit), send)
 
 
-def _unpacked(receive: Receive) -> Receive:
+def _unpacked(receive: Receive, limit: int) -> Receive:
     """The same messages with an unpacked body. Raises BadRequest where it is no gzip or breaks off."""
-    pieces, over = _pieces(receive), False
+    pieces, over = _pieces(receive, limit), False
 
     async def unpacked() -> Message:
         nonlocal over
@@ -60,14 +63,17 @@ def _unpacked(receive: Receive) -> Receive:
     return unpacked
 
 
-async def _pieces(receive: Receive) -> AsyncIterator[Message]:
-    packer, more, whole = zlib.decompressobj(GZIP), True, True
+async def _pieces(receive: Receive, limit: int) -> AsyncIterator[Message]:
+    packer, more, whole, seen = zlib.decompressobj(GZIP), True, True, 0
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             yield message
             return
         packed, more = message.get("body", b""), message.get("more_body", False)
+        seen += len(packed)
+        if seen > limit:
+            raise HTTPException(413)
         while packed:
             if whole:  # the first file, or another behind it
                 packer, whole = zlib.decompressobj(GZIP), False

@@ -198,6 +198,11 @@ def test_a_body_that_unpacks_to_too_much_is_refused_before_it_has(shared: httpx.
     assert peak < 5_000_000
 
 
+def test_a_body_of_files_that_unpack_to_nothing_is_bounded_as_it_was_packed(shared: httpx.Client) -> None:
+    answer = shared.post("/v1/jobs", content=iter([gzip.compress(b"") * 10_000] * 10), headers=GZIP)
+    assert (answer.status_code, slug(answer)) == (413, "too-large")
+
+
 def test_what_is_no_gzip_or_breaks_off_is_said_so(shared: httpx.Client) -> None:
     packed = gzip.compress(JOB)
     for content, words in (
