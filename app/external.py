@@ -14,7 +14,18 @@ from lrtune.analysis.prefixes import Course
 from lrtune.errors import JobFinished, NotExternal, Rejection
 from lrtune.store import Database, jobs, leases, trials, warm_start
 from lrtune.store.holds import Held, held
-from lrtune.wire.external import ENDED_BY_LOOP, RATES, Batch, Ending, Handout, Hold, Sent, Verdict, misnamed
+from lrtune.wire.external import (
+    ENDED_BY_LOOP,
+    RATES,
+    Batch,
+    Ending,
+    Handout,
+    Hold,
+    Sent,
+    Verdict,
+    misnamed,
+    misplaced,
+)
 from lrtune.wire.job import Metric
 from lrtune.wire.results import OVER, Job, JobState, Report, Trial, TrialState, report_points
 from lrtune.wire.strategies import NoPruner
@@ -89,7 +100,7 @@ def _over(found: Held) -> Verdict | None:
 def _new(lease: leases.Lease, batch: Batch) -> list[Sent]:
     """The reports of a batch that were not known, by step. Raises Invalid for a batch that cannot be."""
     metric, known = lease.spec.metric.name, {report.step for report in lease.trial.reports}
-    wrong = _out_of_place(lease.trial, batch.reports)
+    wrong = _out_of_place(lease.trial, batch.reports) + _out_of_range(lease.spec.metric, batch.reports)
     measured = {name for one in lease.trial.reports for name in one.metrics}
     measured |= {name for one in batch.reports for name in one.metrics}
     if batch.reports and metric not in measured:
@@ -113,16 +124,24 @@ def _out_of_place(trial: Trial, sent: Sequence[Sent]) -> list[Rejection]:
     return wrong
 
 
+def _out_of_range(metric: Metric, sent: Sequence[Sent]) -> list[Rejection]:
+    where = metric.name.replace("~", "~0").replace("/", "~1")
+    found = [misplaced(metric, one.metrics.get(metric.name)) for one in sent]
+    return [
+        {"pointer": f"/reports/{place}/metrics/{where}", "detail": words} for place, words in enumerate(found) if words
+    ]
+
+
 def _written(tx: Session, lease: leases.Lease, batch: Batch, new: Sequence[Sent]) -> Verdict:
     """Write the new reports of a trial that is held, and look at what needs no pruner: divergence, a pause."""
     metric, ttl = lease.spec.metric, timedelta(seconds=batch.lease_seconds)
     trial, written = _with(lease.trial, new, metric)
     news = leases.report(tx, lease, written, ttl=ttl) if written else leases.renew(tx, lease, ttl=ttl)
-    # A known step keeps its value, but what is not finite ends the run wherever it is said.
-    bad = next((one.step for one in batch.reports if one.metrics.get(metric.name, 0.0) is None), None)
+    newest = max((one.step for one in lease.trial.reports if metric.name in one.metrics), default=0)
+    ahead = [one for one in written if one.step > newest]  # an older one fills its place, and no more
+    bad = next((one for one in ahead if one.metrics.get(metric.name, 0.0) is None), None)
     if bad is not None:
-        rate = next(one.learning_rate for one in trial.reports if one.step == bad)
-        reason = f"{metric.name} became not finite at step {bad} (learning rate {rate:.3g})"
+        reason = f"{metric.name} became not finite at step {bad.step} (learning rate {bad.learning_rate:.3g})"
         return _ended(tx, lease, TrialState.DIVERGED, reason, step=trial.step)
     if news is JobState.PAUSED:
         reason = "the job is paused; its trial waits, and starts again when the job goes on"
@@ -181,21 +200,36 @@ def _finish(tx: Session, lease: leases.Lease, ending: Ending) -> None:
     if ending.state == "waiting":
         leases.give_back(tx, lease, reason=ending.reason or "given back by its loop")
         return
-    state, step, reason = TrialState(ending.state), _reached(trial, ending), ending.reason
-    value = None
+    state, step, reason, value = TrialState(ending.state), _reached(trial, ending), ending.reason, None
     if state in (TrialState.COMPLETE, TrialState.STOPPED):
-        value, at = _value(lease, ending, step)
-        if state is TrialState.COMPLETE and not step == at == trial.horizon:
+        said = _said(trial, ending, step, metric)
+        ended, written = _with(trial, [said] if said else [], metric)
+        at, value = _last(ended, metric)
+        if value is None and state is TrialState.COMPLETE and ending.value is None:
+            detail = f"no report has {metric.name}; accepted is its value at the end: report it or return it"
+            raise invalid([{"pointer": "/value", "detail": detail}])
+        at = at if ending.value is None or ending.step is None else ending.step
+        if state is TrialState.COMPLETE and at != trial.horizon:
             state = TrialState.STOPPED
             reason = f"{ENDED_BY_LOOP} at step {step} of {trial.horizon}, with {metric.name} of step {at}"
             reason += f": {ending.reason}" if ending.reason else "; a complete run has one of its last step"
         elif state is TrialState.STOPPED:
             reason = f"{ENDED_BY_LOOP} at step {step} of {trial.horizon}" + (f": {reason}" if reason else "")
-        if state is TrialState.STOPPED and ending.value is not None and step > 0:  # told to the search as a report
-            _, said = _with(trial, [Sent(step=step, metrics={metric.name: value})], metric)
-            leases.report(tx, lease, said, ttl=timedelta(seconds=90))
+        if state is TrialState.STOPPED and written:  # told to the search as a report
+            leases.report(tx, lease, written, ttl=timedelta(seconds=90))
     reason = "" if state is TrialState.COMPLETE else reason or f"its loop said that it {state}"
     leases.finish(tx, lease, state, value=value, step=step, reason=reason, by="loop")
+
+
+def _said(trial: Trial, ending: Ending, step: int, metric: Metric) -> Sent | None:
+    """The value that an ending says, as the report that it is; None where its step has one, for a known one stands."""
+    if ending.value is None:
+        return None
+    if detail := misplaced(metric, ending.value):
+        raise invalid([{"pointer": "/value", "detail": detail}])
+    at = step if ending.step is None else ending.step
+    known = any(at == one and value is not None for one, value in trial.values(metric.name))
+    return Sent(step=at, metrics={metric.name: ending.value}) if at and not known else None
 
 
 def _reached(trial: Trial, ending: Ending) -> int:
@@ -203,18 +237,6 @@ def _reached(trial: Trial, ending: Ending) -> int:
     if ending.step is not None or trial.reports or ending.state == "failed":
         return max(trial.step, ending.step or 0)
     return trial.horizon
-
-
-def _value(lease: leases.Lease, ending: Ending, step: int) -> tuple[float | None, int]:
-    """The value that a run came to, and the step that it is of: as it is said, else as it was reported last."""
-    metric = lease.spec.metric
-    if ending.value is not None:
-        return ending.value, step
-    at, value = _last(lease.trial, metric)
-    if value is None and ending.state == "complete":
-        detail = f"no report has {metric.name}; accepted is its value at the end: report it or return it"
-        raise invalid([{"pointer": "/value", "detail": detail}])
-    return value, at
 
 
 def _last(trial: Trial, metric: Metric) -> tuple[int, float | None]:

@@ -23,7 +23,19 @@ from lrtune import errors
 from lrtune.analysis.prefixes import Course
 from lrtune.leaving import place, said, text, thrown, unwinding
 from lrtune.schedules import Curve
-from lrtune.wire.external import Batch, Ending, Handout, Sent, Verdict, misnamed, number_of, scalar, sent, step_of
+from lrtune.wire.external import (
+    Batch,
+    Ending,
+    Handout,
+    Sent,
+    Verdict,
+    misnamed,
+    misplaced,
+    number_of,
+    scalar,
+    sent,
+    step_of,
+)
 from lrtune.wire.results import Job, Report, Trial
 
 WAIT_SECONDS = 2.0  # before asking again when others train all there is
@@ -96,6 +108,9 @@ class LoopTrial:
         self._reached = max(self._reached, at)
         self._extra |= {name: number_of(name, value) for name, value in metrics.items()}
         due = self._due(at)
+        if wrong := misplaced(self._held.metric, self._extra.get(self.metric)):
+            del self._extra[self.metric]
+            raise errors.Invalid(f"{self.metric}: {wrong}")
         if self.metric in metrics:
             made, self._extra = sent(at, self._extra), {}
             self._add(made, due=due or made.metrics[self.metric] is None)

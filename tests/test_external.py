@@ -10,11 +10,15 @@ import httpx
 import pytest
 from sqlalchemy import Engine, event
 
+from lrtune.errors import Invalid
+from lrtune.loop import LoopTrial
 from lrtune.store import Database, jobs, leases
 from lrtune.wire.configuration import Configuration
+from lrtune.wire.external import Handout
 from lrtune.wire.job import JobSpec
 from lrtune.wire.results import TrialState
 from tests.external import JOB, pass_time, report, submit, take, tell
+from tests.offline import Door
 from tests.serving import served, slug
 
 
@@ -300,3 +304,29 @@ def test_loops_that_fail_again_and_again_end_the_job(door: httpx.Client) -> None
 def test_the_job_knows_that_it_is_external() -> None:
     assert JobSpec.model_validate(JOB).external
     assert not JobSpec.model_validate({"task": "digits"}).external
+
+
+def test_an_old_report_that_is_not_finite_fills_its_place_and_ends_nothing(door: httpx.Client) -> None:
+    job = submit(door)
+    held = take(door, job)
+    report(door, job, held, 20, 0.5)
+    assert report(door, job, held, 10, None)["decision"] == "continue"
+    assert report(door, job, held, 30, None)["state"] == "diverged"
+
+
+def test_a_value_outside_the_declared_range_is_said_at_its_report(door: httpx.Client) -> None:
+    metric = {"name": "acc", "goal": "maximize", "range": [0, 1]}
+    job = submit(door, metric=metric)
+    held = take(door, job)
+    answer = tell(door, job, held, "reports", reports=[{"step": 2, "metrics": {"acc": 97.5}}])
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/reports/0/metrics/acc")
+    for words in ("found 97.5", "range [0.0, 1.0]", '"range": [0, 100]', "a share"):
+        assert words in answer.json()["detail"]
+    ended = tell(door, job, held, "finish", value=97.5)
+    assert (ended.status_code, ended.json()["errors"][0]["pointer"]) == (422, "/value")
+    offline = LoopTrial(Door(Handout.model_validate(held)), job, Handout.model_validate(held))
+    with pytest.raises(Invalid, match=r"found 97\.5"):
+        offline.report(1, acc=97.5)
+    assert not offline.report(2, acc=1.0), "the one that was refused is forgotten"
+    sent = tell(door, job, held, "reports", reports=[{"step": 2, "metrics": {"acc": 0.975}}])
+    assert sent.json()["decision"] == "continue"

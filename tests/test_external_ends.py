@@ -80,11 +80,14 @@ def test_trials_that_cost_nothing_end_a_job_that_had_a_success(door: httpx.Clien
 
 ENDINGS = [  # the steps that were reported, what its loop says, and what the trial then is
     ([20, 40], {}, "complete", 40, 0.4),
-    ([20, 40], {"value": 0.1}, "complete", 40, 0.1),
+    ([20, 40], {"value": 0.1}, "complete", 40, 0.4),
+    ([10, 20, 40], {"value": 0.1, "step": 10}, "stopped", 40, 0.4),
+    ([10, 20], {"state": "stopped", "value": 0.1, "step": 10}, "stopped", 20, 0.2),
+    ([10, 30], {"value": 0.1, "step": 20}, "stopped", 30, 0.3),
     ([], {"value": 0.1}, "complete", 40, 0.1),
     ([20], {"value": 0.1, "step": 40}, "complete", 40, 0.1),
     ([20], {}, "stopped", 20, 0.2),
-    ([20], {"value": 0.1}, "stopped", 20, 0.1),
+    ([20], {"value": 0.1}, "stopped", 20, 0.2),
     ([20], {"step": 40}, "stopped", 40, 0.2),
     ([20], {"value": 0.1, "step": 30}, "stopped", 30, 0.1),
     ([20], {"state": "stopped"}, "stopped", 20, 0.2),
@@ -104,6 +107,9 @@ def test_a_complete_run_has_a_value_of_its_last_step_and_an_ended_one_costs_what
             report(door, job, held, step, step / 100)
         trial = tell(door, job, held, "finish", **ending).json()
         assert (trial["state"], trial["step"], trial["value"]) == (state, reached, value), ending
+        if state == "stopped":
+            newest = max(trial["reports"], key=lambda one: one["step"])
+            assert newest["metrics"]["val_loss"] == value, "the trial and the search hold the same"
         assert bool(trial["reason"]) == (state != "complete")
         assert door.get(f"/v1/jobs/{job}").json()["progress"]["full_runs"] == reached / 40
         assert (door.get(f"/v1/jobs/{job}/best").status_code == 200) == (state == "complete")

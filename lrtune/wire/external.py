@@ -4,6 +4,7 @@ The service only decides. Whoever holds a trial proves it with the token it came
 reports.
 """
 
+import json
 import math
 import operator
 from collections.abc import Iterable, Mapping
@@ -79,6 +80,20 @@ def misnamed(step: int, metrics: Iterable[str], metric: str) -> str:
     return f"found {found} at step {step}, but no report has {metric}, which this job is about; report it first"
 
 
+def misplaced(metric: Metric, value: float | None) -> str:
+    """What a loop is told whose value lies outside the range that its job declares; nothing for one inside it.
+
+    A millionth beyond an end is rounding: a cross entropy in float32 comes out at -1e-8.
+    """
+    low, high = metric.limits
+    if value is None or low - 1e-6 * max(1.0, abs(low)) <= value <= high + 1e-6 * max(1.0, abs(high)):
+        return ""
+    ends = json.dumps(metric.range)
+    advice = 'report a share, or write "range": [0, 100] for percent' if (low, high) == (0, 1) else "correct the value"
+    advice += "" if (low, high) == (0, 1) else ', or the "range", in which null is no end'
+    return f"found {shown(value)}, but the job's metric {metric.name} has the range {ends}; {advice}"
+
+
 Seconds = Annotated[float, Field(ge=1, le=86_400)]
 
 
@@ -149,10 +164,11 @@ class Verdict(Result):
 class Ending(Strict):
     """How a trial ended. `value` is what the metric came to after `step` updates.
 
-    Left out, they are those of the last report; a value without any report is of the last step. `complete` is a run
-    with a value of its last step, and becomes `stopped` without one; a value that is not finite makes it `diverged`.
-    A trial costs the steps that it says or has reported; one that diverged or was stopped and says nothing costs its
-    whole run. `waiting` gives the trial back untrained.
+    Left out, they are those of the last report; a value without any report is of the last step. A value is a report
+    of its step, and changes nothing where that step has one. `complete` is a run with a value of its last step,
+    and becomes `stopped` without one, or where `value` is of another `step`; a value that is not finite makes it
+    `diverged`. A trial costs the steps that it says or has reported; one that diverged or was stopped and says
+    nothing costs its whole run. `waiting` gives the trial back untrained.
     """
 
     token: Token
