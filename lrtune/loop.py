@@ -127,9 +127,6 @@ class LoopTrial:
         """Put a report in its place: the first of a step stands, and the newest one is kept until one is due."""
         kept = self._kept.step if self._kept else 0
         if made.step in self._sent or made.step == kept:
-            if made.metrics[self.metric] is None:  # what is not finite ends the run, whatever the step had
-                self._flush()
-                self._send(made)
             return
         if made.step > max(self._sent, default=kept):
             self._kept = made

@@ -154,13 +154,6 @@ def test_a_loop_shorter_than_the_horizon_ends_its_job_after_three_runs_and_hears
         )
 
 
-def test_a_value_that_is_not_finite_ends_a_trial_even_at_a_step_that_is_known(door: httpx.Client) -> None:
-    job = submit(door)
-    held = take(door, job)
-    report(door, job, held, 20, 0.5)
-    assert report(door, job, held, 20, None)["state"] == "diverged"
-
-
 def test_an_extension_is_no_smaller_and_the_same_again_changes_nothing(door: httpx.Client) -> None:
     had = {"full_runs": 3, "trials": 4, "seconds": 500}
     job = submit(door, budget=had)
