@@ -21,6 +21,9 @@ class Noisy(Task):
     steps = 40
     steps_per_epoch = 5
 
+    def digest(self) -> str:
+        return type(self).__qualname__  # not of the folder that the tests happen to run in, with all that lies there
+
     def model(self) -> nn.Module:
         return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Tanh(), nn.Linear(8, 1))
 

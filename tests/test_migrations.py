@@ -151,7 +151,7 @@ def test_an_old_job_has_the_answer_that_it_had(migrated: Database) -> None:
         then = before["job"]["best"]
         inside = [max(0.0, then["interval"][0]), then["interval"][1]] if then["interval"] else None
         baseline = then["baseline"] | {"own": False}  # nobody could say one's own then
-        new = {"trial": best.trial, "range": [0.0, None], "interval": inside, "baseline": baseline}
+        new = {"trial": best.trial, "range": [0.0, None], "interval": inside, "baseline": baseline, "diverged": 0}
         assert best.model_dump(mode="json") == then | new
         with migrated.read() as tx:
             exported = export(best, trials.get(tx, found.id, best.trial), "pytorch").text

@@ -4,6 +4,7 @@
 train the same ones with it. All call `report` at the same steps, and what the first one measured counts.
 """
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -24,6 +25,7 @@ def together(trials: Iterable[Any]) -> Iterator[Any]:
         return
     if not distributed.is_initialized():
         distributed.init_process_group()
+    atexit.register(_leave)
     group = distributed.new_group(backend="gloo")
     held = iter(trials) if distributed.get_rank() == 0 else None
     while (trial := _next(held, group)) is not None:
@@ -128,6 +130,12 @@ def _from_first(call: Any, group: Any) -> Any:
     if isinstance(box[0], Exception):
         raise box[0]
     return box[0]
+
+
+def _leave() -> None:
+    """End the process groups with the process: left to torch, gloo's threads now and then abort it at its very end."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _processes() -> int:
