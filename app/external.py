@@ -12,7 +12,8 @@ from app.problems import invalid
 from lrtune import search
 from lrtune.analysis.prefixes import Course
 from lrtune.errors import JobFinished, NotExternal, Rejection
-from lrtune.store import Database, jobs, leases, trials, warm_start
+from lrtune.space import shown
+from lrtune.store import Database, checkpoints, jobs, leases, trials, warm_start
 from lrtune.store.holds import Held, held
 from lrtune.wire.external import (
     ENDED_BY_LOOP,
@@ -40,13 +41,15 @@ def hand_out(database: Database, job_id: str, hold: Hold) -> Handout | None:
             job = _asked(tx, job_id)
             if job.state is JobState.PAUSED:
                 return None
-            lease = leases.claim(tx, hold.worker, ttl=timedelta(seconds=hold.lease_seconds), job_id=job_id)
+            loop = checkpoints.seen(tx, job_id, hold)
+            lease = leases.claim(tx, hold.worker, ttl=timedelta(seconds=hold.lease_seconds), job_id=job_id, loop=loop)
             if lease is not None:
-                return _handout(lease, hold)
+                return _handout(tx, lease, hold, loop)
             history, seconds = trials.history(tx, job_id), jobs.running_for(tx, job)
             earlier = warm_start.read(tx, job.spec, before=job.created_at)
         steps = job.steps or 1
-        step = search.advance(job.spec, history, steps=steps, seconds=seconds, warm_start=earlier, continued=False)
+        stages = hold.checkpoints != "none"
+        step = search.advance(job.spec, history, steps=steps, seconds=seconds, warm_start=earlier, continued=stages)
         if step.nothing_to_do:
             return None
         with database.write() as tx:
@@ -63,8 +66,9 @@ def _asked(tx: Session, job_id: str) -> Job:
     return job
 
 
-def _handout(lease: leases.Lease, hold: Hold) -> Handout:
-    metric = lease.spec.metric
+def _handout(tx: Session, lease: leases.Lease, hold: Hold, loop: checkpoints.Loop) -> Handout:
+    metric, start = lease.spec.metric, lease.trial.start
+    kept = checkpoints.latest(tx, lease.id, loop) if start else None
     return Handout(
         trial=lease.trial,
         metric=metric,
@@ -72,16 +76,27 @@ def _handout(lease: leases.Lease, hold: Hold) -> Handout:
         lease_seconds=hold.lease_seconds,
         report_at=report_points(lease.trial.horizon),
         learning_rates=Course.of(lease.trial, metric).rates(0, RATES),
+        start=start,
+        until=_end(lease.trial),
+        checkpoint=kept[0] if kept else None,
+        forget=checkpoints.forgotten(tx, loop),
     )
+
+
+def _end(trial: Trial) -> int:
+    """The step at which the stage at hand ends."""
+    return trial.until or trial.horizon
 
 
 def take(database: Database, job_id: str, number: int, batch: Batch) -> Verdict:
     """Write reports, and say whether to go on. Raises UnknownJob, NotExternal, UnknownTrial, LeaseLost, Invalid."""
     with database.write() as tx:
         found = held(tx, job_id, number, batch.token)
+        if not found.over and batch.start is not None:
+            found = Held(_began(tx, found.lease, batch.start), over=False)
         new = [] if found.over else _new(found.lease, batch)
         verdict = _over(found) or _written(tx, found.lease, batch, new)
-    if verdict.decision == "stop" or not new:
+    if verdict.decision != "continue" or not new:
         return verdict
     if reason := _pruned(database, found.lease):
         with database.write() as tx:
@@ -95,6 +110,16 @@ def _over(found: Held) -> Verdict | None:
     if not found.over:
         return None
     return Verdict(decision="stop", reason=trial.reason or f"it is {trial.state}", state=trial.state, step=trial.step)
+
+
+def _began(tx: Session, lease: leases.Lease, start: int) -> leases.Lease:
+    """The lease of a loop that says where its training began, which may be before its checkpoint. Raises Invalid."""
+    if start > lease.trial.start:
+        detail = f"found {start}; this trial goes on from step {lease.trial.start}, or begins before it"
+        raise invalid([{"pointer": "/start", "detail": detail}])
+    if start == lease.trial.start:
+        return lease
+    return leases.begin_again(tx, lease, start, why="its loop could not go on from the checkpoint")
 
 
 def _new(lease: leases.Lease, batch: Batch) -> list[Sent]:
@@ -117,6 +142,9 @@ def _out_of_place(trial: Trial, sent: Sequence[Sent]) -> list[Rejection]:
         pointer = f"/reports/{place}/step"
         if one.step > trial.horizon:
             wrong.append({"pointer": pointer, "detail": f"found {one.step}; this trial has {trial.horizon} steps"})
+        elif one.step > _end(trial):
+            detail = f"found {one.step}; this stage ends at step {_end(trial)}: keep a checkpoint there, and pause"
+            wrong.append({"pointer": pointer, "detail": detail})
         elif one.step in seen:
             detail = f"found {one.step} twice in one batch; accepted are reports each of another step"
             wrong.append({"pointer": pointer, "detail": detail})
@@ -152,6 +180,9 @@ def _written(tx: Session, lease: leases.Lease, batch: Batch, new: Sequence[Sent]
     before = trial.model_copy(update={"reports": [one for one in trial.reports if one.step not in sent]})
     course = Course.of(trial, metric)
     after = course.rates(trial.step, RATES) if course.curve != Course.of(before, metric).curve else None
+    if trial.until is not None and trial.step >= trial.until:
+        reason = f"trained until step {trial.until} of {trial.horizon}, as planned"
+        return Verdict(decision="pause", reason=reason, state=TrialState.RUNNING, step=trial.step)
     return Verdict(decision="continue", state=TrialState.RUNNING, step=trial.step, learning_rates=after)
 
 
@@ -174,7 +205,8 @@ def _pruned(database: Database, lease: leases.Lease) -> str:
     with database.read() as tx:
         history = trials.history(tx, lease.job_id)
     trial = next(trial for trial in history if trial.number == lease.trial.number)
-    return search.verdict(lease.spec, history, trial, steps=lease.steps).stop if trial.step < trial.horizon else ""
+    judged = trial.start < trial.step < _end(trial)
+    return search.verdict(lease.spec, history, trial, steps=lease.steps).stop if judged else ""
 
 
 def _ended(tx: Session, lease: leases.Lease, state: TrialState, reason: str, *, step: int | None = None) -> Verdict:
@@ -195,10 +227,17 @@ def finish(tx: Session, job_id: str, number: int, ending: Ending) -> Trial:
 
 def _finish(tx: Session, lease: leases.Lease, ending: Ending) -> None:
     trial, metric = lease.trial, lease.spec.metric
+    if (ending.state == "paused") != (ending.checkpoint is not None):
+        rule = "one that is paused names its checkpoint, and no other does"
+        detail = f"found {shown(ending.checkpoint)} for a trial that is {ending.state}; {rule}"
+        raise invalid([{"pointer": "/checkpoint", "detail": detail}])
     if ending.step is not None and ending.step > trial.horizon:
         raise invalid([{"pointer": "/step", "detail": f"found {ending.step}; this trial has {trial.horizon} steps"}])
     if ending.state == "waiting":
         leases.give_back(tx, lease, reason=ending.reason or "given back by its loop")
+        return
+    if ending.state == "paused":
+        _pause(tx, lease, ending)
         return
     state, step, reason, value = TrialState(ending.state), _reached(trial, ending), ending.reason, None
     if state in (TrialState.COMPLETE, TrialState.STOPPED):
@@ -230,6 +269,30 @@ def _said(trial: Trial, ending: Ending, step: int, metric: Metric) -> Sent | Non
     at = step if ending.step is None else ending.step
     known = any(at == one and value is not None for one, value in trial.values(metric.name))
     return Sent(step=at, metrics={metric.name: ending.value}) if at and not known else None
+
+
+def _pause(tx: Session, lease: leases.Lease, ending: Ending) -> None:
+    """End a stage, as planned or before: what there is of it is kept. Raises Invalid."""
+    trial, metric, end = lease.trial, lease.spec.metric, _end(lease.trial)
+    loop = checkpoints.of(tx, lease.job, trial.worker or "")
+    step = trial.step if ending.step is None else ending.step
+    value = dict(trial.values(metric.name)).get(step)
+    if loop is None:
+        detail = 'found paused; accepted where the trial was taken with {"checkpoints": "own"} or "shared"'
+        raise invalid([{"pointer": "/state", "detail": detail}])
+    if not trial.start <= step <= end or step == trial.horizon:
+        detail = f"found {step}; this stage goes from step {trial.start} to {end}, and a whole run is complete"
+        raise invalid([{"pointer": "/step", "detail": detail}])
+    if step == end and value is None:
+        detail = f"found no report of {metric.name} after step {step}, where the stage ends; report it, then pause"
+        raise invalid([{"pointer": "/step", "detail": detail}])
+    if step > 0:
+        checkpoints.keep(tx, lease.id, loop, step=step, name=ending.checkpoint or "")
+    if step == end:
+        planned = f"trained until step {step} of {trial.horizon}, as planned"
+        leases.pause(tx, lease, value=value, step=step, reason=planned)
+    else:
+        leases.break_off(tx, lease, step=step, reason=ending.reason or "paused by its loop before the end of its stage")
 
 
 def _reached(trial: Trial, ending: Ending) -> int:

@@ -20,11 +20,12 @@ import httpx
 from pydantic import BaseModel
 
 from lrtune import errors
-from lrtune.loop import LEASE_SECONDS, LoopJob, LoopTrial, joined, settle
+from lrtune.loop import LEASE_SECONDS, LoopJob, joined
+from lrtune.loop_trial import LoopTrial, settle
 from lrtune.responses import checked, messages, read
 from lrtune.wire.charts import Curves, Terrain
 from lrtune.wire.datasets import Dataset
-from lrtune.wire.external import Batch, Ending, Handout, Hold, Rates, Verdict
+from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, Hold, Rates, Verdict
 from lrtune.wire.imports import ImportedJob
 from lrtune.wire.job import Budget, JobSpec
 from lrtune.wire.report import Findings
@@ -155,9 +156,20 @@ class Client:
             raise errors.TaskError(found.reason)
         return self.best(found.id)
 
-    def take(self, job_id: str, *, worker: str = "your loop", lease_seconds: float = LEASE_SECONDS) -> Handout | None:
-        """A trial of an `external` job; None while others train all there is. Raises JobFinished at the end."""
-        hold = Hold(worker=worker, lease_seconds=lease_seconds)
+    def take(
+        self,
+        job_id: str,
+        *,
+        worker: str = "your loop",
+        lease_seconds: float = LEASE_SECONDS,
+        checkpoints: Checkpoints = "none",
+        host: str | None = None,
+    ) -> Handout | None:
+        """A trial of an `external` job; None while others train all there is. Raises JobFinished at the end.
+
+        With `checkpoints`, `own` ones on the disk of this `host` or `shared` ones, trials are trained in stages.
+        """
+        hold = Hold(worker=worker, lease_seconds=lease_seconds, checkpoints=checkpoints, host=host)
         answer = self._send("POST", _path(job_id, "trials"), json=_plain(hold))
         return None if answer.status_code == httpx.codes.NO_CONTENT else read(Handout, answer)
 

@@ -50,6 +50,7 @@ def handout(configuration: dict[str, Any], steps: int = STEPS, metric: str = "va
         lease_seconds=90,
         report_at=report_points(steps),
         learning_rates=found.learning_rates(steps),
+        until=steps,
     )
 
 

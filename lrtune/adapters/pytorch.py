@@ -199,3 +199,10 @@ def _refuse_unsayable(optimizer: torch.optim.Optimizer, name: str) -> None:
 def _base(group: Mapping[str, Any]) -> float:
     """A group's rate as the script has it, before any scheduler: a warm-up may stand at 0 now."""
     return float(group.get("initial_lr", group["lr"]))
+
+
+def event_files(folder: str) -> Any:
+    """Torch's writer of TensorBoard's event files. Raises ImportError where TensorBoard is missing."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(folder)

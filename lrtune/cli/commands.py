@@ -18,12 +18,14 @@ from typer.core import TyperGroup
 from lrtune import __doc__ as about
 from lrtune import errors
 from lrtune.cli import checking, options, terminal
+from lrtune.cli import run as running
 from lrtune.cli.moving import commands as moving
 from lrtune.cli.report import document
 from lrtune.cli.report.evidence import gather
 from lrtune.cli.watch import follow
 from lrtune.client import Client
 from lrtune.export import FORMATS
+from lrtune.wire.external import Checkpoints
 from lrtune.wire.results import Job, JobState
 
 FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
@@ -117,6 +119,39 @@ def watch(job: JobId, as_json: AsJson = False) -> None:
     """Follow a job until it is over, and show its answer. With --json: its events, one to a line, then the job."""
     with Client() as client:
         _follow(client, job, as_json)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    job: JobId,
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND", help="What trains a trial: -- python train.py ...")
+    ],
+    checkpoints: Annotated[
+        Path, typer.Option(help="The folder for checkpoints, with which trials are trained in stages.")
+    ] = Path("checkpoints"),
+    shared: Annotated[bool, typer.Option("--shared", help="Every host that runs the job sees this folder.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="No checkpoints: every trial is trained in one piece.")
+    ] = False,
+    silence: Annotated[
+        float | None, typer.Option(min=1, help="Stop a command that neither prints nor reports for so many seconds.")
+    ] = None,
+    grace: Annotated[float, typer.Option(min=0, help="The seconds a command has to end after SIGTERM.")] = 30.0,
+    tries: Annotated[int, typer.Option(min=1, help="How often a trial's command may die.")] = 3,
+) -> None:
+    """Train a job's trials with a command of your own, one after another; start it as often as you have devices.
+
+    The script finds its trial with `lrtune.trial()`. SIGTERM pauses the trial in hand, and ends.
+    """
+    kind: Checkpoints = "none" if whole else "shared" if shared else "own"
+    asked = running.Options(checkpoints=kind, folder=checkpoints, silence=silence, grace=grace, tries=tries)
+    with Client() as client:
+        running.Runner(client, job, command, asked).work()
+        found = client.get(job)
+    typer.echo(f"{job} is {found.state}" + (f"; `lrtune best {job}` shows its answer" if found.best else ""))
+    if found.state in (JobState.FAILED, JobState.CANCELLED):
+        raise typer.Exit(FAILED)
 
 
 @app.command("list")

@@ -34,6 +34,7 @@ def held(tx: Session, job_id: str, number: int, token: str) -> Held:
     attempt = tx.scalars(select(AttemptRow).where(AttemptRow.token == token, AttemptRow.trial == row.id)).one_or_none()
     live = row.token == token and row.state == TrialState.RUNNING
     ended = row.state in ENDED and attempt is not None and attempt.outcome in (None, "finished", "cancelled")
+    ended = ended or (attempt is not None and attempt.outcome == "paused")
     if not live and not ended:
         raise LeaseLost(_lost(row, attempt))
     return Held(leased(tx, row, token), over=ended)

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
-from lrtune.store import events, lookup, trials
+from lrtune.store import checkpoints, events, lookup, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
 from lrtune.wire.configuration import Configuration
@@ -50,11 +50,13 @@ def claim(
     job_id: str | None = None,
     tasks: Collection[str] | None = None,
     without: Collection[str] = (),
+    loop: checkpoints.Loop | None = None,
     now: datetime | None = None,
 ) -> Lease | None:
     """Take the oldest waiting trial of an active job that workers train, or of the job that is named; or None.
 
-    With `tasks`, only of a job about one of these; never one whose optimizer the worker is `without`.
+    With `tasks`, only of a job about one of these; never one whose optimizer the worker is `without`; for a `loop`,
+    only one that it can begin or go on with.
     """
     now = now or clock(tx)
     requeue(tx, now=now)
@@ -71,12 +73,17 @@ def claim(
         oldest = oldest.where(JobRow.task.in_(tasks))
     if without:
         oldest = oldest.where(TrialRow.configuration[("optimizer", "name")].as_string().not_in(without))
+    if loop is not None:
+        oldest = oldest.where(checkpoints.startable(loop, now=now))
     token = uuid.uuid4().hex
     taken = {"state": TrialState.RUNNING, "token": token, "lease_until": now + ttl, "worker": worker}
     taken |= {"blocked_by": None, "blocked_until": 0, "reason": f"training on {worker}"}
     claimed = update(TrialRow).where(TrialRow.id == oldest.scalar_subquery()).values(taken)
     claimed = claimed.values(attempt=TrialRow.attempt + 1, started_at=func.coalesce(TrialRow.started_at, now))
     row = tx.scalars(claimed.returning(TrialRow).execution_options(populate_existing=True)).one_or_none()
+    if row is not None and loop is not None and row.start:
+        found = checkpoints.latest(tx, row.id, loop)
+        go_back(tx, row, found[1] if found else 0, why="no loop that lives has its checkpoint", now=now)
     return None if row is None else _begin(tx, row, worker, token, now)
 
 
@@ -95,6 +102,27 @@ def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime) -
     starting = update(JobRow).where(JobRow.seq == row.job, JobRow.state == JobState.QUEUED)
     tx.execute(starting.values(state=JobState.RUNNING, reason="", started_at=func.coalesce(JobRow.started_at, now)))
     return leased(tx, row, token)
+
+
+def go_back(tx: Session, row: TrialRow, step: int, *, why: str, now: datetime) -> None:
+    """Let the stage at hand begin at an earlier step than its trial had got to; what that has cost stays paid for."""
+    if step >= row.start:
+        return
+    message = f"trial {row.number} begins again at step {step} instead of {row.start}: {why}"
+    events.add(tx, row.job, "trial-began-again", message, now=now, trial=row.number, step=step, lost=row.start - step)
+    back = {"start": step, "step": step, "reused": step - TrialRow.paid}
+    tx.execute(update(TrialRow).where(TrialRow.id == row.id).values(back))
+    tx.refresh(row)
+
+
+def begin_again(tx: Session, lease: Lease, step: int, *, why: str, now: datetime | None = None) -> Lease:
+    """Let an attempt that has reported nothing begin before its trial's checkpoint. Raises LeaseLost."""
+    hold(tx, lease)
+    row = tx.scalars(select(TrialRow).where(TrialRow.id == lease.id)).one()
+    go_back(tx, row, step, why=why, now=now or clock(tx))
+    tx.execute(update(AttemptRow).where(AttemptRow.token == lease.token).values(start=step, step=step))
+    tx.execute(delete(ReportRow).where(ReportRow.trial == lease.id, ReportRow.step > step))
+    return leased(tx, row, lease.token)
 
 
 def leased(tx: Session, row: TrialRow, token: str) -> Lease:
@@ -178,6 +206,17 @@ def _reused(step: int) -> ColumnElement[int]:
     """
     most = step - TrialRow.paid
     return case((TrialRow.reused > most, most), else_=TrialRow.reused)
+
+
+def break_off(tx: Session, lease: Lease, *, step: int, reason: str, now: datetime | None = None) -> None:
+    """End an attempt within its stage, which goes on from this step when somebody takes it. Raises LeaseLost."""
+    now = now or clock(tx)
+    _touch(tx, _held(lease).values(step=step, reason=reason))
+    close(tx, AttemptRow.token == lease.token, "released", now)
+    goes_on = {"state": TrialState.WAITING, "start": step, "reused": _reused(step), "paid": step - _reused(step)}
+    tx.execute(_held(lease).values(goes_on | _FREE | {"attempt": TrialRow.attempt - 1}))
+    message = f"trial {lease.trial.number} waits after step {step} of {lease.trial.horizon}: {reason}"
+    events.add(tx, lease.job, "trial-released", message, now=now, trial=lease.trial.number, step=step)
 
 
 def note(tx: Session, lease: Lease, kind: str, message: str, *, now: datetime | None = None, **data: Any) -> None:

@@ -162,6 +162,32 @@ class AttemptRow(Base):
     outcome: Mapped[str | None] = mapped_column(String(16))
 
 
+class LoopRow(Base):
+    """A loop of the user's own that asks for trials of a job, and what it can go on from: see `wire/external.py`."""
+
+    __tablename__ = "loops"
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True)
+    worker: Mapped[str] = mapped_column(String(100), primary_key=True)
+    host: Mapped[str] = mapped_column(String(100))
+    checkpoints: Mapped[str] = mapped_column(String(8))
+    alive_until: Mapped[datetime]
+
+
+class CheckpointRow(Base):
+    """What a loop calls the checkpoint that it has kept of a trial after `step` steps.
+
+    `host` is where it lies; null: any of the job's loops can read it. It is needed while its trial may go on from this
+    step; the loops are told of the others, so that they can delete them, and then the row goes.
+    """
+
+    __tablename__ = "checkpoints"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    trial: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), index=True)
+    step: Mapped[int]
+    name: Mapped[str] = mapped_column(String(1024))
+    host: Mapped[str | None] = mapped_column(String(100))
+
+
 class ReportRow(Base):
     """Metrics of a trial after `step` updates."""
 

@@ -8,7 +8,7 @@ import json
 import math
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
@@ -95,20 +95,30 @@ def misplaced(metric: Metric, value: float | None) -> str:
 
 
 Seconds = Annotated[float, Field(ge=1, le=86_400)]
+Checkpoints: TypeAlias = Literal["none", "own", "shared"]
+Checkpoint = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
 
 
 class Hold(Strict):
-    """Who asks for a trial, and for how many seconds of silence it stays theirs."""
+    """Who asks for a trial, for how many seconds of silence it stays theirs, and what they can go on from.
+
+    With `checkpoints` trials are trained in stages: `own` ones lie on the disk of this `host` (the worker's name where
+    it is left out), `shared` ones where any of the job's loops can read them.
+    """
 
     worker: Name = "your loop"
     lease_seconds: Seconds = 90.0
+    checkpoints: Checkpoints = "none"
+    host: Name | None = None
 
 
 class Handout(Result):
-    """A trial to train, until a `finish` or a `stop`.
+    """A trial to train from step `start` to step `until`, or to a `stop`.
 
-    `learning_rates` has the rate of each step, the first 100,000 of a longer run. The service asks for reports at the
-    steps `report_at`; others are taken as well. The lease runs out after `lease_seconds` without a word.
+    `start` is 0, or the step of the `checkpoint` (as its loop called it) to go on from. At `until` the trial is at its
+    end, or is to pause. `learning_rates` has the rate of each step from 0 on, the first 100,000 of a longer run. The
+    service asks for reports at the steps `report_at`; others are taken as well. The lease runs out after
+    `lease_seconds` without a word. What the checkpoints are called that can be deleted now stands in `forget`.
     """
 
     trial: Trial
@@ -117,6 +127,10 @@ class Handout(Result):
     lease_seconds: float
     report_at: list[int]
     learning_rates: list[float]
+    start: int = 0
+    until: int
+    checkpoint: str | None = None
+    forget: list[str] = []
 
 
 class Sent(Strict):
@@ -140,21 +154,25 @@ class Batch(Strict):
     """Reports, each of another step; none at all only says that the loop is alive, and is for `lease_seconds` more.
 
     A trial's reports are a set by step: one that comes late fills its place, and a known one changes nothing. The first
-    has the job's metric; those after it may leave it out.
+    has the job's metric; those after it may leave it out. `start` says where the training really began, where that is
+    before the handout's `start`: its checkpoint could not be read.
     """
 
     token: Token
     lease_seconds: Seconds = 90.0
+    start: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
     reports: Annotated[list[Sent], Field(max_length=1000)] = []
 
 
 class Verdict(Result):
     """Whether to go on. After `stop` the trial is no longer held: `state` is what became of it, `reason` says why.
 
+    `pause` asks for a checkpoint, and for a `finish` with the state `paused` that names it.
+
     `learning_rates`, where it is not null, takes the place of the rates from step `step` (counted from 0) on.
     """
 
-    decision: Literal["continue", "stop"]
+    decision: Literal["continue", "pause", "stop"]
     reason: str = ""
     state: TrialState
     step: int
@@ -168,14 +186,16 @@ class Ending(Strict):
     of its step, and changes nothing where that step has one. `complete` is a run with a value of its last step,
     and becomes `stopped` without one, or where `value` is of another `step`; a value that is not finite makes it
     `diverged`. A trial costs the steps that it says or has reported; one that diverged or was stopped and says
-    nothing costs its whole run. `waiting` gives the trial back untrained.
+    nothing costs its whole run. `waiting` gives the trial back untrained. `paused` ends a stage, at its last step or
+    before it: `checkpoint` is what the loop calls what it has kept.
     """
 
     token: Token
-    state: Literal["complete", "stopped", "diverged", "failed", "waiting"] = "complete"
+    state: Literal["complete", "stopped", "diverged", "failed", "waiting", "paused"] = "complete"
     value: Annotated[float | None, BeforeValidator(scalar)] = None
     step: Annotated[int, BeforeValidator(whole), Field(ge=0, le=100_000_000)] | None = None
     reason: Reason = ""
+    checkpoint: Checkpoint | None = None
 
     @model_validator(mode="before")
     @classmethod

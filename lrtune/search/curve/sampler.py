@@ -40,9 +40,9 @@ SHORTER = (2, 4)  # the horizon over these
 def staged(spec: JobSpec) -> bool:
     """Whether a job's trials are trained in stages: where a worker of ours can go on with them.
 
-    Nobody keeps the states of a loop of the user's own; a budget in trials counts complete runs.
+    A loop of the user's own says whether it goes on with them; a budget in trials counts complete runs.
     """
-    return not spec.external and isinstance(spec.search.sampler, CurveSearch) and spec.budget.trials is None
+    return isinstance(spec.search.sampler, CurveSearch) and spec.budget.trials is None
 
 
 def propose(
@@ -196,7 +196,7 @@ class _Search:
             every=np.array([max(h // REPORTS, 1) for _, _, h in rows], dtype=np.int64),
         )
         own = [run for run in known if run.key >= 0] if self.settings.partial_runs else []
-        return replace(pool, free=shared(pool, own)), known
+        return replace(pool, free=shared(pool, own, across=not self.spec.external)), known
 
     def _leaders(self, model: JobModel) -> list[Configuration]:
         """Those tried whose end is known, or expected, to be best."""
@@ -207,15 +207,18 @@ class _Search:
         return [self.candidates[model.pool.keys[rows[i]]] for i in np.argsort(mean, kind="stable")[:LEADERS]]
 
 
-def shared(pool: Pool, known: Sequence[Run]) -> Ints:
+def shared(pool: Pool, known: Sequence[Run], *, across: bool = True) -> Ints:
     """How many first steps each option has in common with some run, as far as its curve at 64 points tells.
 
-    Counted are beginnings of which a worker has kept a checkpoint: where a stage ended, or the rate stands still.
+    Counted are beginnings of which a worker has kept a checkpoint: where a stage ended, or the rate stands still. Not
+    `across` configurations, a run has in common only with itself.
     """
     free = np.zeros(len(pool.keys), dtype=np.int64)
     for one in known:
         curve = np.array(one.curve)
         alike = (pool.horizons == one.horizon) & (pool.curves[:, 0] == curve[0])
+        if not across:
+            alike &= np.array(pool.keys) == one.key
         rows = np.flatnonzero(alike & (pool.extras == np.array(one.extras)).all(axis=1))
         curves = pool.curves[rows]
         equal = np.cumprod(curves == curve, axis=1).sum(axis=1)

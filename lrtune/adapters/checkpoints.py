@@ -1,0 +1,197 @@
+"""What a checkpoint of a loop's trial holds, taken and put back.
+
+That is what `state_dict` gives of whatever a loop names (model, optimizer, scheduler, scaler, batches) and the random
+generators, so that a training that goes on from it is the one that would have gone on without.
+"""
+
+import logging
+import random
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+
+from lrtune.adapters.folder import BROKEN, Broken, Folder, first_line
+
+log = logging.getLogger("lrtune.loop")
+B = TypeVar("B")
+
+
+class Keeps(Protocol):
+    """What a checkpoint can hold: a module, an optimizer, a scheduler, a scaler, batches."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What there is to keep."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
+        """As it was kept."""
+
+
+class Keeper:
+    """The checkpoint that one trial goes on from, and what its next one is to hold.
+
+    In a team each process keeps a file of its own, and the first one's has the names of the others'.
+    """
+
+    def __init__(self, folder: Path | None, trial: int, checkpoint: str | None, *, rank: int = 0) -> None:
+        self._folder, self._trial, self._checkpoint, self._rank = folder, trial, checkpoint, rank
+        self._objects: dict[str, Keeps] = {}
+        self._state: dict[str, Any] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to keep, and a place for it."""
+        return self._folder is not None and bool(self._objects)
+
+    def batches(self, loader: Iterable[B]) -> "Batches[B]":
+        """Batches from the place that was kept, and to be kept."""
+        made = self._objects["batches"] = Batches(loader)
+        if self._state:
+            put_back(self._state, {"batches": made}, among=self._objects)
+        return made
+
+    def read(self, objects: Mapping[str, Any]) -> bool:
+        """Read what was kept of these objects; False where that cannot be. Raises TypeError for what keeps nothing."""
+        refuse_what_keeps_nothing(objects)
+        self._objects |= objects
+        if self._checkpoint is None or self._folder is None:
+            return True
+        try:
+            folder = Folder(self._folder)
+            self._state = folder.read(self._checkpoint)
+            if self._rank:
+                self._state = folder.read(dict(enumerate(self._state["ranks"], start=1)).get(self._rank, ""))
+        except Broken as error:
+            log.warning("trial %s begins again: %s", self._trial, error)
+            return False
+        return True
+
+    def put(self) -> None:
+        """Bring the objects to what was read, if anything was. Raises Broken where it does not fit."""
+        if self._state:
+            put_back(self._state, self._objects, among={"batches": None})
+
+    def write(self, step: int, *, ranks: Sequence[str] = ()) -> str:
+        """Keep everything after a step; what that is called. Raises Broken."""
+        if self._folder is None:
+            raise Broken("there is no folder for checkpoints")
+        state = state_of(step, self._objects) | {"ranks": list(ranks)}
+        return Folder(self._folder).write(self._trial, step, state, rank=self._rank)
+
+
+class Batches(Generic[B]):
+    """The batches of a loader, epoch after epoch, from a place that a checkpoint can keep.
+
+    An epoch begins with the random generators as they are, so that a loader that shuffles does so again in the same
+    order; the batches before the place are loaded and left out.
+    """
+
+    def __init__(self, loader: Iterable[B]) -> None:
+        self.loader, self.epoch, self.place = loader, 0, 0
+        self._begun: dict[str, Any] = {}
+        self._iterator: Iterator[B] | None = None
+
+    def __iter__(self) -> Iterator[B]:
+        return self
+
+    def __next__(self) -> B:
+        if self._iterator is None:
+            self._begin(_generators(self._own()))
+        for last in (False, True):
+            assert self._iterator is not None  # noqa: S101 - for mypy
+            for batch in self._iterator:
+                self.place += 1
+                return batch
+            if last or self.place == 0:
+                break
+            self.epoch, self.place = self.epoch + 1, 0
+            self._begin(_generators(self._own()))
+        raise ValueError("found a loader without batches; accepted is one that can be gone through again and again")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch, the place in it, and the random generators as it began."""
+        return {"epoch": self.epoch, "place": self.place, "begun": self._begun}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go to the place. Leaves the random generators wherever that brings them."""
+        self.epoch, place = state["epoch"], state["place"]
+        if not state["begun"]:
+            return
+        _set_generators(state["begun"], self._own())
+        self._begin(state["begun"])
+        for _ in range(place):
+            next(self)
+
+    def _begin(self, begun: dict[str, Any]) -> None:
+        self._begun, self.place = begun, 0
+        for part in (self.loader, getattr(self.loader, "sampler", None), getattr(self.loader, "batch_sampler", None)):
+            if callable(set_epoch := getattr(part, "set_epoch", None)):
+                set_epoch(self.epoch)
+        self._iterator = iter(self.loader)
+
+    def _own(self) -> torch.Generator | None:
+        found = getattr(self.loader, "generator", None)
+        return found if isinstance(found, torch.Generator) else None
+
+
+def state_of(step: int, objects: Mapping[str, Keeps]) -> dict[str, Any]:
+    """Everything that a training is after a step."""
+    states = {name: kept.state_dict() for name, kept in objects.items()}
+    return {"step": step, "objects": states, "generators": _generators()}
+
+
+def put_back(
+    state: Mapping[str, Any], objects: Mapping[str, Keeps], *, among: Mapping[str, object] | None = None
+) -> int:
+    """Bring a training to a state, and say after which step that is. Raises Broken where it belongs to another one.
+
+    `among` names what else there is or will be, and is brought to it by another call.
+    """
+    states = state["objects"]
+    if not set(objects) <= set(states) <= {*objects, *(among or ())}:
+        had, given = (", ".join(sorted(names)) or "nothing" for names in (states, objects))
+        raise Broken(f"the checkpoint has {had}; `restore` was given {given}")
+    for name, kept in objects.items():
+        try:
+            kept.load_state_dict(states[name])
+        except BROKEN as error:
+            raise Broken(f"{name}: the checkpoint does not fit: {first_line(error)}") from error
+    _set_generators(state["generators"])
+    return int(state["step"])
+
+
+def refuse_what_keeps_nothing(objects: Mapping[str, object]) -> None:
+    """Raises TypeError for what has no state to keep, such as a loader whose place nobody knows."""
+    for name, kept in objects.items():
+        if not all(callable(getattr(kept, verb, None)) for verb in ("state_dict", "load_state_dict")):
+            hint = "; for the batches of a loader: `trial.batches(loader)`" if hasattr(kept, "__iter__") else ""
+            raise TypeError(
+                f"{name}: found {type(kept).__name__}; accepted is what has state_dict and load_state_dict{hint}"
+            )
+
+
+def _generators(own: torch.Generator | None = None) -> dict[str, Any]:
+    """Every random generator: Python's, NumPy's where it is used, torch's, the devices', and one more."""
+    version, internal, gauss = random.getstate()
+    found: dict[str, Any] = {"python": [version, list(internal), gauss], "torch": torch.get_rng_state()}
+    if numpy := sys.modules.get("numpy"):
+        kind, key, *rest = numpy.random.get_state()
+        found["numpy"] = [str(kind), [int(word) for word in key], int(rest[0]), int(rest[1]), float(rest[2])]
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_rng_state_all()
+    return found if own is None else found | {"own": own.get_state()}
+
+
+def _set_generators(kept: Mapping[str, Any], own: torch.Generator | None = None) -> None:
+    version, internal, gauss = kept["python"]
+    random.setstate((version, tuple(internal), gauss))
+    torch.set_rng_state(kept["torch"])
+    if "numpy" in kept and (numpy := sys.modules.get("numpy")):
+        kind, key, *rest = kept["numpy"]
+        numpy.random.set_state((kind, key, *rest))
+    if "cuda" in kept and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(kept["cuda"])
+    if own is not None and "own" in kept:
+        own.set_state(kept["own"])

@@ -1,0 +1,118 @@
+"""A job's checkpoints in a folder: written whole or not at all, checked when read, bounded in bytes.
+
+Reading one cannot run code: it is loaded with torch's `weights_only`. Deleting needs no torch.
+"""
+
+import hashlib
+import logging
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lrtune.errors import LrtuneError
+
+SHARE = 0.5  # of the disk's free bytes, where nobody says how many checkpoints may take
+NAME = re.compile(r"trial-\d{1,9}-step-\d{1,9}(-rank-\d{1,6})?-[0-9a-f]{32}\.pt")
+BROKEN = (OSError, RuntimeError, pickle.UnpicklingError, ValueError, KeyError, EOFError, TypeError, AttributeError)
+log = logging.getLogger("lrtune.loop")
+
+
+class Broken(LrtuneError):
+    """A checkpoint that cannot be used; its message says why."""
+
+
+class Folder:
+    """The checkpoints of one job. `room` is how many bytes they may take together; the oldest go first."""
+
+    def __init__(self, path: Path, *, room: int | None = None) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self.room = room or int((shutil.disk_usage(path).free + self._taken()) * SHARE)
+
+    def write(self, trial: int, step: int, state: Mapping[str, Any], *, rank: int = 0) -> str:
+        """Keep a state; what it is called from now on. Raises Broken where it cannot be kept or read again."""
+        unfinished = self.path / f"unfinished-{os.getpid()}-{trial}-{step}"
+        of_team = f"-rank-{rank}" if rank else ""
+        try:
+            import torch
+
+            torch.save(dict(state), unfinished)
+            torch.load(unfinished, map_location="meta", weights_only=True)
+            size, digest = self._settled(unfinished)
+            self._make_room(size)
+            name = f"trial-{trial}-step-{step}{of_team}-{digest}.pt"
+            unfinished.replace(self.path / name)
+        except BROKEN as error:
+            raise Broken(f"trial {trial} cannot be kept after step {step}: {first_line(error)}") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return name
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A state as it was kept. Raises Broken for one that is not here, or not what was written."""
+        file = self._file(name)
+        if not file.is_file():
+            raise Broken(f"the checkpoint {name} is not in {self.path}")
+        try:
+            if self._digest(file) not in name:
+                raise Broken(f"the checkpoint {name} in {self.path} is not what was written")
+            import torch
+
+            found: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except BROKEN as error:
+            raise Broken(f"the checkpoint {name} in {self.path} cannot be read: {first_line(error)}") from error
+        return found
+
+    def drop(self, names: Iterable[str] | None) -> None:
+        """Delete checkpoints, as far as they are here; without names all of them, as the job is over."""
+        for name in [file.name for file in self._all()] if names is None else names:
+            with suppress(Broken):  # what other means have kept is theirs to delete
+                file = self._file(name)
+                for rank in self.path.glob(f"{file.name.rpartition('-')[0]}-rank-*.pt"):
+                    rank.unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
+        if names is None and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def _file(self, name: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise Broken(f"found {name[:80]!r}; a checkpoint of this folder is called trial-1-step-20-<digest>.pt")
+        return self.path / name
+
+    def _all(self) -> list[Path]:
+        return [file for file in self.path.iterdir() if NAME.fullmatch(file.name)]
+
+    def _taken(self) -> int:
+        return sum(file.stat().st_size for file in self._all())
+
+    def _make_room(self, size: int) -> None:
+        if size > self.room:
+            raise ValueError(f"it has {size} bytes; the checkpoints may take {self.room} (`checkpoint_bytes`)")
+        files = sorted(self._all(), key=lambda file: file.stat().st_mtime)
+        taken = self._taken()
+        while taken + size > self.room:
+            oldest = files.pop(0)
+            taken -= oldest.stat().st_size
+            log.warning("no room in %s: %s is deleted, and its trial will begin again", self.path, oldest.name)
+            oldest.unlink()
+
+    def _settled(self, file: Path) -> tuple[int, str]:
+        """Size and digest of a file that is on the disk for good."""
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+        return file.stat().st_size, self._digest(file)
+
+    @staticmethod
+    def _digest(file: Path) -> str:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()[:32]
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,394 @@
+"""A trial that a loop of the user's own holds: what to train with, where to report, what to keep, how it ends.
+
+It renews its lease in a thread of its own, hears whether it should stop, and is brought to its end
+when its `with` or its turn of the `for` is left, whatever leaves it. What happens over HTTP stands in
+`lrtune/wire/external.py`; adapters for frameworks in `lrtune/adapters/`.
+"""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, SupportsFloat, TypeVar
+
+from lrtune import errors
+from lrtune.analysis.prefixes import Course
+from lrtune.door import Door, patiently
+from lrtune.leaving import place, said, text, thrown
+from lrtune.schedules import Curve
+from lrtune.wire.external import (
+    Batch,
+    Ending,
+    Handout,
+    Sent,
+    misnamed,
+    misplaced,
+    number_of,
+    scalar,
+    sent,
+    step_of,
+)
+from lrtune.wire.results import Report
+
+log = logging.getLogger("lrtune.loop")
+T = TypeVar("T")
+B = TypeVar("B")
+
+
+_dropped: list["LoopTrial"] = []
+
+
+class Torch:
+    """What a trial is in torch."""
+
+    def scheduler(self: Any, optimizer: Any, *, step: int = 0) -> Any:
+        """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first.
+
+        It goes by the optimizer's own updates; `step` says how many were made before. Raises ValueError for another
+        optimizer than the configuration's.
+        """
+        from lrtune.adapters import pytorch
+
+        return pytorch.scheduler(self, optimizer, step=step)
+
+    def optimizer(self: Any, parameters: Any) -> Any:
+        """Torch's optimizer of the configuration, with its knobs, over these parameters."""
+        from lrtune.adapters import pytorch
+
+        return pytorch.optimizer(self, parameters)
+
+
+class LoopTrial(Torch):
+    """A trial that this process holds: what to train with, where to report, and whether to stop."""
+
+    def __init__(self, door: Door, job_id: str, held: Handout, *, folder: Path | None = None) -> None:
+        self.number, self.seed, self.steps = held.trial.number, held.trial.seed, held.trial.horizon
+        self.start, self.until, self.checkpoint = held.start, held.until, held.checkpoint
+        self.configuration, self.metric = held.trial.configuration, held.metric.name
+        self.over = self.pausing = False
+        self.reason = ""
+        self.keeps_itself = False  # whoever trains keeps the checkpoint, and calls `paused`: the adapters of frameworks
+        self._folder = folder
+        self._began: int | None = None  # where the training began, while the server has not heard that
+        self._interrupted = ""
+        self._door, self._job, self._held, self._trial = door, job_id, held, held.trial
+        self._course = Course.of(held.trial, held.metric)
+        self._reached = 0  # the newest step of which anything was reported
+        self._extra: dict[str, float | None] = {}
+        self._sent: set[int] = set()  # the steps of the reports that were to be sent
+        self._waiting: list[Sent] = []  # those that are still to be sent
+        self._kept: Sent | None = None  # the newest one, between two of the steps at which they are asked for
+        self._lock = threading.RLock()
+        self._left = threading.Event()
+        self._past: TracebackType | None = None  # of an exception that flew past its `for`, and is not known yet
+        self._passed = False
+        self._heart = threading.Thread(target=self._beat, name=f"trial-{self.number}", daemon=True)
+
+    def factor(self, step: int) -> float:
+        """The factor of the peak rate at a step, counted from 0."""
+        return self._course.factor(step)
+
+    def learning_rate(self, step: int = 0) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self._course.rate(step)
+
+    def to_send(self) -> dict[str, Any]:
+        """What another process needs to train this trial and report it: number, token, seed, rates, when to report."""
+        rates = self._course.rates(0, self.steps)
+        sent = {"number": self.number, "token": self._held.token, "seed": self.seed, "rates": rates}
+        return sent | {"report_at": self._held.report_at}
+
+    def report(self, step: SupportsFloat, **metrics: SupportsFloat) -> bool:
+        """Metrics after `step` updates; True says that the training should stop now, and `reason` why.
+
+        Call it as often as you like: what is sent are about twenty reports that have the metric of the job. Numbers may
+        be NumPy's or torch's. A trial that is to pause here is kept first. Raises Invalid for what is no number, a step
+        outside the run, and another metric.
+        """
+        if not self.over:
+            at = step_of(step, self.steps)
+            self._hear(at, metrics)
+            if (self.pausing or self._interrupted) and not self.over:
+                self._pause(at)
+        return self.over or self.pausing
+
+    def due(self, step: int) -> bool:
+        """Whether a report is asked for after so many steps: the moment to measure, for whoever measures for it."""
+        return step in self._held.report_at or step == self.until
+
+    def _hear(self, at: int, metrics: Mapping[str, SupportsFloat]) -> None:
+        """Report, and hear what the service says to it."""
+        self._reached = max(self._reached, at)
+        self._extra |= {name: number_of(name, value) for name, value in metrics.items()}
+        due = self._due(at)
+        if wrong := misplaced(self._held.metric, self._extra.get(self.metric)):
+            del self._extra[self.metric]
+            raise errors.Invalid(f"{self.metric}: {wrong}")
+        if self.metric in metrics:
+            made, self._extra = sent(at, self._extra), {}
+            self._add(made, due=due or made.metrics[self.metric] is None)
+        elif due and not self._sent and self._kept is None:
+            raise errors.Invalid(misnamed(at, self._extra, self.metric))
+
+    def _due(self, step: int) -> bool:
+        """Whether a report is asked for at this step, or at one since the report before it."""
+        before = max((one for one in self._sent if one < step), default=self.start)
+        return any(before < point <= step for point in self._held.report_at)
+
+    def _add(self, made: Sent, *, due: bool) -> None:
+        """Put a report in its place: the first of a step stands, and the newest one is kept until one is due."""
+        kept = self._kept.step if self._kept else 0
+        if made.step in self._sent or made.step == kept:
+            return
+        if made.step > max(self._sent, default=kept):
+            self._kept = made
+            if due:
+                self._flush()
+        elif due:
+            self._send(made)
+
+    def finish(self, value: SupportsFloat | None = None) -> None:
+        """The run is over; `value` is the metric at its end, the last report's when left out.
+
+        It is a complete run with a value of its last step: reported there, or said where nothing was reported.
+        Otherwise it was stopped.
+        """
+        if self.over:
+            return
+        number = None if value is None else number_of(self.metric, value)
+        try:
+            self._finish(number, "" if number is not None or value is None else f"{self.metric} became {scalar(value)}")
+        except errors.Invalid as error:
+            self.fail(str(error))
+            raise
+
+    def _finish(self, value: float | None = None, diverged: str = "") -> None:
+        self._flush()
+        at = {"step": self._reached} if self._reached else {}
+        if diverged:
+            self._end("diverged", reason=diverged, **at)
+        else:
+            self._end("complete", value=value, **at)
+
+    def fail(self, reason: str) -> None:
+        """The run broke, for a reason that has nothing to do with its learning rates."""
+        self._end("failed", reason=text(reason), step=self._reached)
+
+    def give_back(self, reason: str = "") -> None:
+        """Somebody else is to train it, from its first step; given back again and again, it has failed."""
+        self._end("waiting", reason=text(reason))
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """End the trial as its loop was left: by an exception, or in good order.
+
+        Ctrl-C and `sys.exit` give it back, and so does who leaves it before the first report; but not a whole run.
+        """
+        if isinstance(error, Exception):
+            self.fail(said(error))
+        elif error is not None and self.steps not in self._sent:
+            self.give_back(said(error))
+        else:
+            try:
+                self._finish()
+            except errors.Invalid:  # nothing was reported, here or by another process
+                self.give_back(f"left by its loop before it reported {self.metric}")
+
+    def drop(self, at: TracebackType | None) -> None:
+        """End the trial as its `for` was left: by the exception of this traceback, or in good order."""
+        if at is None or thrown(at) is not None:
+            self.leave(thrown(at))
+        elif not self.over:
+            # It stays ours until the next call to the service or the end of this process, but without a sign of life.
+            self._past, self._passed = at, True
+            self._left.set()
+            _dropped.append(self)
+
+    def settle(self) -> None:
+        """End the trial with the exception that flew past its `for`."""
+        at, self._past = self._past, None
+        try:
+            if (error := thrown(at)) or at is None:
+                self.leave(error)
+            else:
+                self.fail(f"an exception at {place(at)}")
+        except Exception:  # it comes in the midst of another call
+            log.exception("trial %s is left behind; its lease will run out", self.number)
+        finally:
+            self._close()
+
+    def batches(self, loader: Iterable[B]) -> Iterator[B]:
+        """The batches of a loader, epoch after epoch, from the place where this trial goes on."""
+        made: Iterator[B] = self._keeper.batches(loader)
+        return made
+
+    def restore(self, **objects: Any) -> int:
+        """Bring what is trained to where this trial goes on, and answer with the steps that it has had, 0 at first.
+
+        Name all that changes as you train and has a `state_dict`: model, optimizer, scheduler, scaler. It is kept where
+        the trial pauses, with the random generators and the place in `batches`. A checkpoint that cannot be read costs
+        its steps once more. Raises TypeError for what has no state, LrtuneError where a checkpoint does not fit.
+        """
+        if self._in_all(self._keeper.read(objects)):
+            self._keeper.put()
+        else:
+            self.start = self._began = 0
+            self._tell()
+        return self.start
+
+    def _in_all(self, ready: bool) -> bool:
+        """Whether all processes that train the trial are ready: this is the only one."""
+        return ready
+
+    def paused(self, checkpoint: str, step: int) -> None:
+        """The training is kept after so many steps under this name, and somebody goes on from it."""
+        self._end("paused", step=step, checkpoint=checkpoint, reason=self._interrupted)
+
+    def interrupt(self, reason: str) -> None:
+        """Pause at the next report, wherever that is: this process has to go. Without a checkpoint it is given back."""
+        self._interrupted = reason
+
+    def _pause(self, step: int) -> None:
+        """Keep what is trained and end the stage."""
+        if self.keeps_itself:
+            self.pausing = True
+        elif self._keeper.ready:
+            self.paused(self._keeper.write(step), step)
+        elif self.pausing:
+            said = "call `trial.restore(model=model, optimizer=optimizer, ...)` before the training"
+            raise errors.Invalid(
+                f"trial {self.number} is to pause after step {step}, and nothing to keep is known: {said}"
+            )
+        else:
+            self.give_back(self._interrupted)
+
+    @cached_property
+    def _keeper(self) -> Any:
+        from lrtune.adapters.checkpoints import Keeper
+
+        return Keeper(self._folder, self.number, self.checkpoint)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Which trial of which job: the processes of one run must hold the same."""
+        return self._job, self.number
+
+    @property
+    def curve(self) -> Curve:
+        """The factor over the run, as the reports leave it: what the other processes of a run follow."""
+        return self._course.curve
+
+    def __enter__(self) -> Self:
+        if self._heart.ident is None:
+            self._heart.start()
+            self._process, self._earlier = os.getpid(), getattr(sys, "last_value", None)
+            atexit.register(self._abandon)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._passed:
+            return  # until it is known what happened
+        try:
+            if error is None:
+                self.finish()
+            else:
+                self.leave(error)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._left.set()
+        atexit.unregister(self._abandon)
+
+    def _abandon(self) -> None:
+        """The process ends and the trial is still held: say why, while that is possible."""
+        if os.getpid() != self._process:
+            return  # in a copy of it
+        last, at = getattr(sys, "last_value", None), self._past
+        try:
+            if at is not None and last is self._earlier:
+                self.give_back(f"its process ended at {place(at)}")  # by sys.exit, which leaves nothing else behind
+            else:
+                self.leave(None if last is self._earlier else last)
+        except Exception:
+            log.exception("trial %s is left behind; its lease will run out", self.number)
+
+    def _flush(self) -> None:
+        """Send the newest report, if it is not sent yet."""
+        newest, self._kept = self._kept, None
+        if newest is not None or self._waiting:
+            self._send(*([newest] if newest else []))
+
+    def _send(self, *made: Sent) -> None:
+        """Send reports. While no server answers, the training goes on, and they wait for the next time."""
+        with self._lock:
+            self._waiting += made
+            self._sent |= {one.step for one in made}
+            self._follow(made)
+            self._tell()
+
+    def _follow(self, made: Sequence[Sent]) -> None:
+        """A schedule that looks at the loss goes on as these reports leave it: the same replay as the server's."""
+        seen = [Report(step=one.step, learning_rate=0.0, metrics=one.metrics) for one in made]
+        self._trial = self._trial.model_copy(update={"reports": [*self._trial.reports, *seen]})
+        self._course = Course.of(self._trial, self._held.metric)
+
+    def _tell(self) -> None:
+        """A sign of life, with the reports that wait."""
+        if self.over:
+            return
+        reports = self._waiting[:1000]
+        seconds = self._held.lease_seconds
+        batch = Batch(token=self._held.token, lease_seconds=seconds, start=self._began, reports=reports)
+        try:
+            verdict = self._door.tell(self._job, self.number, batch)
+        except errors.Unavailable as error:
+            log.warning("trial %s goes on without the server: %s", self.number, error)
+            return
+        except (errors.Conflict, errors.NotFound) as error:
+            log.warning("trial %s is no longer ours: %s", self.number, error)
+            self._stop(str(error))
+            return
+        except errors.Invalid:
+            self._waiting = []  # what was refused once would be refused for ever
+            raise
+        self._waiting, self._began = self._waiting[len(reports) :], None
+        if verdict.decision == "stop":
+            self._stop(verdict.reason)
+        self.pausing = self.pausing or verdict.decision == "pause"
+
+    def _end(self, state: Literal["complete", "diverged", "failed", "waiting", "paused"], **said: Any) -> None:
+        with self._lock:
+            if self.over:
+                return
+            ending = Ending(token=self._held.token, state=state, **said)
+            try:
+                patiently(lambda: self._door.finish(self._job, self.number, ending))
+            except (errors.LeaseLost, errors.NotFound) as error:
+                log.warning("trial %s is no longer ours: %s", self.number, error)
+            self._stop(said.get("reason", ""))
+
+    def _stop(self, reason: str) -> None:
+        self.over, self.reason = True, reason
+        self._left.set()
+
+    def _beat(self) -> None:
+        """Signs of life, until the trial is left."""
+        while not self._left.wait(self._held.lease_seconds / 4):
+            with self._lock:
+                try:
+                    self._tell()
+                except errors.LrtuneError:
+                    log.exception("trial %s goes on without a sign of life", self.number)
+
+
+def settle() -> None:
+    """End the trials that an exception flew past, now that somebody may have caught it."""
+    while _dropped:
+        with suppress(IndexError):  # another thread was quicker
+            _dropped.pop().settle()

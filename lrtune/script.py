@@ -1,0 +1,233 @@
+"""`lrtune.trial()`: the trial of this script, whoever has started it.
+
+Under `lrtune run` it is one of the job's trials; in every process of a team (torchrun, accelerate launch) the same one,
+of which the first process reports and all hear the answer at the same step. With `LRTUNE_JOB` it is the real run: the
+answer's optimizer and rates over as many steps as the script asks for, and reports that nobody judges.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, SupportsFloat, TypeVar
+
+from lrtune import errors
+from lrtune.analysis.prefixes import Course
+from lrtune.client import Client
+from lrtune.loop_trial import LoopTrial, Torch
+from lrtune.schedules import Curve, Plateau
+from lrtune.wire.external import Handout, number_of, step_of
+from lrtune.wire.results import Best
+
+B = TypeVar("B")
+NOWHERE = (
+    "found neither a trial nor an answer for this script: start it with `lrtune run JOB -- python script.py` to tune "
+    "it, or set LRTUNE_JOB to the id of a finished job, or to its answer in a file (from `lrtune best JOB --json`), "
+    "for the real run"
+)
+log = logging.getLogger("lrtune.loop")
+
+
+def trial(steps: int | None = None) -> "ScriptTrial | RealRun":
+    """The trial of this script under `lrtune run`, or the real run with LRTUNE_JOB, over `steps` (else the job's).
+
+    Raises LrtuneError where there is neither, with what to set.
+    """
+    if file := os.environ.get("LRTUNE_TRIAL"):
+        return ScriptTrial.found(Path(file), steps)
+    if job := os.environ.get("LRTUNE_JOB"):
+        return RealRun(*_answer(job), steps)
+    raise errors.LrtuneError(NOWHERE)
+
+
+class ScriptTrial(LoopTrial):
+    """A trial that `lrtune run` has taken, in a process of its command."""
+
+    def __init__(self, file: Path, client: Client, told: Mapping[str, Any], held: Handout) -> None:
+        folder = told["checkpoints"]
+        super().__init__(client, told["job"], held, folder=Path(folder) if folder else None)
+        self._file, self._team = file, Team()
+
+    @classmethod
+    def found(cls, file: Path, steps: int | None) -> "ScriptTrial":
+        """The trial in the file that `lrtune run` has written. Raises LrtuneError for a run of another length."""
+        try:
+            told = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise errors.LrtuneError(f"LRTUNE_TRIAL: {error}; `lrtune run` sets it") from None
+        held = Handout.model_validate(told["handout"])
+        if steps is not None and steps != held.trial.horizon and held.trial.role != "range-test":
+            detail = f"found a run of {steps} steps; the job's trials have {held.trial.horizon}"
+            raise errors.LrtuneError(f'{detail}: submit the job with "horizon": {{"steps": {steps}}}')
+        made = cls(file, Client(), told, held)
+        made.__enter__()
+        signal.signal(signal.SIGTERM, made._terminated)
+        return made
+
+    def report(self, step: SupportsFloat, **metrics: SupportsFloat) -> bool:
+        """As `LoopTrial.report`; in a team every process calls it, and the first one's numbers are sent."""
+        self._file.touch()  # for `lrtune run`: it is alive
+        return super().report(step, **metrics)
+
+    def _hear(self, at: int, metrics: Mapping[str, SupportsFloat]) -> None:
+        def hear() -> None:
+            super(ScriptTrial, self)._hear(at, metrics)
+
+        self._team.first(hear)
+        said = self._team.shared([self.over, self.reason, self.pausing, self._interrupted])
+        self.over, self.reason, self.pausing, self._interrupted = said
+
+    def _pause(self, step: int) -> None:
+        if self._team.size == 1 or self.keeps_itself:
+            super()._pause(step)
+            return
+        names = self._team.gathered(self._keeper.write(step) if self._team.rank else "")
+        self._team.first(lambda: self.paused(self._keeper.write(step, ranks=names[1:]), step))
+        self.over, self.reason = self._team.shared([self.over, self.reason])
+
+    def _end(self, state: Any, **said: Any) -> None:
+        if self._team.rank == 0:
+            super()._end(state, **said)
+        else:
+            self._stop(said.get("reason", ""))
+
+    def _tell(self) -> None:
+        if self._team.rank == 0:
+            super()._tell()
+
+    def _in_all(self, ready: bool) -> bool:
+        return all(self._team.gathered(ready))
+
+    @cached_property
+    def _keeper(self) -> Any:
+        from lrtune.adapters.checkpoints import Keeper
+
+        return Keeper(self._folder, self.number, self.checkpoint, rank=self._team.rank)
+
+    def _terminated(self, *_: object) -> None:
+        """SIGTERM asks to pause at the next report; a second one ends the process."""
+        if self._interrupted:
+            sys.exit(143)
+        self.interrupt("its process was asked to end")
+
+
+class Team:
+    """The processes that train one trial together, as torch.distributed has them, or this one alone.
+
+    What differs from process to process would part them: the first one decides, and the others hear it.
+    """
+
+    @property
+    def rank(self) -> int:
+        """The place of this process."""
+        return int(os.environ.get("RANK") or 0)
+
+    @property
+    def size(self) -> int:
+        """How many there are, as far as they can speak to each other."""
+        found = self._distributed
+        return int(found.get_world_size()) if found else 1
+
+    def first(self, do: Callable[[], None]) -> None:
+        """Let the first process do something. Raises in all of them what that raises."""
+        failure: Exception | None = None
+        if self.rank == 0:
+            try:
+                do()
+            except Exception as error:  # raised below, in all
+                failure = error
+        (said,) = self.shared([failure and f"{type(failure).__name__}: {failure}"])
+        if failure or said:
+            raise failure or errors.LrtuneError(said)
+
+    def shared(self, values: list[Any]) -> list[Any]:
+        """The first process's values, in all of them."""
+        if self.size > 1:
+            self._distributed.broadcast_object_list(values, src=0)
+        return values
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Everybody's values, in all of them."""
+        found = [value] * self.size
+        if self.size > 1:
+            self._distributed.all_gather_object(found, value)
+        return found
+
+    @property
+    def _distributed(self) -> Any:
+        torch = sys.modules.get("torch")
+        found = torch and torch.distributed
+        return found if found and found.is_available() and found.is_initialized() else None
+
+
+class RealRun(Torch):
+    """The answer of a job as the trial of a script: its optimizer, its rates, and nobody who judges."""
+
+    def __init__(self, best: Best, curve: Curve, steps: int | None) -> None:
+        self.configuration, self.metric, self.number = best.configuration, best.metric, best.trial
+        self.steps = self.until = best.steps if steps is None else steps
+        self.start, self.seed, self.checkpoint = 0, best.seeds[0].seed if best.seeds else 0, None
+        self.over, self.pausing, self.reason, self.keeps_itself = False, False, "", False
+        self._factor = curve.over(self.steps)
+        self._board: Any = None
+
+    def factor(self, step: int) -> float:
+        """The factor of the peak rate at a step, counted from 0."""
+        return self._factor(step)
+
+    def learning_rate(self, step: int = 0) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.configuration.learning_rate * self._factor(step)
+
+    def report(self, step: SupportsFloat, **metrics: SupportsFloat) -> bool:
+        """Never stops; with LRTUNE_TENSORBOARD, the numbers go into event files in that folder."""
+        at = step_of(step, self.steps)
+        if (folder := os.environ.get("LRTUNE_TENSORBOARD")) and not Team().rank:
+            if self._board is None:
+                from lrtune.adapters.pytorch import event_files
+
+                self._board = event_files(folder)
+            for name, value in {**metrics, "learning_rate": self.learning_rate(at - 1)}.items():
+                number = number_of(name, value)
+                self._board.add_scalar(name, float("nan") if number is None else number, at)
+            self._board.flush()
+        return False
+
+    def due(self, step: int) -> bool:
+        """Whether to measure after so many steps: at twenty points of the run."""
+        return step % max(1, self.steps // 20) == 0 or step == self.steps
+
+    def restore(self, **_: Any) -> int:
+        """Nothing: the real run begins at its first step."""
+        return self.start
+
+    def batches(self, loader: Iterable[B]) -> Iterator[B]:
+        """The batches of a loader, epoch after epoch."""
+        from lrtune.adapters.checkpoints import Batches
+
+        return Batches(loader)
+
+    def finish(self, value: SupportsFloat | None = None) -> None:
+        """Nothing: nobody judges."""
+
+    def fail(self, reason: str) -> None:
+        """Nothing: nobody judges."""
+
+
+def _answer(job: str) -> tuple[Best, Curve]:
+    """The answer of a job, and the curve that its run followed, from the server or from a file. Raises LrtuneError."""
+    if not job.endswith(".json"):
+        with Client() as client:
+            best = client.best(job)
+            return best, Course.of(client.trial(job, best.trial), best.objective).curve
+    try:
+        best = Best.model_validate_json(Path(job).read_text())
+    except (OSError, ValueError) as error:
+        raise errors.LrtuneError(f"LRTUNE_JOB: {job}: {error}; `lrtune best JOB --json` writes one") from None
+    if isinstance(best.configuration.schedule, Plateau):
+        raise errors.LrtuneError(f"LRTUNE_JOB: {job}: its schedule looks at the loss; name the job by its id")
+    return best, best.schedule

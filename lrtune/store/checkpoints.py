@@ -1,0 +1,126 @@
+"""The checkpoints that loops of the user's own keep: who is there to read them, where a trial goes on, what may go.
+
+The service never sees a checkpoint, only what its loop calls it. One that lies on a host's own disk can be read while a
+loop of that host lives: its trial waits for such a loop, and begins again where there is none.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, exists, false, insert, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from lrtune.errors import Invalid
+from lrtune.store import lookup
+from lrtune.store.database import clock
+from lrtune.store.tables import CheckpointRow, LoopRow, TrialRow
+from lrtune.wire.external import Checkpoints, Hold
+from lrtune.wire.results import ENDED, TrialState
+
+# A stopped trial may be gone on with as long as the search goes on.
+OVER = tuple(state for state in ENDED if state is not TrialState.STOPPED)
+AT_ONCE = 100  # names in one answer; the others come with the next
+LEAST = timedelta(seconds=90)  # of silence before a loop that holds nothing counts as gone
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A loop that asks for a trial of a job."""
+
+    job: int
+    worker: str
+    host: str
+    checkpoints: Checkpoints
+
+
+def seen(tx: Session, job_id: str, hold: Hold, *, now: datetime | None = None) -> Loop:
+    """Write down that a loop asks for a trial, if it can go on from checkpoints. Raises UnknownJob."""
+    now, job = now or clock(tx), lookup.job(tx, job_id).seq
+    loop = Loop(job, hold.worker, hold.host or hold.worker, hold.checkpoints)
+    if hold.checkpoints == "none":
+        tx.execute(delete(LoopRow).where(LoopRow.job == job, LoopRow.worker == hold.worker))
+        return loop
+    fields: dict[str, Any] = {"host": loop.host, "checkpoints": loop.checkpoints}
+    fields |= {"alive_until": now + max(LEAST, timedelta(seconds=hold.lease_seconds))}
+    there = (LoopRow.job == job, LoopRow.worker == hold.worker)
+    if not tx.execute(update(LoopRow).where(*there).values(fields).returning(LoopRow.worker)).all():
+        tx.execute(insert(LoopRow).values(job=job, worker=hold.worker, **fields))
+    return loop
+
+
+def of(tx: Session, job: int, worker: str) -> Loop | None:
+    """The loop of this name, as it last asked."""
+    row = tx.get(LoopRow, (job, worker))
+    return None if row is None else Loop(job, worker, row.host, row.checkpoints)  # type: ignore[arg-type]
+
+
+def startable(loop: Loop, *, now: datetime) -> ColumnElement[bool]:
+    """The trials that this loop may begin: new ones, those whose checkpoint it can read, those whose is lost."""
+    mine = exists().where(_usable(), _readable(loop))
+    others = (LoopRow.job == loop.job, LoopRow.worker != loop.worker, _alive(now))
+    theirs = or_(
+        and_(CheckpointRow.host.is_(None), LoopRow.checkpoints == "shared"),
+        and_(CheckpointRow.host == LoopRow.host, LoopRow.checkpoints != "none"),
+    )
+    return or_(TrialRow.start == 0, mine, ~exists().where(_usable(), *others, theirs))
+
+
+def latest(tx: Session, trial: int, loop: Loop) -> tuple[str, int] | None:
+    """The name and the step of the checkpoint that this loop goes on from; None where it has to begin anew."""
+    found = select(CheckpointRow.name, CheckpointRow.step).join(TrialRow, TrialRow.id == trial)
+    found = found.where(_usable(), _readable(loop)).order_by(CheckpointRow.step.desc(), CheckpointRow.id.desc())
+    row = tx.execute(found.limit(1)).first()
+    return None if row is None else (row.name, row.step)
+
+
+def keep(tx: Session, trial: int, loop: Loop, *, step: int, name: str) -> None:
+    """Write down the checkpoint of a trial after a step. Raises Invalid for the name of another trial's."""
+    same = select(TrialRow.number).join(CheckpointRow, CheckpointRow.trial == TrialRow.id)
+    same = same.where(CheckpointRow.name == name, TrialRow.id != trial, TrialRow.job == loop.job)
+    if (other := tx.scalars(same.limit(1)).first()) is not None:
+        detail = f"found {name[:60]!r}, the checkpoint of trial {other}; accepted is a name of its own for each"
+        raise Invalid(errors=[{"pointer": "/checkpoint", "detail": detail}])
+    tx.execute(delete(CheckpointRow).where(CheckpointRow.trial == trial, CheckpointRow.name == name))
+    host = None if loop.checkpoints == "shared" else loop.host
+    tx.execute(insert(CheckpointRow).values(trial=trial, step=step, name=name, host=host))
+
+
+def forgotten(tx: Session, loop: Loop) -> list[str]:
+    """What checkpoints are called that this loop can delete, as no trial goes on from them; each is said once."""
+    newer = aliased(CheckpointRow)
+    replaced = exists().where(
+        newer.trial == CheckpointRow.trial,
+        newer.host.is_not_distinct_from(CheckpointRow.host),
+        newer.step > CheckpointRow.step,
+        newer.step <= TrialRow.start,
+    )
+    found = select(CheckpointRow.id, CheckpointRow.name).join(TrialRow, TrialRow.id == CheckpointRow.trial)
+    found = found.where(TrialRow.job == loop.job, or_(TrialRow.state.in_(OVER), replaced), _readable(loop))
+    rows = tx.execute(found.order_by(CheckpointRow.id).limit(AT_ONCE)).all()
+    if rows:
+        tx.execute(delete(CheckpointRow).where(CheckpointRow.id.in_([row.id for row in rows])))
+    return [row.name for row in rows]
+
+
+def _usable() -> ColumnElement[bool]:
+    """A checkpoint that a trial can go on from."""
+    return and_(CheckpointRow.trial == TrialRow.id, CheckpointRow.step <= TrialRow.start)
+
+
+def _readable(loop: Loop) -> ColumnElement[bool]:
+    """A checkpoint that this loop can read."""
+    match loop.checkpoints:
+        case "none":
+            return false()
+        case "own":
+            return CheckpointRow.host == loop.host
+        case "shared":
+            return or_(CheckpointRow.host.is_(None), CheckpointRow.host == loop.host)
+
+
+def _alive(now: datetime) -> ColumnElement[bool]:
+    """A loop that has asked not long ago, or trains something."""
+    held = aliased(TrialRow)
+    trains = exists().where(held.job == LoopRow.job, held.worker == LoopRow.worker, held.lease_until > now)
+    return or_(LoopRow.alive_until > now, trains)

@@ -1,0 +1,109 @@
+"""Checkpoints of a loop of the user's own: a training that goes on is the one that would have gone on without."""
+
+import random
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lrtune.adapters.checkpoints import Batches, put_back, refuse_what_keeps_nothing, state_of
+from lrtune.adapters.folder import Broken, Folder
+
+MADE = torch.Generator().manual_seed(3)
+SET = TensorDataset(torch.randn(50, 4, generator=MADE), torch.randint(0, 3, (50,), generator=MADE))
+
+
+class Training:
+    """A small net with dropout, a momentum, a schedule, shuffled batches and some noise of everybody's."""
+
+    def __init__(self, *, generator: bool = False, workers: int = 0) -> None:
+        torch.manual_seed(0), random.seed(0), np.random.seed(0)
+        self.model = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16, 3))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
+        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 40)
+        own = torch.Generator().manual_seed(5) if generator else None
+        loader = DataLoader(SET, batch_size=8, shuffle=True, generator=own, num_workers=workers)
+        self.batches: Batches[Any] = Batches(loader)
+        self.objects = {n: getattr(self, n) for n in ("model", "optimizer", "scheduler", "batches")}
+
+    def losses(self, steps: int) -> list[float]:
+        found = []
+        for inputs, labels in islice(self.batches, steps):
+            noise = 1e-3 * (random.random() + float(np.random.rand()))
+            loss = nn.functional.cross_entropy(self.model(inputs), labels) + noise
+            self.optimizer.zero_grad(), loss.backward(), self.optimizer.step(), self.scheduler.step()
+            found.append(loss.item())
+        return found
+
+
+@pytest.mark.parametrize("setting", [{}, {"generator": True}, {"workers": 1}], ids=str)
+@pytest.mark.parametrize("at", [1, 7, 14, 23], ids=lambda at: f"after {at} steps")
+def test_a_training_goes_on_bit_for_bit(tmp_path: Path, at: int, setting: dict[str, Any]) -> None:
+    whole = Training(**setting).losses(30)
+    first, folder = Training(**setting), Folder(tmp_path)
+    begun = first.losses(at)
+    name = folder.write(0, at, state_of(at, first.objects))
+    second = Training(**setting)
+    second.losses(3)  # whatever the process did before
+    second = Training(**setting)
+    assert put_back(folder.read(name), second.objects) == at
+    assert begun + second.losses(30 - at) == whole
+
+
+def test_what_was_damaged_lost_or_somebody_elses_is_said_and_never_used(tmp_path: Path) -> None:
+    training, folder = Training(), Folder(tmp_path)
+    name = folder.write(1, 4, state_of(4, training.objects))
+    other = folder.write(2, 4, state_of(4, {"model": nn.Linear(2, 2)}))
+    with pytest.raises(Broken, match="has model; `restore` was given batches, model, optimizer, scheduler"):
+        put_back(folder.read(other), training.objects)
+    with pytest.raises(Broken, match="model: the checkpoint does not fit"):
+        put_back(folder.read(other), {"model": nn.Linear(3, 2)})
+    file = tmp_path / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(Broken, match="is not what was written"):
+        folder.read(name)
+    folder.drop([name])
+    with pytest.raises(Broken, match="is not in"):
+        folder.read(name)
+    for evil in ("../../etc/passwd", "x", "trial-1-step-4-" + "0" * 32 + ".pt/../y", "a" * 5000):
+        with pytest.raises(Broken, match="a checkpoint of this folder is called"):
+            folder.read(evil)
+
+
+def test_nothing_half_written_is_left_and_what_cannot_be_read_again_is_refused(tmp_path: Path) -> None:
+    class Odd:
+        def state_dict(self) -> dict[str, Any]:
+            return {"odd": Odd()}
+
+    with pytest.raises(Broken, match="trial 3 cannot be kept after step 8"):
+        Folder(tmp_path).write(3, 8, state_of(8, {"odd": Odd()}))  # type: ignore[dict-item]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_oldest_make_room_for_the_newest(tmp_path: Path) -> None:
+    training = Training()
+    first = Folder(tmp_path).write(0, 1, state_of(1, training.objects))
+    size = (tmp_path / first).stat().st_size
+    folder = Folder(tmp_path, room=int(2.5 * size))
+    names = [first, *(folder.write(trial, 1, state_of(1, training.objects)) for trial in (1, 2, 3))]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names[2:])
+    with pytest.raises(Broken, match=r"it has \d+ bytes; the checkpoints may take 10 "):
+        Folder(tmp_path, room=10).write(4, 1, state_of(1, training.objects))
+    folder.drop(None)
+    assert not tmp_path.exists()
+
+
+def test_a_loader_whose_place_nobody_knows_is_refused_with_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"loader: found DataLoader; .*`trial.batches\(loader\)`"):
+        refuse_what_keeps_nothing({"loader": DataLoader(SET)})
+    with pytest.raises(ValueError, match="without batches"):
+        next(Batches([]))
+    with pytest.raises(ValueError, match="without batches"):
+        list(Batches(iter([1, 2])))
