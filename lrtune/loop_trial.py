@@ -20,6 +20,7 @@ from typing import Any, Literal, Self, SupportsFloat, TypeVar
 from lrtune import errors
 from lrtune.analysis.prefixes import Course
 from lrtune.door import Door, patiently
+from lrtune.kept import Kept, Torch
 from lrtune.leaving import place, said, text, thrown
 from lrtune.schedules import Curve
 from lrtune.wire.external import (
@@ -44,27 +45,7 @@ B = TypeVar("B")
 _dropped: list["LoopTrial"] = []
 
 
-class Torch:
-    """What a trial is in torch."""
-
-    def scheduler(self: Any, optimizer: Any, *, step: int = 0) -> Any:
-        """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first.
-
-        It goes by the optimizer's own updates; `step` says how many were made before. Raises ValueError for another
-        optimizer than the configuration's.
-        """
-        from lrtune.adapters import pytorch
-
-        return pytorch.scheduler(self, optimizer, step=step)
-
-    def optimizer(self: Any, parameters: Any) -> Any:
-        """Torch's optimizer of the configuration, with its knobs, over these parameters."""
-        from lrtune.adapters import pytorch
-
-        return pytorch.optimizer(self, parameters)
-
-
-class LoopTrial(Torch):
+class LoopTrial(Torch, Kept):
     """A trial that this process holds: what to train with, where to report, and whether to stop."""
 
     def __init__(self, door: Door, job_id: str, held: Handout, *, folder: Path | None = None) -> None:

@@ -98,7 +98,7 @@ class Batches(Generic[B]):
 
     def __next__(self) -> B:
         if self._iterator is None:
-            self._begin(_generators(self._own()))
+            self._begin(generators(self._own()))
         for last in (False, True):
             assert self._iterator is not None  # noqa: S101 - for mypy
             for batch in self._iterator:
@@ -107,7 +107,7 @@ class Batches(Generic[B]):
             if last or self.place == 0:
                 break
             self.epoch, self.place = self.epoch + 1, 0
-            self._begin(_generators(self._own()))
+            self._begin(generators(self._own()))
         raise ValueError("found a loader without batches; accepted is one that can be gone through again and again")
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Batches(Generic[B]):
         self.epoch, place = state["epoch"], state["place"]
         if not state["begun"]:
             return
-        _set_generators(state["begun"], self._own())
+        set_generators(state["begun"], self._own())
         self._begin(state["begun"])
         for _ in range(place):
             next(self)
@@ -139,7 +139,7 @@ class Batches(Generic[B]):
 def state_of(step: int, objects: Mapping[str, Keeps]) -> dict[str, Any]:
     """Everything that a training is after a step."""
     states = {name: kept.state_dict() for name, kept in objects.items()}
-    return {"step": step, "objects": states, "generators": _generators()}
+    return {"step": step, "objects": states, "generators": generators()}
 
 
 def put_back(
@@ -158,7 +158,7 @@ def put_back(
             kept.load_state_dict(states[name])
         except BROKEN as error:
             raise Broken(f"{name}: the checkpoint does not fit: {first_line(error)}") from error
-    _set_generators(state["generators"])
+    set_generators(state["generators"])
     return int(state["step"])
 
 
@@ -172,7 +172,7 @@ def refuse_what_keeps_nothing(objects: Mapping[str, object]) -> None:
             )
 
 
-def _generators(own: torch.Generator | None = None) -> dict[str, Any]:
+def generators(own: torch.Generator | None = None) -> dict[str, Any]:
     """Every random generator: Python's, NumPy's where it is used, torch's, the devices', and one more."""
     version, internal, gauss = random.getstate()
     found: dict[str, Any] = {"python": [version, list(internal), gauss], "torch": torch.get_rng_state()}
@@ -184,7 +184,8 @@ def _generators(own: torch.Generator | None = None) -> dict[str, Any]:
     return found if own is None else found | {"own": own.get_state()}
 
 
-def _set_generators(kept: Mapping[str, Any], own: torch.Generator | None = None) -> None:
+def set_generators(kept: Mapping[str, Any], own: torch.Generator | None = None) -> None:
+    """Bring the random generators to where they were."""
     version, internal, gauss = kept["python"]
     random.setstate((version, tuple(internal), gauss))
     torch.set_rng_state(kept["torch"])

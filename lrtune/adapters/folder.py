@@ -1,15 +1,17 @@
 """A job's checkpoints in a folder: written whole or not at all, checked when read, bounded in bytes.
 
+One is a file of torch's, or a directory that a framework has filled, with a list of its files' digests beside them.
 Reading one cannot run code: it is loaded with torch's `weights_only`. Deleting needs no torch.
 """
 
 import hashlib
+import json
 import logging
 import os
 import pickle
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from typing import Any
 from lrtune.errors import LrtuneError
 
 SHARE = 0.5  # of the disk's free bytes, where nobody says how many checkpoints may take
-NAME = re.compile(r"trial-\d{1,9}-step-\d{1,9}(-rank-\d{1,6})?-[0-9a-f]{32}\.pt")
+NAME = re.compile(r"trial-\d{1,9}-step-\d{1,9}(-rank-\d{1,6})?-[0-9a-f]{32}(\.pt)?")
+LIST = "digests.json"  # of a directory's files
 BROKEN = (OSError, RuntimeError, pickle.UnpicklingError, ValueError, KeyError, EOFError, TypeError, AttributeError)
 log = logging.getLogger("lrtune.loop")
 
@@ -68,6 +71,42 @@ class Folder:
             raise Broken(f"the checkpoint {name} in {self.path} cannot be read: {first_line(error)}") from error
         return found
 
+    def write_directory(self, trial: int, step: int, fill: Callable[[Path], object]) -> str:
+        """Keep what `fill` puts into an empty directory; what it is called from now on. Raises Broken."""
+        unfinished = self.path / f"unfinished-{os.getpid()}-{trial}-{step}"
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            fill(unfinished)
+            found = {str(file.relative_to(unfinished)): self._settled(file)[1] for file in _files(unfinished)}
+            (unfinished / LIST).write_text(json.dumps(found, sort_keys=True))
+            _, digest = self._settled(unfinished / LIST)
+            self._make_room(_size(unfinished))
+            name = f"trial-{trial}-step-{step}-{digest}"
+            _delete(self.path / name)
+            unfinished.replace(self.path / name)
+            _settle_names(self.path)
+        except BROKEN as error:
+            raise Broken(f"trial {trial} cannot be kept after step {step}: {first_line(error)}") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return name
+
+    def directory(self, name: str) -> Path:
+        """Where a directory lies that is as it was written. Raises Broken for one that is not here, or is not."""
+        path = self._file(name)
+        if not path.is_dir():
+            raise Broken(f"the checkpoint {name} is not in {self.path}")
+        try:
+            listed = json.loads((path / LIST).read_text())
+            found = {str(file.relative_to(path)): self._digest(file) for file in _files(path) if file != path / LIST}
+            whole = self._digest(path / LIST) in name and found == listed
+        except BROKEN as error:
+            raise Broken(f"the checkpoint {name} in {self.path} cannot be read: {first_line(error)}") from error
+        if not whole:
+            raise Broken(f"the checkpoint {name} in {self.path} is not what was written")
+        return path
+
     def drop(self, names: Iterable[str] | None) -> None:
         """Delete checkpoints, as far as they are here; without names all of them, as the job is over."""
         for name in [file.name for file in self._all()] if names is None else names:
@@ -75,7 +114,7 @@ class Folder:
                 file = self._file(name)
                 for rank in self.path.glob(f"{file.name.rpartition('-')[0]}-rank-*.pt"):
                     rank.unlink(missing_ok=True)
-                file.unlink(missing_ok=True)
+                _delete(file)
         if names is None and not any(self.path.iterdir()):
             self.path.rmdir()
 
@@ -88,7 +127,7 @@ class Folder:
         return [file for file in self.path.iterdir() if NAME.fullmatch(file.name)]
 
     def _taken(self) -> int:
-        return sum(file.stat().st_size for file in self._all())
+        return sum(_size(file) for file in self._all())
 
     def _make_room(self, size: int) -> None:
         if size > self.room:
@@ -97,9 +136,9 @@ class Folder:
         taken = self._taken()
         while taken + size > self.room:
             oldest = files.pop(0)
-            taken -= oldest.stat().st_size
+            taken -= _size(oldest)
             log.warning("no room in %s: %s is deleted, and its trial will begin again", self.path, oldest.name)
-            oldest.unlink()
+            _delete(oldest)
 
     def _settled(self, file: Path) -> tuple[int, str]:
         """Size and digest of a file that is on the disk for good."""
@@ -111,6 +150,30 @@ class Folder:
     def _digest(file: Path) -> str:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()[:32]
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()]
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else _files(path)))
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _settle_names(path: Path) -> None:
+    """What was renamed in a folder is on the disk for good."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def first_line(error: BaseException) -> str:

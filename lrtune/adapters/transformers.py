@@ -2,16 +2,23 @@
 
 The trainer keeps its own optimizer and scheduler; before each update the trial's rates take the place of what the
 scheduler said, in the trainer's logs as well. The metric of the job is one that `evaluate` logs, such as `eval_loss`.
+
+A trial taken with `job.trials(checkpoints=...)` is kept in the trainer's own checkpoint and goes on with
+`trainer.train(resume_from_checkpoint=trial.checkpoint_path)`; `max_steps` stays `trial.steps`. Data that draws at random
+as it is loaded is not what it would have been: the trainer loads ahead.
 """
 
 import numbers
+import shutil
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lrtune.adapters.checkpoints import generators, set_generators
 from lrtune.adapters.distributed import require_one_trial
 from lrtune.adapters.pytorch import Rates, plain, require_optimizer
-from lrtune.adapters.trial import TrialLike, require_length
+from lrtune.adapters.trial import TrialLike, ends_stage, paused, require_length, require_start
 
 
 class TrialCallback(TrainerCallback):
@@ -20,6 +27,9 @@ class TrialCallback(TrainerCallback):
     def __init__(self, trial: TrialLike) -> None:
         self.trial = trial
         self._rates: Rates | None = None
+        self._before: dict[str, Any] | None = None  # the random generators before an evaluation that only we asked for
+        self._ours = False  # whether the next checkpoint is for us alone
+        vars(trial)["keeps_itself"] = True
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -29,6 +39,7 @@ class TrialCallback(TrainerCallback):
         optimizer = plain(kwargs["optimizer"])
         require_optimizer([optimizer], self.trial)
         require_one_trial(self.trial)
+        self._require_stage(args, state)
         self._rates = Rates(self.trial, optimizer)
         self._set(state, kwargs["lr_scheduler"])
 
@@ -39,14 +50,41 @@ class TrialCallback(TrainerCallback):
         self._set(state, kwargs["lr_scheduler"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Set the rates of the next update, for whoever looks."""
+        """Set the rates of the next update, for whoever looks; measure where a stage ends."""
         self._set(state, kwargs["lr_scheduler"])
+        if ends_stage(self.trial, state.global_step) and not control.should_evaluate:
+            control.should_evaluate, self._before = True, generators()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report what was measured, if anything was trained by then."""
         measured = {name: float(value) for name, value in kwargs["metrics"].items() if isinstance(value, numbers.Real)}
         if state.global_step and self.trial.report(state.global_step, **measured):
             control.should_training_stop = True
+        if self._before is not None:
+            set_generators(self._before)
+            self._before = None
+        if paused(self.trial):
+            self._ours, control.should_save = not control.should_save, True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Keep the trainer's checkpoint where the trial is to pause."""
+        if not paused(self.trial):
+            return
+        made = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        self.trial.keep(state.global_step, lambda to: shutil.copytree(made, to, dirs_exist_ok=True))  # type: ignore[attr-defined]
+        if self._ours:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _require_stage(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Raise ValueError for a run that cannot be kept, or does not go on from what was."""
+        resume = "write trainer.train(resume_from_checkpoint=trial.checkpoint_path)"
+        require_start(state.global_step, self.trial, resume)
+        if not getattr(self.trial, "in_stages", False):
+            return
+        if args.save_only_model or args.ignore_data_skip:
+            raise ValueError("found save_only_model or ignore_data_skip; accepted is neither, for a trial in stages")
+        if args.world_size > 1:
+            raise ValueError(f"found {args.world_size} processes; accepted is one, for a trial in stages")
 
     def _set(self, state: TrainerState, scheduler: Any) -> None:
         """Set the rates, and let the trainer's scheduler say the same."""

@@ -29,3 +29,20 @@ def require_length(found: float, trial: TrialLike, accepted: str) -> None:
         own = int(found) if 2 <= found < float("inf") and found == int(found) else 0
         other = f', or "horizon": {{"steps": {own}}} in the job' if own else ""
         raise ValueError(f"found a run {length}; this trial has {trial.steps}: accepted is {accepted}{other}")
+
+
+def require_start(step: int, trial: TrialLike, accepted: str) -> None:
+    """Raise ValueError for a run that does not go on where its trial does; `accepted` is what to write instead."""
+    start = getattr(trial, "start", 0)
+    if start and step != start:
+        raise ValueError(f"found a run that begins after step {step}; this trial goes on after {start}: {accepted}")
+
+
+def ends_stage(trial: TrialLike, step: int) -> bool:
+    """Whether a trial that is trained in stages is at the end of one, before its own."""
+    return bool(getattr(trial, "in_stages", False)) and step == getattr(trial, "until", 0) < trial.steps
+
+
+def paused(trial: TrialLike) -> bool:
+    """Whether what is trained is to be kept now."""
+    return bool(getattr(trial, "pausing", False)) and not getattr(trial, "over", False)
