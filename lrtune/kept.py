@@ -32,6 +32,8 @@ class Torch:
 class Kept:
     """The directory that a framework's own checkpoint of a trial lies in."""
 
+    _other_keeper: Any = None
+
     @cached_property
     def checkpoint_path(self: Any) -> str | None:
         """The directory that this trial goes on from; None where it begins, also as what was kept cannot be read."""
@@ -51,6 +53,10 @@ class Kept:
     def in_stages(self: Any) -> bool:
         """Whether it may have to pause: it was taken with a folder for checkpoints."""
         return self._folder is not None
+
+    def keep_with(self: Any, keeper: Any) -> None:
+        """Let another one keep this trial where it pauses, and the place in `batches`: an adapter's."""
+        self._keeper = self._other_keeper = keeper
 
     def keep(self: Any, step: int, fill: Callable[[Path], object]) -> None:
         """End the stage after so many steps with what `fill` puts into a directory. Raises LrtuneError."""

@@ -238,6 +238,8 @@ class LoopTrial(Torch, Kept):
         """Keep what is trained and end the stage."""
         if self.keeps_itself:
             self.pausing = True
+        elif self._other_keeper is not None:
+            self._other_keeper.keep(step)
         elif self._keeper.ready:
             self.paused(self._keeper.write(step), step)
         elif self.pausing:

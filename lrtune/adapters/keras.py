@@ -2,16 +2,23 @@
 
 The metric of the job is one that `fit` logs at the end of an epoch, such as `val_loss`. What counts are the iterations
 of the optimizer itself, so batches may be accumulated, and a run be resumed.
+
+A trial taken with `job.trials(checkpoints=...)` is kept and brought back by the callback itself, as `BackupAndRestore`
+does it, with the seeds of layers and the random generators; `fit` keeps its `epochs`. Stages have to end with an epoch.
 """
 
 import inspect
+import json
 import math
+import random
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from lrtune.adapters import matching
-from lrtune.adapters.trial import TrialLike, require_length
+from lrtune.adapters.trial import TrialLike, paused, require_length
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.space import knobs
 
@@ -36,6 +43,7 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._batches, self._rate = 0, 0.0  # of this fit, of this batch
         self._begun: list[int] = []  # how many batches each optimizer had seen when it began
         self._skips = False
+        vars(trial)["keeps_itself"] = True
 
     def set_model(self, model: Any) -> None:
         """Let the rates be numbers before any callback restores the optimizer's state."""
@@ -58,6 +66,8 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         for one in self.optimizers:
             _require(one, self.trial)
         self._batches, self._begun = 0, []
+        if getattr(self.trial, "in_stages", False):
+            self._restore()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Look whether the run, from its first epoch on, is as long as the trial. Raises ValueError if not."""
@@ -95,6 +105,20 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         _ = self.model
         if (step := self._step(0)) and self.trial.report(step, **measured):
             self.model.stop_training = True
+            if paused(self.trial):
+                self.trial.keep(step, lambda path: self._fill(path, epoch + 1))  # type: ignore[attr-defined]
+
+    def _restore(self) -> None:
+        """Bring model, optimizers, seeds and epoch to what was kept. Raises ValueError where that cannot be."""
+        batches = self.params["steps"] // int(self.optimizers[0].gradient_accumulation_steps or 1)
+        if self.trial.until % max(1, batches):  # type: ignore[attr-defined]
+            found = f"found a stage that ends at step {self.trial.until}, within an epoch of {batches} updates"  # type: ignore[attr-defined]
+            raise ValueError(f"{found}; accepted is a job whose horizon is 20 epochs or a multiple, or no checkpoints")
+        if (path := self.trial.checkpoint_path) is not None:  # type: ignore[attr-defined]
+            self.model._initial_epoch = _load(Path(path), self.model, self.optimizers)
+
+    def _fill(self, path: Path, epoch: int) -> None:
+        _save(path, self.model, self.optimizers, epoch)
 
     def _step(self, place: int) -> int:
         """The updates that an optimizer has made; one that mixed precision skips is a step, as in other frameworks."""
@@ -160,3 +184,43 @@ def _is_schedule(rate: Any) -> bool:
 def _counted(found: Any) -> int:
     """The batches that an optimizer says it has seen."""
     return int(found._iterations)
+
+
+def _variables(model: Any, optimizers: list[Any]) -> list[Any]:
+    """All that changes as a model trains: weights, statistics, the seeds of its layers, what optimizers remember."""
+    wrapped = [model.optimizer] if getattr(model, "optimizer", None) is not None else []
+    found = [*model.variables, *(one for each in [*wrapped, *optimizers] for one in each.variables)]
+    return list({id(one): one for one in found}.values())
+
+
+def _save(path: Path, model: Any, optimizers: list[Any], epoch: int) -> None:
+    arrays = [keras.ops.convert_to_numpy(one) for one in _variables(model, optimizers)]
+    np.savez(path / "variables.npz", **{f"v{place}": np.asarray(one) for place, one in enumerate(arrays)})
+    kind, key, *rest = np.random.get_state()  # noqa: NPY002 - the one that Keras shuffles with
+    version, internal, gauss = random.getstate()
+    said = {"epoch": epoch, "numpy": [kind, [int(one) for one in key], *rest], "python": [version, internal, gauss]}
+    (path / "state.json").write_text(json.dumps(said))
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.save(torch.get_rng_state(), path / "torch.pt")
+
+
+def _load(path: Path, model: Any, optimizers: list[Any]) -> int:
+    """Bring a model to what was kept; how many epochs it has had. Raises ValueError for another model."""
+    variables = _variables(model, optimizers)
+    with np.load(path / "variables.npz", allow_pickle=False) as kept:
+        if len(kept.files) != len(variables):
+            raise ValueError(f"found a model of {len(variables)} variables; accepted is that of the checkpoint, "
+                             f"which has {len(kept.files)}: build it before fit")  # fmt: skip
+        for place, one in enumerate(variables):
+            one.assign(kept[f"v{place}"])
+    said = json.loads((path / "state.json").read_text())
+    np.random.set_state(tuple(said["numpy"]))  # noqa: NPY002
+    version, internal, gauss = said["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_rng_state(torch.load(path / "torch.pt", weights_only=True))
+    return int(said["epoch"])

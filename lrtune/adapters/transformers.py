@@ -4,8 +4,8 @@ The trainer keeps its own optimizer and scheduler; before each update the trial'
 scheduler said, in the trainer's logs as well. The metric of the job is one that `evaluate` logs, such as `eval_loss`.
 
 A trial taken with `job.trials(checkpoints=...)` is kept in the trainer's own checkpoint and goes on with
-`trainer.train(resume_from_checkpoint=trial.checkpoint_path)`; `max_steps` stays `trial.steps`. Data that draws at random
-as it is loaded is not what it would have been: the trainer loads ahead.
+`trainer.train(resume_from_checkpoint=trial.checkpoint_path)`; `max_steps` stays `trial.steps`. Data that draws at
+random as it is loaded is not what it would have been: the trainer loads ahead.
 """
 
 import numbers
