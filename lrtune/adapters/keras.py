@@ -196,7 +196,7 @@ def _variables(model: Any, optimizers: list[Any]) -> list[Any]:
 def _save(path: Path, model: Any, optimizers: list[Any], epoch: int) -> None:
     arrays = [keras.ops.convert_to_numpy(one) for one in _variables(model, optimizers)]
     np.savez(path / "variables.npz", **{f"v{place}": np.asarray(one) for place, one in enumerate(arrays)})
-    kind, key, *rest = np.random.get_state()  # noqa: NPY002 - the one that Keras shuffles with
+    kind, key, *rest = np.random.get_state()
     version, internal, gauss = random.getstate()
     said = {"epoch": epoch, "numpy": [kind, [int(one) for one in key], *rest], "python": [version, internal, gauss]}
     (path / "state.json").write_text(json.dumps(said))
@@ -216,7 +216,7 @@ def _load(path: Path, model: Any, optimizers: list[Any]) -> int:
         for place, one in enumerate(variables):
             one.assign(kept[f"v{place}"])
     said = json.loads((path / "state.json").read_text())
-    np.random.set_state(tuple(said["numpy"]))  # noqa: NPY002
+    np.random.set_state(tuple(said["numpy"]))
     version, internal, gauss = said["python"]
     random.setstate((version, tuple(internal), gauss))
     if keras.backend.backend() == "torch":

@@ -3,16 +3,68 @@
 The metric of the job is one that `self.log` gives in validation. A scheduler of the module's own is overruled. Of
 several optimizers, which need manual optimization, each goes by its own updates, and the trial by those of the one that
 makes the most.
+
+A trial taken with `job.trials(checkpoints=...)` is kept in Lightning's own checkpoint and goes on with
+`trainer.fit(module, resumable(loader), ..., ckpt_path=checkpoint(trial))`; `max_steps` stays `trial.steps`.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lrtune.adapters.checkpoints import generators, set_generators
 from lrtune.adapters.distributed import require_one_trial
 from lrtune.adapters.pytorch import Rates, Updates, plain, require_optimizer
-from lrtune.adapters.trial import TrialLike, require_length
+from lrtune.adapters.trial import TrialLike, ends_stage, paused, require_length, require_start
+
+FILE = "trial.ckpt"
+
+
+def checkpoint(trial: Any) -> str | None:
+    """The file that a trial goes on from, for `ckpt_path`; None where it begins."""
+    path = trial.checkpoint_path
+    return None if path is None else str(Path(path) / FILE)
+
+
+class resumable:  # noqa: N801 - written like a function
+    """A loader whose place, and order of shuffling, a checkpoint of Lightning's keeps."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader, self._place, self._begun = loader, 0, dict[str, Any]()
+        self._go_on = False
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        skipped, self._place = (self._place if self._go_on else 0), 0
+        own = getattr(self.loader, "generator", None)
+        if self._go_on:
+            set_generators(self._begun, own)
+        else:
+            self._begun = generators(own)
+        self._go_on = False
+        made = self._counted(iter(self.loader))
+        for _ in range(skipped):
+            next(made)
+        return made
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches of this epoch were taken, and the random generators as it began."""
+        return {"place": self._place, "begun": self._begun}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Begin there next time."""
+        self._place, self._begun = state["place"], state["begun"]
+        self._go_on = bool(self._begun)
+
+    def _counted(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            self._place += 1
+            yield batch
 
 
 class TrialCallback(Callback):
@@ -23,6 +75,9 @@ class TrialCallback(Callback):
         self._done: list[int] = []  # the updates of each optimizer, as a checkpoint has them
         self._rates: list[Rates] = []
         self._updates: list[Updates] = []
+        self._before: dict[str, Any] | None = None  # the random generators before a validation that only we asked for
+        self._kept: dict[str, Any] | None = None  # the random generators as a checkpoint has them
+        vars(trial)["keeps_itself"] = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the optimizers' rates. Raises ValueError for another run or other optimizers than the trial's."""
@@ -36,7 +91,23 @@ class TrialCallback(Callback):
         self._updates, self._done = [], []
         for one, number in zip(optimizers, done, strict=True):
             self._follow(one, number)
+        require_start(self._step, self.trial, "write trainer.fit(..., ckpt_path=checkpoint(trial))")
+        self._require_resumable(trainer)
+        if self._kept is not None and getattr(self.trial, "start", 0):
+            set_generators(self._kept)
+        self._kept = None
         self._set_all()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure where a stage ends."""
+        self._count(trainer)
+        if ends_stage(self.trial, self._step) and not trainer.should_stop:
+            loop = trainer.fit_loop
+            if not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
+                self._before = generators()
+            trainer.should_stop = True  # Lightning then validates
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the rates of this step, for whoever looks before the update."""
@@ -51,6 +122,11 @@ class TrialCallback(Callback):
         measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self.trial.report(self._step, **measured):
             trainer.should_stop = True
+        if self._before is not None:
+            set_generators(self._before)
+            self._before = None
+        if paused(self.trial):
+            self.trial.keep(self._step, lambda path: trainer.save_checkpoint(path / FILE))  # type: ignore[attr-defined]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the optimizers be. Raises ValueError for a run that went to its end and is shorter than the trial."""
@@ -61,12 +137,13 @@ class TrialCallback(Callback):
             require_length(self._step, self.trial, f"Trainer({need} and as many batches)")
 
     def state_dict(self) -> dict[str, Any]:
-        """How many updates each optimizer has made."""
-        return {"updates": [one.done for one in self._updates]}
+        """How many updates each optimizer has made, and the random generators of a trial in stages."""
+        made = {"updates": [one.done for one in self._updates]}
+        return made | {"generators": generators()} if getattr(self.trial, "in_stages", False) else made
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after them."""
-        self._done = list(state_dict["updates"])
+        self._done, self._kept = list(state_dict["updates"]), state_dict.get("generators")
 
     @property
     def _step(self) -> int:
@@ -78,6 +155,16 @@ class TrialCallback(Callback):
         found = trainer.estimated_stepping_batches
         if automatic or found in (-1, float("inf")):
             require_length(found, self.trial, f"Trainer(max_steps={self.trial.steps})")
+
+    def _require_resumable(self, trainer: Trainer) -> None:
+        """Raise ValueError for a run whose place in its data nobody keeps."""
+        if not getattr(self.trial, "in_stages", False):
+            return
+        if trainer.world_size > 1:
+            raise ValueError(f"found {trainer.world_size} processes; accepted is one, for a trial in stages")
+        if not hasattr(trainer.train_dataloader, "state_dict"):
+            found = f"found {type(trainer.train_dataloader).__name__}, whose place is not kept"
+            raise ValueError(f"{found}; for a trial in stages, write trainer.fit(module, resumable(loader), ...)")
 
     def _count(self, trainer: Trainer) -> None:
         """Of one optimizer Lightning's own count is taken: an update that mixed precision skips is a step there."""

@@ -1,0 +1,83 @@
+"""Lightning in stages: a run that was paused twice is the one of one piece, bit for bit."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lrtune.adapters.lightning import TrialCallback, checkpoint, resumable
+from lrtune.loop import LoopTrial
+from tests.offline import STEPS
+from tests.staged import in_stages, stage
+
+pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]
+X = torch.randn(40, 3, generator=torch.Generator().manual_seed(3))
+
+
+class Net(pl.LightningModule):
+    def __init__(self, trial: LoopTrial) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.4), nn.Linear(8, 1))
+        self.trial, self.losses = trial, list[float]()
+
+    def training_step(self, batch: Any, index: int) -> Any:
+        loss = self.net(batch[0]).pow(2).mean()
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log("val_loss", self.net(batch[0]).pow(2).mean())
+
+    def configure_optimizers(self) -> Any:
+        return self.trial.optimizer(self.net.parameters())
+
+
+def train(trial: LoopTrial, *, wrap: Any = resumable, resume: bool = True, **options: Any) -> Any:
+    pl.seed_everything(trial.seed, verbose=False)
+    module = Net(trial)
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    quiet |= {"enable_checkpointing": False, "logger": False, "max_steps": trial.steps, "max_epochs": -1}
+    found = pl.Trainer(**(quiet | options), callbacks=[TrialCallback(trial)])
+    loader = wrap(DataLoader(TensorDataset(X), batch_size=8, shuffle=True))
+    path = checkpoint(trial) if resume else None
+    found.fit(module, loader, DataLoader(TensorDataset(X[:8]), batch_size=8), ckpt_path=path)
+    return module.losses, [one.tolist() for one in module.state_dict().values()]
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "accumulation": {"accumulate_grad_batches": 2},
+    "its own validations": {"val_check_interval": 2},
+}
+
+
+@pytest.mark.parametrize("ends", [[4, 9, STEPS], [5, 10, STEPS], [6, 8, STEPS]], ids=str)
+@pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
+def test_a_fit_paused_twice_trains_bit_for_bit_as_in_one_piece(
+    options: dict[str, Any], ends: list[int], tmp_path: Path
+) -> None:
+    last: list[Any] = []
+
+    def one(trial: LoopTrial) -> list[float]:
+        losses, last[:] = train(trial, **options)
+        return losses
+
+    whole = in_stages(tmp_path, one, [STEPS])
+    weights = list(last)
+    assert in_stages(tmp_path, one, ends) == whole
+    assert last == weights
+
+
+def test_what_cannot_go_on_is_refused_in_words_and_what_is_gone_begins_again(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"found DataLoader, whose place is not kept; .*resumable\(loader\)"):
+        train(stage(tmp_path, 0, 5, None), wrap=lambda loader: loader)
+    gone = "trial-0-step-5-" + "0" * 32
+    with pytest.raises(ValueError, match=r"begins after step 0; this trial goes on after 5: write trainer.fit"):
+        train(stage(tmp_path, 5, STEPS, gone), resume=False)
+    trial = stage(tmp_path, 5, STEPS, gone)
+    assert train(trial) == train(stage(tmp_path, 0, STEPS, None))
+    assert trial._door.began == 0  # type: ignore[attr-defined]
