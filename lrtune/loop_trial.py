@@ -20,7 +20,8 @@ from typing import Any, Literal, Self, SupportsFloat, TypeVar
 from lrtune import errors
 from lrtune.analysis.prefixes import Course
 from lrtune.door import Door, patiently
-from lrtune.kept import Kept, Torch
+from lrtune.kept import Kept
+from lrtune.kept import Torch as Torch
 from lrtune.leaving import place, said, text, thrown
 from lrtune.schedules import Curve
 from lrtune.wire.external import (
@@ -218,7 +219,7 @@ class LoopTrial(Torch, Kept):
         if self._in_all(self._keeper.read(objects)):
             self._keeper.put()
         else:
-            self.start = self._began = 0
+            self._began = self.start = 0
             self._tell()
         return self.start
 

@@ -107,3 +107,19 @@ def test_a_loader_whose_place_nobody_knows_is_refused_with_what_to_write() -> No
         next(Batches([]))
     with pytest.raises(ValueError, match="without batches"):
         list(Batches(iter([1, 2])))
+
+
+def test_a_directory_is_kept_whole_found_damaged_and_deleted_when_it_is_not_needed(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    name = folder.write_directory(1, 4, lambda path: (path / "weights").write_bytes(b"12345"))
+    assert (folder.directory(name) / "weights").read_bytes() == b"12345"
+    (tmp_path / name / "more").write_bytes(b"")
+    with pytest.raises(Broken, match="is not what was written"):
+        folder.directory(name)
+    with pytest.raises(Broken, match="a checkpoint of this folder is called"):
+        folder.directory("../" + name)
+    folder.drop([name])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Broken, match="trial 1 cannot be kept after step 4"):
+        Folder(tmp_path, room=10).write_directory(1, 4, lambda path: (path / "weights").write_bytes(b"12345"))
+    assert list(tmp_path.iterdir()) == []

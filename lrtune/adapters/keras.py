@@ -195,7 +195,8 @@ def _variables(model: Any, optimizers: list[Any]) -> list[Any]:
 
 def _save(path: Path, model: Any, optimizers: list[Any], epoch: int) -> None:
     arrays = [keras.ops.convert_to_numpy(one) for one in _variables(model, optimizers)]
-    np.savez(path / "variables.npz", **{f"v{place}": np.asarray(one) for place, one in enumerate(arrays)})
+    named: dict[str, Any] = {f"v{place}": np.asarray(one) for place, one in enumerate(arrays)}
+    np.savez(path / "variables.npz", **named)
     kind, key, *rest = np.random.get_state()
     version, internal, gauss = random.getstate()
     said = {"epoch": epoch, "numpy": [kind, [int(one) for one in key], *rest], "python": [version, internal, gauss]}
