@@ -45,7 +45,8 @@ class Kept:
             return str(Folder(self._folder).directory(self.checkpoint))
         except Broken as error:
             log.warning("trial %s begins again: %s", self.number, error)
-            self.start, self._began = 0, 0
+            self.start = 0
+            vars(self)["_began"] = 0
             self._tell()
             return None
 

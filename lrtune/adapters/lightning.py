@@ -93,7 +93,8 @@ class TrialCallback(Callback):
             self._follow(one, number)
         require_start(self._step, self.trial, "write trainer.fit(..., ckpt_path=checkpoint(trial))")
         self._require_resumable(trainer)
-        if self._kept is not None and getattr(self.trial, "start", 0):
+        start: int = getattr(self.trial, "start", 0)
+        if self._kept is not None and start:
             set_generators(self._kept)
         self._kept = None
         self._set_all()

@@ -70,7 +70,7 @@ class TrialCallback(TrainerCallback):
         """Keep the trainer's checkpoint where the trial is to pause."""
         if not paused(self.trial):
             return
-        made = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        made = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
         self.trial.keep(state.global_step, lambda to: shutil.copytree(made, to, dirs_exist_ok=True))  # type: ignore[attr-defined]
         if self._ours:
             shutil.rmtree(made, ignore_errors=True)
