@@ -58,7 +58,7 @@ class LoopTrial(Torch, Kept):
         self.keeps_itself = False  # whoever trains keeps the checkpoint, and calls `paused`: the adapters of frameworks
         self._folder = folder
         self._began: int | None = None  # where the training began, while the server has not heard that
-        self._interrupted = ""
+        self._interrupted, self._warned = "", False
         self._door, self._job, self._held, self._trial = door, job_id, held, held.trial
         self._course = Course.of(held.trial, held.metric)
         self._reached = 0  # the newest step of which anything was reported
@@ -93,12 +93,21 @@ class LoopTrial(Torch, Kept):
         be NumPy's or torch's. A trial that is to pause here is kept first. Raises Invalid for what is no number, a step
         outside the run, and another metric.
         """
-        if not self.over:
-            at = step_of(step, self.steps)
-            self._hear(at, metrics)
-            if (self.pausing or self._interrupted) and not self.over:
-                self._pause(at)
+        if self.over:
+            self._warn_of_more()
+            return True
+        at = step_of(step, self.steps)
+        self._hear(at, metrics)
+        if (self.pausing or self._interrupted) and not self.over:
+            self._pause(at)
         return self.over or self.pausing
+
+    def _warn_of_more(self) -> None:
+        """Once: a loop goes on after its trial has ended."""
+        if not self._warned:
+            self._warned = True
+            ended = f"trial {self.number} has ended{self.reason and f' ({self.reason})'}, and is reported again"
+            log.warning("%s: nobody hears it; leave the loop where `trial.report(...)` is true", ended)
 
     def due(self, step: int) -> bool:
         """Whether a report is asked for after so many steps: the moment to measure, for whoever measures for it."""
@@ -156,7 +165,13 @@ class LoopTrial(Torch, Kept):
         if diverged:
             self._end("diverged", reason=diverged, **at)
         else:
-            self._end("complete", value=value, **at)
+            self._end("complete", value=value, reason=self._unplanned(), **at)
+
+    def _unplanned(self) -> str:
+        """What to say of a stage that was left before its end, which is most often a report that is missing there."""
+        if self.until in (self.steps, self._reached) or self.over:
+            return ""
+        return f"its stage ends at step {self.until}: report {self.metric} there, where `trial.due(step)` is true"
 
     def fail(self, reason: str) -> None:
         """The run broke, for a reason that has nothing to do with its learning rates."""
@@ -219,7 +234,9 @@ class LoopTrial(Torch, Kept):
         if self._in_all(self._keeper.read(objects)):
             self._keeper.put()
         else:
-            self._began = self.start = 0
+            self.start = self._began = self._reached = 0
+            self._trial = self._trial.model_copy(update={"reports": []})
+            self._follow([])
             self._tell()
         return self.start
 
@@ -344,7 +361,8 @@ class LoopTrial(Torch, Kept):
         self._waiting, self._began = self._waiting[len(reports) :], None
         if verdict.decision == "stop":
             self._stop(verdict.reason)
-        self.pausing = self.pausing or verdict.decision == "pause"
+        # What an earlier process reported of this stage may reach further than this one has trained.
+        self.pausing = self.pausing or (verdict.decision == "pause" and self._reached >= self.until)
 
     def _end(self, state: Literal["complete", "diverged", "failed", "waiting", "paused"], **said: Any) -> None:
         with self._lock:

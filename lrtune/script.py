@@ -10,15 +10,19 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsFloat, TypeVar
 
 from lrtune import errors
+from lrtune.adapters.trial import Torch
 from lrtune.analysis.prefixes import Course
 from lrtune.client import Client
-from lrtune.loop_trial import LoopTrial, Torch
+from lrtune.loop_trial import LoopTrial
 from lrtune.schedules import Curve, Plateau
 from lrtune.wire.external import Handout, number_of, step_of
 from lrtune.wire.results import Best
@@ -29,6 +33,7 @@ NOWHERE = (
     "it, or set LRTUNE_JOB to the id of a finished job, or to its answer in a file (from `lrtune best JOB --json`), "
     "for the real run"
 )
+WATCH_SECONDS = 0.5  # between two looks whether `lrtune run` is still there
 log = logging.getLogger("lrtune.loop")
 
 
@@ -63,31 +68,66 @@ class ScriptTrial(LoopTrial):
         if steps is not None and steps != held.trial.horizon and held.trial.role != "range-test":
             detail = f"found a run of {steps} steps; the job's trials have {held.trial.horizon}"
             raise errors.LrtuneError(f'{detail}: submit the job with "horizon": {{"steps": {steps}}}')
+        if _unlocked(file):
+            raise errors.LrtuneError("LRTUNE_TRIAL: the `lrtune run` that has set it is gone")
         made = cls(file, Client(), told, held)
         made.__enter__()
-        signal.signal(signal.SIGTERM, made._terminated)
+        threading.Thread(target=made._watch, name="lrtune-run", daemon=True).start()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, made._terminated)
         return made
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """As `LoopTrial.leave`; but what an exception ends is started again by `lrtune run`, which counts."""
+        if error is None:
+            super().leave()
+        elif self._team.rank == 0:
+            self._flush()
+
+    def _abandon(self) -> None:
+        """The process ends: `lrtune run` sees its exit code, and makes of the trial what that says."""
+        if os.getpid() == self._process and self._team.rank == 0 and not self.over:
+            with suppress(errors.LrtuneError):
+                self._flush()
+
+    def _watch(self) -> None:
+        """End this process when nobody waits for it any more: its command was ended, or `lrtune run` itself."""
+        while not _unlocked(self._file):
+            time.sleep(WATCH_SECONDS)
+        if self._file.exists() and not self.over:
+            with suppress(Exception):  # it has to end, whatever comes of it
+                self.give_back("its `lrtune run` was killed")
+        sys.stderr.write("lrtune: this process ends, as the `lrtune run` that has started it is gone\n")
+        sys.stderr.flush()
+        os._exit(1)
 
     def report(self, step: SupportsFloat, **metrics: SupportsFloat) -> bool:
         """As `LoopTrial.report`; in a team every process calls it, and the first one's numbers are sent."""
-        self._file.touch()  # for `lrtune run`: it is alive
+        with suppress(OSError):
+            os.utime(self._file)  # for `lrtune run`: it is alive
         return super().report(step, **metrics)
 
     def _hear(self, at: int, metrics: Mapping[str, SupportsFloat]) -> None:
         def hear() -> None:
             super(ScriptTrial, self)._hear(at, metrics)
 
-        self._team.first(hear)
-        said = self._team.shared([self.over, self.reason, self.pausing, self._interrupted])
-        self.over, self.reason, self.pausing, self._interrupted = said
+        def heard() -> list[Any]:
+            return [self.over, self.reason, self.pausing, self._interrupted, self._trial.reports]
+
+        said = self._team.first(hear, heard)
+        self.over, self.reason, self.pausing, self._interrupted, reports = said
+        if self._team.rank and reports != self._trial.reports:
+            self._trial = self._trial.model_copy(update={"reports": reports})
+            self._follow([])
 
     def _pause(self, step: int) -> None:
         if self._team.size == 1 or self.keeps_itself:
             super()._pause(step)
             return
         names = self._team.gathered(self._keeper.write(step) if self._team.rank else "")
-        self._team.first(lambda: self.paused(self._keeper.write(step, ranks=names[1:]), step))
-        self.over, self.reason = self._team.shared([self.over, self.reason])
+        self.over, self.reason = self._team.first(
+            lambda: self.paused(self._keeper.write(step, ranks=names[1:]), step), lambda: [self.over, self.reason]
+        )
 
     def _end(self, state: Any, **said: Any) -> None:
         if self._team.rank == 0:
@@ -109,8 +149,8 @@ class ScriptTrial(LoopTrial):
         return Keeper(self._folder, self.number, self.checkpoint, rank=self._team.rank)
 
     def _terminated(self, *_: object) -> None:
-        """SIGTERM asks to pause at the next report; a second one ends the process."""
-        if self._interrupted:
+        """SIGTERM asks to pause at the next report; after the trial's end it ends the process."""
+        if self.over:
             sys.exit(143)
         self.interrupt("its process was asked to end")
 
@@ -132,30 +172,35 @@ class Team:
         found = self._distributed
         return int(found.get_world_size()) if found else 1
 
-    def first(self, do: Callable[[], None]) -> None:
-        """Let the first process do something. Raises in all of them what that raises."""
+    def first(self, do: Callable[[], None], said: Callable[[], list[Any]]) -> list[Any]:
+        """Let the first process do something; what it then says, in all of them. Raises in all what that raises."""
         failure: Exception | None = None
+        told: list[Any] = []
         if self.rank == 0:
             try:
                 do()
+                told = said()
             except Exception as error:  # raised below, in all
                 failure = error
-        (said,) = self.shared([failure and f"{type(failure).__name__}: {failure}"])
-        if failure or said:
-            raise failure or errors.LrtuneError(said)
-
-    def shared(self, values: list[Any]) -> list[Any]:
-        """The first process's values, in all of them."""
+        box: list[Any] = [told, failure and f"{type(failure).__name__}: {failure}"]
         if self.size > 1:
-            self._distributed.broadcast_object_list(values, src=0)
-        return values
+            self._distributed.broadcast_object_list(box, src=0, group=self._group)
+        if failure or box[1]:
+            raise failure or errors.LrtuneError(box[1])
+        found: list[Any] = box[0]
+        return found
 
     def gathered(self, value: Any) -> list[Any]:
         """Everybody's values, in all of them."""
         found = [value] * self.size
         if self.size > 1:
-            self._distributed.all_gather_object(found, value)
+            self._distributed.all_gather_object(found, value, group=self._group)
         return found
+
+    @cached_property
+    def _group(self) -> Any:
+        """Processes that talk without their devices, made when all of them first have something to say."""
+        return self._distributed.new_group(backend="gloo")
 
     @property
     def _distributed(self) -> Any:
@@ -216,6 +261,20 @@ class RealRun(Torch):
 
     def fail(self, reason: str) -> None:
         """Nothing: nobody judges."""
+
+
+def _unlocked(file: Path) -> bool:
+    """Whether the `lrtune run` that holds this file is gone, or has given it up: the system drops a dead one's lock."""
+    import fcntl  # where `lrtune run` is, there is this
+
+    try:
+        with file.open() as opened:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return True
+    return True
 
 
 def _answer(job: str) -> tuple[Best, Curve]:

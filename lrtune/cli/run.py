@@ -6,8 +6,8 @@ no longer ours, and passes a SIGTERM on. What the command prints is printed, and
 """
 
 import contextlib
+import fcntl
 import json
-import logging
 import os
 import shlex
 import shutil
@@ -26,6 +26,7 @@ from typing import Any
 
 from lrtune import errors
 from lrtune.client import Client
+from lrtune.door import patiently
 from lrtune.loop import forget
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout
 from lrtune.wire.results import TrialState
@@ -33,7 +34,6 @@ from lrtune.wire.results import TrialState
 POLL_SECONDS = 0.1  # between two looks at a command
 WAIT_SECONDS = 2.0  # before asking again when others train all there is
 TAIL_LINES, TAIL_CHARACTERS = 40, 3000  # of what a command printed, for the job's log
-log = logging.getLogger("lrtune.run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,16 @@ class Run:
             self.tail.append(line.rstrip()[:400])
             self.heard_at = time.monotonic()
 
+    def alive(self, *, group: bool) -> bool:
+        """Whether the command runs, or with `group` any process that it has started and not given a session."""
+        if self.process.poll() is None:
+            return True
+        try:
+            os.killpg(self.process.pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return group
+
     def said(self) -> str:
         """The end of what it printed."""
         return "\n".join(self.tail)[-TAIL_CHARACTERS:].strip()
@@ -86,46 +96,59 @@ class Runner:
             raise errors.Invalid(f"COMMAND: found {found}, which is no program here; accepted is -- python train.py")
         self.folder = None if options.checkpoints == "none" else options.folder.absolute() / job
         self.worker = f"{socket.gethostname()[:60]}-{os.getpid()}"
-        self.stopping = False
+        self.stopping = self.served = False
         self.exits: dict[int, int] = {}  # how often the command ended with each exit code
 
     def work(self) -> None:
         """Train until the job is over, or until asked to stop. Raises UnknownJob, NotExternal, Unavailable."""
-        with _asked_to_stop(self._stop):
-            while not self.stopping:
-                try:
-                    held = self._take()
-                except errors.JobFinished as over:
-                    log.info("job %s: %s", self.job, over)
-                    forget(self.folder, None)
-                    return
-                if held is None:
-                    self._pause(WAIT_SECONDS)
-                else:
-                    self._train(held)
+        try:
+            with _asked_to_stop(self._stop):
+                while not self.stopping and self._turn():
+                    pass
+        finally:
+            if self.exits:
+                codes = ", ".join(f"{code} ({often})" for code, often in sorted(self.exits.items()))
+                _say(f"the command's exit codes, and how often: {codes}")
+
+    def _turn(self) -> bool:
+        """Take a trial and train it, or wait a moment where there is none; False at the end of the job."""
+        try:
+            held = self._take()
+        except errors.JobFinished as over:
+            _say(str(over))
+            forget(self.folder, None)
+            return False
+        except errors.Unavailable as error:
+            if not self.served:
+                raise
+            _say(f"waits for the server: {error}")
+            held = None
+        if held is None:
+            self._pause(WAIT_SECONDS)
+        else:
+            self._train(held)
+        return True
 
     def _take(self) -> Handout | None:
-        return self.client.take(
+        held = self.client.take(
             self.job,
             worker=self.worker,
             lease_seconds=self.options.lease_seconds,
             checkpoints=self.options.checkpoints,
             host=socket.gethostname()[:60],
         )
+        self.served = True
+        return held
 
     def _train(self, held: Handout) -> None:
-        number = held.trial.number
         forget(self.folder, held.forget)
-        log.info("trial %s from step %s to %s: %s", number, held.start, held.until, shlex.join(self.command))
-        with tempfile.TemporaryDirectory(prefix="lrtune-") as folder:
-            file = Path(folder) / "trial.json"
-            file.write_text(json.dumps(self._told(held)))
-            file.chmod(0o600)
-            for attempt in range(1, self.options.tries + 1):
-                why, tail = self._once(held, file)
-                if not why or self.stopping or not self._ours(held):
-                    break
-                log.warning("trial %s: %s (%s of %s)", number, why, attempt, self.options.tries)
+        number = held.trial.number
+        _say(f"trial {number} from step {held.start} to {held.until}: {shlex.join(self.command)}")
+        for attempt in range(1, self.options.tries + 1):
+            why, tail = self._once(held)
+            if not why or self.stopping or not self._ours(held):
+                break
+            _say(f"trial {number}: {why} ({attempt} of {self.options.tries} tries)")
         self._end(held, why, tail)
 
     def _told(self, held: Handout) -> dict[str, Any]:
@@ -133,8 +156,21 @@ class Runner:
         folder = None if self.folder is None else str(self.folder)
         return {"job": self.job, "checkpoints": folder, "handout": held.model_dump(mode="json")}
 
-    def _once(self, held: Handout, file: Path) -> tuple[str, str]:
-        """Run the command once: why it did not end well, if it did not, and the end of what it printed."""
+    def _once(self, held: Handout) -> tuple[str, str]:
+        """Run the command once: why it did not end well, if it did not, and the end of what it printed.
+
+        Its file is locked as long as this process lives and wants it to run: so that all that it has started, in
+        whatever session, learns of the end of either.
+        """
+        with tempfile.TemporaryDirectory(prefix="lrtune-") as folder:
+            file = Path(folder) / "trial.json"
+            file.touch(mode=0o600)
+            file.write_text(json.dumps(self._told(held)))
+            with file.open() as locked:
+                fcntl.flock(locked, fcntl.LOCK_EX)
+                return self._ended(held, file)
+
+    def _ended(self, held: Handout, file: Path) -> tuple[str, str]:
         environment = os.environ | {"LRTUNE_TRIAL": str(file), "LRTUNE_URL": self.client.url, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(  # noqa: S603 - the command is the user's own
             self.command,
@@ -160,7 +196,7 @@ class Runner:
     def _watch(self, held: Handout, file: Path, run: Run) -> str:
         """Wait for a command's end, with signs of life to the server; why it was cut short, if it was."""
         beat_at, cut, kill_at = time.monotonic() + self.options.lease_seconds / 4, "", float("inf")
-        while run.process.poll() is None:
+        while run.alive(group=bool(cut)):
             now = time.monotonic()
             silent = now - max(run.heard_at, _touched(file))
             if not cut and self.stopping:
@@ -174,6 +210,8 @@ class Runner:
                 run.signal(signal.SIGTERM)
             if now >= kill_at:
                 run.signal(signal.SIGKILL)
+                if run.process.poll() is not None:
+                    break
             self._pause(POLL_SECONDS, always=True)
         return cut
 
@@ -183,7 +221,7 @@ class Runner:
         try:
             verdict = self.client.tell(self.job, held.trial.number, batch)
         except errors.Unavailable as error:
-            log.warning("the command goes on without the server: %s", error)
+            _say(f"the command goes on without the server: {error}")
             return ""
         except (errors.Conflict, errors.NotFound) as error:
             return str(error)
@@ -211,14 +249,16 @@ class Runner:
         else:
             ending = Ending(token=held.token)
         try:
-            self.client.finish(self.job, held.trial.number, ending)
+            self._finish(held, ending)
         except errors.Invalid as error:
             said = f"the command ended without a report of its own ({error}); the last it printed:\n{tail}"
-            self.client.finish(
-                self.job, held.trial.number, Ending(token=held.token, state="failed", reason=_text(said))
-            )
+            self._finish(held, Ending(token=held.token, state="failed", reason=_text(said)))
+
+    def _finish(self, held: Handout, ending: Ending) -> None:
+        try:
+            patiently(lambda: self.client.finish(self.job, held.trial.number, ending))
         except (errors.Conflict, errors.NotFound) as error:
-            log.warning("trial %s is no longer ours: %s", held.trial.number, error)
+            _say(f"trial {held.trial.number} is no longer ours: {error}")
 
     def _stop(self) -> None:
         self.stopping = True
@@ -243,6 +283,11 @@ def _asked_to_stop(stop: Any) -> Iterator[None]:
 def _touched(file: Path) -> float:
     """When a command last showed life through its trial's file, on the monotonic clock."""
     return time.monotonic() - max(0.0, time.time() - file.stat().st_mtime)
+
+
+def _say(what: str) -> None:
+    """A line on stderr, where the command's output does not hide it."""
+    print(f"lrtune run: {what}", file=sys.stderr, flush=True)
 
 
 def _text(reason: str) -> str:
