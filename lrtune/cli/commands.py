@@ -121,7 +121,7 @@ def watch(job: JobId, as_json: AsJson = False) -> None:
         _follow(client, job, as_json)
 
 
-@app.command(context_settings={"allow_interspersed_args": False})
+@app.command()
 def run(
     job: JobId,
     command: Annotated[

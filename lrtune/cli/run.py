@@ -59,11 +59,12 @@ class Run:
     def read(self) -> None:
         """Print what the command prints, until it ends."""
         assert self.process.stdout is not None  # noqa: S101 - for mypy
-        for line in self.process.stdout:
-            sys.stdout.write(line)
-            sys.stdout.flush()
-            self.tail.append(line.rstrip()[:400])
-            self.heard_at = time.monotonic()
+        with self.process.stdout as output:
+            for line in output:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+                self.tail.append(line.rstrip()[:400])
+                self.heard_at = time.monotonic()
 
     def alive(self, *, group: bool) -> bool:
         """Whether the command runs, or with `group` any process that it has started and not given a session."""
