@@ -141,14 +141,21 @@ class Client:
         """One trial with its reports and its learning-rate curve."""
         return read(TrialDetail, self._send("GET", _path(job_id, "trials", str(number))))
 
-    def optimize(self, job: AnyJob | Job, objective: Callable[[LoopTrial], float | None]) -> Best:
+    def optimize(
+        self,
+        job: AnyJob | Job,
+        objective: Callable[[LoopTrial], float | None],
+        *,
+        checkpoints: Path | str | None = None,
+    ) -> Best:
         """Train every trial of an `external` job with `objective`, and answer with the best.
 
         A job that this was broken off for is gone on with: see `open`. `objective` answers with the metric at the end,
-        or with nothing where it has reported it. Raises TaskError when the job fails.
+        or with nothing where it has reported it. With a folder for `checkpoints` trials are trained in stages: it calls
+        `trial.restore`, reports, and answers with nothing. Raises TaskError when the job fails.
         """
         found = self.open(job)
-        for trial in found.trials():
+        for trial in found.trials(checkpoints=checkpoints):
             with trial:
                 trial.finish(objective(trial))
         found = self.get(found.id)

@@ -97,8 +97,9 @@ class ScriptTrial(LoopTrial):
         if self._file.exists() and not self.over:
             with suppress(Exception):  # it has to end, whatever comes of it
                 self.give_back("its `lrtune run` was killed")
-        sys.stderr.write("lrtune: this process ends, as the `lrtune run` that has started it is gone\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # who would have read it is most likely gone, too
+            sys.stderr.write("lrtune: this process ends, as the `lrtune run` that has started it is gone\n")
+            sys.stderr.flush()
         os._exit(1)
 
     def report(self, step: SupportsFloat, **metrics: SupportsFloat) -> bool:

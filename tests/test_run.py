@@ -145,7 +145,7 @@ def test_a_killed_lrtune_run_leaves_nothing_running_and_its_trial_waits_at_once(
     (tmp_path / "loop.py").write_text(LOOP)
     job = submit(door)
     cli = "from lrtune.cli.commands import app; app()"
-    arguments = [sys.executable, "-c", cli, "run", job, "--whole", "--", "setsid", sys.executable, "loop.py"]
+    arguments = [sys.executable, "-c", cli, "run", job, "--whole", "--", "setsid", "--wait", sys.executable, "loop.py"]
     with subprocess.Popen(arguments) as running:
         waits(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         running.kill()
@@ -199,3 +199,25 @@ def test_the_real_run_follows_the_rates_of_a_winner_that_looked_at_its_loss(
     (tmp_path / "best.json").write_text(json.dumps({"no": "answer"}))
     with pytest.raises(errors.LrtuneError, match="`lrtune best JOB --json` writes one"):
         script.trial()
+
+
+@pytest.mark.timeout(180)
+def test_two_processes_under_torchrun_train_one_trial_and_a_killed_one_is_started_again(
+    door: httpx.Client, tmp_path: Path
+) -> None:
+    team = SCRIPT.replace(
+        "trial = lrtune.trial()", "torch.distributed.init_process_group('gloo')\ntrial = lrtune.trial()"
+    )
+    team = team.replace("trial.number == 1 and", "torch.distributed.get_rank() == 1 and")
+    (tmp_path / "train.py").write_text(team)
+    job = submit(door, horizon={"steps": 20}, budget={"trials": 1}, schedules=["cosine"])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    runner = work(job, *torchrun, "train.py")
+    assert door.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
+    assert sorted(runner.exits) == [0, 1]
+    used = [line.split() for line in (tmp_path / "rates").read_text().splitlines()]
+    for number in {line[0] for line in used}:
+        trial = door.get(f"/v1/jobs/{job}/trials/{number}").json()
+        assert trial["step"] - trial["reused"] == 20
+    first = {(number, step): {rate for at, to, rate in used if (at, to) == (number, step)} for number, step, _ in used}
+    assert all(len(rates) == 1 for rates in first.values()), "all ranks train at one rate"
