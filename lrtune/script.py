@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, SupportsFloat, TypeVar
 
 from lrtune import errors
-from lrtune.adapters.trial import Torch
 from lrtune.analysis.prefixes import Course
 from lrtune.client import Client
+from lrtune.kept import Torch
 from lrtune.loop_trial import LoopTrial
 from lrtune.schedules import Curve, Plateau
 from lrtune.wire.external import Handout, number_of, step_of
@@ -218,6 +218,7 @@ class RealRun(Torch):
         self.steps = self.until = best.steps if steps is None else steps
         self.start, self.seed, self.checkpoint = 0, best.seeds[0].seed if best.seeds else 0, None
         self.over, self.pausing, self.reason, self.keeps_itself = False, False, "", False
+        self.checkpoint_path, self.in_stages = None, False
         self._factor = curve.over(self.steps)
         self._board: Any = None
 
@@ -256,6 +257,9 @@ class RealRun(Torch):
         from lrtune.adapters.checkpoints import Batches
 
         return Batches(loader)
+
+    def keep_with(self, keeper: object) -> None:
+        """Nothing: the real run is not paused."""
 
     def finish(self, value: SupportsFloat | None = None) -> None:
         """Nothing: nobody judges."""

@@ -1,6 +1,6 @@
 """What an adapter needs to know of a trial; `lrtune.loop.LoopTrial` has it."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from lrtune.wire.configuration import Configuration
 
@@ -20,26 +20,6 @@ class TrialLike(Protocol):
 
     def report(self, step: int, **metrics: float) -> bool:
         """Metrics after `step` updates; True says that the training should stop now."""
-
-
-class Torch:
-    """What a trial is in torch."""
-
-    def scheduler(self: Any, optimizer: Any, *, step: int = 0) -> Any:
-        """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first.
-
-        It goes by the optimizer's own updates; `step` says how many were made before. Raises ValueError for another
-        optimizer than the configuration's.
-        """
-        from lrtune.adapters import pytorch
-
-        return pytorch.scheduler(self, optimizer, step=step)
-
-    def optimizer(self: Any, parameters: Any) -> Any:
-        """Torch's optimizer of the configuration, with its knobs, over these parameters."""
-        from lrtune.adapters import pytorch
-
-        return pytorch.optimizer(self, parameters)
 
 
 def require_length(found: float, trial: TrialLike, accepted: str) -> None:
