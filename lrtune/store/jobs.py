@@ -236,7 +236,9 @@ def _forsaken(now: datetime) -> ColumnElement[bool]:
     own = TrialRow.job == JobRow.seq
     held = exists().where(own, TrialRow.state == TrialState.RUNNING)
     here = and_(
-        AttemptRow.outcome == "finished", AttemptRow.ended_at > now - SILENT, TrialRow.state != TrialState.FAILED
+        AttemptRow.outcome.in_(("finished", "paused")),
+        AttemptRow.ended_at > now - SILENT,
+        TrialRow.state != TrialState.FAILED,
     )
     attempts = select(here).join(TrialRow, TrialRow.id == AttemptRow.trial).where(own, AttemptRow.ended_at.is_not(None))
     last = attempts.order_by(AttemptRow.ended_at.desc()).limit(1).correlate(JobRow).scalar_subquery()
