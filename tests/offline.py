@@ -22,7 +22,7 @@ class Door:
         self.held, self.stop, self.sent, self.taken = held, stop, list[Sent](), False
         self.end: Ending | None = None
 
-    def take(self, job_id: str, *, worker: str, lease_seconds: float) -> Handout | None:
+    def take(self, job_id: str, **hold: object) -> Handout | None:
         if self.taken:
             raise JobFinished
         self.taken = True
