@@ -1,4 +1,4 @@
-"""What a trial is in torch, and where a framework's own checkpoint of it goes."""
+"""Where a framework's own checkpoint of a trial goes."""
 
 import logging
 from collections.abc import Callable
@@ -7,26 +7,6 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger("lrtune.loop")
-
-
-class Torch:
-    """What a trial is in torch."""
-
-    def scheduler(self: Any, optimizer: Any, *, step: int = 0) -> Any:
-        """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first.
-
-        It goes by the optimizer's own updates; `step` says how many were made before. Raises ValueError for another
-        optimizer than the configuration's.
-        """
-        from lrtune.adapters import pytorch
-
-        return pytorch.scheduler(self, optimizer, step=step)
-
-    def optimizer(self: Any, parameters: Any) -> Any:
-        """Torch's optimizer of the configuration, with its knobs, over these parameters."""
-        from lrtune.adapters import pytorch
-
-        return pytorch.optimizer(self, parameters)
 
 
 class Kept:
@@ -45,9 +25,7 @@ class Kept:
             return str(Folder(self._folder).directory(self.checkpoint))
         except Broken as error:
             log.warning("trial %s begins again: %s", self.number, error)
-            self.start = 0
-            vars(self)["_began"] = 0
-            self._tell()
+            self._begin_again()
             return None
 
     @property

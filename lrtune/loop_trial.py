@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import Any, Literal, Self, SupportsFloat, TypeVar
 
 from lrtune import errors
+from lrtune.adapters.trial import Torch
 from lrtune.analysis.prefixes import Course
 from lrtune.door import Door, patiently
 from lrtune.kept import Kept
-from lrtune.kept import Torch as Torch
 from lrtune.leaving import place, said, text, thrown
 from lrtune.schedules import Curve
 from lrtune.wire.external import (
@@ -39,7 +39,6 @@ from lrtune.wire.external import (
 from lrtune.wire.results import Report
 
 log = logging.getLogger("lrtune.loop")
-T = TypeVar("T")
 B = TypeVar("B")
 
 
@@ -234,11 +233,15 @@ class LoopTrial(Torch, Kept):
         if self._in_all(self._keeper.read(objects)):
             self._keeper.put()
         else:
-            self.start = self._began = self._reached = 0
-            self._trial = self._trial.model_copy(update={"reports": []})
-            self._follow([])
-            self._tell()
+            self._begin_again()
         return self.start
+
+    def _begin_again(self) -> None:
+        """Train from the first step, as what was kept cannot be read: what was reported counts no more."""
+        self.start = self._began = self._reached = 0
+        self._trial = self._trial.model_copy(update={"reports": []})
+        self._follow([])
+        self._tell()
 
     def _in_all(self, ready: bool) -> bool:
         """Whether all processes that train the trial are ready: this is the only one."""

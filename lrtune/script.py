@@ -12,16 +12,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsFloat, TypeVar
 
 from lrtune import errors
+from lrtune.adapters.team import Team
+from lrtune.adapters.trial import Whole
 from lrtune.analysis.prefixes import Course
 from lrtune.client import Client
-from lrtune.kept import Torch
 from lrtune.loop_trial import LoopTrial
 from lrtune.schedules import Curve, Plateau
 from lrtune.wire.external import Handout, number_of, step_of
@@ -52,25 +53,25 @@ def trial(steps: int | None = None) -> "ScriptTrial | RealRun":
 class ScriptTrial(LoopTrial):
     """A trial that `lrtune run` has taken, in a process of its command."""
 
-    def __init__(self, file: Path, client: Client, told: Mapping[str, Any], held: Handout) -> None:
-        folder = told["checkpoints"]
-        super().__init__(client, told["job"], held, folder=Path(folder) if folder else None)
+    def __init__(self, file: Path, client: Client, written: Mapping[str, Any], held: Handout) -> None:
+        folder = written["checkpoints"]
+        super().__init__(client, written["job"], held, folder=Path(folder) if folder else None)
         self._file, self._team = file, Team()
 
     @classmethod
     def found(cls, file: Path, steps: int | None) -> "ScriptTrial":
         """The trial in the file that `lrtune run` has written. Raises LrtuneError for a run of another length."""
         try:
-            told = json.loads(file.read_text())
+            written = json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise errors.LrtuneError(f"LRTUNE_TRIAL: {error}; `lrtune run` sets it") from None
-        held = Handout.model_validate(told["handout"])
+        held = Handout.model_validate(written["handout"])
         if steps is not None and steps != held.trial.horizon and held.trial.role != "range-test":
             detail = f"found a run of {steps} steps; the job's trials have {held.trial.horizon}"
             raise errors.LrtuneError(f'{detail}: submit the job with "horizon": {{"steps": {steps}}}')
         if _unlocked(file):
             raise errors.LrtuneError("LRTUNE_TRIAL: the `lrtune run` that has set it is gone")
-        made = cls(file, Client(), told, held)
+        made = cls(file, Client(), written, held)
         made.__enter__()
         threading.Thread(target=made._watch, name="lrtune-run", daemon=True).start()
         if threading.current_thread() is threading.main_thread():
@@ -109,14 +110,11 @@ class ScriptTrial(LoopTrial):
         return super().report(step, **metrics)
 
     def _hear(self, at: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        def hear() -> None:
+        def heard() -> tuple[Any, ...]:
             super(ScriptTrial, self)._hear(at, metrics)
+            return self.over, self.reason, self.pausing, self._interrupted, self._trial.reports
 
-        def heard() -> list[Any]:
-            return [self.over, self.reason, self.pausing, self._interrupted, self._trial.reports]
-
-        said = self._team.first(hear, heard)
-        self.over, self.reason, self.pausing, self._interrupted, reports = said
+        self.over, self.reason, self.pausing, self._interrupted, reports = self._team.first(heard)
         if self._team.rank and reports != self._trial.reports:
             self._trial = self._trial.model_copy(update={"reports": reports})
             self._follow([])
@@ -126,9 +124,12 @@ class ScriptTrial(LoopTrial):
             super()._pause(step)
             return
         names = self._team.gathered(self._keeper.write(step) if self._team.rank else "")
-        self.over, self.reason = self._team.first(
-            lambda: self.paused(self._keeper.write(step, ranks=names[1:]), step), lambda: [self.over, self.reason]
-        )
+
+        def paused() -> tuple[bool, str]:
+            self.paused(self._keeper.write(step, ranks=names[1:]), step)
+            return self.over, self.reason
+
+        self.over, self.reason = self._team.first(paused)
 
     def _end(self, state: Any, **said: Any) -> None:
         if self._team.rank == 0:
@@ -156,69 +157,14 @@ class ScriptTrial(LoopTrial):
         self.interrupt("its process was asked to end")
 
 
-class Team:
-    """The processes that train one trial together, as torch.distributed has them, or this one alone.
-
-    What differs from process to process would part them: the first one decides, and the others hear it.
-    """
-
-    @property
-    def rank(self) -> int:
-        """The place of this process."""
-        return int(os.environ.get("RANK") or 0)
-
-    @property
-    def size(self) -> int:
-        """How many there are, as far as they can speak to each other."""
-        found = self._distributed
-        return int(found.get_world_size()) if found else 1
-
-    def first(self, do: Callable[[], None], said: Callable[[], list[Any]]) -> list[Any]:
-        """Let the first process do something; what it then says, in all of them. Raises in all what that raises."""
-        failure: Exception | None = None
-        told: list[Any] = []
-        if self.rank == 0:
-            try:
-                do()
-                told = said()
-            except Exception as error:  # raised below, in all
-                failure = error
-        box: list[Any] = [told, failure and f"{type(failure).__name__}: {failure}"]
-        if self.size > 1:
-            self._distributed.broadcast_object_list(box, src=0, group=self._group)
-        if failure or box[1]:
-            raise failure or errors.LrtuneError(box[1])
-        found: list[Any] = box[0]
-        return found
-
-    def gathered(self, value: Any) -> list[Any]:
-        """Everybody's values, in all of them."""
-        found = [value] * self.size
-        if self.size > 1:
-            self._distributed.all_gather_object(found, value, group=self._group)
-        return found
-
-    @cached_property
-    def _group(self) -> Any:
-        """Processes that talk without their devices, made when all of them first have something to say."""
-        return self._distributed.new_group(backend="gloo")
-
-    @property
-    def _distributed(self) -> Any:
-        torch = sys.modules.get("torch")
-        found = torch and torch.distributed
-        return found if found and found.is_available() and found.is_initialized() else None
-
-
-class RealRun(Torch):
+class RealRun(Whole):
     """The answer of a job as the trial of a script: its optimizer, its rates, and nobody who judges."""
 
     def __init__(self, best: Best, curve: Curve, steps: int | None) -> None:
         self.configuration, self.metric, self.number = best.configuration, best.metric, best.trial
         self.steps = self.until = best.steps if steps is None else steps
-        self.start, self.seed, self.checkpoint = 0, best.seeds[0].seed if best.seeds else 0, None
-        self.over, self.pausing, self.reason, self.keeps_itself = False, False, "", False
-        self.checkpoint_path, self.in_stages = None, False
+        self.seed = best.seeds[0].seed if best.seeds else 0
+        self.over, self.reason, self.checkpoint = False, "", None
         self._factor = curve.over(self.steps)
         self._board: Any = None
 
@@ -257,9 +203,6 @@ class RealRun(Torch):
         from lrtune.adapters.checkpoints import Batches
 
         return Batches(loader)
-
-    def keep_with(self, keeper: object) -> None:
-        """Nothing: the real run is not paused."""
 
     def finish(self, value: SupportsFloat | None = None) -> None:
         """Nothing: nobody judges."""

@@ -13,6 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lrtune.adapters.checkpoints import Batches, put_back, refuse_what_keeps_nothing, state_of
 from lrtune.adapters.folder import Broken, Folder
+from lrtune.loop import LoopTrial
+from lrtune.wire.results import Report
+from tests.offline import ADAMW, handout
+from tests.staged import Pausing
 
 MADE = torch.Generator().manual_seed(3)
 SET = TensorDataset(torch.randn(50, 4, generator=MADE), torch.randint(0, 3, (50,), generator=MADE))
@@ -94,7 +98,7 @@ def test_the_oldest_make_room_for_the_newest(tmp_path: Path) -> None:
     folder = Folder(tmp_path, room=int(2.5 * size))
     names = [first, *(folder.write(trial, 1, state_of(1, training.objects)) for trial in (1, 2, 3))]
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names[2:])
-    with pytest.raises(Broken, match=r"it has \d+ bytes; the checkpoints may take 10 "):
+    with pytest.raises(Broken, match=r"it has \d+ bytes; the checkpoints in .* may take 10"):
         Folder(tmp_path, room=10).write(4, 1, state_of(1, training.objects))
     folder.drop(None)
     assert not tmp_path.exists()
@@ -123,3 +127,17 @@ def test_a_directory_is_kept_whole_found_damaged_and_deleted_when_it_is_not_need
     with pytest.raises(Broken, match="trial 1 cannot be kept after step 4"):
         Folder(tmp_path, room=10).write_directory(1, 4, lambda path: (path / "weights").write_bytes(b"12345"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["restore", "checkpoint_path"])
+def test_a_trial_that_begins_again_forgets_what_its_schedule_had_seen(tmp_path: Path, how: str) -> None:
+    plateau = {"schedule": {"family": "plateau", "patience": 0, "factor": 0.5}, "warmup": 0.0}
+    found = handout(ADAMW | plateau)
+    seen = [Report(step=step, learning_rate=0.3, metrics={"val_loss": 1.0}) for step in (2, 4, 6)]
+    kept = {"start": 6, "checkpoint": "trial-0-step-6-" + "0" * 32 + ".pt" * (how == "restore")}
+    found = found.model_copy(update=kept | {"trial": found.trial.model_copy(update={"start": 6, "reports": seen})})
+    door = Pausing(found)
+    trial = LoopTrial(door, "job", found, folder=tmp_path)
+    assert trial.learning_rate(8) < 0.3
+    again = trial.restore(model=nn.Linear(2, 2)) == 0 if how == "restore" else trial.checkpoint_path is None
+    assert (again, trial.start, door.began, trial.learning_rate(8)) == (True, 0, 0, 0.3)

@@ -4,7 +4,6 @@
 train the same ones with it. All call `report` at the same steps, and what the first one measured counts.
 """
 
-import atexit
 import os
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -12,7 +11,8 @@ from typing import Any, Self
 
 from torch import distributed
 
-from lrtune.adapters.trial import TrialLike
+from lrtune.adapters.team import Team
+from lrtune.adapters.trial import TrialLike, Whole
 
 
 def together(trials: Iterable[Any]) -> Iterator[Any]:
@@ -25,10 +25,8 @@ def together(trials: Iterable[Any]) -> Iterator[Any]:
         return
     if not distributed.is_initialized():
         distributed.init_process_group()
-    atexit.register(_leave)
-    group = distributed.new_group(backend="gloo")
-    held = iter(trials) if distributed.get_rank() == 0 else None
-    while (trial := _next(held, group)) is not None:
+    team, held = Team(), iter(trials) if distributed.get_rank() == 0 else None
+    while (trial := _next(held, team)) is not None:
         yield trial
 
 
@@ -44,14 +42,14 @@ def require_one_trial(trial: TrialLike) -> None:
         raise ValueError(f"{found}; write `for trial in lrtune.adapters.distributed.together(job.trials())`")
 
 
-class SharedTrial:
+class SharedTrial(Whole):
     """A trial as each of the processes sees it; the first one holds the real one."""
 
-    def __init__(self, said: dict[str, Any], held: Any, group: Any) -> None:
+    def __init__(self, said: dict[str, Any], held: Any, team: Team) -> None:
         self.key, self.number, self.seed, self.steps = said["key"], said["key"][1], said["seed"], said["steps"]
         self.configuration, self.metric = said["configuration"], said["metric"]
         self.over, self.reason = False, ""
-        self._held, self._group = held, group
+        self._held, self._team, self.until = held, team, self.steps
         self._factor = said["curve"].over(self.steps)
 
     def factor(self, step: int) -> float:
@@ -64,7 +62,7 @@ class SharedTrial:
 
     def report(self, step: int, **metrics: float) -> bool:
         """Metrics after `step` updates, on every process; True says that the training should stop now."""
-        self.over, self.reason, curve = _from_first(lambda: self._reported(step, metrics), self._group)
+        self.over, self.reason, curve = self._team.first(lambda: self._reported(step, metrics))
         self._factor = curve.over(self.steps)
         return self.over
 
@@ -82,18 +80,6 @@ class SharedTrial:
         if self._held is not None:
             self._held.fail(reason)
 
-    def scheduler(self, optimizer: Any, *, step: int = 0) -> Any:
-        """Torch's LambdaLR over an optimizer whose rates become the trial's."""
-        from lrtune.adapters import pytorch
-
-        return pytorch.scheduler(self, optimizer, step=step)
-
-    def optimizer(self, parameters: Any) -> Any:
-        """Torch's optimizer of the configuration, with its knobs, over these parameters."""
-        from lrtune.adapters import pytorch
-
-        return pytorch.optimizer(self, parameters)
-
     def __enter__(self) -> Self:
         if self._held is not None:
             self._held.__enter__()
@@ -104,7 +90,7 @@ class SharedTrial:
             self._held.__exit__(kind, error, at)
 
 
-def _next(held: Iterator[Any] | None, group: Any) -> SharedTrial | None:
+def _next(held: Iterator[Any] | None, team: Team) -> SharedTrial | None:
     taken: list[Any] = []
 
     def take() -> dict[str, Any] | None:
@@ -114,28 +100,8 @@ def _next(held: Iterator[Any] | None, group: Any) -> SharedTrial | None:
         trial = taken[0]
         return {name: getattr(trial, name) for name in ("key", "seed", "steps", "metric", "configuration", "curve")}
 
-    said = _from_first(take, group)
-    return None if said is None else SharedTrial(said, taken[0] if taken else None, group)
-
-
-def _from_first(call: Any, group: Any) -> Any:
-    """What `call` answers, or raises, on the first process, on every process."""
-    box: list[Any] = [None]
-    if distributed.get_rank() == 0:
-        try:
-            box = [call()]
-        except Exception as error:
-            box = [error]
-    distributed.broadcast_object_list(box, src=0, group=group)
-    if isinstance(box[0], Exception):
-        raise box[0]
-    return box[0]
-
-
-def _leave() -> None:
-    """End the process groups with the process: left to torch, gloo's threads now and then abort it at its very end."""
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    said = team.first(take)
+    return None if said is None else SharedTrial(said, taken[0] if taken else None, team)
 
 
 def _processes() -> int:

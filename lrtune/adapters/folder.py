@@ -131,7 +131,7 @@ class Folder:
 
     def _make_room(self, size: int) -> None:
         if size > self.room:
-            raise ValueError(f"it has {size} bytes; the checkpoints may take {self.room} (`checkpoint_bytes`)")
+            raise ValueError(f"it has {size} bytes; the checkpoints in {self.path} may take {self.room}")
         files = sorted(self._all(), key=lambda file: file.stat().st_mtime)
         taken = self._taken()
         while taken + size > self.room:

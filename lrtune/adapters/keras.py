@@ -43,7 +43,7 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._batches, self._rate = 0, 0.0  # of this fit, of this batch
         self._begun: list[int] = []  # how many batches each optimizer had seen when it began
         self._skips = False
-        vars(trial)["keeps_itself"] = True
+        trial.keeps_itself = True
 
     def set_model(self, model: Any) -> None:
         """Let the rates be numbers before any callback restores the optimizer's state."""
@@ -66,7 +66,7 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         for one in self.optimizers:
             _require(one, self.trial)
         self._batches, self._begun = 0, []
-        if getattr(self.trial, "in_stages", False):
+        if self.trial.in_stages:
             self._restore()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -106,15 +106,15 @@ class TrialCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if (step := self._step(0)) and self.trial.report(step, **measured):
             self.model.stop_training = True
             if paused(self.trial):
-                self.trial.keep(step, lambda path: self._fill(path, epoch + 1))  # type: ignore[attr-defined]
+                self.trial.keep(step, lambda path: self._fill(path, epoch + 1))
 
     def _restore(self) -> None:
         """Bring model, optimizers, seeds and epoch to what was kept. Raises ValueError where that cannot be."""
         batches = self.params["steps"] // int(self.optimizers[0].gradient_accumulation_steps or 1)
-        if self.trial.until % max(1, batches):  # type: ignore[attr-defined]
-            found = f"found a stage that ends at step {self.trial.until}, within an epoch of {batches} updates"  # type: ignore[attr-defined]
+        if self.trial.until % max(1, batches):
+            found = f"found a stage that ends at step {self.trial.until}, within an epoch of {batches} updates"
             raise ValueError(f"{found}; accepted is a job whose horizon is 20 epochs or a multiple, or no checkpoints")
-        if (path := self.trial.checkpoint_path) is not None:  # type: ignore[attr-defined]
+        if (path := self.trial.checkpoint_path) is not None:
             self.model._initial_epoch = _load(Path(path), self.model, self.optimizers)
 
     def _fill(self, path: Path, epoch: int) -> None:

@@ -77,7 +77,7 @@ class TrialCallback(Callback):
         self._updates: list[Updates] = []
         self._before: dict[str, Any] | None = None  # the random generators before a validation that only we asked for
         self._kept: dict[str, Any] | None = None  # the random generators as a checkpoint has them
-        vars(trial)["keeps_itself"] = True
+        trial.keeps_itself = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the optimizers' rates. Raises ValueError for another run or other optimizers than the trial's."""
@@ -93,7 +93,7 @@ class TrialCallback(Callback):
             self._follow(one, number)
         require_start(self._step, self.trial, "write trainer.fit(..., ckpt_path=checkpoint(trial))")
         self._require_resumable(trainer)
-        start: int = getattr(self.trial, "start", 0)
+        start: int = self.trial.start
         if self._kept is not None and start:
             set_generators(self._kept)
         self._kept = None
@@ -127,7 +127,7 @@ class TrialCallback(Callback):
             set_generators(self._before)
             self._before = None
         if paused(self.trial):
-            self.trial.keep(self._step, lambda path: trainer.save_checkpoint(path / FILE))  # type: ignore[attr-defined]
+            self.trial.keep(self._step, lambda path: trainer.save_checkpoint(path / FILE))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the optimizers be. Raises ValueError for a run that went to its end and is shorter than the trial."""
@@ -140,7 +140,7 @@ class TrialCallback(Callback):
     def state_dict(self) -> dict[str, Any]:
         """How many updates each optimizer has made, and the random generators of a trial in stages."""
         made = {"updates": [one.done for one in self._updates]}
-        return made | {"generators": generators()} if getattr(self.trial, "in_stages", False) else made
+        return made | {"generators": generators()} if self.trial.in_stages else made
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after them."""
@@ -159,7 +159,7 @@ class TrialCallback(Callback):
 
     def _require_resumable(self, trainer: Trainer) -> None:
         """Raise ValueError for a run whose place in its data nobody keeps."""
-        if not getattr(self.trial, "in_stages", False):
+        if not self.trial.in_stages:
             return
         if trainer.world_size > 1:
             raise ValueError(f"found {trainer.world_size} processes; accepted is one, for a trial in stages")

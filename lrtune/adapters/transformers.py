@@ -29,7 +29,7 @@ class TrialCallback(TrainerCallback):
         self._rates: Rates | None = None
         self._before: dict[str, Any] | None = None  # the random generators before an evaluation that only we asked for
         self._ours = False  # whether the next checkpoint is for us alone
-        vars(trial)["keeps_itself"] = True
+        trial.keeps_itself = True
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -71,7 +71,7 @@ class TrialCallback(TrainerCallback):
         if not paused(self.trial):
             return
         made = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
-        self.trial.keep(state.global_step, lambda to: shutil.copytree(made, to, dirs_exist_ok=True))  # type: ignore[attr-defined]
+        self.trial.keep(state.global_step, lambda to: shutil.copytree(made, to, dirs_exist_ok=True))
         if self._ours:
             shutil.rmtree(made, ignore_errors=True)
 
@@ -79,7 +79,7 @@ class TrialCallback(TrainerCallback):
         """Raise ValueError for a run that cannot be kept, or does not go on from what was."""
         resume = "write trainer.train(resume_from_checkpoint=trial.checkpoint_path)"
         require_start(state.global_step, self.trial, resume)
-        if not getattr(self.trial, "in_stages", False):
+        if not self.trial.in_stages:
             return
         if args.save_only_model or args.ignore_data_skip:
             raise ValueError("found save_only_model or ignore_data_skip; accepted is neither, for a trial in stages")

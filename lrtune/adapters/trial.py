@@ -1,16 +1,34 @@
 """What an adapter needs to know of a trial; `lrtune.loop.LoopTrial` has it."""
 
-from typing import Protocol
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
 
 from lrtune.wire.configuration import Configuration
 
 
 class TrialLike(Protocol):
-    """A trial that a loop holds: how long it is, the rate of every step, and where to report."""
+    """A trial that a loop holds: its stage, the rate of every step, where to report, and where to keep it.
+
+    An adapter that keeps the trial sets `keeps_itself`, and calls `keep` once the trial is `pausing`.
+    """
 
     steps: int
     metric: str
     configuration: Configuration
+    start: int
+    until: int
+    over: bool
+    pausing: bool
+    keeps_itself: bool
+
+    @property
+    def in_stages(self) -> bool:
+        """Whether it may have to pause."""
+
+    @property
+    def checkpoint_path(self) -> str | None:
+        """The directory that it goes on from."""
 
     def factor(self, step: int) -> float:
         """The factor of the peak rate at a step, counted from 0."""
@@ -20,6 +38,43 @@ class TrialLike(Protocol):
 
     def report(self, step: int, **metrics: float) -> bool:
         """Metrics after `step` updates; True says that the training should stop now."""
+
+    def keep(self, step: int, fill: Callable[[Path], object]) -> None:
+        """End the stage with what `fill` puts into a directory."""
+
+
+class Torch:
+    """What a trial is in torch."""
+
+    def scheduler(self: Any, optimizer: Any, *, step: int = 0) -> Any:
+        """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first.
+
+        It goes by the optimizer's own updates; `step` says how many were made before. Raises ValueError for another
+        optimizer than the configuration's.
+        """
+        from lrtune.adapters import pytorch
+
+        return pytorch.scheduler(self, optimizer, step=step)
+
+    def optimizer(self: Any, parameters: Any) -> Any:
+        """Torch's optimizer of the configuration, with its knobs, over these parameters."""
+        from lrtune.adapters import pytorch
+
+        return pytorch.optimizer(self, parameters)
+
+
+class Whole(Torch):
+    """A trial that is trained in one piece: nobody pauses it."""
+
+    start = 0
+    pausing = keeps_itself = in_stages = False
+    checkpoint_path: str | None = None
+
+    def keep_with(self, keeper: object) -> None:
+        """Nothing: there is nothing to keep."""
+
+    def keep(self, step: int, fill: Callable[[Path], object]) -> None:
+        """Nothing: there is no stage to end."""
 
 
 def require_length(found: float, trial: TrialLike, accepted: str) -> None:
@@ -33,16 +88,16 @@ def require_length(found: float, trial: TrialLike, accepted: str) -> None:
 
 def require_start(step: int, trial: TrialLike, accepted: str) -> None:
     """Raise ValueError for a run that does not go on where its trial does; `accepted` is what to write instead."""
-    start = getattr(trial, "start", 0)
-    if start and step != start:
-        raise ValueError(f"found a run that begins after step {step}; this trial goes on after {start}: {accepted}")
+    if trial.start and step != trial.start:
+        begins = f"found a run that begins after step {step}"
+        raise ValueError(f"{begins}; this trial goes on after {trial.start}: {accepted}")
 
 
 def ends_stage(trial: TrialLike, step: int) -> bool:
     """Whether a trial that is trained in stages is at the end of one, before its own."""
-    return bool(getattr(trial, "in_stages", False)) and step == getattr(trial, "until", 0) < trial.steps
+    return trial.in_stages and step == trial.until < trial.steps
 
 
 def paused(trial: TrialLike) -> bool:
     """Whether what is trained is to be kept now."""
-    return bool(getattr(trial, "pausing", False)) and not getattr(trial, "over", False)
+    return trial.pausing and not trial.over
