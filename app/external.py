@@ -254,7 +254,7 @@ def _finish(tx: Session, lease: leases.Lease, ending: Ending) -> None:
             reason += f": {ending.reason}" if ending.reason else "; a complete run has one of its last step"
         elif state is TrialState.STOPPED:
             reason = f"{ENDED_BY_LOOP} at step {step} of {trial.horizon}" + (f": {reason}" if reason else "")
-        if state is TrialState.STOPPED and written:  # told to the search as a report
+        if state is TrialState.STOPPED and written:  # so that the search has it
             leases.report(tx, lease, written, ttl=timedelta(seconds=90))
     reason = "" if state is TrialState.COMPLETE else reason or f"its loop said that it {state}"
     leases.finish(tx, lease, state, value=value, step=step, reason=reason, by="loop")

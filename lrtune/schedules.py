@@ -395,6 +395,6 @@ class Curve:
 
     def after(self, reports: Iterable[tuple[int, float | None]], steps: int) -> "Curve":
         """The curve as reports of (step, metric; lower is better) leave it; skipped: in the warm-up, or not finite."""
-        rise, told = self.rise(steps), sorted((step, v) for step, v in reports if v is not None and math.isfinite(v))
-        seen = [((step - rise) / (steps - rise), value) for step, value in told if rise < step < steps]
+        rise, known = self.rise(steps), sorted((step, v) for step, v in reports if v is not None and math.isfinite(v))
+        seen = [((step - rise) / (steps - rise), value) for step, value in known if rise < step < steps]
         return dataclasses.replace(self, family=self.family.after(seen))

@@ -208,7 +208,7 @@ def work(url: str) -> None:
     Worker(Settings(database_url=url, device="cpu", tasks=TASKS), Done()).work()
 
 
-def told(url: str, job: str) -> tuple[Job, list[Trial], list[Event]]:
+def recorded(url: str, job: str) -> tuple[Job, list[Trial], list[Event]]:
     """The job, its trials and its log."""
     database = Database(url)
     with database.read() as tx:
@@ -220,7 +220,7 @@ def told(url: str, job: str) -> tuple[Job, list[Trial], list[Event]]:
 def test_a_search_over_several_devices_trains_in_stages_and_pays_for_no_step_twice(sqlite_url: str, tmp_path: Path):
     job = submitted(sqlite_url)
     work(sqlite_url)
-    found, history, _ = told(sqlite_url, job)
+    found, history, _ = recorded(sqlite_url, job)
     assert (found.state, found.reason) == (JobState.SUCCEEDED, "")
     assert any(len(one.stages) > 1 for one in history)
     assert {one.state for one in history} == {TrialState.COMPLETE, TrialState.STOPPED}
@@ -240,7 +240,7 @@ def mortal(folder: Path, rank: int) -> dict[str, object]:
 
 def taken_up(url: str, job: str) -> list[Event]:
     """Check that the trial of which a process was killed went on from its last state; what the log says of it."""
-    found, history, log = told(url, job)
+    found, history, log = recorded(url, job)
     assert (found.state, found.reason) == (JobState.SUCCEEDED, "")
     (hit,) = (one for one in history if any(stage.outcome == "lost" for stage in one.stages))
     assert [(stage.outcome, stage.start, stage.step, stage.cost) for stage in hit.stages] == [
@@ -263,8 +263,8 @@ def test_a_trial_goes_on_from_its_last_state_when_the_process_of_another_device_
     ]
     alone = submitted(sqlite_url, budget=BARE)
     work(sqlite_url)
-    assert [unmarked(one.reports) for one in told(sqlite_url, job)[1]] == [
-        unmarked(one.reports) for one in told(sqlite_url, alone)[1]
+    assert [unmarked(one.reports) for one in recorded(sqlite_url, job)[1]] == [
+        unmarked(one.reports) for one in recorded(sqlite_url, alone)[1]
     ]
 
 

@@ -96,7 +96,7 @@ def test_a_second_attempt_starts_with_no_reports(database: Database, job: str) -
     assert (found.reports, found.step) == ([], 0)
 
 
-def told(database: Database, job: str, number: int) -> list[tuple[int, float | None]]:
+def reported(database: Database, job: str, number: int) -> list[tuple[int, float | None]]:
     with database.read() as tx:
         return trials.get(tx, job, number).values("val_loss")
 
@@ -110,7 +110,7 @@ def test_reports_are_a_set_by_step_and_the_first_of_a_step_stands(database: Data
     ):
         with database.write() as tx:
             leases.report(tx, lease, batch, ttl=MINUTE, now=NOON)
-    assert told(database, job, 0) == [(10, 0.1), (20, 0.05), (30, 1 / 30)]
+    assert reported(database, job, 0) == [(10, 0.1), (20, 0.05), (30, 1 / 30)]
     with database.read() as tx:
         assert trials.get(tx, job, 0).step == 30
 
@@ -129,7 +129,7 @@ def test_what_an_attempt_trains_again_of_earlier_stages_is_reported_anew(databas
         leases.take_up(tx, lease, step=0, reused=0, whose=(), now=NOON)
         leases.report(tx, lease, anew, ttl=MINUTE, now=NOON)
         leases.report(tx, lease, [report(30)], ttl=MINUTE, now=NOON)
-    assert told(database, job, 0) == [(10, 7.0), (20, 7.0), (30, 7.0)]
+    assert reported(database, job, 0) == [(10, 7.0), (20, 7.0), (30, 7.0)]
 
 
 def test_a_released_trial_waits_again_and_spends_no_attempt(database: Database, job: str) -> None:

@@ -40,10 +40,10 @@ def beyond(facts: Facts, sentence: str) -> None:
     there = own if alone else there
     done = [t for t in there if t in facts.done]
     diverged = [t for t in there if t.state is TrialState.DIVERGED]
-    told = 0
+    read_of = 0
     for part in said.split("; "):
-        told += _part(facts, part, there, done, diverged)
-    assert told == len(there), "every run is told of"
+        read_of += _part(facts, part, there, done, diverged)
+    assert read_of == len(there), "every run is told of"
 
 
 def _part(facts: Facts, part: str, there: list[Trial], done: list[Trial], diverged: list[Trial]) -> int:
@@ -378,7 +378,7 @@ def test_every_number_of_an_answer_can_be(number: int) -> None:
 
 def test_the_jobs_are_of_every_kind() -> None:
     """Or the tests above would read the same report fifty times."""
-    told = " ".join(one.answer for number in range(COUNT) for one in job(number).found.advice)
+    sentences = " ".join(one.answer for number in range(COUNT) for one in job(number).found.advice)
     for words_of_a_kind in (
         "Not very: the answer's", "is the mean over", "Nothing beat the untuned", "no baseline to compare",
         "may be chance",
@@ -392,4 +392,4 @@ def test_the_jobs_are_of_every_kind() -> None:
         "times the answer's", "No other rate", "No rate next to it", "in between did worse", "rests on", "to check it",
         "none of its stops",
     ):  # fmt: skip
-        assert words_of_a_kind in told, words_of_a_kind
+        assert words_of_a_kind in sentences, words_of_a_kind

@@ -281,9 +281,9 @@ def test_the_form_says_whose_rate_the_baseline_has_and_takes_ones_own(
     spec = service.get(f"/v1{submitted(visitor, **own).headers['location']}").json()["spec"]
     assert (spec["baseline"]["learning_rate"], spec["baseline"]["optimizer"]["name"]) == (0.002, "adamw")
     answer = submitted(visitor, **{"/baseline/optimizer": "adamw"})
-    told = re.search(r'data-wrong="/baseline/learning_rate">([^<]*)<', answer.text)
-    assert told is not None
-    assert "this field is needed" in told[1]
+    said = re.search(r'data-wrong="/baseline/learning_rate">([^<]*)<', answer.text)
+    assert said is not None
+    assert "this field is needed" in said[1]
 
 
 # What is drawn --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ no longer ours, and passes a SIGTERM on. What the command prints is printed, and
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -21,18 +20,19 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lrtune import errors
 from lrtune.client import Client
 from lrtune.door import patiently
-from lrtune.loop import forget
+from lrtune.leaving import text
+from lrtune.loop import LEASE_SECONDS, WAIT_SECONDS, forget
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout
 from lrtune.wire.results import TrialState
 
 POLL_SECONDS = 0.1  # between two looks at a command
-WAIT_SECONDS = 2.0  # before asking again when others train all there is
 TAIL_LINES, TAIL_CHARACTERS = 40, 3000  # of what a command printed, for the job's log
 
 
@@ -42,7 +42,7 @@ class Options:
 
     checkpoints: Checkpoints = "own"
     folder: Path = Path("checkpoints")
-    lease_seconds: float = 90.0
+    lease_seconds: float = LEASE_SECONDS
     silence: float | None = None
     grace: float = 30.0
     tries: int = 3
@@ -90,6 +90,8 @@ class Runner:
     """Trains the trials of one job with a command, one after another."""
 
     def __init__(self, client: Client, job: str, command: Sequence[str], options: Options) -> None:
+        if find_spec("fcntl") is None:
+            raise errors.Invalid("`lrtune run` needs Linux or macOS; elsewhere a loop takes its trials in Python")
         self.client, self.job, self.options = client, job, options
         self.command = list(command[1:] if command[:1] == ["--"] else command)
         if not self.command or shutil.which(self.command[0]) is None:
@@ -152,7 +154,7 @@ class Runner:
             _say(f"trial {number}: {why} ({attempt} of {self.options.tries} tries)")
         self._end(held, why, tail)
 
-    def _told(self, held: Handout) -> dict[str, Any]:
+    def _written(self, held: Handout) -> dict[str, Any]:
         """What the command needs to know of its trial."""
         folder = None if self.folder is None else str(self.folder)
         return {"job": self.job, "checkpoints": folder, "handout": held.model_dump(mode="json")}
@@ -163,10 +165,12 @@ class Runner:
         Its file is locked as long as this process lives and wants it to run: so that all that it has started, in
         whatever session, learns of the end of either.
         """
+        import fcntl  # which not every system has that has the other commands
+
         with tempfile.TemporaryDirectory(prefix="lrtune-") as folder:
             file = Path(folder) / "trial.json"
             file.touch(mode=0o600)
-            file.write_text(json.dumps(self._told(held)))
+            file.write_text(json.dumps(self._written(held)))
             with file.open() as locked:
                 fcntl.flock(locked, fcntl.LOCK_EX)
                 return self._ended(held, file)
@@ -246,14 +250,14 @@ class Runner:
             ending = Ending(token=held.token, state="waiting", reason=f"{self.worker} was asked to stop")
         elif why:
             reason = f"{why} {self.options.tries} times; the last it printed:\n{tail}" if tail else why
-            ending = Ending(token=held.token, state="failed", reason=_text(reason))
+            ending = Ending(token=held.token, state="failed", reason=text(reason))
         else:
             ending = Ending(token=held.token)
         try:
             self._finish(held, ending)
         except errors.Invalid as error:
             said = f"the command ended without a report of its own ({error}); the last it printed:\n{tail}"
-            self._finish(held, Ending(token=held.token, state="failed", reason=_text(said)))
+            self._finish(held, Ending(token=held.token, state="failed", reason=text(said)))
 
     def _finish(self, held: Handout, ending: Ending) -> None:
         try:
@@ -289,7 +293,3 @@ def _touched(file: Path) -> float:
 def _say(what: str) -> None:
     """A line on stderr, where the command's output does not hide it."""
     print(f"lrtune run: {what}", file=sys.stderr, flush=True)
-
-
-def _text(reason: str) -> str:
-    return reason[:4000].replace("\0", "")
