@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from lrtune import errors, script
-from lrtune.cli.run import Options, Runner
 from lrtune.client import Client
+from lrtune.runner import Options, Runner
 from tests.external import submit
 from tests.serving import KEY, finished, served
 

@@ -17,8 +17,8 @@ from typer.core import TyperGroup
 
 from lrtune import __doc__ as about
 from lrtune import errors
+from lrtune import runner as running
 from lrtune.cli import checking, options, terminal
-from lrtune.cli import run as running
 from lrtune.cli.moving import commands as moving
 from lrtune.cli.report import document
 from lrtune.cli.report.evidence import gather

@@ -129,7 +129,7 @@ class Runner:
         if held is None:
             self._pause(WAIT_SECONDS)
         else:
-            self._train(held)
+            self.train(held)
         return True
 
     def _take(self) -> Handout | None:
@@ -143,7 +143,8 @@ class Runner:
         self.served = True
         return held
 
-    def _train(self, held: Handout) -> None:
+    def train(self, held: Handout) -> None:
+        """Run the command for a trial that is held, and end the trial where the command has not."""
         forget(self.folder, held.forget)
         number = held.trial.number
         _say(f"trial {number} from step {held.start} to {held.until}: {shlex.join(self.command)}")
