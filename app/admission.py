@@ -42,6 +42,8 @@ def admit(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True, to_t
         detail = f"found the task {shown(spec.task.name)}, which no worker has announced; accepted is one of {names}"
         raise invalid([{"pointer": "/task/name", "detail": detail}])
     params, wrong = _params(spec, info)
+    command = isinstance(info, TaskSummary) and info.command
+    wrong += _left_to_the_loop(spec, info.name, "by a command") if command else _no_command(spec)
     metric = spec.metric or Metric(name=next(iter(info.metrics)))
     wrong += [] if wrong or isinstance(info, TaskSummary) else _missing_files(info, params, data_dir)
     table = params if wrong or info is not BUILT_IN["tabular"] else _table(tx, params, data_dir, wrong)
@@ -52,16 +54,18 @@ def admit(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True, to_t
         alive = workers.alive(tx)
         if isinstance(info, TaskInfo):
             _refuse_without_packages(info, alive)
-        _refuse_without_optimizers(spec, alive)
+        if not command:
+            _refuse_without_optimizers(spec, alive)
     return _admitted(
         spec,
-        task=spec.task.model_copy(update={"params": params}),
+        task=spec.task.model_copy(update={"params": params, "command": command}),
         metric={
             "name": metric.name,
             "goal": info.metrics[metric.name],
             "range": info.ranges.get(metric.name, metric.range),
         },
         horizon=spec.horizon or Horizon(steps=info.steps),
+        **(_clip_if_asked(spec) if command else {}),
     )
 
 
@@ -104,27 +108,45 @@ def _refuse_without_optimizers(spec: JobSpec, alive: Sequence[Worker]) -> None:
 
 def _external(spec: JobSpec) -> AdmittedJob:
     """A job whose loop the user writes: nobody else knows its metric and its length, or clips unless told to."""
-    wrong = _params(spec, EXTERNAL_TASK)[1]
+    wrong = _params(spec, EXTERNAL_TASK)[1] + _no_command(spec)
     if spec.metric is None:
         detail = 'found none; the task external needs one, such as {"name": "val_loss", "goal": "minimize"}'
         wrong.append({"pointer": "/metric", "detail": detail})
     elif spec.metric.goal is None:
         detail = "found none; the task external needs one, so accepted is minimize or maximize"
         wrong.append({"pointer": "/metric/goal", "detail": detail})
-    if spec.horizon is None or spec.horizon.steps is None:
-        found = "none" if spec.horizon is None else "epochs"
-        detail = f'found {found}; the task external needs optimizer steps, such as {{"steps": 2000}}'
+    if spec.horizon is None:
+        detail = 'found none; the task external needs optimizer steps, such as {"steps": 2000}'
         wrong.append({"pointer": "/horizon", "detail": detail})
-    if spec.training != Training():
-        detail = "found settings of the workers' trainer; the task external trains in your own loop, which decides this"
-        wrong.append({"pointer": "/training", "detail": detail})
+    wrong += _left_to_the_loop(spec, EXTERNAL, "in your own loop")
     if spec.warm_start is True:
         detail = "found true, but jobs of the task external may train anything; accepted are the ids of jobs like this"
         wrong.append({"pointer": "/warm_start", "detail": detail})
     if wrong:
         raise invalid(wrong)
-    clip_norm = spec.clip_norm if "clip_norm" in spec.model_fields_set else None
-    return _admitted(spec, metric=dict(spec.metric or {}), clip_norm=clip_norm)
+    return _admitted(spec, metric=dict(spec.metric or {}), **_clip_if_asked(spec))
+
+
+def _clip_if_asked(spec: JobSpec) -> dict[str, Any]:
+    """A loop that is not ours does not clip, unless the job says that it does."""
+    return {"clip_norm": spec.clip_norm if "clip_norm" in spec.model_fields_set else None}
+
+
+def _left_to_the_loop(spec: JobSpec, task: str, where: str) -> list[Rejection]:
+    """What a job cannot say that is trained outside our trainer: epochs, and how to train."""
+    wrong: list[Rejection] = []
+    if spec.horizon is not None and spec.horizon.steps is None:
+        detail = f'found epochs; the task {task} needs optimizer steps, such as {{"steps": 2000}}'
+        wrong.append({"pointer": "/horizon", "detail": detail})
+    if spec.training != Training():
+        detail = f"found settings of the workers' trainer; the task {task} trains {where}, which decides this"
+        wrong.append({"pointer": "/training", "detail": detail})
+    return wrong
+
+
+def _no_command(spec: JobSpec) -> list[Rejection]:
+    detail = f"found true, but {shown(spec.task.name)} is no command; leave it out"
+    return [{"pointer": "/task/command", "detail": detail}] if spec.task.command else []
 
 
 def _params(spec: JobSpec, info: TaskInfo | TaskSummary) -> tuple[dict[str, Any], list[Rejection]]:

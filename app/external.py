@@ -59,7 +59,7 @@ def hand_out(database: Database, job_id: str, hold: Hold) -> Handout | None:
 
 def _asked(tx: Session, job_id: str) -> Job:
     job = jobs.get(tx, job_id)
-    if not job.spec.external:
+    if not job.spec.over_http:
         raise NotExternal
     if job.state in OVER:
         raise JobFinished(f"the job has {job.state}{f': {job.reason}' if job.reason else ''}; it has no more trials")

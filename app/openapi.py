@@ -75,7 +75,7 @@ def _tighten(schemas: dict[str, Any]) -> None:
 def _own() -> list[dict[str, Any]]:
     """A task that the workers brought: `GET /v1/tasks` says which there are, with their parameters."""
     name = {"type": "string", "minLength": 1, "maxLength": 200, "not": {"enum": [*BUILT_IN, EXTERNAL_TASK.name]}}
-    properties = {"name": name, "params": {"type": "object"}}
+    properties = {"name": name, "params": {"type": "object"}, "command": {"type": "boolean"}}
     whole = {"type": "object", "properties": properties, "required": ["name"], "additionalProperties": False}
     return [name, {**whole, "title": "a task of your own"}]
 

@@ -70,7 +70,7 @@ class JobNotFinished(Conflict):
 
 
 class NotExternal(Conflict):
-    """Workers train this job; only one of the task `external` hands its trials out to a loop of your own."""
+    """Workers train this job; only one of the task `external`, or of a command, hands its trials out over HTTP."""
 
 
 class LeaseLost(Conflict):

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from lrtune import errors
-from lrtune.client import Client
+from lrtune.client import Client, found_key
 from lrtune.door import patiently
 from lrtune.leaving import text
 from lrtune.loop import LEASE_SECONDS, WAIT_SECONDS, forget
@@ -46,6 +46,8 @@ class Options:
     silence: float | None = None
     grace: float = 30.0
     tries: int = 3
+    directory: Path | None = None  # where the command is started; left out, here
+    environment: dict[str, str] = field(default_factory=dict)  # besides what there is
 
 
 @dataclass(slots=True)
@@ -89,23 +91,33 @@ class Run:
 class Runner:
     """Trains the trials of one job with a command, one after another."""
 
-    def __init__(self, client: Client, job: str, command: Sequence[str], options: Options) -> None:
+    def __init__(
+        self,
+        client: Client,
+        job: str,
+        command: Sequence[str],
+        options: Options,
+        *,
+        worker: str | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
         if find_spec("fcntl") is None:
             raise errors.Invalid("`lrtune run` needs Linux or macOS; elsewhere a loop takes its trials in Python")
         self.client, self.job, self.options = client, job, options
         self.command = list(command[1:] if command[:1] == ["--"] else command)
-        if not self.command or shutil.which(self.command[0]) is None:
+        if not self.command or not installed(self.command[0], options.directory):
             found = repr(self.command[0]) if self.command else "nothing"
             raise errors.Invalid(f"COMMAND: found {found}, which is no program here; accepted is -- python train.py")
         self.folder = None if options.checkpoints == "none" else options.folder.absolute() / job
-        self.worker = f"{socket.gethostname()[:60]}-{os.getpid()}"
-        self.stopping = self.served = False
+        self.worker = worker or f"{socket.gethostname()[:60]}-{os.getpid()}"
+        self.stop = threading.Event() if stop is None else stop
+        self.served = False
         self.exits: dict[int, int] = {}  # how often the command ended with each exit code
 
     def work(self) -> None:
         """Train until the job is over, or until asked to stop. Raises UnknownJob, NotExternal, Unavailable."""
         try:
-            with _asked_to_stop(self._stop):
+            with _asked_to_stop(self.stop):
                 while not self.stopping and self._turn():
                     pass
         finally:
@@ -116,7 +128,7 @@ class Runner:
     def _turn(self) -> bool:
         """Take a trial and train it, or wait a moment where there is none; False at the end of the job."""
         try:
-            held = self._take()
+            held = self.take()
         except errors.JobFinished as over:
             _say(str(over))
             forget(self.folder, None)
@@ -132,7 +144,8 @@ class Runner:
             self.train(held)
         return True
 
-    def _take(self) -> Handout | None:
+    def take(self) -> Handout | None:
+        """The next trial of the job, if it has one now. Raises UnknownJob, NotExternal, JobFinished, Unavailable."""
         held = self.client.take(
             self.job,
             worker=self.worker,
@@ -177,10 +190,12 @@ class Runner:
                 return self._ended(held, file)
 
     def _ended(self, held: Handout, file: Path) -> tuple[str, str]:
-        environment = os.environ | {"LRTUNE_TRIAL": str(file), "LRTUNE_URL": self.client.url, "PYTHONUNBUFFERED": "1"}
+        ours = {"LRTUNE_TRIAL": str(file), "LRTUNE_URL": self.client.url, "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {"LRTUNE_API_KEY": found_key()} | self.options.environment | ours
         process = subprocess.Popen(  # noqa: S603 - the command is the user's own
             self.command,
             env=environment,
+            cwd=self.options.directory,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -266,8 +281,10 @@ class Runner:
         except (errors.Conflict, errors.NotFound) as error:
             _say(f"trial {held.trial.number} is no longer ours: {error}")
 
-    def _stop(self) -> None:
-        self.stopping = True
+    @property
+    def stopping(self) -> bool:
+        """Whether this process was asked to stop."""
+        return self.stop.is_set()
 
     def _pause(self, seconds: float, *, always: bool = False) -> None:
         until = time.monotonic() + seconds
@@ -276,14 +293,20 @@ class Runner:
 
 
 @contextlib.contextmanager
-def _asked_to_stop(stop: Any) -> Iterator[None]:
+def _asked_to_stop(stop: threading.Event) -> Iterator[None]:
     """SIGTERM and SIGINT ask to stop, instead of ending this process."""
-    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def installed(program: str, directory: Path | None) -> bool:
+    """Whether a program is there, as one that is started in this directory."""
+    there = os.path.join(directory or "", program) if os.sep in program else program  # noqa: PTH118 - keeps "./"
+    return shutil.which(there) is not None
 
 
 def _touched(file: Path) -> float:

@@ -39,6 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m worker", description=about, epilog=f"Environment variables: {names}.")
     parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # what its commands ask the server for is no news
     try:
         settings = Settings()
     except ValidationError as error:

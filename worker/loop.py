@@ -28,6 +28,7 @@ from lrtune.store import Database, jobs, leases, tasks, trials, warm_start, work
 from lrtune.task import Task
 from lrtune.wire.job import TaskSpec, Training
 from lrtune.wire.results import Job, JobState, Report, Trial, TrialState, WarmStartTrial
+from worker import commands
 from worker.heartbeat import Heartbeat
 from worker.optimizers import with_package, without_package
 from worker.parallel import Died, Member, Team
@@ -53,6 +54,7 @@ class Worker:
         self._warm_start: dict[str, list[WarmStartTrial]] = {}  # of the job that was moved on last
         self._own = own.find(settings.tasks)
         self._tasks = [*offered(), *self._own]
+        self._commands = commands.find(settings.commands)
         self._database = Database(settings.database_url)
         self._ttl = timedelta(seconds=settings.lease_seconds)
         self._retrying = Retrying(
@@ -62,6 +64,7 @@ class Worker:
             before_sleep=_say,
             reraise=True,
         )
+        self._running = commands.Commands(self._commands, self.id, stop, self._write)
         self._sharing = Sharing(settings, self.device, self._write)
 
     def work(self) -> None:
@@ -72,7 +75,9 @@ class Worker:
             while not self._stop.is_set():
                 if lease := self._write(self._claim):
                     self._run(lease)
-                elif not any(self._moved_on(job_id) for job_id in self._write(jobs.active)):
+                elif not self._running.turn() and not any(
+                    self._moved_on(job_id) for job_id in self._write(jobs.active)
+                ):
                     self._stop.wait(self._settings.poll_seconds)
             self._write(lambda tx: workers.sign_out(tx, self.id))
         except AWAY:
@@ -80,13 +85,15 @@ class Worker:
                 raise
             log.warning("stopped while the database was away")
         finally:
+            self._running.close()
             self._database.dispose()
 
     def _sign_in(self, tx: Session) -> None:
         host, device = socket.gethostname(), str(self.device)
-        able = [*self._tasks, *map(workers.able, with_package())]
+        able = [*self._tasks, *self._commands, *map(workers.able, with_package())]
         workers.sign_in(tx, self.id, host=host, pid=os.getpid(), device=device, tasks=able)
-        tasks.announce(tx, [own.summary(name, cls) for name, cls in self._own.items()])
+        mine = [own.summary(name, cls) for name, cls in self._own.items()]
+        tasks.announce(tx, [*mine, *(one.announced(name) for name, one in self._commands.items())])
 
     def _claim(self, tx: Session) -> leases.Lease | None:
         lease = leases.claim(tx, self.id, ttl=self._ttl, tasks=self._tasks, without=without_package())

@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".lrtune/data")
     device: str = "auto"  # "cuda" where there is one, else "cpu"; or any of torch's names: "cuda:1"
     tasks: str | None = None  # import paths of tasks of your own, with commas between: "my_tasks:Vision"
+    commands: Path | None = None  # a TOML file of commands that are tasks
     threads: Annotated[int, Field(ge=1)] = 1  # per worker, on a CPU: small networks gain from more workers, not threads
     lease_seconds: Annotated[float, Field(ge=1)] = 90.0
     state_dir: str = ".lrtune/states"  # or any URL of fsspec's, for workers on several hosts

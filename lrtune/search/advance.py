@@ -171,20 +171,20 @@ def _broken(spec: AdmittedJob, past: Sequence[Trial]) -> str:
 
 def _shows_nothing(spec: AdmittedJob, trial: Trial) -> bool:
     """Whether a trial failed; of a loop of the user's own also whether its metric never was a number."""
-    if trial.state is TrialState.FAILED or not spec.external:
+    if trial.state is TrialState.FAILED or not spec.over_http:
         return trial.state is TrialState.FAILED
     return trial.value is None and all(value is None for _, value in trial.values(spec.metric.name))
 
 
 def _cost_nothing(spec: AdmittedJob, trial: Trial) -> bool:
     """Whether a trial failed; of a loop of the user's own also whether it cost nothing, so that no budget ends it."""
-    return trial.state is TrialState.FAILED or (spec.external and trial.step == 0)
+    return trial.state is TrialState.FAILED or (spec.over_http and trial.step == 0)
 
 
 def _short(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, least: int = FIRST_FAILURES) -> str:
     """What to write where a loop of the user's own ends its runs before their last step; nothing where it does not."""
     ended = [trial for trial in past if trial.horizon == steps and _ended_by_loop(trial)]
-    if not spec.external or len(ended) < least or any(trial.completed(steps) for trial in past):
+    if not spec.over_http or len(ended) < least or any(trial.completed(steps) for trial in past):
         return ""
     last = [_last_value(spec, trial) for trial in ended]
     low, high = min(last), max(last)

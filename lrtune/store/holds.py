@@ -28,7 +28,7 @@ def held(tx: Session, job_id: str, number: int, token: str) -> Held:
     """
     job = lookup.job(tx, job_id)
     spec = AdmittedJob.model_validate(job.spec)
-    if not spec.external:
+    if not spec.over_http:
         raise NotExternal
     row = lookup.trial(tx, job, number, lock=True)
     attempt = tx.scalars(select(AttemptRow).where(AttemptRow.token == token, AttemptRow.trial == row.id)).one_or_none()

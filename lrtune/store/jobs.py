@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, exists, false, func, select, update
@@ -209,6 +210,12 @@ def active(tx: Session) -> list[str]:
     """The jobs that may want a new trial of a worker, oldest first: active ones with nothing waiting."""
     waiting = exists().where(TrialRow.job == JobRow.seq, trials.ready())
     query = select(JobRow.id).where(JobRow.state.in_(ACTIVE), ~waiting, lookup.BY_WORKERS)
+    return list(tx.scalars(query.order_by(JobRow.seq)))
+
+
+def active_of(tx: Session, tasks: Collection[str]) -> list[str]:
+    """The active jobs about one of these tasks, oldest first."""
+    query = select(JobRow.id).where(JobRow.state.in_(ACTIVE), JobRow.task.in_(tasks))
     return list(tx.scalars(query.order_by(JobRow.seq)))
 
 

@@ -3,14 +3,16 @@
 import base64
 import binascii
 
-from sqlalchemy import select
+from sqlalchemy import and_, false, func, select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, UnknownJob, UnknownTrial
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL
 
-BY_WORKERS = JobRow.spec[("task", "name")].as_string() != EXTERNAL  # the jobs whose trials are for our own workers
+_COMMAND = func.coalesce(JobRow.spec[("task", "command")].as_boolean(), false())
+# The jobs whose trials our own workers claim: not those that are handed out over HTTP.
+BY_WORKERS = and_(JobRow.task != EXTERNAL, ~_COMMAND)
 
 
 def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:

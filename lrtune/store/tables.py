@@ -250,4 +250,5 @@ class TaskRow(Base):
     metrics: Mapped[dict[str, Any]]
     ranges: Mapped[dict[str, Any]]
     steps: Mapped[int]
+    command: Mapped[bool]
     seen_at: Mapped[datetime]

@@ -29,6 +29,8 @@ class TaskSpec(Strict):
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     params: dict[str, Any] = {}
+    command: Annotated[bool, Field(exclude_if=lambda found: not found)] = False
+    """Filled in: whether a command of the workers' trains it, as `GET /v1/tasks` says."""
 
 
 def _ends(value: object) -> object:
@@ -216,6 +218,11 @@ class JobSpec(Strict):
     def external(self) -> bool:
         """Whether the user's own loop trains: runs without a pause, because nothing of them is kept to be resumed."""
         return self.task.name == EXTERNAL
+
+    @property
+    def over_http(self) -> bool:
+        """Whether its trials are handed out and reported over HTTP: to a loop of the user's own, or to a command."""
+        return self.external or self.task.command
 
     def space(self) -> Space:
         """Everything this job may try, each knob with the axis it stands for."""

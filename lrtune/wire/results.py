@@ -322,7 +322,7 @@ class TaskSummary(Result):
     """A task: its parameters as JSON Schema, its metrics with their goals, its usual horizon, the workers that have it.
 
     The first metric is what a job is about that names none; a horizon of 0 is one that the job has to name. `ranges`
-    are those of the metrics whose lowest or highest value is known.
+    are those of the metrics whose lowest or highest value is known. A `command` of the workers' trains by itself.
     """
 
     name: str
@@ -331,6 +331,7 @@ class TaskSummary(Result):
     metrics: dict[str, Literal["minimize", "maximize"]]
     ranges: dict[str, MetricRange] = {}
     steps: int
+    command: bool = False
     workers: int = 0
 
 

@@ -196,7 +196,7 @@ class _Search:
             every=np.array([max(h // REPORTS, 1) for _, _, h in rows], dtype=np.int64),
         )
         own = [run for run in known if run.key >= 0] if self.settings.partial_runs else []
-        return replace(pool, free=shared(pool, own, across=not self.spec.external)), known
+        return replace(pool, free=shared(pool, own, across=not self.spec.over_http)), known
 
     def _leaders(self, model: JobModel) -> list[Configuration]:
         """Those tried whose end is known, or expected, to be best."""

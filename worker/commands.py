@@ -1,0 +1,234 @@
+"""Tasks that are commands: programs of the operator's, named in the file of `LRTUNE_COMMANDS`, run as by `lrtune run`.
+
+A job names one as any other task, so that no code arrives over HTTP. Its parameters reach the command as the words that
+name them (`{width}`) and, all of them, as JSON in `LRTUNE_PARAMS`; its script finds the trial with `lrtune.trial()` and
+reports over HTTP. So the worker asks the server for these trials too, at `LRTUNE_URL`, as any loop does.
+"""
+
+import json
+import logging
+import math
+import re
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+from sqlalchemy.orm import Session
+
+from lrtune.client import Client
+from lrtune.errors import JobFinished, LrtuneError, TaskError, UnknownJob
+from lrtune.loop import forget
+from lrtune.runner import Options, Runner, installed
+from lrtune.store import jobs, workers
+from lrtune.wire.configuration import Strict
+from lrtune.wire.external import Checkpoints, Handout
+from lrtune.wire.job import EXTERNAL, MetricRange
+from lrtune.wire.results import OVER, TaskSummary
+from lrtune.wire.tasks import BUILT_IN
+
+PLACE = re.compile(r"(?<!\$)\{([A-Za-z_]\w*)\}")  # where a parameter stands in a word; ${HOME} is a shell's own
+NO_OPTION = r"^(?!-)"  # for a text that is a word by itself: what begins with - would be read as an option
+BEAT_SECONDS = 10.0  # how often a worker is seen while its command trains
+AGAIN_SECONDS = 10.0  # before a server is asked again that could not be asked
+log = logging.getLogger("lrtune.worker")
+Write = Callable[[Callable[[Session], Any]], Any]  # does a verb of the store in a transaction of its own
+
+
+def _below(path: object, info: ValidationInfo) -> object:
+    """A path of the file, which is relative to the file's own folder."""
+    return Path(info.context["folder"], path) if isinstance(path, str) and info.context else path
+
+
+def _open(ends: object) -> object:
+    """A range of TOML, which has no null: an infinite end is none."""
+    return [None if end in (math.inf, -math.inf) else end for end in ends] if isinstance(ends, list) else ends
+
+
+Seconds = Annotated[float, Field(strict=False, gt=0)]
+BelowFile = Annotated[Path, BeforeValidator(_below)]
+
+
+class Command(Strict):
+    """One table of the file: how a trial is trained, and what a job may say of it."""
+
+    command: Annotated[list[str], Field(min_length=1)]
+    metrics: Annotated[dict[str, Literal["minimize", "maximize"]], Field(min_length=1)]
+    steps: Annotated[int, Field(ge=2)]
+    summary: str = ""
+    params: dict[str, dict[str, Any]] = {}
+    ranges: dict[str, Annotated[MetricRange, BeforeValidator(_open)]] = {}
+    directory: BelowFile | None = None
+    checkpoints: Checkpoints = "none"
+    folder: BelowFile | None = None
+    silence: Seconds | None = None
+    grace: Seconds = 30.0
+    tries: Annotated[int, Field(ge=1)] = 3
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        for name in (name for word in self.command for name in PLACE.findall(word)):
+            if name not in self.params:
+                accepted = f"accepted are those of params: {', '.join(self.params) or 'none'}"
+                raise PydanticCustomError(
+                    "place", "found {name} in the command; {accepted}", _words(f"{{{name}}}", accepted)
+                )
+        for name in self.ranges:
+            if name not in self.metrics:
+                accepted = f"accepted are {', '.join(self.metrics)}"
+                raise PydanticCustomError("range", "found the range of {name}; {accepted}", _words(name, accepted))
+        try:
+            Draft202012Validator.check_schema(self.schema_of_params())
+        except SchemaError as error:
+            where = ".".join(map(str, error.absolute_path)).removeprefix("properties.")
+            raise PydanticCustomError("schema", "params.{name}: {accepted}", _words(where, error.message)) from None
+        return self
+
+    def schema_of_params(self) -> dict[str, Any]:
+        """The JSON Schema of all parameters: those without a default are needed, others than these refused."""
+        bare = {word[1:-1] for word in self.command if PLACE.fullmatch(word)}
+        found = {name: {"pattern": NO_OPTION} | one if name in bare else one for name, one in self.params.items()}
+        needed = [name for name, one in found.items() if "default" not in one]
+        return {"type": "object", "properties": found, "required": needed, "additionalProperties": False}
+
+    def with_params(self, params: Mapping[str, Any]) -> list[str]:
+        """The words of the command for a job."""
+        return [PLACE.sub(lambda place: _word(params[place[1]]), word) for word in self.command]
+
+    def options(self, params: Mapping[str, Any]) -> Options:
+        """How it is run for a job."""
+        return Options(
+            checkpoints=self.checkpoints,
+            folder=self.folder or Path("checkpoints"),
+            silence=self.silence,
+            grace=self.grace,
+            tries=self.tries,
+            directory=self.directory,
+            environment={"LRTUNE_PARAMS": json.dumps(params)},
+        )
+
+    def announced(self, name: str) -> TaskSummary:
+        """What the worker says of it when it signs in."""
+        return TaskSummary(
+            name=name,
+            summary=self.summary or " ".join(self.command),
+            params=self.schema_of_params(),
+            metrics=self.metrics,
+            ranges=self.ranges,
+            steps=self.steps,
+            command=True,
+        )
+
+
+def _words(name: str, accepted: str) -> dict[str, Any]:
+    return {"name": name, "accepted": accepted}
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def find(path: Path | None) -> dict[str, Command]:
+    """The commands of a file, by their names. Raises TaskError."""
+    if path is None:
+        return {}
+    try:
+        tables = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise TaskError(f"LRTUNE_COMMANDS: {path}: {error}") from None
+    folder = path.absolute().parent
+    whole = {"directory": str(folder), "folder": str(folder / "checkpoints")}
+    given = {name: whole | one if isinstance(one, dict) else one for name, one in tables.items()}
+    try:
+        found = TypeAdapter(dict[str, Command]).validate_python(given, context={"folder": folder})
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise TaskError(f"LRTUNE_COMMANDS: {path}: {wrong}") from None
+    for name, one in found.items():
+        if name in (*BUILT_IN, EXTERNAL):
+            raise TaskError(f"LRTUNE_COMMANDS: {path}: {name} is the name of a built-in task; accepted is another")
+        if not installed(one.command[0], one.directory):
+            raise TaskError(f"LRTUNE_COMMANDS: {path}: {name}.command: found {one.command[0]!r}, no program here")
+    return found
+
+
+class Commands:
+    """What a worker does with its commands: ask the server for a trial, and run the command for it."""
+
+    def __init__(self, found: Mapping[str, Command], worker: str, stop: threading.Event, write: Write) -> None:
+        self._found, self._worker, self._stop, self._write = found, worker, stop, write
+        self._client = Client() if found else None  # it looks for its key at the start of the worker
+        self._runners: dict[str, Runner] = {}
+        self._ask_at, self._cleared = 0.0, False
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        if self._client is not None:
+            self._client.close()
+
+    def turn(self) -> bool:
+        """Train one trial with its command; False where there is none."""
+        if self._client is None or time.monotonic() < self._ask_at:
+            return False
+        active = self._write(lambda tx: jobs.active_of(tx, self._found))
+        if not set(self._runners) <= set(active) or not self._cleared:
+            self._clear()
+        try:
+            return any(self._trained(job_id) for job_id in active)
+        except LrtuneError as error:
+            log.warning("no trial for a command: %s; asking again in %g s", error, AGAIN_SECONDS)
+            self._ask_at = time.monotonic() + AGAIN_SECONDS
+            return False
+
+    def _trained(self, job_id: str) -> bool:
+        runner = self._runner(job_id)
+        try:
+            held = runner.take()
+        except JobFinished:
+            self._clear()
+            return False
+        if held is not None:
+            self._train(runner, job_id, held)
+        return held is not None
+
+    def _runner(self, job_id: str) -> Runner:
+        if job_id not in self._runners:
+            assert self._client is not None  # noqa: S101 - for mypy
+            task = self._client.get(job_id).spec.task
+            command = self._found[task.name]
+            words, options = command.with_params(task.params), command.options(task.params)
+            self._runners[job_id] = Runner(self._client, job_id, words, options, worker=self._worker, stop=self._stop)
+        return self._runners[job_id]
+
+    def _train(self, runner: Runner, job_id: str, held: Handout) -> None:
+        over = threading.Event()
+
+        def seen() -> None:
+            while not over.is_set():
+                self._write(lambda tx: workers.seen(tx, self._worker, job=job_id, trial=held.trial.number))
+                over.wait(BEAT_SECONDS)
+
+        seeing = threading.Thread(target=seen, name="seen", daemon=True)
+        seeing.start()
+        try:
+            runner.train(held)
+        finally:
+            over.set()
+            seeing.join()
+
+    def _clear(self) -> None:
+        """Delete the checkpoints of jobs that are over, also of those that ended while no worker was here."""
+        self._runners, self._cleared = {}, True
+        folders = {one.folder for one in self._found.values() if one.folder and one.checkpoints != "none"}
+        for kept in (kept for folder in folders for kept in folder.glob("job-*")):
+            with suppress(UnknownJob):  # of another server, or deleted
+                if self._write(partial(jobs.get, job_id=kept.name)).state in OVER:
+                    forget(kept, None)
