@@ -14,7 +14,7 @@ from lrtune.analysis.prefixes import Course
 from lrtune.errors import JobFinished, NotExternal, Rejection
 from lrtune.space import shown
 from lrtune.store import Database, checkpoints, jobs, leases, trials, warm_start
-from lrtune.store.holds import Held, held
+from lrtune.store.holds import Held, held, remark
 from lrtune.wire.external import (
     ENDED_BY_LOOP,
     RATES,
@@ -24,6 +24,7 @@ from lrtune.wire.external import (
     Hold,
     Sent,
     Verdict,
+    elsewhere,
     misnamed,
     misplaced,
 )
@@ -94,6 +95,8 @@ def take(database: Database, job_id: str, number: int, batch: Batch) -> Verdict:
         found = held(tx, job_id, number, batch.token)
         if not found.over and batch.start is not None:
             found = Held(_began(tx, found.lease, batch.start), over=False)
+        if not found.over and batch.note is not None:
+            remark(tx, found.lease, batch.note)
         new = [] if found.over else _new(found.lease, batch)
         verdict = _over(found) or _written(tx, found.lease, batch, new)
     if verdict.decision != "continue" or not new:
@@ -126,6 +129,10 @@ def _new(lease: leases.Lease, batch: Batch) -> list[Sent]:
     """The reports of a batch that were not known, by step. Raises Invalid for a batch that cannot be."""
     metric, known = lease.spec.metric.name, {report.step for report in lease.trial.reports}
     wrong = _out_of_place(lease.trial, batch.reports) + _out_of_range(lease.spec.metric, batch.reports)
+    newest = max((one.step for one in batch.reports), default=lease.trial.start)
+    if newest < lease.trial.start:
+        detail = f'{elsewhere(newest, lease.trial.start)}, or say with "start" where the training really began'
+        wrong.append({"pointer": "/reports/0/step", "detail": detail})
     measured = {name for one in lease.trial.reports for name in one.metrics}
     measured |= {name for one in batch.reports for name in one.metrics}
     if batch.reports and metric not in measured:

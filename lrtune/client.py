@@ -52,7 +52,7 @@ class Client:
     ) -> None:
         self.url = (url or os.environ.get("LRTUNE_URL") or URL).rstrip("/")
         host = _host(self.url)
-        key = key or found_key()
+        self.key = key = key or found_key()
         if not re.fullmatch(r"[\x21-\x7e]+", key):
             raise errors.Unauthorized("the key holds what no header can: accepted is visible ASCII without spaces")
         self._http = httpx.Client(

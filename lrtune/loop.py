@@ -4,6 +4,7 @@ A trial itself stands in `lrtune/loop_trial.py`; what happens over HTTP in `lrtu
 frameworks in `lrtune/adapters/`.
 """
 
+import hashlib
 import logging
 import os
 import socket
@@ -61,14 +62,13 @@ def trials(
     shared: bool = False,
 ) -> Iterator[LoopTrial]:
     """The trials of a job, each held while it is this one's turn. Raises NotExternal, UnknownJob."""
-    host = socket.gethostname()[:60]
     whose: Checkpoints = "none" if folder is None else "shared" if shared else "own"
     own = None if folder is None else folder / job_id
     hold: dict[str, Any] = {
-        "worker": f"{host}-{os.getpid()}",
+        "worker": f"{socket.gethostname()[:60]}-{os.getpid()}",
         "lease_seconds": lease_seconds,
         "checkpoints": whose,
-        "host": host,
+        "host": place_of(own),
     }
     while True:
         try:
@@ -87,6 +87,12 @@ def trials(
             except GeneratorExit:  # the `for` was left
                 trial.drop(unwinding(sys._getframe().f_back))
                 return
+
+
+def place_of(folder: Path | None) -> str:
+    """What the service calls the place of a folder: whoever has the same one on the same host can read it."""
+    path = os.fsencode(Path() if folder is None else folder.resolve())
+    return f"{socket.gethostname()[:60]}:{hashlib.sha256(path).hexdigest()[:12]}"
 
 
 def forget(folder: Path | None, names: Sequence[str] | None) -> None:

@@ -95,9 +95,9 @@ class LoopTrial(Torch, Kept):
         if self.over:
             self._warn_of_more()
             return True
-        at = step_of(step, self.steps)
+        at = step_of(step, self.steps, start=self.start)
         self._hear(at, metrics)
-        if (self.pausing or self._interrupted) and not self.over:
+        if (self.pausing or (self._interrupted and at < self.steps)) and not self.over:
             self._pause(at)
         return self.over or self.pausing
 
@@ -249,6 +249,7 @@ class LoopTrial(Torch, Kept):
 
     def paused(self, checkpoint: str, step: int) -> None:
         """The training is kept after so many steps under this name, and somebody goes on from it."""
+        self._flush()
         self._end("paused", step=step, checkpoint=checkpoint, reason=self._interrupted)
 
     def interrupt(self, reason: str) -> None:

@@ -1,8 +1,8 @@
 """`lrtune run JOB -- COMMAND`: take trials of a job and start a command for each, as long as the job has some.
 
 The command finds its trial with `lrtune.trial()`, reports and ends it itself. What stands here is what it cannot do for
-itself: it keeps the lease alive, starts it again when it dies, stops it when it is silent for too long or the trial is
-no longer ours, and passes a SIGTERM on. What the command prints is printed, and its end is kept for the job's log.
+itself: it keeps the lease alive, starts it again when it dies, stops it when it is silent for too long or goes on after
+its trial's end, and passes a SIGTERM on. How it died, and the end of what it printed, goes into the job's log.
 """
 
 import contextlib
@@ -12,28 +12,27 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lrtune import errors
-from lrtune.client import Client, found_key
+from lrtune.client import Client
+from lrtune.command import Command, ended
 from lrtune.door import patiently
 from lrtune.leaving import text
-from lrtune.loop import LEASE_SECONDS, WAIT_SECONDS, forget
+from lrtune.loop import LEASE_SECONDS, WAIT_SECONDS, forget, place_of
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout
-from lrtune.wire.results import TrialState
+from lrtune.wire.results import TrialDetail, TrialState
 
 POLL_SECONDS = 0.1  # between two looks at a command
-TAIL_LINES, TAIL_CHARACTERS = 40, 3000  # of what a command printed, for the job's log
+NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,44 +47,6 @@ class Options:
     tries: int = 3
     directory: Path | None = None  # where the command is started; left out, here
     environment: dict[str, str] = field(default_factory=dict)  # besides what there is
-
-
-@dataclass(slots=True)
-class Run:
-    """A command that trains a trial, and the end of what it has printed."""
-
-    process: subprocess.Popen[str]
-    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
-    heard_at: float = field(default_factory=time.monotonic)
-
-    def read(self) -> None:
-        """Print what the command prints, until it ends."""
-        assert self.process.stdout is not None  # noqa: S101 - for mypy
-        with self.process.stdout as output:
-            for line in output:
-                sys.stdout.write(line)
-                sys.stdout.flush()
-                self.tail.append(line.rstrip()[:400])
-                self.heard_at = time.monotonic()
-
-    def alive(self, *, group: bool) -> bool:
-        """Whether the command runs, or with `group` any process that it has started and not given a session."""
-        if self.process.poll() is None:
-            return True
-        try:
-            os.killpg(self.process.pid, 0)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return group
-
-    def said(self) -> str:
-        """The end of what it printed."""
-        return "\n".join(self.tail)[-TAIL_CHARACTERS:].strip()
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the command and all that it has started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, number)
 
 
 class Runner:
@@ -111,13 +72,13 @@ class Runner:
         self.folder = None if options.checkpoints == "none" else options.folder.absolute() / job
         self.worker = worker or f"{socket.gethostname()[:60]}-{os.getpid()}"
         self.stop = threading.Event() if stop is None else stop
-        self.served = False
+        self.hurried = self.served = False
         self.exits: dict[int, int] = {}  # how often the command ended with each exit code
 
     def work(self) -> None:
         """Train until the job is over, or until asked to stop. Raises UnknownJob, NotExternal, Unavailable."""
         try:
-            with _asked_to_stop(self.stop):
+            with _asked_to_stop(self._stop):
                 while not self.stopping and self._turn():
                     pass
         finally:
@@ -151,27 +112,46 @@ class Runner:
             worker=self.worker,
             lease_seconds=self.options.lease_seconds,
             checkpoints=self.options.checkpoints,
-            host=socket.gethostname()[:60],
+            host=place_of(self.folder),
         )
         self.served = True
         return held
 
     def train(self, held: Handout) -> None:
-        """Run the command for a trial that is held, and end the trial where the command has not."""
+        """Run the command for a trial that is held, and end the trial where the command has not. Raises LrtuneError."""
         forget(self.folder, held.forget)
-        number = held.trial.number
-        _say(f"trial {number} from step {held.start} to {held.until}: {shlex.join(self.command)}")
-        for attempt in range(1, self.options.tries + 1):
-            why, tail = self._once(held)
-            if not why or self.stopping or not self._ours(held):
-                break
-            _say(f"trial {number}: {why} ({attempt} of {self.options.tries} tries)")
+        _say(f"trial {held.trial.number} from step {held.start} to {held.until}: {shlex.join(self.command)}")
+        why = tail = ""
+        try:
+            for attempt in range(1, self.options.tries + 1):
+                if self.stopping:
+                    break
+                why, tail = self._once(held)
+                if not why or self.stopping or not self._to_be_tried_again(held):
+                    break
+                self._log_death(held, f"{why} ({attempt} of {self.options.tries} tries)", tail, last=attempt)
+        except OSError as error:
+            why = f"the command cannot be started: {error.strerror or error}"
+            self._finish(held, Ending(token=held.token, state="waiting", reason=text(why)))
+            raise errors.LrtuneError(f"{why}: {shlex.join(self.command)}") from None
         self._end(held, why, tail)
+
+    def _to_be_tried_again(self, held: Handout) -> bool:
+        """Whether a trial whose command died has something left to train, and is still ours."""
+        found = self._still_ours(held)
+        return found is not None and found.step < found.horizon
+
+    def _log_death(self, held: Handout, why: str, tail: str, *, last: int) -> None:
+        """Say how a command died, here and in the job's log."""
+        _say(f"trial {held.trial.number}: {why}")
+        if last < self.options.tries:
+            self._note(held, _with_tail(f"{why}, and is started again from step {held.start}", tail))
 
     def _written(self, held: Handout) -> dict[str, Any]:
         """What the command needs to know of its trial."""
         folder = None if self.folder is None else str(self.folder)
-        return {"job": self.job, "checkpoints": folder, "handout": held.model_dump(mode="json")}
+        access = {"url": self.client.url, "key": self.client.key}
+        return {"job": self.job, "checkpoints": folder, "handout": held.model_dump(mode="json"), **access}
 
     def _once(self, held: Handout) -> tuple[str, str]:
         """Run the command once: why it did not end well, if it did not, and the end of what it printed.
@@ -187,57 +167,52 @@ class Runner:
             file.write_text(json.dumps(self._written(held)))
             with file.open() as locked:
                 fcntl.flock(locked, fcntl.LOCK_EX)
-                return self._ended(held, file)
-
-    def _ended(self, held: Handout, file: Path) -> tuple[str, str]:
-        ours = {"LRTUNE_TRIAL": str(file), "LRTUNE_URL": self.client.url, "PYTHONUNBUFFERED": "1"}
-        environment = os.environ | {"LRTUNE_API_KEY": found_key()} | self.options.environment | ours
-        process = subprocess.Popen(  # noqa: S603 - the command is the user's own
-            self.command,
-            env=environment,
-            cwd=self.options.directory,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        run = Run(process)
-        reader = threading.Thread(target=run.read, daemon=True)
-        reader.start()
-        try:
-            cut = self._watch(held, file, run)
-        finally:
-            run.signal(signal.SIGKILL)  # and whatever it has left behind
-        code = process.wait()
-        reader.join(timeout=5)
+                run = Command(self.command, self._environment(file), self.options.directory)
+                try:
+                    cut = self._watch(held, file, run)
+                finally:
+                    code = run.end()
         self.exits[code] = self.exits.get(code, 0) + 1
-        return cut or (f"the command ended with exit code {code}" if code else ""), run.said()
+        return cut or (ended(code) if code else ""), run.said()
 
-    def _watch(self, held: Handout, file: Path, run: Run) -> str:
-        """Wait for a command's end, with signs of life to the server; why it was cut short, if it was."""
-        beat_at, cut, kill_at = time.monotonic() + self.options.lease_seconds / 4, "", float("inf")
+    def _environment(self, file: Path) -> dict[str, str]:
+        ours = {"LRTUNE_TRIAL": str(file), "LRTUNE_URL": self.client.url, "PYTHONUNBUFFERED": "1"}
+        return os.environ | self.options.environment | ours
+
+    def _watch(self, held: Handout, file: Path, run: Command) -> str:
+        """Wait for a command's end, with signs of life to the server; why it was cut short, if it was.
+
+        Where its trial is over it may go on for `grace` seconds, to save what it likes.
+        """
+        beat_at, over, cut = time.monotonic() + self.options.lease_seconds / 4, "", ""
+        end_at = kill_at = NEVER
         while run.alive(group=bool(cut)):
             now = time.monotonic()
-            silent = now - max(run.heard_at, _touched(file))
-            if not cut and self.stopping:
-                cut = "it was asked to stop"
-            elif not cut and self.options.silence is not None and silent > self.options.silence:
-                cut = f"nothing was heard of the command for {silent:.0f} s"
-            elif not cut and now >= beat_at:
-                beat_at, cut = now + self.options.lease_seconds / 4, self._beat(held)
-            if cut and kill_at == float("inf"):
+            if not over and not cut and now >= beat_at:
+                beat_at, over = now + self.options.lease_seconds / 4, self._beat(held)
+                end_at = now + self.options.grace if over else NEVER
+            if not cut and (cut := self._why_cut(file, run) or (over if now >= end_at else "")):
                 kill_at = now + self.options.grace
                 run.signal(signal.SIGTERM)
-            if now >= kill_at:
+                _say(f"trial {held.trial.number}: {cut}; the command has {self.options.grace:g} s to end")
+            if now >= kill_at or (cut and self.hurried):
                 run.signal(signal.SIGKILL)
                 if run.process.poll() is not None:
                     break
-            self._pause(POLL_SECONDS, always=True)
+            time.sleep(POLL_SECONDS)
         return cut
 
+    def _why_cut(self, file: Path, run: Command) -> str:
+        """Why the command is to end before its trial has, if it is."""
+        if self.stopping:
+            return "it was asked to stop"
+        silent = time.monotonic() - max(run.heard_at, _touched(file))
+        if self.options.silence is not None and silent > self.options.silence:
+            return f"nothing was heard of the command for {silent:.0f} s"
+        return ""
+
     def _beat(self, held: Handout) -> str:
-        """A sign of life; why the trial is to be dropped, if it is no longer ours."""
+        """A sign of life; why the trial is no longer ours, if it is not."""
         batch = Batch(token=held.token, lease_seconds=self.options.lease_seconds)
         try:
             verdict = self.client.tell(self.job, held.trial.number, batch)
@@ -246,33 +221,51 @@ class Runner:
             return ""
         except (errors.Conflict, errors.NotFound) as error:
             return str(error)
-        return verdict.reason if verdict.decision == "stop" else ""
+        return (verdict.reason or f"its trial is {verdict.state}") if verdict.decision == "stop" else ""
 
-    def _ours(self, held: Handout) -> bool:
-        """Whether the trial is still held: the command may have ended it."""
-        return not self._beat(held) and self._state(held) is TrialState.RUNNING
+    def _note(self, held: Handout, said: str) -> None:
+        """A line for the job's log, as far as a server answers."""
+        batch = Batch(token=held.token, lease_seconds=self.options.lease_seconds, note=text(said))
+        with contextlib.suppress(errors.Unavailable, errors.Conflict, errors.NotFound):
+            self.client.tell(self.job, held.trial.number, batch)
 
-    def _state(self, held: Handout) -> TrialState:
-        try:
-            return self.client.trial(self.job, held.trial.number).state
-        except errors.Unavailable:
-            return TrialState.RUNNING
+    def _still_ours(self, held: Handout) -> TrialDetail | None:
+        """The trial, if it is still held: the command may have ended it. Waits for a server, until asked to stop."""
+        batch = Batch(token=held.token, lease_seconds=self.options.lease_seconds)
+        while True:
+            try:
+                if self.client.tell(self.job, held.trial.number, batch).decision == "stop":
+                    return None
+                found = self.client.trial(self.job, held.trial.number)
+                return found if found.state is TrialState.RUNNING else None
+            except errors.Unavailable as error:
+                _say(f"waits for the server: {error}")
+            except (errors.Conflict, errors.NotFound) as error:
+                _say(f"trial {held.trial.number} is no longer ours: {error}")
+                return None
+            if self.stopping:
+                return None  # its lease runs out
+            self._pause(WAIT_SECONDS)
 
     def _end(self, held: Handout, why: str, tail: str) -> None:
         """End a trial that its command has not ended."""
-        if not self._ours(held):
+        found = self._still_ours(held)
+        if found is None:
             return
-        if self.stopping:
+        whole = found.step == found.horizon
+        if self.stopping and not whole:
             ending = Ending(token=held.token, state="waiting", reason=f"{self.worker} was asked to stop")
-        elif why:
-            reason = f"{why} {self.options.tries} times; the last it printed:\n{tail}" if tail else why
-            ending = Ending(token=held.token, state="failed", reason=text(reason))
+        elif why and not whole:
+            often = f"after {self.options.tries} tries, " if self.options.tries > 1 else ""
+            ending = Ending(token=held.token, state="failed", reason=text(_with_tail(f"{often}{why}", tail)))
         else:
+            if why:
+                self._note(held, _with_tail(f"{why}, after the report of its last step, which stands", tail))
             ending = Ending(token=held.token)
         try:
             self._finish(held, ending)
         except errors.Invalid as error:
-            said = f"the command ended without a report of its own ({error}); the last it printed:\n{tail}"
+            said = _with_tail(f"the command ended without a report of its own ({error})", tail)
             self._finish(held, Ending(token=held.token, state="failed", reason=text(said)))
 
     def _finish(self, held: Handout, ending: Ending) -> None:
@@ -280,22 +273,32 @@ class Runner:
             patiently(lambda: self.client.finish(self.job, held.trial.number, ending))
         except (errors.Conflict, errors.NotFound) as error:
             _say(f"trial {held.trial.number} is no longer ours: {error}")
+        except errors.Unavailable as error:
+            _say(f"trial {held.trial.number} is left to its lease, which runs out: {error}")
 
     @property
     def stopping(self) -> bool:
         """Whether this process was asked to stop."""
         return self.stop.is_set()
 
-    def _pause(self, seconds: float, *, always: bool = False) -> None:
+    def _stop(self) -> None:
+        """Asked once, the command may keep its trial; twice, it is killed; a third time, nothing is waited for."""
+        if self.hurried:
+            raise KeyboardInterrupt
+        self.hurried = self.stopping
+        self.stop.set()
+
+    def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while time.monotonic() < until and (always or not self.stopping):
+        while time.monotonic() < until and not self.stopping:
             time.sleep(min(POLL_SECONDS, max(0.0, until - time.monotonic())))
 
 
 @contextlib.contextmanager
-def _asked_to_stop(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT ask to stop, instead of ending this process."""
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+def _asked_to_stop(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM, Ctrl-C and a terminal that closes ask to stop, instead of ending this process."""
+    numbers = [one for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
     try:
         yield
     finally:
@@ -314,6 +317,11 @@ def _touched(file: Path) -> float:
     return time.monotonic() - max(0.0, time.time() - file.stat().st_mtime)
 
 
+def _with_tail(said: str, tail: str) -> str:
+    return f"{said}; the last it printed:\n{tail}" if tail else said
+
+
 def _say(what: str) -> None:
-    """A line on stderr, where the command's output does not hide it."""
-    print(f"lrtune run: {what}", file=sys.stderr, flush=True)
+    """A line on stderr, where the command's output does not hide it; nobody may read it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"lrtune run: {what}", file=sys.stderr, flush=True)

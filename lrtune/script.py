@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, SupportsFloat, TypeVar
+from typing import Any, Self, SupportsFloat, TypeVar
 
 from lrtune import errors
 from lrtune.adapters.team import Team
@@ -44,10 +44,16 @@ def trial(steps: int | None = None) -> "ScriptTrial | RealRun":
     Raises LrtuneError where there is neither, with what to set.
     """
     if file := os.environ.get("LRTUNE_TRIAL"):
-        return ScriptTrial.found(Path(file), steps)
+        return _found(file).of_length(steps)
     if job := os.environ.get("LRTUNE_JOB"):
         return RealRun(*_answer(job), steps)
     raise errors.LrtuneError(NOWHERE)
+
+
+@cache
+def _found(file: str) -> "ScriptTrial":
+    """One trial however often a script asks: what speaks to the service, and what a signal reaches, is the same."""
+    return ScriptTrial.found(Path(file))
 
 
 class ScriptTrial(LoopTrial):
@@ -59,24 +65,28 @@ class ScriptTrial(LoopTrial):
         self._file, self._team = file, Team()
 
     @classmethod
-    def found(cls, file: Path, steps: int | None) -> "ScriptTrial":
-        """The trial in the file that `lrtune run` has written. Raises LrtuneError for a run of another length."""
+    def found(cls, file: Path) -> "ScriptTrial":
+        """The trial in the file that `lrtune run` has written. Raises LrtuneError where there is none."""
         try:
             written = json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise errors.LrtuneError(f"LRTUNE_TRIAL: {error}; `lrtune run` sets it") from None
         held = Handout.model_validate(written["handout"])
-        if steps is not None and steps != held.trial.horizon and held.trial.role != "range-test":
-            detail = f"found a run of {steps} steps; the job's trials have {held.trial.horizon}"
-            raise errors.LrtuneError(f'{detail}: submit the job with "horizon": {{"steps": {steps}}}')
         if _unlocked(file):
             raise errors.LrtuneError("LRTUNE_TRIAL: the `lrtune run` that has set it is gone")
-        made = cls(file, Client(), written, held)
+        made = cls(file, Client(written["url"], written["key"]), written, held)
         made.__enter__()
         threading.Thread(target=made._watch, name="lrtune-run", daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, made._terminated)
         return made
+
+    def of_length(self, steps: int | None) -> Self:
+        """This trial, for a script that trains so many steps. Raises LrtuneError where it has another number."""
+        if steps is not None and steps != self.steps and self._trial.role != "range-test":
+            detail = f"found a run of {steps} steps; the job's trials have {self.steps}"
+            raise errors.LrtuneError(f'{detail}: submit the job with "horizon": {{"steps": {steps}}}')
+        return self
 
     def leave(self, error: BaseException | None = None) -> None:
         """As `LoopTrial.leave`; but what an exception ends is started again by `lrtune run`, which counts."""
@@ -120,7 +130,8 @@ class ScriptTrial(LoopTrial):
             self._follow([])
 
     def _pause(self, step: int) -> None:
-        if self._team.size == 1 or self.keeps_itself:
+        alone = self._team.size == 1 or self.keeps_itself or self._other_keeper is not None
+        if alone or not self._in_all(self._keeper.ready):
             super()._pause(step)
             return
         names = self._team.gathered(self._keeper.write(step) if self._team.rank else "")

@@ -22,11 +22,11 @@ KEY = "the-key-of-the-tests"
 
 
 @contextmanager
-def served(database_url: str, **settings: object) -> Iterator[httpx.Client]:
+def served(database_url: str, *, port: int = 0, **settings: object) -> Iterator[httpx.Client]:
     """A client that has the key of a server on this database."""
     app = create_app(Settings(database_url=database_url, **({"api_key": KEY} | settings)))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server(("127.0.0.1", port)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         address = "http://127.0.0.1:{1}".format(*listening.getsockname())

@@ -103,7 +103,7 @@ def test_a_command_that_always_dies_fails_its_trial_with_the_end_of_its_output(d
     assert runner.exits[7] % 2 == 0
     trial = door.get(f"/v1/jobs/{job}/trials/0").json()
     assert trial["state"] == "failed"
-    assert trial["reason"] == "the command ended with exit code 7 2 times; the last it printed:\nout of luck"
+    assert trial["reason"] == "after 2 tries, the command ended with exit code 7; the last it printed:\nout of luck"
 
 
 def test_a_silent_command_is_stopped_with_all_that_it_has_started(door: httpx.Client) -> None:

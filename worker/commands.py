@@ -57,7 +57,7 @@ Seconds = Annotated[float, Field(strict=False, gt=0)]
 BelowFile = Annotated[Path, BeforeValidator(_below)]
 
 
-class Command(Strict):
+class CommandTask(Strict):
     """One table of the file: how a trial is trained, and what a job may say of it."""
 
     command: Annotated[list[str], Field(min_length=1)]
@@ -136,7 +136,7 @@ def _word(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def find(path: Path | None) -> dict[str, Command]:
+def find(path: Path | None) -> dict[str, CommandTask]:
     """The commands of a file, by their names. Raises TaskError."""
     if path is None:
         return {}
@@ -148,7 +148,7 @@ def find(path: Path | None) -> dict[str, Command]:
     whole = {"directory": str(folder), "folder": str(folder / "checkpoints")}
     given = {name: whole | one if isinstance(one, dict) else one for name, one in tables.items()}
     try:
-        found = TypeAdapter(dict[str, Command]).validate_python(given, context={"folder": folder})
+        found = TypeAdapter(dict[str, CommandTask]).validate_python(given, context={"folder": folder})
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise TaskError(f"LRTUNE_COMMANDS: {path}: {wrong}") from None
@@ -163,7 +163,7 @@ def find(path: Path | None) -> dict[str, Command]:
 class Commands:
     """What a worker does with its commands: ask the server for a trial, and run the command for it."""
 
-    def __init__(self, found: Mapping[str, Command], worker: str, stop: threading.Event, write: Write) -> None:
+    def __init__(self, found: Mapping[str, CommandTask], worker: str, stop: threading.Event, write: Write) -> None:
         self._found, self._worker, self._stop, self._write = found, worker, stop, write
         self._client = Client() if found else None  # it looks for its key at the start of the worker
         self._runners: dict[str, Runner] = {}

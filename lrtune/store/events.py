@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.store import lookup
@@ -19,6 +19,14 @@ def add(
     number = tx.execute(count).scalar_one()
     row = {"job": job, "number": number, "at": now, "kind": kind, "message": message, "trial": trial, "data": data}
     tx.execute(insert(EventRow).values(row))
+
+
+def of_trial(tx: Session, job: int, trial: int, kind: str) -> tuple[Event | None, int]:
+    """The newest line about a trial, and how many there are of a kind."""
+    about = select(EventRow).where(EventRow.job == job, EventRow.trial == trial)
+    newest = tx.scalars(about.order_by(EventRow.number.desc()).limit(1)).one_or_none()
+    count = tx.scalar(select(func.count()).select_from(about.where(EventRow.kind == kind).subquery())) or 0
+    return (None if newest is None else _event(newest)), count
 
 
 def page(tx: Session, job_id: str, *, after: int, limit: int) -> Page[Event]:

@@ -6,11 +6,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost, NotExternal
-from lrtune.store import lookup
+from lrtune.store import events, leases, lookup
 from lrtune.store.leases import Lease, leased
 from lrtune.store.tables import AttemptRow, TrialRow
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import ENDED, TrialState
+
+NOTED, MAX_REMARKS = "trial-noted", 100  # lines in a job's log about each trial of its loops
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,16 @@ def held(tx: Session, job_id: str, number: int, token: str) -> Held:
     if not live and not ended:
         raise LeaseLost(_lost(row, attempt))
     return Held(leased(tx, row, token), over=ended)
+
+
+def remark(tx: Session, lease: Lease, said: str) -> None:
+    """Write down what a loop says of its trial; the same twice in a row, or more than enough, is not. Raises LeaseLost.
+
+    It comes twice where the answer was lost on the way.
+    """
+    newest, count = events.of_trial(tx, lease.job, lease.trial.number, NOTED)
+    if count < MAX_REMARKS and (newest is None or newest.kind != NOTED or not newest.message.endswith(f": {said}")):
+        leases.note(tx, lease, NOTED, said)
 
 
 def _lost(row: TrialRow, attempt: AttemptRow | None) -> str:

@@ -166,7 +166,8 @@ def pause(
 ) -> None:
     """End a stage of the trial, which may be resumed from this step. Raises LeaseLost."""
     reached = {"state": TrialState.PAUSED, "value": value, "step": step, "reason": reason}
-    _end(tx, lease, "paused", reached | {"start": step, "paid": step - _reused(step)}, now or clock(tx))
+    got = {"start": step, "paid": step - _reused(step)} | _further(step)
+    _end(tx, lease, "paused", reached | got, now or clock(tx))
 
 
 def finish(
@@ -208,12 +209,22 @@ def _reused(step: int) -> ColumnElement[int]:
     return case((TrialRow.reused > most, most), else_=TrialRow.reused)
 
 
+def _further(step: int) -> dict[str, Any]:
+    """Who has brought a trial further than anyone before is forgiven the deaths on the way."""
+    further = step > TrialRow.furthest
+    return {
+        "deaths": case((further, 0), else_=TrialRow.deaths),
+        "furthest": case((further, step), else_=TrialRow.furthest),
+    }
+
+
 def break_off(tx: Session, lease: Lease, *, step: int, reason: str, now: datetime | None = None) -> None:
     """End an attempt within its stage, which goes on from this step when somebody takes it. Raises LeaseLost."""
     now = now or clock(tx)
     _touch(tx, _held(lease).values(step=step, reason=reason))
     close(tx, AttemptRow.token == lease.token, "released", now)
     goes_on = {"state": TrialState.WAITING, "start": step, "reused": _reused(step), "paid": step - _reused(step)}
+    goes_on |= _further(step)
     tx.execute(_held(lease).values(goes_on | _FREE | {"attempt": TrialRow.attempt - 1}))
     message = f"trial {lease.trial.number} waits after step {step} of {lease.trial.horizon}: {reason}"
     events.add(tx, lease.job, "trial-released", message, now=now, trial=lease.trial.number, step=step)
@@ -235,11 +246,8 @@ def take_up(
     further than any before, the deaths of the trial's workers so far are forgiven: they had brought it there.
     """
     now = now or clock(tx)
-    further = step > TrialRow.furthest
-    deaths = case((further, 0), else_=TrialRow.deaths)
-    furthest = case((further, step), else_=TrialRow.furthest)
     paid = max(lease.trial.start - lease.trial.reused, step - reused)
-    _touch(tx, _held(lease).values(step=step, reused=step - paid, deaths=deaths, furthest=furthest))
+    _touch(tx, _held(lease).values(_further(step) | {"step": step, "reused": step - paid}))
     tx.execute(update(AttemptRow).where(AttemptRow.token == lease.token).values(start=step, step=step))
     if step - reused > lease.trial.start - lease.trial.reused:
         # An attempt before this one had got to its checkpoint, even where it was not heard of any more.

@@ -52,14 +52,21 @@ def finite(value: Any) -> Any:
     return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
-def step_of(step: object, steps: int) -> int:
-    """A step of a run of so many, as a loop says it. Raises Invalid."""
+def step_of(step: object, steps: int, *, start: int = 0) -> int:
+    """A step of a run of so many that goes on from `start`, as a loop says it. Raises Invalid."""
     found = whole(step)
     if type(found) is not int or not 1 <= found <= steps:
         raise errors.Invalid(
             f"step: found {shown(step)}; accepted is a whole number from 1 to {steps}, the horizon of the job"
         )
+    if found < start:
+        raise errors.Invalid(f"step: {elsewhere(found, start)}, as `trial.restore(...)` and `trial.start` say")
     return found
+
+
+def elsewhere(step: int, start: int) -> str:
+    """What a loop is told that goes on from another step than its checkpoint's."""
+    return f"found {step}; this trial goes on from step {start}: train and report the steps after it"
 
 
 def number_of(name: str, value: object) -> float | None:
@@ -155,13 +162,15 @@ class Batch(Strict):
 
     A trial's reports are a set by step: one that comes late fills its place, and a known one changes nothing. The first
     has the job's metric; those after it may leave it out. `start` says where the training really began, where that is
-    before the handout's `start`: its checkpoint could not be read.
+    before the handout's `start`: its checkpoint could not be read. `note` is a line for the job's log, such as how a
+    process died that trains the trial; a trial has a hundred at most.
     """
 
     token: Token
     lease_seconds: Seconds = 90.0
     start: Annotated[int, Field(ge=0, le=100_000_000)] | None = None
     reports: Annotated[list[Sent], Field(max_length=1000)] = []
+    note: Annotated[Reason, StringConstraints(min_length=1)] | None = None
 
 
 class Verdict(Result):
