@@ -13,7 +13,7 @@ from lrtune import search
 from lrtune.analysis.prefixes import Course
 from lrtune.errors import JobFinished, NotExternal, Rejection
 from lrtune.space import shown
-from lrtune.store import Database, checkpoints, jobs, leases, trials, warm_start
+from lrtune.store import Database, beginnings, checkpoints, jobs, leases, trials, warm_start
 from lrtune.store.holds import Held, held, remark
 from lrtune.wire.external import (
     ENDED_BY_LOOP,
@@ -48,9 +48,16 @@ def hand_out(database: Database, job_id: str, hold: Hold) -> Handout | None:
                 return _handout(tx, lease, hold, loop)
             history, seconds = trials.history(tx, job_id), jobs.running_for(tx, job)
             earlier = warm_start.read(tx, job.spec, before=job.created_at)
-        steps = job.steps or 1
-        stages = hold.checkpoints != "none"
-        step = search.advance(job.spec, history, steps=steps, seconds=seconds, warm_start=earlier, continued=stages)
+            begun = beginnings.at_hand(tx, loop)
+        step = search.advance(
+            job.spec,
+            history,
+            steps=job.steps or 1,
+            seconds=seconds,
+            warm_start=earlier,
+            continued=hold.checkpoints != "none",
+            beginnings=begun,
+        )
         if step.nothing_to_do:
             return None
         with database.write() as tx:
@@ -68,8 +75,8 @@ def _asked(tx: Session, job_id: str) -> Job:
 
 
 def _handout(tx: Session, lease: leases.Lease, hold: Hold, loop: checkpoints.Loop) -> Handout:
-    metric, start = lease.spec.metric, lease.trial.start
-    kept = checkpoints.latest(tx, lease.id, loop) if start else None
+    lease, checkpoint = beginnings.begin(tx, lease, loop)
+    metric, (forget, needed) = lease.spec.metric, beginnings.tidy(tx, loop)
     return Handout(
         trial=lease.trial,
         metric=metric,
@@ -77,10 +84,11 @@ def _handout(tx: Session, lease: leases.Lease, hold: Hold, loop: checkpoints.Loo
         lease_seconds=hold.lease_seconds,
         report_at=report_points(lease.trial.horizon),
         learning_rates=Course.of(lease.trial, metric).rates(0, RATES),
-        start=start,
+        start=lease.began,
         until=_end(lease.trial),
-        checkpoint=kept[0] if kept else None,
-        forget=checkpoints.forgotten(tx, loop),
+        checkpoint=checkpoint,
+        forget=forget,
+        needed=needed,
     )
 
 
@@ -117,10 +125,10 @@ def _over(found: Held) -> Verdict | None:
 
 def _began(tx: Session, lease: leases.Lease, start: int) -> leases.Lease:
     """The lease of a loop that says where its training began, which may be before its checkpoint. Raises Invalid."""
-    if start > lease.trial.start:
-        detail = f"found {start}; this trial goes on from step {lease.trial.start}, or begins before it"
+    if start > lease.began:
+        detail = f"found {start}; this trial goes on from step {lease.began}, or begins before it"
         raise invalid([{"pointer": "/start", "detail": detail}])
-    if start == lease.trial.start:
+    if start == lease.began:
         return lease
     return leases.begin_again(tx, lease, start, why="its loop could not go on from the checkpoint")
 
@@ -287,14 +295,19 @@ def _pause(tx: Session, lease: leases.Lease, ending: Ending) -> None:
     if loop is None:
         detail = 'found paused; accepted where the trial was taken with {"checkpoints": "own"} or "shared"'
         raise invalid([{"pointer": "/state", "detail": detail}])
-    if not trial.start <= step <= end or step == trial.horizon:
-        detail = f"found {step}; this stage goes from step {trial.start} to {end}, and a whole run is complete"
+    if not lease.began <= step <= end or step == trial.horizon:
+        detail = f"found {step}; this stage goes from step {lease.began} to {end}, and a whole run is complete"
         raise invalid([{"pointer": "/step", "detail": detail}])
     if step == end and value is None:
         detail = f"found no report of {metric.name} after step {step}, where the stage ends; report it, then pause"
         raise invalid([{"pointer": "/step", "detail": detail}])
+    given = checkpoints.given(tx, lease.token)
+    if given and given.trial != lease.id and (given.name, given.step) == (ending.checkpoint, step):
+        leases.release(tx, lease, reason=ending.reason or "paused by its loop where it began")
+        return
     if step > 0:
-        checkpoints.keep(tx, lease.id, loop, step=step, name=ending.checkpoint or "")
+        same = loop.deterministic and (not lease.began or (given is not None and given.deterministic))
+        checkpoints.keep(tx, lease.id, loop, step=step, name=ending.checkpoint or "", deterministic=same)
     if step == end:
         planned = f"trained until step {step} of {trial.horizon}, as planned"
         leases.pause(tx, lease, value=value, step=step, reason=planned)

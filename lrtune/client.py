@@ -25,7 +25,7 @@ from lrtune.loop_trial import LoopTrial, settle
 from lrtune.responses import checked, messages, read
 from lrtune.wire.charts import Curves, Terrain
 from lrtune.wire.datasets import Dataset
-from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, Hold, Rates, Verdict
+from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, Rates, Verdict, hold
 from lrtune.wire.imports import ImportedJob
 from lrtune.wire.job import Budget, JobSpec
 from lrtune.wire.report import Findings
@@ -147,15 +147,17 @@ class Client:
         objective: Callable[[LoopTrial], float | None],
         *,
         checkpoints: Path | str | None = None,
+        deterministic: bool = False,
     ) -> Best:
         """Train every trial of an `external` job with `objective`, and answer with the best.
 
         A job that this was broken off for is gone on with: see `open`. `objective` answers with the metric at the end,
         or with nothing where it has reported it. With a folder for `checkpoints` trials are trained in stages: it calls
-        `trial.restore`, reports, and answers with nothing. Raises TaskError when the job fails.
+        `trial.restore`, reports, and answers with nothing; `deterministic` is as in `LoopJob.trials`. Raises TaskError
+        when the job fails.
         """
         found = self.open(job)
-        for trial in found.trials(checkpoints=checkpoints):
+        for trial in found.trials(checkpoints=checkpoints, deterministic=deterministic):
             with trial:
                 trial.finish(objective(trial))
         found = self.get(found.id)
@@ -171,13 +173,16 @@ class Client:
         lease_seconds: float = LEASE_SECONDS,
         checkpoints: Checkpoints = "none",
         host: str | None = None,
+        deterministic: bool = False,
     ) -> Handout | None:
         """A trial of an `external` job; None while others train all there is. Raises JobFinished at the end.
 
-        With `checkpoints`, `own` ones on the disk of this `host` or `shared` ones, trials are trained in stages.
+        With `checkpoints`, `own` ones on the disk of this `host` or `shared` ones, trials are trained in stages; a loop
+        that is `deterministic` begins them at the checkpoints of others. Raises Invalid.
         """
-        hold = Hold(worker=worker, lease_seconds=lease_seconds, checkpoints=checkpoints, host=host)
-        answer = self._send("POST", _path(job_id, "trials"), json=_plain(hold))
+        said = {"worker": worker, "lease_seconds": lease_seconds, "checkpoints": checkpoints, "host": host}
+        asked = hold(**said, deterministic=deterministic)
+        answer = self._send("POST", _path(job_id, "trials"), json=_plain(asked))
         return None if answer.status_code == httpx.codes.NO_CONTENT else read(Handout, answer)
 
     def tell(self, job_id: str, number: int, batch: Batch) -> Verdict:

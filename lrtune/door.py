@@ -21,7 +21,14 @@ class Door(Protocol):
     """The calls that a loop makes; `lrtune.client.Client` has them."""
 
     def take(
-        self, job_id: str, *, worker: str, lease_seconds: float, checkpoints: Checkpoints, host: str | None
+        self,
+        job_id: str,
+        *,
+        worker: str,
+        lease_seconds: float,
+        checkpoints: Checkpoints,
+        host: str | None,
+        deterministic: bool,
     ) -> Handout | None:
         """The next trial, or None while there is none."""
 

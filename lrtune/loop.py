@@ -34,17 +34,29 @@ class LoopJob(Job):
     _door: Door | None = PrivateAttr(None)
 
     def trials(
-        self, *, lease_seconds: float = LEASE_SECONDS, checkpoints: Path | str | None = None, shared: bool = False
+        self,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        checkpoints: Path | str | None = None,
+        shared: bool = False,
+        deterministic: bool = False,
     ) -> Iterator[LoopTrial]:
         """The trials to train, one after another, until the job is over; any number of processes may share them.
 
         With a folder for `checkpoints` they are trained in stages: see `LoopTrial.restore`. It is `shared` where all
-        of the job's processes see the same one, on whatever host.
+        of the job's processes see the same one, on whatever host. It is `deterministic` where the same seed, rates and
+        optimizer settings train the same network, bit for bit; then a trial may begin at the checkpoint of another one
+        that has begun alike, and costs what it trains beyond. Raises Invalid without a folder.
         """
+        if deterministic and checkpoints is None:
+            said = 'trials(checkpoints="runs/", deterministic=True)'
+            raise errors.Invalid(f"deterministic: found True without a folder for checkpoints; accepted is {said}")
         if self._door is None:
             raise errors.LrtuneError("this job came without its client; `client.get(job.id)` has it again")
         folder = None if checkpoints is None else Path(checkpoints)
-        return trials(self._door, self.id, lease_seconds=lease_seconds, folder=folder, shared=shared)
+        return trials(
+            self._door, self.id, lease_seconds=lease_seconds, folder=folder, shared=shared, deterministic=deterministic
+        )
 
 
 def joined(job: LoopJob, door: Door) -> LoopJob:
@@ -60,6 +72,7 @@ def trials(
     lease_seconds: float = LEASE_SECONDS,
     folder: Path | None = None,
     shared: bool = False,
+    deterministic: bool = False,
 ) -> Iterator[LoopTrial]:
     """The trials of a job, each held while it is this one's turn. Raises NotExternal, UnknownJob."""
     whose: Checkpoints = "none" if folder is None else "shared" if shared else "own"
@@ -69,6 +82,7 @@ def trials(
         "lease_seconds": lease_seconds,
         "checkpoints": whose,
         "host": place_of(own),
+        "deterministic": deterministic,
     }
     while True:
         try:
@@ -80,7 +94,7 @@ def trials(
         if held is None:
             time.sleep(WAIT_SECONDS)
             continue
-        forget(own, held.forget)
+        forget(own, held.forget, needed=held.needed)
         with LoopTrial(door, job_id, held, folder=own) as trial:
             try:
                 yield trial
@@ -95,9 +109,11 @@ def place_of(folder: Path | None) -> str:
     return f"{socket.gethostname()[:60]}:{hashlib.sha256(path).hexdigest()[:12]}"
 
 
-def forget(folder: Path | None, names: Sequence[str] | None) -> None:
-    """Delete checkpoints that no trial needs any more, or all of a job's."""
-    if folder is not None and folder.is_dir() and names != []:
+def forget(folder: Path | None, names: Sequence[str] | None, *, needed: Sequence[str] = ()) -> None:
+    """Delete checkpoints that no trial needs any more, or all of a job's; those that are `needed` are to go last."""
+    if folder is not None and folder.is_dir() and (names != [] or needed):
         from lrtune.adapters.folder import Folder
 
-        Folder(folder).drop(names)
+        found = Folder(folder)
+        found.drop(names)
+        found.need(needed)

@@ -47,6 +47,7 @@ class Options:
     tries: int = 3
     directory: Path | None = None  # where the command is started; left out, here
     environment: dict[str, str] = field(default_factory=dict)  # besides what there is
+    deterministic: bool = False
 
 
 class Runner:
@@ -113,13 +114,14 @@ class Runner:
             lease_seconds=self.options.lease_seconds,
             checkpoints=self.options.checkpoints,
             host=place_of(self.folder),
+            deterministic=self.options.deterministic,
         )
         self.served = True
         return held
 
     def train(self, held: Handout) -> None:
         """Run the command for a trial that is held, and end the trial where the command has not. Raises LrtuneError."""
-        forget(self.folder, held.forget)
+        forget(self.folder, held.forget, needed=held.needed)
         _say(f"trial {held.trial.number} from step {held.start} to {held.until}: {shlex.join(self.command)}")
         why = tail = ""
         try:

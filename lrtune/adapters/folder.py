@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,8 @@ class Broken(LrtuneError):
 
 
 class Folder:
-    """The checkpoints of one job. `room` is how many bytes they may take together; the oldest go first."""
+    """The checkpoints of one job. `room` is how many bytes they may take together; those go first that were not needed
+    for longest."""
 
     def __init__(self, path: Path, *, room: int | None = None) -> None:
         self.path = path
@@ -110,13 +112,24 @@ class Folder:
     def drop(self, names: Iterable[str] | None) -> None:
         """Delete checkpoints, as far as they are here; without names all of them, as the job is over."""
         for name in [file.name for file in self._all()] if names is None else names:
-            with suppress(Broken):  # what other means have kept is theirs to delete
-                file = self._file(name)
-                for rank in self.path.glob(f"{file.name.rpartition('-')[0]}-rank-*.pt"):
-                    rank.unlink(missing_ok=True)
+            for file in self._parts(name):
                 _delete(file)
         if names is None and not any(self.path.iterdir()):
             self.path.rmdir()
+
+    def need(self, names: Iterable[str]) -> None:
+        """Let checkpoints go after all that are here and not named, the last of them last."""
+        now = time.time_ns()
+        for place, name in enumerate(names):
+            for file in self._parts(name):
+                with suppress(FileNotFoundError):
+                    os.utime(file, ns=(now, now + place))
+
+    def _parts(self, name: str) -> list[Path]:
+        """The files of a checkpoint, also of a team's other processes; none of what other means have kept."""
+        if not NAME.fullmatch(name):
+            return []
+        return [*self.path.glob(f"{name.rpartition('-')[0]}-rank-*.pt"), self.path / name]
 
     def _file(self, name: str) -> Path:
         if not NAME.fullmatch(name):
@@ -132,7 +145,7 @@ class Folder:
     def _make_room(self, size: int) -> None:
         if size > self.room:
             raise ValueError(f"it has {size} bytes; the checkpoints in {self.path} may take {self.room}")
-        files = sorted(self._all(), key=lambda file: file.stat().st_mtime)
+        files = sorted(self._all(), key=lambda file: file.stat().st_mtime_ns)
         taken = self._taken()
         while taken + size > self.room:
             oldest = files.pop(0)

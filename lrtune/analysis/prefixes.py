@@ -149,6 +149,21 @@ def shared(trained: Configuration, wanted: Configuration, steps: int, *, until: 
     return max((step for step in first.boundaries if step <= sure and first.held(step)), default=0)
 
 
+def begins_alike(trained: Trial, wanted: Trial, step: int, metric: Metric) -> bool:
+    """Whether one trial has trained the first `step` steps of another just as that one would, with the same seed.
+
+    A family that looks at the loss would see what the trained one has reported.
+    """
+    same = trained.seed == wanted.seed and trained.horizon == wanted.horizon
+    if not same or not same_but_for_rates(trained.configuration, wanted.configuration):
+        return False
+    seen = [(at, value) for at, value in trained.values(metric.name) if at <= step]
+    one, other = (
+        Course(trial.configuration, trial.horizon, sign=metric.sign, reports=seen) for trial in (trained, wanted)
+    )
+    return common(one, other) >= step
+
+
 def same_but_for_rates(one: Configuration, other: Configuration) -> bool:
     """Whether two configurations differ at most in their schedules: their peaks, on the √2 grid, are to be the same."""
     knobs = ("optimizer", "learning_rate", "clip_norm", "clip_value")

@@ -131,9 +131,8 @@ def run(
         Path, typer.Option(help="The folder for checkpoints, with which trials are trained in stages.")
     ] = Path("checkpoints"),
     shared: Annotated[bool, typer.Option("--shared", help="Every host that runs the job sees this folder.")] = False,
-    whole: Annotated[
-        bool, typer.Option("--whole", help="No checkpoints: every trial is trained in one piece.")
-    ] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="No checkpoints: trials are trained in one piece.")] = False,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Same seed and rates, same run.")] = False,
     silence: Annotated[
         float | None, typer.Option(min=1, help="Stop a command that neither prints nor reports for so many seconds.")
     ] = None,
@@ -145,7 +144,7 @@ def run(
     The script finds its trial with `lrtune.trial()`. SIGTERM pauses the trial in hand, and ends.
     """
     kind: Checkpoints = "none" if whole else "shared" if shared else "own"
-    asked = running.Options(checkpoints=kind, folder=checkpoints, silence=silence, grace=grace, tries=tries)
+    asked = running.Options(kind, checkpoints, silence=silence, grace=grace, tries=tries, deterministic=deterministic)
     with Client() as client:
         running.Runner(client, job, command, asked).work()
         found = client.get(job)

@@ -14,7 +14,7 @@ from itertools import takewhile
 from statistics import fmean
 
 from lrtune.analysis.answer import grouped
-from lrtune.search.curve.sampler import forecasts, staged
+from lrtune.search.curve.sampler import Beginnings, forecasts, staged
 from lrtune.search.propose import SpaceExhausted, suggest
 from lrtune.search.studies.study import searched
 from lrtune.search.warm_start import as_past
@@ -41,17 +41,21 @@ def advance(
     seconds: float,
     warm_start: Sequence[WarmStartTrial] = (),
     continued: bool = True,
+    beginnings: Beginnings | None = None,
 ) -> NextStep:
     """What a job with a horizon of `steps` needs next, `seconds` after it began.
 
     `warm_start` is what earlier jobs showed; `continued` says whether a paused trial can be resumed: only then are
-    trials trained in stages.
+    trials trained in stages. `beginnings` are the steps of each trial, by its number, after which there is a checkpoint
+    that another trial can begin with; None is for a worker, which sees to that itself.
     """
     past = searched(history)
     failure = _broken(spec, past) or _short(spec, past, steps=steps)
     proposal = None
     if not failure:
-        proposal = _search(spec, past, warm_start, steps=steps, seconds=seconds, continued=continued)
+        proposal = _search(
+            spec, past, warm_start, steps=steps, seconds=seconds, continued=continued, beginnings=beginnings
+        )
     if proposal:
         return NextStep(proposal=proposal)
     if any(trial.state in OPEN for trial in past):
@@ -80,6 +84,7 @@ def _search(
     steps: int,
     seconds: float,
     continued: bool,
+    beginnings: Beginnings | None,
 ) -> Proposal | None:
     """What the search trains next, if the budget and the space have one more."""
     budget, left = spec.budget, math.inf
@@ -93,7 +98,9 @@ def _search(
     if left < (1e-9 if continued and staged(spec) else 1.0):
         return None
     try:
-        return suggest(spec, past, steps=steps, warm_start=warm_start, left=left, continued=continued)
+        return suggest(
+            spec, past, steps=steps, warm_start=warm_start, left=left, continued=continued, beginnings=beginnings
+        )
     except SpaceExhausted:
         return None
 

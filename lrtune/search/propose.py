@@ -12,7 +12,7 @@ from optuna.study import Study
 
 from lrtune.search.asked import next_asked
 from lrtune.search.baseline import baseline
-from lrtune.search.curve.sampler import propose, staged
+from lrtune.search.curve.sampler import Beginnings, propose, staged
 from lrtune.search.studies import samplers
 from lrtune.search.studies.space import Coordinates, coordinates
 from lrtune.search.studies.study import empty, frozen, penalty, replay, searched
@@ -38,12 +38,13 @@ def suggest(
     warm_start: Sequence[WarmStartTrial] = (),
     left: float = math.inf,
     continued: bool = True,
+    beginnings: Beginnings | None = None,
 ) -> Proposal:
     """What to train next at a horizon of `steps`. Same history, warm start and seed, same answer.
 
     `warm_start` is what earlier jobs on the same task showed: the best of it runs again, after the job's own list, and
     the sampler learns from all. Where trials can be `continued` a search may go in stages: it minds what is `left` to
-    spend, in full runs. Raises SpaceExhausted.
+    spend, in full runs. `beginnings` is as in `advance`. Raises SpaceExhausted.
     """
     past, earlier = searched(history), as_past(warm_start)
     if not any(trial.role == "baseline" for trial in past):
@@ -56,7 +57,9 @@ def suggest(
     number = max(trial.decision for trial in past) + 1
     kind, stages = spec.search.sampler, continued and staged(spec)
     if isinstance(kind, CurveSearch):
-        proposal = propose(spec, kind, past, earlier, steps=steps, number=number, left=left, stages=stages)
+        proposal = propose(
+            spec, kind, past, earlier, steps=steps, number=number, left=left, stages=stages, beginnings=beginnings
+        )
         if proposal:
             return proposal
     if stages and math.isfinite(left):

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 from lrtune.errors import Invalid
 from lrtune.store import lookup
 from lrtune.store.database import clock
-from lrtune.store.tables import CheckpointRow, LoopRow, TrialRow
+from lrtune.store.tables import AttemptRow, CheckpointRow, LoopRow, TrialRow
 from lrtune.wire.external import Checkpoints, Hold
 from lrtune.wire.results import ENDED, TrialState
 
@@ -32,16 +32,17 @@ class Loop:
     worker: str
     host: str
     checkpoints: Checkpoints
+    deterministic: bool = False
 
 
 def seen(tx: Session, job_id: str, hold: Hold, *, now: datetime | None = None) -> Loop:
     """Write down that a loop asks for a trial, if it can go on from checkpoints. Raises UnknownJob."""
     now, job = now or clock(tx), lookup.job(tx, job_id).seq
-    loop = Loop(job, hold.worker, hold.host or hold.worker, hold.checkpoints)
+    loop = Loop(job, hold.worker, hold.host or hold.worker, hold.checkpoints, hold.deterministic)
     if hold.checkpoints == "none":
         tx.execute(delete(LoopRow).where(LoopRow.job == job, LoopRow.worker == hold.worker))
         return loop
-    fields: dict[str, Any] = {"host": loop.host, "checkpoints": loop.checkpoints}
+    fields: dict[str, Any] = {"host": loop.host, "checkpoints": loop.checkpoints, "deterministic": loop.deterministic}
     fields |= {"alive_until": now + max(LEAST, timedelta(seconds=hold.lease_seconds))}
     there = (LoopRow.job == job, LoopRow.worker == hold.worker)
     if not tx.execute(update(LoopRow).where(*there).values(fields).returning(LoopRow.worker)).all():
@@ -52,12 +53,14 @@ def seen(tx: Session, job_id: str, hold: Hold, *, now: datetime | None = None) -
 def of(tx: Session, job: int, worker: str) -> Loop | None:
     """The loop of this name, as it last asked."""
     row = tx.get(LoopRow, (job, worker))
-    return None if row is None else Loop(job, worker, row.host, row.checkpoints)  # type: ignore[arg-type]
+    if row is None:
+        return None
+    return Loop(job, worker, row.host, row.checkpoints, row.deterministic)  # type: ignore[arg-type]
 
 
 def startable(loop: Loop, *, now: datetime) -> ColumnElement[bool]:
     """The trials that this loop may begin: new ones, those whose checkpoint it can read, those whose is lost."""
-    mine = exists().where(_usable(), _readable(loop))
+    mine = exists().where(_usable(), readable(loop))
     others = (LoopRow.job == loop.job, LoopRow.worker != loop.worker, _alive(now))
     theirs = or_(
         and_(CheckpointRow.host.is_(None), LoopRow.checkpoints == "shared"),
@@ -66,15 +69,26 @@ def startable(loop: Loop, *, now: datetime) -> ColumnElement[bool]:
     return or_(TrialRow.start == 0, mine, ~exists().where(_usable(), *others, theirs))
 
 
-def latest(tx: Session, trial: int, loop: Loop) -> tuple[str, int] | None:
-    """The name and the step of the checkpoint that this loop goes on from; None where it has to begin anew."""
-    found = select(CheckpointRow.name, CheckpointRow.step).join(TrialRow, TrialRow.id == trial)
-    found = found.where(_usable(), _readable(loop)).order_by(CheckpointRow.step.desc(), CheckpointRow.id.desc())
-    row = tx.execute(found.limit(1)).first()
-    return None if row is None else (row.name, row.step)
+def latest(tx: Session, trial: int, loop: Loop) -> CheckpointRow | None:
+    """The trial's checkpoint that this loop goes on from; None where it has to begin anew."""
+    found = select(CheckpointRow).join(TrialRow, TrialRow.id == trial)
+    found = found.where(_usable(), readable(loop)).order_by(CheckpointRow.step.desc(), CheckpointRow.id.desc())
+    return tx.scalars(found.limit(1)).first()
 
 
-def keep(tx: Session, trial: int, loop: Loop, *, step: int, name: str) -> None:
+def given(tx: Session, token: str) -> CheckpointRow | None:
+    """The checkpoint that an attempt was given to go on from, its trial's own or another's."""
+    found = select(CheckpointRow).join(AttemptRow, AttemptRow.checkpoint == CheckpointRow.id)
+    return tx.scalars(found.where(AttemptRow.token == token)).first()
+
+
+def distrust(tx: Session, token: str) -> None:
+    """Let no other trial begin at the checkpoint that an attempt was given, as it could not be read."""
+    found = select(AttemptRow.checkpoint).where(AttemptRow.token == token).scalar_subquery()
+    tx.execute(update(CheckpointRow).where(CheckpointRow.id == found).values(deterministic=False))
+
+
+def keep(tx: Session, trial: int, loop: Loop, *, step: int, name: str, deterministic: bool) -> None:
     """Write down the checkpoint of a trial after a step. Raises Invalid for the name of another trial's."""
     same = select(TrialRow.number).join(CheckpointRow, CheckpointRow.trial == TrialRow.id)
     same = same.where(CheckpointRow.name == name, TrialRow.id != trial, TrialRow.job == loop.job)
@@ -83,11 +97,12 @@ def keep(tx: Session, trial: int, loop: Loop, *, step: int, name: str) -> None:
         raise Invalid(errors=[{"pointer": "/checkpoint", "detail": detail}])
     tx.execute(delete(CheckpointRow).where(CheckpointRow.trial == trial, CheckpointRow.name == name))
     host = None if loop.checkpoints == "shared" else loop.host
-    tx.execute(insert(CheckpointRow).values(trial=trial, step=step, name=name, host=host))
+    fields = {"trial": trial, "step": step, "name": name, "host": host, "deterministic": deterministic}
+    tx.execute(insert(CheckpointRow).values(fields))
 
 
-def forgotten(tx: Session, loop: Loop) -> list[str]:
-    """What checkpoints are called that this loop can delete, as no trial goes on from them; each is said once."""
+def spare() -> ColumnElement[bool]:
+    """A checkpoint that its own trial does not go on from."""
     newer = aliased(CheckpointRow)
     replaced = exists().where(
         newer.trial == CheckpointRow.trial,
@@ -95,12 +110,7 @@ def forgotten(tx: Session, loop: Loop) -> list[str]:
         newer.step > CheckpointRow.step,
         newer.step <= TrialRow.start,
     )
-    found = select(CheckpointRow.id, CheckpointRow.name).join(TrialRow, TrialRow.id == CheckpointRow.trial)
-    found = found.where(TrialRow.job == loop.job, or_(TrialRow.state.in_(OVER), replaced), _readable(loop))
-    rows = tx.execute(found.order_by(CheckpointRow.id).limit(AT_ONCE)).all()
-    if rows:
-        tx.execute(delete(CheckpointRow).where(CheckpointRow.id.in_([row.id for row in rows])))
-    return [row.name for row in rows]
+    return or_(TrialRow.state.in_(OVER), replaced)
 
 
 def _usable() -> ColumnElement[bool]:
@@ -108,7 +118,7 @@ def _usable() -> ColumnElement[bool]:
     return and_(CheckpointRow.trial == TrialRow.id, CheckpointRow.step <= TrialRow.start)
 
 
-def _readable(loop: Loop) -> ColumnElement[bool]:
+def readable(loop: Loop) -> ColumnElement[bool]:
     """A checkpoint that this loop can read."""
     match loop.checkpoints:
         case "none":

@@ -41,6 +41,11 @@ class Lease:
     steps: int
     trial: Trial
 
+    @property
+    def began(self) -> int:
+        """The step at which the attempt at hand began."""
+        return self.trial.stages[-1].start
+
 
 def claim(
     tx: Session,
@@ -83,7 +88,8 @@ def claim(
     row = tx.scalars(claimed.returning(TrialRow).execution_options(populate_existing=True)).one_or_none()
     if row is not None and loop is not None and row.start:
         found = checkpoints.latest(tx, row.id, loop)
-        go_back(tx, row, found[1] if found else 0, why="no loop that lives has its checkpoint", now=now)
+        step, why = found.step if found else 0, "no loop that lives has its checkpoint"
+        go_back(tx, row, step, began=row.start, why=why, now=now)
     return None if row is None else _begin(tx, row, worker, token, now)
 
 
@@ -104,25 +110,31 @@ def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime) -
     return leased(tx, row, token)
 
 
-def go_back(tx: Session, row: TrialRow, step: int, *, why: str, now: datetime) -> None:
-    """Let the stage at hand begin at an earlier step than its trial had got to; what that has cost stays paid for."""
-    if step >= row.start:
+def go_back(tx: Session, row: TrialRow, step: int, *, began: int, why: str, now: datetime) -> None:
+    """Let the stage at hand begin before the step where it `began`; what its trial has cost stays paid for."""
+    if step >= began:
         return
-    message = f"trial {row.number} begins again at step {step} instead of {row.start}: {why}"
-    events.add(tx, row.job, "trial-began-again", message, now=now, trial=row.number, step=step, lost=row.start - step)
-    back = {"start": step, "step": step, "reused": step - TrialRow.paid}
+    message = f"trial {row.number} begins again at step {step} instead of {began}: {why}"
+    events.add(tx, row.job, "trial-began-again", message, now=now, trial=row.number, step=step, lost=began - step)
+    back = {"start": min(step, row.start), "step": step, "reused": step - TrialRow.paid}
     tx.execute(update(TrialRow).where(TrialRow.id == row.id).values(back))
     tx.refresh(row)
 
 
 def begin_again(tx: Session, lease: Lease, step: int, *, why: str, now: datetime | None = None) -> Lease:
-    """Let an attempt that has reported nothing begin before its trial's checkpoint. Raises LeaseLost."""
+    """Let an attempt that has reported nothing begin before the checkpoint it was given. Raises LeaseLost."""
     hold(tx, lease)
     row = tx.scalars(select(TrialRow).where(TrialRow.id == lease.id)).one()
-    go_back(tx, row, step, why=why, now=now or clock(tx))
+    go_back(tx, row, step, began=lease.began, why=why, now=now or clock(tx))
+    checkpoints.distrust(tx, lease.token)
     tx.execute(update(AttemptRow).where(AttemptRow.token == lease.token).values(start=step, step=step))
     tx.execute(delete(ReportRow).where(ReportRow.trial == lease.id, ReportRow.step > step))
     return leased(tx, row, lease.token)
+
+
+def again(tx: Session, lease: Lease) -> Lease:
+    """The lease as its trial stands now."""
+    return leased(tx, tx.scalars(select(TrialRow).where(TrialRow.id == lease.id)).one(), lease.token)
 
 
 def leased(tx: Session, row: TrialRow, token: str) -> Lease:

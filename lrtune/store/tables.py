@@ -143,7 +143,8 @@ class AttemptRow(Base):
 
     It was to go until step `until` (null: to the end of the trial) because of `why`, began after step `start` (less
     than where the trial was paused when that checkpoint was lost), got as far as `step`, and cost `cost` steps.
-    `outcome` says how it ended: paused, finished, released, lost or cancelled.
+    `outcome` says how it ended: paused, finished, released, lost or cancelled. `checkpoint` is the row of the one that
+    a loop of the user's own was given to go on from.
     """
 
     __tablename__ = "attempts"
@@ -160,6 +161,7 @@ class AttemptRow(Base):
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None] = mapped_column(String(16))
+    checkpoint: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class LoopRow(Base):
@@ -170,14 +172,17 @@ class LoopRow(Base):
     worker: Mapped[str] = mapped_column(String(100), primary_key=True)
     host: Mapped[str] = mapped_column(String(100))
     checkpoints: Mapped[str] = mapped_column(String(8))
+    deterministic: Mapped[bool] = mapped_column(default=False, server_default=false())
     alive_until: Mapped[datetime]
 
 
 class CheckpointRow(Base):
     """What a loop calls the checkpoint that it has kept of a trial after `step` steps.
 
-    `host` is where it lies; null: any of the job's loops can read it. It is needed while its trial may go on from this
-    step; the loops are told of the others, so that they can delete them, and then the row goes.
+    `host` is where it lies; null: any of the job's loops can read it. A `deterministic` one comes of a training that
+    would be the same again, so that other trials may begin with it. It is needed while its trial may go on from this
+    step, and for a while as the beginning of others; the loops are told of the others, so that they can delete them,
+    and then the row goes.
     """
 
     __tablename__ = "checkpoints"
@@ -186,6 +191,7 @@ class CheckpointRow(Base):
     step: Mapped[int]
     name: Mapped[str] = mapped_column(String(1024))
     host: Mapped[str | None] = mapped_column(String(100))
+    deterministic: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class ReportRow(Base):

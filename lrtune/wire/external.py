@@ -8,13 +8,13 @@ import json
 import math
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
 from lrtune import errors
 from lrtune.space import shown
-from lrtune.wire.configuration import Strict
+from lrtune.wire.configuration import Strict, rejected
 from lrtune.wire.job import Metric
 from lrtune.wire.results import Result, Trial, TrialState
 
@@ -110,22 +110,42 @@ class Hold(Strict):
     """Who asks for a trial, for how many seconds of silence it stays theirs, and what they can go on from.
 
     With `checkpoints` trials are trained in stages: `own` ones lie on the disk of this `host` (the worker's name where
-    it is left out), `shared` ones where any of the job's loops can read them.
+    it is left out), `shared` ones where any of the job's loops can read them. `deterministic` promises that the same
+    seed, rates and optimizer settings train the same network, so that a trial may begin at another's checkpoint.
     """
 
     worker: Name = "your loop"
     lease_seconds: Seconds = 90.0
     checkpoints: Checkpoints = "none"
     host: Name | None = None
+    deterministic: bool = False
+
+    @model_validator(mode="after")
+    def _keeps(self) -> Self:
+        if self.deterministic and self.checkpoints == "none":
+            rule = 'accepted with "own" or "shared" ones, as there is nothing to begin a trial with otherwise'
+            raise rejected(("deterministic",), f'found true with "checkpoints": "none"; {rule}', True)
+        return self
+
+
+def hold(**fields: Any) -> Hold:
+    """What a loop in this process says of itself as it asks for a trial. Raises Invalid."""
+    try:
+        return Hold(**fields)
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise errors.Invalid(f"{found['loc'][0]}: {found['msg']}") from None
 
 
 class Handout(Result):
     """A trial to train from step `start` to step `until`, or to a `stop`.
 
-    `start` is 0, or the step of the `checkpoint` (as its loop called it) to go on from. At `until` the trial is at its
-    end, or is to pause. `learning_rates` has the rate of each step from 0 on, the first 100,000 of a longer run. The
-    service asks for reports at the steps `report_at`; others are taken as well. The lease runs out after
-    `lease_seconds` without a word. What the checkpoints are called that can be deleted now stands in `forget`.
+    `start` is 0, or the step of the `checkpoint` (as its loop called it) to go on from; a deterministic loop is given
+    another trial's, too, which begins alike. At `until` the trial is at its end, or is to pause. `learning_rates` has
+    the rate of each step from 0 on, the first 100,000 of a longer run. The service asks for reports at the steps
+    `report_at`; others are taken as well. The lease runs out after `lease_seconds` without a word. What the checkpoints
+    are called that can be deleted now stands in `forget`. The others are `needed`, and where room is short the first of
+    them are to go first.
     """
 
     trial: Trial
@@ -138,6 +158,7 @@ class Handout(Result):
     until: int
     checkpoint: str | None = None
     forget: list[str] = []
+    needed: list[str] = []
 
 
 class Sent(Strict):

@@ -5,7 +5,7 @@ expected to be best: other rates, and other families at the same mean rate. Wher
 trained in stages: a decision about a configuration whose trial is paused, or was stopped, resumes that trial.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from statistics import fmean
@@ -35,6 +35,7 @@ KEPT = 0.7
 NEAR = (-2, -1, 1, 2)  # steps of the grid of rates
 ENOUGH = 4  # options for each member of the initial design, or a range test rules out none
 SHORTER = (2, 4)  # the horizon over these
+Beginnings = Mapping[int, Collection[int]]  # the steps after which a checkpoint of a trial, by its number, can be had
 
 
 def staged(spec: JobSpec) -> bool:
@@ -55,14 +56,15 @@ def propose(
     number: int,
     left: float = np.inf,
     stages: bool = True,
+    beginnings: Beginnings | None = None,
 ) -> Proposal | None:
     """What to train next and why; None where no candidate is left, or none that `left` full runs bring to its end.
 
     `steps` is the job's horizon, `number` the decision's. `warm_start` are trials of other jobs: something to learn
-    from, no runs of this one.
+    from, no runs of this one. `beginnings` are what a loop can begin at; None is for a worker, which keeps its own.
     """
     seed = seeded(spec.search.seed, number)
-    search = _Search(spec, kind, past, warm_start, steps, np.random.default_rng(seed), stages)
+    search = _Search(spec, kind, past, warm_start, steps, np.random.default_rng(seed), stages, beginnings)
     if not search.open():
         return None
     if stages and search.designing() and (first := range_test(spec, past, steps=steps, left=left)):
@@ -117,7 +119,9 @@ class _Search:
         steps: int,
         random: np.random.Generator,
         stages: bool,
+        beginnings: Beginnings | None = None,
     ) -> None:
+        self.beginnings = beginnings
         self.spec, self.past, self.warm_start, self.steps, self.random = spec, past, warm_start, steps, random
         self.settings = Settings(partial_runs=stages, short_horizons=kind.short_horizons, sign=spec.metric.sign)
         self.horizons = [steps, *(steps // part for part in SHORTER if kind.short_horizons and steps // part > 1)]
@@ -185,7 +189,7 @@ class _Search:
         keys = {t.number: places[t.configuration] for t in self.past if t.configuration in places}
         known = [
             replace(run, key=keys.get(run.key, -1 - n), extras=tuple(run.extras[i] for i in varied))
-            for n, run in enumerate([*runs(self.spec, self.warm_start), *runs(self.spec, self.past)])
+            for n, run in enumerate([*runs(self.spec, self.warm_start), *self._runs()])
         ]
         pool = Pool(
             keys=tuple(i for i, _, _ in rows),
@@ -196,7 +200,14 @@ class _Search:
             every=np.array([max(h // REPORTS, 1) for _, _, h in rows], dtype=np.int64),
         )
         own = [run for run in known if run.key >= 0] if self.settings.partial_runs else []
-        return replace(pool, free=shared(pool, own, across=not self.spec.over_http)), known
+        return replace(pool, free=shared(pool, own, everywhere=self.beginnings is None)), known
+
+    def _runs(self) -> list[Run]:
+        """This job's runs; those of a loop end where it has a checkpoint that others can begin at."""
+        found = runs(self.spec, self.past)
+        if self.beginnings is None:
+            return found
+        return [replace(run, ends=tuple(self.beginnings.get(run.key, ()))) for run in found]
 
     def _leaders(self, model: JobModel) -> list[Configuration]:
         """Those tried whose end is known, or expected, to be best."""
@@ -207,23 +218,21 @@ class _Search:
         return [self.candidates[model.pool.keys[rows[i]]] for i in np.argsort(mean, kind="stable")[:LEADERS]]
 
 
-def shared(pool: Pool, known: Sequence[Run], *, across: bool = True) -> Ints:
+def shared(pool: Pool, known: Sequence[Run], *, everywhere: bool = True) -> Ints:
     """How many first steps each option has in common with some run, as far as its curve at 64 points tells.
 
-    Counted are beginnings of which a worker has kept a checkpoint: where a stage ended, or the rate stands still. Not
-    `across` configurations, a run has in common only with itself.
+    Counted are beginnings of which there is a checkpoint: at a run's `ends`, and with `everywhere` also where its rate
+    stands still, as a worker keeps them.
     """
     free = np.zeros(len(pool.keys), dtype=np.int64)
     for one in known:
         curve = np.array(one.curve)
         alike = (pool.horizons == one.horizon) & (pool.curves[:, 0] == curve[0])
-        if not across:
-            alike &= np.array(pool.keys) == one.key
         rows = np.flatnonzero(alike & (pool.extras == np.array(one.extras)).all(axis=1))
         curves = pool.curves[rows]
         equal = np.cumprod(curves == curve, axis=1).sum(axis=1)
         last, place = np.maximum(equal - 1, 1), np.arange(len(rows))
-        still = (equal > 1) & (curves[place, last] == curves[place, last - 1])
+        still = everywhere & (equal > 1) & (curves[place, last] == curves[place, last - 1])
         steps = ((equal - 0.5) / len(curve) * one.horizon).astype(np.int64)
         ends = np.sort([0, *one.ends])
         kept = np.where(still, np.minimum(steps, one.steps), ends[np.searchsorted(ends, steps, side="right") - 1])

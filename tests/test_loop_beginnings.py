@@ -1,0 +1,175 @@
+"""Trials of a deterministic loop begin where another has trained the same: what it saves, whom, and how long."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.external import pass_time, submit, take, tell
+from tests.serving import served
+from tests.test_loop_stages import events, train
+
+WHOLE = {"checkpoints": "none", "deterministic": False}
+SAME = {"checkpoints": "own", "host": "one", "deterministic": True}
+RUN = {"optimizer": "adamw", "learning_rate": 1e-3, "warmup": 0.0, "floor": 0.0}
+WSD = {"family": "wsd", "decay": 0.5, "shape": "linear"}
+JOB: dict[str, Any] = {
+    "horizon": {"steps": 40},
+    "budget": {"full_runs": 20},
+    "baseline": RUN | {"schedule": "constant"},
+    "try": [RUN | {"schedule": WSD}, RUN | {"schedule": "linear"}],
+}
+
+
+@pytest.fixture
+def door(database_url: str) -> Iterator[httpx.Client]:
+    with served(database_url) as client:
+        yield client
+
+
+def begun(door: httpx.Client, at: int = 10, **hold: Any) -> tuple[str, dict[str, Any]]:
+    """A job whose trial 0, at a constant rate, has a checkpoint after so many steps, and is being trained on."""
+    job, hold = submit(door, **JOB), SAME | {"worker": "first"} | hold
+    assert train(door, job, take(door, job, **hold), until=at) == "waiting"
+    held = take(door, job, **hold)
+    assert (held["trial"]["number"], held["start"], held["checkpoint"]) == (0, at, f"0@{at}")
+    return job, held
+
+
+def trial(door: httpx.Client, job: str, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = door.get(f"/v1/jobs/{job}/trials/{number}").json()
+    return found
+
+
+def test_a_trial_begins_where_another_has_trained_the_same_and_pays_for_the_rest(door: httpx.Client) -> None:
+    job, first = begun(door)
+    held = take(door, job, **SAME, worker="second")
+    assert (held["trial"]["number"], held["start"], held["checkpoint"]) == (1, 10, "0@10")
+    assert [(one["step"], one["reused"]) for one in held["trial"]["reports"]] == [(at, True) for at in range(2, 11, 2)]
+    assert [one["metrics"] for one in held["trial"]["reports"]] == [
+        one["metrics"] for one in trial(door, job, 0)["reports"]
+    ]
+    other = take(door, job, **SAME, worker="third")
+    assert (other["trial"]["number"], other["start"], other["checkpoint"]) == (2, 0, None), (
+        "a linear decay is no other's"
+    )
+    assert train(door, job, held) == "complete"
+    found = trial(door, job, 1)
+    assert (found["step"], found["reused"]) == (40, 10)
+    assert [(one["start"], one["step"], one["cost"]) for one in found["stages"]] == [(10, 40, 30)]
+    (said,) = [
+        one["message"]
+        for one in door.get(f"/v1/jobs/{job}/events", params={"limit": 1000}).json()["items"]
+        if one["kind"] == "trial-taken-up"
+    ]
+    assert said == "trial 1 starts after step 10 of 40, 10 of them trained by trial 0"
+    assert train(door, job, first) == "complete"
+    assert door.get(f"/v1/jobs/{job}").json()["progress"]["full_runs"] == pytest.approx(2 - 10 / 40)
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [{"deterministic": False}, {"host": "two"}, {"checkpoints": "shared", "host": "two"}, WHOLE],
+    ids=["not declared", "another host", "shared elsewhere", "whole"],
+)
+def test_nobody_else_is_given_the_checkpoint_of_another_trial(door: httpx.Client, hold: dict[str, Any]) -> None:
+    job, _ = begun(door)
+    held = take(door, job, **SAME | hold, worker="second")
+    assert (held["trial"]["number"], held["start"], held["checkpoint"]) == (1, 0, None)
+    assert held["trial"]["reports"] == []
+    assert not {"0@10"} & {*held["forget"]}
+
+
+def test_what_a_loop_has_kept_that_is_not_deterministic_begins_no_other_trial(door: httpx.Client) -> None:
+    job, _ = begun(door, deterministic=False)
+    assert take(door, job, **SAME, worker="second")["start"] == 0
+
+
+def test_a_shared_checkpoint_begins_a_trial_of_any_loop_that_shares(door: httpx.Client) -> None:
+    job, _ = begun(door, checkpoints="shared")
+    held = take(door, job, **SAME | {"checkpoints": "shared", "host": "two"}, worker="second")
+    assert (held["start"], held["checkpoint"]) == (10, "0@10")
+
+
+def test_to_be_deterministic_without_checkpoints_is_refused_in_words(door: httpx.Client) -> None:
+    job = submit(door, **JOB)
+    answer = door.post(f"/v1/jobs/{job}/trials", json={"deterministic": True})
+    assert answer.status_code == 422
+    accepted = 'accepted with "own" or "shared" ones, as there is nothing to begin a trial with otherwise'
+    assert answer.json()["errors"] == [
+        {"pointer": "/deterministic", "detail": f'found true with "checkpoints": "none"; {accepted}'}
+    ]
+
+
+def test_a_trial_whose_checkpoint_is_gone_begins_at_its_first_step_and_pays(door: httpx.Client) -> None:
+    job, _ = begun(door)
+    held = take(door, job, **SAME, worker="second")
+    late = tell(door, job, held, "reports", start=11, reports=[])
+    assert (late.status_code, late.json()["errors"][0]["pointer"]) == (422, "/start")
+    assert tell(door, job, held, "reports", start=0, reports=[]).status_code == 200
+    assert tell(door, job, held, "reports", start=0, reports=[]).status_code == 200, "the answer may have been lost"
+    assert (trial(door, job, 1)["reports"], trial(door, job, 1)["reused"]) == ([], 0)
+    assert events(door, job)["trial-began-again"] == 1
+    assert tell(door, job, held, "finish", state="waiting").status_code == 200
+    again = take(door, job, **SAME, worker="second")
+    assert (again["trial"]["number"], again["start"]) == (1, 0), "what is gone is not handed out again"
+    assert train(door, job, again) == "complete"
+    found = trial(door, job, 1)
+    assert (found["step"], found["reused"]) == (40, 0)
+
+
+def test_a_trial_that_ends_keeps_what_another_begins_with(door: httpx.Client, database_url: str) -> None:
+    job, first = begun(door)
+    take(door, job, **SAME, worker="second")
+    assert tell(door, job, first, "finish", state="failed", reason="its disk is full").status_code == 200
+    other = take(door, job, **SAME, worker="third")
+    assert "0@10" not in other["forget"]
+    assert "0@10" in other["needed"]
+    pass_time(database_url, 1000)  # the second dies
+    again = take(door, job, **SAME, worker="fourth")
+    assert (again["trial"]["number"], again["start"], again["checkpoint"]) == (1, 10, "0@10")
+    assert train(door, job, again) == "complete"
+    assert "0@10" in take(door, job, **SAME, worker="fourth")["forget"], (
+        "nobody wants to begin like a trial that failed"
+    )
+
+
+def test_a_job_that_is_cancelled_while_a_trial_begins_with_anothers_checkpoint_says_so(door: httpx.Client) -> None:
+    job, first = begun(door)
+    held = take(door, job, **SAME, worker="second")
+    assert door.post(f"/v1/jobs/{job}/cancel").status_code == 202
+    for one in (first, held):
+        answer = tell(door, job, one, "reports", reports=[{"step": 12, "metrics": {"val_loss": 1.0}}])
+        assert (answer.status_code, answer.json()["decision"], answer.json()["state"]) == (200, "stop", "cancelled")
+    assert trial(door, job, 1)["step"] - trial(door, job, 1)["reused"] == 0
+
+
+def test_a_loop_that_goes_no_further_gives_the_trial_back_under_the_name_it_was_given(door: httpx.Client) -> None:
+    job, first = begun(door)
+    held = take(door, job, **SAME, worker="second")
+    said = {"state": "paused", "checkpoint": "0@10"}
+    further = tell(door, job, held, "finish", **said, step=12)
+    assert (further.status_code, further.json()["errors"][0]["pointer"]) == (422, "/checkpoint")
+    answer = tell(door, job, held, "finish", **said, step=10)
+    assert (answer.status_code, answer.json()["state"]) == (200, "waiting"), answer.text
+    again = take(door, job, **SAME, worker="second")
+    assert (again["trial"]["number"], again["start"], again["checkpoint"]) == (1, 10, "0@10")
+    assert train(door, job, again) == "complete"
+    assert train(door, job, first) == "complete"
+    assert [trial(door, job, number)["reused"] for number in (0, 1)] == [0, 10]
+
+
+def test_a_branch_that_is_paused_goes_on_from_its_own_checkpoint_and_lets_others_begin(door: httpx.Client) -> None:
+    job, first = begun(door)
+    held = take(door, job, **SAME, worker="second")
+    assert train(door, job, held, until=16) == "waiting"
+    assert train(door, job, first, until=12) == "waiting"
+    mine = take(door, job, **SAME, worker="first")
+    assert (mine["trial"]["number"], mine["start"], mine["checkpoint"]) == (0, 16, "1@16"), "the first is overtaken"
+    assert train(door, job, mine) == "complete"
+    again = take(door, job, **SAME, worker="second")
+    assert (again["trial"]["number"], again["start"], again["checkpoint"]) == (1, 16, "1@16")
+    assert train(door, job, again) == "complete"
+    costs = [trial(door, job, number)["step"] - trial(door, job, number)["reused"] for number in (0, 1)]
+    assert costs == [12 + 24, 6 + 24]
