@@ -1,13 +1,24 @@
 """Trials of a deterministic loop begin where another has trained the same: what it saves, whom, and how long."""
 
 from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from lrtune import errors
+from lrtune.adapters.folder import Folder
+from lrtune.client import Client
+from lrtune.loop import LoopTrial
+from lrtune.store.beginnings import KEPT
+from tests import offline
 from tests.external import pass_time, submit, take, tell
-from tests.serving import served
+from tests.serving import KEY, served
 from tests.test_loop_stages import events, train
 
 WHOLE = {"checkpoints": "none", "deterministic": False}
@@ -25,6 +36,12 @@ JOB: dict[str, Any] = {
 @pytest.fixture
 def door(database_url: str) -> Iterator[httpx.Client]:
     with served(database_url) as client:
+        yield client
+
+
+@pytest.fixture
+def client(door: httpx.Client) -> Iterator[Client]:
+    with Client(str(door.base_url), KEY) as client:
         yield client
 
 
@@ -173,3 +190,105 @@ def test_a_branch_that_is_paused_goes_on_from_its_own_checkpoint_and_lets_others
     assert train(door, job, again) == "complete"
     costs = [trial(door, job, number)["step"] - trial(door, job, number)["reused"] for number in (0, 1)]
     assert costs == [12 + 24, 6 + 24]
+
+
+def test_a_search_shares_beginnings_within_its_budget_and_keeps_few_of_them(door: httpx.Client) -> None:
+    """Every step that was trained is paid for, once."""
+    space = {"optimizers": ["adamw"], "schedules": ["constant", "wsd"], "warmup": 0.0, "budget": {"full_runs": 4}}
+    job, trained, there, began = submit(door, horizon={"steps": 40}, **space), 0, set[str](), 0
+    while (answer := door.post(f"/v1/jobs/{job}/trials", json=SAME)).status_code == 200:
+        held = answer.json()
+        assert held["start"] == 0 or held["checkpoint"] in there
+        began += held["start"] > 0 and not held["checkpoint"].startswith(f"{held['trial']['number']}@")
+        there -= set(held["forget"])
+        assert there == set(held["needed"])
+        paused = [one for one in trials(door, job) if one["state"] in ("paused", "stopped") and one["until"]]
+        assert len(there) <= len(paused) + KEPT + 2, "and the one in hand, and what it begins with"
+        if train(door, job, held) == "paused":
+            there.add(f"{held['trial']['number']}@{held['until']}")
+        trained += trial(door, job, held["trial"]["number"])["step"] - held["start"]
+    assert answer.status_code == 409, answer.text
+    assert began >= 3
+    cost = sum(one["step"] - one["reused"] for one in trials(door, job))
+    assert cost == trained
+    found = door.get(f"/v1/jobs/{job}").json()
+    assert found["state"] == "succeeded"
+    assert found["progress"]["full_runs"] == pytest.approx(cost / 40)
+    assert cost <= 4 * 40
+
+
+def trials(door: httpx.Client, job: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = door.get(f"/v1/jobs/{job}/trials", params={"limit": 200}).json()["items"]
+    return found
+
+
+MADE = torch.Generator().manual_seed(3)
+SET = TensorDataset(torch.randn(50, 4, generator=MADE), torch.randint(0, 3, (50,), generator=MADE))
+
+
+def losses(trial: LoopTrial, *, leave: int | None = None) -> list[float]:
+    """The loss of every step of a small net with dropout, from where its trial goes on."""
+    torch.manual_seed(trial.seed)
+    model = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16, 3))
+    optimizer = trial.optimizer(model.parameters())
+    batches, found = trial.batches(DataLoader(SET, batch_size=8, shuffle=True)), list[float]()
+    start = trial.restore(model=model, optimizer=optimizer)
+    scheduler = trial.scheduler(optimizer, step=start)
+    for step, (inputs, labels) in enumerate(islice(batches, trial.until - start), start + 1):
+        loss: Any = nn.functional.cross_entropy(model(inputs), labels)
+        optimizer.zero_grad(), loss.backward(), optimizer.step(), scheduler.step()
+        found.append(loss.item())
+        if step == leave:
+            trial.interrupt("the test wants a checkpoint here")
+        if trial.report(step, val_loss=loss.item()):
+            break
+    return found
+
+
+def test_a_trial_that_begins_at_anothers_checkpoint_trains_bit_for_bit_as_from_its_first_step(
+    door: httpx.Client, client: Client, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    found, starts = dict[int, list[float]](), dict[int, int]()
+    job = client.get(submit(door, **JOB | {"try": JOB["try"][:1], "budget": {"full_runs": 2}}))
+    for held in job.trials(checkpoints=tmp_path, deterministic=True):
+        starts.setdefault(held.number, held.start)
+        found.setdefault(held.number, []).extend(losses(held, leave=None if held.start else 14))
+    assert starts == {0: 0, 1: 14}
+    configuration = client.trial(job.id, 1).configuration.model_dump()
+    held = offline.held(configuration, 40)
+    held.seed = job.spec.search.seed
+    assert losses(held)[14:] == found[1]
+    assert client.get(job.id).progress.full_runs == pytest.approx(2 - 14 / 40)
+
+
+def test_a_folder_without_what_others_begin_with_costs_the_steps_and_says_so(
+    door: httpx.Client, client: Client, tmp_path: Path
+) -> None:
+    job = client.get(submit(door, **JOB | {"try": JOB["try"][:1], "budget": {"full_runs": 2}}))
+    for held in job.trials(checkpoints=tmp_path, deterministic=True):
+        if held.number == 1:
+            assert held.start == 14
+            Folder(tmp_path / job.id).drop([str(held.checkpoint)])
+        assert len(losses(held, leave=None if held.start else 14)) == (14 if held.number == 0 and not held.start else
+                                                                      26 if held.number == 0 else 40)  # fmt: skip
+    assert client.get(job.id).progress.full_runs == pytest.approx(2)
+    assert events(door, job.id)["trial-began-again"] == 1
+
+
+def test_to_be_deterministic_in_python_needs_a_folder(door: httpx.Client, client: Client) -> None:
+    job = client.get(submit(door, **JOB))
+    with pytest.raises(errors.Invalid, match=r"deterministic: found True without .* trials\(checkpoints=\"runs/\", "):
+        job.trials(deterministic=True)
+    with pytest.raises(errors.Invalid, match='deterministic: found true with "checkpoints": "none"'):
+        client.take(job.id, deterministic=True)
+
+
+def test_what_is_not_needed_makes_room_first_and_of_the_others_the_first(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    names = [folder.write(number, 1, {"weights": torch.zeros(100)}) for number in range(4)]
+    folder.need([names[2], names[0]])
+    size = (tmp_path / names[0]).stat().st_size
+    for kept in ([0, 2, 3], [0, 2], [0]):
+        Folder(tmp_path, room=int((len(kept) + 0.5) * size))._make_room(0)
+        assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names[number] for number in kept)

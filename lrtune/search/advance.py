@@ -185,7 +185,7 @@ def _shows_nothing(spec: AdmittedJob, trial: Trial) -> bool:
 
 def _cost_nothing(spec: AdmittedJob, trial: Trial) -> bool:
     """Whether a trial failed; of a loop of the user's own also whether it cost nothing, so that no budget ends it."""
-    return trial.state is TrialState.FAILED or (spec.over_http and trial.step == 0)
+    return trial.state is TrialState.FAILED or (spec.over_http and trial.cost == 0)
 
 
 def _short(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, least: int = FIRST_FAILURES) -> str:
