@@ -65,6 +65,8 @@ class Runner:
     ) -> None:
         if find_spec("fcntl") is None:
             raise errors.Invalid("`lrtune run` needs Linux or macOS; elsewhere a loop takes its trials in Python")
+        if options.deterministic and options.checkpoints == "none":
+            raise errors.Invalid("--deterministic: found it with --whole; accepted is one of the two")
         self.client, self.job, self.options = client, job, options
         self.command = list(command[1:] if command[:1] == ["--"] else command)
         if not self.command or not installed(self.command[0], options.directory):

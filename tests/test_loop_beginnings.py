@@ -1,21 +1,31 @@
 """Trials of a deterministic loop begin where another has trained the same: what it saves, whom, and how long."""
 
+import json
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from typer.testing import CliRunner
 
 from lrtune import errors
 from lrtune.adapters.folder import Folder
+from lrtune.cli import commands
 from lrtune.client import Client
 from lrtune.loop import LoopTrial
+from lrtune.search.curve.sampler import shared
+from lrtune.search.engine.types import Pool, Run
+from lrtune.store import Database, beginnings, checkpoints
 from lrtune.store.beginnings import KEPT
+from lrtune.wire.external import Hold
 from tests import offline
 from tests.external import pass_time, submit, take, tell
 from tests.serving import KEY, served
@@ -90,12 +100,19 @@ def test_a_trial_begins_where_another_has_trained_the_same_and_pays_for_the_rest
     [{"deterministic": False}, {"host": "two"}, {"checkpoints": "shared", "host": "two"}, WHOLE],
     ids=["not declared", "another host", "shared elsewhere", "whole"],
 )
-def test_nobody_else_is_given_the_checkpoint_of_another_trial(door: httpx.Client, hold: dict[str, Any]) -> None:
+def test_nobody_else_is_given_the_checkpoint_of_another_trial_nor_counts_on_it(
+    door: httpx.Client, database_url: str, hold: dict[str, Any]
+) -> None:
     job, _ = begun(door)
     held = take(door, job, **SAME | hold, worker="second")
     assert (held["trial"]["number"], held["start"], held["checkpoint"]) == (1, 0, None)
     assert held["trial"]["reports"] == []
     assert not {"0@10"} & {*held["forget"]}
+    database, asks = Database(database_url), Hold(worker="second", **SAME | hold)
+    with database.write() as tx:
+        mine, other = checkpoints.seen(tx, job, Hold(worker="first", **SAME)), checkpoints.seen(tx, job, asks)
+        assert (beginnings.at_hand(tx, mine), beginnings.at_hand(tx, other)) == ({0: [10]}, {})
+    database.dispose()
 
 
 def test_what_a_loop_has_kept_that_is_not_deterministic_begins_no_other_trial(door: httpx.Client) -> None:
@@ -292,3 +309,26 @@ def test_what_is_not_needed_makes_room_first_and_of_the_others_the_first(tmp_pat
     for kept in ([0, 2, 3], [0, 2], [0]):
         Folder(tmp_path, room=int((len(kept) + 0.5) * size))._make_room(0)
         assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names[number] for number in kept)
+
+
+def test_what_is_free_is_a_checkpoint_and_not_wherever_the_rate_stands_still() -> None:
+    flat, falling = np.ones(64), np.r_[np.ones(32), np.linspace(1, 0, 32)]
+    horizons, none = np.array([100, 100, 50]), np.zeros(3, dtype=np.int64)
+    pool = Pool((0, 1, 2), horizons, np.array([flat, falling, flat]), np.zeros((3, 1)), free=none, every=none + 5)
+    run = Run(0, 100, tuple(flat), (0.0,), reports=((90, 1.0),), state="paused", ends=(20, 70))
+    assert list(shared(pool, [run], everywhere=False)) == [70, 20, 0]
+    assert list(shared(pool, [run])) == [90, 50, 0]
+    assert list(shared(pool, [replace(run, ends=())], everywhere=False)) == [0, 0, 0]
+
+
+def test_lrtune_run_declares_it(door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LRTUNE_URL": str(door.base_url), "LRTUNE_API_KEY": KEY}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    job, _ = begun(door, host=socket.gethostname()[:60])
+    command = ["sh", "-c", 'cat "$LRTUNE_TRIAL" >> seen; echo >> seen; exit 1']
+    refused = CliRunner().invoke(commands.app, ["run", job, "--deterministic", "--whole", "--", *command])
+    assert (refused.exit_code, "found it with --whole; accepted is one of the two" in refused.output) == (2, True)
+    CliRunner().invoke(commands.app, ["run", job, "--deterministic", "--tries", "1", "--", *command])
+    seen = json.loads((tmp_path / "seen").read_text().splitlines()[0])["handout"]
+    assert (seen["trial"]["number"], seen["start"], seen["checkpoint"]) == (1, 10, "0@10")

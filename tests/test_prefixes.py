@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrtune.analysis.prefixes import Course, common, shared
+from lrtune.analysis.prefixes import Course, begins_alike, common, shared
 from lrtune.schedules import FAMILIES, Rising, Schedule, schedule
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.results import report_points
+from lrtune.wire.job import Metric
+from lrtune.wire.results import Report, Trial, TrialState, report_points
 from tests.test_schedules import any_schedule
 
 LONG = 100_000_000  # steps; the most that a job may ask for
@@ -128,3 +129,37 @@ def test_a_plateau_is_replayed_by_step_and_skips_what_is_no_number(
     assert listed(Course(chosen, 100).after(sent)) == wanted
     factor = chosen.curve.after(sent, 100).over(100)
     assert [chosen.learning_rate * factor(step) for step in range(100)] == wanted
+
+
+def trained(family: Schedule, values: list[float], *, seed: int = 0, horizon: int = 40, **fields: Any) -> Trial:
+    """A trial with a report after every second step."""
+    seen = [
+        Report(step=2 * place, learning_rate=0.0, metrics={"loss": value})
+        for place, value in enumerate(values, start=1)
+    ]
+    run = {"configuration": configuration(family, **fields), "seed": seed, "horizon": horizon}
+    return Trial(number=0, role="search", state=TrialState.PAUSED, reports=seen, **run)
+
+
+def test_a_trial_begins_like_another_as_far_as_the_rates_seed_and_other_settings_are_the_same():
+    loss = Metric(name="loss", goal="minimize")
+    constant, wsd = trained(schedule("constant"), [1.0] * 10), trained(schedule("wsd", decay=0.5), [])
+    assert [begins_alike(constant, wsd, step, loss) for step in (1, 20, 21, 22, 40)] == [True, True, True, False, False]
+    for other in ({"seed": 1}, {"horizon": 60}, {"clip_norm": 2.0}, {"learning_rate": 0.02}, {"warmup": 0.1}):
+        assert not begins_alike(constant, trained(schedule("wsd", decay=0.5), [], **other), 10, loss)
+    weights = {"optimizer": {"name": "adamw", "weight_decay": 0.5}}
+    assert not begins_alike(constant, trained(schedule("constant"), [], **weights), 10, loss)
+
+
+def test_a_plateau_begins_like_another_until_the_same_reports_would_part_them():
+    loss = Metric(name="loss", goal="minimize")
+    values = [1.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
+    quick, slow = (trained(schedule("plateau", factor=0.5, patience=n), values) for n in (1, 2))
+    parts = [begins_alike(quick, slow, step, loss) for step in range(1, 17)]
+    first = next(step for step in range(16) if Course.of(quick, loss).rate(step) != Course.of(slow, loss).rate(step))
+    assert parts == [step <= first for step in range(1, 17)]
+    assert 4 < first < 16
+    assert begins_alike(slow, trained(schedule("plateau", factor=0.5, patience=2), []), 16, loss)
+    falling = trained(schedule("constant"), [1.0 / n for n in range(1, 9)])
+    assert begins_alike(falling, trained(schedule("plateau", factor=0.5, patience=1), []), 16, loss)
+    assert not begins_alike(trained(schedule("constant"), values), quick, 16, loss), "it would have fallen"
