@@ -155,6 +155,7 @@ def test_what_a_command_cannot_do_is_refused_at_the_door(
         (FILE.replace(sys.executable, "no-such-program"), "llama.command: found 'no-such-program', no program here"),
         (FILE.replace("steps = 40", "steps = 1"), "llama.steps: Input should be greater than or equal to 2"),
         (FILE.replace("steps = 40", "steps = 40\nstep = 1"), "llama.step: Extra inputs are not permitted"),
+        (FILE.replace('"own"', '"none"\ndeterministic = true'), "llama: found deterministic without checkpoints"),
         ("llama = 3", "llama: Input should be a valid dictionary"),
     ],
 )
@@ -251,7 +252,7 @@ def test_a_database_of_the_release_before_knows_no_commands(
     work(sqlite_url, tmp_path)
     job = submit(door).json()["id"]
     database = Database(sqlite_url)
-    migrations.downgrade(sqlite_url, "0012")
+    migrations.downgrade(sqlite_url, "0013")
     with database.read() as tx:
         (spec,) = tx.scalars(select(JobRow.spec).where(JobRow.id == job))
         assert spec["task"] == {"name": "llama", "params": {"width": 4, **PARAMS}}

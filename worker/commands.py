@@ -68,6 +68,7 @@ class CommandTask(Strict):
     ranges: dict[str, Annotated[MetricRange, BeforeValidator(_open)]] = {}
     directory: BelowFile | None = None
     checkpoints: Checkpoints = "none"
+    deterministic: bool = False
     folder: BelowFile | None = None
     silence: Seconds | None = None
     grace: Seconds = 30.0
@@ -85,6 +86,8 @@ class CommandTask(Strict):
             if name not in self.metrics:
                 accepted = f"accepted are {', '.join(self.metrics)}"
                 raise PydanticCustomError("range", "found the range of {name}; {accepted}", _words(name, accepted))
+        if self.deterministic and self.checkpoints == "none":
+            raise PydanticCustomError("kept", "found deterministic without checkpoints; accepted beside own or shared")
         try:
             Draft202012Validator.check_schema(self.schema_of_params())
         except SchemaError as error:
@@ -111,6 +114,7 @@ class CommandTask(Strict):
             silence=self.silence,
             grace=self.grace,
             tries=self.tries,
+            deterministic=self.deterministic,
             directory=self.directory,
             environment={"LRTUNE_PARAMS": json.dumps(params)},
         )

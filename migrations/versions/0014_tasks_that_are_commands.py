@@ -1,6 +1,6 @@
 """Tasks that are commands of the workers', and the jobs about them.
 
-Revision: 0013, after 0012
+Revision: 0014, after 0013
 """
 
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0013"
-down_revision = "0012"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
