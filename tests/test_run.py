@@ -1,47 +1,22 @@
 """`lrtune run JOB -- COMMAND` and `lrtune.trial()`: real commands against a real server."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from lrtune import errors, script
 from lrtune.client import Client
-from lrtune.runner import Options, Runner
+from tests.commands import alive, heard, plain, said, started, waits, work
+from tests.commands import door as door
 from tests.external import submit
-from tests.serving import KEY, finished, served
+from tests.serving import finished
 
 ROOT = Path(__file__).parent.parent
-SCRIPT = """
-import os, sys
-from pathlib import Path
-import torch
-import lrtune
-
-trial = lrtune.trial()
-model = torch.nn.Linear(4, 1)
-optimizer = trial.optimizer(model.parameters())
-start = trial.restore(model=model, optimizer=optimizer)
-scheduler = trial.scheduler(optimizer, step=start)
-for step in range(start + 1, trial.until + 1):
-    with open("rates", "a") as file:
-        print(trial.number, step, optimizer.param_groups[0]["lr"], file=file)
-    loss = model(torch.ones(4)).pow(2).sum()
-    optimizer.zero_grad(), loss.backward(), optimizer.step(), scheduler.step()
-    if step == 6 and trial.number == 1 and not Path("died").exists():
-        Path("died").touch()
-        os.kill(os.getpid(), 9)
-    if trial.report(step, val_loss=loss.item() + 1.0):
-        break
-"""
 LOOP = """
 import os, time
 from pathlib import Path
@@ -54,52 +29,22 @@ time.sleep(120)
 """
 
 
-@pytest.fixture
-def door(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    with served(sqlite_url) as client:
-        for name, value in {"LRTUNE_URL": str(client.base_url), "LRTUNE_API_KEY": KEY, "PYTHONPATH": str(ROOT)}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.chdir(tmp_path)
-        yield client
-
-
-def work(job: str, *command: str, **options: Any) -> Runner:
-    with Client() as client:
-        runner = Runner(client, job, command, Options(**options))
-        runner.work()
-    return runner
-
-
-def test_one_script_is_tuned_dies_goes_on_and_is_the_real_run(
-    door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "train.py").write_text(SCRIPT)
-    alone = subprocess.run([sys.executable, "train.py"], capture_output=True, text=True, check=False)
-    assert "start it with `lrtune run JOB -- python script.py`" in alone.stderr
-    job = submit(door, horizon={"steps": 20}, budget={"trials": 2}, schedules=["cosine"])
-    runner = work(job, sys.executable, "train.py")
-    found = door.get(f"/v1/jobs/{job}").json()
-    assert found["state"] == "succeeded", found
-    assert runner.exits.pop(-9) == 1
-    assert set(runner.exits) == {0}
-    trials = door.get(f"/v1/jobs/{job}/trials").json()["items"]
-    assert sum(one["step"] - one["reused"] for one in trials) / 20 == pytest.approx(found["progress"]["full_runs"])
-    assert not list((tmp_path / "checkpoints").rglob("*.pt")), "what no trial needs is deleted"
-    (tmp_path / "rates").unlink()
-    (tmp_path / "died").touch()
-    real = subprocess.run(
-        [sys.executable, "train.py"], env=os.environ | {"LRTUNE_JOB": job}, capture_output=True, text=True, check=False
-    )
-    assert real.returncode == 0, real.stderr
-    used = [float(line.split()[2]) for line in (tmp_path / "rates").read_text().splitlines()]
-    with Client() as client:
-        assert used == list(client.rates(job, found["best"]["trial"]))
+def test_a_script_that_nobody_started_for_a_trial_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LRTUNE_TRIAL", raising=False)
+    monkeypatch.delenv("LRTUNE_JOB", raising=False)
+    with pytest.raises(errors.LrtuneError, match=r"start it with `lrtune run JOB -- python .*set LRTUNE_JOB"):
+        script.trial()
+    monkeypatch.setenv("LRTUNE_TRIAL", "nowhere.json")
+    with pytest.raises(errors.LrtuneError, match=r"LRTUNE_TRIAL: .*nowhere\.json.*; `lrtune run` sets it"):
+        script.trial()
 
 
 def test_a_command_that_always_dies_fails_its_trial_with_the_end_of_its_output(door: httpx.Client) -> None:
     job = submit(door, budget={"trials": 1})
     runner = work(job, "sh", "-c", "echo out of luck; exit 7", tries=2)
     assert set(runner.exits) == {7}
+    noted = said(door, job, "trial-noted")
+    assert noted[0].startswith("trial 0: the command ended with exit code 7 (1 of 2 tries), and is started again")
     assert runner.exits[7] % 2 == 0
     trial = door.get(f"/v1/jobs/{job}/trials/0").json()
     assert trial["state"] == "failed"
@@ -132,13 +77,6 @@ def test_what_cannot_be_run_is_a_sentence(door: httpx.Client, sqlite_url: str) -
         work(finished(door, sqlite_url), "true")
 
 
-def waits(condition: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_a_killed_lrtune_run_leaves_nothing_running_and_its_trial_waits_at_once(
     door: httpx.Client, tmp_path: Path
 ) -> None:
@@ -155,24 +93,42 @@ def test_a_killed_lrtune_run_leaves_nothing_running_and_its_trial_waits_at_once(
     assert "its `lrtune run` was killed" in door.get(f"/v1/jobs/{job}/events").text
 
 
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def test_sigterm_pauses_the_trial_in_hand_and_ends(door: httpx.Client, tmp_path: Path) -> None:
+def test_ctrl_c_asks_a_command_to_end_and_a_second_one_ends_it(door: httpx.Client, tmp_path: Path) -> None:
     job = submit(door)
-    waiting = "trap 'exit 0' TERM; touch up; while :; do sleep 0.05; done"
-    cli = "from lrtune.cli.commands import app; app()"
-    with subprocess.Popen([sys.executable, "-c", cli, "run", job, "--", "sh", "-c", waiting]) as running:
-        waits(lambda: (tmp_path / "up").exists())
-        running.send_signal(signal.SIGTERM)
+    stubborn = "trap '' TERM INT; touch up; while :; do sleep 0.05; done"
+    with started(job, "--grace", "600", "--", "sh", "-c", stubborn) as running:
+        waits((tmp_path / "up").exists)
+        running.send_signal(signal.SIGINT)
+        heard(running, "it was asked to stop; the command has 600 s to end")
+        running.send_signal(signal.SIGINT)
         assert running.wait(60) == 0
     trial = door.get(f"/v1/jobs/{job}/trials/0").json()
     assert (trial["state"], trial["attempt"]) == ("waiting", 0)
+
+
+def test_a_command_that_hangs_after_sigterm_is_killed(door: httpx.Client) -> None:
+    job = submit(door, budget={"trials": 1})
+    runner = work(job, "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done", tries=1, silence=0.3, grace=0.2)
+    assert runner.exits == {-9: 1}
+    assert door.get(f"/v1/jobs/{job}/trials/0").json()["state"] == "failed"
+
+
+def test_a_command_that_the_system_cannot_start_gives_its_trial_back(door: httpx.Client, tmp_path: Path) -> None:
+    job = submit(door)
+    (tmp_path / "train").write_bytes(b"\x7fELF is not what this is")
+    (tmp_path / "train").chmod(0o755)
+    with pytest.raises(errors.LrtuneError, match=r"the command cannot be started: Exec format error: \./train"):
+        work(job, "./train")
+    assert door.get(f"/v1/jobs/{job}/trials/0").json()["state"] == "waiting"
+
+
+def test_what_dies_after_its_last_report_is_not_trained_again(door: httpx.Client, tmp_path: Path) -> None:
+    job = submit(door, budget={"trials": 1}, horizon={"steps": 20})
+    runner = work(job, *plain(tmp_path, after='print("segmentation fault"); os.abort()'))
+    assert runner.exits == {-6: 1}
+    assert door.get(f"/v1/jobs/{job}/trials/0").json()["state"] == "complete"
+    (noted,) = said(door, job, "trial-noted")
+    assert "ended by SIGABRT, after the report of its last step, which stands; the last it printed:" in noted
 
 
 def test_the_real_run_follows_the_rates_of_a_winner_that_looked_at_its_loss(
@@ -199,25 +155,3 @@ def test_the_real_run_follows_the_rates_of_a_winner_that_looked_at_its_loss(
     (tmp_path / "best.json").write_text(json.dumps({"no": "answer"}))
     with pytest.raises(errors.LrtuneError, match="`lrtune best JOB --json` writes one"):
         script.trial()
-
-
-@pytest.mark.timeout(180)
-def test_two_processes_under_torchrun_train_one_trial_and_a_killed_one_is_started_again(
-    door: httpx.Client, tmp_path: Path
-) -> None:
-    team = SCRIPT.replace(
-        "trial = lrtune.trial()", "torch.distributed.init_process_group('gloo')\ntrial = lrtune.trial()"
-    )
-    team = team.replace("trial.number == 1 and", "torch.distributed.get_rank() == 1 and")
-    (tmp_path / "train.py").write_text(team)
-    job = submit(door, horizon={"steps": 20}, budget={"trials": 1}, schedules=["cosine"])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    runner = work(job, *torchrun, "train.py")
-    assert door.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
-    assert sorted(runner.exits) == [0, 1]
-    used = [line.split() for line in (tmp_path / "rates").read_text().splitlines()]
-    for number in {line[0] for line in used}:
-        trial = door.get(f"/v1/jobs/{job}/trials/{number}").json()
-        assert trial["step"] - trial["reused"] == 20
-    first = {(number, step): {rate for at, to, rate in used if (at, to) == (number, step)} for number, step, _ in used}
-    assert all(len(rates) == 1 for rates in first.values()), "all ranks train at one rate"
