@@ -61,12 +61,12 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("start", [[], TORCHRUN], ids=["one process", "torchrun"])
+@pytest.mark.parametrize(("start", "full_runs"), [([], 2.2), (TORCHRUN, 2)], ids=["one process", "torchrun"])
 def test_the_losses_of_every_process_are_those_of_the_real_run_however_often_the_trial_was_paused_and_died(
-    door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: list[str]
+    door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: list[str], full_runs: float
 ) -> None:
     (tmp_path / "train.py").write_text(TORCH)
-    job = submit(door, **FEW)
+    job = submit(door, **STAGED | {"budget": {"full_runs": full_runs}})
     command = [sys.executable, *start, "train.py"]
     runner = work(job, *command, "tuned")
     add_up(door, job)
