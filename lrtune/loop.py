@@ -8,7 +8,6 @@ import hashlib
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,8 +17,8 @@ from pydantic import PrivateAttr
 
 from lrtune import errors
 from lrtune.door import Door
-from lrtune.leaving import unwinding
 from lrtune.loop_trial import LoopTrial as LoopTrial  # where the documents have it
+from lrtune.loop_trial import turn
 from lrtune.wire.external import Checkpoints
 from lrtune.wire.results import Job
 
@@ -95,12 +94,7 @@ def trials(
             time.sleep(WAIT_SECONDS)
             continue
         forget(own, held.forget, needed=held.needed)
-        with LoopTrial(door, job_id, held, folder=own) as trial:
-            try:
-                yield trial
-            except GeneratorExit:  # the `for` was left
-                trial.drop(unwinding(sys._getframe().f_back))
-                return
+        yield from turn(LoopTrial(door, job_id, held, folder=own))
 
 
 def place_of(folder: Path | None) -> str:

@@ -10,20 +10,20 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, SupportsFloat, TypeVar
+from typing import Any, Literal, Self, SupportsFloat, cast
 
 from lrtune import errors
+from lrtune.adapters.team import Alone
 from lrtune.adapters.trial import Torch
 from lrtune.analysis.prefixes import Course
 from lrtune.door import Door, patiently
 from lrtune.kept import Kept
-from lrtune.leaving import place, said, text, thrown
-from lrtune.schedules import Curve
+from lrtune.leaving import place, said, text, thrown, unwinding
 from lrtune.wire.external import (
     Batch,
     Ending,
@@ -39,7 +39,6 @@ from lrtune.wire.external import (
 from lrtune.wire.results import Report
 
 log = logging.getLogger("lrtune.loop")
-B = TypeVar("B")
 
 
 _dropped: list["LoopTrial"] = []
@@ -48,14 +47,17 @@ _dropped: list["LoopTrial"] = []
 class LoopTrial(Torch, Kept):
     """A trial that this process holds: what to train with, where to report, and whether to stop."""
 
-    def __init__(self, door: Door, job_id: str, held: Handout, *, folder: Path | None = None) -> None:
+    def __init__(
+        self, door: Door, job_id: str, held: Handout, *, folder: Path | None = None, team: Alone | None = None
+    ) -> None:
         self.number, self.seed, self.steps = held.trial.number, held.trial.seed, held.trial.horizon
         self.start, self.until, self.checkpoint = held.start, held.until, held.checkpoint
         self.configuration, self.metric = held.trial.configuration, held.metric.name
         self.over = self.pausing = False
         self.reason = ""
         self.keeps_itself = False  # whoever trains keeps the checkpoint, and calls `paused`: the adapters of frameworks
-        self._folder = folder
+        self._folder, self._team = folder, team or Alone()
+        self._stopped = self._to_pause = False  # as the first process of a team has heard; all hear it when they report
         self._began: int | None = None  # where the training began, while the server has not heard that
         self._interrupted, self._warned = "", False
         self._door, self._job, self._held, self._trial = door, job_id, held, held.trial
@@ -96,7 +98,7 @@ class LoopTrial(Torch, Kept):
             self._warn_of_more()
             return True
         at = step_of(step, self.steps, start=self.start)
-        self._hear(at, metrics)
+        self._report(at, metrics)
         if (self.pausing or (self._interrupted and at < self.steps)) and not self.over:
             self._pause(at)
         return self.over or self.pausing
@@ -111,6 +113,22 @@ class LoopTrial(Torch, Kept):
     def due(self, step: int) -> bool:
         """Whether a report is asked for after so many steps: the moment to measure, for whoever measures for it."""
         return step in self._held.report_at or step == self.until
+
+    def _report(self, at: int, metrics: Mapping[str, SupportsFloat]) -> None:
+        """Report what the first process has measured, and hear in all what the service says to it."""
+        steps, interrupted = zip(*self._team.gathered((at, self._interrupted)), strict=True)
+        if len(set(steps)) > 1:
+            raise errors.Invalid(f"step: found {', '.join(map(str, steps))}; all processes report at the same steps")
+        self._interrupted = next(filter(None, interrupted), "")
+
+        def heard() -> tuple[bool, bool, str, list[Report]]:
+            self._hear(at, metrics)
+            return self._stopped, self._to_pause, self.reason, self._trial.reports
+
+        self.over, self.pausing, self.reason, reports = self._team.first(heard)
+        if self._team.rank and reports != self._trial.reports:
+            self._trial = self._trial.model_copy(update={"reports": reports})
+            self._follow([])
 
     def _hear(self, at: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Report, and hear what the service says to it."""
@@ -218,75 +236,16 @@ class LoopTrial(Torch, Kept):
         finally:
             self._close()
 
-    def batches(self, loader: Iterable[B]) -> Iterator[B]:
-        """The batches of a loader, epoch after epoch, from the place where this trial goes on."""
-        made: Iterator[B] = self._keeper.batches(loader)
-        return made
-
-    def restore(self, **objects: Any) -> int:
-        """Bring what is trained to where this trial goes on, and answer with the steps that it has had, 0 at first.
-
-        Name all that changes as you train and has a `state_dict`: model, optimizer, scheduler, scaler. It is kept where
-        the trial pauses, with the random generators and the place in `batches`. A checkpoint that cannot be read costs
-        its steps once more. Raises TypeError for what has no state, LrtuneError where a checkpoint does not fit.
-        """
-        if self._in_all(self._keeper.read(objects)):
-            self._keeper.put()
-        else:
-            self._begin_again()
-        return self.start
-
-    def _begin_again(self) -> None:
-        """Train from the first step, as what was kept cannot be read: what was reported counts no more."""
-        self.start = self._began = self._reached = 0
-        self._trial = self._trial.model_copy(update={"reports": []})
-        self._follow([])
-        self._tell()
-
-    def _in_all(self, ready: bool) -> bool:
-        """Whether all processes that train the trial are ready: this is the only one."""
-        return ready
-
-    def paused(self, checkpoint: str, step: int) -> None:
-        """The training is kept after so many steps under this name, and somebody goes on from it."""
-        self._flush()
-        self._end("paused", step=step, checkpoint=checkpoint, reason=self._interrupted)
-
-    def interrupt(self, reason: str) -> None:
-        """Pause at the next report, wherever that is: this process has to go. Without a checkpoint it is given back."""
-        self._interrupted = reason
-
-    def _pause(self, step: int) -> None:
-        """Keep what is trained and end the stage."""
-        if self.keeps_itself:
-            self.pausing = True
-        elif self._other_keeper is not None:
-            self._other_keeper.keep(step)
-        elif self._keeper.ready:
-            self.paused(self._keeper.write(step), step)
-        elif self.pausing:
-            said = "call `trial.restore(model=model, optimizer=optimizer, ...)` before the training"
-            raise errors.Invalid(
-                f"trial {self.number} is to pause after step {step}, and nothing to keep is known: {said}"
-            )
-        else:
-            self.give_back(self._interrupted)
-
-    @cached_property
-    def _keeper(self) -> Any:
-        from lrtune.adapters.checkpoints import Keeper
-
-        return Keeper(self._folder, self.number, self.checkpoint)
-
     @property
     def key(self) -> tuple[str, int]:
         """Which trial of which job: the processes of one run must hold the same."""
         return self._job, self.number
 
-    @property
-    def curve(self) -> Curve:
-        """The factor over the run, as the reports leave it: what the other processes of a run follow."""
-        return self._course.curve
+    def join(self, team: Alone) -> "partial[Iterator[LoopTrial]]":
+        """Be trained by a team; what its other processes call to have the same trial, which have no door."""
+        self._team = team
+        folder = self._folder and self._folder.absolute()
+        return partial(beside, self._job, self._held, folder)
 
     def __enter__(self) -> Self:
         if self._heart.ident is None:
@@ -345,7 +304,7 @@ class LoopTrial(Torch, Kept):
 
     def _tell(self) -> None:
         """A sign of life, with the reports that wait."""
-        if self.over:
+        if self._stopped or self._team.rank:
             return
         reports = self._waiting[:1000]
         seconds = self._held.lease_seconds
@@ -366,11 +325,13 @@ class LoopTrial(Torch, Kept):
         if verdict.decision == "stop":
             self._stop(verdict.reason)
         # What an earlier process reported of this stage may reach further than this one has trained.
-        self.pausing = self.pausing or (verdict.decision == "pause" and self._reached >= self.until)
+        self._to_pause = self._to_pause or (verdict.decision == "pause" and self._reached >= self.until)
 
     def _end(self, state: Literal["complete", "diverged", "failed", "waiting", "paused"], **said: Any) -> None:
         with self._lock:
-            if self.over:
+            if self.over or self._stopped or self._team.rank:
+                self.over, self.reason = True, self.reason or said.get("reason", "")
+                self._left.set()
                 return
             ending = Ending(token=self._held.token, state=state, **said)
             try:
@@ -378,9 +339,12 @@ class LoopTrial(Torch, Kept):
             except (errors.LeaseLost, errors.NotFound) as error:
                 log.warning("trial %s is no longer ours: %s", self.number, error)
             self._stop(said.get("reason", ""))
+            self.over = True
 
     def _stop(self, reason: str) -> None:
-        self.over, self.reason = True, reason
+        """The trial is no longer held; the processes of a team hear it at their next report, all at once."""
+        self._stopped, self.reason = True, reason
+        self.over = self.over or self._team.size == 1
         self._left.set()
 
     def _beat(self) -> None:
@@ -391,6 +355,20 @@ class LoopTrial(Torch, Kept):
                     self._tell()
                 except errors.LrtuneError:
                     log.exception("trial %s goes on without a sign of life", self.number)
+
+
+def turn(trial: LoopTrial) -> Iterator[LoopTrial]:
+    """A trial for the turn of a `for`, brought to its end as that is left."""
+    with trial:
+        try:
+            yield trial
+        except GeneratorExit:  # the `for` was left
+            trial.drop(unwinding(sys._getframe().f_back))
+
+
+def beside(job_id: str, held: Handout, folder: Path | None, *, team: Alone) -> Iterator[LoopTrial]:
+    """A trial that the first process of a team holds, in another one."""
+    return turn(LoopTrial(cast(Door, None), job_id, held, folder=folder, team=team))
 
 
 def settle() -> None:

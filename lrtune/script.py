@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, Self, SupportsFloat, TypeVar
 
@@ -61,8 +61,8 @@ class ScriptTrial(LoopTrial):
 
     def __init__(self, file: Path, client: Client, written: Mapping[str, Any], held: Handout) -> None:
         folder = written["checkpoints"]
-        super().__init__(client, written["job"], held, folder=Path(folder) if folder else None)
-        self._file, self._team = file, Team()
+        super().__init__(client, written["job"], held, folder=Path(folder) if folder else None, team=Team())
+        self._file = file
 
     @classmethod
     def found(cls, file: Path) -> "ScriptTrial":
@@ -118,48 +118,6 @@ class ScriptTrial(LoopTrial):
         with suppress(OSError):
             os.utime(self._file)  # for `lrtune run`: it is alive
         return super().report(step, **metrics)
-
-    def _hear(self, at: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        def heard() -> tuple[Any, ...]:
-            super(ScriptTrial, self)._hear(at, metrics)
-            return self.over, self.reason, self.pausing, self._interrupted, self._trial.reports
-
-        self.over, self.reason, self.pausing, self._interrupted, reports = self._team.first(heard)
-        if self._team.rank and reports != self._trial.reports:
-            self._trial = self._trial.model_copy(update={"reports": reports})
-            self._follow([])
-
-    def _pause(self, step: int) -> None:
-        alone = self._team.size == 1 or self.keeps_itself or self._other_keeper is not None
-        if alone or not self._in_all(self._keeper.ready):
-            super()._pause(step)
-            return
-        names = self._team.gathered(self._keeper.write(step) if self._team.rank else "")
-
-        def paused() -> tuple[bool, str]:
-            self.paused(self._keeper.write(step, ranks=names[1:]), step)
-            return self.over, self.reason
-
-        self.over, self.reason = self._team.first(paused)
-
-    def _end(self, state: Any, **said: Any) -> None:
-        if self._team.rank == 0:
-            super()._end(state, **said)
-        else:
-            self._stop(said.get("reason", ""))
-
-    def _tell(self) -> None:
-        if self._team.rank == 0:
-            super()._tell()
-
-    def _in_all(self, ready: bool) -> bool:
-        return all(self._team.gathered(ready))
-
-    @cached_property
-    def _keeper(self) -> Any:
-        from lrtune.adapters.checkpoints import Keeper
-
-        return Keeper(self._folder, self.number, self.checkpoint, rank=self._team.rank)
 
     def _terminated(self, *_: object) -> None:
         """SIGTERM asks to pause at the next report; after the trial's end it ends the process."""

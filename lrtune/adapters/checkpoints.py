@@ -7,13 +7,14 @@ generators, so that a training that goes on from it is the one that would have g
 import logging
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
-from lrtune.adapters.folder import BROKEN, Broken, Folder, first_line
+from lrtune.adapters.folder import BROKEN, Broken, Folder, first_line, save_safely
+from lrtune.adapters.team import Alone
 
 log = logging.getLogger("lrtune.loop")
 B = TypeVar("B")
@@ -32,13 +33,15 @@ class Keeps(Protocol):
 class Keeper:
     """The checkpoint that one trial goes on from, and what its next one is to hold.
 
-    In a team each process keeps a file of its own, and the first one's has the names of the others'.
+    Of a process alone it is a file. A team's is a directory in which each process has a file of its own, and what is
+    sharded over them lies as torch's distributed checkpoint has it.
     """
 
-    def __init__(self, folder: Path | None, trial: int, checkpoint: str | None, *, rank: int = 0) -> None:
-        self._folder, self._trial, self._checkpoint, self._rank = folder, trial, checkpoint, rank
+    def __init__(self, folder: Path | None, trial: int, checkpoint: str | None, team: Alone | None = None) -> None:
+        self._folder, self._trial, self._checkpoint, self._team = folder, trial, checkpoint, team or Alone()
         self._objects: dict[str, Keeps] = {}
         self._state: dict[str, Any] = {}
+        self._sharded = False
 
     @property
     def ready(self) -> bool:
@@ -55,14 +58,12 @@ class Keeper:
     def read(self, objects: Mapping[str, Any]) -> bool:
         """Read what was kept of these objects; False where that cannot be. Raises TypeError for what keeps nothing."""
         refuse_what_keeps_nothing(objects)
-        self._objects |= objects
+        self._objects |= {name: bare(kept) for name, kept in objects.items()}
+        self._sharded = spread(self._objects.values())
         if self._checkpoint is None or self._folder is None:
             return True
         try:
-            folder = Folder(self._folder)
-            self._state = folder.read(self._checkpoint)
-            if self._rank:
-                self._state = folder.read(dict(enumerate(self._state["ranks"], start=1)).get(self._rank, ""))
+            self._state = self._found(Folder(self._folder), self._checkpoint)
         except Broken as error:
             log.warning("trial %s begins again: %s", self._trial, error)
             return False
@@ -70,15 +71,47 @@ class Keeper:
 
     def put(self) -> None:
         """Bring the objects to what was read, if anything was. Raises Broken where it does not fit."""
-        if self._state:
-            put_back(self._state, self._objects, among={"batches": None})
+        if not self._state:
+            return
+        if self._sharded:
+            from lrtune.adapters import sharded
 
-    def write(self, step: int, *, ranks: Sequence[str] = ()) -> str:
+            where = Folder(self._folder or Path()).path / (self._checkpoint or "")
+            self._state = sharded.load(self._state, where, self._objects.values(), self._team.group)
+        put_back(self._state, self._objects, among={"batches": None})
+
+    def write(self, step: int) -> str:
         """Keep everything after a step; what that is called. Raises Broken."""
         if self._folder is None:
             raise Broken("there is no folder for checkpoints")
-        state = state_of(step, self._objects) | {"ranks": list(ranks)}
-        return Folder(self._folder).write(self._trial, step, state, rank=self._rank)
+        folder = Folder(self._folder)
+        state = state_of(step, self._objects) | {"processes": self._team.size}
+        if self._team.size == 1 and not self._sharded:
+            return folder.write(self._trial, step, state)
+        return folder.write_directory(self._trial, step, lambda path: self._fill(path, state), team=self._team)
+
+    def _found(self, folder: Folder, name: str) -> dict[str, Any]:
+        """The state of this process; the first one looks whether the others' are whole, too."""
+        if name.endswith(".pt"):
+            state = folder.read(name)
+        else:
+            if self._team.rank == 0:
+                folder.directory(name)
+            state = folder.read(name, self._own)
+        if (had := state["processes"]) != self._team.size:
+            raise Broken(f"the checkpoint {name} was kept by {had} processes, and this run has {self._team.size}")
+        return state
+
+    def _fill(self, path: Path, state: dict[str, Any]) -> None:
+        if self._sharded:
+            from lrtune.adapters import sharded
+
+            state = sharded.save(state, path, self._team.group)
+        save_safely(state, path / self._own)
+
+    @property
+    def _own(self) -> str:
+        return f"rank-{self._team.rank}.pt"
 
 
 class Batches(Generic[B]):
@@ -160,6 +193,26 @@ def put_back(
             raise Broken(f"{name}: the checkpoint does not fit: {first_line(error)}") from error
     set_generators(state["generators"])
     return int(state["step"])
+
+
+def bare(kept: Any) -> Any:
+    """A model without what is around it (`torch.compile`, DistributedDataParallel), which changes the names in it.
+
+    So it is kept and found under the same names, whether it was wrapped before `restore` or after.
+    """
+    around = torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel
+    while isinstance(kept, torch.nn.Module) and (hasattr(kept, "_orig_mod") or isinstance(kept, around)):
+        kept = kept.module if isinstance(kept, around) else kept._orig_mod
+    return kept
+
+
+def spread(objects: Iterable[object]) -> bool:
+    """Whether a model among these has parameters that are spread over processes (DTensor)."""
+    if "torch.distributed.tensor" not in sys.modules:
+        return False
+    from lrtune.adapters import sharded
+
+    return sharded.is_sharded(objects)
 
 
 def refuse_what_keeps_nothing(objects: Mapping[str, object]) -> None:

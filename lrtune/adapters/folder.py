@@ -17,10 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lrtune.adapters.team import Alone
 from lrtune.errors import LrtuneError
 
 SHARE = 0.5  # of the disk's free bytes, where nobody says how many checkpoints may take
-NAME = re.compile(r"trial-\d{1,9}-step-\d{1,9}(-rank-\d{1,6})?-[0-9a-f]{32}(\.pt)?")
+NAME = re.compile(r"trial-\d{1,9}-step-\d{1,9}-[0-9a-f]{32}(\.pt)?")
 LIST = "digests.json"  # of a directory's files
 BROKEN = (OSError, RuntimeError, pickle.UnpicklingError, ValueError, KeyError, EOFError, TypeError, AttributeError)
 log = logging.getLogger("lrtune.loop")
@@ -39,18 +40,14 @@ class Folder:
         path.mkdir(parents=True, exist_ok=True)
         self.room = room or int((shutil.disk_usage(path).free + self._taken()) * SHARE)
 
-    def write(self, trial: int, step: int, state: Mapping[str, Any], *, rank: int = 0) -> str:
+    def write(self, trial: int, step: int, state: Mapping[str, Any]) -> str:
         """Keep a state; what it is called from now on. Raises Broken where it cannot be kept or read again."""
         unfinished = self.path / f"unfinished-{os.getpid()}-{trial}-{step}"
-        of_team = f"-rank-{rank}" if rank else ""
         try:
-            import torch
-
-            torch.save(dict(state), unfinished)
-            torch.load(unfinished, map_location="meta", weights_only=True)
+            save_safely(state, unfinished)
             size, digest = self._settled(unfinished)
             self._make_room(size)
-            name = f"trial-{trial}-step-{step}{of_team}-{digest}.pt"
+            name = f"trial-{trial}-step-{step}-{digest}.pt"
             unfinished.replace(self.path / name)
         except BROKEN as error:
             raise Broken(f"trial {trial} cannot be kept after step {step}: {first_line(error)}") from error
@@ -58,13 +55,14 @@ class Folder:
             unfinished.unlink(missing_ok=True)
         return name
 
-    def read(self, name: str) -> dict[str, Any]:
-        """A state as it was kept. Raises Broken for one that is not here, or not what was written."""
-        file = self._file(name)
+    def read(self, name: str, part: str = "") -> dict[str, Any]:
+        """A state as it was kept, or of a directory the one in a file. Raises Broken for one that is not here, or not
+        what was written."""
+        file = self._file(name) / part
         if not file.is_file():
-            raise Broken(f"the checkpoint {name} is not in {self.path}")
+            raise Broken(f"the checkpoint {name} is not in {self.path}{part and f', or has no {part}'}")
         try:
-            if self._digest(file) not in name:
+            if self._digest(file) != (self._listed(file.parent)[part] if part else name.rpartition("-")[2][:-3]):
                 raise Broken(f"the checkpoint {name} in {self.path} is not what was written")
             import torch
 
@@ -73,25 +71,41 @@ class Folder:
             raise Broken(f"the checkpoint {name} in {self.path} cannot be read: {first_line(error)}") from error
         return found
 
-    def write_directory(self, trial: int, step: int, fill: Callable[[Path], object]) -> str:
-        """Keep what `fill` puts into an empty directory; what it is called from now on. Raises Broken."""
-        unfinished = self.path / f"unfinished-{os.getpid()}-{trial}-{step}"
+    def write_directory(
+        self, trial: int, step: int, fill: Callable[[Path], object], *, team: Alone | None = None
+    ) -> str:
+        """Keep what `fill` puts into an empty directory; what it is called from now on. Raises Broken.
+
+        In a team all make this call, `fill` is called in each, and the directory is whole when all have filled it.
+        """
+        team, unfinished = team or Alone(), self.path / "unfinished"
         try:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
-            fill(unfinished)
-            found = {str(file.relative_to(unfinished)): self._settled(file)[1] for file in _files(unfinished)}
-            (unfinished / LIST).write_text(json.dumps(found, sort_keys=True))
-            _, digest = self._settled(unfinished / LIST)
-            self._make_room(_size(unfinished))
-            name = f"trial-{trial}-step-{step}-{digest}"
-            _delete(self.path / name)
-            unfinished.replace(self.path / name)
-            _settle_names(self.path)
+            unfinished = team.first(lambda: self._empty(trial, step))
+            team.each(lambda: fill(unfinished))
+            name = team.first(lambda: self._whole(unfinished, trial, step))
         except BROKEN as error:
             raise Broken(f"trial {trial} cannot be kept after step {step}: {first_line(error)}") from error
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            if team.rank == 0:
+                shutil.rmtree(unfinished, ignore_errors=True)
+        return name
+
+    def _empty(self, trial: int, step: int) -> Path:
+        made = self.path / f"unfinished-{os.getpid()}-{trial}-{step}"
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir()
+        return made
+
+    def _whole(self, unfinished: Path, trial: int, step: int) -> str:
+        """Give a filled directory its list and its name."""
+        found = {str(file.relative_to(unfinished)): self._settled(file)[1] for file in _files(unfinished)}
+        (unfinished / LIST).write_text(json.dumps(found, sort_keys=True))
+        _, digest = self._settled(unfinished / LIST)
+        self._make_room(_size(unfinished))
+        name = f"trial-{trial}-step-{step}-{digest}"
+        _delete(self.path / name)
+        unfinished.replace(self.path / name)
+        _settle_names(self.path)
         return name
 
     def directory(self, name: str) -> Path:
@@ -100,9 +114,8 @@ class Folder:
         if not path.is_dir():
             raise Broken(f"the checkpoint {name} is not in {self.path}")
         try:
-            listed = json.loads((path / LIST).read_text())
             found = {str(file.relative_to(path)): self._digest(file) for file in _files(path) if file != path / LIST}
-            whole = self._digest(path / LIST) in name and found == listed
+            whole = found == self._listed(path)
         except BROKEN as error:
             raise Broken(f"the checkpoint {name} in {self.path} cannot be read: {first_line(error)}") from error
         if not whole:
@@ -126,15 +139,20 @@ class Folder:
                     os.utime(file, ns=(now, now + place))
 
     def _parts(self, name: str) -> list[Path]:
-        """The files of a checkpoint, also of a team's other processes; none of what other means have kept."""
-        if not NAME.fullmatch(name):
-            return []
-        return [*self.path.glob(f"{name.rpartition('-')[0]}-rank-*.pt"), self.path / name]
+        """The file or the directory of a checkpoint; nothing of what other means have kept."""
+        return [self.path / name] if NAME.fullmatch(name) else []
 
     def _file(self, name: str) -> Path:
         if not NAME.fullmatch(name):
             raise Broken(f"found {name[:80]!r}; a checkpoint of this folder is called trial-1-step-20-<digest>.pt")
         return self.path / name
+
+    def _listed(self, path: Path) -> dict[str, str]:
+        """The digests of a directory's files. Raises Broken for a list that is not its own."""
+        if self._digest(path / LIST) != path.name.rpartition("-")[2]:
+            raise Broken(f"the checkpoint {path.name} in {self.path} is not what was written")
+        listed: dict[str, str] = json.loads((path / LIST).read_text())
+        return listed
 
     def _all(self) -> list[Path]:
         return [file for file in self.path.iterdir() if NAME.fullmatch(file.name)]
@@ -163,6 +181,14 @@ class Folder:
     def _digest(file: Path) -> str:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()[:32]
+
+
+def save_safely(state: Mapping[str, Any], file: Path) -> None:
+    """Write a state that can be read again without running code. Raises what torch raises for any other."""
+    import torch
+
+    torch.save(dict(state), file)
+    torch.load(file, map_location="meta", weights_only=True)
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,33 +1,74 @@
 """The processes that train one trial together, as `torchrun` and `accelerate launch` start them, or this one alone."""
 
 import atexit
+import logging
 import os
+import socket
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lrtune import errors
 
+WARN_SECONDS = 60.0  # of waiting for the others, before it is said for what
+log = logging.getLogger("lrtune.loop")
 T = TypeVar("T")
 
 
-class Team:
+class Alone:
+    """A process that trains by itself: what it says, all have heard."""
+
+    rank, size = 0, 1
+    group: Any = None
+
+    def first(self, call: Callable[[], T]) -> T:
+        """What the first process's call answers, in all of them. Raises in all what that raises, in words."""
+        return call()
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Everybody's values, in all of them."""
+        return [value]
+
+    def each(self, call: Callable[[], object]) -> None:
+        """Make a call in every process, and wait for all. Raises in all what one of them raises, in words."""
+        failure: Exception | None = None
+        try:
+            call()
+        except Exception as error:  # raised below, in all
+            failure = error
+        said = self.gathered(failure and _words(failure))
+        if failure is not None:
+            raise failure
+        for rank, one in enumerate(said):
+            if one is not None:
+                raise errors.LrtuneError(f"process {rank}: {one}")
+
+    def require_one_folder(self, folder: Path) -> None:
+        """Raise LrtuneError, in all processes, where one does not see the folder that the first one writes to."""
+
+
+class Team(Alone):
     """Processes that speak to each other through torch.distributed, once the script has made a group of them.
 
-    What differs from process to process would part them: the first one decides, and the others hear it.
+    What differs from process to process would part them: the first one decides, and the others hear it. Every process
+    makes the same calls in the same order, but for `rank` and `size`.
     """
 
     @property
-    def rank(self) -> int:
+    def rank(self) -> int:  # type: ignore[override]
         """The place of this process."""
-        return int(os.environ.get("RANK") or 0)
+        found = _initialized()
+        return int(found.get_rank()) if found else int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
 
     @property
-    def size(self) -> int:
-        """How many there are, as far as they can speak to each other."""
-        found = self._distributed
-        return int(found.get_world_size()) if found else 1
+    def size(self) -> int:  # type: ignore[override]
+        """How many there are."""
+        found = _initialized()
+        return int(found.get_world_size()) if found else int(os.environ.get("WORLD_SIZE") or 1)
 
     def first(self, call: Callable[[], T]) -> T:
         """What the first process's call answers, in all of them. Raises in all what that raises, in words."""
@@ -37,30 +78,77 @@ class Team:
             try:
                 box[0] = call()
             except Exception as error:  # raised below, in all
-                failure, box[1] = error, f"{type(error).__name__}: {error}"
+                failure, box[1] = error, _words(error)
         if self.size > 1:
-            self._distributed.broadcast_object_list(box, src=0, group=self._group)
+            self._speak(lambda found: found.broadcast_object_list(box, src=0, group=self.group))
         if box[1]:
             raise failure or errors.LrtuneError(box[1])
-        found: T = box[0]
-        return found
+        answer: T = box[0]
+        return answer
 
     def gathered(self, value: Any) -> list[Any]:
         """Everybody's values, in all of them."""
-        found = [value] * self.size
+        said = [value] * self.size
         if self.size > 1:
-            self._distributed.all_gather_object(found, value, group=self._group)
-        return found
+            self._speak(lambda found: found.all_gather_object(said, value, group=self.group))
+        return said
+
+    def require_one_folder(self, folder: Path) -> None:
+        """Raise LrtuneError, in all processes, where one does not see the folder that the first one writes to."""
+        if self.size == 1:
+            return
+        mark = Path(self.first(lambda: _marked(folder)))
+        seen = self.gathered((socket.gethostname(), mark.exists()))
+        if self.rank == 0:
+            mark.unlink()
+        for rank, (host, found) in enumerate(seen):
+            if not found:
+                raise errors.LrtuneError(
+                    f"process {rank} on {host} does not see {folder}, where process 0 on {seen[0][0]} keeps "
+                    "checkpoints; accepted is a folder that all processes of a run see, or none: trials in one piece"
+                )
 
     @cached_property
-    def _group(self) -> Any:
+    def group(self) -> Any:
         """Processes that talk without their devices, made when all of them first have something to say."""
         atexit.register(_leave)
-        return self._distributed.new_group(backend="gloo")
+        found = _initialized()
+        return found and found.new_group(backend="gloo")
 
-    @property
-    def _distributed(self) -> Any:
-        return _initialized()
+    def _speak(self, call: Callable[[Any], object]) -> None:
+        """Raises LrtuneError where the others cannot be heard, and says so in the log where they are long in coming."""
+        if (found := _initialized()) is None:
+            raise errors.LrtuneError(
+                f"found {self.size} processes (WORLD_SIZE) that do not speak to each other yet; write "
+                "torch.distributed.init_process_group() before the trial is restored or reported"
+            )
+        late = threading.Timer(WARN_SECONDS, log.warning, [f"process {self.rank} waits for the others: {_ALIKE}"])
+        late.daemon = True
+        late.start()
+        try:
+            call(found)
+        except RuntimeError as error:
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            raise errors.LrtuneError(f"process {self.rank} no longer hears the others ({said}): {_ALIKE}") from error
+        finally:
+            late.cancel()
+
+
+_ALIKE = (
+    "all processes of a run call restore, report and the like, at the same steps, also where the first one measures"
+)
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, errors.LrtuneError) else f"{type(error).__name__}: {error}"
+
+
+def _marked(folder: Path) -> str:
+    """A new file in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    opened, name = tempfile.mkstemp(prefix="unfinished-mark-", dir=folder)
+    os.close(opened)
+    return name
 
 
 def _initialized() -> Any:

@@ -40,7 +40,10 @@ class TrialLike(Protocol):
         """Metrics after `step` updates; True says that the training should stop now."""
 
     def keep(self, step: int, fill: Callable[[Path], object]) -> None:
-        """End the stage with what `fill` puts into a directory."""
+        """End the stage with what `fill`, called in every process, puts into a directory."""
+
+    def require_one_folder(self) -> None:
+        """Raise LrtuneError where the processes of a run do not see one folder for checkpoints."""
 
 
 class Torch:
@@ -75,6 +78,9 @@ class Whole(Torch):
 
     def keep(self, step: int, fill: Callable[[Path], object]) -> None:
         """Nothing: there is no stage to end."""
+
+    def require_one_folder(self) -> None:
+        """Nothing: there is nothing to keep."""
 
 
 def require_length(found: float, trial: TrialLike, accepted: str) -> None:
