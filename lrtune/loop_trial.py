@@ -38,6 +38,7 @@ from lrtune.wire.external import (
 )
 from lrtune.wire.results import Report
 
+HEAR_SECONDS = 0.5  # between two looks whether another process of the team has been ended by an error
 log = logging.getLogger("lrtune.loop")
 
 
@@ -204,6 +205,7 @@ class LoopTrial(Torch, Kept):
         Ctrl-C and `sys.exit` give it back, and so does who leaves it before the first report; but not a whole run.
         """
         if isinstance(error, Exception):
+            self._team.cry(self._about, said(error))
             self.fail(said(error))
         elif error is not None and self.steps not in self._sent:
             self.give_back(said(error))
@@ -244,6 +246,7 @@ class LoopTrial(Torch, Kept):
     def join(self, team: Alone) -> "partial[Iterator[LoopTrial]]":
         """Be trained by a team; what its other processes call to have the same trial, which have no door."""
         self._team = team
+        threading.Thread(target=self._listen, name=f"team-{self.number}", daemon=True).start()
         folder = self._folder and self._folder.absolute()
         return partial(beside, self._job, self._held, folder)
 
@@ -355,6 +358,19 @@ class LoopTrial(Torch, Kept):
                     self._tell()
                 except errors.LrtuneError:
                     log.exception("trial %s goes on without a sign of life", self.number)
+
+    def _listen(self) -> None:
+        """Fail with what has ended another process of the team: this one may wait for it in the midst of a step."""
+        while not self._left.wait(HEAR_SECONDS):
+            if cry := self._team.cried(self._about):
+                try:
+                    self.fail(cry)
+                finally:
+                    self._team.comfort(self._about)
+
+    @property
+    def _about(self) -> str:
+        return f"{self._job}/{self.number}/{self._held.token}"
 
 
 def turn(trial: LoopTrial) -> Iterator[LoopTrial]:

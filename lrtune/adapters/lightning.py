@@ -5,7 +5,8 @@ several optimizers, which need manual optimization, each goes by its own updates
 makes the most.
 
 A trial taken with `job.trials(checkpoints=...)` is kept in Lightning's own checkpoint and goes on with
-`trainer.fit(module, resumable(loader), ..., ckpt_path=checkpoint(trial))`; `max_steps` stays `trial.steps`.
+`trainer.fit(module, resumable(loader), ..., ckpt_path=checkpoint(trial))`; `max_steps` stays `trial.steps`. Several
+processes keep it together.
 """
 
 from collections.abc import Iterator
@@ -14,10 +15,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.connectors.data_connector import _get_distributed_sampler
+from lightning.pytorch.utilities.data import _update_dataloader
+from torch import distributed
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler
 
 from lrtune.adapters.checkpoints import generators, set_generators
 from lrtune.adapters.distributed import require_one_trial
 from lrtune.adapters.pytorch import Rates, Updates, plain, require_optimizer
+from lrtune.adapters.team import Team
 from lrtune.adapters.trial import TrialLike, ends_stage, paused, require_length, require_start
 
 FILE = "trial.ckpt"
@@ -30,11 +36,42 @@ def checkpoint(trial: Any) -> str | None:
 
 
 class resumable:  # noqa: N801 - written like a function
-    """A loader whose place, and order of shuffling, a checkpoint of Lightning's keeps."""
+    """A loader whose place, and order of shuffling, a checkpoint of Lightning's keeps.
 
-    def __init__(self, loader: Any) -> None:
-        self.loader, self._place, self._begun = loader, 0, dict[str, Any]()
+    Of several processes each goes through its share, as with any loader that Lightning is given; all of them go
+    through everything with `share=False`, which belongs to `Trainer(use_distributed_sampler=False)`.
+    """
+
+    def __init__(self, loader: Any, *, share: bool = True) -> None:
+        self._given, self._share, self._place, self._begun = loader, share, 0, dict[str, Any]()
         self._go_on = False
+
+    @property
+    def loader(self) -> Any:
+        """The loader of this process's share, once the processes know of each other."""
+        given = self._given
+        if (
+            self._share
+            and isinstance(given, DataLoader)
+            and distributed.is_available()
+            and distributed.is_initialized()
+        ):
+            self._share = False
+            of_share = isinstance(given.sampler, DistributedSampler) or isinstance(given.dataset, IterableDataset)
+            if distributed.get_world_size() > 1 and not of_share:
+                sampler = _get_distributed_sampler(given, isinstance(given.sampler, RandomSampler), 0)
+                self._given = _update_dataloader(given, sampler)
+        return self._given
+
+    @property
+    def sampler(self) -> Any:
+        """The sampler, which Lightning tells the epoch."""
+        return getattr(self.loader, "sampler", None)
+
+    @property
+    def batch_sampler(self) -> Any:
+        """The sampler of batches, which Lightning tells the epoch."""
+        return getattr(self.loader, "batch_sampler", None)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -53,18 +90,28 @@ class resumable:  # noqa: N801 - written like a function
         return made
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches of this epoch were taken, and the random generators as it began."""
-        return {"place": self._place, "begun": self._begun}
+        """How many batches of this epoch were taken, and every process's random generators as it began."""
+        return {"place": self._place, "begun": Team().gathered(self._begun)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin there next time."""
-        self._place, self._begun = state["place"], state["begun"]
+        """Begin there next time. Raises ValueError for a state of more or fewer processes."""
+        self._place, self._begun = state["place"], _own(state["begun"])
         self._go_on = bool(self._begun)
 
     def _counted(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
             self._place += 1
             yield batch
+
+
+def _own(kept: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is this process's of what all have kept. Raises ValueError where they were more or fewer."""
+    team = Team()
+    if len(kept) != team.size:
+        raise ValueError(
+            f"found a checkpoint of {len(kept)} processes; this run has {team.size}, and goes on with as many"
+        )
+    return kept[team.rank]
 
 
 class TrialCallback(Callback):
@@ -76,7 +123,7 @@ class TrialCallback(Callback):
         self._rates: list[Rates] = []
         self._updates: list[Updates] = []
         self._before: dict[str, Any] | None = None  # the random generators before a validation that only we asked for
-        self._kept: dict[str, Any] | None = None  # the random generators as a checkpoint has them
+        self._kept: list[dict[str, Any]] | None = None  # every process's random generators as a checkpoint has them
         trial.keeps_itself = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -95,7 +142,7 @@ class TrialCallback(Callback):
         self._require_resumable(trainer)
         start: int = self.trial.start
         if self._kept is not None and start:
-            set_generators(self._kept)
+            set_generators(_own(self._kept))
         self._kept = None
         self._set_all()
 
@@ -138,9 +185,9 @@ class TrialCallback(Callback):
             require_length(self._step, self.trial, f"Trainer({need} and as many batches)")
 
     def state_dict(self) -> dict[str, Any]:
-        """How many updates each optimizer has made, and the random generators of a trial in stages."""
+        """How many updates each optimizer has made, and every process's random generators of a trial in stages."""
         made = {"updates": [one.done for one in self._updates]}
-        return made | {"generators": generators()} if self.trial.in_stages else made
+        return made | {"generators": Team().gathered(generators())} if self.trial.in_stages else made
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after them."""
@@ -161,8 +208,6 @@ class TrialCallback(Callback):
         """Raise ValueError for a run whose place in its data nobody keeps."""
         if not self.trial.in_stages:
             return
-        if trainer.world_size > 1:
-            raise ValueError(f"found {trainer.world_size} processes; accepted is one, for a trial in stages")
         if not hasattr(trainer.train_dataloader, "state_dict"):
             found = f"found {type(trainer.train_dataloader).__name__}, whose place is not kept"
             raise ValueError(f"{found}; for a trial in stages, write trainer.fit(module, resumable(loader), ...)")

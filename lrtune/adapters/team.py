@@ -8,15 +8,18 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from functools import cached_property
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lrtune import errors
 
+CRY_SECONDS = 10.0  # that a process which has raised stays, so that the first one can say why the trial has failed
 WARN_SECONDS = 60.0  # of waiting for the others, before it is said for what
 log = logging.getLogger("lrtune.loop")
 T = TypeVar("T")
+_groups: list[Any] = []  # all processes of the script's, and ours of the same
 
 
 class Alone:
@@ -49,6 +52,16 @@ class Alone:
 
     def require_one_folder(self, folder: Path) -> None:
         """Raise LrtuneError, in all processes, where one does not see the folder that the first one writes to."""
+
+    def cry(self, about: str, what: str) -> None:
+        """Let the first process know what has ended this one, and give it the time to say so."""
+
+    def cried(self, about: str) -> str:
+        """What has ended another process, for the first one; nothing while all go on."""
+        return ""
+
+    def comfort(self, about: str) -> None:
+        """Let the one that has cried go: what it said is written down."""
 
 
 class Team(Alone):
@@ -108,12 +121,34 @@ class Team(Alone):
                     "checkpoints; accepted is a folder that all processes of a run see, or none: trials in one piece"
                 )
 
-    @cached_property
+    def cry(self, about: str, what: str) -> None:
+        """Let the first process know what has ended this one, and give it the time to say so."""
+        if self.rank and (store := _store()) is not None:
+            with suppress(RuntimeError):  # the first one is gone, too
+                store.set(f"lrtune/{about}", f"process {self.rank}: {what}")
+                store.wait([f"lrtune/{about}/heard"], timedelta(seconds=CRY_SECONDS))
+
+    def cried(self, about: str) -> str:
+        """What has ended another process, for the first one; nothing while all go on."""
+        store = None if self.rank or self.size == 1 else _store()
+        with suppress(RuntimeError):
+            return str(store.get(f"lrtune/{about}").decode()) if store and store.check([f"lrtune/{about}"]) else ""
+        return ""
+
+    def comfort(self, about: str) -> None:
+        """Let the one that has cried go: what it said is written down."""
+        if (store := _store()) is not None:
+            with suppress(RuntimeError):
+                store.set(f"lrtune/{about}/heard", "")
+
+    @property
     def group(self) -> Any:
         """Processes that talk without their devices, made when all of them first have something to say."""
-        atexit.register(_leave)
         found = _initialized()
-        return found and found.new_group(backend="gloo")
+        if found and (not _groups or _groups[0] is not found.group.WORLD):
+            atexit.register(_leave)
+            _groups[:] = found.group.WORLD, found.new_group(backend="gloo")
+        return _groups[1] if found else None
 
     def _speak(self, call: Callable[[Any], object]) -> None:
         """Raises LrtuneError where the others cannot be heard, and says so in the log where they are long in coming."""
@@ -156,6 +191,12 @@ def _initialized() -> Any:
     torch = sys.modules.get("torch")
     found = torch and torch.distributed
     return found if found and found.is_available() and found.is_initialized() else None
+
+
+def _store() -> Any:
+    """What the processes have met at: it is heard there even while the others wait in a collective."""
+    found = _initialized()
+    return found and found.distributed_c10d._get_default_store()
 
 
 def _leave() -> None:

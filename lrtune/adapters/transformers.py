@@ -5,7 +5,7 @@ scheduler said, in the trainer's logs as well. The metric of the job is one that
 
 A trial taken with `job.trials(checkpoints=...)` is kept in the trainer's own checkpoint and goes on with
 `trainer.train(resume_from_checkpoint=trial.checkpoint_path)`; `max_steps` stays `trial.steps`. Data that draws at
-random as it is loaded is not what it would have been: the trainer loads ahead.
+random as it is loaded is not what it would have been: the trainer loads ahead. Several processes keep it together.
 """
 
 import numbers
@@ -71,8 +71,9 @@ class TrialCallback(TrainerCallback):
         if not paused(self.trial):
             return
         made = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
-        self.trial.keep(state.global_step, lambda to: shutil.copytree(made, to, dirs_exist_ok=True))
-        if self._ours:
+        of_host = args.local_process_index == 0  # what all processes of a host have written lies in one directory
+        self.trial.keep(state.global_step, lambda to: of_host and shutil.copytree(made, to, dirs_exist_ok=True))
+        if self._ours and of_host:
             shutil.rmtree(made, ignore_errors=True)
 
     def _require_stage(self, args: TrainingArguments, state: TrainerState) -> None:
@@ -83,8 +84,6 @@ class TrialCallback(TrainerCallback):
             return
         if args.save_only_model or args.ignore_data_skip:
             raise ValueError("found save_only_model or ignore_data_skip; accepted is neither, for a trial in stages")
-        if args.world_size > 1:
-            raise ValueError(f"found {args.world_size} processes; accepted is one, for a trial in stages")
 
     def _set(self, state: TrainerState, scheduler: Any) -> None:
         """Set the rates, and let the trainer's scheduler say the same."""
