@@ -59,6 +59,22 @@ class Kept:
         """Whether it may have to pause: it was taken with a folder for checkpoints."""
         return self._folder is not None
 
+    def _in_stage(self: Any, step: int) -> int:
+        """A step that is reported. Raises Invalid for one after the stage's end, of which nothing could be kept."""
+        if step > self.until:
+            found = f"step: found {step}; this stage ends at step {self.until}"
+            report = "report there as well: `trial.due(step)` is true at such a step"
+            epochs = "where a loop reports after whole epochs, let the job's horizon have 20 epochs, or 40, 60, ..."
+            raise errors.Invalid(f"{found}: {report}; {epochs}")
+        return step
+
+    def _require_keeper(self: Any, instead: str) -> None:
+        """Raise Invalid where a stage could not be kept at its end, before it is trained."""
+        if self.in_stages and self.until < self.steps and not self.keeps_itself and "_keeper" not in vars(self):
+            found = f"trial {self.number} is to pause after step {self.until}, and nothing to keep is known"
+            restore = "call `start = trial.restore(model=model, optimizer=optimizer, ...)` before the training"
+            raise errors.Invalid(f"{found}: {restore}, {instead}")
+
     def keep_with(self: Any, keeper: Any) -> None:
         """Let another one keep this trial where it pauses, and the place in `batches`: an adapter's."""
         self._keeper = self._other_keeper = keeper

@@ -83,7 +83,7 @@ class ScriptTrial(LoopTrial):
 
     def of_length(self, steps: int | None) -> Self:
         """This trial, for a script that trains so many steps. Raises LrtuneError where it has another number."""
-        if steps is not None and steps != self.steps and self._trial.role != "range-test":
+        if steps is not None and steps != self.steps and not self.short:
             detail = f"found a run of {steps} steps; the job's trials have {self.steps}"
             raise errors.LrtuneError(f'{detail}: submit the job with "horizon": {{"steps": {steps}}}')
         return self
@@ -117,6 +117,7 @@ class ScriptTrial(LoopTrial):
         """As `LoopTrial.report`; in a team every process calls it, and the first one's numbers are sent."""
         with suppress(OSError):
             os.utime(self._file)  # for `lrtune run`: it is alive
+        self._require_keeper("or tune without checkpoints: `lrtune run JOB --whole -- ...`")
         return super().report(step, **metrics)
 
     def _terminated(self, *_: object) -> None:

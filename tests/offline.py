@@ -7,7 +7,7 @@ from lrtune.loop import LoopTrial
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import Batch, Ending, Handout, Sent, Verdict
 from lrtune.wire.job import Metric
-from lrtune.wire.results import Trial, TrialState, report_points
+from lrtune.wire.results import Role, Trial, TrialState, report_points
 
 STEPS = 12
 SHAPE: dict[str, Any] = {"learning_rate": 0.3, "schedule": {"family": "cosine", "final": 0.1}, "warmup": 0.25}
@@ -38,11 +38,11 @@ class Door:
         return self.held.trial
 
 
-def handout(configuration: dict[str, Any], steps: int = STEPS, metric: str = "val_loss") -> Handout:
+def handout(
+    configuration: dict[str, Any], steps: int = STEPS, metric: str = "val_loss", role: Role = "search"
+) -> Handout:
     found = Configuration.model_validate(configuration)
-    trial = Trial(
-        number=0, role="search", state=TrialState.RUNNING, configuration=found, seed=1, horizon=steps, reports=[]
-    )
+    trial = Trial(number=0, role=role, state=TrialState.RUNNING, configuration=found, seed=1, horizon=steps, reports=[])
     return Handout(
         trial=trial,
         metric=Metric(name=metric, goal="minimize"),

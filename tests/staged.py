@@ -28,8 +28,13 @@ class Pausing(Door):
 
 def stage(folder: Path, start: int, until: int, checkpoint: str | None, steps: int = STEPS, **more: Any) -> LoopTrial:
     asked = {"start": start, "until": until, "checkpoint": checkpoint}
-    found = handout(ADAMW, steps, more.get("metric", "val_loss")).model_copy(update=asked)
+    found = handout(ADAMW, steps, more.get("metric", "val_loss"), more.get("role", "search")).model_copy(update=asked)
     return LoopTrial(Pausing(found), "job", found, folder=folder)
+
+
+def range_test(folder: Path, steps: int, **more: Any) -> LoopTrial:
+    """A trial that is shorter than its job's runs."""
+    return stage(folder, 0, steps, None, steps, role="range-test", **more)
 
 
 def in_stages(folder: Path, train: Callable[[LoopTrial], list[Any]], ends: list[int], **more: Any) -> list[Any]:

@@ -13,7 +13,7 @@ import pytest
 from lrtune.adapters.keras import TrialCallback, optimizer
 from lrtune.loop import LoopTrial
 from tests.offline import STEPS
-from tests.staged import in_stages, stage
+from tests.staged import in_stages, range_test, stage
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "DeprecationWarning")]
 X = np.random.default_rng(3).normal(size=(24, 3)).astype("float32")
@@ -69,3 +69,12 @@ def test_a_fit_begins_again_where_its_checkpoint_is_gone(tmp_path: Path) -> None
     trial = stage(tmp_path, 6, STEPS, "trial-0-step-6-" + "0" * 32)
     assert train(trial) == train(stage(tmp_path, 0, STEPS, None))
     assert trial._door.began == 0  # type: ignore[attr-defined]
+
+
+def test_a_range_test_ends_at_its_own_end_in_a_script_of_the_jobs_length(tmp_path: Path) -> None:
+    trial = range_test(tmp_path, 6)
+    losses, _ = train(trial)
+    assert len(losses) == 2 * 2, "two values of each of two epochs"
+    assert [one.step for one in trial._door.sent][-1] == 6  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="found a run of 3 steps; this trial has 6"):
+        train(range_test(tmp_path, 6), epochs=1)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lrtune.adapters.lightning import TrialCallback, checkpoint, resumable
 from lrtune.loop import LoopTrial
 from tests.offline import STEPS
-from tests.staged import in_stages, stage
+from tests.staged import in_stages, range_test, stage
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(3))
@@ -81,3 +81,12 @@ def test_what_cannot_go_on_is_refused_in_words_and_what_is_gone_begins_again(tmp
     trial = stage(tmp_path, 5, STEPS, gone)
     assert train(trial) == train(stage(tmp_path, 0, STEPS, None))
     assert trial._door.began == 0  # type: ignore[attr-defined]
+
+
+def test_a_range_test_ends_at_its_own_end_in_a_script_of_the_jobs_length(tmp_path: Path) -> None:
+    trial = range_test(tmp_path, 6)
+    losses, _ = train(trial, max_steps=STEPS)
+    assert len(losses) == 6
+    assert [one.step for one in trial._door.sent][-1] == 6  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="found a run of 5 steps; this trial has 6"):
+        train(range_test(tmp_path, 6), max_steps=5)

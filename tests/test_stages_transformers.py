@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 from lrtune.adapters.transformers import TrialCallback
 from lrtune.loop import LoopTrial
 from tests.offline import STEPS
-from tests.staged import in_stages, stage
+from tests.staged import in_stages, range_test, stage
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]
 EXAMPLES = [{"x": torch.full((3,), place / 40), "labels": torch.ones(1)} for place in range(40)]
@@ -88,3 +88,12 @@ def test_a_damaged_checkpoint_begins_again_and_a_run_that_does_not_resume_is_ref
     again = stage(tmp_path / "kept", 5, STEPS, name, metric="eval_loss")
     losses, _ = train(again, tmp_path / "out")
     assert (len(losses), again.start, again._door.began) == (STEPS, 0, 0)  # type: ignore[attr-defined]
+
+
+def test_a_range_test_ends_at_its_own_end_in_a_script_of_the_jobs_length(tmp_path: Path) -> None:
+    trial = range_test(tmp_path / "kept", 6, metric="eval_loss")
+    losses, _ = train(trial, tmp_path / "out", max_steps=STEPS)
+    assert len(losses) == 6
+    assert [one.step for one in trial._door.sent][-1] == 6  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="found a run of 5 steps; this trial has 6"):
+        train(range_test(tmp_path / "kept", 6, metric="eval_loss"), tmp_path / "out", max_steps=5)

@@ -10,6 +10,8 @@ from lrtune.wire.configuration import Configuration
 class TrialLike(Protocol):
     """A trial that a loop holds: its stage, the rate of every step, where to report, and where to keep it.
 
+    One that is `short`, a learning-rate range test, ends before the script's own run would.
+
     An adapter that keeps the trial sets `keeps_itself`, and calls `keep` once the trial is `pausing`.
     """
 
@@ -18,6 +20,7 @@ class TrialLike(Protocol):
     configuration: Configuration
     start: int
     until: int
+    short: bool
     over: bool
     pausing: bool
     keeps_itself: bool
@@ -70,7 +73,7 @@ class Whole(Torch):
     """A trial that is trained in one piece: nobody pauses it."""
 
     start = 0
-    pausing = keeps_itself = in_stages = False
+    short = pausing = keeps_itself = in_stages = False
     checkpoint_path: str | None = None
 
     def keep_with(self, keeper: object) -> None:
@@ -85,7 +88,7 @@ class Whole(Torch):
 
 def require_length(found: float, trial: TrialLike, accepted: str) -> None:
     """Raise ValueError for a run that is not as long as its trial; `accepted` is what to write instead."""
-    if found != trial.steps:
+    if found != trial.steps and not (trial.short and found > trial.steps):
         length = f"of {found} steps" if 0 < found < float("inf") else "without an end"
         own = int(found) if 2 <= found < float("inf") and found == int(found) else 0
         other = f', or "horizon": {{"steps": {own}}} in the job' if own else ""
@@ -100,8 +103,8 @@ def require_start(step: int, trial: TrialLike, accepted: str) -> None:
 
 
 def ends_stage(trial: TrialLike, step: int) -> bool:
-    """Whether a trial that is trained in stages is at the end of one, before its own."""
-    return trial.in_stages and step == trial.until < trial.steps
+    """Whether a trial is at a step where it ends before the script's run: at the end of a stage, or as a short one."""
+    return step == trial.until and (trial.short or (trial.in_stages and trial.until < trial.steps))
 
 
 def paused(trial: TrialLike) -> bool:

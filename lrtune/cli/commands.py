@@ -108,7 +108,8 @@ def submit(
             return _show(plan := client.plan(asked), as_json, lambda: terminal.plan(plan))
         queued = client.submit(asked)
         if not (watch and as_json):
-            _show(queued, as_json, lambda: f"{queued.id} is {queued.state}; `lrtune watch {queued.id}` shows it")
+            how = f"; `lrtune run {queued.id} -- python train.py` trains it" if queued.spec.external else ""
+            _show(queued, as_json, lambda: f"{queued.id} is {queued.state}; `lrtune watch {queued.id}` shows it{how}")
         if watch:
             _follow(client, queued.id, as_json)
     return None

@@ -143,6 +143,11 @@ class Trial(Result):
         """The steps that it has cost, or will have cost at the end of the stage that waits or runs."""
         return (self.until or self.horizon if self.state in OPEN else self.step) - self.reused
 
+    @property
+    def short(self) -> bool:
+        """Whether it is shorter than the job's runs: a learning-rate range test."""
+        return self.role == "range-test"
+
     def completed(self, steps: int) -> bool:
         """Whether it is a complete run over so many steps, with a value to compare."""
         return self.state is TrialState.COMPLETE and self.horizon == steps and self.value is not None
