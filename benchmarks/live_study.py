@@ -50,8 +50,13 @@ def job(live: Live, *, sampler: str, pruner: str, seed: int, full_runs: float) -
 
 def study(spec: AdmittedJob, live: Live, folder: Path) -> list[Ran]:
     """What a job has trained, stage by stage in the order in which it was decided, by a real worker."""
-    stages = [(stage, trial) for trial in _worked(spec, folder) for stage in trial.stages]
-    return [_ran(stage, trial, live.steps) for stage, trial in sorted(stages, key=lambda pair: pair[0].decision)]
+    return by_stage(list(_worked(spec, folder)), live.steps)
+
+
+def by_stage(ended: Sequence[Trial], steps: int) -> list[Ran]:
+    """What the trials of a job have trained, stage by stage in the order in which it was decided."""
+    stages = [(stage, trial) for trial in ended for stage in trial.stages]
+    return [_ran(stage, trial, steps) for stage, trial in sorted(stages, key=lambda pair: pair[0].decision)]
 
 
 def _ran(stage: Stage, trial: Trial, steps: int) -> Ran:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from benchmarks import live_ray
+from benchmarks import live_ray, stages
 from benchmarks.live import Study, table
 from benchmarks.live_study import Ran, finished, job, stopped, study, whole
 from benchmarks.live_tasks import TASKS, Live, lay_out
@@ -75,3 +75,17 @@ def test_ray_searches_the_job_s_own_space():
     assert live_ray.chosen(spec, {"lot": 5}) == live_ray.chosen(spec, {"lot": 5}) != live_ray.chosen(spec, {"lot": 6})
     told = live_ray.chosen(spec, {"schedule": "wsd", "wsd.decay": 0.25})
     assert (told.schedule.as_dict()["family"], told.schedule.as_dict()["decay"]) == ("wsd", 0.25)
+
+
+def test_the_cost_of_a_value_is_that_of_the_best_that_every_way_came_to():
+    whole = Study("digits", "loop, whole runs", 0, 3, 3.0, 0, [(1.0, 0.5), (2.0, 0.4), (3.0, 0.2)], [])
+    built_in = Study("digits", stages.BUILT_IN, 0, 3, 3.0, 0, [(1.0, 0.5), (1.5, 0.4)], [])
+    rows = stages.table([whole, built_in]).splitlines()
+    assert rows[0] == "| way | seed 0, to 0.4040 | in all | of the built-in's |"
+    assert rows[2:] == ["| loop, whole runs | 2.00 | 2.00 | 133% |", "| built-in task | 1.50 | 1.50 | 100% |"]
+
+
+def test_a_loop_in_stages_and_the_built_in_task_train_the_same_numbers():
+    found = [stages.studied(way, 0, full_runs=1.0) for way in ("loop, checkpoints", stages.BUILT_IN)]
+    assert len({one.best for one in found}) == 1
+    assert [one.whole[0][0] for one in found] == [1.0, 1.0]
