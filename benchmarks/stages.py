@@ -10,6 +10,7 @@ The first run of all, the baseline, is whole and the same everywhere.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +197,12 @@ def main() -> None:
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
     )
     ways = [*WAYS, BUILT_IN]
-    studies = [studied(way, seed, asked.full_runs) for seed in range(asked.seeds) for way in ways]
+    studies: list[Study] = []
+    for seed, way in itertools.product(range(asked.seeds), ways):
+        studies.append(studied(way, seed, asked.full_runs))
+        if asked.json:  # after each, because the whole takes its time
+            asked.json.write_text(json.dumps([asdict(one) for one in studies], indent=1), encoding="utf-8")
     print("\n" + table(studies))
-    if asked.json:
-        asked.json.write_text(json.dumps([one.__dict__ for one in studies], indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
