@@ -25,9 +25,9 @@ def main():
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     model.fit(
-        *spirals(640, seed=1),
+        *spirals(128, seed=1),
         batch_size=64,
-        epochs=5,
+        epochs=20,
         validation_data=spirals(256, seed=2),
         verbose=0,
     )

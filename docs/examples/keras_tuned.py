@@ -1,8 +1,7 @@
 import keras
+import lrtune
 import numpy as np
-
 from lrtune.adapters.keras import TrialCallback
-from lrtune.client import Client
 
 
 def spirals(count, seed):
@@ -13,7 +12,8 @@ def spirals(count, seed):
     return np.stack([along * np.cos(angle), along * np.sin(angle)], axis=1).astype("float32"), arm
 
 
-def main(trial):
+def main():
+    trial = lrtune.trial()
     keras.utils.set_random_seed(trial.seed)
     model = keras.Sequential(
         [
@@ -28,9 +28,9 @@ def main(trial):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     model.fit(
-        *spirals(640, seed=1),
+        *spirals(128, seed=1),
         batch_size=64,
-        epochs=5,
+        epochs=20,
         validation_data=spirals(256, seed=2),
         verbose=0,
         callbacks=[TrialCallback(trial)],
@@ -39,4 +39,4 @@ def main(trial):
 
 
 if __name__ == "__main__":
-    print(Client().optimize("keras.json", main))
+    main()

@@ -1,16 +1,13 @@
-"""A Lightning module as it always was; the callback is all that knows of lrtune."""
-
 import lightning.pytorch as pl
+import lrtune
 import torch
+from lrtune.adapters.lightning import TrialCallback, checkpoint, resumable
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrtune.adapters.lightning import TrialCallback
-from lrtune.client import Client
-
 
 class Regression(pl.LightningModule):
-    """A small network for a noisy sine."""
+    """A small network for a sine."""
 
     def __init__(self):
         super().__init__()
@@ -20,7 +17,7 @@ class Regression(pl.LightningModule):
         return nn.functional.mse_loss(self.net(batch[0]), batch[1])
 
     def validation_step(self, batch, index):
-        self.log("val_loss", nn.functional.mse_loss(self.net(batch[0]), batch[1]))
+        self.log("val_loss", nn.functional.mse_loss(self.net(batch[0]), batch[1]), prog_bar=True)
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
@@ -31,19 +28,21 @@ def sines(count, seed, **options):
     return DataLoader(TensorDataset(x, torch.sin(x)), batch_size=32, **options)
 
 
-def main(trial):
-    pl.seed_everything(trial.seed, verbose=False)
+def main():
+    trial = lrtune.trial()
+    pl.seed_everything(trial.seed)
+    training, validation = sines(320, seed=1, shuffle=True), sines(128, seed=2)
     trainer = pl.Trainer(
-        max_steps=trial.steps,
+        max_steps=40,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
-        enable_model_summary=False,
         callbacks=[TrialCallback(trial)],
     )
-    trainer.fit(Regression(), sines(320, seed=1, shuffle=True), sines(128, seed=2))
+    trainer.fit(Regression(), resumable(training), validation, ckpt_path=checkpoint(trial))
+    print(trainer.callback_metrics["val_loss"].item())
 
 
 if __name__ == "__main__":
-    print(Client().optimize("lightning.json", main))
+    main()

@@ -3,7 +3,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-EPOCHS, BATCH = 4, 32
+EPOCHS, BATCH = 20, 32
 
 
 def circles(count, seed):
@@ -22,7 +22,7 @@ def evaluate(model, loader):
 
 def main():
     torch.manual_seed(0)
-    training = DataLoader(circles(800, seed=1), batch_size=BATCH, shuffle=True)
+    training = DataLoader(circles(320, seed=1), batch_size=BATCH, shuffle=True)
     validation = DataLoader(circles(400, seed=2), batch_size=400)
     model = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

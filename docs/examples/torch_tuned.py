@@ -1,11 +1,10 @@
+import lrtune
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from lrtune.client import Client
-
-EPOCHS, BATCH = 4, 32
+EPOCHS, BATCH = 20, 32
 
 
 def circles(count, seed):
@@ -22,9 +21,10 @@ def evaluate(model, loader):
     return torch.stack(losses).mean().item()
 
 
-def main(trial):
+def main():
+    trial = lrtune.trial()
     torch.manual_seed(trial.seed)
-    training = DataLoader(circles(800, seed=1), batch_size=BATCH, shuffle=True)
+    training = DataLoader(circles(320, seed=1), batch_size=BATCH, shuffle=True)
     validation = DataLoader(circles(400, seed=2), batch_size=400)
     model = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -36,8 +36,9 @@ def main(trial):
             optimizer.step()
             scheduler.step()
         loss = evaluate(model, validation)
-        if trial.report((epoch + 1) * len(training), val_loss=loss): return
+        print(f"epoch {epoch + 1}: val_loss {loss:.4f}")
+        if trial.report((epoch + 1) * len(training), val_loss=loss): break
 
 
 if __name__ == "__main__":
-    print(Client().optimize("torch.json", main))
+    main()

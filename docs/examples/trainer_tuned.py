@@ -1,9 +1,8 @@
+import lrtune
 import torch
+from lrtune.adapters.transformers import TrialCallback
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
-
-from lrtune.adapters.transformers import TrialCallback
-from lrtune.client import Client
 
 
 class Counting(Dataset):
@@ -20,7 +19,8 @@ class Counting(Dataset):
         return {"input_ids": tokens, "labels": tokens}
 
 
-def main(trial):
+def main():
+    trial = lrtune.trial()
     set_seed(trial.seed)
     config = LlamaConfig(
         vocab_size=32,
@@ -45,9 +45,9 @@ def main(trial):
         eval_dataset=Counting(32, first=1000),
         callbacks=[TrialCallback(trial)],
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=trial.checkpoint_path)
     print(trainer.evaluate()["eval_loss"])
 
 
 if __name__ == "__main__":
-    print(Client().optimize("trainer.json", main))
+    main()

@@ -1,0 +1,39 @@
+import torch
+from torch import distributed, nn
+from torch.nn.functional import mse_loss
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+EPOCHS, BATCH = 20, 32
+
+
+def sines(count, seed):
+    x = torch.rand(count, 1, generator=torch.Generator().manual_seed(seed)) * 6
+    return TensorDataset(x, torch.sin(x))
+
+
+def main():
+    distributed.init_process_group("gloo")
+    torch.manual_seed(0)
+    sampler = DistributedSampler(data := sines(256, seed=1))
+    training = DataLoader(data, batch_size=BATCH, sampler=sampler)
+    x, y = sines(128, seed=2).tensors
+    model = DistributedDataParallel(nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * len(training))
+    for epoch in range(EPOCHS):
+        sampler.set_epoch(epoch)
+        for inputs, targets in training:
+            optimizer.zero_grad()
+            mse_loss(model(inputs), targets).backward()
+            optimizer.step()
+            scheduler.step()
+        with torch.no_grad():
+            loss = mse_loss(model.module(x), y).item()
+        if distributed.get_rank() == 0:
+            print(f"epoch {epoch + 1}: val_loss {loss:.4f}")
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

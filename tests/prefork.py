@@ -1,0 +1,84 @@
+"""Commands that find their imports done: a script that is started again and again is forked from one process.
+
+`python -S tests/prefork.py SOCKET script.py` asks for it, as a command of `lrtune run` may; importing a framework takes
+seconds, and is done once, by the process that `prefork` starts.
+"""
+
+import importlib
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+FRAMEWORKS = {
+    "keras": ("keras",),
+    "lightning": ("lightning.pytorch",),
+    "trainer": ("transformers.trainer", "transformers.models.llama.modeling_llama"),
+    "accelerate": ("accelerate",),
+}
+
+
+@contextmanager
+def prefork(folder: Path, environment: Mapping[str, str]) -> Iterator[list[str]]:
+    """The beginning of a command, to which a script's path is added."""
+    path = folder / "prefork"
+    with subprocess.Popen([sys.executable, __file__, str(path)], env=os.environ | environment) as serving:
+        try:
+            while not path.exists() and serving.poll() is None:
+                time.sleep(0.02)
+            yield [sys.executable, "-S", __file__, str(path)]
+        finally:
+            serving.kill()
+
+
+def ask(path: str, script: str) -> int:
+    """Have a script run as if it were this process; its exit code."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.connect(path)
+        asked = json.dumps([script, dict(os.environ), str(Path.cwd())]).encode()
+        socket.send_fds(door, [asked], [1, 2])
+        return int(door.recv(10).decode())
+
+
+def serve(path: str) -> str:
+    """Fork a process for each script that is asked for; answers in that process, with the script."""
+    importlib.import_module("lrtune.script")
+    importlib.import_module("lrtune.adapters.pytorch")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(path)
+        door.listen()
+        while True:
+            asked, _ = door.accept()
+            with asked:
+                said, outputs, _, _ = socket.recv_fds(asked, 2**20, 2)
+                script, environment, folder = json.loads(said)
+                for module in FRAMEWORKS.get(Path(script).stem.split("_")[0], ()):
+                    importlib.import_module(module)
+                if not (child := os.fork()):
+                    become(environment, folder, outputs)
+                    return str(script)
+                for output in outputs:
+                    os.close(output)
+                asked.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+
+
+def become(environment: Mapping[str, str], folder: str, outputs: list[int]) -> None:
+    """Be as the process that has asked."""
+    os.environ.clear()
+    os.environ |= environment
+    os.chdir(folder)
+    for place, output in enumerate(outputs, start=1):
+        os.dup2(output, place)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        sys.exit(ask(*sys.argv[1:]))
+    sys.path[0] = ""
+    runpy.run_path(serve(sys.argv[1]), run_name="__main__")
