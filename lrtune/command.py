@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 AT_ONCE = 65_536  # bytes read at once, and kept of what a command has printed
-TAIL_LINES, TAIL_CHARACTERS = 40, 3000  # of that for the job's log
+TAIL_LINES, TAIL_CHARACTERS = 60, 3600  # of that for the job's log: torchrun says 2,000 of its own after an error
 IDLE_SECONDS = 0.1  # without a word before a command that has ended has nothing more to say
 UNSHOWN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|[\x00-\x08\x0b-\x1f\x7f]")  # colours, cursors, bells
 

@@ -25,6 +25,7 @@ from lrtune.analysis.prefixes import Course
 from lrtune.client import Client
 from lrtune.loop_trial import LoopTrial
 from lrtune.schedules import Curve, Plateau
+from lrtune.space import shown
 from lrtune.wire.external import Handout, number_of, step_of
 from lrtune.wire.results import Best
 
@@ -131,11 +132,13 @@ class RealRun(Whole):
     """The answer of a job as the trial of a script: its optimizer, its rates, and nobody who judges."""
 
     def __init__(self, best: Best, curve: Curve, steps: int | None) -> None:
+        if steps is not None and (type(steps) is not int or steps < 1):
+            raise errors.Invalid(f"steps: found {shown(steps)}; accepted is a whole number from 1 on")
         self.configuration, self.metric, self.number = best.configuration, best.metric, best.trial
         self.steps = self.until = best.steps if steps is None else steps
         self.seed = best.seeds[0].seed if best.seeds else 0
         self.over, self.reason, self.checkpoint = False, "", None
-        self._factor = curve.over(self.steps)
+        self.curve, self.key, self._factor = curve, ("", best.trial), curve.over(self.steps)
         self._board: Any = None
 
     def factor(self, step: int) -> float:
@@ -179,6 +182,18 @@ class RealRun(Whole):
 
     def fail(self, reason: str) -> None:
         """Nothing: nobody judges."""
+
+    def give_back(self, reason: str = "") -> None:
+        """Nothing: it is nobody else's."""
+
+    def interrupt(self, reason: str) -> None:
+        """Nothing: nobody else goes on with it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever leaves it leaves it: there is nothing to end."""
 
 
 def _unlocked(file: Path) -> bool:
