@@ -16,8 +16,8 @@ from lrtune.runner import Options, Runner
 from tests.serving import KEY, served
 
 ROOT = Path(__file__).parent.parent
-STAGED: dict[str, Any] = {"horizon": {"steps": 20}, "budget": {"full_runs": 3}, "schedules": ["cosine"]}
-FEW = STAGED | {"budget": {"full_runs": 2.2}}  # stages
+STAGED: dict[str, Any] = {"horizon": {"steps": 20}, "budget": {"full_runs": 2.5}, "schedules": ["cosine"]}
+FEW = STAGED | {"budget": {"full_runs": 2.2}}  # seven stages instead of thirteen
 # A training whose state is a number and a random generator, kept in a file; so small that it starts in no time.
 PLAIN = """
 import json, os, random, sys, time

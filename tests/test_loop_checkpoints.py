@@ -141,3 +141,23 @@ def test_a_trial_that_begins_again_forgets_what_its_schedule_had_seen(tmp_path: 
     assert trial.learning_rate(8) < 0.3
     again = trial.restore(model=nn.Linear(2, 2)) == 0 if how == "restore" else trial.checkpoint_path is None
     assert (again, trial.start, door.began, trial.learning_rate(8)) == (True, 0, 0, 0.3)
+
+
+def test_processes_that_share_a_folder_may_delete_in_it_at_any_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Folder(tmp_path / "job")
+    names = [kept.write_directory(1, step, lambda path: (path / "weights").write_bytes(b"1")) for step in (2, 4)]
+    names.append(kept.write(1, 6, {"step": 6}))
+    there = kept._all()
+    for vanished in (there, []):
+        monkeypatch.setattr(Folder, "_all", lambda self, found=vanished: list(found))
+        Folder(tmp_path / "job").drop(None)
+        later = Folder(tmp_path / "job", room=10_000)
+        assert later._taken() == 0
+        assert later.read(later.write(1, 8, {"step": 8})) == {"step": 8}
+    monkeypatch.undo()
+    Folder(tmp_path / "job").drop(None)
+    assert not (tmp_path / "job").exists()
+    kept.drop(names)
+    kept.drop(None)

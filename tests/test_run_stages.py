@@ -132,8 +132,8 @@ def test_a_job_survives_every_accident_of_its_command_and_its_log_says_what_happ
 def test_where_a_host_is_gone_with_its_folder_another_one_begins_its_trials_again(
     door: httpx.Client, tmp_path: Path, sqlite_url: str
 ) -> None:
-    job = submit(door, **STAGED)
-    command = plain(tmp_path, before='if trial.number == 6: Path("go").exists() or os.kill(os.getppid(), 15)')
+    job = submit(door, **FEW)
+    command = plain(tmp_path, before='if trial.number == 5: Path("go").exists() or os.kill(os.getppid(), 15)')
     work(job, *command, folder=tmp_path / "first")
     begun = lines(tmp_path / "stages")
     paused = {str(one["number"]) for one in trials(door, job) if one["state"] == "paused"}
@@ -198,7 +198,7 @@ def test_several_lrtune_runs_are_killed_on_one_job_and_nothing_is_lost_or_traine
             victim.kill()
             victim.communicate()
             running[running.index(victim)] = started(job, "--", *command)
-    assert [one.communicate() and one.returncode for one in running] == [0, 0]
+    assert [(one.communicate()[1][-2000:], one.returncode)[one.returncode == 0] for one in running] == [0, 0]
     add_up(door, job)
     assert any("was killed" in line for line in said(door, job, "trial-released"))
     for number in {line[0] for line in lines(tmp_path / "steps")}:
@@ -274,7 +274,7 @@ def test_optimize_trains_in_stages(door: httpx.Client, tmp_path: Path) -> None:
     with Client() as client:
         best = client.optimize(job, objective, checkpoints=tmp_path / "kept")
     assert best.steps == 20
-    assert len([start for start, _ in stages if start]) > 3
+    assert len([start for start, _ in stages if start]) > 1
     add_up(door, job)
 
 

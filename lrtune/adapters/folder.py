@@ -127,8 +127,9 @@ class Folder:
         for name in [file.name for file in self._all()] if names is None else names:
             for file in self._parts(name):
                 _delete(file)
-        if names is None and not any(self.path.iterdir()):
-            self.path.rmdir()
+        if names is None:
+            with suppress(OSError):  # it is not empty, or another process has just done the same
+                self.path.rmdir()
 
     def need(self, names: Iterable[str]) -> None:
         """Let checkpoints go after all that are here and not named, the last of them last."""
@@ -155,7 +156,9 @@ class Folder:
         return listed
 
     def _all(self) -> list[Path]:
-        return [file for file in self.path.iterdir() if NAME.fullmatch(file.name)]
+        with suppress(FileNotFoundError):  # another process may delete here what no trial needs, at any moment
+            return [file for file in self.path.iterdir() if NAME.fullmatch(file.name)]
+        return []
 
     def _taken(self) -> int:
         return sum(_size(file) for file in self._all())
@@ -163,9 +166,9 @@ class Folder:
     def _make_room(self, size: int) -> None:
         if size > self.room:
             raise ValueError(f"it has {size} bytes; the checkpoints in {self.path} may take {self.room}")
-        files = sorted(self._all(), key=lambda file: file.stat().st_mtime_ns)
+        files = sorted(self._all(), key=_written_at)
         taken = self._taken()
-        while taken + size > self.room:
+        while taken + size > self.room and files:
             oldest = files.pop(0)
             taken -= _size(oldest)
             log.warning("no room in %s: %s is deleted, and its trial will begin again", self.path, oldest.name)
@@ -196,7 +199,15 @@ def _files(path: Path) -> list[Path]:
 
 
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in ([path] if path.is_file() else _files(path)))
+    with suppress(FileNotFoundError):  # it has just been deleted
+        return sum(file.stat().st_size for file in ([path] if path.is_file() else _files(path)))
+    return 0
+
+
+def _written_at(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return 0
 
 
 def _delete(path: Path) -> None:
