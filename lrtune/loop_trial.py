@@ -363,10 +363,10 @@ class LoopTrial(Torch, Kept):
         """Fail with what has ended another process of the team: this one may wait for it in the midst of a step."""
         while not self._left.wait(HEAR_SECONDS):
             if cry := self._team.cried(self._about):
-                try:
+                with suppress(errors.LrtuneError):  # no server answers
                     self.fail(cry)
-                finally:
-                    self._team.comfort(self._about)
+                break
+        self._team.comfort(self._about)
 
     @property
     def _about(self) -> str:

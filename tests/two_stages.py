@@ -94,6 +94,7 @@ def stages(folder: Path, ends: list[int], metric: str) -> Iterator[LoopTrial]:
     state, start, checkpoint = "paused", 0, None
     while state == "paused":
         trial = stage(folder, start, next(end for end in ends if end > start), checkpoint, metric=metric)
+        trial._job = folder.name
         yield trial
         door = trial._door
         assert isinstance(door, Pausing)
@@ -140,7 +141,7 @@ def main(folder: Path, kinds: list[str]) -> None:
     for kind in kinds:
         whole, in_parts = (trained(KINDS[kind], folder / kind, ends) for ends in ([STEPS], [5, 9, STEPS]))
         found[kind] = {"whole": whole, "stages": in_parts}
-    found |= {"uneven": words(refused, folder), "unlucky": words(unlucky, folder)}
+    found |= {"uneven": words(refused, folder / "uneven"), "unlucky": words(unlucky, folder / "unlucky")}
     rank = distributed.get_rank()
     (folder / str(rank)).mkdir()
     os.chdir(folder / str(rank))

@@ -7,7 +7,7 @@ generators, so that a training that goes on from it is the one that would have g
 import logging
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -131,7 +131,7 @@ class Batches(Generic[B]):
 
     def __next__(self) -> B:
         if self._iterator is None:
-            self._begin(generators(self._own()))
+            self._begin(generators(generators_of(self.loader)))
         for last in (False, True):
             assert self._iterator is not None  # noqa: S101 - for mypy
             for batch in self._iterator:
@@ -140,7 +140,7 @@ class Batches(Generic[B]):
             if last or self.place == 0:
                 break
             self.epoch, self.place = self.epoch + 1, 0
-            self._begin(generators(self._own()))
+            self._begin(generators(generators_of(self.loader)))
         raise ValueError("found a loader without batches; accepted is one that can be gone through again and again")
 
     def state_dict(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Batches(Generic[B]):
         self.epoch, place = state["epoch"], state["place"]
         if not state["begun"]:
             return
-        set_generators(state["begun"], self._own())
+        set_generators(state["begun"], generators_of(self.loader))
         self._begin(state["begun"])
         for _ in range(place):
             next(self)
@@ -163,10 +163,6 @@ class Batches(Generic[B]):
             if callable(set_epoch := getattr(part, "set_epoch", None)):
                 set_epoch(self.epoch)
         self._iterator = iter(self.loader)
-
-    def _own(self) -> torch.Generator | None:
-        found = getattr(self.loader, "generator", None)
-        return found if isinstance(found, torch.Generator) else None
 
 
 def state_of(step: int, objects: Mapping[str, Keeps]) -> dict[str, Any]:
@@ -225,8 +221,21 @@ def refuse_what_keeps_nothing(objects: Mapping[str, object]) -> None:
             )
 
 
-def generators(own: torch.Generator | None = None) -> dict[str, Any]:
-    """Every random generator: Python's, NumPy's where it is used, torch's, the devices', and one more."""
+def generators_of(loader: Any) -> list[torch.Generator]:
+    """The random generators that a loader, and the samplers in it, have of their own."""
+    found, parts = list[torch.Generator](), [loader]
+    for part in parts:
+        for name in ("generator", "synchronized_generator"):  # the latter is Accelerate's
+            one = getattr(part, name, None)
+            if isinstance(one, torch.Generator) and not any(one is other for other in found):
+                found.append(one)
+        inside = (getattr(part, name, None) for name in ("sampler", "batch_sampler"))
+        parts += [one for one in inside if one is not None and not any(one is other for other in parts)]
+    return found
+
+
+def generators(own: Sequence[torch.Generator] = ()) -> dict[str, Any]:
+    """Every random generator: Python's, NumPy's where it is used, torch's, the devices', and some more."""
     version, internal, gauss = random.getstate()
     found: dict[str, Any] = {"python": [version, list(internal), gauss], "torch": torch.get_rng_state()}
     if numpy := sys.modules.get("numpy"):
@@ -234,10 +243,10 @@ def generators(own: torch.Generator | None = None) -> dict[str, Any]:
         found["numpy"] = [str(kind), [int(word) for word in key], int(rest[0]), int(rest[1]), float(rest[2])]
     if torch.cuda.is_available():
         found["cuda"] = torch.cuda.get_rng_state_all()
-    return found if own is None else found | {"own": own.get_state()}
+    return found | {"own": [one.get_state() for one in own]}
 
 
-def set_generators(kept: Mapping[str, Any], own: torch.Generator | None = None) -> None:
+def set_generators(kept: Mapping[str, Any], own: Sequence[torch.Generator] = ()) -> None:
     """Bring the random generators to where they were."""
     version, internal, gauss = kept["python"]
     random.setstate((version, tuple(internal), gauss))
@@ -247,5 +256,5 @@ def set_generators(kept: Mapping[str, Any], own: torch.Generator | None = None) 
         numpy.random.set_state((kind, key, *rest))
     if "cuda" in kept and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(kept["cuda"])
-    if own is not None and "own" in kept:
-        own.set_state(kept["own"])
+    for one, state in zip(own, kept["own"], strict=False):
+        one.set_state(state)

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.connectors.data_connector import _get_distributed_sampler
 from lightning.pytorch.utilities.data import _update_dataloader
 from torch import distributed
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler
 
-from lrtune.adapters.checkpoints import generators, set_generators
+from lrtune.adapters.checkpoints import generators, generators_of, set_generators
 from lrtune.adapters.distributed import require_one_trial
 from lrtune.adapters.pytorch import Rates, Updates, plain, require_optimizer
 from lrtune.adapters.team import Team
@@ -44,7 +45,7 @@ class resumable:  # noqa: N801 - written like a function
 
     def __init__(self, loader: Any, *, share: bool = True) -> None:
         self._given, self._share, self._place, self._begun = loader, share, 0, dict[str, Any]()
-        self._go_on = False
+        self._go_on, self._epoch = False, 0
 
     @property
     def loader(self) -> Any:
@@ -78,8 +79,9 @@ class resumable:  # noqa: N801 - written like a function
 
     def __iter__(self) -> Iterator[Any]:
         skipped, self._place = (self._place if self._go_on else 0), 0
-        own = getattr(self.loader, "generator", None)
+        own = generators_of(self.loader)
         if self._go_on:
+            _set_sampler_epoch(self, self._epoch)  # Lightning says it later
             set_generators(self._begun, own)
         else:
             self._begun = generators(own)
@@ -90,12 +92,13 @@ class resumable:  # noqa: N801 - written like a function
         return made
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches of this epoch were taken, and every process's random generators as it began."""
-        return {"place": self._place, "begun": Team().gathered(self._begun)}
+        """The epoch, how many of its batches were taken, and every process's random generators as it began."""
+        epoch = getattr(self.sampler, "epoch", 0)
+        return {"place": self._place, "epoch": epoch, "begun": Team().gathered(self._begun)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Begin there next time. Raises ValueError for a state of more or fewer processes."""
-        self._place, self._begun = state["place"], _own(state["begun"])
+        self._place, self._epoch, self._begun = state["place"], state["epoch"], _own(state["begun"])
         self._go_on = bool(self._begun)
 
     def _counted(self, batches: Iterator[Any]) -> Iterator[Any]:
