@@ -33,7 +33,7 @@ class Kept:
         once more. Raises TypeError for what has no state, LrtuneError where a checkpoint does not fit.
         """
         self.require_one_folder()
-        if all(self._team.gathered(self._keeper.read(objects))):
+        if self._keeper.read(objects):
             self._keeper.put()
         else:
             self._begin_again()

@@ -7,7 +7,7 @@ generators, so that a training that goes on from it is the one that would have g
 import logging
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -56,29 +56,34 @@ class Keeper:
         return made
 
     def read(self, objects: Mapping[str, Any]) -> bool:
-        """Read what was kept of these objects; False where that cannot be. Raises TypeError for what keeps nothing."""
+        """Read what was kept of these objects; False where one cannot. Raises TypeError for what keeps nothing."""
         refuse_what_keeps_nothing(objects)
         self._objects |= {name: bare(kept) for name, kept in objects.items()}
         self._sharded = spread(self._objects.values())
         if self._checkpoint is None or self._folder is None:
             return True
-        try:
-            self._state = self._found(Folder(self._folder), self._checkpoint)
-        except Broken as error:
-            log.warning("trial %s begins again: %s", self._trial, error)
-            return False
-        return True
+        folder, name = Folder(self._folder), self._checkpoint
+        return self._in_all(lambda: self._found(folder, name)) and (
+            not self._sharded or self._in_all(lambda: self._joined(folder.path / name))
+        )
 
     def put(self) -> None:
         """Bring the objects to what was read, if anything was. Raises Broken where it does not fit."""
-        if not self._state:
-            return
-        if self._sharded:
-            from lrtune.adapters import sharded
+        if self._state:
+            put_back(self._state, self._objects, among={"batches": None})
 
-            where = Folder(self._folder or Path()).path / (self._checkpoint or "")
-            self._state = sharded.load(self._state, where, self._objects.values(), self._team.group)
-        put_back(self._state, self._objects, among={"batches": None})
+    def _in_all(self, read: Callable[[], dict[str, Any]]) -> bool:
+        """Whether every process could read."""
+        broken = ""
+        try:
+            self._state = read()
+        except Broken as error:
+            broken = str(error)
+        said = [one for one in self._team.gathered(broken) if one]
+        if said:
+            self._state = {}
+            log.warning("trial %s begins again: %s", self._trial, broken or said[0])
+        return not said
 
     def write(self, step: int) -> str:
         """Keep everything after a step; what that is called. Raises Broken."""
@@ -101,6 +106,12 @@ class Keeper:
         if (had := state["processes"]) != self._team.size:
             raise Broken(f"the checkpoint {name} was kept by {had} processes, and this run has {self._team.size}")
         return state
+
+    def _joined(self, path: Path) -> dict[str, Any]:
+        """The state with its shards."""
+        from lrtune.adapters import sharded
+
+        return sharded.load(self._state, path, self._objects.values(), self._team.group)
 
     def _fill(self, path: Path, state: dict[str, Any]) -> None:
         if self._sharded:

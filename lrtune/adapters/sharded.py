@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from lrtune.adapters.folder import Broken
+from lrtune.adapters.folder import BROKEN, Broken, first_line
 
 SHARD = "dtensor"  # the key that marks the place of one in a state
 _METADATA = "torch.distributed.checkpoint.metadata"
@@ -54,11 +55,15 @@ def save(state: Mapping[str, Any], path: Path, group: Any) -> dict[str, Any]:
 
 
 def load(state: Mapping[str, Any], path: Path, objects: Iterable[Any], group: Any) -> dict[str, Any]:
-    """A state with its shards, read from a directory in all processes. Raises Broken for one of another layout."""
+    """A state with its shards, read from a directory in all processes. Raises Broken for what cannot be read."""
     meshes = {_mesh(one): one.device_mesh for one in _parameters(objects)}
     shards: dict[str, DTensor] = {}
     found: dict[str, Any] = _mapped(state, "", lambda _, one: _empty(one, meshes, shards))
-    state_dict_loader.load(shards, storage_reader=_Reader(path), planner=_Planner(), process_group=group)
+    try:
+        state_dict_loader.load(shards, storage_reader=_Reader(path), planner=_Planner(), process_group=group)
+    except (CheckpointException, *BROKEN) as error:
+        causes = list(error.failures.values()) if isinstance(error, CheckpointException) else [(error, None)]
+        raise Broken(f"the checkpoint {path.name} cannot be read: {first_line(causes[0][0])}") from error
     return found
 
 
