@@ -44,6 +44,7 @@ from worker.settings import Settings
 from worker.tasks import prepare
 
 KEY = "benchmark"
+LEASE = 600.0  # seconds: on a busy machine a trial is not to be taken for lost
 DIGITS = TASKS["digits"]
 JOB: dict[str, Any] = {
     "metric": {"name": "val_loss", "goal": "minimize", "range": [0, None]},
@@ -106,7 +107,7 @@ def by_loop(client: Client, spec: Mapping[str, Any], options: Mapping[str, Any])
     """The id of the job, trained by a loop in this process."""
     task = prepare(TaskSpec.model_validate(DIGITS.spec()), Path())
     job = client.submit({**spec, "task": "external"})
-    for trial in job.trials(**options):
+    for trial in job.trials(lease_seconds=LEASE, **options):
         train(trial, task)
     return job.id
 
@@ -132,7 +133,7 @@ def studied(way: str, seed: int, full_runs: float) -> Study:
         url = f"sqlite:///{folder}/lrtune.db"
         with served(url) as client:
             if way == BUILT_IN:
-                states: dict[str, Any] = {"state_dir": f"{folder}/states", "state_bytes": 2**30}
+                states: dict[str, Any] = {"state_dir": f"{folder}/states", "state_bytes": 2**30, "lease_seconds": LEASE}
                 job = by_worker(client, spec, Settings(database_url=url, device="cpu", poll_seconds=0.05, **states))
             else:
                 options = WAYS[way]

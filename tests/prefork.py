@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FRAMEWORKS = {
@@ -65,7 +65,9 @@ def serve(path: str) -> str:
                     return str(script)
                 for output in outputs:
                     os.close(output)
-                asked.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+                code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                with suppress(BrokenPipeError):  # who has asked was ended meanwhile
+                    asked.sendall(str(code).encode())
 
 
 def become(environment: Mapping[str, str], folder: str, outputs: list[int]) -> None:
