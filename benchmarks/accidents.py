@@ -72,7 +72,7 @@ for step in range(trial.start + 1, trial.until + 1):
     time.sleep(0.4)  # as a device would compute
     state -= 30 * trial.learning_rate(step - 1) * (state - 1 + random.gauss(0, 0.1))
     with open("steps", "a") as file:
-        print(trial.number, step, os.getppid(), file=file)
+        print(trial.number, step, os.getpid(), file=file)
     if trial.report(step, val_loss=abs(state - 1)):
         if trial.pausing and not trial.over:
             trial.keep(step, lambda folder: (folder / "state").write_text(json.dumps(state)))

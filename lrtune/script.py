@@ -36,6 +36,7 @@ NOWHERE = (
     "for the real run"
 )
 WATCH_SECONDS = 0.5  # between two looks whether `lrtune run` is still there
+KILLED = "its `lrtune run` was killed"
 log = logging.getLogger("lrtune.loop")
 
 
@@ -73,9 +74,10 @@ class ScriptTrial(LoopTrial):
         except (OSError, ValueError) as error:
             raise errors.LrtuneError(f"LRTUNE_TRIAL: {error}; `lrtune run` sets it") from None
         held = Handout.model_validate(written["handout"])
-        if _unlocked(file):
-            raise errors.LrtuneError("LRTUNE_TRIAL: the `lrtune run` that has set it is gone")
         made = cls(file, Client(written["url"], written["key"]), written, held)
+        if _unlocked(file):
+            made.give_back(KILLED)  # it was killed before this process had got here
+            raise errors.LrtuneError("LRTUNE_TRIAL: the `lrtune run` that has set it is gone")
         made.__enter__()
         threading.Thread(target=made._watch, name="lrtune-run", daemon=True).start()
         if threading.current_thread() is threading.main_thread():
@@ -108,7 +110,7 @@ class ScriptTrial(LoopTrial):
             time.sleep(WATCH_SECONDS)
         if self._file.exists() and not self.over:
             with suppress(Exception):  # it has to end, whatever comes of it
-                self.give_back("its `lrtune run` was killed")
+                self.give_back(KILLED)
         with suppress(OSError):  # who would have read it is most likely gone, too
             sys.stderr.write("lrtune: this process ends, as the `lrtune run` that has started it is gone\n")
             sys.stderr.flush()

@@ -42,7 +42,7 @@ if kept := trial.checkpoint_path:
 write("stages", trial.number, trial.start, os.getppid())
 for step in range(trial.start + 1, trial.until + 1):
     state -= 30 * trial.learning_rate(step - 1) * (state - 1 + generator.gauss(0, 0.1))
-    write("steps", trial.number, step, state, os.getppid())
+    write("steps", trial.number, step, state, os.getpid())
     DURING
     if trial.report(step, val_loss=abs(state - 1)):
         if trial.pausing and not trial.over:

@@ -11,6 +11,7 @@ import pytest
 
 from lrtune import errors, script
 from lrtune.client import Client
+from lrtune.runner import Options, Runner
 from tests.commands import alive, heard, plain, said, started, waits, work
 from tests.commands import door as door
 from tests.external import submit
@@ -91,6 +92,21 @@ def test_a_killed_lrtune_run_leaves_nothing_running_and_its_trial_waits_at_once(
     waits(lambda: not alive(process))
     waits(lambda: door.get(f"/v1/jobs/{job}/trials/0").json()["state"] == "waiting")
     assert "its `lrtune run` was killed" in door.get(f"/v1/jobs/{job}/events").text
+
+
+def test_a_script_that_comes_too_late_for_its_killed_lrtune_run_gives_the_trial_back(
+    door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, file = submit(door), tmp_path / "trial.json"
+    with Client() as client:
+        runner = Runner(client, job, ["true"], Options())
+        held = runner._take()
+        assert held is not None
+        file.write_text(json.dumps(runner._written(held)))
+    monkeypatch.setenv("LRTUNE_TRIAL", str(file))
+    with pytest.raises(errors.LrtuneError, match="the `lrtune run` that has set it is gone"):
+        script.trial()
+    assert said(door, job, "trial-released") == ["trial 0 released: its `lrtune run` was killed"]
 
 
 def test_ctrl_c_asks_a_command_to_end_and_a_second_one_ends_it(door: httpx.Client, tmp_path: Path) -> None:
