@@ -184,23 +184,30 @@ def test_sigterm_gives_back_what_is_trained_whole(door: httpx.Client, tmp_path: 
     assert (trial["state"], trial["start"], trial["step"]) == ("waiting", 0, 0)
 
 
+HOLD = """
+    for nth in (2, 6, 10):
+        if len(Path("stages").read_text().splitlines()) >= nth and not Path(f"held-{nth}").exists():
+            write(f"held-{nth}", os.getppid())
+            wait_for("never")
+"""
+
+
 def test_several_lrtune_runs_are_killed_on_one_job_and_nothing_is_lost_or_trained_twice(
     door: httpx.Client, tmp_path: Path
 ) -> None:
     job = submit(door, **STAGED)
-    command, kills = plain(tmp_path), itertools.count(2, 4)  # after the next stage, and every fourth from there
-    running, at = [started(job, "--", *command) for _ in range(2)], next(kills)
-    while any(one.poll() is None for one in running):
-        stages = lines(tmp_path / "stages")
-        if len(stages) >= at < 12:
-            at = next(kills)
-            (victim,) = [one for one in running if str(one.pid) == stages[-1][2]] or running[:1]
+    command = plain(tmp_path, during=HOLD.strip())
+    running = [started(job, "--", *command) for _ in range(3)]
+    for nth in (2, 6, 10):
+        waits(lambda file=tmp_path / f"held-{nth}": lines(file))
+        for (held,) in lines(tmp_path / f"held-{nth}"):
+            (victim,) = [one for one in running if str(one.pid) == held]
             victim.kill()
             victim.communicate()
             running[running.index(victim)] = started(job, "--", *command)
-    assert [(one.communicate()[1][-2000:], one.returncode)[one.returncode == 0] for one in running] == [0, 0]
+    assert [(one.communicate()[1][-2000:], one.returncode)[one.returncode == 0] for one in running] == [0, 0, 0]
     add_up(door, job)
-    assert any("was killed" in line for line in said(door, job, "trial-released"))
+    assert sum("its `lrtune run` was killed" in line for line in said(door, job, "trial-released")) >= 3
     for number in {line[0] for line in lines(tmp_path / "steps")}:
         trained = [line for line in lines(tmp_path / "steps") if line[0] == number]
         one_after_another = [pid for pid, _ in itertools.groupby(line[3] for line in trained)]
