@@ -74,9 +74,10 @@ class ScriptTrial(LoopTrial):
         except (OSError, ValueError) as error:
             raise errors.LrtuneError(f"LRTUNE_TRIAL: {error}; `lrtune run` sets it") from None
         held = Handout.model_validate(written["handout"])
-        made = cls(file, Client(written["url"], written["key"]), written, held)
+        made = cls(file, client := Client(written["url"], written["key"]), written, held)
         if _unlocked(file):
             made.give_back(KILLED)  # it was killed before this process had got here
+            client.close()
             raise errors.LrtuneError("LRTUNE_TRIAL: the `lrtune run` that has set it is gone")
         made.__enter__()
         threading.Thread(target=made._watch, name="lrtune-run", daemon=True).start()
