@@ -176,6 +176,7 @@ class Runner:
                     cut = self._watch(held, file, run)
                 finally:
                     code = run.end()
+                    file.unlink()  # before the lock goes: what is left of the command must not think us killed
         self.exits[code] = self.exits.get(code, 0) + 1
         return cut or (ended(code) if code else ""), run.said()
 

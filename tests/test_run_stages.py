@@ -240,6 +240,20 @@ def test_a_command_that_goes_on_after_its_trials_end_has_a_grace_and_is_ended(
     assert door.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
 
 
+def test_what_outlives_a_killed_command_does_not_give_its_trial_back(door: httpx.Client, tmp_path: Path) -> None:
+    job = submit(door, budget={"trials": 1}, horizon={"steps": 20})
+    accident = (
+        'if step == 3 and not Path("died").exists(): Path("died").touch(); os.kill(os.getppid(), 9); wait_for("no")'
+    )
+    python, file = plain(tmp_path, during=accident)
+    runner = work(job, "sh", "-c", f"setsid {python} {file} & wait $!")
+    assert runner.exits == {-9: 1, 0: 1}
+    assert said(door, job, "trial-released") == []
+    (died,) = said(door, job, "trial-noted")
+    assert "the command was ended by SIGKILL" in died
+    assert door.get(f"/v1/jobs/{job}/trials/0").json()["attempt"] == 1
+
+
 def test_a_command_whose_job_is_cancelled_is_ended(door: httpx.Client, tmp_path: Path) -> None:
     job = submit(door, **STAGED)
     cancel = f"from lrtune.client import Client; Client().cancel({job!r}); wait_for('never')"
