@@ -48,7 +48,7 @@ class Kept:
         if self.checkpoint is None or self._folder is None:
             return None
         try:
-            return str(Folder(self._folder).directory(self.checkpoint))
+            return str(Folder(self._folder).directory(self.checkpoint, processes=self._team.known))
         except Broken as error:
             log.warning("trial %s begins again: %s", self.number, error)
             self._begin_again()

@@ -59,35 +59,51 @@ class Evil:
         return os.mkdir, ("executed",)
 
 
-@pytest.mark.parametrize("how", ["a pickle that runs code", "a shard that is damaged", "a shard that is gone"])
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("evil", "names posix.mkdir"),
+        ("damaged", "is not what was written"),
+        ("gone", "is not what was written"),
+        ("of two", "was kept by 2 processes, and this run has 1"),
+    ],
+    ids=lambda one: one.split()[0],
+)
 def test_what_is_no_checkpoint_of_ours_is_never_executed_and_the_trial_begins_again(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    how: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
     first = stage(tmp_path, 0, 5, None)
     losses = train(first)
     name = first._door.end.checkpoint  # type: ignore[attr-defined]
-    file = tmp_path / name / (".metadata" if how.startswith("a pickle") else "__0_0.distcp")
-    if how.endswith("gone"):
-        file.unlink()
-    else:
-        file.write_bytes(pickle.dumps(Evil()) if how.startswith("a pickle") else file.read_bytes()[:-1])
-    again = stage(tmp_path, 5, STEPS, forged(tmp_path, name) if how.startswith("a pickle") else name)
+    metadata, shard = (tmp_path / name / file for file in (".metadata", "__0_0.distcp"))
+    if how == "evil":
+        metadata.write_bytes(pickle.dumps(Evil()))
+    elif how == "damaged":
+        shard.write_bytes(shard.read_bytes()[:-1])
+    elif how == "gone":
+        shard.unlink()
+    if how in ("evil", "of two"):
+        name = forged(tmp_path, name, 2 if how == "of two" else 1)
+    again = stage(tmp_path, 5, STEPS, name)
     assert train(again)[:5] == losses
     assert (again.start, again._door.began) == (0, 0)  # type: ignore[attr-defined]
     assert "trial 0 begins again" in caplog.text
-    assert ("names posix.mkdir" in caplog.text) == how.startswith("a pickle")
+    assert said in caplog.text
     assert not (tmp_path / "executed").exists()
 
 
-def forged(folder: Path, name: str) -> str:
+def forged(folder: Path, name: str, processes: int) -> str:
     """The checkpoint as somebody writes it who knows how its digests are made."""
 
     def digest(file: Path) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()[:32]
 
     listed = folder / name / "digests.json"
-    listed.write_text(json.dumps({file: digest(folder / name / file) for file in json.loads(listed.read_text())}))
+    said = json.loads(listed.read_text())
+    said = {"processes": processes, "files": said["files"]}
+    said["files"] = {file: digest(folder / name / file) for file in said["files"]}
+    listed.write_text(json.dumps(said))
     made = f"trial-0-step-5-{digest(listed)}"
     (folder / name).rename(folder / made)
     return made

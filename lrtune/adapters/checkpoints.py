@@ -90,22 +90,21 @@ class Keeper:
         if self._folder is None:
             raise Broken("there is no folder for checkpoints")
         folder = Folder(self._folder)
-        state = state_of(step, self._objects) | {"processes": self._team.size}
+        state = state_of(step, self._objects)
         if self._team.size == 1 and not self._sharded:
             return folder.write(self._trial, step, state)
         return folder.write_directory(self._trial, step, lambda path: self._fill(path, state), team=self._team)
 
     def _found(self, folder: Folder, name: str) -> dict[str, Any]:
         """The state of this process; the first one looks whether the others' are whole, too."""
+        size = self._team.size
         if name.endswith(".pt"):
-            state = folder.read(name)
-        else:
-            if self._team.rank == 0:
-                folder.directory(name)
-            state = folder.read(name, self._own)
-        if (had := state["processes"]) != self._team.size:
-            raise Broken(f"the checkpoint {name} was kept by {had} processes, and this run has {self._team.size}")
-        return state
+            if size > 1:
+                raise Broken(f"the checkpoint {name} was kept by 1 process, and this run has {size}")
+            return folder.read(name)
+        if self._team.rank == 0:
+            folder.directory(name, processes=size)
+        return folder.read(name, self._own)
 
     def _joined(self, path: Path) -> dict[str, Any]:
         """The state with its shards."""

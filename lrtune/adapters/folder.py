@@ -82,7 +82,7 @@ class Folder:
         try:
             unfinished = team.first(lambda: self._empty(trial, step))
             team.each(lambda: fill(unfinished))
-            name = team.first(lambda: self._whole(unfinished, trial, step))
+            name = team.first(lambda: self._whole(unfinished, trial, step, team.size))
         except BROKEN as error:
             raise Broken(f"trial {trial} cannot be kept after step {step}: {first_line(error)}") from error
         finally:
@@ -96,10 +96,10 @@ class Folder:
         made.mkdir()
         return made
 
-    def _whole(self, unfinished: Path, trial: int, step: int) -> str:
+    def _whole(self, unfinished: Path, trial: int, step: int, processes: int) -> str:
         """Give a filled directory its list and its name."""
         found = {str(file.relative_to(unfinished)): self._settled(file)[1] for file in _files(unfinished)}
-        (unfinished / LIST).write_text(json.dumps(found, sort_keys=True))
+        (unfinished / LIST).write_text(json.dumps({"processes": processes, "files": found}, sort_keys=True))
         _, digest = self._settled(unfinished / LIST)
         self._make_room(_size(unfinished))
         name = f"trial-{trial}-step-{step}-{digest}"
@@ -108,8 +108,11 @@ class Folder:
         _settle_names(self.path)
         return name
 
-    def directory(self, name: str) -> Path:
-        """Where a directory lies that is as it was written. Raises Broken for one that is not here, or is not."""
+    def directory(self, name: str, *, processes: int | None = None) -> Path:
+        """Where a directory lies that is as it was written. Raises Broken for one that is not here, or is not.
+
+        So it does for one that was not kept by so many `processes`: each goes on from what it has kept itself.
+        """
         path = self._file(name)
         if not path.is_dir():
             raise Broken(f"the checkpoint {name} is not in {self.path}")
@@ -120,6 +123,8 @@ class Folder:
             raise Broken(f"the checkpoint {name} in {self.path} cannot be read: {first_line(error)}") from error
         if not whole:
             raise Broken(f"the checkpoint {name} in {self.path} is not what was written")
+        if processes is not None and (had := kept_by(path)) != processes:
+            raise Broken(f"the checkpoint {name} was kept by {had} processes, and this run has {processes}")
         return path
 
     def drop(self, names: Iterable[str] | None) -> None:
@@ -152,7 +157,7 @@ class Folder:
         """The digests of a directory's files. Raises Broken for a list that is not its own."""
         if self._digest(path / LIST) != path.name.rpartition("-")[2]:
             raise Broken(f"the checkpoint {path.name} in {self.path} is not what was written")
-        listed: dict[str, str] = json.loads((path / LIST).read_text())
+        listed: dict[str, str] = json.loads((path / LIST).read_text())["files"]
         return listed
 
     def _all(self) -> list[Path]:
@@ -184,6 +189,11 @@ class Folder:
     def _digest(file: Path) -> str:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()[:32]
+
+
+def kept_by(path: Path) -> int:
+    """How many processes have kept a directory."""
+    return int(json.loads((path / LIST).read_text())["processes"])
 
 
 def save_safely(state: Mapping[str, Any], file: Path) -> None:

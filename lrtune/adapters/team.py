@@ -26,6 +26,7 @@ class Alone:
     """A process that trains by itself: what it says, all have heard."""
 
     rank, size = 0, 1
+    known: int | None = 1
     group: Any = None
 
     def first(self, call: Callable[[], T]) -> T:
@@ -82,6 +83,11 @@ class Team(Alone):
         """How many there are."""
         found = _initialized()
         return int(found.get_world_size()) if found else int(os.environ.get("WORLD_SIZE") or 1)
+
+    @property
+    def known(self) -> int | None:  # type: ignore[override]
+        """How many there are, once that is known: Lightning may start the others later."""
+        return self.size if _initialized() or os.environ.get("WORLD_SIZE") else None
 
     def first(self, call: Callable[[], T]) -> T:
         """What the first process's call answers, in all of them. Raises in all what that raises, in words."""

@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lrtune.adapters.checkpoints import generators, set_generators
 from lrtune.adapters.distributed import require_one_trial
+from lrtune.adapters.folder import kept_by
 from lrtune.adapters.pytorch import Rates, plain, require_optimizer
 from lrtune.adapters.trial import TrialLike, ends_stage, paused, require_length, require_start
 
@@ -84,6 +85,9 @@ class TrialCallback(TrainerCallback):
             return
         if args.save_only_model or args.ignore_data_skip:
             raise ValueError("found save_only_model or ignore_data_skip; accepted is neither, for a trial in stages")
+        path = self.trial.checkpoint_path
+        if path is not None and (had := kept_by(Path(path))) != args.world_size:
+            raise ValueError(f"found a checkpoint of {had} processes; this run has {args.world_size}: start as many")
 
     def _set(self, state: TrainerState, scheduler: Any) -> None:
         """Set the rates, and let the trainer's scheduler say the same."""
