@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from lrtune import errors
 
 CRY_SECONDS = 10.0  # that a process which has raised stays, so that the first one can say why the trial has failed
+WAIT = timedelta(days=20)  # for a trial, while others train all there is; a dead process is noticed by its connection
 WARN_SECONDS = 60.0  # of waiting for the others, before it is said for what
 log = logging.getLogger("lrtune.loop")
 T = TypeVar("T")
@@ -99,7 +100,7 @@ class Team(Alone):
             except Exception as error:  # raised below, in all
                 failure, box[1] = error, _words(error)
         if self.size > 1:
-            self._speak(lambda found: found.broadcast_object_list(box, src=0, group=self.group))
+            self._speak(lambda found: found.broadcast_object_list(box, src=0, group=self.group), float("inf"))
         if box[1]:
             raise failure or errors.LrtuneError(box[1])
         answer: T = box[0]
@@ -153,17 +154,19 @@ class Team(Alone):
         found = _initialized()
         if found and (not _groups or _groups[0] is not found.group.WORLD):
             atexit.register(_leave)
-            _groups[:] = found.group.WORLD, found.new_group(backend="gloo")
+            _groups[:] = found.group.WORLD, found.new_group(backend="gloo", timeout=WAIT)
         return _groups[1] if found else None
 
-    def _speak(self, call: Callable[[Any], object]) -> None:
+    def _speak(self, call: Callable[[Any], object], patience: float = WARN_SECONDS) -> None:
         """Raises LrtuneError where the others cannot be heard, and says so in the log where they are long in coming."""
         if (found := _initialized()) is None:
             raise errors.LrtuneError(
                 f"found {self.size} processes (WORLD_SIZE) that do not speak to each other yet; write "
                 "torch.distributed.init_process_group() before the trial is restored or reported"
             )
-        late = threading.Timer(WARN_SECONDS, log.warning, [f"process {self.rank} waits for the others: {_ALIKE}"])
+        late = threading.Timer(
+            min(patience, threading.TIMEOUT_MAX), log.warning, [f"process {self.rank} waits for the others: {_ALIKE}"]
+        )
         late.daemon = True
         late.start()
         try:
