@@ -69,13 +69,15 @@ def door(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         yield client
 
 
-def tuned(name: str, command: list[str], *, whole: bool, full_runs: float = 2.0, **options: Any) -> Job:
+def tuned(name: str, command: list[str], *, whole: bool, **options: Any) -> Job:
     """The job of an example once `lrtune run` has done it, on a small budget."""
     spec = json.loads((EXAMPLES / f"{name.split('_')[0]}.json").read_text())
     with Client() as client:
-        job = client.submit(spec | {"budget": {"full_runs": full_runs}, "confirm": {"top": 0}})
+        job = client.submit(spec | {"budget": {"full_runs": 2}, "confirm": {"top": 0}})
         script = [*command, str(EXAMPLES / f"{name}.py")]
-        Runner(client, job.id, script, Options(checkpoints="none" if whole else "own", **options)).work()
+        Runner(
+            client, job.id, script, Options(checkpoints="none" if whole else "own", lease_seconds=600, **options)
+        ).work()
         return client.get(job.id)
 
 
@@ -101,13 +103,11 @@ def test_an_example_is_tuned_and_is_the_real_run_at_the_value_that_it_found(
     if not team:
         assert printed(command, f"{name.split('_')[0]}_plain") > 0
     for way in ways:
-        full_runs = 3.0 if name == "torch_stages" else 2.0  # with a range test, which two full runs do not afford
-        job = tuned(name, TORCHRUN if team else command, whole=way == "whole", full_runs=full_runs)
+        job = tuned(name, TORCHRUN if team else command, whole=way == "whole")
         trials = trials_of(job)
         assert (job.state, {trial.state for trial in trials} - {"complete", "stopped"}) == ("succeeded", set())
         assert all(trial.reports[-1].step == trial.step for trial in trials)
         assert (way == "stages") == any(stage.start for one in trials for stage in one.stages), "it went on"
-        assert ("range-test" in {trial.role for trial in trials}) == (name == "torch_stages")
         assert job.best is not None
     real = printed(TORCHRUN if team else command, name, LRTUNE_JOB=job.id)
     assert real == pytest.approx(job.best.value, abs=6e-5), "all four digits"
