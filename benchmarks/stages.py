@@ -1,8 +1,9 @@
 """What a loop of one's own pays for its answer, with checkpoints and without: `python -m benchmarks.stages [--quick]`.
 
 One job (the handwritten digits, a run of 480 steps) in several ways, by a real server over HTTP: by a plain torch loop
-whose trials are trained whole; by the same loop with checkpoints, in stages; and as the built-in task by a worker.
-Model, data, order of batches and seeds are the same: one configuration comes to one value everywhere.
+whose trials are trained whole; by the same loop with checkpoints, in stages; with those and declared deterministic, so
+that its trials share beginnings as the built-in task's do; and as the built-in task by a worker. Model, data, order of
+batches and seeds are the same: one configuration comes to one value everywhere.
 
 Costs are in full runs. What is compared is the cost of the same value: the best that every way came to with that seed
 and budget, which is the worst of their bests, plus 1 %. A search has paid for it when its first whole run is there.
@@ -55,6 +56,7 @@ JOB: dict[str, Any] = {
 WAYS: dict[str, dict[str, Any]] = {
     "loop, whole runs": {},
     "loop, checkpoints": {"checkpoints": "checkpoints"},
+    "loop, deterministic": {"checkpoints": "checkpoints", "deterministic": True},
 }
 BUILT_IN = "built-in task"
 
