@@ -16,6 +16,7 @@ from lrtune.search.engine.costs import Settings
 from lrtune.search.engine.decide import decide
 from lrtune.search.engine.early_stop import due, judge
 from lrtune.search.engine.types import Array, Decision, Pool, Run, State
+from lrtune.search.engine.weighing import Fitted
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ STAGED = Settings(short_horizons=False)
 FULL_RUNS = Settings(partial_runs=False, short_horizons=False)
 VARIANTS = {
     "curve": Variant(STAGED),
+    "curve-no-law": Variant(replace(STAGED, law_share=0.0)),
+    "curve-law-alone": Variant(replace(STAGED, law_share=1.0)),
+    "curve-no-weighing": Variant(replace(STAGED, law_share=0.5)),
+    "curve-no-trunks": Variant(replace(STAGED, trunks=0)),
     "curve-no-pruner": Variant(STAGED, pruned=False),
     "curve-no-embedding": Variant(replace(STAGED, embedding=False)),
     "curve-no-cost": Variant(replace(STAGED, cost=False)),
@@ -90,7 +95,7 @@ class Replay:
         self.number = {row.key: i for i, row in enumerate(self.rows)}
         self.runs: dict[RunKey, Run] = {}
         self.stopped: set[RunKey] = set()  # by the pruner, which stops a run once
-        self._theta: tuple[int, Array | None] = (0, None)
+        self._fitted: tuple[int, Fitted | None] = (0, None)
 
     def ask(self) -> Decision | None:
         """The next decision; hyper-parameters are refitted whenever the data have grown by a tenth."""
@@ -98,13 +103,13 @@ class Replay:
         pool = replace(self.pool, free=free)
         pool.__dict__["features"] = self.pool.features  # computed once, shared by every later pool
         runs = list(self.runs.values())
-        known, theta = self._theta
+        known, fitted = self._fitted
         reports = sum(len(run.reports) for run in runs)
-        stale = reports > REFIT_GROWTH * known or theta is None
-        decision, theta = decide(
-            pool, runs, self.table.target, self.seed, self.variant.settings, None if stale else theta
+        stale = reports > REFIT_GROWTH * known or fitted is None
+        decision, fitted = decide(
+            pool, runs, self.table.target, self.seed, self.variant.settings, None if stale else fitted
         )
-        self._theta = (reports if stale else known, theta)
+        self._fitted = (reports if stale else known, fitted)
         return decision
 
     def step(self) -> None:

@@ -8,9 +8,11 @@ The format is that of the replay tables' README (`tables.json` and one gzipped J
 import gzip
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 RunKey = tuple[str, int]
 
@@ -61,6 +63,22 @@ class Table:
     def at_target(self) -> list[Row]:
         """The runs over the horizon that counts."""
         return [row for row in self.rows.values() if row.horizon == self.target]
+
+
+def thinned(table: Table, share: float, seed: int) -> Table:
+    """The table without a share of its configurations, drawn anew for each seed, so that no winner is learned by heart.
+
+    The best of those that are left takes the place of the best; the tolerance stays as wide as it was.
+    """
+    if not share:
+        return table
+    configs = sorted({row.config for row in table.at_target()})
+    kept = np.random.default_rng(seed).permutation(len(configs))[round(share * len(configs)) :]
+    names = {configs[place] for place in kept}
+    rows = {key: row for key, row in table.rows.items() if row.config in names}
+    best = min(row.final for row in rows.values() if row.horizon == table.target and math.isfinite(row.final))
+    threshold = best + table.threshold - table.best
+    return replace(table, rows=rows, best=best, threshold=threshold)
 
 
 def _number(value: float | None) -> float:

@@ -20,7 +20,7 @@ from statistics import fmean, median
 
 from benchmarks.opponents import OPPONENTS, replay_optuna
 from benchmarks.ours import VARIANTS, replay_curve
-from benchmarks.replay import Ledger, Table, load_tables
+from benchmarks.replay import Ledger, Table, load_tables, thinned
 
 LIMIT = 40.0
 BUDGETS = (5, 10, 20)
@@ -68,13 +68,24 @@ def study(table: Table, strategy: str, seed: int, space: str, quick: bool = Fals
     return _result(table, strategy, seed, ledger, time.perf_counter() - start)
 
 
-def _cached(cache: Path | None, table: Table, strategy: str, seed: int, space: str, quick: bool) -> Result:
+@dataclass(frozen=True)
+class Asked:
+    """Of all studies: where the opponents' are kept, whether ours end at the target, and what share is left out."""
+
+    cache: Path | None = None
+    quick: bool = False
+    thin: float = 0.0
+
+
+def _cached(asked: Asked, table: Table, strategy: str, seed: int, space: str) -> Result:
+    cache, left = asked.cache, thinned(table, asked.thin, seed)
     if cache is None or strategy not in OPPONENTS:
-        return study(table, strategy, seed, space, quick)
-    file = cache / f"{table.name}.{strategy}.{space}.{seed}.json"
+        return study(left, strategy, seed, space, asked.quick)
+    part = f".thin{asked.thin:g}" if asked.thin else ""
+    file = cache / f"{table.name}.{strategy}.{space}.{seed}{part}.json"
     if file.exists():
         return Result(**json.loads(file.read_text(encoding="utf-8")))
-    result = study(table, strategy, seed, space)
+    result = study(left, strategy, seed, space)
     cache.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(result)), encoding="utf-8")
     return result
@@ -96,10 +107,10 @@ def has_knobs(table: Table) -> bool:
     return len({row.params.get("schedule") for row in table.at_target()}) > 1
 
 
-def compare(table: Table, strategy: str, seeds: int, cache: Path | None, quick: bool = False) -> list[Result]:
+def compare(table: Table, strategy: str, seeds: int, asked: Asked) -> list[Result]:
     """All studies of one strategy on one table, in its better space."""
     spaces = ("family", "flat") if strategy in OPPONENTS and strategy != "random" and has_knobs(table) else ("family",)
-    runs = [[_cached(cache, table, strategy, seed, space, quick) for seed in range(seeds)] for space in spaces]
+    runs = [[_cached(asked, table, strategy, seed, space) for seed in range(seeds)] for space in spaces]
     return min(runs, key=_rank)
 
 
@@ -134,6 +145,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--only", default="", help="only tables whose name contains this")
+    parser.add_argument("--thin", type=float, default=0.0, help="leave out this share of the configurations, by seed")
     parser.add_argument("--quick", action="store_true", help="end our studies at the target: no regrets")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--cache", type=Path, help="keep the opponents' finished studies here")
@@ -143,14 +155,14 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run every study and print the comparison."""
     args = _arguments()
-    strategies = args.strategies.split(",")
+    strategies, asked = args.strategies.split(","), Asked(args.cache, args.quick, args.thin)
     unknown = [s for s in strategies if s not in OPPONENTS and s not in VARIANTS]
     if unknown:
         raise SystemExit(f"unknown strategies: {', '.join(unknown)}")
     results = {}
     for table in load_tables(args.tables):
         for strategy in strategies if args.only in table.name else ():
-            found = results[table.name, strategy] = compare(table, strategy, args.seeds, args.cache, args.quick)
+            found = results[table.name, strategy] = compare(table, strategy, args.seeds, asked)
             seconds = fmean(r.seconds for r in found)
             print(f"{table.name} {strategy}: {_cell(found)} {seconds:.1f} s a study", flush=True)
     print("\n" + render(results))

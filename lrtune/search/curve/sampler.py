@@ -12,11 +12,12 @@ from statistics import fmean
 
 import numpy as np
 
+from lrtune.optimizers import OPTIMIZERS
 from lrtune.search.curve.encode import LOST, limits, rates, report_step, runs, static_knobs
 from lrtune.search.engine.costs import Settings, design_size
 from lrtune.search.engine.decide import decide
-from lrtune.search.engine.model import JobModel
 from lrtune.search.engine.types import Decision, Ints, Pool, Run
+from lrtune.search.engine.weighing import WeighedModel
 from lrtune.search.range_test import range_test, too_high
 from lrtune.search.studies import axes
 from lrtune.search.studies.draw import RandomTrial
@@ -92,7 +93,7 @@ def forecasts(
     """What each paused trial of a search in stages is expected to end at, in the metric's own unit, by its number."""
     search = _Search(spec, kind, past, warm_start, steps, np.random.default_rng(spec.search.seed), stages=True)
     pool, known = search.start
-    model = JobModel(pool, known, steps)
+    model = WeighedModel(pool, known, steps, search.settings)
     rows = {(search.candidates[key], h): row for row, (key, h) in enumerate(zip(pool.keys, pool.horizons, strict=True))}
     paused = {
         t.number: rows[t.configuration, t.horizon]
@@ -123,7 +124,9 @@ class _Search:
     ) -> None:
         self.beginnings = beginnings
         self.spec, self.past, self.warm_start, self.steps, self.random = spec, past, warm_start, steps, random
-        self.settings = Settings(partial_runs=stages, short_horizons=kind.short_horizons, sign=spec.metric.sign)
+        self.settings = Settings(
+            partial_runs=stages, short_horizons=kind.short_horizons, edge=_edge(spec, past), sign=spec.metric.sign
+        )
         self.horizons = [steps, *(steps // part for part in SHORTER if kind.short_horizons and steps // part > 1)]
         self.space, knobs = coordinates(spec), static_knobs(spec)
         self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST}
@@ -147,17 +150,17 @@ class _Search:
         """The engine's decision, and the configuration that it is about."""
         pool, known = self.start
         settings = replace(self.settings, limits=limits(self.spec, known))
-        theta = None
+        fitted = None
         if self.designing():
             pool = self._bounded(pool)
         else:
-            model = JobModel(pool, known, self.steps)
+            model = WeighedModel(pool, known, self.steps, self.settings)
             for leader in self._leaders(model):
                 self._add(_around(self.space, leader, self.steps, self.random))
             pool, known = self._encoded()
             same_knobs = pool.extras.shape[1] == model.pool.extras.shape[1]
-            theta = model.theta if same_knobs else None
-        decision = decide(pool, known, self.steps, seed, settings, theta, left)[0]
+            fitted = model.fitted if same_knobs else None
+        decision = decide(pool, known, self.steps, seed, settings, fitted, left)[0]
         return (self.candidates[pool.keys[decision.row]], decision) if decision else None
 
     @cached_property
@@ -209,7 +212,7 @@ class _Search:
             return found
         return [replace(run, ends=tuple(self.beginnings.get(run.key, ()))) for run in found]
 
-    def _leaders(self, model: JobModel) -> list[Configuration]:
+    def _leaders(self, model: WeighedModel) -> list[Configuration]:
         """Those tried whose end is known, or expected, to be best."""
         tried = {run.key for run in model.runs if run.state != "diverged"}
         full = model.pool.horizons == self.steps
@@ -238,6 +241,12 @@ def shared(pool: Pool, known: Sequence[Run], *, everywhere: bool = True) -> Ints
         kept = np.where(still, np.minimum(steps, one.steps), ends[np.searchsorted(ends, steps, side="right") - 1])
         free[rows] = np.maximum(free[rows], kept)
     return free
+
+
+def _edge(spec: AdmittedJob, past: Sequence[Trial]) -> float | None:
+    """The rate, as curves have it, up to which range tests saw training progress; None where none came to its end."""
+    known = [rate / OPTIMIZERS[name].usual for name, rate in too_high(spec, past).items()]
+    return max(known, default=None)
 
 
 def _around(

@@ -20,16 +20,21 @@ class Settings:
     """Switches of the search; all on is the product, each off is an ablation.
 
     `embedding` is read by who makes the pool: off, a curve is flat at its peak and its family is one of the extras.
-    `start` configurations and two for each of the extras are the initial design; `shortlist` candidates are weighed in
-    stages; `patience` is in full runs that others may have come to since one reached the target. `sign` is -1 where
-    values are encoded negated, `limits` are what encoded values lie between; only the reasons read them.
+    `start` configurations and two for each of the extras are the initial design, `trunks` of them hold their rate;
+    `shortlist` candidates are weighed in stages; `patience` is in full runs that others may have come to since one
+    reached the target. `law_share` is how far the law is believed where that is not to be weighed (0: not at all);
+    `edge` is the rate, where one was found, beyond which training makes no more progress. `sign` is -1 where values
+    are encoded negated, `limits` are what encoded values lie between; only the reasons read them.
     """
 
     embedding: bool = True
     short_horizons: bool = True
     partial_runs: bool = True
     cost: bool = True
+    law_share: float | None = None
+    edge: float | None = None
     start: int = 6
+    trunks: int = 3
     shortlist: int = 30
     patience: float = 1.5
     sign: float = 1.0

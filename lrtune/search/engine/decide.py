@@ -13,9 +13,9 @@ from scipy.special import ndtr
 from lrtune.search.engine.costs import Options, Settings
 from lrtune.search.engine.gittins import gittins_index
 from lrtune.search.engine.initial_design import next_of_design
-from lrtune.search.engine.model import JobModel
 from lrtune.search.engine.normalise import in_words
 from lrtune.search.engine.types import Array, Decision, Ints, Pool, Run
+from lrtune.search.engine.weighing import Fitted, WeighedModel
 
 SHORTER_FOR = 12  # of the shortlist, for how many runs over shorter horizons are weighed
 CLEARLY = 0.2  # standard deviations below the best, by which a forecast must lie to be worth a confirmation
@@ -27,9 +27,9 @@ def decide(
     target: int,
     seed: int = 0,
     settings: Settings | None = None,
-    theta: Array | None = None,
+    fitted: Fitted | None = None,
     left: float = np.inf,
-) -> tuple[Decision | None, Array | None]:
+) -> tuple[Decision | None, Fitted | None]:
     """What to train next, and the model's hyper-parameters, which the next call may reuse.
 
     `runs` have the one trained last at the end; `left` is what may still be spent, in full runs. The decision is None
@@ -38,9 +38,9 @@ def decide(
     search = Search(pool, runs, target, seed, settings or Settings(), left)
     first = search.initial_design()
     if first is not None:
-        return first, theta
-    model = JobModel(pool, runs, target, theta)
-    return search.most_valuable(model), model.theta
+        return first, fitted
+    model = WeighedModel(pool, runs, target, search.settings, fitted)
+    return search.most_valuable(model), model.fitted
 
 
 def improvement(best: float, mean: Array, std: Array) -> Array:
@@ -65,14 +65,14 @@ class Search:
 
     def initial_design(self) -> Decision | None:
         """The first configurations, spread over the space, up to their first report where runs may be partial."""
-        row = next_of_design(self.options, self.full, self.runs, self.random) if self.left > 1.0 else None
-        if row is None:
+        found = next_of_design(self.options, self.full, self.runs, self.random) if self.left > 1.0 else None
+        if found is None:
             return None
-        until = int(self.pool.every[row]) if self.settings.partial_runs else self.target
+        row, until = found
         reason = f"initial design {len(self.runs) + 1}: spread over the space of curves"
         return Decision(row, self.target, until, reason)
 
-    def most_valuable(self, model: JobModel) -> Decision | None:
+    def most_valuable(self, model: WeighedModel) -> Decision | None:
         """The stage that is worth most for its cost, by what the model expects."""
         full = np.array([row for row in self.full if self.options.open(int(row))], dtype=np.int64)
         if not len(full):
@@ -119,7 +119,7 @@ class Search:
             spent += run.steps / self.target
         return spent
 
-    def _best_stage(self, model: JobModel, shortlist: Ints, best: float) -> Decision:
+    def _best_stage(self, model: WeighedModel, shortlist: Ints, best: float) -> Decision:
         """The first stage of the training whose Gittins index is highest, of all ways to train the shortlist."""
         ways = [way for i, row in enumerate(shortlist) for way in self.options.ways(int(row), i < SHORTER_FOR)]
         # As arrays of ways by stages; where a way has fewer of them, its last one is repeated, for nothing.
@@ -139,7 +139,9 @@ class Search:
             model, int(rows[pick, 0]), int(until[pick, 0]), mean[pick], std[pick], explained[pick, 0]
         )
 
-    def _with_reason(self, model: JobModel, row: int, until: int, mean: float, std: float, share: float) -> Decision:
+    def _with_reason(
+        self, model: WeighedModel, row: int, until: int, mean: float, std: float, share: float
+    ) -> Decision:
         """A decision whose reason is the forecast of the value at the target, and how far it may be off."""
         horizon, sign = int(self.pool.horizons[row]), self.settings.sign
         ends = model.normaliser.quantiles(self.target, mean, std, self.settings.limits)

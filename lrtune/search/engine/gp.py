@@ -63,14 +63,14 @@ def make_prior(scales: Array) -> Prior:
     return Prior(np.concatenate([np.log(scales), rest]), std)
 
 
-def _matern(r2: Array) -> tuple[Array, Array]:
+def matern(r2: Array) -> tuple[Array, Array]:
     """Matern 5/2 of squared distances (R&W eq. 4.17), and its derivative by the squared distance."""
     r = np.sqrt(np.maximum(r2, 0.0)) * ROOT5
     decay = np.exp(-r)
     return (1 + r + r * r / 3) * decay, -(5 / 6) * (1 + r) * decay
 
 
-def _squared_distances(a: Array, b: Array) -> Array:
+def squared_distances(a: Array, b: Array) -> Array:
     """Between the rows of `a` and of `b`, (n, m)."""
     return np.asarray(np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T, 0.0))
 
@@ -94,20 +94,18 @@ class Kernel:
     def covariance(self, a: Points, b: Points) -> Array:
         """Of each point of `a` with each of `b`, (n, m), without noise."""
         gap = (a.log_steps[:, None] - b.log_steps[None, :]) ** 2
-        shared = self.shared * _matern(_squared_distances(self.coordinates(a), self.coordinates(b)))[0]
-        level = self.level * _matern(gap / LEVEL_SCALE**2)[0]
+        shared = self.shared * matern(squared_distances(self.coordinates(a), self.coordinates(b)))[0]
+        level = self.level * matern(gap / LEVEL_SCALE**2)[0]
         same = a.run[:, None] == b.run[None, :]
-        own = np.where(same, self.own * _matern(gap / self.own_scale**2)[0], 0.0) if same.any() else 0.0
+        own = np.where(same, self.own * matern(gap / self.own_scale**2)[0], 0.0) if same.any() else 0.0
         return np.asarray(shared + level + own + CONSTANT)
 
     def paired(self, a: Points, b: Points) -> Array:
         """Covariance of each point of `a` with the same row of `b`, (n,), without noise."""
         gap = (a.log_steps - b.log_steps) ** 2
         far = ((self.coordinates(a) - self.coordinates(b)) ** 2).sum(1)
-        own = self.own * _matern(gap / self.own_scale**2)[0] * (a.run == b.run)
-        return np.asarray(
-            self.shared * _matern(far)[0] + self.level * _matern(gap / LEVEL_SCALE**2)[0] + own + CONSTANT
-        )
+        own = self.own * matern(gap / self.own_scale**2)[0] * (a.run == b.run)
+        return np.asarray(self.shared * matern(far)[0] + self.level * matern(gap / LEVEL_SCALE**2)[0] + own + CONSTANT)
 
     @property
     def variance(self) -> float:
@@ -126,14 +124,14 @@ class Objective:
         self.points, self.values, self.prior, self.relative = points, values, prior, relative
         self.gap = (points.log_steps[:, None] - points.log_steps[None, :]) ** 2
         self.same = (points.run[:, None] == points.run[None, :]).astype(float)
-        self.level = _matern(self.gap / LEVEL_SCALE**2)[0]
+        self.level = matern(self.gap / LEVEL_SCALE**2)[0]
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
         """The value, and its derivatives by each entry of `theta`."""
         kernel = Kernel(theta)
         coordinates = kernel.coordinates(self.points)
-        shared, shared_slope = _matern(_squared_distances(coordinates, coordinates))
-        own, own_slope = _matern(self.gap / kernel.own_scale**2)
+        shared, shared_slope = matern(squared_distances(coordinates, coordinates))
+        own, own_slope = matern(self.gap / kernel.own_scale**2)
         own, own_slope = own * self.same, own_slope * self.same
         noise = np.diag(kernel.noise * self.relative)
         matrix = kernel.shared * shared + kernel.own * own + kernel.level * self.level + CONSTANT + noise
@@ -203,3 +201,34 @@ class Process:
     def variance(self, white: Array) -> Array:
         """Posterior variance without noise, (m,), of points with this whitened covariance."""
         return np.asarray(np.maximum(self.kernel.variance - (white * white).sum(0), 1e-10))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a process is conditioned on, for asking what it would have foretold of some of it, had it not seen that.
+
+    Of n observations: `inverse`, (n, n), of their covariance with noise; `weights`, (n,), that times the residuals;
+    the `run` and `log_steps` of each; whether it was really `seen`; `log_slope`, the log of the derivative of what the
+    process works with by the value.
+    """
+
+    inverse: Array
+    weights: Array
+    run: NDArray[np.int64]
+    log_steps: Array
+    seen: NDArray[np.bool_]
+    log_slope: Array
+
+    def foretold(self, hidden: NDArray[np.bool_]) -> dict[int, tuple[float, float, float]]:
+        """By run, for the last report that it has among those `hidden`, (n,): its error, variance, and log slope.
+
+        R&W sec. 5.4.2, for a block of observations; noise is part of the variance.
+        """
+        block = np.flatnonzero(hidden)
+        covariance = np.linalg.inv(self.inverse[np.ix_(block, block)])
+        errors, found = covariance @ self.weights[block], dict[int, tuple[float, float, float]]()
+        for place in np.argsort(self.log_steps[block], kind="stable"):
+            row = block[place]
+            if self.seen[row]:
+                found[int(self.run[row])] = float(errors[place]), float(covariance[place, place]), self.log_slope[row]
+        return found

@@ -3,37 +3,77 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lrtune.search.engine.costs import Options, design_size
 from lrtune.search.engine.features import embed
-from lrtune.search.engine.types import Array, Ints, Run
+from lrtune.search.engine.types import Array, Ints, Pool, Run
+
+Flags = NDArray[np.bool_]
 
 MEAN_RATE_WEIGHT = 2.0  # the mean rate matters most
+TRUNK = 0.1  # of the horizon, up to which a trunk is trained
 
 
-def next_of_design(options: Options, full: Ints, runs: Sequence[Run], random: np.random.Generator) -> int | None:
-    """The pool row of the next configuration of the initial design; None where the design is complete.
+def next_of_design(
+    options: Options, full: Ints, runs: Sequence[Run], random: np.random.Generator
+) -> tuple[int, int] | None:
+    """The pool row of the next configuration of the initial design, and until which step; None where it is complete.
 
-    `full` are the rows over the target horizon. Of the medoids of their features and other hyper-parameters, each in
-    standard deviations, it is the one that is farthest from every run so far (the first is the most central one).
+    `full` are the rows over the target horizon. Where runs may be partial, and some hold their rate and let it fall
+    later, a few trunks come first: they hold it too, and are trained to a tenth, from where the others branch. The
+    law knows much from them.
     """
-    pool, wanted = options.pool, design_size(options.pool, options.settings)
+    settings, wanted = options.settings, design_size(options.pool, options.settings)
     tried = len({run.key for run in runs})
     if tried >= wanted or tried >= len(full):
         return None
-    points = np.column_stack([pool.features, pool.standardised(pool.extras)])[full]
-    centre, unit = points.mean(0), np.maximum(points.std(0), 1e-9)
-    weight = np.array([MEAN_RATE_WEIGHT] + [1.0] * (points.shape[1] - 1))
-    space = (points - centre) / unit * weight
-    representatives = [m for m in medoids(space, wanted, random) if options.open(int(full[m]))]
+    every = int(options.pool.every[full[0]])
+    holding, falling = holds(options.pool.curves[full])
+    if settings.partial_runs and settings.trunks and falling.any():
+        until = -(-TRUNK * options.target // every) * every
+        long = [run.curve for run in runs if max(run.steps, run.until) >= until]
+        if not long or holds(np.array(long))[0].sum() < settings.trunks:
+            trunk = _farthest(options, full, full[holding], runs, settings.trunks, random)
+            if trunk is not None:
+                return trunk, int(until)
+    row = _farthest(options, full, full, runs, wanted, random)
+    return None if row is None else (row, every if settings.partial_runs else options.target)
+
+
+def holds(curves: Array) -> tuple[Flags, Flags]:
+    """Which curves, (n, samples), are at their peak from a tenth to a quarter, and which of them have then an end."""
+    peak, samples = curves.max(axis=1), curves.shape[1]
+    held = (curves[:, samples // 10 : samples // 4] == peak[:, None]).all(axis=1)
+    return held, held & (curves[:, -1] < 0.5 * peak)
+
+
+def _farthest(
+    options: Options, full: Ints, among: Ints, runs: Sequence[Run], k: int, random: np.random.Generator
+) -> int | None:
+    """Of k medoids of some of the rows, the one that is farthest from every run; None where there is no other.
+
+    Distances are of features and other hyper-parameters, in standard deviations; the first is the most central one.
+    """
+    pool = options.pool
+    centre, unit, weight = _scaling(pool, full)
+    space = (np.column_stack([pool.features, pool.standardised(pool.extras)])[among] - centre) / unit * weight
+    representatives = [m for m in medoids(space, k, random) if options.open(int(among[m]))]
     if not representatives or not runs:
-        return int(full[representatives[0]]) if representatives else None
+        return int(among[representatives[0]]) if representatives else None
     curves, extras = np.array([run.curve for run in runs]), np.array([run.extras for run in runs])
     known = [embed(curves, np.ones(len(runs))), pool.standardised(extras.reshape(len(runs), -1))]
     trained = (np.column_stack(known) - centre) / unit * weight
     gaps = [float(((trained - space[m]) ** 2).sum(1).min()) for m in representatives]
     farthest = int(np.argmax(gaps))
-    return int(full[representatives[farthest]]) if gaps[farthest] > 1e-12 else None
+    return int(among[representatives[farthest]]) if gaps[farthest] > 1e-12 else None
+
+
+def _scaling(pool: Pool, full: Ints) -> tuple[Array, Array, Array]:
+    """Centre, unit and weight of each column of the space of features and other hyper-parameters."""
+    points = np.column_stack([pool.features, pool.standardised(pool.extras)])[full]
+    weight = np.array([MEAN_RATE_WEIGHT] + [1.0] * (points.shape[1] - 1))
+    return points.mean(0), np.maximum(points.std(0), 1e-9), weight
 
 
 def medoids(space: Array, k: int, random: np.random.Generator) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.linalg import cho_solve
 
 from lrtune.search.engine.features import N_FEATURES, embed
-from lrtune.search.engine.gp import Points, Process, fit_theta, make_prior
+from lrtune.search.engine.gp import Evidence, Points, Process, fit_theta, make_prior
 from lrtune.search.engine.normalise import Normaliser
 from lrtune.search.engine.types import Array, Ints, Pool, Run, without_duplicate_prefixes
 
@@ -141,6 +141,15 @@ class JobModel:
                 residual = (covariance @ self.process.weights[later])[end]
                 found.append(residual / np.sqrt(covariance[end, end]))
         return np.array(found)
+
+    def evidence(self) -> Evidence:
+        """What it would have foretold of what was reported; scores beyond which all are equal are not foretold."""
+        points, n = self.process.points, len(self.seen.steps)
+        seen, slope = np.zeros(len(points), dtype=bool), np.zeros(len(points))
+        seen[:n] = np.isfinite(self.seen.values)
+        slope[:n][seen[:n]] = self.normaliser.log_slope(self.seen.steps[seen[:n]], self.seen.values[seen[:n]])
+        inverse = cho_solve((self.process.factor, True), np.eye(len(points)))
+        return Evidence(inverse, self.process.weights, points.run, points.log_steps, seen, slope)
 
     def variance_explained(self, rows: Ints, ends: Array, targets: Ints) -> Array:
         """Share of the variance of each target's final score that training an option to a step explains, (n,), 0..1.

@@ -107,6 +107,11 @@ class Normaliser:
                 np.minimum(np.clip(above, -self.linear_width, self.linear_width) + bent, self.linear_width + CAP)
             )
 
+    def log_slope(self, steps: Array, values: Array) -> Array:
+        """Logarithms, (n,), of the score's derivative by the value, below where scores are capped."""
+        low, scale = (np.interp(np.log(steps), self._logs, line) for line in (self._low, self._scale))
+        return np.asarray(-scale - np.log1p(np.maximum(np.abs(values - low) / np.exp(scale) - self.linear_width, 0.0)))
+
     def value(self, step: float, score: Array) -> Array:
         """The values, (n,), that have these normalised scores after `step` steps."""
         size = np.minimum(np.abs(score), self.linear_width + CAP + 2)

@@ -1,0 +1,106 @@
+"""Two models of a job's runs, each believed as far as it foretells reports that it has not seen.
+
+`JobModel` is a process over scores and assumes little; `LawModel` knows how training losses behave, if this one does.
+Each forecasts the last report of every run from the other runs alone. The law's share in the mixture of both is the
+mean of its posterior distribution, given what densities the two gave to what was then reported: stacking of predictive
+distributions (Yao et al. 2018, "Using stacking to average Bayesian predictive distributions"), averaged over the share
+and not maximised, so that nothing switches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln
+
+from lrtune.search.engine.costs import Settings
+from lrtune.search.engine.gp import Evidence
+from lrtune.search.engine.law_model import ENOUGH, LawFit, LawModel
+from lrtune.search.engine.model import JobModel
+from lrtune.search.engine.types import Array, Ints, Pool, Run
+
+FREEDOM = 4.0  # degrees of freedom of the t distribution that a forecast counts as: one surprise does not decide
+SHARES = np.linspace(0.0, 1.0, 101)  # of the law, all as likely beforehand
+LEAST_VARIANCE = 1e-10  # of a score
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a job's models were fitted to, for the next ones of almost the same runs."""
+
+    theta: Array
+    law: LawFit | None
+
+
+def log_density(error: Array, variance: Array) -> Array:
+    """Log density, (n,), of what lay this far off its forecast, as of a t distribution of this squared scale."""
+    shape = gammaln((FREEDOM + 1) / 2) - gammaln(FREEDOM / 2) - 0.5 * np.log(FREEDOM * np.pi * variance)
+    return np.asarray(shape - (FREEDOM + 1) / 2 * np.log1p(error * error / variance / FREEDOM))
+
+
+def expected_share(one: Array, other: Array) -> float:
+    """The expected share of the first of two models in their mixture, given the log densities, (n,), of each."""
+    highest = np.maximum(one, other)
+    first, second = np.exp(one - highest), np.exp(other - highest)
+    mixed = SHARES[:, None] * first + (1 - SHARES)[:, None] * second
+    log = np.log(np.maximum(mixed, 1e-300)).sum(axis=1)
+    weight = np.exp(log - log.max())
+    return float((weight * SHARES).sum() / weight.sum())
+
+
+def law_share(law: Evidence, process: Evidence) -> float:
+    """How far the law is to be believed, by the last report of each run, foretold from the others; as values."""
+    both = []
+    for run in np.unique(law.run[law.seen]):
+        by_law, by_process = law.foretold(law.run == run), process.foretold(process.run == run)
+        if run in by_law and run in by_process:
+            both.append((*by_law[run], *by_process[run]))
+    told = np.array(both).reshape(len(both), 6).T
+    return expected_share(log_density(*told[:2]) + told[2], log_density(*told[3:5]) + told[5])
+
+
+class WeighedModel:
+    """Forecasts of normalised scores (lower is better) by both models' mixture: its mean and variance."""
+
+    def __init__(
+        self, pool: Pool, runs: Sequence[Run], target: int, settings: Settings, fitted: Fitted | None = None
+    ) -> None:
+        self.pool, self.runs, self.target = pool, list(runs), target
+        self.process = JobModel(pool, runs, target, fitted.theta if fitted else None)
+        self.normaliser, self.mean = self.process.normaliser, self.process.mean
+        self.law: LawModel | None = None
+        self.share = 0.0
+        if settings.law_share != 0.0 and np.isfinite(self.process.seen.values).sum() >= ENOUGH:
+            self.law = LawModel(pool, runs, target, fitted.law if fitted else None, settings.edge)
+            self.share = settings.law_share or law_share(self.law.evidence(), self.process.evidence())
+        self.fitted = Fitted(self.process.theta, self.law.fit if self.law else None)
+
+    def forecast(self, rows: Ints) -> tuple[Array, Array]:
+        """Mean and variance, (n,) each, of the normalised score that each option has at the end of its horizon."""
+        mean, variance = self.process.forecast(rows)
+        if self.law is None:
+            return mean, variance
+        by_law, law_variance = self._scores(self.law, rows)
+        apart = self.share * (1 - self.share) * (by_law - mean) ** 2
+        return self._mixed(by_law, mean), self._mixed(law_variance, variance) + apart
+
+    def variance_explained(self, rows: Ints, ends: Array, targets: Ints) -> Array:
+        """Share of the variance of each target's final score that training an option to a step explains, (n,), 0..1.
+
+        Each model's own, by the variance that each has to explain.
+        """
+        explained = self.process.variance_explained(rows, ends, targets)
+        if self.law is None:
+            return explained
+        variance, law_variance = self.process.forecast(targets)[1], self._scores(self.law, targets)[1]
+        by_law = self.law.variance_explained(rows, ends, targets) * law_variance
+        return np.asarray(self._mixed(by_law, explained * variance) / self._mixed(law_variance, variance))
+
+    def _mixed(self, by_law: Array, by_process: Array) -> Array:
+        return np.asarray(self.share * by_law + (1 - self.share) * by_process)
+
+    def _scores(self, law: LawModel, rows: Ints) -> tuple[Array, Array]:
+        """The law's forecasts as scores: mean, and by what lies a standard deviation to both sides, variance; (n,)."""
+        (mean, std), ends = law.forecast(rows), self.pool.horizons[rows].astype(float)
+        low, middle, high = (self.normaliser.score(ends, mean + off * std) for off in (-1.0, 0.0, 1.0))
+        return middle, np.maximum(((high - low) / 2) ** 2, LEAST_VARIANCE)
