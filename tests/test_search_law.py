@@ -84,16 +84,16 @@ def test_a_rate_that_falls_at_the_end_ends_lower_than_one_that_stays(peak, start
     assert value(noisy, peak * np.where(start > X, 1.0, 0.1)) < value(noisy, np.full(64, peak))
 
 
-@given(st.floats(2.0, 1e3))
+@given(st.floats(1.5, 1e3))
 def test_a_rate_beyond_the_edge_brings_noise_and_no_progress(times) -> None:
-    """However high it is, no more is trained than a rate at the edge would train if it were all effective."""
+    """Nowhere is there more progress than at the edge; a thousand times that is as good as not to train at all."""
     edge = float(np.exp(TRUE[NAMES.index("edge")]))
     silent = TRUE.copy()
     silent[[NAMES.index("c"), NAMES.index("d")]] = -60.0
-    amount, offset, exponent = np.exp(TRUE[[1, 2, 3]])
-    most = TRUE[0] + amount * (edge + offset) ** -exponent
-    assert value(silent, np.full(64, edge)) > value(silent, np.full(64, times * edge)) > most - 1e-9
-    assert value(TRUE, np.full(64, times * edge)) > value(TRUE, np.full(64, edge))
+    beyond = value(silent, np.full(64, times * edge))
+    assert value(silent, np.full(64, edge)) < beyond < value(silent, np.zeros(64))
+    assert value(TRUE, np.full(64, times * edge)) > beyond
+    assert value(silent, np.full(64, 1e6 * edge)) == pytest.approx(value(silent, np.zeros(64)), rel=1e-3)
 
 
 def test_nothing_trained_is_nothing_gained() -> None:
@@ -114,7 +114,7 @@ def test_one_wild_value_does_not_bend_the_law() -> None:
     been = histories(CURVES[rows], np.full(len(rows), TARGET), np.full(len(rows), TARGET), TARGET, 1.0)
     values, sigma = ends()[rows], np.full(len(rows), 0.01)
     bent = values + np.eye(len(rows))[3] * 50.0
-    prior = beliefs(been, values)
+    prior = beliefs(been, values, edge=1.0)
     straight, robust = (Law(fit_law(been, seen, sigma, prior), been).value for seen in (values, bent))
     assert robust == pytest.approx(straight, abs=0.02)
 
@@ -136,9 +136,9 @@ class TestTheWeighing:
 
     @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=1, max_size=9))
     def test_it_moves_with_the_evidence_and_does_not_switch(self, densities) -> None:
-        """One more report, whatever it says, moves it by a sixth at most."""
+        """One more report, whatever it says, moves it by a fifth at most."""
         law, process = np.array(densities).T
-        assert abs(expected_share(law, process) - expected_share(law[1:], process[1:])) < 0.17
+        assert abs(expected_share(law, process) - expected_share(law[1:], process[1:])) < 0.2
 
     @pytest.mark.parametrize("sign", [1.0, -1.0])
     def test_it_takes_values_of_either_sign(self, sign) -> None:
@@ -183,3 +183,30 @@ def test_a_run_under_way_is_not_begun_again() -> None:
     busy = replace(trained(first.row, EVERY), reports=(), state="running", until=first.until)
     second, _ = decide(pool(), [*runs, busy], TARGET, 0, LAWFUL)
     assert second.row != first.row
+
+
+class TestTrunks:
+    def started(self, options: Pool, stages: bool = True) -> list[tuple[int, int]]:
+        """Row and step of each configuration of the initial design, as it comes without other decisions."""
+        runs, found = list[Run](), list[tuple[int, int]]()
+        for born in range(6):
+            decision, _ = decide(options, runs, TARGET, 0, Settings(partial_runs=stages))
+            found.append((decision.row, decision.until))
+            runs.append(replace(trained(decision.row, decision.until), key=options.keys[decision.row], born=born))
+        return found
+
+    def test_a_few_held_rates_come_first_to_a_tenth_where_others_branch_from_them(self) -> None:
+        first = self.started(pool())
+        assert [until for _, until in first] == [100, 100, 100, EVERY, EVERY, EVERY]
+        peaks = [CURVES[row].max() for row, _ in first[:3]]
+        assert len({round(np.log(peak), 6) for peak in peaks}) == 3
+        assert max(peaks) / min(peaks) > 20
+        assert all((CURVES[row][6:16] == CURVES[row].max()).all() for row, _ in first[:3])
+
+    def test_where_no_rate_is_held_or_all_are_the_start_is_spread_as_ever(self) -> None:
+        annealed, held = pool().take(range(12, 36)), pool().take(range(12))
+        for options in (annealed, held):
+            assert {until for _, until in self.started(options)} == {EVERY}
+
+    def test_without_stages_there_are_none(self) -> None:
+        assert {until for _, until in self.started(pool(), stages=False)} == {TARGET}

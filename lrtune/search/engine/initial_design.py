@@ -12,6 +12,8 @@ from lrtune.search.engine.types import Array, Ints, Pool, Run
 Flags = NDArray[np.bool_]
 
 MEAN_RATE_WEIGHT = 2.0  # the mean rate matters most
+APART = 5.6  # between the rates of two trunks, where the peaks have room for it
+CLOSE = 0.25  # of that, on a logarithmic scale, within which a rate has its trunk
 TRUNK = 0.1  # of the horizon, up to which a trunk is trained
 
 
@@ -29,14 +31,10 @@ def next_of_design(
     if tried >= wanted or tried >= len(full):
         return None
     every = int(options.pool.every[full[0]])
-    holding, falling = holds(options.pool.curves[full])
-    if settings.partial_runs and settings.trunks and falling.any():
-        until = -(-TRUNK * options.target // every) * every
-        long = [run.curve for run in runs if max(run.steps, run.until) >= until]
-        if not long or holds(np.array(long))[0].sum() < settings.trunks:
-            trunk = _farthest(options, full, full[holding], runs, settings.trunks, random)
-            if trunk is not None:
-                return trunk, int(until)
+    until = int(-(-TRUNK * options.target // every) * every)
+    trunk = _next_trunk(options, full, runs, until) if settings.partial_runs and settings.trunks else None
+    if trunk is not None:
+        return trunk, until
     row = _farthest(options, full, full, runs, wanted, random)
     return None if row is None else (row, every if settings.partial_runs else options.target)
 
@@ -46,6 +44,30 @@ def holds(curves: Array) -> tuple[Flags, Flags]:
     peak, samples = curves.max(axis=1), curves.shape[1]
     held = (curves[:, samples // 10 : samples // 4] == peak[:, None]).all(axis=1)
     return held, held & (curves[:, -1] < 0.5 * peak)
+
+
+def _next_trunk(options: Options, full: Ints, runs: Sequence[Run], until: int) -> int | None:
+    """The row of the next trunk; None where there is nothing to branch, or trunks are at all the rates wanted.
+
+    These lie around the middle of the peaks that are held, on a logarithmic scale. Of the rows nearest to one it is
+    that whose other hyper-parameters are most usual; the rate that is farthest from all trunks comes first.
+    """
+    pool, n = options.pool, options.settings.trunks
+    held, falling = holds(pool.curves[full])
+    rows = np.array([row for row in full[held] if options.open(int(row))], dtype=np.int64)
+    if not falling.any() or not len(rows):
+        return None
+    peaks = np.log(pool.curves[rows].max(axis=1))
+    middle = (peaks.min() + peaks.max()) / 2
+    wanted = np.clip(middle + np.log(APART) * (np.arange(n) - (n - 1) / 2), peaks.min(), peaks.max())
+    long = np.array([run.curve for run in runs if max(run.steps, run.until) >= until]).reshape(-1, pool.curves.shape[1])
+    known = np.log(long[holds(long)[0]].max(axis=1)) if len(long) else np.zeros(0)
+    far = np.abs(wanted[:, None] - known[None, :]).min(axis=1, initial=np.inf)
+    if len(known) >= n or far.max() < CLOSE * np.log(APART):
+        return None
+    place = np.abs(peaks - wanted[int(np.argmax(far))])
+    unusual = np.abs(pool.standardised(pool.extras[rows])).sum(axis=1)
+    return int(rows[np.lexsort((unusual, np.round(place, 9)))[0]])
 
 
 def _farthest(

@@ -1,10 +1,10 @@
 """A loss-curve law: what a training loss comes to under any history of learning rates.
 
-    loss = floor + A (S + S0)^-a  +  c ∫ r^q (1 + C (S - s))^-b ds  +  d r_now^p,      ds = r / sqrt(1 + (r / edge)²) dt
+    loss = floor + A (S + S0)^-a  +  c ∫ r^q (1 + C (S - s))^-b ds  +  d r_now^p,      ds = r / (1 + (r / edge)²) dt
 
 `S` is what has been trained: the integral of the *effective* rate over time. The first power is progress; the integral
 is noise that each rate brings and that whatever is trained after it forgets; the last is the noise of the rate of just
-now. A rate far beyond the edge of stability brings noise and no more progress. This is the form of the functional
+now. A rate far beyond the edge of stability brings noise and no progress. This is the form of the functional
 scaling laws (Li et al. 2025, arXiv:2509.19189; see also the multi-power law, Luo et al. 2025); that the effective rate
 saturates, and the priors, are ours. Time is in target horizons, rates are in units that who asks chooses.
 """
@@ -53,19 +53,16 @@ class Beliefs:
     std: Array
 
 
-def beliefs(seen: Histories, values: Array, edge: float | None = None) -> Beliefs:
-    """Weak priors: exponents as the literature has them, amplitudes from what was seen, the edge where one was found.
-
-    Without one, rates are expected to pay up to three times the highest that was seen.
-    """
+def beliefs(seen: Histories, values: Array, edge: float, edge_std: float = 1.0) -> Beliefs:
+    """Weak priors: exponents as the literature has them, amplitudes from what was seen, the edge as it is expected."""
     low, spread = float(values.min()), max(float(np.ptp(values)), 1e-9)
     trained = max(float(np.median((seen.rates * seen.time).sum(1))), 1e-9)
     mean = np.array(
         [low - 0.3 * spread, np.log(0.7 * spread) + 0.5 * np.log(trained), np.log(0.05 * trained), np.log(0.5)]
     )
     noise = np.array([np.log(0.3 * spread / trained), 0.5, np.log(10.0 / trained), 0.0])
-    now = np.array([np.log(edge if edge else 3.0 * seen.rates.max()), np.log(0.05 * spread), 0.7])
-    std = np.array([spread, 1.5, 2.0, 0.4, 2.5, 0.5, 2.0, 0.5, 0.7 if edge else 1.5, 1.5, 0.4])
+    now = np.array([np.log(edge), np.log(0.05 * spread), 0.7])
+    std = np.array([spread, 1.5, 2.0, 0.4, 2.5, 0.5, 2.0, 0.5, edge_std, 1.5, 0.4])
     return Beliefs(np.concatenate([mean, noise, now]), std)
 
 
@@ -78,7 +75,7 @@ class Law:
             parameters[[1, 2, 3, 4, 6, 7, 8, 9]]
         )
         self.beyond = (seen.rates / edge) ** 2
-        self.step = seen.rates / np.sqrt(1 + self.beyond) * seen.time
+        self.step = seen.rates / (1 + self.beyond) * seen.time
         done = self.step.cumsum(axis=1)
         self.trained = done[:, -1]
         self.after = np.maximum(self.trained[:, None] - done + 0.5 * self.step, 0.0)  # from the middle of each cell
@@ -96,7 +93,7 @@ class Law:
         """Derivatives of the value by each parameter, (n, 11)."""
         total = self.trained + self.offset
         steeper = -self.memory * self.forgetting / (1 + self.forgetting * self.after)  # of log kernel, by what is after
-        step = self.step * self.beyond / (1 + self.beyond)  # by the log edge, as all that follows
+        step = 2 * self.step * self.beyond / (1 + self.beyond)  # by the log edge, as all that follows
         trained = step.sum(axis=1)
         after = trained[:, None] - step.cumsum(axis=1) + 0.5 * step
         columns = [

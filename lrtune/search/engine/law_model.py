@@ -24,8 +24,10 @@ STEP_SCALE, OWN_SCALE = 2.0, 3.0  # length scales over log steps: of what all ru
 EXPECTED, EXPECTED_STD = 4.0, 0.5  # of `a` beforehand, on a logarithmic scale: two per cent of the value
 NEAR, ABOVE = 0.005, 0.06  # what the law may be off by: of the best value, and of the distance above it
 FARTHEST = 5.0  # median distances above the best: what lies beyond has come apart, and counts as diverged
+DOUBTED = 0.5  # of that distance is the most that the parameters' doubt may come to
 LEAST = 0.03  # of the horizon, before which no law of training holds
 ENOUGH = 3  # values, with which it begins
+EDGE, EDGE_UNKNOWN, EDGE_KNOWN = 4.0, 1.0, 0.7  # expected, in typical peaks; and standard deviations of its logarithm
 MOST = 160  # observations that its parameters are fitted to
 JITTER = 1e-9
 
@@ -115,12 +117,12 @@ class LawModel:
         self.best = float(finite.min())
         spread = float(np.median(finite)) - self.best
         self.size = max(abs(self.best) + spread, 1e-300)
-        worst = FARTHEST * max(spread / self.size, NEAR)
+        self.worst = FARTHEST * max(spread / self.size, NEAR)
         above = (np.where(np.isfinite(values), values, finite.max()) - self.best) / self.size
-        self.finite = np.isfinite(values) & (above <= worst)
-        self.values = np.minimum(above, worst)  # above the best, in units of its size; no worse than is spoken of
+        self.finite = np.isfinite(values) & (above <= self.worst)
+        self.values = np.minimum(above, self.worst)  # above the best, in units of its size; no worse than is spoken of
 
-        self.prior, self.parameters = self._parameters(edge / self.unit if edge else None, fit)
+        self.prior, self.parameters = self._parameters(edge, fit)
         self.places = self._places_of_runs(self.run, self.steps)
         self.shift = (self.prior.mean - self.parameters) / self.prior.std  # where the linearised prior has its mean
         self.relative = np.where(self.finite, 1.0, DIVERGED_NOISE)
@@ -133,7 +135,7 @@ class LawModel:
         """Mean and standard deviation, (n,) each, of the value that each option has at the end of its horizon."""
         places = self._places_of_options(rows, self.pool.horizons[rows].astype(float))
         mean, white = self._project(places)
-        return self.best + self.size * mean, self.size * np.sqrt(self._left(places, white))
+        return self.best + self.size * np.minimum(mean, self.worst), self.size * np.sqrt(self._left(places, white))
 
     def variance_explained(self, rows: Ints, ends: Array, targets: Ints) -> Array:
         """Share of the variance of each target's final value that training an option to a step explains, (n,), 0..1."""
@@ -160,7 +162,8 @@ class LawModel:
         curves = np.array([self.runs[i].curve for i in run])
         horizons = np.array([float(self.runs[i].horizon) for i in run])
         been = histories(curves, horizons, steps, self.target, self.unit)
-        prior = beliefs(been, values, edge)
+        expected, std = (edge / self.unit, EDGE_KNOWN) if edge else (EDGE, EDGE_UNKNOWN)
+        prior = beliefs(been, values, expected, std)
         if fit:
             return prior, fit.parameters
         some = _some(values, steps)
@@ -185,7 +188,11 @@ class LawModel:
         features = embed(curves, steps / horizons) / np.array(RATE_SCALES)
         knobs = self.pool.standardised(extras) / EXTRA_SCALE
         coordinates = np.column_stack([features, knobs, log_steps / STEP_SCALE])
-        return Places(law.value, law.jacobian() * self.prior.std, _scale(law.value), coordinates, log_steps, run)
+        jacobian = law.jacobian() * self.prior.std
+        # Where parameters might make it anything the law is not linear in them: its doubt ends at what is spoken of.
+        length = np.sqrt((jacobian**2).sum(axis=1, keepdims=True))
+        jacobian *= np.minimum(1.0, DOUBTED * self.worst / np.maximum(length, 1e-12))
+        return Places(law.value, jacobian, _scale(law.value), coordinates, log_steps, run)
 
     def _residuals(self) -> Array:
         """What the values have above the law with the prior's parameters, as far as it is linear."""
