@@ -5,12 +5,16 @@ import time
 from functools import cache
 from statistics import fmean
 
+import numpy as np
 import pytest
 
 from lrtune import search
 from lrtune.analysis.prefixes import shared
 from lrtune.schedules import Wsd
 from lrtune.search import PruneVerdict, advance
+from lrtune.search.curve.encode import rates
+from lrtune.search.engine.features import embed
+from lrtune.search.engine.model import NEAR_EQUAL
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import REPORTS, NextStep, Proposal, Report, Stage, Trial, TrialState
@@ -120,8 +124,12 @@ class TestCurve:
         for i in range(4):
             knobs = near.configuration.model_copy(update={"warmup": 0.01 * i})
             end(cliff, begin(cliff, near.model_copy(update={"configuration": knobs})), "diverged", step=10)
-        away = suggest(spec, cliff).configuration
-        assert abs(math.log(mean_rate(away) / mean_rate(near.configuration))) > 0.1
+        away = suggest(spec, cliff)
+        curves = np.array([rates(one.configuration, STEPS) for one in (near, away)])
+        features = embed(curves, np.ones(2))
+        assert abs(features[0] - features[1]).max() > NEAR_EQUAL
+        forecast = [float(one.reason.split()[1]) for one in (near, away)]
+        assert forecast[1] > 2 * forecast[0], "less is hoped of the whole region"
 
     def test_every_proposal_of_a_mixed_space_is_legal_new_and_explained(self):
         history = study(job(**MIXED), 3)  # the baseline and the range tests

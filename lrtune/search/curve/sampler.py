@@ -132,8 +132,11 @@ class _Search:
         self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST}
         self.candidates: list[Configuration] = []
         self._extras = cache(lambda configuration: knobs.row(configuration) or ())
-        tried = (t.configuration for t in past if t.role == "search")
-        self._add([*tried, *(self.space.draw(RandomTrial(random)) for _ in range(DRAWN))])
+        self.candidates += dict.fromkeys(
+            t.configuration for t in past if t.role == "search" and self._unclosed(t.configuration)
+        )
+        self.trained = {self._training(t.configuration) for t in past if t.horizon == steps and t.role != "range-test"}
+        self._add(self.space.draw(RandomTrial(random)) for _ in range(DRAWN))
 
     def open(self) -> bool:
         """Whether some candidate has training before it that nobody is at."""
@@ -169,9 +172,20 @@ class _Search:
         return self._encoded()
 
     def _add(self, found: Iterable[Configuration]) -> None:
-        new = dict.fromkeys(c for c in found if any((c, h) not in self.closed for h in self.horizons))
-        known = set(self.candidates)
-        self.candidates += [c for c in new if c not in known]
+        """Candidates that would be trained unlike any other: curves that are equal over the run are one."""
+        for configuration in found:
+            training = self._training(configuration)
+            if training not in self.trained and self._unclosed(configuration):
+                self.trained.add(training)
+                self.candidates.append(configuration)
+
+    def _unclosed(self, configuration: Configuration) -> bool:
+        return any((configuration, horizon) not in self.closed for horizon in self.horizons)
+
+    def _training(self, configuration: Configuration) -> tuple[str | float, ...]:
+        """What tells one training from another: the other knobs, and the rates, but for rounding."""
+        optimizer = configuration.kind[0]
+        return (optimizer, *self._extras(configuration), *(float(f"{r:.9g}") for r in rates(configuration, self.steps)))
 
     def _bounded(self, pool: Pool) -> Pool:
         """The options whose rates a range test has not ruled out for the initial design, if those are enough for it."""

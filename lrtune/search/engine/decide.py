@@ -8,16 +8,21 @@ over a shorter horizon, which is worth as much as, in this job, it is known to e
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from lrtune.search.engine.costs import Options, Settings
+from lrtune.search.engine.costs import Options, Settings, design_size
+from lrtune.search.engine.early_stop import LIKE, decay_ahead
 from lrtune.search.engine.gittins import gittins_index
-from lrtune.search.engine.initial_design import next_of_design
+from lrtune.search.engine.initial_design import luby, next_of_design
 from lrtune.search.engine.normalise import in_words
+from lrtune.search.engine.nothing_learned import learned, level
 from lrtune.search.engine.types import Array, Decision, Ints, Pool, Run
 from lrtune.search.engine.weighing import Fitted, WeighedModel
 
 SHORTER_FOR = 12  # of the shortlist, for how many runs over shorter horizons are weighed
+ANNEALS = 0.5  # of its highest rate, by which the rate of a run must still fall to promise more than it shows
+LEAST_COMPLETED = 3  # runs that had as much decay ahead, from which on the model knows how such runs end
 CLEARLY = 0.2  # standard deviations below the best, by which a forecast must lie to be worth a confirmation
 
 
@@ -36,7 +41,7 @@ def decide(
     where no run can be brought to its end for it.
     """
     search = Search(pool, runs, target, seed, settings or Settings(), left)
-    first = search.initial_design()
+    first = search.initial_design() or search.until_something_learns()
     if first is not None:
         return first, fitted
     model = WeighedModel(pool, runs, target, search.settings, fitted)
@@ -62,6 +67,9 @@ class Search:
         affordable = [row for row in over_target if self.options.worst_cost(row, target) <= left + 1e-9]
         self.full = np.array(affordable, dtype=np.int64)
         self.completed = [run for run in self.runs if run.completed(target)]
+        self.nothing = level(runs)
+        self.fruitful = any(learned(run, self.nothing) for run in runs)
+        self.idle = {run.key for run in runs if run.reports and self.fruitful and not learned(run, self.nothing)}
 
     def initial_design(self) -> Decision | None:
         """The first configurations, spread over the space, up to their first report where runs may be partial."""
@@ -72,6 +80,25 @@ class Search:
         reason = f"initial design {len(self.runs) + 1}: spread over the space of curves"
         return Decision(row, self.target, until, reason)
 
+    def until_something_learns(self) -> Decision | None:
+        """Another configuration, as long as those tried learn nothing and half of what there is to spend is left.
+
+        How long a run must be to show that it learns nobody knows, so the lengths are, in reports, those of Luby's
+        sequence: 1, 1, 2, 1, 1, 2, 4, ... (Luby et al. 1993, "Optimal speedup of Las Vegas algorithms").
+        """
+        spent = sum(run.steps for run in self.runs) / self.target
+        if self.fruitful or not self.settings.partial_runs or self.left <= max(spent, 1.0):
+            return None
+        found = next_of_design(self.options, self.full, self.runs, self.random, beyond=True)
+        if found is None:
+            return None
+        row = found[0]
+        looks = len({run.key for run in self.runs}) - design_size(self.pool, self.settings) + 1
+        until = min(luby(max(looks, 1)) * int(self.pool.every[row]), self.target // 2)
+        stands = self.settings.sign * self.nothing
+        reason = f"nothing has learned anything yet: {len(self.runs)} runs are no better than {stands:.4g}"
+        return Decision(row, self.target, until, reason)
+
     def most_valuable(self, model: WeighedModel) -> Decision | None:
         """The stage that is worth most for its cost, by what the model expects."""
         full = np.array([row for row in self.full if self.options.open(int(row))], dtype=np.int64)
@@ -80,14 +107,14 @@ class Search:
                 return None
             row = int(self.full[self.random.integers(len(self.full))])
             return Decision(row, self.target, self.target, "every configuration is known: a new seed")
-        mean, variance = model.forecast(full)
-        std = np.sqrt(variance)
+        mean, std = self._forecast(model, full)
         finals = np.array([run.reports[-1][1] for run in self.completed])
         scores = model.normaliser.score(np.full(len(finals), self.target), finals)
 
         # Partial runs alone are no answer: after a while the best of them is trained to its end.
         keys = {run.key for run in self.runs}
-        tried = [i for i, row in enumerate(full) if self.pool.keys[row] in keys]
+        idle = self._idle(full)
+        tried = [i for i, row in enumerate(full) if self.pool.keys[row] in keys and not idle[i]]
         incumbent = min(tried, key=lambda i: mean[i], default=None)
         overdue = incumbent is not None and self._unconfirmed() >= self.settings.patience
         if overdue and (not len(scores) or mean[incumbent] <= scores.min() - CLEARLY * std[incumbent]):
@@ -105,10 +132,38 @@ class Search:
             reserve = self.options.worst_cost(int(full[incumbent]), self.target) if incumbent is not None else 0.0
             if ends or self.left - self.options.worst_cost(decision.row, decision.until) >= reserve:
                 return decision
-        # With little left a partial run is no use: what is worth most is trained to its end.
+        # With little left a partial run is no use: what is worth most is trained to its end. Where many learn nothing
+        # that is something that is known to learn.
+        if tried and np.isfinite(self.nothing):
+            idle[np.setdiff1d(np.arange(len(full)), tried)] = True
+        if idle.all() and self.completed and self.left < np.inf:
+            return None
         gain = improvement(float(scores.min()) if len(scores) else model.mean, mean, std)
-        pick = int(np.argmax(gain / price if self.settings.cost else gain))
+        pick = int(np.argmax(np.where(idle, -1.0, gain / price if self.settings.cost else gain)))
         return self._with_reason(model, int(full[pick]), self.target, mean[pick], std[pick], 1.0)
+
+    def _idle(self, rows: Ints) -> NDArray[np.bool_]:
+        """Which options have learned nothing so far, (n,), unlike others: they may go on, but not to their end."""
+        return np.array([self.pool.keys[row] in self.idle for row in rows], dtype=bool)
+
+    def _forecast(self, model: WeighedModel, rows: Ints) -> tuple[Array, Array]:
+        """Mean and standard deviation, (n,) each, of the options' scores at the target horizon.
+
+        What stands better than all that was ever seen, whole runs among it, with its decay still ahead, is not expected
+        to end worse than it stands, until runs that had as much decay ahead have shown how they end.
+        """
+        mean, variance = model.forecast(rows)
+        leader = min((run for run in self.runs if run.reports), key=lambda run: run.best, default=None)
+        if leader is not None and leader.horizon == self.target and leader.reports[-1][1] == leader.best:
+            share = leader.steps / self.target
+            ahead = decay_ahead(leader, share)
+            learned_of = [run for run in self.completed if learned(run, self.nothing)]
+            like = sum(decay_ahead(run, share) >= LIKE * ahead for run in learned_of)
+            if self.completed and ahead >= ANNEALS and like < LEAST_COMPLETED:
+                own = np.array([self.pool.keys[row] == leader.key for row in rows], dtype=bool)
+                stands = model.normaliser.score(np.array([float(self.target)]), np.array([leader.best]))[0]
+                mean = np.where(own, np.minimum(mean, stands), mean)
+        return mean, np.sqrt(variance)
 
     def _unconfirmed(self) -> float:
         """Full runs that those decided about since a run last reached the target horizon have come to in all."""
@@ -131,10 +186,10 @@ class Search:
 
         explained = model.variance_explained(rows.ravel(), until.ravel(), np.repeat(final, width))
         explained = np.where(until >= self.target, 1.0, explained.reshape(rows.shape))
-        mean, variance = model.forecast(final)
-        std = np.sqrt(variance)
+        mean, std = self._forecast(model, final)
         index = gittins_index(best, mean, std, explained, price if self.settings.cost else np.sign(price))
-        pick = int(np.argmax(index))
+        ending = (until[:, 0] >= self.target) & self._idle(final)
+        pick = int(np.argmax(np.where(ending, -1.0, index)))
         return self._with_reason(
             model, int(rows[pick, 0]), int(until[pick, 0]), mean[pick], std[pick], explained[pick, 0]
         )

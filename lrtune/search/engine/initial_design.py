@@ -18,21 +18,25 @@ TRUNK = 0.1  # of the horizon, up to which a trunk is trained
 
 
 def next_of_design(
-    options: Options, full: Ints, runs: Sequence[Run], random: np.random.Generator
+    options: Options, full: Ints, runs: Sequence[Run], random: np.random.Generator, beyond: bool = False
 ) -> tuple[int, int] | None:
     """The pool row of the next configuration of the initial design, and until which step; None where it is complete.
 
     `full` are the rows over the target horizon. Where runs may be partial, and some hold their rate and let it fall
     later, a few trunks come first: they hold it too, and are trained to a tenth, from where the others branch. The
-    law knows much from them.
+    law knows much from them. A design goes on `beyond` its size with medoids of more clusters than there are runs.
     """
     settings, wanted = options.settings, design_size(options.pool, options.settings)
     tried = len({run.key for run in runs})
+    if beyond:
+        wanted = max(wanted, 2 * tried)
     if tried >= wanted or tried >= len(full):
         return None
     every = int(options.pool.every[full[0]])
     until = int(-(-TRUNK * options.target // every) * every)
-    trunk = _next_trunk(options, full, runs, until) if settings.partial_runs and settings.trunks else None
+    trunk = (
+        _next_trunk(options, full, runs, until) if settings.partial_runs and settings.trunks and not beyond else None
+    )
     if trunk is not None:
         return trunk, until
     row = _farthest(options, full, full, runs, wanted, random)
@@ -116,3 +120,9 @@ def medoids(space: Array, k: int, random: np.random.Generator) -> list[int]:
     nearest = ((space[:, None, :] - points[None]) ** 2).sum(2).argmin(0)
     middle = space.mean(0)
     return sorted(dict.fromkeys(int(i) for i in nearest), key=lambda i: float(((space[i] - middle) ** 2).sum()))
+
+
+def luby(place: int) -> int:
+    """The member of Luby's sequence 1, 1, 2, 1, 1, 2, 4, 1, ... at a place from 1 on."""
+    bits = place.bit_length()
+    return 1 << (bits - 1) if place == (1 << bits) - 1 else luby(place - (1 << (bits - 1)) + 1)

@@ -7,13 +7,16 @@ Bayesian optimisation, Swersky et al. 2014, with features of the learning-rate c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
 from lrtune.search.engine.features import N_FEATURES, embed
 from lrtune.search.engine.gp import Evidence, Points, Process, fit_theta, make_prior
 from lrtune.search.engine.normalise import Normaliser
+from lrtune.search.engine.nothing_learned import level, scale_setting
 from lrtune.search.engine.types import Array, Ints, Pool, Run, without_duplicate_prefixes
 
 RATE_SCALES = (1.2, *(2.5,) * (N_FEATURES - 1))  # typical length scales of the features
@@ -21,6 +24,7 @@ EXTRA_SCALE = 3.0  # and of the other hyper-parameters, in their standard deviat
 MAX_FOR_THETA = 120  # observations from which hyper-parameters are fitted
 MAX_OBSERVATIONS, MOST_PER_RUN = 600, 5
 MEAN_OF = 16  # runs of the initial design, by which the average over the space is estimated
+NEAR_EQUAL = 0.05  # in every feature, and in standard deviations of other knobs: curves that are one run but for noise
 DIVERGED_NOISE = 3.0  # of a diverged observation, as a multiple of the others' noise variance: how bad says nothing
 
 
@@ -55,7 +59,8 @@ class JobModel:
     ) -> None:
         self.pool, self.runs, self.target = pool, list(runs), target
         once = without_duplicate_prefixes(runs)
-        histories = [run.reports for run in sorted(once, key=lambda run: run.born) if run.reports]
+        in_order = sorted((run for run in once if run.reports), key=lambda run: run.born)
+        histories = [run.reports for run in scale_setting(in_order, level(runs))]
         self.normaliser = Normaliser(histories, target, linear_width=linear_width)
         self.seen = observe(once)
         points = self._points_of_runs(self.seen.run, self.seen.steps)
@@ -103,18 +108,56 @@ class JobModel:
         curves = np.array([self.runs[i].curve for i in index]).reshape(len(index), self.pool.curves.shape[1])
         extras = np.array([self.runs[i].extras for i in index]).reshape(len(index), self.pool.extras.shape[1])
         horizons = np.array([self.runs[i].horizon for i in index], dtype=float)
-        return self._points(embed(curves, steps / horizons), extras, steps, index)
+        return self._points(embed(curves, steps / horizons), extras, steps, self._one_of[index])
 
     def points_of_options(self, rows: Ints, steps: Array) -> Points:
         """Options after so many steps; one that no run trains yet is a run of its own, numbered beyond those known."""
         pool = self.pool
-        known = {(run.key, run.horizon): i for i, run in enumerate(self.runs)}
-        run = [known.get((pool.keys[row], int(pool.horizons[row])), len(self.runs) + row) for row in rows]
         features = pool.features[rows].copy()
         part = np.flatnonzero(steps < pool.horizons[rows])
         if len(part):
             features[part] = embed(pool.curves[rows[part]], steps[part] / pool.horizons[rows[part]])
-        return self._points(features, pool.extras[rows], steps, np.array(run, dtype=np.int64))
+        return self._points(features, pool.extras[rows], steps, self._run_of_row[rows])
+
+    @cached_property
+    def _one_of(self) -> Ints:
+        """For each run the first one that is equal to it, or nearly so, (n,): the two differ as seeds do, by noise.
+
+        That runs which are alike diverge is no whim of one of them, so each of these is left to speak for itself.
+        """
+        own = np.arange(len(self.runs))
+        if not self.runs:
+            return own
+        order = np.array(sorted(own, key=lambda index: self.runs[index].born))
+        near = (self._near(*self._ends_of_runs) & np.array([run.state != "diverged" for run in self.runs]))[:, order]
+        return np.asarray(np.where(near.any(1), order[near.argmax(1)], own))
+
+    @cached_property
+    def _run_of_row(self) -> Ints:
+        """For each option the run that trains it or, but for noise, has trained it; else a number of its own."""
+        pool, own = self.pool, len(self.runs) + np.arange(len(self.pool.keys))
+        if self.runs:
+            near = self._near(pool.features, pool.extras, pool.horizons)
+            own = np.where(near.any(1), self._one_of[near.argmax(1)], own)
+        for i, run in enumerate(self.runs):
+            own[(np.array(pool.keys) == run.key) & (pool.horizons == run.horizon)] = self._one_of[i]
+        return np.asarray(own, dtype=np.int64)
+
+    @cached_property
+    def _ends_of_runs(self) -> tuple[Array, Array, Ints]:
+        """Of each run the features of its whole curve, its other knobs, and its horizon."""
+        features = embed(np.array([run.curve for run in self.runs]), np.ones(len(self.runs)))
+        extras = np.array([run.extras for run in self.runs]).reshape(len(self.runs), self.pool.extras.shape[1])
+        return features, extras, np.array([run.horizon for run in self.runs], dtype=np.int64)
+
+    def _near(self, features: Array, extras: Array, horizons: Ints) -> NDArray[np.bool_]:
+        """Which of the given are nearly equal to which run, (given, runs)."""
+        theirs, knobs, over = self._ends_of_runs
+        near = horizons[:, None] == over[None, :]
+        for ours, other in ((features, theirs), (self.pool.standardised(extras), self.pool.standardised(knobs))):
+            for column in range(ours.shape[1]):
+                near &= abs(ours[:, None, column] - other[None, :, column]) <= NEAR_EQUAL
+        return np.asarray(near)
 
     def _points(self, features: Array, extras: Array, steps: Array, run: Ints) -> Points:
         columns = np.column_stack([features, self.pool.standardised(extras)])

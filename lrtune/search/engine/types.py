@@ -42,6 +42,11 @@ class Run:
         """How far it got."""
         return self.reports[-1][0] if self.reports else 0
 
+    @property
+    def best(self) -> float:
+        """The lowest value that it has reported."""
+        return min((value for _, value in self.reports if math.isfinite(value)), default=math.inf)
+
     def completed(self, horizon: int) -> bool:
         """Whether it was trained to the end of this horizon."""
         return self.horizon == horizon and self.steps >= horizon and self.state != "diverged"
