@@ -190,7 +190,7 @@ def test_the_lift_is_sure_when_the_paired_interval_excludes_zero():
     assert found.lift.interval == pytest.approx((0.0751584, 0.1248416), abs=1e-6)  # 0.1 ± 4.3027 * 0.01 / √3
     assert found.lift.sure is True
     assert advised(found)["how sure?"] == (
-        "The answer's val_loss, 0.41, is the mean over 3 fresh seeds, 95 % interval 0.38516 to 0.43484. "
+        "The answer's val_loss, 0.41, is the mean over 3 fresh seeds, 95 % interval 0.39221 to 0.42779. "
         "It is 20 % better than untuned: "
         "the 95 % interval of the difference over the same 3 seeds, 0.0752 to 0.125, excludes zero. "
         "The plateau with cosine, 0.008 to 0.016, rests on 5 runs."

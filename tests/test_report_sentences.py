@@ -6,7 +6,7 @@ What a sentence says is worked out here once more from the trials alone; a sente
 import math
 import re
 from functools import cache
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
 import pytest
 from scipy import stats
@@ -187,11 +187,9 @@ def evidence(facts: Facts, said: list[str]) -> None:
         assert int(found[3]) == len(fresh)
         assert says(found[2], fmean(fresh))
         low, high = facts.made.spec.metric.range or (None, None)
-        half = stats.t.ppf(0.975, len(fresh) - 1) * stdev(fresh) / math.sqrt(len(fresh))
         least, most = -math.inf if low is None else low, math.inf if high is None else high
-        slack = 1e-4 * half + 1e-9 * abs(best.value)  # of quantiles from a table
-        assert abs(float(found[4]) - max(least, best.value - half)) <= slack + abs(best.value) * 1e-4
-        assert abs(float(found[5]) - min(most, best.value + half)) <= slack + abs(float(found[5])) * 1e-4
+        for text, end in zip(found.groups()[3:5], best.interval, strict=True):
+            assert abs(float(text) - end) <= abs(end) * 1e-4 + 1e-3 * (best.interval[1] - best.interval[0])
         assert least <= float(found[4]) <= float(found[5]) <= most
     assert found[1] == best.metric
     gain(facts, said[1])
@@ -255,7 +253,7 @@ def gain(facts: Facts, sentence: str) -> None:
         assert why == ("includes zero" if zero else f"excludes zero{but}")
         assert zero or overlap or shaken
     assert int(seeds) == len(same)
-    half = stats.t.ppf(0.975, len(same) - 1) * stdev(differences) / math.sqrt(len(same))
+    half = stats.t.ppf(0.975, best.noise.freedom) * best.noise.deviation * math.sqrt(2 / len(same))
     width = 1.0 if facts.made.spec.metric.range == (0.0, 1.0) else 2.0 if best.metric == "correlation" else math.inf
     for text, end in ((low, max(-width, mean - half)), (high, min(width, mean + half))):
         assert abs(float(text) - end) <= 0.006 * abs(end) + 1e-4 * half + 1e-12

@@ -7,12 +7,14 @@ then left out of its mean, because they were selected for being low.
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from statistics import fmean, stdev
+from statistics import fmean, variance
 
+from lrtune.analysis.additive import Additive, Values, additive, noise
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import Baseline, Best, Role, RunId, SeedValue, Trial, TrialState
+from lrtune.wire.results import Baseline, Best, Noise, Role, RunId, SeedValue, Trial, TrialState
 
+LEAST = 2  # fresh seeds by which a configuration can be the answer
 # The 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's.
 T_975 = (
     12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314,
@@ -32,10 +34,39 @@ def interval(
     """
     if len(values) < 2:
         return None
-    quantile = T_975[len(values) - 2] if len(values) <= len(T_975) + 1 else 1.96
-    mean, half = fmean(values), quantile * stdev(values) / math.sqrt(len(values))
+    return around(fmean(values), variance(values) / len(values), len(values) - 1, values, limits)
+
+
+def pooled_interval(
+    values: Sequence[float], chance: Additive | None, limits: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float] | None:
+    """The same, with the spread over seeds as all runs tell it that were confirmed, where they do."""
+    if chance is None or len(values) < 2 or chance.total[1] < len(values) - 1:
+        return interval(values, limits)
+    return around(fmean(values), chance.total[0] / len(values), chance.total[1], values, limits)
+
+
+def around(
+    mean: float,
+    spread: float,
+    freedom: float,
+    values: Sequence[float],
+    limits: tuple[float, float] = (-math.inf, math.inf),
+) -> tuple[float, float]:
+    """Student's interval around a mean that has the variance `spread`, cut off at limits that no value contradicts."""
+    half = _quantile(freedom) * math.sqrt(spread)
     low, high = limits if limits[0] <= min(values) and max(values) <= limits[1] else (-math.inf, math.inf)
     return min(mean, max(low, mean - half)), max(mean, min(high, mean + half))
+
+
+def _quantile(freedom: float) -> float:
+    """The 97.5 % quantile of Student's t, between whole degrees of freedom linear in their inverse."""
+    freedom = max(freedom, 1.0)
+    below = math.floor(freedom)
+    if below >= len(T_975):
+        return T_975[-1] if freedom == len(T_975) else 1.96
+    share = (1 / below - 1 / freedom) / (1 / below - 1 / (below + 1))
+    return T_975[below - 1] + share * (T_975[below] - T_975[below - 1])
 
 
 def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: float) -> Best | None:
@@ -50,9 +81,8 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
     if not asked:
         return None
     broken = _broken(trials, steps)
-    groups = _decisive(asked, broken, spec.confirm.seeds)
-    value, first = min((_mean(runs) * metric.sign, runs[0].number) for runs in groups)
-    runs = next(runs for runs in groups if runs[0].number == first and _mean(runs) * metric.sign == value)
+    runs = _chosen(_decisive(asked, broken, spec.confirm.seeds), metric.sign)
+    chance = _noise(complete) if runs[0].role == "confirm" else None
     found = [t for t in asked if t.configuration == runs[0].configuration]
     return Best(
         configuration=runs[0].configuration,
@@ -61,8 +91,9 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
         range=metric.range,
         value=_mean(runs),
         seeds=_seeds(runs),
-        interval=interval([run.value for run in _seeds(runs)], metric.limits),
-        baseline=_baseline(spec, trials, complete, confirmed=runs[0].role == "confirm"),
+        interval=pooled_interval([run.value for run in _seeds(runs)], chance, metric.limits),
+        noise=Noise(deviation=math.sqrt(chance.residual[0]), freedom=chance.residual[1]) if chance else None,
+        baseline=_baseline(spec, trials, complete, chance, confirmed=runs[0].role == "confirm"),
         full_runs=full_runs,
         trial=min(t.number for t in found),
         steps=steps,
@@ -86,15 +117,41 @@ def _broken(trials: Iterable[Trial], steps: int) -> Counter[Configuration]:
 
 
 def _decisive(trials: Sequence[Trial], broken: Counter[Configuration], seeds: int) -> list[list[Trial]]:
-    """The runs that decide: of configurations with all their fresh seeds, else every single run.
+    """The runs that decide: of configurations over two fresh seeds or more, if a job has as many, else every single run.
 
+    Seeds are bought one at a time for whoever may still win (`lrtune/search/confirm.py`), so that one has fewer than
+    another says that it was given up.
     Who diverged on fewer fresh seeds comes before any value: a mean over those that held says nothing of the others.
     """
     fresh = grouped(t for t in trials if t.role == "confirm")
-    groups = [runs for runs in fresh if len(runs) + broken[runs[0].configuration] >= seeds]
+    groups = [runs for runs in fresh if len(runs) + broken[runs[0].configuration] >= min(LEAST, seeds)]
     groups = groups or [[t] for t in trials if t.role != "confirm"] or [[t] for t in trials]
     fewest = min(broken[runs[0].configuration] for runs in groups)
     return [runs for runs in groups if broken[runs[0].configuration] == fewest]
+
+
+def _chosen(groups: Sequence[list[Trial]], sign: float) -> list[Trial]:
+    """The best of the runs that decide: by what is left of their values once the seeds' parts are taken out."""
+    values = [_by_seed(runs) for runs in groups]
+    fit = additive(values) if groups[0][0].role == "confirm" else None
+    parts = fit.parts if fit else [_mean(runs) for runs in groups]
+    return groups[min(range(len(groups)), key=lambda place: (sign * parts[place], groups[place][0].number))]
+
+
+def _noise(complete: Iterable[Trial]) -> Additive | None:
+    """What all confirmed configurations say together of seeds and noise; None where that is nothing."""
+    rows, searched = list[Values](), dict[int, float]()
+    for runs in grouped(complete):
+        if fresh := _by_seed([run for run in runs if run.role == "confirm"]):
+            own = next((run.value for run in runs if run.role == "search"), None)
+            if own is not None:
+                searched[len(rows)] = own
+            rows.append(fresh)
+    return noise(rows, searched)
+
+
+def _by_seed(runs: Iterable[Trial]) -> dict[int, float]:
+    return {run.seed: run.value for run in runs if run.value is not None}
 
 
 def _mean(runs: Sequence[Trial]) -> float:
@@ -106,7 +163,7 @@ def _seeds(runs: Sequence[Trial]) -> list[SeedValue]:
 
 
 def _baseline(
-    spec: AdmittedJob, trials: Sequence[Trial], complete: Sequence[Trial], *, confirmed: bool
+    spec: AdmittedJob, trials: Sequence[Trial], complete: Sequence[Trial], chance: Additive | None, *, confirmed: bool
 ) -> Baseline | None:
     """The baseline over the seeds that the answer's value is of, fresh ones or the search's, if it ran over such."""
     first = next((t for t in trials if t.role == "baseline"), None)
@@ -116,5 +173,5 @@ def _baseline(
     runs = _seeds([t for t in same if (t.role == "confirm") is confirmed] or same)
     values = [run.value for run in runs]
     mean = fmean(values) if values else None
-    own, bounds = spec.baseline is not None, interval(values, spec.metric.limits)
+    own, bounds = spec.baseline is not None, pooled_interval(values, chance, spec.metric.limits)
     return Baseline(configuration=first.configuration, own=own, value=mean, seeds=runs, interval=bounds)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from lrtune.analysis.answer import interval
+from lrtune.analysis.answer import around, interval
 from lrtune.wire.report import Lift
 from lrtune.wire.results import Best, SeedValue, Trial
 
@@ -79,6 +79,9 @@ def lift(best: Best) -> Lift | None:
     difference, reference = fmean(differences), abs(fmean(theirs for theirs, _ in pairs))
     width = metric.limits[1] - metric.limits[0]
     bounds = interval(differences, (-width, width))
+    if best.noise is not None and len(pairs) > 1:
+        spread = 2.0 * best.noise.deviation**2 / len(pairs)
+        bounds = around(difference, spread, best.noise.freedom, differences, (-width, width))
     return Lift(
         difference=difference,
         relative=share(difference, reference) if metric.from_zero else None,

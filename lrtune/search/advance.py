@@ -11,14 +11,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import takewhile
-from statistics import fmean
 
-from lrtune.analysis.answer import grouped
+from lrtune.search.confirm import confirming
 from lrtune.search.curve.sampler import Beginnings, forecasts, staged
 from lrtune.search.propose import SpaceExhausted, suggest
 from lrtune.search.studies.study import searched
 from lrtune.search.warm_start import as_past
-from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import ENDED_BY_LOOP
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import ENDED, OPEN, NextStep, Proposal, Trial, TrialState, WarmStartTrial
@@ -65,7 +63,7 @@ def advance(
     failure = failure or _fruitless(spec, past, steps=steps)
     if failure:
         return NextStep(over=True, failure=failure)
-    proposal = _confirm(spec, history, steps=steps)
+    proposal = confirming(spec, history, steps=steps)
     if proposal:
         return NextStep(proposal=proposal)
     return NextStep(over=all(trial.state in ENDED for trial in history))
@@ -128,37 +126,6 @@ def _given_up(
                 behind.append(trial.number)
         reasons[trial.number] = reason
     return NextStep(stopped=reasons, behind=behind)
-
-
-def _confirm(spec: AdmittedJob, history: Sequence[Trial], *, steps: int) -> Proposal | None:
-    """The next run over a fresh seed that is missing. Seed by seed, so that all candidates advance together."""
-    tried = {(trial.configuration, trial.seed) for trial in history if trial.role == "confirm"}
-    candidates = _candidates(spec, searched(history), steps=steps)
-    for fresh in range(1, spec.confirm.seeds + 1):
-        for first in candidates:
-            seed = spec.search.seed + fresh
-            if (first.configuration, seed) not in tried:
-                return Proposal(
-                    configuration=first.configuration,
-                    role="confirm",
-                    seed=seed,
-                    horizon=steps,
-                    reason=f"fresh seed {fresh} of {spec.confirm.seeds} for trial {first.number}",
-                )
-    return None
-
-
-def _candidates(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> list[Trial]:
-    """A trial of each configuration to confirm: the best few, and the baseline to compare them with."""
-
-    def rank(runs: Sequence[Trial]) -> tuple[float, int]:
-        return spec.metric.sign * fmean(run.value for run in runs if run.value is not None), runs[0].number
-
-    ranked = [runs[0] for runs in sorted(grouped(t for t in past if t.completed(steps)), key=rank)]
-    own = [first for first in ranked if spec.allows(first.configuration)][: spec.confirm.top]
-    chosen: set[Configuration] = {first.configuration for first in own}
-    beside = [first for first in ranked if first.role == "baseline" and first.configuration not in chosen]
-    return own + beside if own else []
 
 
 def _broken(spec: AdmittedJob, past: Sequence[Trial]) -> str:

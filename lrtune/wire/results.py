@@ -242,6 +242,17 @@ class Baseline(Result):
     interval: tuple[float, float] | None = None
 
 
+class Noise(Result):
+    """By how much values differ that nothing but chance tells apart: beside what a seed does to all that ran over it.
+
+    A standard deviation in the metric's unit, with its degrees of freedom, from all confirmed runs together and from
+    those of the search that found them.
+    """
+
+    deviation: float
+    freedom: float
+
+
 class Best(Result):
     """The answer: the best configuration, its mean over fresh seeds with a 95 % interval, the baseline beside it.
 
@@ -255,6 +266,7 @@ class Best(Result):
     value: float
     seeds: list[SeedValue]
     interval: tuple[float, float] | None
+    noise: Noise | None = None
     baseline: Baseline | None
     full_runs: float
     trial: int

@@ -1,0 +1,140 @@
+"""Confirming: who runs over fresh seeds, one seed at a time, until no more of them could change the answer."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from benchmarks.confirming import SEEDS, TOP, simulated
+from lrtune.analysis.additive import additive
+from lrtune.optimizers import Adamw
+from lrtune.schedules import Constant, Cosine, Linear, Polynomial
+from lrtune.search.confirm import candidates, expected_loss, next_to_run
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import Trial, TrialState
+
+SPEC = AdmittedJob.model_validate(
+    {
+        "task": "digits",
+        "metric": {"name": "loss", "goal": "minimize"},
+        "horizon": {"steps": 100},
+        "schedules": ["cosine", "linear", "polynomial", "constant"],
+        "confirm": {"top": 2, "seeds": 3},
+    }
+)
+
+
+def whole(number: int, value: float, **fields: object) -> Trial:
+    chosen = {"optimizer": Adamw(), "learning_rate": 0.01, "schedule": Cosine(), "warmup": 0.0} | fields
+    return Trial(
+        number=number,
+        role="baseline" if number == 0 else "search",
+        state=TrialState.COMPLETE,
+        configuration=Configuration.model_validate(chosen),
+        seed=0,
+        horizon=100,
+        value=value,
+    )
+
+
+def chosen(*trials: Trial) -> list[int]:
+    return [trial.number for trial in candidates(SPEC, trials, steps=100)]
+
+
+BASELINE = whole(0, 0.9, learning_rate=0.001)
+
+
+def test_curves_that_are_equal_at_every_step_are_confirmed_once():
+    linear, power = whole(1, 0.30, schedule=Linear()), whole(2, 0.30, schedule=Polynomial(power=1.0))
+    early, late = (whole(n, 0.31, schedule=Constant(), warmup=share) for n, share in ((3, 0.0), (4, 0.004)))
+    assert chosen(BASELINE, linear, power, early, late) == [1, 3, 0]
+
+
+def test_where_values_are_close_the_candidates_are_of_different_regions():
+    first, beside = whole(1, 0.300, warmup=0.05), whole(2, 0.301, warmup=0.06)
+    elsewhere = whole(3, 0.302, schedule=Constant())
+    others = [whole(4 + n, 0.6, learning_rate=0.0001 * (n + 1)) for n in range(4)]
+    assert chosen(BASELINE, first, beside, elsewhere, *others) == [1, 3, 0]
+
+
+def test_where_they_are_not_close_the_better_one_is_confirmed_whatever_its_region():
+    first, beside = whole(1, 0.30, warmup=0.05), whole(2, 0.31, warmup=0.06)
+    elsewhere = whole(3, 0.50, schedule=Constant())
+    others = [whole(4 + n, 0.6, learning_rate=0.0001 * (n + 1)) for n in range(4)]
+    assert chosen(BASELINE, first, beside, elsewhere, *others) == [1, 2, 0]
+
+
+def bought(values: list[list[float]], seeds: int = 3, searched: dict[int, float] | None = None) -> list[int]:
+    """How many seeds each candidate gets, the last being the baseline, where this is what they would show."""
+    counts = [0] * len(values)
+    while True:
+        fresh = [dict(enumerate(row[:count])) for row, count in zip(values, counts, strict=True)]
+        pick = next_to_run(fresh, counts, seeds, baseline=len(values) - 1, searched=searched or {})
+        if pick is None:
+            return counts
+        counts[pick] += 1
+
+
+def test_who_is_far_behind_gets_no_second_seed():
+    assert bought([[0.30, 0.31, 0.30], [0.32, 0.32, 0.31], [0.9, 0.9, 0.9], [1.5, 1.51, 1.5]])[2] == 1
+
+
+def test_two_that_are_hard_to_tell_apart_get_more_seeds_than_the_others():
+    assert bought([[0.30, 0.40, 0.31], [0.31, 0.32, 0.39], [0.9, 0.7, 0.9], [1.5, 1.3, 1.5]]) == [3, 2, 1, 2]
+
+
+@pytest.mark.parametrize(("seeds", "least"), [(1, 1), (2, 2), (5, 2)])
+def test_the_answer_and_the_baseline_have_two_seeds_where_the_job_allows_it(seeds, least):
+    rows = [[0.3] * 5, [0.8] * 5, [0.9] * 5]
+    counts = bought(rows, seeds)
+    assert (counts[0], counts[2]) == (least, least)
+    assert max(counts) <= seeds
+
+
+def test_a_third_of_the_runs_is_saved_at_the_same_loss():
+    """By simulation; `python -m benchmarks.confirming` has more."""
+    jobs = {
+        rule: [simulated(np.random.default_rng(n), 1.0, 1.0, rule, 1.0) for n in range(300)] for rule in (True, False)
+    }
+    runs = {rule: np.mean([one.runs for one in some]) for rule, some in jobs.items()}
+    loss = {rule: np.mean([one.loss for one in some]) for rule, some in jobs.items()}
+    assert runs[False] == (TOP + 1) * SEEDS
+    assert runs[True] < 0.75 * runs[False]
+    assert loss[True] < loss[False] + 0.05, "in units of the noise"
+    for kind in ("value", "lift"):
+        held = np.mean([getattr(one, kind)[0] for one in jobs[True]])
+        wide = {rule: np.median([getattr(one, kind)[1] for one in some]) for rule, some in jobs.items()}
+        assert held > 0.92
+        assert wide[True] < wide[False]
+
+
+@given(st.integers(2, 5), st.integers(2, 4), st.integers(0, 10_000))
+def test_the_fit_is_least_squares(configurations, seeds, seed):
+    random = np.random.default_rng(seed)
+    counts = [seeds, *random.integers(1, seeds + 1, configurations - 1)]
+    rows = [{s: float(random.normal()) for s in range(count)} for count in counts]
+    cells = [(i, s, value) for i, row in enumerate(rows) for s, value in row.items()]
+    design = np.array(
+        [[float(i == k) for k in range(configurations)] + [float(s == k) for k in range(seeds)] for i, s, _ in cells]
+    )
+    values = np.array([value for *_, value in cells])
+    found = np.linalg.lstsq(design, values, rcond=None)[0]
+    fit = additive(rows)
+    assert [part - fit.parts[0] for part in fit.parts] == pytest.approx(
+        list(found[:configurations] - found[0]), abs=1e-9
+    )
+    free = len(cells) - configurations - seeds + 1
+    left = ((values - design @ found) ** 2).sum()
+    assert fit.residual == pytest.approx((left / free, free) if free else (0.0, 0.0), abs=1e-9)
+
+
+def test_rows_that_share_no_seed_do_not_compare():
+    assert additive([{1: 0.3, 2: 0.4}, {3: 0.5}]) is None
+
+
+@given(st.floats(-2, 5), st.floats(0.1, 3), st.floats(5, 20))
+def test_the_expected_loss_is_that_of_students_t(behind, variance, free):
+    draws = stats.t(free).ppf((np.arange(20_000) + 0.5) / 20_000) * variance**0.5 - behind
+    assert expected_loss(behind, 1.0, variance, free) == pytest.approx(np.maximum(draws, 0).mean(), abs=0.02)
