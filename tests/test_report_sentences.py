@@ -129,6 +129,11 @@ def verdict(facts: Facts, question: str, side: Beyond, said: list[str]) -> None:
             assert found[1] == ("Lower", "Higher")[end]
             assert median(slopes) <= 0
             assert said[0].startswith("Perhaps"), "or it would be sure"
+        elif found := read(rf"No run within a factor of 4 tells: the nearest (above|below) is at ({NUMBER})", one):
+            rate = facts.best.configuration.learning_rate
+            assert said[0] == "Probably not"
+            assert found[1] == ("below", "above")[end]
+            assert max(float(found[2]) / rate, rate / float(found[2])) > 3.9
         else:
             margin(facts, one)
     assert sum(one.startswith(("Each", "Rates", "Higher", "Lower")) for one in said) <= 1

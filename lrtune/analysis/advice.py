@@ -7,10 +7,11 @@ import math
 from collections.abc import Sequence
 
 from lrtune.analysis.words import digits, gap, lift, percent
-from lrtune.wire.report import Advice, Audit, Beyond, FamilyFindings, Stability
+from lrtune.wire.report import Advice, Audit, Beyond, Edge, FamilyFindings, Stability
 from lrtune.wire.results import Best
 
 SAME = 1e-9  # doublings that count as none
+TELLING = 4.0  # times the answer's rate: a run beyond says little of what lies in between
 
 
 def beyond(seen: Beyond, side: str, goal: str) -> str:
@@ -68,6 +69,11 @@ def audited(seen: Audit | None) -> list[Advice]:
     return [Advice(question="stopped rightly?", answer=_said([seen.words]))] if seen else []
 
 
+def at_edges(found: Sequence[Edge]) -> list[Advice]:
+    """Which knobs of the answer sit at an end of what was searched, if any do."""
+    return [Advice(question="at an edge?", answer=_said([edge.words for edge in found]))] if found else []
+
+
 def advice(
     best: Best,
     family: FamilyFindings,
@@ -95,9 +101,13 @@ def _said(sentences: Sequence[str]) -> str:
 
 def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
     """Whether rates beyond this end of the plateau have shown themselves to be worse."""
-    if side.own:
-        return f"{_verdict(family, side, end)}. {side.words[0].upper()}{side.words[1:]}"
     rate, plateau = best.configuration.learning_rate, family.plateau
+    if side.own:
+        verdict, far = _verdict(family, side, end), ""
+        if verdict == "no" and side.nearest is not None and _times(side.nearest, rate) > TELLING + SAME:
+            verdict, where = "probably not", "above" if end == "high" else "below"
+            far = f". No run within a factor of {TELLING:g} tells: the nearest {where} is at {side.nearest:.3g}"
+        return f"{verdict}. {side.words[0].upper()}{side.words[1:]}{far}"
     last, way = ("largest", "up") if end == "high" else ("smallest", "down")
     at_end = plateau is None or rate == (plateau.high if end == "high" else plateau.low)
     what = "the best rate is" if at_end else "the plateau reaches"
@@ -105,6 +115,11 @@ def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -
     then = f"widen the range {way}wards" if widen else "a larger budget would look further"
     others = f"; {side.words}" if side.runs else ""
     return f"perhaps: {what} the {last} that was tried with {family.family}: {then}{others}"
+
+
+def _times(one: float, other: float) -> float:
+    """How many times the higher of two rates is the lower one."""
+    return max(one, other) / min(one, other)
 
 
 def _verdict(family: FamilyFindings, side: Beyond, end: str) -> str:

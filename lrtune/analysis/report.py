@@ -9,6 +9,7 @@ from statistics import median
 from typing import Literal
 
 from lrtune.analysis import advice, paired
+from lrtune.analysis.edges import edges
 from lrtune.analysis.paired import share
 from lrtune.analysis.plateaus import SAME, Landscape, families, landscape, stability
 from lrtune.wire.job import AdmittedJob
@@ -30,7 +31,7 @@ def report(spec: AdmittedJob, best: Best, trials: Iterable[Trial], audits: Audit
     audit = _audit(spec, history, best.steps, audits)
     above = _beyond(land, audits, "above", plateau.high if plateau else rate)
     below = _beyond(land, audits, "below", plateau.low if plateau else rate)
-    optimizer, family = best.configuration.kind
+    (optimizer, family), at = best.configuration.kind, edges(spec, best.configuration)
     return Findings(
         metric=best.metric,
         value=best.value,
@@ -46,8 +47,10 @@ def report(spec: AdmittedJob, best: Best, trials: Iterable[Trial], audits: Audit
         saved=_saved(history, best.steps, audits),
         audit=audit,
         lift=paired.lift(best),
+        edges=at,
         advice=[
             *advice.advice(best, found[0], known, above, below, land.tolerance, _ended(best, history, audits)),
+            *advice.at_edges(at),
             *advice.audited(audit),
         ],
     )
@@ -73,6 +76,7 @@ def _beyond(land: Landscape, audits: Audits, side: Literal["above", "below"], ra
     diverged = [run.step for run in runs if run.state is TrialState.DIVERGED]
     left = [run for run in runs if run.state in RESUMABLE]
     stopped = sum(_judged(run, audits) for run in left)
+    telling = [run.configuration.learning_rate for run in runs if run in done or run.state is TrialState.DIVERGED]
     seen = Beyond(
         rate=rate,
         family=family,
@@ -88,6 +92,7 @@ def _beyond(land: Landscape, audits: Audits, side: Literal["above", "below"], ra
         behind=behind,
         worse=share(behind, land.best.value) if behind is not None and land.best.objective.from_zero else None,
         as_good=behind is not None and behind <= land.tolerance,
+        nearest=min(telling, key=lambda found: abs(math.log(found / land.answer.rate)), default=None),
         improving=_improving(land, done),
         words="",
     )

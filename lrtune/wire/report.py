@@ -81,8 +81,8 @@ class Beyond(Result):
     `by_loop` of them by the user's own loop. `whole` runs completed the job's horizon, `short` ones a shorter one.
     `behind` is how much worse than the answer the former ended over the same seeds, in the median, `worse` the same
     relative to the answer (null where a percentage says nothing, see `Slope`); `as_good` whether that is within the
-    tolerance; `improving` whether most of them still got better by more than the tolerance from the fourth fifth of
-    the run to the last.
+    tolerance; `nearest` is the rate nearest to the answer's of those that were whole or diverged; `improving` whether
+    most of them still got better by more than the tolerance from the fourth fifth of the run to the last.
     """
 
     rate: float
@@ -99,6 +99,7 @@ class Beyond(Result):
     behind: float | None = None
     worse: float | None
     as_good: bool = False
+    nearest: float | None = None
     improving: bool | None
     words: str
 
@@ -163,10 +164,23 @@ class Lift(Result):
     sure: bool | None
 
 
+class Edge(Result):
+    """A knob of the answer that sits at an end of the range that was `searched`: the best may lie beyond it.
+
+    Ends beyond which no value is legal, a warm-up of 0 for one, do not count.
+    """
+
+    knob: str
+    end: End
+    value: float
+    searched: tuple[float, float]
+    words: str
+
+
 class Advice(Result):
     """A question that people have about a learning rate, answered in words."""
 
-    question: Literal["too high?", "too low?", "how sure?", "stopped rightly?"]
+    question: Literal["too high?", "too low?", "how sure?", "at an edge?", "stopped rightly?"]
     answer: str
 
 
@@ -187,4 +201,5 @@ class Findings(Result):
     saved: Saved
     audit: Audit | None = None
     lift: Lift | None
+    edges: list[Edge] = []
     advice: list[Advice]
