@@ -74,6 +74,7 @@ def make_pool(table: Table, *, embedding: bool) -> Pool:
         extras=np.column_stack([extras, _families(rows, not embedding)]),
         free=np.zeros(len(rows), dtype=np.int64),
         every=np.array([row.reports[0][0] for row in rows]),
+        families=tuple(str(row.params.get("schedule")) for row in rows),
     )
 
 
@@ -147,7 +148,13 @@ class Replay:
         row = self.number[key]
         curve = tuple(float(rate) for rate in self.pool.curves[row])
         return Run(
-            self.pool.keys[row], key[1], curve, self.extras[row], tuple(reports), until=max(until, reports[-1][0])
+            self.pool.keys[row],
+            key[1],
+            curve,
+            self.extras[row],
+            tuple(reports),
+            until=max(until, reports[-1][0]),
+            family=self.pool.families[row],
         )
 
 

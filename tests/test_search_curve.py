@@ -207,6 +207,14 @@ class TestStages:
         decisions = sorted(stage.decision for t in staged for stage in t.stages)
         assert decisions == list(range(len(decisions)))
 
+    def test_no_training_is_begun_twice(self):
+        """A polynomial of power 1 is linear, and a warm-up of less than half a step is none."""
+        schedules = ["linear", {"family": "polynomial", "power": 1.0}]
+        spec = job(schedules=schedules, warmup=[0.0, 0.01], budget={"full_runs": 3}, confirm={"top": 0})
+        history = carried_out(spec, learned, steps=STEPS, reused=begun_alike)
+        curves = [tuple(t.configuration.learning_rates(STEPS)) for t in history if t.role == "search"]
+        assert len(curves) == len(set(curves)) > 3
+
     def test_what_was_paused_is_stopped_in_the_end_and_says_what_it_was_to_come_to(self, staged):
         stopped = [t for t in staged if t.state is TrialState.STOPPED]
         assert stopped

@@ -109,6 +109,7 @@ def runs(spec: AdmittedJob, trials: Iterable[Trial]) -> list[Run]:
             until=trial.start if trial.state in LOST else trial.until or trial.horizon,
             born=len(found),
             ends=(*ended, *(step for step, _ in reports[-1:])),
+            family=trial.configuration.kind[1],
         )
         found.append((trial.decision, run))
     return [run for _, run in sorted(found, key=lambda one: one[0])]

@@ -124,8 +124,13 @@ class _Search:
     ) -> None:
         self.beginnings = beginnings
         self.spec, self.past, self.warm_start, self.steps, self.random = spec, past, warm_start, steps, random
+        budget = np.inf if spec.budget.full_runs is None else spec.budget.full_runs
         self.settings = Settings(
-            partial_runs=stages, short_horizons=kind.short_horizons, edge=_edge(spec, past), sign=spec.metric.sign
+            partial_runs=stages,
+            short_horizons=kind.short_horizons,
+            edge=_edge(spec, past),
+            sign=spec.metric.sign,
+            budget=budget,
         )
         self.horizons = [steps, *(steps // part for part in SHORTER if kind.short_horizons and steps // part > 1)]
         self.space, knobs = coordinates(spec), static_knobs(spec)
@@ -215,6 +220,7 @@ class _Search:
             extras=extras[:, varied],
             free=np.zeros(len(rows), dtype=np.int64),
             every=np.array([max(h // REPORTS, 1) for _, _, h in rows], dtype=np.int64),
+            families=tuple(c.kind[1] for _, c, _ in rows),
         )
         own = [run for run in known if run.key >= 0] if self.settings.partial_runs else []
         return replace(pool, free=shared(pool, own, everywhere=self.beginnings is None)), known

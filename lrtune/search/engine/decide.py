@@ -23,6 +23,7 @@ from lrtune.search.engine.weighing import Fitted, WeighedModel
 SHORTER_FOR = 12  # of the shortlist, for how many runs over shorter horizons are weighed
 ANNEALS = 0.5  # of its highest rate, by which the rate of a run must still fall to promise more than it shows
 LEAST_COMPLETED = 3  # runs that had as much decay ahead, from which on the model knows how such runs end
+FAMILIES_FROM, FAMILIES_LEAVE = 0.5, 0.25  # of the budget: with so much left families are tried, which leaves so much
 CLEARLY = 0.2  # standard deviations below the best, by which a forecast must lie to be worth a confirmation
 
 
@@ -69,7 +70,8 @@ class Search:
         self.completed = [run for run in self.runs if run.completed(target)]
         self.nothing = level(runs)
         self.fruitful = any(learned(run, self.nothing) for run in runs)
-        self.idle = {run.key for run in runs if run.reports and self.fruitful and not learned(run, self.nothing)}
+        known = self.fruitful and np.isfinite(self.nothing)
+        self.idle = {run.key for run in runs if known and run.reports and not learned(run, self.nothing)}
 
     def initial_design(self) -> Decision | None:
         """The first configurations, spread over the space, up to their first report where runs may be partial."""
@@ -120,6 +122,9 @@ class Search:
         if overdue and (not len(scores) or mean[incumbent] <= scores.min() - CLEARLY * std[incumbent]):
             reason = "full-horizon confirmation of the incumbent"
             return Decision(int(full[incumbent]), self.target, self.target, reason)
+        if (other := self._untried_family(full, np.where(idle, np.inf, mean))) is not None:
+            reason = f"no whole run of {self.pool.families[other]} yet: the best forecast of it"
+            return Decision(other, self.target, self.target, reason)
 
         price = np.array([self.options.price(int(row), self.target) for row in full])
         if self.left > 1.0:
@@ -141,6 +146,19 @@ class Search:
         gain = improvement(float(scores.min()) if len(scores) else model.mean, mean, std)
         pick = int(np.argmax(np.where(idle, -1.0, gain / price if self.settings.cost else gain)))
         return self._with_reason(model, int(full[pick]), self.target, mean[pick], std[pick], 1.0)
+
+    def _untried_family(self, full: Ints, mean: Array) -> int | None:
+        """The best option of the families of which no run was to go to its end, from half of the budget on.
+
+        What is forecast of a family that the model has seen no end of is a guess. Such runs may cost as much as a
+        quarter of the budget, so that another quarter is left to follow what they show.
+        """
+        most, least = FAMILIES_FROM * self.settings.budget, FAMILIES_LEAVE * self.settings.budget
+        if not self.pool.families or not least + 1.0 <= self.left <= most < np.inf:
+            return None
+        ran = {run.family for run in self.runs if run.horizon == self.target and run.until >= self.target}
+        untried = np.array([np.inf if self.pool.families[row] in ran else 0.0 for row in full]) + mean
+        return int(full[np.argmin(untried)]) if np.isfinite(untried).any() else None
 
     def _idle(self, rows: Ints) -> NDArray[np.bool_]:
         """Which options have learned nothing so far, (n,), unlike others: they may go on, but not to their end."""

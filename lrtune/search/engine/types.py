@@ -24,7 +24,8 @@ class Run:
     horizon; `extras` its other hyper-parameters as numbers; `reports` pairs of step and value, lower being better, NaN
     where it diverged. `state` is running, complete, diverged, or paused: trained so far, and may go on. `until` is the
     step that it was asked to reach; a paused run that did not reach it was stopped by a pruner. `born` orders runs by
-    their beginning, where they are listed by their latest stage; `ends` are the steps at which stages ended.
+    their beginning, where they are listed by their latest stage; `ends` are the steps at which stages ended; `family`
+    names its schedule's, which the model does not see.
     """
 
     key: int
@@ -36,6 +37,7 @@ class Run:
     until: int = 0
     born: int = 0
     ends: tuple[int, ...] = ()
+    family: str = ""
 
     @property
     def steps(self) -> int:
@@ -81,7 +83,8 @@ class Pool:
 
     Of n rows: `keys` names the configuration, the same at each of its horizons; `horizons`, (n,), is in steps;
     `curves`, (n, samples), and `extras`, (n, knobs), are as in `Run`. `free`, (n,), counts the first steps that need
-    not be paid for (own earlier training or a shared prefix); `every`, (n,), is the steps between reports.
+    not be paid for (own earlier training or a shared prefix); `every`, (n,), is the steps between reports. `families`
+    has the name of each row's, or nothing where these do not matter.
     """
 
     keys: tuple[int, ...]
@@ -90,6 +93,7 @@ class Pool:
     extras: Array
     free: Ints
     every: Ints
+    families: tuple[str, ...] = ()
 
     def take(self, rows: Sequence[int]) -> "Pool":
         """Some of the options."""
@@ -100,6 +104,7 @@ class Pool:
             extras=self.extras[rows],
             free=self.free[rows],
             every=self.every[rows],
+            families=tuple(self.families[row] for row in rows) if self.families else (),
         )
 
     @cached_property
