@@ -188,11 +188,11 @@ class LawModel:
         features = embed(curves, steps / horizons) / np.array(RATE_SCALES)
         knobs = self.pool.standardised(extras) / EXTRA_SCALE
         coordinates = np.column_stack([features, knobs, log_steps / STEP_SCALE])
-        jacobian = law.jacobian() * self.prior.std
-        # Where parameters might make it anything the law is not linear in them: its doubt ends at what is spoken of.
-        length = np.sqrt((jacobian**2).sum(axis=1, keepdims=True))
-        jacobian *= np.minimum(1.0, DOUBTED * self.worst / np.maximum(length, 1e-12))
-        return Places(law.value, jacobian, _scale(law.value), coordinates, log_steps, run)
+        value, jacobian = np.minimum(law.value, self.worst), law.jacobian() * self.prior.std
+        # Where parameters might make it anything the law is not linear in them: its doubt ends with what is spoken of.
+        length = np.maximum(np.sqrt((jacobian**2).sum(axis=1)), 1e-12)
+        shorter = np.minimum(1.0, DOUBTED * self.worst / length) * np.where(law.value > self.worst, 0.0, 1.0)
+        return Places(value, jacobian * shorter[:, None], _scale(value), coordinates, log_steps, run)
 
     def _residuals(self) -> Array:
         """What the values have above the law with the prior's parameters, as far as it is linear."""
