@@ -21,7 +21,9 @@ from lrtune.search.curve import sampler
 from lrtune.search.engine import decide
 from lrtune.search.engine.gittins import gittins_index
 from lrtune.search.engine.gp import make_prior
-from lrtune.search.engine.model import EXTRA_SCALE, RATE_SCALES, JobModel
+from lrtune.search.engine.law import NAMES
+from lrtune.search.engine.model import EXTRA_SCALE, RATE_SCALES
+from lrtune.search.engine.weighing import WeighedModel
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Trial, TrialState
@@ -77,7 +79,7 @@ def explain(spec: AdmittedJob, history: Sequence[Trial], number: int) -> None:
     past = [was for trial in history if (was := before(trial, number))]
     with (
         watched(sampler._Search, "decide") as one,
-        watched(JobModel, "variance_explained") as explained,
+        watched(WeighedModel, "variance_explained") as explained,
         watched(decide, "gittins_index") as index,
     ):
         proposal = search.advance(spec, past, steps=STEPS, seconds=0.0).proposal
@@ -88,7 +90,9 @@ def explain(spec: AdmittedJob, history: Sequence[Trial], number: int) -> None:
     if not index.called:
         raise SystemExit(f"decision {number} weighed no stages: {proposal.reason}")
     model, rows, until, _ = explained.call_args.args
-    print(f"before decision {number}: {one.call_args.args[2]:.4g} full runs left, {len(model.seen.steps)} observations")
+    print(
+        f"before decision {number}: {one.call_args.args[2]:.4g} full runs left, {len(model.process.seen.steps)} observations"
+    )
     known(past, model)
     fitted(model)
     weighed(one.call_args.args[0].candidates, past, model, rows, until, index.call_args.args)
@@ -101,7 +105,7 @@ def explain(spec: AdmittedJob, history: Sequence[Trial], number: int) -> None:
     print(f"\nbest of the job: trial {best.number}, {' '.join(described(best.configuration))}, {best.value:.4g}")
 
 
-def known(past: Sequence[Trial], model: JobModel) -> None:
+def known(past: Sequence[Trial], model: WeighedModel) -> None:
     """The trials and what each showed last; a range test is no run of the engine's and has no score."""
     in_order = [t.number for t in sorted(past, key=lambda t: t.decision) if t.role != "range-test"]
     runs, rows = dict(zip(in_order, model.runs, strict=True)), []
@@ -113,20 +117,24 @@ def known(past: Sequence[Trial], model: JobModel) -> None:
     table("trial family peak warm-up state step value score", rows)
 
 
-def fitted(model: JobModel) -> None:
+def fitted(model: WeighedModel) -> None:
     """Where the normaliser puts the best and its scale, and the kernel's hyper-parameters beside their priors."""
     ends = {s: model.normaliser.value(s, np.array([0.0, np.log(2.0)])) for s in (20, 40, 80, 120, 200, STEPS)}
     table("step low scale", [(step, low, high - low) for step, (low, high) in ends.items()])
     knobs = model.pool.extras.shape[1]
     prior = make_prior(np.array([*RATE_SCALES, *(EXTRA_SCALE,) * knobs])).mean
     names = [*FEATURES, *(f"knob {knob}" for knob in range(knobs)), *OTHERS]
-    pairs = zip(names, model.theta, prior, strict=True)
+    pairs = zip(names, model.process.theta, prior, strict=True)
     rows = [(name, *(v if name == "drift" else np.exp(v) for v in values)) for name, *values in pairs]
     table("parameter fitted prior", [*rows, ("mean score", model.mean)])
+    if model.law:
+        values = [model.law.prior.mean, model.law.parameters, model.law.prior.std]
+        table("parameter expected fitted std", list(zip(NAMES, *values, strict=True)))
+        print(f"\nrest {model.law.rest}, unit {model.law.unit:.4g}, the law's share {model.share:.3f}")
 
 
 def weighed(
-    candidates: Sequence[Configuration], past: Sequence[Trial], model: JobModel, rows: Any, until: Any, given: Any
+    candidates: Sequence[Configuration], past: Sequence[Trial], model: WeighedModel, rows: Any, until: Any, given: Any
 ) -> None:
     """The ways to train the shortlist, the highest Gittins index first; `given` is what the index was computed from."""
     best, mean, std, explained, price = given
@@ -138,8 +146,10 @@ def weighed(
         configuration = candidates[model.pool.keys[rows.reshape(price.shape)[i, 0]]]
         weights = [f"{step:.0f}: {cost:.3f}, {share:.0%}" for step, cost, share in stages[i] if cost > 0]
         number = numbers.get(configuration, "new")
-        found.append((number, *described(configuration), mean[i], std[i], gain[i], index[i], "; ".join(weights)))
-    table("trial family peak warm-up mean std EI index stages", found)
+        end = rows.reshape(price.shape)[i, -1:]
+        both = [one.forecast(end)[0][0] if one else "" for one in (model.law, model.process)]
+        found.append((number, *described(configuration), *both, mean[i], std[i], gain[i], index[i], "; ".join(weights)))
+    table("trial family peak warm-up law process mean std EI index stages", found)
 
 
 def described(configuration: Configuration) -> tuple[str, str, str]:

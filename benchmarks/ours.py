@@ -110,7 +110,8 @@ class Replay:
         decision, fitted = decide(
             pool, runs, self.table.target, self.seed, self.variant.settings, None if stale else fitted
         )
-        self._fitted = (reports if stale else known, fitted)
+        # How far the law is believed is weighed for every decision, as in a job.
+        self._fitted = (reports if stale else known, replace(fitted, share=None) if fitted else None)
         return decision
 
     def step(self) -> None:

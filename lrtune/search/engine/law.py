@@ -113,7 +113,7 @@ class Law:
         return np.stack(columns, axis=1)
 
 
-def fit_law(seen: Histories, values: Array, sigma: Array, prior: Beliefs, most: int = 40) -> Array:
+def fit_law(seen: Histories, values: Array, sigma: Array, prior: Beliefs, most: int = 30) -> Array:
     """Most probable parameters, (11,), by least squares that an outlier pulls no harder than `KNEE` sigma does.
 
     `sigma`, (n,), is by how much the law may be off at each value. It starts at the prior's mean.

@@ -28,7 +28,7 @@ DOUBTED = 0.5  # of that distance is the most that the parameters' doubt may com
 LEAST = 0.03  # of the horizon, before which no law of training holds
 ENOUGH = 3  # values, with which it begins
 EDGE, EDGE_UNKNOWN, EDGE_KNOWN = 4.0, 1.0, 0.7  # expected, in typical peaks; and standard deviations of its logarithm
-MOST = 160  # observations that its parameters are fitted to
+MOST = 100  # observations that its parameters are fitted to
 JITTER = 1e-9
 
 
@@ -139,12 +139,14 @@ class LawModel:
 
     def variance_explained(self, rows: Ints, ends: Array, targets: Ints) -> Array:
         """Share of the variance of each target's final value that training an option to a step explains, (n,), 0..1."""
+        once, place = np.unique(targets, return_inverse=True)
         stage = self._places_of_options(rows, ends)
-        final = self._places_of_options(targets, self.pool.horizons[targets].astype(float))
+        final = self._places_of_options(once, self.pool.horizons[once].astype(float))
         white_stage, white_final = self._project(stage)[1], self._project(final)[1]
-        covariance = self.rest.paired(stage, final) - (white_stage * white_final).sum(axis=0)
+        covariance = self.rest.paired(stage, final.take(place)) - (white_stage * white_final[:, place]).sum(axis=0)
         reported = self._left(stage, white_stage) + (self.rest.noise * stage.scale) ** 2
-        return np.asarray(np.clip(covariance**2 / (reported * self._left(final, white_final)), 0.0, 1.0))
+        ended = self._left(final, white_final)[place]
+        return np.asarray(np.clip(covariance**2 / (reported * ended), 0.0, 1.0))
 
     def evidence(self) -> Evidence:
         """What it would have foretold of what was reported: the parameters move as far as the linearised law goes."""

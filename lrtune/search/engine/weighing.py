@@ -26,10 +26,11 @@ LEAST_VARIANCE = 1e-10  # of a score
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a job's models were fitted to, for the next ones of almost the same runs."""
+    """What a job's models were fitted to, for others of almost the same runs; without a `share` it is weighed."""
 
     theta: Array
     law: LawFit | None
+    share: float | None = None
 
 
 def log_density(error: Array, variance: Array) -> Array:
@@ -72,8 +73,9 @@ class WeighedModel:
         self.share = 0.0
         if settings.law_share != 0.0 and np.isfinite(self.process.seen.values).sum() >= ENOUGH:
             self.law = LawModel(pool, runs, target, fitted.law if fitted else None, settings.edge)
-            self.share = settings.law_share or law_share(self.law.evidence(), self.process.evidence())
-        self.fitted = Fitted(self.process.theta, self.law.fit if self.law else None)
+            known = settings.law_share or (fitted.share if fitted else None)
+            self.share = law_share(self.law.evidence(), self.process.evidence()) if known is None else known
+        self.fitted = Fitted(self.process.theta, self.law.fit if self.law else None, self.share)
 
     def forecast(self, rows: Ints) -> tuple[Array, Array]:
         """Mean and variance, (n,) each, of the normalised score that each option has at the end of its horizon."""
@@ -92,7 +94,8 @@ class WeighedModel:
         explained = self.process.variance_explained(rows, ends, targets)
         if self.law is None:
             return explained
-        variance, law_variance = self.process.forecast(targets)[1], self._scores(self.law, targets)[1]
+        once, place = np.unique(targets, return_inverse=True)
+        variance, law_variance = self.process.forecast(once)[1][place], self._scores(self.law, once)[1][place]
         by_law = self.law.variance_explained(rows, ends, targets) * law_variance
         return np.asarray(self._mixed(by_law, explained * variance) / self._mixed(law_variance, variance))
 
