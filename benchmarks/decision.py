@@ -90,9 +90,8 @@ def explain(spec: AdmittedJob, history: Sequence[Trial], number: int) -> None:
     if not index.called:
         raise SystemExit(f"decision {number} weighed no stages: {proposal.reason}")
     model, rows, until, _ = explained.call_args.args
-    print(
-        f"before decision {number}: {one.call_args.args[2]:.4g} full runs left, {len(model.process.seen.steps)} observations"
-    )
+    left, seen = one.call_args.args[2], len(model.process.seen.steps)
+    print(f"before decision {number}: {left:.4g} full runs left, {seen} observations")
     known(past, model)
     fitted(model)
     weighed(one.call_args.args[0].candidates, past, model, rows, until, index.call_args.args)
