@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import expit, gammaln
 
 from lrtune.search.engine.costs import Settings
 from lrtune.search.engine.gp import Evidence
@@ -21,6 +21,7 @@ from lrtune.search.engine.types import Array, Ints, Pool, Run
 
 FREEDOM = 4.0  # degrees of freedom of the t distribution that a forecast counts as: one surprise does not decide
 SHARES = np.linspace(0.0, 1.0, 101)  # of the law, all as likely beforehand
+ALLOWED = 4.0  # by which the sum of the law's log densities may lie behind
 LEAST_VARIANCE = 1e-10  # of a score
 
 
@@ -40,13 +41,19 @@ def log_density(error: Array, variance: Array) -> Array:
 
 
 def expected_share(one: Array, other: Array) -> float:
-    """The expected share of the first of two models in their mixture, given the log densities, (n,), of each."""
-    highest = np.maximum(one, other)
+    """The expected share of the first of two models in their mixture, given the log densities, (n,), of each.
+
+    A few runs in a hundred may be like a model that is wrong. Where all together speak against it, it is not believed
+    even as far as that: the share is multiplied by the chance that it is not behind. That is the logistic function of
+    the sum of what it is ahead by, averaged over how far that sum might go if each run were as likely to go either way.
+    """
+    highest, better = np.maximum(one, other), one - other
     first, second = np.exp(one - highest), np.exp(other - highest)
     mixed = SHARES[:, None] * first + (1 - SHARES)[:, None] * second
     log = np.log(np.maximum(mixed, 1e-300)).sum(axis=1)
     weight = np.exp(log - log.max())
-    return float((weight * SHARES).sum() / weight.sum())
+    chance = expit(ALLOWED + better.sum() / np.sqrt(1 + np.pi / 8 * (better**2).sum()))
+    return float((weight * SHARES).sum() / weight.sum() * chance)
 
 
 def law_share(law: Evidence, process: Evidence) -> float:
