@@ -65,7 +65,8 @@ class Kept:
             found = f"step: found {step}; this stage ends at step {self.until}"
             report = "report there as well: `trial.due(step)` is true at such a step"
             epochs = "where a loop reports after whole epochs, let the job's horizon have 20 epochs, or 40, 60, ..."
-            raise errors.Invalid(f"{found}: {report}; {epochs}")
+            whole = "or train whole runs: `lrtune run JOB --whole -- ...`, in Python without a folder for checkpoints"
+            raise errors.Invalid(f"{found}: {report}; {epochs}, {whole}")
         return step
 
     def _require_keeper(self: Any, instead: str) -> None:

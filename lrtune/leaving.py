@@ -8,7 +8,10 @@ import gc
 import inspect
 import traceback
 from dis import opname
+from pathlib import Path
 from types import FrameType, TracebackType
+
+from lrtune.errors import Invalid
 
 
 def unwinding(frame: FrameType | None) -> TracebackType | None:
@@ -45,6 +48,13 @@ def thrown(at: TracebackType | None) -> BaseException | None:
 def said(error: BaseException) -> str:
     """An exception as its traceback's last line has it."""
     return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def refused(error: BaseException) -> bool:
+    """Whether this package itself raised it at what a script had said, so that the same script would hear it again."""
+    raised = traceback.extract_tb(error.__traceback__)
+    ours = bool(raised) and Path(__file__).parent in Path(raised[-1].filename).parents
+    return ours and isinstance(error, (Invalid, ValueError, TypeError))
 
 
 def place(at: TracebackType) -> str:

@@ -23,6 +23,7 @@ from lrtune.adapters.team import Team
 from lrtune.adapters.trial import Whole
 from lrtune.analysis.prefixes import Course
 from lrtune.client import Client
+from lrtune.leaving import refused, said
 from lrtune.loop_trial import LoopTrial
 from lrtune.schedules import Curve, Plateau
 from lrtune.space import shown
@@ -86,23 +87,26 @@ class ScriptTrial(LoopTrial):
         return made
 
     def of_length(self, steps: int | None) -> Self:
-        """This trial, for a script that trains so many steps. Raises LrtuneError where it has another number."""
+        """This trial, for a script that trains so many steps. Raises Invalid where it has another number."""
         if steps is not None and steps != self.steps and not self.short:
             detail = f"found a run of {steps} steps; the job's trials have {self.steps}"
-            raise errors.LrtuneError(f'{detail}: submit the job with "horizon": {{"steps": {steps}}}')
+            raise errors.Invalid(f'{detail}: submit the job with "horizon": {{"steps": {steps}}}')
         return self
 
     def leave(self, error: BaseException | None = None) -> None:
-        """As `LoopTrial.leave`; but what an exception ends is started again by `lrtune run`, which counts."""
-        if error is None:
-            super().leave()
+        """As `LoopTrial.leave`; but what an exception ends is started again by `lrtune run`, if that may help."""
+        if error is None or refused(error):
+            super().leave(error)
         elif self._team.rank == 0:
             self._flush()
 
     def _abandon(self) -> None:
         """The process ends: `lrtune run` sees its exit code, and makes of the trial what that says."""
         if os.getpid() == self._process and self._team.rank == 0 and not self.over:
+            last = getattr(sys, "last_value", None)
             with suppress(errors.LrtuneError):
+                if last is not None and refused(last):
+                    self.fail(said(last))
                 self._flush()
 
     def _watch(self) -> None:

@@ -4,6 +4,7 @@ The optimizer itself writes down the rates that it steps with.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -180,6 +181,15 @@ PROXIES: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any], s
         r"found the rate 0 in the optimizer's first group; accepted is one above 0",
     ),
 }
+
+
+def test_a_scheduler_that_changes_the_momentum_is_refused_before_it_is_paid_for() -> None:
+    for cycles in (True, False):
+        optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=12, cycle_momentum=cycles)
+        refused = pytest.raises(ValueError, match=r"changes the momentum, .*; accepted is cycle_momentum=False")
+        with refused if cycles else nullcontext():
+            held(SHAPE | {"optimizer": {"name": "adam"}}).scheduler(optimizer)
 
 
 @pytest.mark.parametrize(("make", "configuration", "words"), PROXIES.values(), ids=PROXIES)

@@ -103,15 +103,16 @@ def test_the_trainer_resumes_at_its_step(accumulation: int, tmp_path: Path) -> N
     assert used(found) == rates(trial, 5)
 
 
-def test_the_trainers_early_stopping_and_the_services_both_end_a_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("metric", ["eval_loss", "loss"])
+def test_the_trainers_early_stopping_and_the_services_both_end_a_run(tmp_path: Path, metric: str) -> None:
     options = {"eval_strategy": "steps", "eval_steps": 2, "eval_on_start": True}
-    stopped = held(ADAMW, metric="eval_loss", stop=4)
+    stopped = held(ADAMW, metric=metric, stop=4)
     found = trainer(stopped, tmp_path, **options)
     found.train()
     assert (found.state.global_step, used(found)) == (4, rates(stopped)[:4])
     early = EarlyStoppingCallback(early_stopping_patience=1, early_stopping_threshold=1e9)
     more = {"save_strategy": "steps", "save_steps": 2, "load_best_model_at_end": True, "metric_for_best_model": "loss"}
-    trial = held(ADAMW, metric="eval_loss")
+    trial = held(ADAMW, metric=metric)
     found = trainer(trial, tmp_path, callbacks=[early], **options, **more)
     found.train()
     assert (found.state.global_step, used(found)) == (4, rates(trial)[:4])

@@ -52,6 +52,27 @@ def test_a_command_that_always_dies_fails_its_trial_with_the_end_of_its_output(d
     assert trial["reason"] == "after 2 tries, the command ended with exit code 7; the last it printed:\nout of luck"
 
 
+@pytest.mark.parametrize("holding", ["trial = lrtune.trial()", "with lrtune.trial() as trial:"])
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("trial.report(trial.steps, loss=1.0)", "found loss at step 40, but no report has val_loss"),
+        ("lrtune.trial(steps=7)", "found a run of 7 steps; the job's trials have 40"),
+    ],
+)
+def test_what_lrtune_refuses_fails_its_trial_at_once_with_the_sentence(
+    door: httpx.Client, tmp_path: Path, holding: str, line: str, words: str
+) -> None:
+    job = submit(door, budget={"trials": 1})
+    (tmp_path / "train.py").write_text(f"import lrtune\n{holding}\n{' ' * holding.endswith(':')}{line}\n")
+    runner = work(job, sys.executable, "train.py", tries=3)
+    trials = door.get(f"/v1/jobs/{job}/trials").json()["items"]
+    assert (runner.exits, {trial["state"] for trial in trials}) == ({1: len(trials)}, {"failed"})
+    reason = door.get(f"/v1/jobs/{job}/trials/0").json()["reason"]
+    assert words in reason
+    assert "Traceback" not in reason
+
+
 def test_a_silent_command_is_stopped_with_all_that_it_has_started(door: httpx.Client) -> None:
     job = submit(door, budget={"trials": 1})
     work(job, "sh", "-c", "sleep 60; true", tries=1, silence=0.3, grace=0.2)

@@ -164,6 +164,9 @@ def require_optimizer(optimizers: Sequence[torch.optim.Optimizer], trial: TrialL
     beside_muon = asked == "muon" and any(matching.kind(one) == "muon" for one in optimizers)
     for one in optimizers:
         name = matching.kind(one)
+        if any("base_momentum" in group for group in one.param_groups):  # torch's schedulers leave it there
+            cycling = "found a scheduler that changes the momentum, as OneCycleLR and CyclicLR do"
+            raise ValueError(f"{cycling}; accepted is cycle_momentum=False, as a trial has one momentum")
         found = _knobs(one, name)
         if beside_muon and name in ("muon", "adamw"):
             matching.require("muon", found, configuration, remedy=matching.BY_HAND)

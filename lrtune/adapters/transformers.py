@@ -57,8 +57,10 @@ class TrialCallback(TrainerCallback):
             control.should_evaluate, self._before = True, generators()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Report what was measured, if anything was trained by then."""
+        """Report what was measured, if anything was trained by then; as for the trainer, `eval_` need not be said."""
         measured = {name: float(value) for name, value in kwargs["metrics"].items() if isinstance(value, numbers.Real)}
+        if (full := f"eval_{self.trial.metric}") in measured:
+            measured.setdefault(self.trial.metric, measured[full])
         if state.global_step and self.trial.report(state.global_step, **measured):
             control.should_training_stop = True
         if self._before is not None:

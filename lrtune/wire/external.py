@@ -84,7 +84,8 @@ def number_of(name: str, value: object) -> float | None:
 def misnamed(step: int, metrics: Iterable[str], metric: str) -> str:
     """What a loop is told whose first report is not about the job's metric: what it sent, and what was expected."""
     found = ", ".join(sorted(metrics)) or "nothing"
-    return f"found {found} at step {step}, but no report has {metric}, which this job is about; report it first"
+    named = "report it first, or name in the job's metric what is reported"
+    return f"found {found} at step {step}, but no report has {metric}, which this job is about; {named}"
 
 
 def misplaced(metric: Metric, value: float | None) -> str:
