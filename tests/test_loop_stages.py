@@ -88,6 +88,21 @@ def test_a_job_is_tuned_in_stages_and_every_one_goes_on_from_its_own_checkpoint(
     assert len(forgotten) == len(set(forgotten)) > 0
 
 
+def test_a_trial_that_its_loop_ended_early_is_not_gone_on_with(door: httpx.Client) -> None:
+    job, ended = submit(door, **JOB), list[int]()
+    while (answer := door.post(f"/v1/jobs/{job}/trials", json=OWN)).status_code == 200:
+        held = answer.json()
+        if not held["start"] or held["until"] < 40:
+            train(door, job, held)
+            continue
+        ended.append(held["trial"]["number"])
+        made = [{"step": 36, "metrics": {"val_loss": loss(held, 36)}}]
+        if tell(door, job, held, "reports", reports=made).json()["decision"] == "continue":
+            assert tell(door, job, held, "finish").json()["state"] == "stopped", "early stopping"
+    assert answer.status_code == 409, answer.text
+    assert len(ended) == len(set(ended)) > 0
+
+
 def test_without_checkpoints_all_is_as_it_was(door: httpx.Client) -> None:
     job = submit(door, **JOB)
     for _ in range(3):

@@ -17,7 +17,7 @@ from lrtune.search.curve.sampler import Beginnings, forecasts, staged
 from lrtune.search.propose import SpaceExhausted, suggest
 from lrtune.search.studies.study import searched
 from lrtune.search.warm_start import as_past
-from lrtune.wire.external import ENDED_BY_LOOP
+from lrtune.wire.external import ended_by_loop
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import ENDED, OPEN, NextStep, Proposal, Trial, TrialState, WarmStartTrial
 from lrtune.wire.strategies import CurveSearch
@@ -157,7 +157,7 @@ def _cost_nothing(spec: AdmittedJob, trial: Trial) -> bool:
 
 def _short(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, least: int = FIRST_FAILURES) -> str:
     """What to write where a loop of the user's own ends its runs before their last step; nothing where it does not."""
-    ended = [trial for trial in past if trial.horizon == steps and _ended_by_loop(trial)]
+    ended = [trial for trial in past if trial.horizon == steps and ended_by_loop(trial)]
     if not spec.over_http or len(ended) < least or any(trial.completed(steps) for trial in past):
         return ""
     last = [_last_value(spec, trial) for trial in ended]
@@ -173,11 +173,6 @@ def _short(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, least: int =
         return begin + report
     shorter = f'"horizon": {{"steps": {low}}} in the job'
     return begin + (f"write {shorter}, or {report}" if low == high else f"{report}, or write {shorter}")
-
-
-def _ended_by_loop(trial: Trial) -> bool:
-    """Whether a loop of the user's own ended it before it was a whole run, rather than a pruner."""
-    return trial.state is TrialState.STOPPED and trial.reason.startswith(ENDED_BY_LOOP)
 
 
 def _last_value(spec: AdmittedJob, trial: Trial) -> int:

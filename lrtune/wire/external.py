@@ -88,6 +88,11 @@ def misnamed(step: int, metrics: Iterable[str], metric: str) -> str:
     return f"found {found} at step {step}, but no report has {metric}, which this job is about; {named}"
 
 
+def ended_by_loop(trial: Trial) -> bool:
+    """Whether a loop of the user's own ended it before it was a whole run, rather than a pruner."""
+    return trial.state is TrialState.STOPPED and trial.reason.startswith(ENDED_BY_LOOP)
+
+
 def misplaced(metric: Metric, value: float | None) -> str:
     """What a loop is told whose value lies outside the range that its job declares; nothing for one inside it.
 

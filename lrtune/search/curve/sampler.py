@@ -25,6 +25,7 @@ from lrtune.search.studies.samplers import seeded
 from lrtune.search.studies.space import Coordinates, coordinates
 from lrtune.space import GRID, Fixed
 from lrtune.wire.configuration import Configuration
+from lrtune.wire.external import ended_by_loop
 from lrtune.wire.job import AdmittedJob, JobSpec
 from lrtune.wire.results import REPORTS, RESUMABLE, Proposal, RunId, Trial, TrialState
 from lrtune.wire.strategies import CurveSearch
@@ -134,7 +135,8 @@ class _Search:
         )
         self.horizons = [steps, *(steps // part for part in SHORTER if kind.short_horizons and steps // part > 1)]
         self.space, knobs = coordinates(spec), static_knobs(spec)
-        self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST}
+        # What its loop ended early it would end there again, at its whole price.
+        self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST or ended_by_loop(t)}
         self.candidates: list[Configuration] = []
         self._extras = cache(lambda configuration: knobs.row(configuration) or ())
         self.candidates += dict.fromkeys(
@@ -146,7 +148,7 @@ class _Search:
     def open(self) -> bool:
         """Whether some candidate has training before it that nobody is at."""
         more = RESUMABLE if self.settings.partial_runs else ()
-        taken = {(t.configuration, t.horizon) for t in self.past if t.state not in more}
+        taken = self.closed | {(t.configuration, t.horizon) for t in self.past if t.state not in more}
         return any((c, self.steps) not in taken for c in self.candidates)
 
     def designing(self) -> bool:
