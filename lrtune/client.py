@@ -359,7 +359,8 @@ def found_key() -> str:
     path = Path(os.environ.get("LRTUNE_CREDENTIALS") or ".lrtune/credentials")
     key = os.environ.get("LRTUNE_API_KEY") or (path.read_text().strip() if path.is_file() else "")
     if not key:
-        raise errors.Unauthorized(f"no key: set LRTUNE_API_KEY, or run where the server's {path} is")
+        set_one = "set LRTUNE_API_KEY, or LRTUNE_CREDENTIALS to the file that the server wrote at its first start"
+        raise errors.Unauthorized(f"no key: found no {path.absolute()}; {set_one}")
     return key
 
 

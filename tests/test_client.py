@@ -244,7 +244,7 @@ def test_the_key_is_found_where_the_server_put_it(source: str, monkeypatch: pyte
 
 
 def test_without_a_key_the_client_says_where_it_looked() -> None:
-    with pytest.raises(errors.Unauthorized, match=r"LRTUNE_API_KEY.*\.lrtune/credentials"):
+    with pytest.raises(errors.Unauthorized, match=r"found no /.*/\.lrtune/credentials; set .*LRTUNE_CREDENTIALS"):
         Client("http://lrtune.test")
 
 

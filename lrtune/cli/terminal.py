@@ -173,7 +173,7 @@ def workers(found: Iterable[Worker]) -> Table:
 
 
 def _cell(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | dict) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list | dict) else "" if value is None else str(value)
 
 
 def status(job: Job) -> str:
