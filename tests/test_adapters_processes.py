@@ -77,3 +77,22 @@ def test_the_example_for_accelerate_finds_its_answer_in_two_processes(sqlite_url
         (job,) = door.get("/v1/jobs").json()["items"]
     assert job["state"] == "succeeded", job["reason"]
     assert printed.count(f"learning_rate={job['best']['configuration']['learning_rate']!r}") == 1
+
+
+ENDED = """
+import atexit, weakref
+from torch import distributed
+from lrtune.adapters.team import Team
+
+distributed.init_process_group("gloo", init_method="file://FOLDER/store", rank=0, world_size=1)
+kept = []
+atexit.register(lambda: print("ended" if kept[0]() is None else "alive"))
+kept.append(weakref.ref(Team().group))
+distributed.destroy_process_group()
+"""
+
+
+def test_no_process_group_outlives_a_script_that_has_ended_it(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", ENDED.replace("FOLDER", str(tmp_path))]
+    ran = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ran.stdout == "ended\n"

@@ -209,6 +209,10 @@ def _store() -> Any:
 
 
 def _leave() -> None:
-    """End the process groups with the process: left to torch, gloo's threads now and then abort it at its very end."""
+    """End the process groups with the process: left to torch, gloo's threads now and then abort it at its very end.
+
+    Those that the script has ended itself live for as long as we hold them.
+    """
+    _groups.clear()
     if found := _initialized():
         found.destroy_process_group()
