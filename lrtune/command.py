@@ -19,7 +19,9 @@ from pathlib import Path
 AT_ONCE = 65_536  # bytes read at once, and kept of what a command has printed
 TAIL_LINES, TAIL_CHARACTERS = 60, 3600  # of that for the job's log: torchrun says 2,000 of its own after an error
 IDLE_SECONDS = 0.1  # without a word before a command that has ended has nothing more to say
-UNSHOWN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|[\x00-\x08\x0b-\x1f\x7f]")  # colours, cursors, bells
+UNSHOWN = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)  # colours, cursors, bells
 
 
 class Command:
@@ -27,14 +29,17 @@ class Command:
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], directory: Path | None = None) -> None:
         """Start it, in a directory. Raises OSError where the system cannot."""
-        self.process = subprocess.Popen(  # noqa: S603 - the command is the user's own
-            words,
-            env=environment,
-            cwd=directory,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - the command is the user's own
+                words,
+                env=environment,
+                cwd=directory,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except ValueError as error:  # a word that no system takes
+            raise OSError(str(error)) from None
         self.heard_at = time.monotonic()
         self._kept = b""
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -62,7 +62,7 @@ def test_workers_leave_the_trials_alone(door: httpx.Client, database: Database) 
     assert tell(door, job, held, "finish", state="waiting").json()["state"] == "waiting"
     with database.write() as tx:
         assert leases.claim(tx, "worker", ttl=timedelta(minutes=1)) is None
-        assert jobs.active(tx) == []
+        assert jobs.wanting(tx) == []
     assert take(door, job)["trial"]["number"] == 0
 
 

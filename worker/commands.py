@@ -12,7 +12,7 @@ import re
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from lrtune.wire.results import OVER, TaskSummary
 from lrtune.wire.tasks import BUILT_IN
 
 PLACE = re.compile(r"(?<!\$)\{([A-Za-z_]\w*)\}")  # where a parameter stands in a word; ${HOME} is a shell's own
-NO_OPTION = r"^(?!-)"  # for a text that is a word by itself: what begins with - would be read as an option
+NO_OPTION = r"^(?!-)"  # for a text that may begin a word: what begins with - would be read as an option
 BEAT_SECONDS = 10.0  # how often a worker is seen while its command trains
 AGAIN_SECONDS = 10.0  # before a server is asked again that could not be asked
 log = logging.getLogger("lrtune.worker")
@@ -97,10 +97,18 @@ class CommandTask(Strict):
 
     def schema_of_params(self) -> dict[str, Any]:
         """The JSON Schema of all parameters: those without a default are needed, others than these refused."""
-        bare = {word[1:-1] for word in self.command if PLACE.fullmatch(word)}
-        found = {name: {"pattern": NO_OPTION} | one if name in bare else one for name, one in self.params.items()}
+        leading = {name for word in self.command if PLACE.match(word) for name in PLACE.findall(word)}
+        found = {name: _no_option(one) if name in leading else one for name, one in self.params.items()}
         needed = [name for name, one in found.items() if "default" not in one]
         return {"type": "object", "properties": found, "required": needed, "additionalProperties": False}
+
+    def wrong(self, params: Mapping[str, Any]) -> str:
+        """Why a job's parameters do not fit, if they do not: it may be older than the file."""
+        found = next(Draft202012Validator(self.schema_of_params()).iter_errors(dict(params)), None)
+        missing = ", ".join(name for name in self.params if name not in params)
+        if found is None:
+            return f"its params have no {missing}" if missing else ""
+        return f"params{''.join(f'.{part}' for part in found.absolute_path)}: {found.message[:400]}"
 
     def with_params(self, params: Mapping[str, Any]) -> list[str]:
         """The words of the command for a job."""
@@ -134,6 +142,13 @@ class CommandTask(Strict):
 
 def _words(name: str, accepted: str) -> dict[str, Any]:
     return {"name": name, "accepted": accepted}
+
+
+def _no_option(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter whose texts begin no option, whatever else it asks of them."""
+    if "pattern" not in schema:
+        return {"pattern": NO_OPTION} | schema
+    return schema | {"allOf": [*schema.get("allOf", ()), {"pattern": NO_OPTION}]}
 
 
 def _word(value: object) -> str:
@@ -171,29 +186,33 @@ class Commands:
         self._found, self._worker, self._stop, self._write = found, worker, stop, write
         self._client = Client() if found else None  # it looks for its key at the start of the worker
         self._runners: dict[str, Runner] = {}
-        self._ask_at, self._cleared = 0.0, False
+        self._ask_at: dict[str, float] = {}  # of jobs of which no trial could be had
+        self._cleared = False
 
     def close(self) -> None:
         """Close the connections to the server."""
         if self._client is not None:
             self._client.close()
 
-    def turn(self) -> bool:
-        """Train one trial with its command; False where there is none."""
-        if self._client is None or time.monotonic() < self._ask_at:
-            return False
-        active = self._write(lambda tx: jobs.active_of(tx, self._found))
-        if not set(self._runners) <= set(active) or not self._cleared:
+    def tidy(self, active: Collection[str]) -> None:
+        """Delete what is left of jobs that are over."""
+        if self._client is not None and not (self._cleared and set(self._runners) <= set(active)):
             self._clear()
+
+    def trained(self, job_id: str) -> bool:
+        """Train one trial of a job with its command; False where there is none."""
+        if time.monotonic() < self._ask_at.get(job_id, 0.0):
+            return False
         try:
-            return any(self._trained(job_id) for job_id in active)
+            return self._trained(job_id)
         except LrtuneError as error:
-            log.warning("no trial for a command: %s; asking again in %g s", error, AGAIN_SECONDS)
-            self._ask_at = time.monotonic() + AGAIN_SECONDS
+            log.warning("no trial of %s for a command: %s; asking again in %g s", job_id, error, AGAIN_SECONDS)
+            self._ask_at[job_id] = time.monotonic() + AGAIN_SECONDS
             return False
 
     def _trained(self, job_id: str) -> bool:
-        runner = self._runner(job_id)
+        if (runner := self._runner(job_id)) is None:
+            return False
         try:
             held = runner.take()
         except JobFinished:
@@ -203,11 +222,17 @@ class Commands:
             self._train(runner, job_id, held)
         return held is not None
 
-    def _runner(self, job_id: str) -> Runner:
+    def _runner(self, job_id: str) -> Runner | None:
+        """What runs the command of a job; None where the job does not fit it any more, of which its log then tells."""
         if job_id not in self._runners:
             assert self._client is not None  # noqa: S101 - for mypy
             task = self._client.get(job_id).spec.task
             command = self._found[task.name]
+            if wrong := command.wrong(task.params):
+                said = f"left to other workers: the command {task.name} has changed since it was submitted: {wrong}"
+                self._write(lambda tx: jobs.note(tx, job_id, "job-left", said))
+                self._ask_at[job_id] = math.inf
+                return None
             words, options = command.with_params(task.params), command.options(task.params)
             self._runners[job_id] = Runner(self._client, job_id, words, options, worker=self._worker, stop=self._stop)
         return self._runners[job_id]

@@ -75,9 +75,7 @@ class Worker:
             while not self._stop.is_set():
                 if lease := self._write(self._claim):
                     self._run(lease)
-                elif not self._running.turn() and not any(
-                    self._moved_on(job_id) for job_id in self._write(jobs.active)
-                ):
+                elif not self._turn():
                     self._stop.wait(self._settings.poll_seconds)
             self._write(lambda tx: workers.sign_out(tx, self.id))
         except AWAY:
@@ -87,6 +85,12 @@ class Worker:
         finally:
             self._running.close()
             self._database.dispose()
+
+    def _turn(self) -> bool:
+        """For the oldest job that wants something: train a trial with a command, or see what comes next."""
+        wanting = self._write(partial(jobs.wanting, commands=self._commands))
+        self._running.tidy({job_id for job_id, command in wanting if command})
+        return any(self._running.trained(job_id) if command else self._moved_on(job_id) for job_id, command in wanting)
 
     def _sign_in(self, tx: Session) -> None:
         host, device = socket.gethostname(), str(self.device)

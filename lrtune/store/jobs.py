@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, exists, false, func, select, update
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from lrtune.errors import IdempotencyKeyReused, Invalid, JobFinished, JobNotFinished, NoResultYet, Rejection
 from lrtune.store import events, leases, lookup, progress, trials, warm_start
 from lrtune.store.database import clock
-from lrtune.store.tables import AttemptRow, JobRow, TagRow, TrialRow
+from lrtune.store.tables import AttemptRow, EventRow, JobRow, TagRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Budget
 from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, Page, TrialState
 
@@ -206,17 +206,24 @@ def set_steps(tx: Session, job_id: str, steps: int, *, now: datetime | None = No
         events.add(tx, row.seq, "horizon", f"the horizon is {steps} steps", now=now or clock(tx))
 
 
-def active(tx: Session) -> list[str]:
-    """The jobs that may want a new trial of a worker, oldest first: active ones with nothing waiting."""
+def wanting(tx: Session, commands: Collection[str] = ()) -> list[tuple[str, bool]]:
+    """The active jobs that may want something of a worker, oldest first, and whether one of its `commands` trains them.
+
+    Where the worker itself does, they are those with nothing waiting.
+    """
     waiting = exists().where(TrialRow.job == JobRow.seq, trials.ready())
-    query = select(JobRow.id).where(JobRow.state.in_(ACTIVE), ~waiting, lookup.BY_WORKERS)
-    return list(tx.scalars(query.order_by(JobRow.seq)))
+    trained = and_(lookup.COMMAND, JobRow.task.in_(commands))
+    query = select(JobRow.id, lookup.COMMAND).where(JobRow.state.in_(ACTIVE))
+    query = query.where(or_(and_(lookup.BY_WORKERS, ~waiting), trained))
+    return [(job_id, command) for job_id, command in tx.execute(query.order_by(JobRow.seq)).all()]
 
 
-def active_of(tx: Session, tasks: Collection[str]) -> list[str]:
-    """The active jobs about one of these tasks, oldest first."""
-    query = select(JobRow.id).where(JobRow.state.in_(ACTIVE), JobRow.task.in_(tasks))
-    return list(tx.scalars(query.order_by(JobRow.seq)))
+def note(tx: Session, job_id: str, kind: str, message: str) -> None:
+    """Write a line into a job's log, if that does not have it yet. Raises UnknownJob."""
+    row = lookup.job(tx, job_id, lock=True)
+    said = exists().where(EventRow.job == row.seq, EventRow.kind == kind, EventRow.message == message)
+    if not tx.scalar(select(said)):
+        events.add(tx, row.seq, kind, message, now=clock(tx))
 
 
 def forsake(tx: Session, *, now: datetime | None = None) -> None:

@@ -10,9 +10,10 @@ from lrtune.errors import Invalid, UnknownJob, UnknownTrial
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL
 
-_COMMAND = func.coalesce(JobRow.spec[("task", "command")].as_boolean(), false())
+# The jobs whose trials a command of the workers' trains.
+COMMAND = func.coalesce(JobRow.spec[("task", "command")].as_boolean(), false())
 # The jobs whose trials our own workers claim: not those that are handed out over HTTP.
-BY_WORKERS = and_(JobRow.task != EXTERNAL, ~_COMMAND)
+BY_WORKERS = and_(JobRow.task != EXTERNAL, ~COMMAND)
 
 
 def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:

@@ -4,10 +4,11 @@ The smallest job is `{"task": "digits"}`; every other field has a default that a
 A new field of a job goes here.
 """
 
+import json
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from lrtune.optimizers import OPTIMIZERS
@@ -24,11 +25,24 @@ EXTERNAL = "external"  # the task of those who train in a loop of their own; wor
 DEFAULT_SCHEDULES = ("cosine", "linear", "wsd", "one-cycle", "step", "exponential", "inverse-sqrt", "constant")
 
 
+def _storable(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters that every database takes and every answer can say again."""
+    try:
+        written = json.dumps(params, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("text", "found half a surrogate pair; accepted are whole characters") from None
+    except ValueError:
+        raise PydanticCustomError("number", "found a number that is not finite; accepted are finite ones") from None
+    if b"\\u0000" in written.replace(rb"\\", b""):
+        raise PydanticCustomError("text", "found the character NUL; accepted is text without it")
+    return params
+
+
 class TaskSpec(Strict):
     """The training problem to tune, and its parameters; `GET /v1/tasks` lists both."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    params: dict[str, Any] = {}
+    params: Annotated[dict[str, Any], AfterValidator(_storable)] = {}
     command: Annotated[bool, Field(exclude_if=lambda found: not found)] = False
     """Filled in: whether a command of the workers' trains it, as `GET /v1/tasks` says."""
 
