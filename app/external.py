@@ -289,7 +289,7 @@ def _said(trial: Trial, ending: Ending, step: int, metric: Metric) -> Sent | Non
 def _pause(tx: Session, lease: leases.Lease, ending: Ending) -> None:
     """End a stage, as planned or before: what there is of it is kept. Raises Invalid."""
     trial, metric, end = lease.trial, lease.spec.metric, _end(lease.trial)
-    loop = checkpoints.of(tx, lease.job, trial.worker or "")
+    loop = checkpoints.of(tx, lease.token)
     step = trial.step if ending.step is None else ending.step
     value = dict(trial.values(metric.name)).get(step)
     if loop is None:

@@ -1,5 +1,6 @@
 """Checkpoints of a loop of the user's own: a training that goes on is the one that would have gone on without."""
 
+import os
 import random
 from itertools import islice
 from pathlib import Path
@@ -161,3 +162,17 @@ def test_processes_that_share_a_folder_may_delete_in_it_at_any_moment(
     assert not (tmp_path / "job").exists()
     kept.drop(names)
     kept.drop(None)
+
+
+def test_what_a_killed_process_has_begun_to_write_does_not_fill_the_disk(tmp_path: Path) -> None:
+    training, folder = Training(), Folder(tmp_path / "runs")
+    old, new = folder.path / "unfinished-1-0-4", folder.path / "unfinished-2-1-4"
+    for path in (old, new):
+        path.mkdir()
+        (path / "weights").write_bytes(b"12345")
+    for file in (old / "weights", old):
+        os.utime(file, (0, 0))
+    folder.write(0, 1, state_of(1, training.objects))
+    assert (old.exists(), new.exists()) == (False, True), "another process may be writing it"
+    folder.drop(None)
+    assert not folder.path.exists()

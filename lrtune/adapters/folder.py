@@ -20,6 +20,7 @@ from typing import Any
 from lrtune.adapters.team import Alone
 from lrtune.errors import LrtuneError
 
+LEFT_SECONDS = 86_400.0  # without a change before what is unfinished counts as left behind by a process that was killed
 SHARE = 0.5  # of the disk's free bytes, where nobody says how many checkpoints may take
 NAME = re.compile(r"trial-\d{1,9}-step-\d{1,9}-[0-9a-f]{32}(\.pt)?")
 LIST = "digests.json"  # of a directory's files
@@ -133,6 +134,7 @@ class Folder:
             for file in self._parts(name):
                 _delete(file)
         if names is None:
+            self._clear(0.0)
             with suppress(OSError):  # it is not empty, or another process has just done the same
                 self.path.rmdir()
 
@@ -168,7 +170,14 @@ class Folder:
     def _taken(self) -> int:
         return sum(_size(file) for file in self._all())
 
+    def _clear(self, seconds: float) -> None:
+        """Delete what was begun and has not been changed for so long: whoever wrote it was killed."""
+        for file in list(self.path.glob("unfinished-*")):
+            if time.time_ns() - max(_written_at(one) for one in [file, *_files(file)]) >= seconds * 1e9:
+                _delete(file)
+
     def _make_room(self, size: int) -> None:
+        self._clear(LEFT_SECONDS)
         if size > self.room:
             raise ValueError(f"it has {size} bytes; the checkpoints in {self.path} may take {self.room}")
         files = sorted(self._all(), key=_written_at)

@@ -8,7 +8,7 @@ loop can read it, and pays only for what it trains itself.
 from sqlalchemy import ColumnElement, Select, delete, exists, false, insert, select, update
 from sqlalchemy.orm import Session
 
-from lrtune.analysis.prefixes import Course, begins_alike
+from lrtune.analysis.prefixes import Course, begins_alike, same_but_for_rates
 from lrtune.store import checkpoints, leases, trials
 from lrtune.store.checkpoints import Loop
 from lrtune.store.leases import Lease
@@ -52,6 +52,8 @@ def _longest(tx: Session, lease: Lease, loop: Loop) -> tuple[CheckpointRow, Tria
     query = _readable(loop).where(TrialRow.id != lease.id, TrialRow.seed == trial.seed)
     query = query.where(TrialRow.horizon == trial.horizon, CheckpointRow.step.between(trial.start + 1, end - 1))
     for row, kept in tx.execute(query.order_by(CheckpointRow.step.desc(), CheckpointRow.id)).all():
+        if not same_but_for_rates(trials.view(row).configuration, trial.configuration):
+            continue  # without asking for all that it has been through
         other = trials.detailed(tx, row)
         if begins_alike(other, trial, kept.step, lease.spec.metric):
             return kept, other

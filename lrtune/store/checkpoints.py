@@ -50,12 +50,10 @@ def seen(tx: Session, job_id: str, hold: Hold, *, now: datetime | None = None) -
     return loop
 
 
-def of(tx: Session, job: int, worker: str) -> Loop | None:
-    """The loop of this name, as it last asked."""
-    row = tx.get(LoopRow, (job, worker))
-    if row is None:
-        return None
-    return Loop(job, worker, row.host, row.checkpoints, row.deterministic)  # type: ignore[arg-type]
+def of(tx: Session, token: str) -> Loop | None:
+    """The loop that has taken an attempt; None for one without checkpoints. Others may be called as it is."""
+    said = tx.scalar(select(AttemptRow.loop).where(AttemptRow.token == token))
+    return Loop(**said) if said and said["checkpoints"] != "none" else None
 
 
 def startable(loop: Loop, *, now: datetime) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ in statements of their own: inside the claim's WHERE the test would cost it its 
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -90,13 +90,13 @@ def claim(
         found = checkpoints.latest(tx, row.id, loop)
         step, why = found.step if found else 0, "no loop that lives has its checkpoint"
         go_back(tx, row, step, began=row.start, why=why, now=now)
-    return None if row is None else _begin(tx, row, worker, token, now)
+    return None if row is None else _begin(tx, row, worker, token, now, loop)
 
 
-def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime) -> Lease:
+def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime, loop: checkpoints.Loop | None) -> Lease:
     stage = {"decision": row.decision, "why": row.stage_why, "start": row.start, "until": row.until, "step": row.start}
     attempt = {"token": token, "trial": row.id, "number": row.attempt, "worker": worker, "started_at": now}
-    tx.execute(insert(AttemptRow).values(attempt | stage))
+    tx.execute(insert(AttemptRow).values(attempt | stage | {"loop": loop and asdict(loop)}))
     # What an attempt before this one reported of the stage is trained again.
     tx.execute(delete(ReportRow).where(ReportRow.trial == row.id, ReportRow.step > row.start))
     goes_on = f" from step {row.start}" if row.start else ""

@@ -144,7 +144,7 @@ class AttemptRow(Base):
     It was to go until step `until` (null: to the end of the trial) because of `why`, began after step `start` (less
     than where the trial was paused when that checkpoint was lost), got as far as `step`, and cost `cost` steps.
     `outcome` says how it ended: paused, finished, released, lost or cancelled. `checkpoint` is the row of the one that
-    a loop of the user's own was given to go on from.
+    a loop of the user's own was given to go on from, and `loop` what that loop said of itself.
     """
 
     __tablename__ = "attempts"
@@ -162,6 +162,7 @@ class AttemptRow(Base):
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None] = mapped_column(String(16))
     checkpoint: Mapped[int | None] = mapped_column(BigInteger)
+    loop: Mapped[dict[str, Any] | None]
 
 
 class LoopRow(Base):
