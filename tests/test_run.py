@@ -121,7 +121,7 @@ def test_a_script_that_comes_too_late_for_its_killed_lrtune_run_gives_the_trial_
     job, file = submit(door), tmp_path / "trial.json"
     with Client() as client:
         runner = Runner(client, job, ["true"], Options())
-        held = runner._take()
+        held = runner.take()
         assert held is not None
         file.write_text(json.dumps(runner._written(held)))
     monkeypatch.setenv("LRTUNE_TRIAL", str(file))
