@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lrtune.search.engine.features import embed, nearly_equal
 from lrtune.search.engine.normalise import EVERYTHING
 from lrtune.search.engine.types import Pool, Run
 
@@ -65,6 +67,7 @@ class Options:
         self.steps = {(run.key, run.horizon): run.until if run.state == "running" else run.steps for run in runs}
         closed = ("diverged", "running") if settings.partial_runs else ("diverged", "running", "paused")
         self.closed = {(run.key, run.horizon) for run in runs if run.state in closed}
+        self.beside = self._beside([run for run in runs if run.state == "diverged"])
         self.shorter: dict[int, list[int]] = {}
         for row in np.flatnonzero(pool.horizons < target):
             self.shorter.setdefault(pool.keys[row], []).append(int(row))
@@ -76,7 +79,18 @@ class Options:
     def open(self, row: int) -> bool:
         """Whether an option has steps left that may be trained now."""
         run = self.pool.keys[row], int(self.pool.horizons[row])
-        return run not in self.closed and self.trained(row) < run[1]
+        return run not in self.closed and self.trained(row) < run[1] and not self.beside[row]
+
+    def _beside(self, diverged: Sequence[Run]) -> NDArray[np.bool_]:
+        """Which options are nearly a run that diverged, (rows,): they would do the same."""
+        if not diverged:
+            return np.zeros(len(self.pool.keys), dtype=bool)
+        features = embed(np.array([run.curve for run in diverged]), np.ones(len(diverged)))
+        extras = np.array([run.extras for run in diverged]).reshape(len(diverged), self.pool.extras.shape[1])
+        theirs = np.column_stack([features, self.pool.standardised(extras)])
+        near = nearly_equal(np.column_stack([self.pool.features, self.pool.standardised(self.pool.extras)]), theirs)
+        over = self.pool.horizons[:, None] == np.array([run.horizon for run in diverged])[None, :]
+        return np.asarray((near & over).any(axis=1))
 
     def price(self, row: int, until: float) -> float:
         """New steps that reaching `until` costs, in full runs: never quite nothing, nor much less than without sharing.

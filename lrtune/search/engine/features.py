@@ -14,6 +14,9 @@ Array = NDArray[np.float64]
 WINDOWS: tuple[tuple[float, float], ...] = ((0.0, 0.25), (0.5, 0.75), (0.75, 1.0), (0.95, 1.0))
 # A rate far below the mean changes nothing any more, so its logarithm is floored there.
 FLOOR = 0.02
+# Curves that are one run but for noise: the most by which any feature of theirs differs, and any other knob in standard
+# deviations of the pool.
+NEAR_EQUAL = 0.05
 TINY = 1e-30
 N_FEATURES = 1 + len(WINDOWS)
 
@@ -44,3 +47,11 @@ def _integral(cumulative: Array, end: Array) -> Array:
     rows = np.arange(len(cumulative))
     left, right = cumulative[rows, low], cumulative[rows, low + 1]
     return np.asarray(left + (right - left) * (place - low))
+
+
+def nearly_equal(ours: Array, theirs: Array) -> NDArray[np.bool_]:
+    """Which of some curves, (n, d), are nearly which others, (m, d), by features and other knobs: (n, m)."""
+    near = np.ones((len(ours), len(theirs)), dtype=bool)
+    for column in range(ours.shape[1]):
+        near &= abs(ours[:, None, column] - theirs[None, :, column]) <= NEAR_EQUAL
+    return near

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
-from lrtune.search.engine.features import N_FEATURES, embed
+from lrtune.search.engine.features import N_FEATURES, embed, nearly_equal
 from lrtune.search.engine.gp import Evidence, Points, Process, fit_theta, make_prior
 from lrtune.search.engine.normalise import Normaliser
 from lrtune.search.engine.nothing_learned import level, scale_setting
@@ -24,7 +24,6 @@ EXTRA_SCALE = 3.0  # and of the other hyper-parameters, in their standard deviat
 MAX_FOR_THETA = 120  # observations from which hyper-parameters are fitted
 MAX_OBSERVATIONS, MOST_PER_RUN = 600, 5
 MEAN_OF = 16  # runs of the initial design, by which the average over the space is estimated
-NEAR_EQUAL = 0.05  # in every feature, and in standard deviations of other knobs: curves that are one run but for noise
 DIVERGED_NOISE = 3.0  # of a diverged observation, as a multiple of the others' noise variance: how bad says nothing
 
 
@@ -153,11 +152,9 @@ class JobModel:
     def _near(self, features: Array, extras: Array, horizons: Ints) -> NDArray[np.bool_]:
         """Which of the given are nearly equal to which run, (given, runs)."""
         theirs, knobs, over = self._ends_of_runs
-        near = horizons[:, None] == over[None, :]
-        for ours, other in ((features, theirs), (self.pool.standardised(extras), self.pool.standardised(knobs))):
-            for column in range(ours.shape[1]):
-                near &= abs(ours[:, None, column] - other[None, :, column]) <= NEAR_EQUAL
-        return np.asarray(near)
+        ours = np.column_stack([features, self.pool.standardised(extras)])
+        theirs = np.column_stack([theirs, self.pool.standardised(knobs)])
+        return np.asarray((horizons[:, None] == over[None, :]) & nearly_equal(ours, theirs))
 
     def _points(self, features: Array, extras: Array, steps: Array, run: Ints) -> Points:
         columns = np.column_stack([features, self.pool.standardised(extras)])
