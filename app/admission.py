@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from sqlalchemy.orm import Session
 from app import parameters, pointers, table_checks, uploaded
 from app.problems import invalid
 from lrtune import search
-from lrtune.errors import Rejection
+from lrtune.errors import Rejection, UnusableFile
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.space import shown
 from lrtune.store import tasks, workers
+from lrtune.uploads.places import below
 from lrtune.wire.datasets import FOLDER, SUFFIXES
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Horizon, JobSpec, Metric, Training
 from lrtune.wire.partial import OwnSettings, PartialConfiguration
@@ -175,6 +177,9 @@ def _missing_files(info: TaskInfo, params: Mapping[str, Any], data_dir: Path) ->
     name, split = params.get("dataset"), params.get("validation")
     on_hub = info.name == "huggingface" and not str(name).lower().endswith(tuple(SUFFIXES))  # a worker may have it
     found = [] if name is None or on_hub else _missing_file(name, "/task/params/dataset", data_dir)
+    for field in {"huggingface": ("model", "dataset")}.get(info.name, ()):
+        if os.path.lexists(data_dir / str(params[field])):  # of the data folder, whose links must not lead out of it
+            found = found or _missing_file(params[field], f"/task/params/{field}", data_dir)
     if isinstance(split, dict) and "dataset" in split:
         found += _missing_file(split["dataset"], "/task/params/validation/dataset", data_dir)
     return found
@@ -184,11 +189,10 @@ def _missing_file(name: str, pointer: str, data_dir: Path) -> list[Rejection]:
     if not data_dir.is_dir():
         return []
     try:
-        there = (data_dir / name).exists()
-    except OSError:  # a name that is too long for a file
-        there = False
-    if there:
-        return []
+        if below(data_dir, name).exists():
+            return []
+    except UnusableFile as error:
+        return [{"pointer": pointer, "detail": f"found {error}"}]
     hidden = (FOLDER, ".")
     files = sorted(path.name for path in data_dir.iterdir() if not path.name.startswith(hidden))
     some = ", ".join(files[:10]) + (f" and {len(files) - 10} more" if len(files) > 10 else "")

@@ -15,6 +15,7 @@ from lrtune.store import datasets
 from lrtune.uploads import fitness, tables
 from lrtune.uploads.delimited import unpacked
 from lrtune.uploads.options import Options
+from lrtune.uploads.places import below
 from lrtune.uploads.reading import reading
 from lrtune.wire.datasets import FOLDER, Description
 from lrtune.wire.job import AdmittedJob
@@ -50,11 +51,10 @@ def checked(tx: Session, params: TabularParams, data_dir: Path) -> tuple[list[Re
 def _pair(params: TabularParams, named: str, data_dir: Path) -> tuple[tables.Table, tables.Table] | None:
     """The dataset to train on and the one to validate on, read as the first is; None where one cannot be seen here."""
     options = Options.of(params)
-    changed, later = _changed_at(data_dir / params.dataset), _changed_at(data_dir / named)
-    if changed is None or later is None:
+    mine, its = _seen(data_dir, params.dataset), _seen(data_dir, named)
+    if mine is None or its is None:
         return None
-    mine = _Read(data_dir / params.dataset, changed)
-    table, other = _read(mine, options), _read(_Read(data_dir / named, later), options, mine)
+    table, other = _read(mine, options), _read(its, options, mine)
     if isinstance(table, str) or isinstance(other, str):
         raise UnusableFile(other if isinstance(other, str) else str(table))
     return table, other
@@ -76,10 +76,10 @@ def _described(tx: Session, params: TabularParams, file: str, data_dir: Path) ->
         names = tuple(column.name for column in known.columns)
         if known.reader == tables.READER and options.leaves_open(names, header=known.header):
             return known
-    changed = _changed_at(data_dir / file)
-    if changed is None:
+    seen = _seen(data_dir, file)
+    if seen is None:
         return None
-    found = _read(_Read(data_dir / file, changed), options)
+    found = _read(seen, options)
     if isinstance(found, str):
         raise UnusableFile(found)
     return found.description
@@ -93,15 +93,19 @@ class _Read:
     changed: int
 
 
-def _changed_at(path: Path) -> int | None:
-    """When a file was changed; None where it does not lie here or is too large to be read while a job waits."""
+def _seen(data_dir: Path, name: str) -> _Read | None:
+    """A file of the data folder; None where it does not lie here or is too large to be read while a job waits.
+
+    Raises UnusableFile for a link that leads out of it.
+    """
+    path = below(data_dir, name)
     try:
         stat = path.stat()
         if not path.is_file() or max(stat.st_size, unpacked(path)) > LARGEST:
             return None
     except (OSError, ValueError):
         return None
-    return stat.st_mtime_ns
+    return _Read(path, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=32)

@@ -6,8 +6,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.problems import invalid
-from lrtune.errors import Rejection
+from lrtune.errors import Rejection, UnusableFile
 from lrtune.store import datasets
+from lrtune.uploads.places import below
 from lrtune.wire.datasets import TAKEN_BY, Dataset
 from lrtune.wire.job import JobSpec
 
@@ -40,8 +41,8 @@ def _find(tx: Session, name: Any, data_dir: Path, *, hold: bool) -> Dataset | No
 
 def _is_there(data_dir: Path, name: str) -> bool:
     try:
-        return (data_dir / name).exists()
-    except (OSError, ValueError):
+        return below(data_dir, name).exists()
+    except UnusableFile:
         return False
 
 

@@ -41,8 +41,15 @@ def _named(name: str) -> str:
     return name
 
 
+def _subset(name: str) -> str:
+    if any(sign in name for sign in "<>:/\\|?*\0") or not name.strip("."):
+        raise ValueError(f"found {name!r}; accepted is a subset as the hub calls it: no path, and no pattern")
+    return name
+
+
 DataFile = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_inside)]
 HubName = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_named)]
+SubsetName = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_subset)]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)] | Literal["full"]
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -196,7 +203,7 @@ class HuggingfaceParams(Strict):
 
     model: HubName
     dataset: HubName
-    subset: ColumnName | None = None
+    subset: SubsetName | None = None
     kind: Literal["classification", "causal-lm"] = "classification"
     text: ColumnName = "text"
     text_pair: ColumnName | None = None

@@ -5,19 +5,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lrtune.errors import TaskError, UnusableFile
+from lrtune.uploads.places import below
 
 
 def locate(data_dir: Path, name: str, *, field: str = "dataset") -> Path:
     """The file of a name below the data directory. Raises TaskError when it leads outside, or to nothing."""
-    root = data_dir.resolve()
     try:
-        path = (root / name).resolve()
-        there = path.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long, a null byte
-        raise TaskError(f"{field}: {name!r} is no path: {error}") from None
-    if not path.is_relative_to(root):
-        raise TaskError(f"{field}: {name!r} leads out of LRTUNE_DATA_DIR; accepted is a path that stays below it")
-    if not there:
+        path = below(data_dir, name)
+    except UnusableFile as error:
+        raise TaskError(f"{field}: {error}") from None
+    if not path.exists():
         raise TaskError(f"{field}: there is no {name!r} below LRTUNE_DATA_DIR")
     return path
 

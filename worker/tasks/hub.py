@@ -4,6 +4,7 @@ Nothing that is loaded here can run code: weights are safetensors, no repository
 cache is taken as it is; the hub is asked for the rest, unless `HF_HUB_OFFLINE` says not to.
 """
 
+import glob
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from lrtune.errors import TaskError
 from lrtune.uploads import delimited
 from lrtune.uploads.options import Options
+from worker.tasks import named
 from worker.tasks.files import locate, reading
 
 SECONDS = 10  # to wait for the hub's first word
@@ -43,11 +45,12 @@ datasets.disable_progress_bars()
 
 def model_folder(name: str, data_dir: Path) -> Path:
     """The folder with a model's weights, configuration and tokenizer. Raises TaskError, in words."""
-    folder = _below(name, data_dir, field="model")
+    folder, root = _below(name, data_dir, field="model"), data_dir
     if folder is None:
         folder = _snapshot(name)
         if folder is None or not _complete(folder):
             folder = _fetched(name, "model", TOP_LEVEL, cached=folder)
+        root = folder.parents[1]  # of the repository in the cache, whose snapshots are links
     if not (folder / "config.json").is_file():
         raise TaskError(f"model: {name!r} has no config.json; accepted is a folder as save_pretrained writes it")
     if not _complete(folder):
@@ -56,6 +59,7 @@ def model_folder(name: str, data_dir: Path) -> Path:
             f"model: {name!r} has {found}, but no safetensors; other formats are not read, because they may run code. "
             "Load it where it can be trusted, and write it anew with save_pretrained"
         )
+    named.check_model(folder, root, name)
     return folder
 
 
@@ -65,11 +69,10 @@ def splits(name: str, subset: str | None, data_dir: Path) -> dict[str, datasets.
     if path is None:
         found = _by_name(name, subset)
     elif path.is_file():
-        found = _file(path, name, subset)
+        found = _file(path, name, subset, data_dir)
     else:
         with reading(name, "a dataset that save_to_disk wrote, or a folder of data files"):
-            saved = any((path / one).is_file() for one in SAVED)
-            found = datasets.load_from_disk(str(path)) if saved else _loaded(str(path), subset)
+            found = _folder(path, name, subset, data_dir)
     return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
 
 
@@ -113,19 +116,33 @@ def _fetched(name: str, field: str, patterns: list[str], *, cached: Path | None 
     )
 
 
+def _folder(path: Path, name: str, subset: str | None, data_dir: Path) -> Any:
+    """A dataset that save_to_disk wrote, or that a folder's files make."""
+    named.check_folder(path, data_dir, name, "dataset")
+    if any((path / one).is_file() for one in SAVED):
+        named.check_saved(path, name)
+        return datasets.load_from_disk(str(path))
+    named.check_card(path, name)
+    return _loaded(str(path), subset, name=name, root=data_dir)
+
+
 def _by_name(name: str, subset: str | None) -> Any:
-    """A dataset from the cache, or from the hub."""
+    """A dataset from the cache, or from the hub: never from a folder of that name where the worker was started."""
+    address = f"hf://datasets/{name}"
     try:
         with _offline():
-            return _loaded(name, subset)
+            return _loaded(address, subset, name=name)
+    except TaskError:
+        raise
     except Exception as error:  # it is not there, or not this subset of it
         there = f" ({' '.join(str(error).split())})" if isinstance(error, ValueError) else ""
-    _fetched(name, "dataset", ["README.md"], hint=there)  # quickly says when it cannot be had
+    folder = _fetched(name, "dataset", list(named.CARDS), hint=there)  # quickly says when it cannot be had
     with reading(name, "a dataset of the hub"):
-        return _loaded(name, subset)
+        named.check_card(folder, name)
+        return _loaded(address, subset, name=name)
 
 
-def _file(path: Path, name: str, subset: str | None) -> Any:
+def _file(path: Path, name: str, subset: str | None, data_dir: Path) -> Any:
     if path.suffix not in FILES:
         raise TaskError(f"dataset: {name!r} has the suffix {path.suffix!r}; accepted is one of {', '.join(FILES)}")
     if subset is not None:
@@ -135,12 +152,19 @@ def _file(path: Path, name: str, subset: str | None) -> Any:
         if builder == "csv":  # as the server reads it
             form = delimited.form(path, Options(header=True))
             options = {"sep": form.separator, "encoding": form.encoding, "skiprows": int(form.said)}
-        return _loaded(builder, None, data_files=str(path), cache_dir=folder, keep_in_memory=True, **options)
+        options |= {"data_files": glob.escape(str(path)), "cache_dir": folder}
+        return _loaded(builder, None, name=name, root=data_dir, keep_in_memory=True, **options)
 
 
-def _loaded(name: str, subset: str | None, **options: Any) -> Any:
+def _loaded(
+    what: str, subset: str | None, *, name: str, root: Path | None = None, keep_in_memory: bool = False, **options: Any
+) -> Any:
+    """What the library makes of a folder below the root, or of the hub's; where its files lie is looked at first."""
     try:
-        return datasets.load_dataset(name, subset, **options)
+        builder = datasets.load_dataset_builder(what, subset, **options)
+        named.check_files(builder, name, root)
+        builder.download_and_prepare()
+        return builder.as_dataset(in_memory=keep_in_memory)
     except datasets.exceptions.DatasetGenerationError as error:
         raise error.__cause__ or error from None
 
