@@ -367,7 +367,8 @@ def test_one_weight_at_two_places_in_bfloat16_is_taken_up_too(tmp_path: Path):
 @pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
 def test_the_library_reads_what_is_written_here(dtype: torch.dtype, shape: tuple[int, ...]):
     tensors = {"odd": torch.ones(3, dtype=torch.bool), "asked": torch.full(shape, 1.0).to(dtype)}
-    found = unpacked(packed(Snapshot(tensors, {"step": 1}), key="k"), key="k").tensors
+    notes = {"step": 1, "reports": [], "trained": [[1, "somebody"]]}
+    found = unpacked(packed(Snapshot(tensors, notes), key="k"), key="k", step=1).tensors
     assert {name: (one.dtype, one.shape) for name, one in found.items()} == {
         name: (one.dtype, one.shape) for name, one in tensors.items()
     }

@@ -114,7 +114,7 @@ def put(run: LiveRun, state: Snapshot) -> None:
             run.engine.model.train()  # as the trainer leaves it after measuring
         run.skip(run.step)
         _put_generators(run.engine.device, state, rank=0 if run.engine.member is None else run.engine.member.rank)
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+    except Exception as error:  # whoever wrote the state may have written anything into it
         raise Unfit(f"it does not fit this training: {type(error).__name__} {error}") from error
 
 
@@ -151,7 +151,15 @@ def _put_optimizer(run: LiveRun, state: Snapshot) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         device = torch.device("cpu") if name in on_cpu else run.engine.device
         moved = value.to(device) if isinstance(value, Tensor) else value
-        optimizer.state[parameters[int(place)]][knob] = moved
+        parameter = parameters[int(place)]
+        if isinstance(moved, Tensor) and not _alike(moved, parameter):
+            raise ValueError(f"{name}: found {tuple(moved.shape)} for a parameter of {tuple(parameter.shape)}")
+        optimizer.state[parameter][knob] = moved
+
+
+def _alike(kept: Tensor, parameter: Tensor) -> bool:
+    """Whether an optimizer can keep this for a parameter: as many axes, each whole, reduced, or one of the others."""
+    return kept.dim() != parameter.dim() or all(size in (1, *parameter.shape) for size in kept.shape)
 
 
 def generators(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:

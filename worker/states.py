@@ -7,10 +7,12 @@ outlives the host as well. What is read must have the checksum of its name, the 
 key inside, or it is `Damaged`.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import threading
 import time
 import uuid
@@ -18,17 +20,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import fsspec
 import torch
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import to_json
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
 from lrtune.errors import TaskError
+from lrtune.wire.results import Report
 from worker.cache_key import FORMAT
 from worker.snapshot import Snapshot
 
@@ -37,7 +42,9 @@ Kind: TypeAlias = Literal["trunk", "stage", "end", "running"]
 LEADERS = 3  # of each namespace: the ends with the best scores go last
 STALE = 3600.0  # seconds after which a state on its way, or a half-written file, is nobody's
 ROOM = 0.95  # making room goes down to this share of the budget
-NAME = re.compile(r"([0-9a-f]{64})_(\d+)_(trunk|stage|look|end|running)_([-+.\dena]+)_([0-9a-f]{32})\.safetensors")
+NAME = re.compile(
+    r"([0-9a-f]{64})_(\d{1,18})_(trunk|stage|look|end|running)_(nan|[-+]?\d[\d.]*(?:e[-+]?\d+)?)_([0-9a-f]{32})\.safetensors"
+)
 FOLDER, CHECKSUM = 32, 32  # characters of a namespace, and of a checksum
 
 # What safetensors calls them.
@@ -102,11 +109,13 @@ class Store:
 
     def read(self, entry: Entry) -> Snapshot:
         """A state, and note that it was of use. Raises Damaged."""
-        data = self._files.cat_file(entry.path)
+        if entry.size > self._budget:
+            raise Damaged(f"its {entry.size:,} bytes are more than LRTUNE_STATE_BYTES, which is {self._budget:,}")
+        data = _content(entry.path) if self.local else self._files.cat_file(entry.path)
         found = NAME.fullmatch(_last(entry.path))
         if found is None or _checksum(data) != found[5]:
             raise Damaged(f"its {len(data):,} bytes do not have the checksum of its name")
-        state = unpacked(data, key=entry.key)
+        state = unpacked(data, key=entry.key, step=entry.step)
         if self.local:
             os.utime(entry.path)
         return state
@@ -191,6 +200,20 @@ def _write(path: str, data: bytes) -> None:
         Path(path).write_bytes(data)
 
 
+def _content(path: str) -> bytes:
+    """The bytes of a regular file, opened so that neither a pipe nor a link is waited for. Raises Damaged."""
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise Damaged("it is no regular file") from error
+        raise
+    with os.fdopen(opened, "rb") as file:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise Damaged("it is no regular file")
+        return file.read()
+
+
 def _sync(path: str) -> None:
     """Wait until the disk has a file, or the names in a folder."""
     opened = os.open(path, os.O_RDONLY)
@@ -230,18 +253,47 @@ def _plain(tensor: Tensor) -> Any:
         return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
-def unpacked(data: bytes, *, key: str) -> Snapshot:
+class _Beginning(BaseModel):
+    """What every state says of its training, whatever was trained: each report and each stretch up to its step."""
+
+    step: Annotated[int, Field(ge=1)]
+    reports: list[Report]
+    trained: Annotated[list[tuple[int, str]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for places in ([one.step for one in self.reports], [step for step, _ in self.trained]):
+            if (
+                any(not before < after for before, after in pairwise([0, *places]))
+                or max(places, default=0) > self.step
+            ):
+                raise ValueError(f"its steps {places} are not those of a training of {self.step} steps")
+        if self.trained[-1][0] != self.step:
+            raise ValueError(f"nobody trained it up to its step {self.step}")
+        return self
+
+
+def unpacked(data: bytes, *, key: str, step: int) -> Snapshot:
     """A state from the bytes of a file. Raises Damaged."""
     try:
         tensors: dict[str, Tensor] = load(data)
         length = int.from_bytes(data[:8], "little")
         notes: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["lrtune"])
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"it cannot be read: {error}") from error
+    if not isinstance(notes, dict):
+        raise Damaged("it cannot be read: its notes are no object")
     if notes.get("format") != FORMAT:
         raise Damaged(f"it is of format {notes.get('format')}; this worker reads {FORMAT}")
     if notes.get("key") != key:
         raise Damaged("it is another state than its name says")
+    try:
+        said = _Beginning.model_validate(notes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Damaged(f"it says what no training does: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
+    if said.step != step:
+        raise Damaged(f"it is of step {said.step}, and its name says {step}")
     return Snapshot(tensors, notes)
 
 
@@ -254,7 +306,9 @@ def _last(path: str) -> str:
 
 
 def _entry(path: str, info: dict[str, Any], *, half: bool) -> Entry | None:
-    """What a file's name says; half-written ones are nobody's state, but take room."""
+    """What a file's name says; half-written ones are nobody's state, but take room. A link or a pipe is no state."""
+    if info.get("type") != "file" or info.get("islink"):
+        return None
     at = next((info[name] for name in ("mtime", "LastModified", "last_modified", "created") if name in info), 0.0)
     seconds = at.timestamp() if isinstance(at, datetime) else float(at)
     size = int(info.get("size") or 0)

@@ -1,0 +1,102 @@
+"""States that somebody wrote, with the right name and the right checksum, and that are no state of this training."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lrtune.wire.job import TaskSpec
+from tests.test_states import Lab, only_state, same
+from tests.test_trainer import trial
+from worker.snapshot import Snapshot
+from worker.states import Damaged, packed, unpacked
+from worker.tasks import prepare
+
+Forge = Callable[[dict[str, torch.Tensor], dict[str, Any]], object]
+
+
+def _shaped(tensors: dict[str, torch.Tensor], notes: dict[str, Any]) -> None:
+    name = next(one for one in tensors if one.startswith("optimizer/") and tensors[one].dim() == 2)
+    tensors[name] = torch.zeros(3, 7)
+
+
+FORGED: dict[str, Forge] = {
+    "no reports": lambda _, notes: notes.pop("reports"),
+    "reports that are none": lambda _, notes: notes.update(reports=["x", 3]),
+    "reports from its future": lambda _, notes: notes["reports"][-1].update(step=39),
+    "reports out of order": lambda _, notes: notes["reports"].reverse(),
+    "nobody who trained it": lambda _, notes: notes.update(trained=[]),
+    "trained by numbers": lambda _, notes: notes.update(trained=[[None, 7]]),
+    "another step": lambda _, notes: notes.update(step=21),
+    "a step that is none": lambda _, notes: notes.update(step="22"),
+    "losses that are none": lambda _, notes: notes.update(losses=7),
+    "groups that are none": lambda _, notes: notes.update(groups=[7]),
+    "generators that are none": lambda _, notes: notes.update(random=[{"python": 7}]),
+    "no parts": lambda _, notes: notes.update(parts=None),
+    "no tensors": lambda tensors, _: tensors.clear(),
+    "an optimizer of other shapes": _shaped,
+    "an optimizer of another place": lambda _, notes: notes["optimizer"].update({"optimizer/0/99/step": 1}),
+}
+
+
+@pytest.mark.parametrize("how", FORGED)
+def test_a_state_of_wrong_content_is_ignored_said_and_removed(how: str, tmp_path: Path) -> None:
+    lab, task, asked = Lab(tmp_path), prepare(TaskSpec(name="digits"), Path()), trial(horizon=40)
+    lab.train(task, asked.model_copy(update={"until": 22}))
+    path = only_state(tmp_path)
+    key, *middle = path.stem.split("_")[:-1]
+    state = unpacked(path.read_bytes(), key=key, step=22)
+    FORGED[how](state.tensors, state.notes)
+    data = packed(Snapshot(state.tensors, state.notes), key=key)
+    path.unlink()
+    forged(path, data, "_".join([key, *middle]))
+    assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
+    ((kind, message),) = lab.said
+    assert (kind, "the state of step 22 was ignored and is trained again" in message) == ("state-ignored", True)
+    assert list(tmp_path.rglob("*_stage_*")) == []
+
+
+def forged(path: Path, data: bytes, name: str) -> None:
+    """A file whose name has the right checksum."""
+    path.with_name(f"{name}_{hashlib.sha256(data).hexdigest()[:32]}.safetensors").write_bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "link to nothing", "device"])
+def test_a_state_that_is_no_regular_file_is_not_read(kind: str, tmp_path: Path) -> None:
+    lab, task, asked = Lab(tmp_path), prepare(TaskSpec(name="digits"), Path()), trial(horizon=40)
+    lab.train(task, asked.model_copy(update={"until": 22}))
+    path = only_state(tmp_path)
+    real = path.rename(tmp_path / "elsewhere")
+    made = {
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+        "link": lambda: path.symlink_to(real),
+        "link to nothing": lambda: path.symlink_to("nothing"),
+        "device": lambda: path.symlink_to("/dev/zero"),
+    }
+    made[kind]()
+    assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
+    assert (lab.starts, lab.said) == ([], [])
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["step", "reports", "trained", "losses"]), json_values))
+def test_whatever_the_notes_say_a_state_is_read_or_damaged(notes: dict[str, Any]) -> None:
+    data = packed(Snapshot({}, {"step": 1, "reports": [], "trained": [[1, "w"]], **notes}), key="k")
+    try:
+        found = unpacked(data, key="k", step=1)
+    except Damaged:
+        return
+    assert found.notes["trained"][-1][0] == 1
