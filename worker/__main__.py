@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
 from lrtune.errors import LrtuneError
+from lrtune.printable import Safe
 from worker.loop import Worker
 from worker.settings import Settings
 
@@ -38,7 +39,9 @@ def main() -> int:
     about = "Train the trials of lrtune's jobs on one device, until SIGTERM or Ctrl-C."
     parser = argparse.ArgumentParser("python -m worker", description=about, epilog=f"Environment variables: {names}.")
     parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    lines = logging.StreamHandler()
+    lines.setFormatter(Safe("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
     logging.getLogger("httpx").setLevel(logging.WARNING)  # what its commands ask the server for is no news
     try:
         settings = Settings()

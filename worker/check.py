@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lrtune.errors import LrtuneError, TaskError
 from lrtune.optimizers import optimizer
+from lrtune.printable import printable
 from lrtune.task import Batch, Task, moved
 from worker.optimizers import build
 from worker.run import make_deterministic
@@ -183,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     found = list(problems(asked.task, params, asked.data_dir))
     for sentence in found:
-        print(f"wrong: {sentence}")
+        print(f"wrong: {printable(sentence)}")
     if not found:
         print(f"{asked.task} is good: its model, batches, loss and evaluation do what a task is to do")
     return 1 if found else 0

@@ -3,7 +3,6 @@
 Exit codes: 0 done; 1 the job failed or was cancelled; 2 the request was refused or badly put; 3 no server answers.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -11,20 +10,21 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 from typer.core import TyperGroup
 
 from lrtune import __doc__ as about
 from lrtune import errors
 from lrtune import runner as running
-from lrtune.cli import checking, options, terminal
+from lrtune.cli import checking, options, out, terminal
 from lrtune.cli.moving import commands as moving
 from lrtune.cli.report import document
 from lrtune.cli.report.evidence import gather
 from lrtune.cli.watch import follow
 from lrtune.client import Client
 from lrtune.export import FORMATS
+from lrtune.printable import printable
 from lrtune.wire.external import Checkpoints
 from lrtune.wire.results import Job, JobState
 
@@ -38,7 +38,7 @@ class _InWords(TyperGroup):
         try:
             return super().invoke(ctx)
         except errors.LrtuneError as error:
-            typer.echo(f"lrtune: {error}", err=True)
+            out.say(f"lrtune: {error}", err=True)
             raise typer.Exit(UNREACHABLE if isinstance(error, errors.Unavailable) else REFUSED) from None
 
 
@@ -51,7 +51,7 @@ def _newest(incomplete: str) -> list[tuple[str, str]]:
             ]
     except errors.LrtuneError:
         return []
-    return [(job_id, words) for job_id, words in found if job_id.startswith(incomplete)]
+    return [(job_id, printable(words)) for job_id, words in found if job_id.startswith(incomplete)]
 
 
 app = typer.Typer(cls=_InWords, no_args_is_help=True, pretty_exceptions_enable=False, help=about)
@@ -149,7 +149,7 @@ def run(
     with Client() as client:
         running.Runner(client, job, command, asked).work()
         found = client.get(job)
-    typer.echo(f"{job} is {found.state}" + (f"; `lrtune best {job}` shows its answer" if found.best else ""))
+    out.say(f"{job} is {found.state}" + (f"; `lrtune best {job}` shows its answer" if found.best else ""))
     if found.state in (JobState.FAILED, JobState.CANCELLED):
         raise typer.Exit(FAILED)
 
@@ -175,10 +175,10 @@ def show(job: JobId, as_json: AsJson = False) -> None:
         if as_json:
             return _show(found, as_json, lambda: "")
         trials = tuple(client.trials(job))
-    out = Console()
-    out.print(terminal.jobs([found]))
-    out.print(terminal.status(found), markup=False)
-    return out.print(terminal.trials(trials))
+    screen = out.Screen()
+    screen.print(terminal.jobs([found]))
+    screen.print(terminal.status(found))
+    return screen.print(terminal.trials(trials))
 
 
 @app.command()
@@ -188,7 +188,7 @@ def best(job: JobId, as_json: AsJson = False) -> None:
         found = client.best(job)
         _show(found, as_json, lambda: terminal.answer(found, client.trial(job, found.trial)))
     if not as_json:
-        typer.echo(f"\n`lrtune export {job}` writes it as PyTorch code")
+        out.say(f"\n`lrtune export {job}` writes it as PyTorch code")
 
 
 @app.command()
@@ -204,7 +204,7 @@ def report(
             found = client.report(job)
             return _show(found, as_json, lambda: terminal.report(found))
         _write(output, write(gather(client, job)))
-    return typer.echo(f"wrote {output}")
+    return out.say(f"wrote {output}")
 
 
 @app.command()
@@ -217,7 +217,7 @@ def export(
     with Client() as client:
         text = client.export(job, format)
     if output is None:
-        return typer.echo(text, nl=False)
+        return out.say(text, end="")
     return _write(output, text.encode())
 
 
@@ -257,7 +257,7 @@ def delete(job: JobId) -> None:
     """Forget a finished job."""
     with Client() as client:
         client.delete(job)
-    typer.echo(f"{job} is forgotten")
+    out.say(f"{job} is forgotten")
 
 
 @app.command()
@@ -319,7 +319,7 @@ def remove_dataset(dataset: DatasetName) -> None:
     """Forget a dataset and its bytes, once no job needs it."""
     with Client() as client:
         client.remove_dataset(dataset)
-    typer.echo(f"{dataset} is removed")
+    out.say(f"{dataset} is removed")
 
 
 @app.command()
@@ -350,9 +350,9 @@ def preview(
 def _show(found: Answer | tuple[Answer, ...], as_json: bool, view: Callable[[], RenderableType]) -> None:
     """An answer as JSON, or as a person reads it."""
     if as_json:
-        typer.echo(json.dumps(_plain(found), indent=2))
+        out.as_json(_plain(found), indent=2)
     else:
-        Console().print(view())
+        out.Screen().print(view())
 
 
 def _plain(found: Answer | Iterable[Answer]) -> Any:
@@ -376,25 +376,25 @@ def _ask(verb: Callable[[Client], Job], as_json: bool) -> None:
 
 def _follow(client: Client, job_id: str, as_json: bool) -> None:
     """Show a job until it is over; the exit code says how it ended."""
-    out = Console()
+    screen = out.Screen()
     try:
-        job = _events(client, job_id) if as_json else follow(client, job_id, out)
+        job = _events(client, job_id) if as_json else follow(client, job_id, screen)
     except KeyboardInterrupt:
         again = f"`lrtune watch {job_id}` follows it again, `lrtune cancel {job_id}` stops it"
-        typer.echo(f"\nthe job goes on without you: {again}", err=as_json)
+        out.say(f"\nthe job goes on without you: {again}", err=as_json)
         raise typer.Exit(INTERRUPTED) from None
     if job.state is not JobState.SUCCEEDED:
         raise typer.Exit(FAILED)
     if as_json:
         return
     found = client.best(job_id)
-    out.print(terminal.answer(found, client.trial(job_id, found.trial)))
+    screen.print(terminal.answer(found, client.trial(job_id, found.trial)))
 
 
 def _events(client: Client, job_id: str) -> Job:
     """Print a job's events as they come, and the job in the end, as JSON, one to a line."""
     for event in client.watch(job_id):
-        typer.echo(event.model_dump_json())
+        out.as_json(event)
     job = client.get(job_id)
-    typer.echo(job.model_dump_json())
+    out.as_json(job)
     return job

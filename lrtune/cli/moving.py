@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lrtune.cli import options
+from lrtune.cli import options, out
 from lrtune.client import Client
 from lrtune.errors import Invalid
 from lrtune.moving import boards, studies
@@ -36,13 +36,13 @@ def export_study(
         trials: list[TrialDetail] = [client.trial(job, trial.number) for trial in client.trials(job)]
     if storage is not None:
         written = studies.export(found, trials, storage=storage, name=name)
-        typer.echo(f"{written} trials are the study {name or job} in {storage}; `optuna-dashboard {storage}` shows it")
+        out.say(f"{written} trials are the study {name or job} in {storage}; `optuna-dashboard {storage}` shows it")
     if tensorboard is not None:
         boards.tensorboard(found, trials, tensorboard)
-        typer.echo(f"{len(trials)} trials are in {tensorboard}; `tensorboard --logdir {tensorboard}` shows them")
+        out.say(f"{len(trials)} trials are in {tensorboard}; `tensorboard --logdir {tensorboard}` shows them")
     if mlflow is not None:
         boards.mlflow(found, trials, mlflow)
-        typer.echo(f"{len(trials)} trials are runs of the experiment {job} in {mlflow}")
+        out.say(f"{len(trials)} trials are runs of the experiment {job} in {mlflow}")
 
 
 @commands.command("import-study")
@@ -73,7 +73,7 @@ def import_study(
     body = {"job": spec, "trials": [trial.model_dump(mode="json") for trial in trials]}
     with Client() as client:
         made = client.import_job(body | {"source": f"the Optuna study {found.study_name}"})
-    typer.echo(f"{made.id} is {made.state}: {made.reason}; `lrtune best {made.id}` shows what it found")
+    out.say(f"{made.id} is {made.state}: {made.reason}; `lrtune best {made.id}` shows what it found")
 
 
 def _spec(study: Any, job: str | None, steps: int | None) -> dict[str, Any]:

@@ -61,10 +61,11 @@ def answer(best: Best, trial: Trial) -> RenderableType:
     """The answer: the configuration, its value, the baseline beside it, and the learning rate over the run."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_row("found", described(best.configuration))
-    table.add_row(Text(best.metric), f"[bold]{measured(best.value, best.interval)}[/bold] {fresh(best)}")
+    value = Text(measured(best.value, best.interval), style="bold")
+    table.add_row(best.metric, Text.assemble(value, f" {fresh(best)}"))
     if best.baseline is not None:
         table.add_row(label(best.baseline), described(best.baseline.configuration))
-        table.add_row(Text(best.metric), measured(best.baseline.value, best.baseline.interval))
+        table.add_row(best.metric, measured(best.baseline.value, best.baseline.interval))
     table.add_row("so", lift(best))
     table.add_row("cost", f"{best.full_runs:.4g} full runs of {best.steps} steps; found in trial {best.trial}")
     factor, peak = recorded(best, trial).over(best.steps), best.configuration.learning_rate
@@ -75,7 +76,7 @@ def report(found: Findings) -> RenderableType:
     """The answer's report: three questions answered, a line for each family, and the cost."""
     asked = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for advice in found.advice:
-        asked.add_row(f"[bold]{advice.question}[/bold]", Text(advice.answer))
+        asked.add_row(Text(advice.question, style="bold"), advice.answer)
     columns = ("optimizer", "schedule", "runs", "best", "over", "behind", "at", "as good", "stable to", "diverged from")
     rows = []
     for one in found.families:
@@ -206,16 +207,11 @@ def dataset(found: Dataset) -> RenderableType:
     for one in found.columns:
         many = "many" if one.distinct is None else str(one.distinct)
         why = f"{one.why}; cannot be trained on: {one.unfit}" if one.unfit else one.why
-        columns.add_row(*map(_plain, (one.name, one.type, str(one.missing or ""), many, why)))
-    rows = [_plain("  ".join("" if value is None else value for value in row)) for row in found.first]
+        columns.add_row(one.name, one.type, str(one.missing or ""), many, why)
+    rows = [Text("  ".join("" if value is None else value for value in row)) for row in found.first]
     classes = ", ".join(f"{name} ({many})" for name, many in found.classes.items())
     said = [f"classes: {classes}"] if classes else []
     said += (
         [f"read with {', '.join(f'{what} {how!r}' for what, how in found.read_as.items())}"] if found.read_as else []
     )
-    return Group(Text(head), *([columns] if found.columns else []), *rows, *map(_plain, said + found.notes))
-
-
-def _plain(text: str) -> Text:
-    """Text out of somebody's file, which must not steer the terminal."""
-    return Text("".join(letter if letter.isprintable() else "\ufffd" for letter in text))
+    return Group(Text(head), *([columns] if found.columns else []), *rows, *map(Text, said + found.notes))
