@@ -17,6 +17,7 @@ from lrtune.store import Database, beginnings, checkpoints, jobs, leases, trials
 from lrtune.store.holds import Held, held, remark
 from lrtune.wire.external import (
     ENDED_BY_LOOP,
+    MOST_REPORTS,
     RATES,
     Batch,
     Ending,
@@ -148,7 +149,12 @@ def _new(lease: leases.Lease, batch: Batch) -> list[Sent]:
         wrong.append({"pointer": "/reports/0/metrics", "detail": misnamed(first.step, first.metrics, metric)})
     if wrong:
         raise invalid(wrong)
-    return sorted((one for one in batch.reports if one.step not in known), key=lambda one: one.step)
+    new = sorted((one for one in batch.reports if one.step not in known), key=lambda one: one.step)
+    if len(known) + len(new) <= MOST_REPORTS:
+        return new
+    asked = {*report_points(lease.trial.horizon), _end(lease.trial)}
+    room = max(0, MOST_REPORTS - len(known))
+    return [one for place, one in enumerate(new) if place < room or one.step in asked]
 
 
 def _out_of_place(trial: Trial, sent: Sequence[Sent]) -> list[Rejection]:

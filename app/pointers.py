@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from lrtune.errors import Rejection
 from lrtune.space import shown
 
+PUT_IN_WORDS = 500  # rejections; more are counted
 Loc = tuple[str | int, ...]
 Found = Mapping[str, Any] | ErrorDetails
 WORDS = (  # pydantic's phrases, and how they go on after "found 3; "
@@ -33,12 +34,14 @@ WORDS = (  # pydantic's phrases, and how they go on after "found 3; "
 def rejections(found: Sequence[Found], body: object, schema: Mapping[str, Any] | None = None) -> list[Rejection]:
     """One rejection a field; several reasons for the same field (the sides of a union) are joined."""
     joined: dict[str, list[str]] = {}
-    for error in found:
-        pointer, detail = _rejection(error, body, schema or {})
-        details = joined.setdefault(pointer, [])
+    for error in found[:PUT_IN_WORDS]:
+        where, detail = _rejection(error, body, schema or {})
+        details = joined.setdefault(where, [])
         if detail not in details:
             details.append(detail)
-    return [{"pointer": pointer, "detail": _joined(details)} for pointer, details in joined.items()]
+    for error in found[PUT_IN_WORDS:]:
+        joined.setdefault(pointer(error["loc"][1:]), ["found something that is not accepted"])
+    return [{"pointer": where, "detail": _joined(details)} for where, details in joined.items()]
 
 
 def schema_of(annotation: Any) -> dict[str, Any]:

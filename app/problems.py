@@ -26,6 +26,8 @@ from lrtune.errors import LrtuneError, Rejection
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
+MOST_REJECTED = 50  # fields that one answer names
+LONGEST_POINTER = 500  # characters of one
 STATUS: Mapping[type[LrtuneError], int] = {
     errors.BadRequest: 400,
     errors.Unauthorized: 401,
@@ -144,11 +146,21 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 def invalid(rejected: Sequence[Rejection]) -> errors.Invalid:
-    """The error of rejected fields; its detail names the first."""
-    first = rejected[0]
+    """The error of rejected fields; its detail names the first. Of very many it lists some, and says how many more.
+
+    So no answer is many times as large as what was asked.
+    """
+    listed: list[Rejection] = [{**one, "pointer": _short(one["pointer"])} for one in rejected[:MOST_REJECTED]]
+    first, many = listed[0], len(rejected)
     where = "" if " parameter " in first["detail"][:20] else f"{first['pointer'] or 'the body'}: "
-    more = f" (and {len(rejected) - 1} more)" if len(rejected) > 1 else ""
-    return errors.Invalid(f"{where}{first['detail']}{more}", rejected)
+    more = f" (and {many - 1} more)" if many > 1 else ""
+    if many > MOST_REJECTED:
+        listed.append({"pointer": "", "detail": f"and {many - MOST_REJECTED} more"})
+    return errors.Invalid(f"{where}{first['detail']}{more}", listed)
+
+
+def _short(pointer: str) -> str:
+    return pointer if len(pointer) <= LONGEST_POINTER else f"{pointer[:LONGEST_POINTER]}..."
 
 
 def _schema(request: Request, found: Sequence[Any]) -> dict[str, Any]:

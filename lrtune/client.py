@@ -24,7 +24,7 @@ from lrtune.loop import LEASE_SECONDS, LoopJob, joined
 from lrtune.loop_trial import LoopTrial, settle
 from lrtune.responses import checked, messages, read
 from lrtune.wire.charts import Curves, Terrain
-from lrtune.wire.datasets import Dataset
+from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, Rates, Verdict, hold
 from lrtune.wire.imports import ImportedJob
 from lrtune.wire.job import Budget, JobSpec
@@ -282,9 +282,9 @@ class Client:
             raise errors.Invalid(f"{path}: {error.strerror}") from None
         return read(Dataset, checked(answer))
 
-    def datasets(self) -> Iterator[Dataset]:
-        """All uploaded datasets, newest first."""
-        return self._items(Page[Dataset], "/v1/datasets", {})
+    def datasets(self) -> Iterator[DatasetSummary]:
+        """All uploaded datasets, newest first, in short."""
+        return self._items(Page[DatasetSummary], "/v1/datasets", {})
 
     def dataset(self, dataset: str) -> Dataset:
         """What is in a dataset, by its id or its name."""

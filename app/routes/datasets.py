@@ -15,7 +15,7 @@ from app.problems import problems
 from lrtune import errors
 from lrtune.store import Database, datasets
 from lrtune.uploads import describe, kind_of
-from lrtune.wire.datasets import Dataset, Description, Kind
+from lrtune.wire.datasets import Dataset, DatasetSummary, Description, Kind
 from lrtune.wire.results import Page
 
 PATH = "/v1/datasets"
@@ -90,8 +90,11 @@ def _keep(
 
 
 @router.get("", summary="List datasets", responses=problems(errors.Unavailable))
-def page(tx: ReadTx, limit: Limit = PAGE, cursor: Cursor = None) -> Page[Dataset]:
-    """Datasets, newest first. A page's `next` is the `cursor` of the following one, or null at the end."""
+def page(tx: ReadTx, limit: Limit = PAGE, cursor: Cursor = None) -> Page[DatasetSummary]:
+    """Datasets, newest first, in short: what was found in one says `GET /v1/datasets/{dataset_id}`.
+
+    A page's `next` is the `cursor` of the following one, or null at the end.
+    """
     return datasets.page(tx, limit=limit, cursor=cursor)
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from lrtune.analysis.words import described, fresh, label, lift, measured, seeds
 from lrtune.export import recorded
-from lrtune.wire.datasets import Dataset
+from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.report import Findings, Plateau
 from lrtune.wire.results import Best, Job, Plan, Trial, Worker
 
@@ -191,11 +191,11 @@ def status(job: Job) -> str:
     return f"{line}; {job.best.metric} {job.best.value:.5g}{beside}"
 
 
-def datasets(found: Iterable[Dataset]) -> RenderableType:
+def datasets(found: Iterable[DatasetSummary]) -> RenderableType:
     """Datasets, one a row."""
     table = Table("name", "kind", "rows", "columns", "bytes", "id", box=None)
     for one in found:
-        cells = (one.name, one.kind, str(one.rows), str(len(one.columns) or ""), f"{one.bytes:,}", one.id[:12])
+        cells = (one.name, one.kind, str(one.rows), str(one.columns or ""), f"{one.bytes:,}", one.id[:12])
         table.add_row(*map(Text, cells))
     return table
 

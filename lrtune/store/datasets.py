@@ -11,7 +11,7 @@ from lrtune.errors import DatasetInUse, NameTaken, UnknownDataset
 from lrtune.store import lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import DatasetRow, JobRow
-from lrtune.wire.datasets import Dataset, Description, Kind, file_of
+from lrtune.wire.datasets import Dataset, DatasetSummary, Description, Kind, file_of
 from lrtune.wire.results import OVER, Page
 
 
@@ -64,14 +64,20 @@ def find(tx: Session, dataset: str, *, hold: bool = False) -> Dataset | None:
     return next((_view(row) for row in sorted(rows, key=lambda row: row.id != dataset)), None)
 
 
-def page(tx: Session, *, limit: int, cursor: str | None) -> Page[Dataset]:
-    """Datasets, newest first. Raises Invalid."""
+def page(tx: Session, *, limit: int, cursor: str | None) -> Page[DatasetSummary]:
+    """Datasets, newest first, without what was found in them, which may take megabytes. Raises Invalid."""
     query = select(DatasetRow).order_by(DatasetRow.seq.desc()).limit(limit + 1)
     if cursor is not None:
         query = query.where(DatasetRow.seq < lookup.number(cursor))
-    rows = tx.scalars(query).all()
-    more = lookup.cursor(rows[limit - 1].seq) if len(rows) > limit else None
-    return Page(items=[_view(row) for row in rows[:limit]], next=more)
+    found = [(row.seq, _summary(row)) for row in tx.scalars(query.execution_options(yield_per=1))]
+    more = lookup.cursor(found[limit - 1][0]) if len(found) > limit else None
+    return Page(items=[summary for _, summary in found[:limit]], next=more)
+
+
+def _summary(row: DatasetRow) -> DatasetSummary:
+    known = {name: getattr(row, name) for name in ("id", "name", "kind", "bytes", "created_at")}
+    said = {"rows": row.description["rows"], "columns": len(row.description.get("columns", ()))}
+    return DatasetSummary(**known, **said, file=file_of(row.id, Kind(row.kind)))
 
 
 def remove(tx: Session, dataset: str, *, unlink: Callable[[str], object]) -> None:

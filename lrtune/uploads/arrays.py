@@ -19,7 +19,9 @@ from lrtune.uploads.names import Pair, paired
 from lrtune.uploads.reading import reading
 from lrtune.wire.datasets import Column, Description
 
-LARGEST_LABELS = 256 * 1024 * 1024
+LARGEST_LABELS = 128 * 1024 * 1024  # bytes: they are held as a whole, as a number or a word for each example
+MOST_LABELS = 4_000_000
+WIDEST = 1 << 24  # values of one example: a picture of 4,096 pixels square
 BLOCK = 1 << 20  # values read together
 Shape = tuple[int, ...]
 
@@ -55,7 +57,10 @@ def of_npz(path: Path, *, largest: int) -> Description:
     columns = [Column(name=name, type=f"{one.kind} {list(one.shape)}") for name, one in found.headers.items()]
     layout, said = layouts.found(found.shape, found.train.x)
     asks = {} if layout else {"layout": said}
-    classes = Counter(str(label)[:80] for one in found.labels.values() for label in one.tolist())
+    classes = Counter[str]()
+    for one in found.labels.values():
+        for label, many in zip(*np.unique(one, return_counts=True), strict=True):
+            classes[str(label)[:80]] += int(many)
     return Description(
         rows=sum(map(len, found.labels.values())),
         columns=columns,
@@ -130,6 +135,8 @@ def _looked_through(archive: ZipFile, info: ZipInfo, name: str, *, used: bool) -
 def _numbers(file: IO[bytes], name: str, header: Header, count: int) -> None:
     """Look at every number of the inputs, a block of whole examples (or of Fortran's whole columns) at a time."""
     examples = header.shape[0]
+    if count // examples > WIDEST:
+        raise UnusableFile(f"an example of {name} has {count // examples} values; at most {WIDEST} are accepted")
     width = examples if header.fortran else count // examples
     first: NDArray[Any] | None = None
     differ, at = False, 0
@@ -162,6 +169,10 @@ def _labels(archive: ZipFile, info: ZipInfo, name: str) -> NDArray[Any]:
     if info.file_size > LARGEST_LABELS:
         raise UnusableFile(f"{name} takes {info.file_size} bytes; labels of at most {LARGEST_LABELS} are accepted")
     with reading(f"the array {name} cannot be read"):
+        with archive.open(info) as file:
+            shape = _header(file, name).shape
+        if shape and shape[0] > MOST_LABELS:
+            raise UnusableFile(f"{name} has {shape[0]} labels; at most {MOST_LABELS} are accepted")
         return labels.classes(read(archive, name), name)
 
 

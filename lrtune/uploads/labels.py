@@ -10,6 +10,7 @@ from lrtune.uploads import parts
 from lrtune.wire.datasets import FEW
 
 MOST_CLASSES = 1000
+ROWS = 4096  # looked at together
 LARGEST = 2**53  # whole numbers above which a float may be another
 
 
@@ -41,7 +42,10 @@ def _whole(y: NDArray[Any], name: str) -> NDArray[np.int64]:
 
 def _one_hot(y: NDArray[Any], name: str) -> NDArray[np.int64]:
     """The column of the 1 in each row."""
-    wrong = ((y != 0).sum(axis=1) != 1) | (y.max(axis=1) != 1)
+    wrong = np.empty(len(y), dtype=bool)
+    for start in range(0, len(y), ROWS):  # a mask of all of it would be as large again
+        some = y[start : start + ROWS]
+        wrong[start : start + ROWS] = ((some != 0).sum(axis=1) != 1) | (some.max(axis=1) != 1)
     if wrong.any():
         place = int(np.argmax(wrong))
         row = f"row {place} (counted from 0) is not all 0 but for one 1"

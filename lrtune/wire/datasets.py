@@ -81,6 +81,19 @@ class Description(Result):
     reader: int = 0
 
 
+class DatasetSummary(Result):
+    """An uploaded dataset in a list: what it is called, and how large it is. What was found in it says it alone."""
+
+    id: str
+    name: str
+    kind: Kind
+    rows: int
+    columns: int
+    bytes: int
+    file: str
+    created_at: datetime
+
+
 class Dataset(Description):
     """An uploaded dataset; `file` is where it lies below the data directory."""
 

@@ -107,7 +107,21 @@ def misplaced(metric: Metric, value: float | None) -> str:
     return f"found {shown(value)}, but the job's metric {metric.name} has the range {ends}; {advice}"
 
 
-Seconds = Annotated[float, Field(ge=1, le=86_400)]
+LONGEST_LEASE = 3600.0  # seconds that a trial may be held without a word; a loop shows life each quarter of its lease
+MOST_REPORTS = 10_000  # of one trial; beyond them only those are kept that the service asks for
+
+
+def _lease(value: Any) -> Any:
+    found = scalar(value)
+    if isinstance(found, int | float) and found > LONGEST_LEASE:
+        rule = (
+            f"accepted is at most {LONGEST_LEASE:g}: a held trial must show life, and a report or an empty batch does"
+        )
+        raise ValueError(f"found {shown(found)} seconds; {rule}")
+    return found
+
+
+Seconds = Annotated[float, BeforeValidator(_lease), Field(ge=1, le=LONGEST_LEASE)]
 Checkpoints: TypeAlias = Literal["none", "own", "shared"]
 Checkpoint = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
 
@@ -187,7 +201,8 @@ def sent(step: int, metrics: Mapping[str, float | None]) -> Sent:
 class Batch(Strict):
     """Reports, each of another step; none at all only says that the loop is alive, and is for `lease_seconds` more.
 
-    A trial's reports are a set by step: one that comes late fills its place, and a known one changes nothing. The first
+    A trial's reports are a set by step: one that comes late fills its place, and a known one changes nothing. Beyond
+    10,000 only those of the steps in `report_at`, and of the stage's end, are kept; the others show life. The first
     has the job's metric; those after it may leave it out. `start` says where the training really began, where that is
     before the handout's `start`: its checkpoint could not be read. `note` is a line for the job's log, such as how a
     process died that trains the trial; a trial has a hundred at most.

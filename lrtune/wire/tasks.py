@@ -105,7 +105,7 @@ class Split(Strict):
 
     dataset: DataFile | None = None
     column: ColumnName | None = None
-    value: str | bool | int | None = None
+    value: Annotated[str, StringConstraints(max_length=255)] | bool | int | None = None
     last: Fraction | None = None
     by: ColumnName | None = None
     groups: ColumnName | None = None
