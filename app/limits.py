@@ -1,7 +1,9 @@
-"""Request bodies are refused while they stream in, before they fill the memory.
+"""Request bodies are refused while they stream in, before they fill the memory, and when they come too slowly.
 
 Starlette has a middleware for this, but it answers in plain text where every error of ours is a problem.
 """
+
+import asyncio
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers
@@ -9,11 +11,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.addresses import path
 
+BODY_SECONDS = 60.0  # for all of a body; uploads may take as long as they need
+
+
+async def _before(until: float, receive: Receive) -> Message:
+    """The next part of a body, which must come before a time of the loop's clock. Raises HTTPException 408."""
+    try:
+        async with asyncio.timeout_at(until):
+            return await receive()
+    except TimeoutError:
+        raise HTTPException(408) from None
+
 
 class BodyLimit:
-    """Refuses bodies of more than `limit` bytes, with or without a Content-Length, except on the path of uploads.
+    """Refuses bodies of more than `limit` bytes, with or without a Content-Length, and those that take over a minute.
 
-    An upload is never in memory as a whole; the route that takes it has a limit of its own.
+    Not so on the path of uploads: those are never in memory as a whole, and their route has a limit of its own.
     """
 
     def __init__(self, app: ASGIApp, *, limit: int, uploads: str) -> None:
@@ -25,12 +38,16 @@ class BodyLimit:
         """One request."""
         if scope["type"] == "http" and (scope["method"], path(Request(scope))) == ("POST", self.uploads):
             return await self.app(scope, receive, send)
-        seen = 0
+        seen, whole = 0, scope["type"] != "http"
+        until = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def limited() -> Message:
-            nonlocal seen
-            message = await receive() if seen <= self.limit else {"type": "http.request"}
+            nonlocal seen, whole
+            if seen > self.limit:
+                raise HTTPException(413)
+            message = await receive() if whole else await _before(until, receive)
             seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if seen > self.limit:
                 raise HTTPException(413)
             return message

@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import make_url
 
 import migrations
-from app import openapi, pages, problems, receiving
+from app import openapi, pages, patience, problems, receiving
 from app.addresses import Prefix
 from app.auth import authorized, server_key
 from app.deps import known_query
@@ -33,6 +33,7 @@ DESCRIBED = 2  # uploads that are described at once: each takes a core
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Nothing is opened or written before it starts."""
+    patience.install()
     app = FastAPI(
         title="lrtune",
         version=__version__,

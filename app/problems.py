@@ -35,6 +35,7 @@ STATUS: Mapping[type[LrtuneError], int] = {
     errors.NotFound: 404,
     errors.MethodNotAllowed: 405,
     errors.Conflict: 409,
+    errors.TooSlow: 408,
     errors.TooLarge: 413,
     errors.UnsupportedEncoding: 415,
     errors.Invalid: 422,
@@ -47,7 +48,13 @@ HEADERS: Mapping[type[LrtuneError], Mapping[str, str]] = {
     errors.Unauthorized: {"WWW-Authenticate": "Bearer"},
     errors.Unavailable: {"Retry-After": str(RETRY_SECONDS)},
 }
-_BY_STATUS = {400: errors.BadRequest, 404: errors.NotFound, 405: errors.MethodNotAllowed, 413: errors.TooLarge}
+_BY_STATUS = {
+    400: errors.BadRequest,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    408: errors.TooSlow,
+    413: errors.TooLarge,
+}
 EVERYWHERE = (errors.Unauthorized, errors.TooLarge, errors.UnsupportedEncoding, errors.Invalid, errors.Internal)
 
 
@@ -180,6 +187,8 @@ async def _http(request: Request, error: Exception) -> Response:
         return _nowhere(request)
     if kind is errors.MethodNotAllowed:
         return _not_taken(request)
+    if kind is errors.TooSlow:
+        return _answer(request, errors.TooSlow(), {"Connection": "close"})
     limit = request.app.state.settings.max_body_bytes
     return _answer(request, kind(f"the body is larger than the {limit} bytes accepted here") if limit else kind())
 

@@ -101,6 +101,10 @@ class IdempotencyKeyReused(LrtuneError):
     """This Idempotency-Key came before with another body; a new request needs a new key."""
 
 
+class TooSlow(BadRequest):
+    """The body took longer to come than it may."""
+
+
 class TooLarge(LrtuneError):
     """The request body is too large."""
 
