@@ -14,7 +14,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app import sessions
-from app.settings import Settings
+from app.settings import ADVICE, SHORTEST_KEY, Settings
 from lrtune.errors import Unauthorized
 
 log = logging.getLogger("uvicorn.error")  # where an operator looks for what the server says at its start
@@ -36,6 +36,8 @@ def server_key(settings: Settings) -> str:
     key = path.read_text().strip()
     if not key:
         raise Unauthorized(f"{path} is empty; delete it, and the server makes a new key")
+    if len(key) < SHORTEST_KEY:
+        raise Unauthorized(f"{path} has a key of {len(key)} characters; accepted are {SHORTEST_KEY} or more: {ADVICE}")
     return key
 
 

@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import make_url
 
 import migrations
-from app import openapi, pages, patience, problems, receiving
+from app import openapi, pages, patience, problems, receiving, sessions
 from app.addresses import Prefix
 from app.auth import authorized, server_key
 from app.deps import known_query
@@ -23,6 +23,7 @@ from app.metrics import Requests
 from app.routes import charts, datasets, events, external, health, imports, jobs, schedules, tasks, trials
 from app.security_headers import SecurityHeaders
 from app.settings import Settings
+from app.settings import settings as settings_of_environment
 from app.unpacking import Unpack
 from lrtune import __version__
 from lrtune.store import Database
@@ -44,7 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.settings = settings or Settings()
+    app.state.settings = settings or settings_of_environment()
     app.state.requests = Requests()
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)
     app.add_middleware(Unpack, limit=app.state.settings.max_upload_bytes)
@@ -71,6 +72,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if lite:
         await asyncio.to_thread(migrations.upgrade, url)
     app.state.key = server_key(settings)
+    app.state.ended = sessions.Ended(settings.credentials.with_name("signed-out"))
     await asyncio.to_thread(receiving.sweep, settings.data_dir)
     app.state.reading, app.state.writing = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1 if lite else AT_ONCE)
     app.state.describing = asyncio.Semaphore(DESCRIBED)

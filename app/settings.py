@@ -4,14 +4,30 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SHORTEST_KEY = 16  # characters: what can be tried out over a network is far less
+ADVICE = """python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"""
 
 
 def _sendable(key: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()):
         raise ValueError("accepted are visible ASCII characters without spaces, because it travels in a header")
+    if len(key.get_secret_value()) < SHORTEST_KEY:
+        raise ValueError(
+            f"found {len(key.get_secret_value())} characters; accepted are {SHORTEST_KEY} or more: {ADVICE}"
+        )
     return key
+
+
+def settings() -> "Settings":
+    """The settings of the environment. Ends the process, in words, where one of them cannot be accepted."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        found = ((f"LRTUNE_{'_'.join(map(str, one['loc'])).upper()}", one["msg"]) for one in error.errors())
+        raise SystemExit("\n".join(f"{name}: {words.removeprefix('Value error, ')}" for name, words in found)) from None
 
 
 class Settings(BaseSettings):

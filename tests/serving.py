@@ -1,12 +1,14 @@
 """A real server in this process, for the tests of the door, a worker's end of work, and a job as a worker leaves it."""
 
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import httpx
 import uvicorn
@@ -24,7 +26,9 @@ KEY = "the-key-of-the-tests"
 @contextmanager
 def served(database_url: str, *, port: int = 0, **settings: object) -> Iterator[httpx.Client]:
     """A client that has the key of a server on this database."""
-    app = create_app(Settings(database_url=database_url, **({"api_key": KEY} | settings)))
+    folder = tempfile.TemporaryDirectory()  # nothing that a test does is left in the working folder
+    usual = {"api_key": KEY, "credentials": Path(folder.name) / "credentials"}
+    app = create_app(Settings(database_url=database_url, **(usual | settings)))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
     with socket.create_server(("127.0.0.1", port)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -38,6 +42,7 @@ def served(database_url: str, *, port: int = 0, **settings: object) -> Iterator[
         finally:
             server.should_exit = True
             thread.join()
+            folder.cleanup()
 
 
 def finished(service: httpx.Client, database_url: str, *, steps: int = 40) -> str:

@@ -24,7 +24,7 @@ from lrtune.store import Database, jobs, leases, trials
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.results import JobState, Proposal, Report, TrialState
 
-KEY = "a-key"
+KEY = "a-key-for-the-cli"
 
 
 @pytest.fixture

@@ -1,0 +1,61 @@
+"""Keys and sessions: which key will do, and when a session is over."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+from lrtune.errors import Unauthorized
+from tests.serving import KEY, served
+from tests.test_web import token
+
+
+def test_a_session_that_was_signed_out_of_is_over_for_whoever_has_its_cookie_also_after_a_restart(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    settings = {"credentials": tmp_path / "credentials"}
+    with served(sqlite_url, **settings) as service:
+        stolen, others = (httpx.post(f"{service.base_url}/sign-in", data={"key": KEY}).cookies for _ in range(2))
+        with httpx.Client(base_url=service.base_url, cookies=stolen) as browser:
+            assert browser.get("/v1/jobs").status_code == 200
+            assert browser.post("/sign-out", data={"token": token(browser)}).status_code == 303
+        for cookies, status in ((stolen, 401), (others, 200)):
+            assert httpx.get(f"{service.base_url}/v1/jobs", cookies=cookies).status_code == status
+    kept = tmp_path / "signed-out"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert next(iter(stolen.values())) not in kept.read_text()
+    with served(sqlite_url, **settings) as service:
+        for cookies, status in ((stolen, 401), (others, 200)):
+            assert httpx.get(f"{service.base_url}/v1/jobs", cookies=cookies).status_code == status
+
+
+def test_those_who_signed_out_are_forgotten_once_their_time_is_over(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "signed-out").write_text(f"1000 {'0' * 64}\nnonsense\n99999999999 {'1' * 64}\n")
+    with served(sqlite_url, credentials=tmp_path / "credentials") as service:
+        assert service.get("/healthz").status_code == 200
+        assert (tmp_path / "signed-out").read_text() == f"99999999999 {'1' * 64}\n"
+
+
+@pytest.mark.parametrize("key", ["x", "fifteen-letters"])
+def test_a_short_key_ends_the_server_at_its_start_in_words(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LRTUNE_API_KEY", key)
+    with pytest.raises(SystemExit) as ended:
+        create_app()
+    said = str(ended.value)
+    assert said.startswith(f"LRTUNE_API_KEY: found {len(key)} characters; accepted are 16 or more: python -c")
+    assert f"'{key}'" not in said
+
+
+def test_a_key_of_sixteen_characters_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LRTUNE_API_KEY", "sixteen--letters")
+    assert Settings().api_key is not None
+
+
+def test_a_short_key_in_the_credentials_file_is_refused_too(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("short\n")
+    app = create_app(Settings(database_url=sqlite_url, credentials=tmp_path / "credentials"))
+    with pytest.raises(Unauthorized, match="has a key of 5 characters; accepted are 16 or more"), TestClient(app):
+        pass
