@@ -55,7 +55,14 @@ _BY_STATUS = {
     408: errors.TooSlow,
     413: errors.TooLarge,
 }
-EVERYWHERE = (errors.Unauthorized, errors.TooLarge, errors.UnsupportedEncoding, errors.Invalid, errors.Internal)
+EVERYWHERE = (
+    errors.Unauthorized,
+    errors.TooSlow,
+    errors.TooLarge,
+    errors.UnsupportedEncoding,
+    errors.Invalid,
+    errors.Internal,
+)
 
 
 class RejectedField(BaseModel):

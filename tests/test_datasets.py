@@ -215,7 +215,8 @@ def test_what_a_crash_left_is_swept_at_the_start(sqlite_url: str, tmp_path: Path
     folder.mkdir(parents=True)
     (folder / "tmp123.part").write_bytes(b"half")
     (folder / "whole.csv").write_bytes(csv())
-    with served(sqlite_url, data_dir=tmp_path / "data"):
+    with served(sqlite_url, data_dir=tmp_path / "data") as started:
+        assert started.get("/healthz").status_code == 200
         assert files(folder) == ["whole.csv"]
 
 
