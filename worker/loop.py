@@ -29,6 +29,7 @@ from lrtune.task import Task
 from lrtune.wire.job import TaskSpec, Training
 from lrtune.wire.results import Job, JobState, Report, Trial, TrialState, WarmStartTrial
 from worker import commands
+from worker.clocks import wait_for_agreement
 from worker.heartbeat import Heartbeat
 from worker.optimizers import with_package, without_package
 from worker.parallel import Died, Member, Team
@@ -70,7 +71,9 @@ class Worker:
     def work(self) -> None:
         """Run trials until asked to stop."""
         try:
-            self._write(self._sign_in, also=ProgrammingError)  # the tables may still be on their way
+            soon = partial(self._write, also=ProgrammingError)  # the tables may still be on their way
+            wait_for_agreement(partial(soon, partial(workers.clocks, host=socket.gethostname())), self._stop)
+            soon(self._sign_in)
             log.info("worker %s on %s is ready", self.id, self.device)
             while not self._stop.is_set():
                 if lease := self._write(self._claim):

@@ -1,5 +1,6 @@
 """Who is working: every worker signs in, is seen with each heartbeat, and is forgotten when it has been silent."""
 
+import os
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select, update
@@ -24,6 +25,27 @@ def sign_in(
     now = now or clock(tx)
     tx.execute(delete(WorkerRow).where((WorkerRow.seen_at < now - timedelta(hours=1)) | (WorkerRow.id == worker)))
     tx.add(WorkerRow(id=worker, host=host, pid=pid, device=device, tasks=tasks, started_at=now, seen_at=now))
+
+
+def clocks(tx: Session, *, host: str) -> tuple[datetime, dict[str, datetime]] | None:
+    """This process's time, and when each worker last showed life by its own clock; None on PostgreSQL, which has one.
+
+    Those of this host whose process has ended are left out: they show no more life.
+    """
+    if tx.get_bind().dialect.name != "sqlite":
+        return None
+    rows = tx.execute(select(WorkerRow.id, WorkerRow.host, WorkerRow.pid, WorkerRow.seen_at))
+    return clock(tx), {one.id: one.seen_at for one in rows if one.host != host or _runs(one.pid)}
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def seen(tx: Session, worker: str, *, job: str | None, trial: int | None, now: datetime | None = None) -> None:
