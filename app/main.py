@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings or settings_of_environment()
-    app.state.requests = Requests()
+    app.state.requests, app.state.streams = Requests(), 0
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)
     app.add_middleware(Unpack, limit=app.state.settings.max_upload_bytes)
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)  # packed

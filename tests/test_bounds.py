@@ -3,12 +3,14 @@
 import io
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from app import streams
 from lrtune.errors import UnusableFile
 from lrtune.uploads import arrays
 from lrtune.wire import external
@@ -135,3 +137,21 @@ def _wide() -> bytes:
     file = io.BytesIO()
     np.savez_compressed(file, x=np.zeros((2, 25_000_000), dtype=np.uint8), y=np.array([0, 1]))
     return file.getvalue()
+
+
+def test_event_streams_have_a_bound_and_those_that_end_make_room(
+    shared: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "MOST", 2)
+    job = submit(shared)
+    path, kind = f"/v1/jobs/{job}/events", {"Accept": "text/event-stream"}
+    with ExitStack() as both:
+        lines = [both.enter_context(shared.stream("GET", path, headers=kind)).iter_lines() for _ in range(2)]
+        assert [next(one).startswith("event: ") for one in lines] == [True, True]
+        refused = shared.get(path, headers=kind)
+        assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+        assert "2 event streams are open" in refused.json()["detail"]
+        assert shared.get(path).status_code == 200, "pages of the log are read as ever"
+        assert shared.post(f"/v1/jobs/{job}/cancel").status_code == 202
+        assert all(any("cancelled" in line for line in one) for one in lines), "they go on to their end"
+    assert shared.get(path, headers=kind).status_code == 200

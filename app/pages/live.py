@@ -28,7 +28,7 @@ async def live(job_id: JobId, request: Request) -> StreamingResponse:
     """A message whenever the job has changed, until it is over."""
     database: Database = request.app.state.database
     await run_in_threadpool(_pulse, database, job_id)  # an unknown job is an error, not a stream
-    return answer(_beats(database, job_id, request.app.state.stopping))
+    return answer(request, _beats(database, job_id, request.app.state.stopping))
 
 
 def _pulse(database: Database, job_id: str) -> tuple[str, int, int]:

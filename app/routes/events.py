@@ -52,7 +52,7 @@ async def log(
     if last_event_id and re.fullmatch(r"[0-9]{1,9}", last_event_id):
         after = int(last_event_id)
     await run_in_threadpool(_page, database, job_id, after, 1)  # an unknown job is a problem, not a stream
-    return answer(_stream(database, job_id, after, request.app.state.stopping))
+    return answer(request, _stream(database, job_id, after, request.app.state.stopping))
 
 
 def _page(database: Database, job_id: str, after: int, limit: int) -> Page[Event]:
