@@ -50,7 +50,7 @@ def test_what_no_database_keeps_and_no_answer_says_again_is_no_parameter(door: h
     body = {"task": {"name": "digits", "params": {"name": value}}}
     answer = door.post("/v1/jobs", content=json.dumps(body), headers={"content-type": "application/json"})
     assert slug(answer) == "invalid"
-    assert answer.json()["errors"][0]["pointer"] == "/task/params"
+    assert answer.json()["errors"][0]["pointer"] == "/task/params/name"
     assert TaskSpec(name="llama", params={"name": "a \\u0000 of letters"})
 
 

@@ -27,15 +27,21 @@ DEFAULT_SCHEDULES = ("cosine", "linear", "wsd", "one-cycle", "step", "exponentia
 
 def _storable(params: dict[str, Any]) -> dict[str, Any]:
     """Parameters that every database takes and every answer can say again."""
-    try:
-        written = json.dumps(params, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError:
-        raise PydanticCustomError("text", "found half a surrogate pair; accepted are whole characters") from None
-    except ValueError:
-        raise PydanticCustomError("number", "found a number that is not finite; accepted are finite ones") from None
-    if b"\\u0000" in written.replace(rb"\\", b""):
-        raise PydanticCustomError("text", "found the character NUL; accepted is text without it")
+    for name, value in params.items():
+        if sentence := _unstorable(name) or _unstorable(value):
+            raise rejected((name,), sentence, value)
     return params
+
+
+def _unstorable(value: object) -> str:
+    """What is wrong with a value that a database could not keep, or an answer not say."""
+    try:
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return "found half a surrogate pair; accepted are whole characters"
+    except ValueError:
+        return "found a number that is not finite; accepted are finite ones"
+    return "found the character NUL; accepted is text without it" if b"\\u0000" in written.replace(rb"\\", b"") else ""
 
 
 class TaskSpec(Strict):
