@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from app.problems import invalid
 from lrtune import search
 from lrtune.analysis.prefixes import Course
-from lrtune.errors import JobFinished, NotExternal, Rejection
+from lrtune.errors import HoldsTooMany, JobFinished, NotExternal, Rejection
 from lrtune.space import shown
-from lrtune.store import Database, beginnings, checkpoints, jobs, leases, trials, warm_start
+from lrtune.store import Database, beginnings, checkpoints, holds, jobs, leases, trials, warm_start
 from lrtune.store.holds import Held, held, remark
 from lrtune.wire.external import (
     ENDED_BY_LOOP,
@@ -33,6 +33,7 @@ from lrtune.wire.job import Metric
 from lrtune.wire.results import OVER, Job, JobState, Report, Trial, TrialState, report_points
 from lrtune.wire.strategies import NoPruner
 
+MOST_HELD = 256  # trials of a job by one name: all loops that give themselves none share one
 ASKS = 20  # of the search in one request: others may add the trial that it found
 
 
@@ -43,6 +44,8 @@ def hand_out(database: Database, job_id: str, hold: Hold) -> Handout | None:
             job = _asked(tx, job_id)
             if job.state is JobState.PAUSED:
                 return None
+            if holds.count(tx, job_id, hold.worker) >= MOST_HELD:
+                raise HoldsTooMany(f"{hold.worker!r} holds {MOST_HELD} trials of this job, which is as many as one may")
             loop = checkpoints.seen(tx, job_id, hold)
             lease = leases.claim(tx, hold.worker, ttl=timedelta(seconds=hold.lease_seconds), job_id=job_id, loop=loop)
             if lease is not None:

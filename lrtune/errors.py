@@ -73,6 +73,10 @@ class NotExternal(Conflict):
     """Workers train this job; only one of the task `external`, or of a command, hands its trials out over HTTP."""
 
 
+class HoldsTooMany(Conflict):
+    """This loop holds as many trials as one may; it has to finish some, or give them back, before it takes another."""
+
+
 class LeaseLost(Conflict):
     """This trial is no longer held under this lease: it was cancelled, or another worker holds it now."""
 

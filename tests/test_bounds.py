@@ -155,3 +155,16 @@ def test_event_streams_have_a_bound_and_those_that_end_make_room(
         assert shared.post(f"/v1/jobs/{job}/cancel").status_code == 202
         assert all(any("cancelled" in line for line in one) for one in lines), "they go on to their end"
     assert shared.get(path, headers=kind).status_code == 200
+
+
+def test_a_loop_holds_a_bounded_number_of_trials_and_others_go_on(
+    shared: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.external.MOST_HELD", 2)
+    job = submit(shared)
+    held = [take(shared, job, worker="greedy") for _ in range(2)]
+    refused = shared.post(f"/v1/jobs/{job}/trials", json={"worker": "greedy"})
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/holds-too-many")
+    assert refused.json()["detail"] == "'greedy' holds 2 trials of this job, which is as many as one may"
+    assert tell(shared, job, held[0], "finish", state="waiting").status_code == 200
+    assert take(shared, job, worker="greedy")["trial"]["number"] >= 0

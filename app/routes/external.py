@@ -18,6 +18,7 @@ WAIT_SECONDS = 2
 RETRY = {"Retry-After": {"description": "Seconds until it is worth asking again.", "schema": {"type": "string"}}}
 Number = Annotated[int, Path(ge=0, le=LARGEST)]
 HELD = (errors.BadRequest, errors.UnknownJob, errors.UnknownTrial, errors.NotExternal, errors.LeaseLost)
+UNTAKEN = (errors.BadRequest, errors.UnknownJob, errors.NotExternal, errors.HoldsTooMany, errors.JobFinished)
 
 
 @router.post(
@@ -25,7 +26,7 @@ HELD = (errors.BadRequest, errors.UnknownJob, errors.UnknownTrial, errors.NotExt
     summary="Take a trial",
     response_model=Handout,
     responses={
-        **problems(errors.BadRequest, errors.UnknownJob, errors.NotExternal, errors.JobFinished, errors.Unavailable),
+        **problems(*UNTAKEN, errors.Unavailable),
         204: {"description": "No trial just now: others train all there is, or the job is paused.", "headers": RETRY},
     },
 )

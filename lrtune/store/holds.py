@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost, NotExternal
@@ -40,6 +40,13 @@ def held(tx: Session, job_id: str, number: int, token: str) -> Held:
     if not live and not ended:
         raise LeaseLost(_lost(row, attempt))
     return Held(leased(tx, row, token), over=ended)
+
+
+def count(tx: Session, job_id: str, worker: str) -> int:
+    """How many trials of a job somebody holds. Raises UnknownJob."""
+    job = lookup.job(tx, job_id).seq
+    mine = TrialRow.job == job, TrialRow.state == TrialState.RUNNING, TrialRow.worker == worker
+    return tx.scalar(select(func.count()).select_from(TrialRow).where(*mine)) or 0
 
 
 def remark(tx: Session, lease: Lease, said: str) -> None:
