@@ -35,7 +35,7 @@ from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob, Budget, Horizon, JobSpec, TaskSpec
 from lrtune.wire.results import Proposal, Report, Role, TrialState
 
-KEY = "benchmark"
+KEY = "a-key-for-a-benchmark"
 SMALL, LARGE, REPORTS, STEPS = 10, 2_000, 50, 1_000
 READS = 200
 LIMIT = 3.0

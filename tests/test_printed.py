@@ -67,7 +67,12 @@ def known(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         with database.write() as tx:
             workers.sign_in(tx, "w", host=ESCAPES, pid=1, device=ESCAPES, tasks=["digits"])
         invoked("datasets", "add", str(folder / "films.csv"))
-        yield {"JOB": done, "WAITING": waiting, "FILE": str(folder / "films.csv")}
+        yield {
+            "STORAGE": f"sqlite:///{folder}/no.db",
+            "JOB": done,
+            "WAITING": waiting,
+            "FILE": str(folder / "films.csv"),
+        }
         server.should_exit = True
         thread.join()
     database.dispose()
@@ -86,7 +91,7 @@ COMMANDS = (
     *(("extend", "JOB", "--full-runs", "900"), ("delete", "no"), ("tasks",), ("workers",), ("workers", "--json")),
     *(("datasets", "add", "FILE"), ("datasets", "list"), ("datasets", "show", "films.csv"), ("datasets", "show", "no")),
     *(("datasets", "remove", "no"), ("schedules",), ("preview", "nothing"), ("export-study", "no", "--mlflow", "x")),
-    *(("run", "no", "--", "true"), ("import-study", "--storage", "sqlite:///no.db")),
+    *(("run", "no", "--", "true"), ("import-study", "--storage", "STORAGE")),
 )
 
 
