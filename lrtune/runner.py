@@ -28,6 +28,7 @@ from lrtune.command import Command, ended
 from lrtune.door import patiently
 from lrtune.leaving import text
 from lrtune.loop import LEASE_SECONDS, WAIT_SECONDS, forget, place_of
+from lrtune.printable import printable
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout
 from lrtune.wire.results import TrialDetail, TrialState
 
@@ -329,4 +330,4 @@ def _with_tail(said: str, tail: str) -> str:
 def _say(what: str) -> None:
     """A line on stderr, where the command's output does not hide it; nobody may read it."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"lrtune run: {what}", file=sys.stderr, flush=True)
+        print(printable(f"lrtune run: {what}"), file=sys.stderr, flush=True)
