@@ -1,10 +1,12 @@
 """`lrtune run` in the tests: a server whose address every command finds, scripts, and what came of a job."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +82,8 @@ def work(job: str, *command: str, **options: Any) -> Runner:
 def started(job: str, *words: str) -> subprocess.Popen[str]:
     """`lrtune run` in a process of its own; what it says is in `stderr`."""
     cli = [sys.executable, "-c", "from lrtune.cli.commands import app; app()", "run", job, *words]
-    return subprocess.Popen(cli, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background commands ignore
+    return subprocess.Popen(cli, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=heeding)
 
 
 def heard(running: subprocess.Popen[str], what: str) -> str:

@@ -13,7 +13,6 @@ import pytest
 from lrtune.analysis.prefixes import Course
 from lrtune.wire.configuration import Configuration
 from tests.offline import ADAMW, STEPS, held, rates
-from tests.serving import KEY, served
 from tests.two_processes import PLATEAU
 
 ROOT = Path(__file__).parents[1]
@@ -66,17 +65,6 @@ def followed(sent: list[Any]) -> list[float]:
         seen = [(at, value) for at, value in sent if at <= step]
         found.append(Course(configuration, STEPS, reports=seen).rate(step))
     return found
-
-
-@pytest.mark.timeout(240)
-def test_the_example_for_accelerate_finds_its_answer_in_two_processes(sqlite_url: str, tmp_path: Path) -> None:
-    (tmp_path / "accelerate.json").write_text((EXAMPLES / "accelerate.json").read_text())
-    with served(sqlite_url) as door:
-        reach = {"LRTUNE_URL": str(door.base_url), "LRTUNE_API_KEY": KEY}
-        printed = launched([*ACCELERATE, str(EXAMPLES / "accelerate_tuned.py")], tmp_path, **reach)
-        (job,) = door.get("/v1/jobs").json()["items"]
-    assert job["state"] == "succeeded", job["reason"]
-    assert printed.count(f"learning_rate={job['best']['configuration']['learning_rate']!r}") == 1
 
 
 ENDED = """

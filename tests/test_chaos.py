@@ -218,12 +218,12 @@ def test_a_server_killed_in_mid_job_comes_back_to_the_same_job(crew: Crew) -> No
 
     def serve() -> BaseProcess:
         command = ("uvicorn", "--factory", "app.main:create_app", "--port", str(port))
-        environment = {"LRTUNE_DATABASE_URL": crew.database.url, "LRTUNE_API_KEY": "k"}
+        environment = {"LRTUNE_DATABASE_URL": crew.database.url, "LRTUNE_API_KEY": "the-key-of-this-test"}
         return processes.start(*command, environment=environment, log=crew.logs / "server.log")
 
     server = serve()
     try:
-        with Client(f"http://127.0.0.1:{port}", "k") as client:
+        with Client(f"http://127.0.0.1:{port}", "the-key-of-this-test") as client:
             crew.until(lambda: answers(client), "serving")
             job = client.submit(SPEC).id
             worker = crew.worker()
