@@ -77,7 +77,7 @@ def trials(
     whose: Checkpoints = "none" if folder is None else "shared" if shared else "own"
     own = None if folder is None else folder / job_id
     hold: dict[str, Any] = {
-        "worker": f"{socket.gethostname()[:60]}-{os.getpid()}",
+        "worker": this_process(),
         "lease_seconds": lease_seconds,
         "checkpoints": whose,
         "host": place_of(own),
@@ -95,6 +95,11 @@ def trials(
             continue
         forget(own, held.forget, needed=held.needed)
         yield from turn(LoopTrial(door, job_id, held, folder=own))
+
+
+def this_process() -> str:
+    """What the service calls a loop that has no other name."""
+    return f"{socket.gethostname()[:60]}-{os.getpid()}"
 
 
 def place_of(folder: Path | None) -> str:

@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -27,7 +26,7 @@ from lrtune.client import Client
 from lrtune.command import Command, ended
 from lrtune.door import patiently
 from lrtune.leaving import text
-from lrtune.loop import LEASE_SECONDS, WAIT_SECONDS, forget, place_of
+from lrtune.loop import LEASE_SECONDS, WAIT_SECONDS, forget, place_of, this_process
 from lrtune.printable import printable
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout
 from lrtune.wire.results import TrialDetail, TrialState
@@ -74,7 +73,7 @@ class Runner:
             found = repr(self.command[0]) if self.command else "nothing"
             raise errors.Invalid(f"COMMAND: found {found}, which is no program here; accepted is -- python train.py")
         self.folder = None if options.checkpoints == "none" else options.folder.absolute() / job
-        self.worker = worker or f"{socket.gethostname()[:60]}-{os.getpid()}"
+        self.worker = worker or this_process()
         self.stop = threading.Event() if stop is None else stop
         self.hurried = self.served = False
         self.exits: dict[int, int] = {}  # how often the command ended with each exit code

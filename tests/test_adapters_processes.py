@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from lrtune.analysis.prefixes import Course
 from lrtune.wire.configuration import Configuration
+from tests.commands import door as door
+from tests.commands import work
 from tests.offline import ADAMW, STEPS, held, rates
 from tests.two_processes import PLATEAU
 
@@ -65,6 +68,18 @@ def followed(sent: list[Any]) -> list[float]:
         seen = [(at, value) for at, value in sent if at <= step]
         found.append(Course(configuration, STEPS, reports=seen).rate(step))
     return found
+
+
+@pytest.mark.timeout(240)
+def test_the_example_for_accelerate_is_trained_by_two_processes(door: httpx.Client) -> None:
+    job = json.loads((EXAMPLES / "accelerate.json").read_text()) | {"budget": {"trials": 2}, "confirm": {"top": 0}}
+    made = door.post("/v1/jobs", json=job).json()["id"]
+    runner = work(made, sys.executable, *ACCELERATE, str(EXAMPLES / "accelerate_tuned.py"), checkpoints="none")
+    found = door.get(f"/v1/jobs/{made}").json()
+    assert (found["state"], set(runner.exits)) == ("succeeded", {0}), found["reason"]
+    trials = door.get(f"/v1/jobs/{made}/trials").json()["items"]
+    assert [(one["state"], one["step"], one["attempt"]) for one in trials] == [("complete", 40, 1)] * 2
+    assert found["best"]["value"] == min(one["value"] for one in trials)
 
 
 ENDED = """

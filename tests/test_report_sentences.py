@@ -43,7 +43,7 @@ def beyond(facts: Facts, sentence: str) -> None:
     read_of = 0
     for part in said.split("; "):
         read_of += _part(facts, part, there, done, diverged)
-    assert read_of == len(there), "every run is told of"
+    assert read_of == len(there), "every run is said to be read"
 
 
 def _part(facts: Facts, part: str, there: list[Trial], done: list[Trial], diverged: list[Trial]) -> int:

@@ -45,7 +45,7 @@ Write = Callable[[Callable[[Session], Any]], Any]  # does a verb of the store in
 
 def _below(path: object, info: ValidationInfo) -> object:
     """A path of the file, which is relative to the file's own folder."""
-    return Path(info.context["folder"], path) if isinstance(path, str) and info.context else path
+    return Path((info.context or {})["folder"], path) if isinstance(path, str | Path) else path
 
 
 def _open(ends: object) -> object:
@@ -54,7 +54,7 @@ def _open(ends: object) -> object:
 
 
 Seconds = Annotated[float, Field(strict=False, gt=0)]
-BelowFile = Annotated[Path, BeforeValidator(_below)]
+BelowFile = Annotated[Path, BeforeValidator(_below), Field(validate_default=True)]
 
 
 class CommandTask(Strict):
@@ -66,10 +66,10 @@ class CommandTask(Strict):
     summary: str = ""
     params: dict[str, dict[str, Any]] = {}
     ranges: dict[str, Annotated[MetricRange, BeforeValidator(_open)]] = {}
-    directory: BelowFile | None = None
+    directory: BelowFile = Path()
     checkpoints: Checkpoints = "none"
     deterministic: bool = False
-    folder: BelowFile | None = None
+    folder: BelowFile = Path("checkpoints")
     silence: Seconds | None = None
     grace: Seconds = 30.0
     tries: Annotated[int, Field(ge=1)] = 3
@@ -118,7 +118,7 @@ class CommandTask(Strict):
         """How it is run for a job."""
         return Options(
             checkpoints=self.checkpoints,
-            folder=self.folder or Path("checkpoints"),
+            folder=self.folder,
             silence=self.silence,
             grace=self.grace,
             tries=self.tries,
@@ -164,10 +164,8 @@ def find(path: Path | None) -> dict[str, CommandTask]:
     except (OSError, ValueError) as error:
         raise TaskError(f"LRTUNE_COMMANDS: {path}: {error}") from None
     folder = path.absolute().parent
-    whole = {"directory": str(folder), "folder": str(folder / "checkpoints")}
-    given = {name: whole | one if isinstance(one, dict) else one for name, one in tables.items()}
     try:
-        found = TypeAdapter(dict[str, CommandTask]).validate_python(given, context={"folder": folder})
+        found = TypeAdapter(dict[str, CommandTask]).validate_python(tables, context={"folder": folder})
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise TaskError(f"LRTUNE_COMMANDS: {path}: {wrong}") from None
@@ -256,7 +254,7 @@ class Commands:
     def _clear(self) -> None:
         """Delete the checkpoints of jobs that are over, also of those that ended while no worker was here."""
         self._runners, self._cleared = {}, True
-        folders = {one.folder for one in self._found.values() if one.folder and one.checkpoints != "none"}
+        folders = {one.folder for one in self._found.values() if one.checkpoints != "none"}
         for kept in (kept for folder in folders for kept in folder.glob("job-*")):
             with suppress(UnknownJob):  # of another server, or deleted
                 if self._write(partial(jobs.get, job_id=kept.name)).state in OVER:

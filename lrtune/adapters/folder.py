@@ -50,6 +50,7 @@ class Folder:
             self._make_room(size)
             name = f"trial-{trial}-step-{step}-{digest}.pt"
             unfinished.replace(self.path / name)
+            _settle_names(self.path)
         except BROKEN as error:
             raise Broken(f"trial {trial} cannot be kept after step {step}: {first_line(error)}") from error
         finally:
@@ -131,8 +132,8 @@ class Folder:
     def drop(self, names: Iterable[str] | None) -> None:
         """Delete checkpoints, as far as they are here; without names all of them, as the job is over."""
         for name in [file.name for file in self._all()] if names is None else names:
-            for file in self._parts(name):
-                _delete(file)
+            if NAME.fullmatch(name):  # what other means have kept is theirs to delete
+                _delete(self.path / name)
         if names is None:
             self._clear(0.0)
             with suppress(OSError):  # it is not empty, or another process has just done the same
@@ -142,13 +143,8 @@ class Folder:
         """Let checkpoints go after all that are here and not named, the last of them last."""
         now = time.time_ns()
         for place, name in enumerate(names):
-            for file in self._parts(name):
-                with suppress(FileNotFoundError):
-                    os.utime(file, ns=(now, now + place))
-
-    def _parts(self, name: str) -> list[Path]:
-        """The file or the directory of a checkpoint; nothing of what other means have kept."""
-        return [self.path / name] if NAME.fullmatch(name) else []
+            with suppress(FileNotFoundError, Broken):
+                os.utime(self._file(name), ns=(now, now + place))
 
     def _file(self, name: str) -> Path:
         if not NAME.fullmatch(name):

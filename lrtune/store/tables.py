@@ -182,7 +182,7 @@ class CheckpointRow(Base):
 
     `host` is where it lies; null: any of the job's loops can read it. A `deterministic` one comes of a training that
     would be the same again, so that other trials may begin with it. It is needed while its trial may go on from this
-    step, and for a while as the beginning of others; the loops are told of the others, so that they can delete them,
+    step, and for a while as the beginning of others; the loops hear of the others, so that they can delete them,
     and then the row goes.
     """
 

@@ -65,7 +65,7 @@ def step_of(step: object, steps: int, *, start: int = 0) -> int:
 
 
 def elsewhere(step: int, start: int) -> str:
-    """What a loop is told that goes on from another step than its checkpoint's."""
+    """What a loop hears that goes on from another step than its checkpoint's."""
     return f"found {step}; this trial goes on from step {start}: train and report the steps after it"
 
 

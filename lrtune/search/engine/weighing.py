@@ -63,8 +63,8 @@ def law_share(law: Evidence, process: Evidence) -> float:
         by_law, by_process = law.foretold(law.run == run), process.foretold(process.run == run)
         if run in by_law and run in by_process:
             both.append((*by_law[run], *by_process[run]))
-    told = np.array(both).reshape(len(both), 6).T
-    return expected_share(log_density(*told[:2]) + told[2], log_density(*told[3:5]) + told[5])
+    columns = np.array(both).reshape(len(both), 6).T
+    return expected_share(log_density(*columns[:2]) + columns[2], log_density(*columns[3:5]) + columns[5])
 
 
 class WeighedModel:
