@@ -13,8 +13,8 @@ from pydantic import AfterValidator
 from sqlalchemy.orm import Session
 
 from app.problems import invalid
+from app.turns import Turns
 from lrtune.errors import UnknownJob
-from lrtune.store import Database
 
 LARGEST = 2**31 - 1  # the databases' integer
 PAGE, MOST = 50, 200
@@ -42,13 +42,13 @@ def _read(request: Request, _: Annotated[None, Depends(_turn_to_read, scope="fun
         yield tx
 
 
-def _in_turn(request: Request, _: Annotated[None, Depends(_turn_to_write, scope="function")]) -> Database:
-    found: Database = request.app.state.database
+def _turns(request: Request) -> Turns:
+    found: Turns = request.app.state.turns
     return found
 
 
-# For the few routes that think between two transactions: in turn like a writer, but the database is free meanwhile.
-Turn = Annotated[Database, Depends(_in_turn, scope="function")]
+# For the few routes that think between two transactions.
+TakingTurns = Annotated[Turns, Depends(_turns)]
 Tx = Annotated[Session, Depends(_write, scope="function")]
 ReadTx = Annotated[Session, Depends(_read, scope="function")]
 

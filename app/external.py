@@ -1,19 +1,21 @@
 """Trials for loops of the user's own: the door does for them what a worker does for itself, in short transactions.
 
-No transaction is open while the search or the pruner thinks, so that other writers need not wait for it.
+No transaction is open while the search or the pruner thinks, and it is nobody's turn to write: see `turns.py`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
 from app.problems import invalid
+from app.turns import Turns
 from lrtune import search
 from lrtune.analysis.prefixes import Course
 from lrtune.errors import HoldsTooMany, JobFinished, NotExternal, Rejection
 from lrtune.space import shown
-from lrtune.store import Database, beginnings, checkpoints, holds, jobs, leases, trials, warm_start
+from lrtune.store import Database, beginnings, checkpoints, histories, holds, jobs, leases, trials, warm_start
 from lrtune.store.holds import Held, held, remark
 from lrtune.wire.external import (
     ENDED_BY_LOOP,
@@ -30,47 +32,74 @@ from lrtune.wire.external import (
     misplaced,
 )
 from lrtune.wire.job import Metric
-from lrtune.wire.results import OVER, Job, JobState, Report, Trial, TrialState, report_points
-from lrtune.wire.strategies import NoPruner
+from lrtune.wire.results import OVER, JobState, NextStep, Report, Trial, TrialState, report_points
 
 MOST_HELD = 256  # trials of a job by one name: all loops that give themselves none share one
 ASKS = 20  # of the search in one request: others may add the trial that it found
+PATIENCE = 10.0  # seconds that a request waits for those before it to have been suggested theirs
+WAIT_SECONDS, SOON_SECONDS = 2, 1  # until it is worth asking again
 
 
-def hand_out(database: Database, job_id: str, hold: Hold) -> Handout | None:
-    """The next trial of a job; None while others train all there is. Raises UnknownJob, NotExternal, JobFinished."""
-    for _ in range(ASKS):
-        with database.write() as tx:
-            job = _asked(tx, job_id)
-            if job.state is JobState.PAUSED:
-                return None
-            if holds.count(tx, job_id, hold.worker) >= MOST_HELD:
-                raise HoldsTooMany(f"{hold.worker!r} holds {MOST_HELD} trials of this job, which is as many as one may")
-            loop = checkpoints.seen(tx, job_id, hold)
-            lease = leases.claim(tx, hold.worker, ttl=timedelta(seconds=hold.lease_seconds), job_id=job_id, loop=loop)
-            if lease is not None:
-                return _handout(tx, lease, hold, loop)
-            history, seconds = trials.history(tx, job_id), jobs.running_for(tx, job)
-            earlier = warm_start.read(tx, job.spec, before=job.created_at)
-            begun = beginnings.at_hand(tx, loop)
-        step = search.advance(
-            job.spec,
-            history,
-            steps=job.steps or 1,
-            seconds=seconds,
-            warm_start=earlier,
-            continued=hold.checkpoints != "none",
-            beginnings=begun,
-        )
-        if step.nothing_to_do:
+async def hand_out(turns: Turns, job_id: str, hold: Hold) -> Handout | int:
+    """The next trial of a job; or, while others train all there is, or think of it, after how many seconds to ask.
+
+    Raises UnknownJob, NotExternal, JobFinished.
+    """
+    found = await turns.write(_claimed, job_id, hold)
+    if not isinstance(found, checkpoints.Loop):
+        return found or WAIT_SECONDS
+    try:
+        async with turns.alone(job_id, "suggestion", PATIENCE):
+            for _ in range(ASKS):
+                found = await turns.write(_claimed, job_id, hold)
+                if not isinstance(found, checkpoints.Loop):
+                    return found or WAIT_SECONDS
+                step, known = await turns.think(_next, job_id, hold, found)
+                if step.nothing_to_do:
+                    return WAIT_SECONDS
+                await turns.write(_carried_out, job_id, step, known)
+    except TimeoutError:
+        return SOON_SECONDS
+    return WAIT_SECONDS
+
+
+def _claimed(database: Database, job_id: str, hold: Hold) -> Handout | checkpoints.Loop | None:
+    """A trial that waits; the loop that asks where none does; None where the job is paused."""
+    with database.write() as tx:
+        if _asked(tx, job_id).state is JobState.PAUSED:
             return None
-        with database.write() as tx:
-            jobs.carry_out(tx, job_id, step, known=trials.decided(history))
-    return None
+        if holds.count(tx, job_id, hold.worker) >= MOST_HELD:
+            raise HoldsTooMany(f"{hold.worker!r} holds {MOST_HELD} trials of this job, which is as many as one may")
+        loop = checkpoints.seen(tx, job_id, hold)
+        lease = leases.claim(tx, hold.worker, ttl=timedelta(seconds=hold.lease_seconds), job_id=job_id, loop=loop)
+        return loop if lease is None else _handout(tx, lease, hold, loop)
 
 
-def _asked(tx: Session, job_id: str) -> Job:
-    job = jobs.get(tx, job_id)
+def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop) -> tuple[NextStep, int]:
+    """What the search wants next, and how many decisions that rests on."""
+    with database.read() as tx:
+        job, history = _asked(tx, job_id), histories.of(job_id).read(tx)
+        earlier = warm_start.read(tx, job.spec, before=job.created_at)
+        begun = beginnings.at_hand(tx, loop)
+    step = search.advance(
+        job.spec,
+        history,
+        steps=job.steps or 1,
+        seconds=job.seconds,
+        warm_start=earlier,
+        continued=hold.checkpoints != "none",
+        beginnings=begun,
+    )
+    return step, trials.decided(history)
+
+
+def _carried_out(database: Database, job_id: str, step: NextStep, known: int) -> None:
+    with database.write() as tx:
+        jobs.carry_out(tx, job_id, step, known=known)
+
+
+def _asked(tx: Session, job_id: str) -> jobs.Standing:
+    job = jobs.standing(tx, job_id)
     if not job.spec.over_http:
         raise NotExternal
     if job.state in OVER:
@@ -101,23 +130,36 @@ def _end(trial: Trial) -> int:
     return trial.until or trial.horizon
 
 
-def take(database: Database, job_id: str, number: int, batch: Batch) -> Verdict:
+async def take(turns: Turns, job_id: str, number: int, batch: Batch) -> Verdict:
     """Write reports, and say whether to go on. Raises UnknownJob, NotExternal, UnknownTrial, LeaseLost, Invalid."""
+    lease, verdict, trial = await turns.write(_taken, job_id, number, batch)
+    if trial is None or verdict.decision != "continue" or not search.may_act(lease.spec, trial):
+        return verdict
+    async with turns.alone(job_id, "verdict"):
+        reason = await turns.think(_pruned, lease)
+    return await turns.write(_stopped, job_id, number, batch, reason) if reason else verdict
+
+
+def _taken(database: Database, job_id: str, number: int, batch: Batch) -> tuple[leases.Lease, Verdict, Trial | None]:
+    """Reports written, and the trial as they leave it where some were new."""
     with database.write() as tx:
         found = held(tx, job_id, number, batch.token)
-        if not found.over and batch.start is not None:
-            found = Held(_began(tx, found.lease, batch.start), over=False)
-        if not found.over and batch.note is not None:
+        if verdict := _over(found):
+            return found.lease, verdict, None
+        if batch.start is not None:
+            found = replace(found, lease=_began(tx, found.lease, batch.start))
+        if batch.note is not None:
             remark(tx, found.lease, batch.note)
-        new = [] if found.over else _new(found.lease, batch)
-        verdict = _over(found) or _written(tx, found.lease, batch, new)
-    if verdict.decision != "continue" or not new:
-        return verdict
-    if reason := _pruned(database, found.lease):
-        with database.write() as tx:
-            found = held(tx, job_id, number, batch.token)
-            verdict = _over(found) or _ended(tx, found.lease, TrialState.STOPPED, reason)
-    return verdict
+        new = _new(found.lease, batch)
+        trial, written = _with(found.lease.trial, new, found.lease.spec.metric)
+        return found.lease, _written(tx, found, batch, trial, written), trial if new else None
+
+
+def _stopped(database: Database, job_id: str, number: int, batch: Batch, reason: str) -> Verdict:
+    """The trial stopped, unless it has ended meanwhile."""
+    with database.write() as tx:
+        found = held(tx, job_id, number, batch.token)
+        return _over(found) or _ended(tx, found.lease, TrialState.STOPPED, reason)
 
 
 def _over(found: Held) -> Verdict | None:
@@ -184,11 +226,11 @@ def _out_of_range(metric: Metric, sent: Sequence[Sent]) -> list[Rejection]:
     ]
 
 
-def _written(tx: Session, lease: leases.Lease, batch: Batch, new: Sequence[Sent]) -> Verdict:
+def _written(tx: Session, found: Held, batch: Batch, trial: Trial, written: Sequence[Report]) -> Verdict:
     """Write the new reports of a trial that is held, and look at what needs no pruner: divergence, a pause."""
-    metric, ttl = lease.spec.metric, timedelta(seconds=batch.lease_seconds)
-    trial, written = _with(lease.trial, new, metric)
-    news = leases.report(tx, lease, written, ttl=ttl) if written else leases.renew(tx, lease, ttl=ttl)
+    lease, now, ttl = found.lease, found.now, timedelta(seconds=batch.lease_seconds)
+    metric = lease.spec.metric
+    news = leases.report(tx, lease, written, ttl=ttl, now=now) if written else leases.renew(tx, lease, ttl=ttl, now=now)
     newest = max((one.step for one in lease.trial.reports if metric.name in one.metrics), default=0)
     ahead = [one for one in written if one.step > newest]  # an older one fills its place, and no more
     bad = next((one for one in ahead if one.metrics.get(metric.name, 0.0) is None), None)
@@ -223,14 +265,14 @@ def _with(trial: Trial, new: Sequence[Sent], metric: Metric) -> tuple[Trial, lis
 
 
 def _pruned(database: Database, lease: leases.Lease) -> str:
-    """Why the pruner would stop a trial here, if it would; never at its end."""
-    if isinstance(lease.spec.search.pruner, NoPruner) or lease.trial.role != "search":
-        return ""
+    """Why the pruner would stop a trial here, if it would, as far as the trial has got by now."""
+    history = histories.of(lease.job_id)
     with database.read() as tx:
-        history = trials.history(tx, lease.job_id)
-    trial = next(trial for trial in history if trial.number == lease.trial.number)
-    judged = trial.start < trial.step < _end(trial)
-    return search.verdict(lease.spec, history, trial, steps=lease.steps).stop if judged else ""
+        known = history.read(tx)
+    trial = next(one for one in known if one.number == lease.trial.number)
+    if not search.may_act(lease.spec, trial):
+        return ""
+    return search.verdict(lease.spec, known, trial, steps=lease.steps, kept=search.fitted(lease.job_id)).stop
 
 
 def _ended(tx: Session, lease: leases.Lease, state: TrialState, reason: str, *, step: int | None = None) -> Verdict:

@@ -24,6 +24,7 @@ from app.routes import charts, datasets, events, external, health, imports, jobs
 from app.security_headers import SecurityHeaders
 from app.settings import Settings
 from app.settings import settings as settings_of_environment
+from app.turns import Turns
 from app.unpacking import Unpack
 from lrtune import __version__
 from lrtune.store import Database
@@ -75,6 +76,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.ended = sessions.Ended(settings.credentials.with_name("signed-out"))
     await asyncio.to_thread(receiving.sweep, settings.data_dir)
     app.state.reading, app.state.writing = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1 if lite else AT_ONCE)
+    app.state.turns = Turns(app.state.database, app.state.writing)
     app.state.describing = asyncio.Semaphore(DESCRIBED)
     app.state.stopping = asyncio.Event()
     looking = asyncio.create_task(expiring(app.state.database, app.state.writing, app.state.stopping))

@@ -15,6 +15,7 @@ from benchmarks.replay import Ledger, Row, RunKey, Table
 from lrtune.search.engine.costs import Settings
 from lrtune.search.engine.decide import decide
 from lrtune.search.engine.early_stop import due, judge
+from lrtune.search.engine.kept_models import KeptModels
 from lrtune.search.engine.types import Array, Decision, Pool, Run, State
 from lrtune.search.engine.weighing import Fitted
 
@@ -97,6 +98,7 @@ class Replay:
         self.runs: dict[RunKey, Run] = {}
         self.stopped: set[RunKey] = set()  # by the pruner, which stops a run once
         self._fitted: tuple[int, Fitted | None] = (0, None)
+        self._kept = KeptModels()
 
     def ask(self) -> Decision | None:
         """The next decision; hyper-parameters are refitted whenever the data have grown by a tenth."""
@@ -143,7 +145,7 @@ class Replay:
 
     def _hopeless(self, key: RunKey, until: int, seen: list[tuple[int, float]]) -> bool:
         running = replace(self._run(key, until, seen), state="running")
-        return judge(list(self.runs.values()), running, self.table.target, self.seed).stop
+        return judge(list(self.runs.values()), running, self.table.target, self.seed, fitted=self._kept).stop
 
     def _run(self, key: RunKey, until: int, reports: list[tuple[int, float]]) -> Run:
         row = self.number[key]

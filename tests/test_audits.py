@@ -78,7 +78,7 @@ def test_a_lost_lease_writes_nothing(database):
     ],
 )
 def test_a_worker_logs_what_the_pruner_says_of_each_report(database, monkeypatch, said, kinds, stops):
-    def verdict(spec: AdmittedJob, history: list[Trial], trial: Trial, *, steps: int) -> PruneVerdict:
+    def verdict(spec: AdmittedJob, history: list[Trial], trial: Trial, *, steps: int, kept: object) -> PruneVerdict:
         return said
 
     monkeypatch.setattr(pruning.search, "verdict", verdict)

@@ -250,7 +250,7 @@ def test_a_report_asks_the_database_no_more_than_it_has_to(door: httpx.Client) -
     seen = [
         one for one in asked if "lease_until <" not in one and "not (exists" not in one.lower()
     ]  # not the server's look
-    assert len(seen) == 6, "trial, attempt, reports and stages are read; trial and report written"
+    assert len(seen) == 4, "the trial with its job and its attempt, and its reports, are read; trial and report written"
 
 
 @pytest.mark.parametrize(

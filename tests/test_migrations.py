@@ -143,6 +143,16 @@ def test_down_takes_every_table_away_and_up_brings_them_back(database_url: str) 
     engine.dispose()
 
 
+def test_what_the_trials_of_a_job_have_come_to_is_counted_anew_on_the_way_up(migrated: Database) -> None:
+    before = {job: read(migrated, job)[0].progress for job in ANSWERS}
+    migrations.downgrade(migrated.url, "0014")
+    migrations.upgrade(migrated.url)
+    for job, progress in before.items():
+        found, history = read(migrated, job)
+        assert found.progress.trials == progress.trials == Counter(trial.state for trial in history)
+        assert found.progress.full_runs == progress.full_runs
+
+
 def test_an_old_job_has_the_answer_that_it_had(migrated: Database) -> None:
     for job in ("finished", "plain"):
         (found, history), before = read(migrated, job), ANSWERS[job]

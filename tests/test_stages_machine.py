@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, JobFinished, LeaseLost
-from lrtune.store import Database, jobs, leases, trials
+from lrtune.store import Database, histories, jobs, leases, trials
 from lrtune.wire.job import Budget
-from lrtune.wire.results import ENDED, OPEN, OVER, JobState, NextStep, Proposal, Report, Trial, TrialState
+from lrtune.wire.results import ENDED, OPEN, OVER, JobState, NextStep, Proposal, Report, Role, Trial, TrialState
 from tests.leasing import MINUTE, NOON, PLAIN, SPEC
 
 HORIZON, EVERY = SPEC.horizon.steps or 0, 5
@@ -68,7 +68,8 @@ class Machine:
     def propose(self, tx: Session, *, resume: bool) -> None:
         history = trials.history(tx, self.job)
         known = trials.decided(history) - (self.chance.random() < 0.1)  # another worker was quicker
-        asked = Proposal(configuration=PLAIN, role="search", seed=len(history), horizon=HORIZON, reason="a draw")
+        role: Role = self.chance.choice(["search", "search", "confirm"])
+        asked = Proposal(configuration=PLAIN, role=role, seed=len(history), horizon=HORIZON, reason="a draw")
         if resume and history:
             paused = [trial for trial in history if trial.state is TrialState.PAUSED]
             one = self.chance.choice(paused if paused and self.chance.random() < 0.8 else history)  # in any state
@@ -122,8 +123,10 @@ def check(machine: Machine) -> None:
     assert len({trial.run for trial in history}) == len(history)
     with machine.database.read() as tx:
         job = jobs.get(tx, machine.job)
+        assert state in OVER or histories.of(machine.job).read(tx) == history
     assert job.progress.full_runs == pytest.approx(sum(trial.step - trial.reused for trial in history) / HORIZON)
     assert job.progress.trials == Counter(trial.state for trial in history)
+    assert (job.progress.phase == "confirm") == (state not in OVER and any(one.role == "confirm" for one in history))
     for trial in history:
         opened = [stage for stage in trial.stages if stage.ended_at is None]
         assert len(opened) == (trial.state is TrialState.RUNNING), trial
@@ -145,9 +148,18 @@ def check(machine: Machine) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_to_a_job_its_trials_are_as_they_must_be(sqlite_url: str, seed: int) -> None:
+    carried_on(sqlite_url, seed, 100)
+
+
+def test_what_is_counted_as_trials_end_is_what_a_recount_finds(postgres_url: str) -> None:
+    """The same on PostgreSQL, where the counts are kept by statements of its own."""
+    carried_on(postgres_url, 4, 60)
+
+
+def carried_on(url: str, seed: int, times: int) -> None:
     chance = random.Random(seed)
-    machine = Machine(Database(sqlite_url), chance)
-    for what in chance.choices(DID, OFTEN, k=100):
+    machine = Machine(Database(url), chance)
+    for what in chance.choices(DID, OFTEN, k=times):
         machine.do(what)
         check(machine)
     machine.database.dispose()

@@ -24,10 +24,10 @@ from tenacity import wait_exponential as exponential
 
 from lrtune import search
 from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
-from lrtune.store import Database, jobs, leases, tasks, trials, warm_start, workers
+from lrtune.store import Database, histories, jobs, leases, tasks, trials, warm_start, workers
 from lrtune.task import Task
 from lrtune.wire.job import TaskSpec, Training
-from lrtune.wire.results import Job, JobState, Report, Trial, TrialState, WarmStartTrial
+from lrtune.wire.results import JobState, Report, Trial, TrialState, WarmStartTrial
 from worker import commands
 from worker.clocks import wait_for_agreement
 from worker.heartbeat import Heartbeat
@@ -249,21 +249,20 @@ class Worker:
         return True
 
     def _advance(self, job_id: str) -> bool:
-        def read(tx: Session) -> tuple[Job, list[Trial], float]:
-            job = jobs.get(tx, job_id)
-            return job, trials.history(tx, job_id), jobs.running_for(tx, job)
+        def read(tx: Session) -> tuple[jobs.Standing, list[Trial]]:
+            return jobs.standing(tx, job_id), histories.of(job_id).read(tx)
 
-        job, history, seconds = self._write(read)
+        job, history = self._write(read)
         if job.steps is None:
-            return self._resolve(job)
-        if job.id not in self._warm_start:  # read once, because it stays as it was when the job was submitted
-            self._warm_start = {job.id: self._write(lambda tx: warm_start.read(tx, job.spec, before=job.created_at))}
+            return self._resolve(job_id, job.spec.task, job.spec.horizon.epochs or 1.0)
+        if job_id not in self._warm_start:  # read once, because it stays as it was when the job was submitted
+            self._warm_start = {job_id: self._write(lambda tx: warm_start.read(tx, job.spec, before=job.created_at))}
         step = search.advance(
             job.spec,
             history,
             steps=job.steps,
-            seconds=seconds,
-            warm_start=self._warm_start[job.id],
+            seconds=job.seconds,
+            warm_start=self._warm_start[job_id],
             continued=self._settings.state_bytes > 0,
         )
         if step.nothing_to_do:
@@ -271,13 +270,12 @@ class Worker:
         self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=trials.decided(history)))
         return True
 
-    def _resolve(self, job: Job) -> bool:
+    def _resolve(self, job_id: str, task: TaskSpec, epochs: float) -> bool:
         """Turn a horizon in epochs into steps, which only one who has the task and its data can."""
-        if job.spec.task.name not in self._tasks:
+        if task.name not in self._tasks:
             return False
-        epochs = job.spec.horizon.epochs or 1.0
-        steps = max(2, round(epochs * prepare(job.spec.task, self._settings.data_dir, self._own).steps_per_epoch))
-        self._write(lambda tx: jobs.set_steps(tx, job.id, steps))
+        steps = max(2, round(epochs * prepare(task, self._settings.data_dir, self._own).steps_per_epoch))
+        self._write(lambda tx: jobs.set_steps(tx, job_id, steps))
         return True
 
 

@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from lrtune import search
 from lrtune.errors import LeaseLost
-from lrtune.store import Database, audits, leases, trials
+from lrtune.store import Database, audits, histories, leases
 from lrtune.wire.results import Report, Trial
-from lrtune.wire.strategies import Forecast, NoPruner
+from lrtune.wire.strategies import Forecast
 
 FRESH_SECONDS = 10.0  # a job's other trials move slowly against one's own reports
 
@@ -21,7 +21,6 @@ class Pruning:
 
     def __init__(self, database: Database, lease: leases.Lease) -> None:
         self._database, self._lease = database, lease
-        self._asks = not isinstance(lease.spec.search.pruner, NoPruner) and lease.trial.role == "search"
         self._reports: list[Report] = []
         self._history: list[Trial] = []
         self._read_at = float("-inf")
@@ -29,20 +28,19 @@ class Pruning:
 
     def verdict(self, report: Report) -> str | None:
         """Why the trial should stop after this report, or None."""
-        if not self._asks:
-            return None
         self._reports.append(report)
         trial, spec = self._lease.trial, self._lease.spec
-        if not trial.start < report.step < (trial.until or trial.horizon):
-            return None  # known when the search resumed it; or the end, where nothing is left to stop or to audit
+        running = trial.model_copy(update={"reports": list(self._reports), "step": report.step})
+        if not search.may_act(spec, running):
+            return None
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             # While the database is away an older history will do; the heartbeat speaks of it.
             with suppress(DBAPIError):
                 with self._database.read() as tx:
-                    self._history = trials.history(tx, self._lease.job_id)
+                    self._history = histories.of(self._lease.job_id).read(tx)
                 self._read_at = time.monotonic()
-        running = trial.model_copy(update={"reports": list(self._reports), "step": report.step})
-        said = search.verdict(spec, self._history, running, steps=self._lease.steps)
+        kept = search.fitted(self._lease.job_id)
+        said = search.verdict(spec, self._history, running, steps=self._lease.steps, kept=kept)
         if said.audit:
             self._once("audit", lambda tx: audits.audited(tx, self._lease, said.audit))
         elif isinstance(spec.search.pruner, Forecast) and (said.off or said.stop):

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response, status
 
 from app import external
-from app.deps import LARGEST, JobId, ReadTx, Turn, Tx
+from app.deps import LARGEST, JobId, ReadTx, TakingTurns, Tx
 from app.problems import problems
 from lrtune import errors
 from lrtune.analysis.prefixes import Course
@@ -14,7 +14,6 @@ from lrtune.wire.external import RATES, Batch, Ending, Handout, Hold, Rates, Ver
 from lrtune.wire.results import Trial
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/trials", tags=["external"])
-WAIT_SECONDS = 2
 RETRY = {"Retry-After": {"description": "Seconds until it is worth asking again.", "schema": {"type": "string"}}}
 Number = Annotated[int, Path(ge=0, le=LARGEST)]
 HELD = (errors.BadRequest, errors.UnknownJob, errors.UnknownTrial, errors.NotExternal, errors.LeaseLost)
@@ -30,18 +29,18 @@ UNTAKEN = (errors.BadRequest, errors.UnknownJob, errors.NotExternal, errors.Hold
         204: {"description": "No trial just now: others train all there is, or the job is paused.", "headers": RETRY},
     },
 )
-def take(job_id: JobId, database: Turn, hold: Hold = Hold()) -> Response | Handout:  # noqa: B008
+async def take(job_id: JobId, turns: TakingTurns, hold: Hold = Hold()) -> Response | Handout:  # noqa: B008
     """The next trial of a job of the task `external`, yours as long as you report; 409 `job-finished` at the end."""
-    found = external.hand_out(database, job_id, hold)
-    if found is None:
-        return Response(status_code=status.HTTP_204_NO_CONTENT, headers={"Retry-After": f"{WAIT_SECONDS}"})
+    found = await external.hand_out(turns, job_id, hold)
+    if isinstance(found, int):
+        return Response(status_code=status.HTTP_204_NO_CONTENT, headers={"Retry-After": f"{found}"})
     return found
 
 
 @router.post("/{number}/reports", summary="Report", responses=problems(*HELD, errors.Unavailable))
-def report(job_id: JobId, number: Number, batch: Batch, database: Turn) -> Verdict:
+async def report(job_id: JobId, number: Number, batch: Batch, turns: TakingTurns) -> Verdict:
     """Metrics of a trial that is yours, and whether to go on with it; without reports, only a sign of life."""
-    return external.take(database, job_id, number, batch)
+    return await external.take(turns, job_id, number, batch)
 
 
 @router.post("/{number}/finish", summary="Finish a trial", responses=problems(*HELD, errors.Unavailable))

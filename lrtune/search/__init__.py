@@ -2,7 +2,7 @@
 
 Optuna decides, or for `curve` and `forecast` the engine in `engine/`; this is the only room that imports Optuna, which
 neither remembers nor coordinates. Nothing is kept between calls, so the same history and seed give the same answer on
-every machine.
+every machine; only a `verdict` may be given what the forecasts before it were `fitted` to.
 
 `advance.py` minds the budget and the confirming runs, `propose.py` says what is trained next, `prune.py` what stops. On
 Optuna's side `studies/space.py` is a configuration in Optuna's parameters, `studies/study.py` rebuilds a study, and
@@ -15,10 +15,10 @@ import optuna
 from lrtune.search.advance import advance
 from lrtune.search.asked import filled, refused
 from lrtune.search.baseline import reference
-from lrtune.search.curve.pruner import PruneVerdict
+from lrtune.search.curve.pruner import PruneVerdict, fitted
 from lrtune.search.optuna_sampler import CurveSampler
 from lrtune.search.propose import SpaceExhausted, suggest
-from lrtune.search.prune import verdict
+from lrtune.search.prune import may_act, verdict
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # every rebuilt study would announce itself
 
@@ -28,6 +28,8 @@ __all__ = [
     "SpaceExhausted",
     "advance",
     "filled",
+    "fitted",
+    "may_act",
     "reference",
     "refused",
     "suggest",

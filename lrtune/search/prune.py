@@ -26,7 +26,8 @@ from optuna.pruners import (
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
-from lrtune.search.curve.pruner import PruneVerdict, forecast
+from lrtune.search.curve.pruner import PruneVerdict, forecast, judged
+from lrtune.search.engine.kept_models import KeptModels
 from lrtune.search.studies.study import STUDY, empty, frozen, intermediate, penalty, searched
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import REPORTS, Trial
@@ -43,17 +44,46 @@ from lrtune.wire.strategies import (
 )
 
 
-def verdict(spec: AdmittedJob, history: Sequence[Trial], trial: Trial, *, steps: int) -> PruneVerdict:
+def may_act(spec: AdmittedJob, trial: Trial) -> bool:
+    """Whether the job's pruner could stop a running trial at its newest report, by what the trial itself shows.
+
+    Only trials of the search are ever stopped, never a baseline or a confirming run, and none where its stage ends
+    anyway or before the pruner's warm-up. A verdict needs the job's other trials, so it is asked for only where it may.
+    """
+    return trial.start < trial.step < (trial.until or trial.horizon) and _asked(spec, trial)
+
+
+def _asked(spec: AdmittedJob, trial: Trial) -> bool:
+    """Whether the pruner has something to say of a trial's newest report, wherever its stage may end."""
+    kind, seen, place = spec.search.pruner, intermediate(spec, trial), len(trial.reports)
+    if trial.role != "search" or place not in seen:
+        return False
+    match kind:
+        case NoPruner():
+            return False
+        case Forecast():
+            return judged(trial)
+        case Median(n_warmup_reports=warmup) | Percentile(n_warmup_reports=warmup) | Threshold(n_warmup_reports=warmup):
+            return place > warmup
+        case SuccessiveHalving() | Hyperband():
+            return len(_rungs(spec, trial, asking=False)) > len(_rungs(spec, trial, asking=True))
+        case Patient(patience=patience):
+            return len(seen) > patience + 1
+
+
+def verdict(
+    spec: AdmittedJob, history: Sequence[Trial], trial: Trial, *, steps: int, kept: KeptModels | None = None
+) -> PruneVerdict:
     """What the job's pruner says of a running trial of a job with a horizon of `steps`.
 
-    Only trials of the search are ever stopped, never a baseline or a confirming run.
+    `kept` is what earlier verdicts of the job have fitted; without it all is fitted anew.
     """
-    kind, seen = spec.search.pruner, intermediate(spec, trial)
-    place = len(trial.reports)
-    if isinstance(kind, NoPruner) or trial.role != "search" or place not in seen:
+    kind = spec.search.pruner
+    if not _asked(spec, trial):
         return PruneVerdict()
     if isinstance(kind, Forecast):
-        return forecast(spec, kind, history, trial, steps=steps)
+        return forecast(spec, kind, history, trial, steps=steps, kept=kept or KeptModels())
+    seen, place = intermediate(spec, trial), len(trial.reports)
     rule = pruner(kind)
     study = empty(spec, pruner=rule)
     study.add_trials(_frozen(spec, history, trial))

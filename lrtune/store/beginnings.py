@@ -51,10 +51,13 @@ def _longest(tx: Session, lease: Lease, loop: Loop) -> tuple[CheckpointRow, Tria
     trial, end = lease.trial, lease.trial.until or lease.trial.horizon
     query = _readable(loop).where(TrialRow.id != lease.id, TrialRow.seed == trial.seed)
     query = query.where(TrialRow.horizon == trial.horizon, CheckpointRow.step.between(trial.start + 1, end - 1))
-    for row, kept in tx.execute(query.order_by(CheckpointRow.step.desc(), CheckpointRow.id)).all():
-        if not same_but_for_rates(trials.view(row).configuration, trial.configuration):
-            continue  # without asking for all that it has been through
-        other = trials.detailed(tx, row)
+    rows = tx.execute(query.order_by(CheckpointRow.step.desc(), CheckpointRow.id)).all()
+    alike = [one for one in rows if same_but_for_rates(trials.view(one[0]).configuration, trial.configuration)]
+    others = (
+        {one.number: one for one in trials.read(tx, TrialRow.id.in_({row.id for row, _ in alike}))} if alike else {}
+    )
+    for row, kept in alike:
+        other = others[row.number]
         if begins_alike(other, trial, kept.step, lease.spec.metric):
             return kept, other
     return None

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lrtune.store import workers
-from lrtune.store.tables import JobRow, TrialRow
+from lrtune.store import tallies, workers
+from lrtune.store.tables import JobRow
 from lrtune.wire.results import JobState, TrialState
 
 
@@ -23,7 +23,7 @@ class Census:
 def census(tx: Session) -> Census:
     """Count everything."""
     jobs = {JobState(s): n for s, n in tx.execute(select(JobRow.state, func.count()).group_by(JobRow.state))}
-    trials = {TrialState(s): n for s, n in tx.execute(select(TrialRow.state, func.count()).group_by(TrialRow.state))}
+    trials = tallies.by_state(tx)
     return Census(
         jobs={state: jobs.get(state, 0) for state in JobState},
         trials={state: trials.get(state, 0) for state in TrialState},

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Dialect, Engine, create_engine, event, make_url, text
+from sqlalchemy import ColumnElement, Dialect, Engine, create_engine, event, literal_column, make_url, select
 from sqlalchemy.orm import Session
 from sqlalchemy.types import DateTime, TypeDecorator
 
@@ -63,10 +63,21 @@ class Database:
 
 def clock(tx: Session) -> datetime:
     """The database's time, which decides about leases whatever the hosts' clocks say."""
+    return as_time(tx.scalar(select(time(tx))))
+
+
+def time(tx: Session) -> ColumnElement[Any]:
+    """The same as a column, for who selects something else as well; `as_time` reads it."""
     if tx.get_bind().dialect.name == "sqlite":
-        found = tx.scalar(text("select strftime('%Y-%m-%d %H:%M:%f', 'now')"))
-        return datetime.fromisoformat(str(found)).replace(tzinfo=UTC)
-    return datetime.fromtimestamp(float(tx.scalar(text("select extract(epoch from clock_timestamp())")) or 0), UTC)
+        return literal_column("strftime('%Y-%m-%d %H:%M:%f', 'now')")
+    return literal_column("extract(epoch from clock_timestamp())")
+
+
+def as_time(found: Any) -> datetime:
+    """What `time` has found."""
+    if isinstance(found, str):
+        return datetime.fromisoformat(found).replace(tzinfo=UTC)
+    return datetime.fromtimestamp(float(found), UTC)
 
 
 def _engine(url: str, *, writes: bool) -> Engine:

@@ -1,14 +1,16 @@
 """The lease of a trial by what a loop of the user's own shows: job, number, token. The verbs stand in `leases.py`."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
-from lrtune.errors import LeaseLost, NotExternal
-from lrtune.store import events, leases, lookup
-from lrtune.store.leases import Lease, leased
-from lrtune.store.tables import AttemptRow, TrialRow
+from lrtune.errors import LeaseLost, NotExternal, UnknownTrial
+from lrtune.store import events, leases, lookup, trials
+from lrtune.store.database import as_time, time
+from lrtune.store.leases import Lease
+from lrtune.store.tables import AttemptRow, JobRow, TrialRow
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import ENDED, TrialState
 
@@ -17,10 +19,14 @@ NOTED, MAX_REMARKS = "trial-noted", 100  # lines in a job's log about each trial
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A lease; `over` when its trial has ended while it was held, so that there is only that to hear."""
+    """A lease, and the database's time; `over` when its trial has ended while it was held: there is only that to hear.
+
+    Of the trial's stages it has the one at hand.
+    """
 
     lease: Lease
     over: bool
+    now: datetime
 
 
 def held(tx: Session, job_id: str, number: int, token: str) -> Held:
@@ -28,18 +34,26 @@ def held(tx: Session, job_id: str, number: int, token: str) -> Held:
 
     Raises UnknownJob, NotExternal, UnknownTrial, LeaseLost.
     """
-    job = lookup.job(tx, job_id)
+    ours = and_(AttemptRow.trial == TrialRow.id, AttemptRow.token == token)
+    query = select(JobRow, TrialRow, AttemptRow, time(tx)).join(TrialRow, TrialRow.job == JobRow.seq)
+    query = query.outerjoin(AttemptRow, ours).where(JobRow.id == job_id, TrialRow.number == number)
+    found = tx.execute(query.with_for_update(of=TrialRow)).one_or_none()
+    job, row, attempt, now = found or (lookup.job(tx, job_id), None, None, None)
     spec = AdmittedJob.model_validate(job.spec)
     if not spec.over_http:
         raise NotExternal
-    row = lookup.trial(tx, job, number, lock=True)
-    attempt = tx.scalars(select(AttemptRow).where(AttemptRow.token == token, AttemptRow.trial == row.id)).one_or_none()
+    if row is None:
+        raise UnknownTrial(f"job {job.id} has no trial {number}")
     live = row.token == token and row.state == TrialState.RUNNING
+    if not live and attempt is not None:
+        tx.refresh(attempt)  # it ended in the transaction that had the trial before us
     ended = row.state in ENDED and attempt is not None and attempt.outcome in (None, "finished", "cancelled")
     ended = ended or (attempt is not None and attempt.outcome == "paused")
-    if not live and not ended:
+    if attempt is None or not (live or ended):
         raise LeaseLost(_lost(row, attempt))
-    return Held(leased(tx, row, token), over=ended)
+    trial = trials.reported(tx, row, [attempt])
+    lease = Lease(row.id, token, job.seq, job.id, spec, job.steps or row.horizon, trial)
+    return Held(lease, over=ended, now=as_time(now))
 
 
 def count(tx: Session, job_id: str, worker: str) -> int:

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from lrtune.store import events, jobs, lookup
+from lrtune.store import events, jobs, lookup, tallies
 from lrtune.store.database import clock
 from lrtune.store.tables import ReportRow, TrialRow
 from lrtune.wire.imports import ImportedJob
@@ -38,6 +38,7 @@ def create(
         tx.flush()
         if trial.reports:
             tx.execute(insert(ReportRow), [{"trial": added.id, **report.model_dump()} for report in trial.reports])
+    tallies.ended(tx, TrialRow.job == row.seq)
     words = f"{len(imported.trials)} trials imported from {imported.source}"
     pruned = [number for number, trial in enumerate(imported.trials) if trial.state is TrialState.STOPPED]
     events.add(tx, row.seq, "job-imported", words, now=now, pruned=pruned)

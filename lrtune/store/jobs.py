@@ -4,6 +4,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, update
@@ -12,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lrtune.errors import IdempotencyKeyReused, Invalid, JobFinished, JobNotFinished, NoResultYet, Rejection
-from lrtune.store import events, leases, lookup, progress, trials, warm_start
+from lrtune.store import events, leases, lookup, progress, tallies, trials, warm_start
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, EventRow, JobRow, TagRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Budget
@@ -65,6 +66,26 @@ def get(tx: Session, job_id: str) -> Job:
     return _view(tx, lookup.job(tx, job_id))
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What there is to know of a job before it is given a trial: `seconds` since it began."""
+
+    spec: AdmittedJob
+    steps: int | None
+    state: JobState
+    reason: str
+    created_at: datetime
+    seconds: float
+
+
+def standing(tx: Session, job_id: str) -> Standing:
+    """A job without what its trials have come to. Raises UnknownJob."""
+    row = lookup.job(tx, job_id)
+    seconds = (clock(tx) - row.started_at).total_seconds() if row.started_at else 0.0
+    spec = AdmittedJob.model_validate(row.spec)
+    return Standing(spec, row.steps, JobState(row.state), row.reason, row.created_at, seconds)
+
+
 def state(tx: Session, job_id: str) -> JobState:
     """A job's state alone, for those who ask often. Raises UnknownJob."""
     return JobState(lookup.job(tx, job_id).state)
@@ -89,7 +110,7 @@ def page(tx: Session, *, state: JobState | None, tag: str | None, limit: int, cu
 def best(tx: Session, job_id: str) -> Best:
     """The answer so far. Raises UnknownJob, NoResultYet."""
     row = lookup.job(tx, job_id)
-    found = progress.best(tx, row, AdmittedJob.model_validate(row.spec))
+    found = progress.best(tx, row, AdmittedJob.model_validate(row.spec), tallies.counts(tx, row.seq))
     if found is None:
         raise NoResultYet
     return found
@@ -106,13 +127,16 @@ def end(tx: Session, job_id: str, state: JobState, *, reason: str, now: datetime
     """Bring a job to an end, and with it whatever is still open. Raises JobFinished when it has ended otherwise."""
     now = now or clock(tx)
     row = lookup.job(tx, job_id)
-    _cancel_open(tx, row.seq, reason, now)  # trials before jobs
+    gone = _cancel_open(tx, row.seq, reason, now)  # trials before jobs
     row = _change(tx, job_id, to=state, unless=OVER, reason=reason, now=now)
-    _cancel_open(tx, row.seq, reason, now)  # what was proposed in between
+    gone += _cancel_open(tx, row.seq, reason, now)  # what was proposed in between
+    tallies.ended(tx, TrialRow.id.in_(gone))
     # Paused trials belong to nobody, and who resumes one has the job's row first.
     words = f"the job ended while it was paused: {reason}" if reason else "the job ended while it was paused"
     left = {"state": TrialState.STOPPED, "reason": words, "finished_at": now}
-    tx.execute(update(TrialRow).where(TrialRow.job == row.seq, TrialRow.state == TrialState.PAUSED).values(left))
+    paused = and_(TrialRow.job == row.seq, TrialRow.state == TrialState.PAUSED)
+    tallies.becomes(tx, paused, TrialState.STOPPED)
+    tx.execute(update(TrialRow).where(paused).values(left))
     row.finished_at = now
 
 
@@ -130,16 +154,13 @@ def carry_out(tx: Session, job_id: str, step: NextStep, *, known: int) -> None:
         end(tx, job_id, state, reason=step.failure)
 
 
-def running_for(tx: Session, found: Job) -> float:
-    """How many seconds ago a job began."""
-    return (clock(tx) - found.started_at).total_seconds() if found.started_at else 0.0
-
-
-def _cancel_open(tx: Session, job: int, reason: str, now: datetime) -> None:
+def _cancel_open(tx: Session, job: int, reason: str, now: datetime) -> list[int]:
+    """The ids of the trials that were open."""
     gone = {"state": TrialState.CANCELLED, "reason": reason, "finished_at": now, "token": None, "lease_until": None}
-    tx.execute(update(TrialRow).where(TrialRow.job == job, TrialRow.state.in_(OPEN)).values(gone))
-    cancelled = select(TrialRow.id).where(TrialRow.job == job, TrialRow.state == TrialState.CANCELLED)
-    leases.close(tx, AttemptRow.trial.in_(cancelled), "cancelled", now)
+    opened = update(TrialRow).where(TrialRow.job == job, TrialRow.state.in_(OPEN))
+    ids = list(tx.scalars(opened.values(gone).returning(TrialRow.id)))
+    leases.close(tx, AttemptRow.trial.in_(ids), "cancelled", now)
+    return ids
 
 
 def pause(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:
@@ -274,15 +295,15 @@ def _change(
 
 
 def _view(tx: Session, row: JobRow) -> Job:
-    spec = AdmittedJob.model_validate(row.spec)
+    spec, counts = AdmittedJob.model_validate(row.spec), tallies.counts(tx, row.seq)
     return Job(
         id=row.id,
         state=JobState(row.state),
         reason=row.reason,
         spec=spec,
         steps=row.steps,
-        progress=progress.progress(tx, row, spec),
-        best=progress.best(tx, row, spec),
+        progress=progress.progress(tx, row, spec, counts),
+        best=progress.best(tx, row, spec, counts),
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
-from lrtune.store import checkpoints, events, lookup, trials
+from lrtune.store import checkpoints, events, lookup, tallies, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
 from lrtune.wire.configuration import Configuration
@@ -147,8 +147,7 @@ def leased(tx: Session, row: TrialRow, token: str) -> Lease:
 def renew(tx: Session, lease: Lease, *, ttl: timedelta, now: datetime | None = None) -> JobState:
     """Stay alive, and hear the job's state: a paused job wants the trial released. Raises LeaseLost."""
     now = now or clock(tx)
-    _touch(tx, _held(lease).values(lease_until=now + ttl))
-    return _news(tx, lease)
+    return _touch(tx, _held(lease).values(lease_until=now + ttl))
 
 
 def report(
@@ -163,14 +162,14 @@ def report(
     now = now or clock(tx)
     step = max(one.step for one in reports)
     reached = case((TrialRow.step > step, TrialRow.step), else_=step)  # what was taken up may be ahead of its reports
-    _touch(tx, _held(lease).values(step=reached, lease_until=now + ttl))
+    news = _touch(tx, _held(lease).values(step=reached, lease_until=now + ttl))
     dialect = sqlite if tx.get_bind().dialect.name == "sqlite" else postgresql
     writing = dialect.insert(ReportRow)
     anew = {name: writing.excluded[name] for name in ("learning_rate", "metrics", "reused")}
     before = ReportRow.step <= lease.trial.start
     writing = writing.on_conflict_do_update(index_elements=["trial", "step"], set_=anew, where=before)
     tx.execute(writing, [{"trial": lease.id, **one.model_dump()} for one in reports])
-    return _news(tx, lease)
+    return news
 
 
 def pause(
@@ -210,6 +209,7 @@ def _end(tx: Session, lease: Lease, outcome: Outcome, reached: Mapping[str, Any]
     found = "" if value is None else f", {lease.spec.metric.name} {value:.6g}"
     message, number = f"trial {lease.trial.number} {words}{found}", lease.trial.number
     events.add(tx, lease.job, f"trial-{state}", message, now=now, trial=number, value=value, step=step, **data)
+    tallies.ended(tx, TrialRow.id == lease.id)
 
 
 def _reused(step: int) -> ColumnElement[int]:
@@ -371,6 +371,7 @@ def _lost(tx: Session, row: TrialRow, reason: str, now: datetime) -> None:
     tx.execute(update(TrialRow).where(TrialRow.id == row.id).values(values | {"deaths": row.deaths + 1}))
     message = f"trial {row.number}: {values['reason']}"
     events.add(tx, row.job, f"trial-{values['state']}", message, now=now, trial=row.number)
+    tallies.ended(tx, TrialRow.id == row.id)  # where it has failed
 
 
 def close(tx: Session, which: ColumnElement[bool], outcome: Outcome, now: datetime) -> None:
@@ -390,10 +391,10 @@ def _held(lease: Lease) -> Update:
     return update(TrialRow).where(*_ours(lease))
 
 
-def _news(tx: Session, lease: Lease) -> JobState:
-    return JobState(tx.execute(select(JobRow.state).where(JobRow.seq == lease.job)).scalar_one())
-
-
-def _touch(tx: Session, statement: Update) -> None:
-    if not tx.execute(statement.returning(TrialRow.id)).all():
+def _touch(tx: Session, statement: Update) -> JobState:
+    """Change a trial that is ours, and hear its job's state. Raises LeaseLost."""
+    state = select(JobRow.state).where(JobRow.seq == TrialRow.job).scalar_subquery()
+    found = tx.execute(statement.returning(state)).all()
+    if not found:
         raise LeaseLost
+    return JobState(found[0][0])

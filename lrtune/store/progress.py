@@ -1,9 +1,12 @@
-"""How far a job is and what its answer is so far, read by few indexed queries whatever the number of its trials."""
+"""How far a job is and what its answer is so far, read by few indexed queries whatever the number of its trials.
+
+What the trials have come to stands in `tallies.py`.
+"""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lrtune.analysis.answer import best as best_of
@@ -15,19 +18,18 @@ from lrtune.wire.results import OVER, Best, Progress, TrialState
 
 # How many of the best search runs the answer is looked for in: those that were confirmed are among them.
 LEADERS = 20
-COST = TrialRow.step - TrialRow.reused  # so far; reused steps had been paid for by other trials
+BESIDE = ("baseline", "range-test", "confirm")  # the roles of trials that are few
+Counts = Sequence[tuple[str, TrialState, int, int]]  # as `tallies.counts` has them
 
 
-def progress(tx: Session, job: JobRow, spec: AdmittedJob) -> Progress:
+def progress(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Progress:
     """Trials by state, and cost so far and to come in full runs."""
-    query = select(TrialRow.role, TrialRow.state, func.count(), func.sum(COST)).where(TrialRow.job == job.seq)
-    rows = tx.execute(query.group_by(TrialRow.role, TrialRow.state)).all()
     states: dict[TrialState, int] = defaultdict(int)
     steps: dict[str, int] = defaultdict(int)
-    for role, state, count, stepped in rows:
-        states[TrialState(state)] += count
-        steps["confirm" if role == "confirm" else "search"] += int(stepped)
-    confirming = any(role == "confirm" for role, *_ in rows)
+    for role, state, count, stepped in counts:
+        states[state] += count
+        steps["confirm" if role == "confirm" else "search"] += stepped
+    confirming = any(role == "confirm" for role, *_ in counts)
     spent = {phase: done / job.steps if job.steps else 0.0 for phase, done in steps.items()}
     over = job.state in OVER
     return Progress(
@@ -60,14 +62,15 @@ def _fraction(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, f
     return round(min(0.999, (1.0 - weight) * min(1.0, max(shares)) + weight * min(1.0, confirmed)), 4)
 
 
-def best(tx: Session, job: JobRow, spec: AdmittedJob) -> Best | None:
+def best(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Best | None:
     """The answer so far, from the runs that can decide it: the best few of the search, and all others."""
     if job.steps is None:
         return None
     rows = select(TrialRow).where(TrialRow.job == job.seq)
     leaders = rows.where(TrialRow.role == "search", trials.completed(job.steps))
     leaders = leaders.order_by(*trials.best_first(spec.metric.goal)).limit(LEADERS + spec.confirm.top)
-    others = rows.where(TrialRow.role != "search")
+    # All states are named, so that the index is of use.
+    others = rows.where(TrialRow.state.in_(list(TrialState)), TrialRow.role.in_(BESIDE))
     deciding = [trials.view(row) for query in (others, leaders) for row in tx.scalars(query)]
-    cost = tx.scalar(select(func.sum(COST)).where(TrialRow.job == job.seq)) or 0
-    return best_of(spec, deciding, steps=job.steps, full_runs=round(int(cost) / job.steps, 4))
+    cost = sum(steps for *_, steps in counts)
+    return best_of(spec, deciding, steps=job.steps, full_runs=round(cost / job.steps, 4))

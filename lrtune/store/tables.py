@@ -93,7 +93,7 @@ class TrialRow(Base):
     __table_args__ = (
         UniqueConstraint("job", "number"),
         Index(None, "job", "state", "role"),
-        Index(None, "job", "horizon", "value"),
+        Index(None, "job", "state", "horizon", "value"),
         Index(
             "ix_trials_waiting",
             "id",
@@ -136,6 +136,17 @@ class TrialRow(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class TallyRow(Base):
+    """How many trials of a job in a role are in a state, and how many steps they have cost; open ones are left out."""
+
+    __tablename__ = "tallies"
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16), primary_key=True)
+    trials: Mapped[int]
+    steps: Mapped[int] = mapped_column(BigInteger)
 
 
 class AttemptRow(Base):

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from lrtune.store import events, lookup
+from lrtune.store import events, lookup, tallies
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, ReportRow, TrialRow
 from lrtune.wire.results import ACTIVE, RESUMABLE, NextStep, Page, Proposal, Report, Stage, Stop, Trial, TrialState
@@ -51,9 +51,12 @@ def view(row: TrialRow, reports: Iterable[ReportRow] = (), stages: Iterable[Atte
 
 def detailed(tx: Session, row: TrialRow) -> Trial:
     """A row with its reports and its stages."""
-    reports = tx.scalars(select(ReportRow).where(ReportRow.trial == row.id).order_by(ReportRow.step))
-    stages = tx.scalars(select(AttemptRow).where(AttemptRow.trial == row.id).order_by(*_IN_ORDER))
-    return view(row, reports, stages)
+    return reported(tx, row, tx.scalars(select(AttemptRow).where(AttemptRow.trial == row.id).order_by(*_IN_ORDER)))
+
+
+def reported(tx: Session, row: TrialRow, stages: Iterable[AttemptRow]) -> Trial:
+    """A row with its reports, and the stages that are given."""
+    return view(row, tx.scalars(select(ReportRow).where(ReportRow.trial == row.id).order_by(ReportRow.step)), stages)
 
 
 def page(tx: Session, job_id: str, *, limit: int, cursor: str | None) -> Page[Trial]:
@@ -81,14 +84,18 @@ def neighbours(tx: Session, job_id: str, number: int) -> tuple[int | None, int |
 
 def history(tx: Session, job_id: str) -> list[Trial]:
     """Every trial of a job with its reports and stages, by number: what the search decides on."""
-    job = lookup.job(tx, job_id)
-    rows = tx.scalars(select(TrialRow).where(TrialRow.job == job.seq).order_by(TrialRow.number)).all()
+    return read(tx, TrialRow.job == lookup.job(tx, job_id).seq)
+
+
+def read(tx: Session, which: ColumnElement[bool]) -> list[Trial]:
+    """Some trials with their reports and stages, by number."""
+    rows = tx.scalars(select(TrialRow).where(which).order_by(TrialRow.number)).all()
     reports: dict[int, list[ReportRow]] = {row.id: [] for row in rows}
-    query = select(ReportRow).join(TrialRow, TrialRow.id == ReportRow.trial).where(TrialRow.job == job.seq)
+    query = select(ReportRow).join(TrialRow, TrialRow.id == ReportRow.trial).where(which)
     for report in tx.scalars(query.order_by(ReportRow.trial, ReportRow.step)):
         reports.setdefault(report.trial, []).append(report)
     stages: dict[int, list[AttemptRow]] = {row.id: [] for row in rows}
-    attempts = select(AttemptRow).join(TrialRow, TrialRow.id == AttemptRow.trial).where(TrialRow.job == job.seq)
+    attempts = select(AttemptRow).join(TrialRow, TrialRow.id == AttemptRow.trial).where(which)
     for attempt in tx.scalars(attempts.order_by(*_IN_ORDER)):
         stages.setdefault(attempt.trial, []).append(attempt)
     return [view(row, reports[row.id], stages[row.id]) for row in rows]
@@ -121,7 +128,9 @@ def propose(tx: Session, job_id: str, proposal: Proposal, *, known: int, now: da
         number, there = proposal.resume, (TrialRow.job == job.seq, TrialRow.number == proposal.resume)
         goes_on: dict[str, Any] = {"start": TrialRow.step, "paid": TrialRow.step - TrialRow.reused}
         goes_on |= {"value": None, "finished_at": None, "deaths": 0, "furthest": 0}
-        resumed = update(TrialRow).where(*there, TrialRow.state.in_(RESUMABLE)).values(stage | goes_on)
+        resumable = and_(*there, TrialRow.state.in_(RESUMABLE))
+        tallies.goes_on(tx, resumable)
+        resumed = update(TrialRow).where(resumable).values(stage | goes_on)
         if not tx.execute(resumed.returning(TrialRow.id)).all():
             return False
         until = f"step {proposal.until} of {proposal.horizon}" if proposal.until else "its end"
@@ -137,6 +146,8 @@ def stop(tx: Session, job_id: str, step: NextStep, *, known: int, now: datetime 
     if job.state not in ACTIVE or job.decisions != known:
         return
     now = now or clock(tx)
+    over = and_(TrialRow.job == job.seq, TrialRow.number.in_(step.stopped), TrialRow.state == TrialState.PAUSED)
+    tallies.becomes(tx, over, TrialState.STOPPED)
     for number, reason in step.stopped.items():
         paused = (TrialRow.job == job.seq, TrialRow.number == number, TrialRow.state == TrialState.PAUSED)
         stopped = {"state": TrialState.STOPPED, "reason": reason, "finished_at": now}

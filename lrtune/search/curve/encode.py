@@ -84,35 +84,47 @@ def static_knobs(spec: AdmittedJob) -> StaticKnobs:
     return StaticKnobs(replace(space, first=first, optimizers=static, schedules={family: {}}, common=clips), family)
 
 
-def runs(spec: AdmittedJob, trials: Iterable[Trial]) -> list[Run]:
+Encoded = dict[int, tuple[object, Run | None]]  # by number: the trial, and the run that was made of it
+
+
+def runs(spec: AdmittedJob, trials: Iterable[Trial], known: Encoded | None = None) -> list[Run]:
     """What trials of the search teach, in the order of the search's latest decision about each; `key` is the number.
 
     Left out is what teaches nothing: a baseline outside the space, range tests (they only bound where the search
-    begins), and trials that failed before a stage of theirs had ended.
+    begins), and trials that failed before a stage of theirs had ended. `known` keeps what was made of the same trials.
     """
-    knobs, found = static_knobs(spec), list[tuple[int, Run]]()
+    knobs, known, found = static_knobs(spec), {} if known is None else known, list[tuple[int, Run]]()
     for trial in sorted(trials, key=lambda trial: trial.number):
-        extras, reports = knobs.row(trial.configuration), _reports(spec, trial)
-        outside = trial.role == "baseline" and not spec.allows(trial.configuration)
-        lost = trial.state in LOST and not reports
-        if extras is None or trial.role == "range-test" or outside or lost:
-            continue
-        ended = [stage.step for stage in trial.stages if stage.outcome in ("paused", "finished")]
-        diverged = bool(reports) and math.isnan(reports[-1][1])
-        run = Run(
-            key=trial.number,
-            horizon=trial.horizon,
-            curve=rates(trial.configuration, trial.horizon),
-            extras=extras,
-            reports=reports,
-            state="diverged" if diverged else STATES[trial.state],
-            until=trial.start if trial.state in LOST else trial.until or trial.horizon,
-            born=len(found),
-            ends=(*ended, *(step for step, _ in reports[-1:])),
-            family=trial.configuration.kind[1],
-        )
-        found.append((trial.decision, run))
+        before, run = known.get(trial.number, (None, None))
+        if before is not trial:
+            run = _run(spec, knobs, trial)
+        if run is not None and run.born != len(found):
+            run = replace(run, born=len(found))
+        known[trial.number] = trial, run
+        if run is not None:
+            found.append((trial.decision, run))
     return [run for _, run in sorted(found, key=lambda one: one[0])]
+
+
+def _run(spec: AdmittedJob, knobs: StaticKnobs, trial: Trial) -> Run | None:
+    extras, reports = knobs.row(trial.configuration), _reports(spec, trial)
+    outside = trial.role == "baseline" and not spec.allows(trial.configuration)
+    lost = trial.state in LOST and not reports
+    if extras is None or trial.role == "range-test" or outside or lost:
+        return None
+    ended = [stage.step for stage in trial.stages if stage.outcome in ("paused", "finished")]
+    diverged = bool(reports) and math.isnan(reports[-1][1])
+    return Run(
+        key=trial.number,
+        horizon=trial.horizon,
+        curve=rates(trial.configuration, trial.horizon),
+        extras=extras,
+        reports=reports,
+        state="diverged" if diverged else STATES[trial.state],
+        until=trial.start if trial.state in LOST else trial.until or trial.horizon,
+        ends=(*ended, *(step for step, _ in reports[-1:])),
+        family=trial.configuration.kind[1],
+    )
 
 
 def limits(spec: AdmittedJob, known: Iterable[Run]) -> tuple[float, float]:

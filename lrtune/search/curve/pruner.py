@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lrtune.search.curve.encode import limits, runs
 from lrtune.search.engine.early_stop import Rules, due, judge
+from lrtune.search.engine.kept_models import KeptModels
 from lrtune.search.studies.study import searched
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import REPORTS, Trial
@@ -23,8 +25,14 @@ class PruneVerdict:
     off: str = ""
 
 
-def forecast(spec: AdmittedJob, kind: Forecast, history: Sequence[Trial], trial: Trial, *, steps: int) -> PruneVerdict:
-    """Whether a running trial should stop now: its end is not expected to matter, and no audit wants to see it.
+@lru_cache(maxsize=4)
+def fitted(job_id: str) -> KeptModels:  # noqa: ARG001 - the cache reads it
+    """What this process keeps of a job's verdicts: the next one is then a matter of milliseconds."""
+    return KeptModels()
+
+
+def judged(trial: Trial) -> bool:
+    """Whether a running trial is judged at its newest report.
 
     A stage up to a planned step is never cut short: how far it goes was weighed when it was proposed. Nor is a trial
     judged by what it shares with another or has shown before it paused, nor once more where it was stopped and resumed:
@@ -33,16 +41,25 @@ def forecast(spec: AdmittedJob, kind: Forecast, history: Sequence[Trial], trial:
     before, now = ([0, 0] + [report.step for report in trial.reports])[-2:]
     resumed = any(stage.outcome == "finished" for stage in trial.stages)
     if trial.until is not None or resumed or not due(before, now, trial.horizon):
+        return False
+    return not trial.reports[-1].reused and now > trial.start
+
+
+def forecast(
+    spec: AdmittedJob, kind: Forecast, history: Sequence[Trial], trial: Trial, *, steps: int, kept: KeptModels
+) -> PruneVerdict:
+    """Whether a running trial should stop now: its end is not expected to matter, and no audit wants to see it."""
+    if not judged(trial):
         return PruneVerdict()
-    if trial.reports[-1].reused or now <= trial.start:
-        return PruneVerdict()
-    known = runs(spec, [*(other for other in searched(history) if other.number != trial.number), trial])
-    running = next((run for run in known if run.key == trial.number), None)
-    if running is None:
-        return PruneVerdict()
-    others = [run for run in known if run.reports and run is not running]
-    rules = Rules(chance=kind.probability, audit=kind.audit, sign=spec.metric.sign, limits=limits(spec, known))
-    verdict = judge(others, running, steps, spec.search.seed, rules)
+    with kept.lock:
+        past = [*(other for other in searched(history) if other.number != trial.number), trial]
+        known = runs(spec, past, kept.encoded)
+        running = next((run for run in known if run.key == trial.number), None)
+        if running is None:
+            return PruneVerdict()
+        others = [run for run in known if run.reports and run is not running]
+        rules = Rules(chance=kind.probability, audit=kind.audit, sign=spec.metric.sign, limits=limits(spec, known))
+        verdict = judge(others, running, steps, spec.search.seed, rules, fitted=kept)
     if not (verdict.stop or verdict.audit or verdict.off):
         return PruneVerdict()
     place = f"{spec.metric.sign * running.reports[-1][1]:.4g} at report {len(trial.reports)} of {REPORTS}"

@@ -107,7 +107,7 @@ class JobModel:
         curves = np.array([self.runs[i].curve for i in index]).reshape(len(index), self.pool.curves.shape[1])
         extras = np.array([self.runs[i].extras for i in index]).reshape(len(index), self.pool.extras.shape[1])
         horizons = np.array([self.runs[i].horizon for i in index], dtype=float)
-        return self._points(embed(curves, steps / horizons), extras, steps, self._one_of[index])
+        return self._points(embed(curves, steps / horizons), extras, steps, self.one_of[index])
 
     def points_of_options(self, rows: Ints, steps: Array) -> Points:
         """Options after so many steps; one that no run trains yet is a run of its own, numbered beyond those known."""
@@ -119,7 +119,7 @@ class JobModel:
         return self._points(features, pool.extras[rows], steps, self._run_of_row[rows])
 
     @cached_property
-    def _one_of(self) -> Ints:
+    def one_of(self) -> Ints:
         """For each run the first one that is equal to it, or nearly so, (n,): the two differ as seeds do, by noise.
 
         That runs which are alike diverge is no whim of one of them, so each of these is left to speak for itself.
@@ -137,9 +137,9 @@ class JobModel:
         pool, own = self.pool, len(self.runs) + np.arange(len(self.pool.keys))
         if self.runs:
             near = self._near(pool.features, pool.extras, pool.horizons)
-            own = np.where(near.any(1), self._one_of[near.argmax(1)], own)
+            own = np.where(near.any(1), self.one_of[near.argmax(1)], own)
         for i, run in enumerate(self.runs):
-            own[(np.array(pool.keys) == run.key) & (pool.horizons == run.horizon)] = self._one_of[i]
+            own[(np.array(pool.keys) == run.key) & (pool.horizons == run.horizon)] = self.one_of[i]
         return np.asarray(own, dtype=np.int64)
 
     @cached_property

@@ -62,14 +62,14 @@ def without_duplicate_prefixes(runs: Sequence[Run]) -> list[Run]:
     """
     once, seen = list(runs), set[Any]()
     for number in sorted(range(len(runs)), key=lambda number: runs[number].born):
-        run, found = runs[number], dict(_histories(runs[number]))
+        run, found = runs[number], dict(histories(runs[number]))
         known = max((step for step, history in found.items() if history in seen), default=0)
         once[number] = replace(run, reports=tuple(report for report in run.reports if report[0] >= known))
         seen.update(found.values())
     return once
 
 
-def _histories(run: Run) -> Iterator[tuple[int, Any]]:
+def histories(run: Run) -> Iterator[tuple[int, Any]]:
     """Each report's step and what the same training has in common up to it: the rates so far, and the value."""
     curve = np.array(run.curve)
     for step, value in run.reports:

@@ -1,0 +1,44 @@
+"""Routes that think between two transactions: they write in turn, and nobody waits for a turn while they think."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Concatenate, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
+
+from starlette.concurrency import run_in_threadpool
+
+from lrtune.store import Database
+
+P = ParamSpec("P")
+Found = TypeVar("Found")
+
+
+class Turns:
+    """A database, whose writers take turns, and one thinker at a time for each question about a job."""
+
+    def __init__(self, database: Database, writing: asyncio.Semaphore) -> None:
+        self._database, self._writing = database, writing
+        self._thinkers: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def write(self, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs) -> Found:
+        """Do something in transactions that may write, when it is this one's turn."""
+        async with self._writing:
+            return await run_in_threadpool(call, self._database, *args, **named)
+
+    async def think(self, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs) -> Found:
+        """Do something that reads, and takes long."""
+        return await run_in_threadpool(call, self._database, *args, **named)
+
+    @asynccontextmanager
+    async def alone(self, job_id: str, question: str, seconds: float | None = None) -> AsyncIterator[None]:
+        """Be the only one here who thinks about this, when the others have; raises TimeoutError after some seconds.
+
+        What they find out changes the question, or answers it; and many who compute the same are in everybody's way.
+        """
+        lock = self._thinkers.setdefault((job_id, question), asyncio.Lock())
+        await asyncio.wait_for(lock.acquire(), seconds)
+        try:
+            yield
+        finally:
+            lock.release()

@@ -1,0 +1,158 @@
+"""What the forecasts of one job have in common, kept between them: a forecast is then a small update of a model.
+
+Hyper-parameters, the scale of scores and how wrong forecasts have been (leave-one-out z-scores) are those of the runs
+that there were when the model was fitted; it is fitted anew once there are `GROWTH` times as many. In between the
+observations are updated alone: of runs that have ended since, and of the one that is asked about, by adding rows to the
+Cholesky factor (Golub & Van Loan 2013, sec. 6.5.4). Other running runs count as far as they had got at the fit.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from threading import Lock
+
+import numpy as np
+from scipy.linalg import cho_solve, solve_triangular
+
+from lrtune.search.engine.features import embed
+from lrtune.search.engine.gp import JITTER, Points, Process
+from lrtune.search.engine.model import DIVERGED_NOISE, MAX_OBSERVATIONS, MEAN_OF, JobModel, observe
+from lrtune.search.engine.types import Array, Pool, Run, histories
+
+GROWTH = 1.2  # as many times the runs, before a model is fitted anew
+SHARES = 20  # of a run: z-scores are kept for each
+Key = tuple[int, int]
+
+
+class View:
+    """A model of some runs that takes more observations without being fitted, and forecasts the end of a run."""
+
+    def __init__(self, runs: Sequence[Run], target: int, linear_width: float, theta: Array | None) -> None:
+        # The runs themselves are the options, so that extras are scaled by what the job has tried.
+        pool = Pool(
+            keys=tuple(run.key for run in runs),
+            horizons=np.array([run.horizon for run in runs]),
+            curves=np.array([run.curve for run in runs]),
+            extras=np.array([run.extras for run in runs], dtype=float).reshape(len(runs), -1),
+            free=np.array([run.steps for run in runs]),
+            every=np.ones(len(runs), dtype=np.int64),
+        )
+        self.model = JobModel(pool, runs, target, theta, linear_width)
+        self.process, seen = self.model.process, self.model.seen
+        self.scores = self.model.normaliser.score(seen.steps, seen.values) - self.model.mean
+        self.known = {(run.key, run.horizon): run.reports for run in runs}
+        self.places = {(run.key, run.horizon): int(one) for run, one in zip(runs, self.model.one_of, strict=True)}
+        self.trained = {history for run in runs for _, history in histories(run)}
+        self._z_scores: dict[int, Array] = {}
+
+    def update(self, runs: Sequence[Run]) -> bool:
+        """Take what has ended since; False where something has become otherwise than it was, so that it is no use."""
+        for run in runs:
+            if run.state == "running":
+                continue
+            known = self.known.get((run.key, run.horizon), ())
+            if run.reports == known:
+                continue
+            if run.reports[: len(known)] != known:
+                return False
+            self.process, self.scores = self._with(run)
+            self.known[run.key, run.horizon] = run.reports
+            self.places.setdefault((run.key, run.horizon), self._beyond)
+            self.trained.update(history for _, history in histories(run))
+        return True
+
+    @property
+    def _beyond(self) -> int:
+        """The number of a run that the model does not know, which is no other's."""
+        return len(self.model.runs) + len(self.known)
+
+    def forecast(self, running: Run) -> tuple[float, float]:
+        """Mean and variance of a run's normalised score at its end."""
+        process, _ = self._with(running)
+        mean, white = process.project(self._points(running, [running.horizon]))
+        return float(mean[0]) + self.model.mean, float(process.variance(white)[0])
+
+    def z_scores(self, running: Run) -> Array:
+        """How wrong such forecasts were, (completed runs,), at about this share of their runs."""
+        share = running.steps * SHARES // running.horizon
+        if share not in self._z_scores:
+            self._z_scores[share] = self.model.z_scores(running.steps)
+        return self._z_scores[share]
+
+    def _with(self, run: Run) -> tuple[Process, Array]:
+        """The process and its scores with what a run has reported beyond what is known of it."""
+        known = self.known.get((run.key, run.horizon), ())
+        alike = {step for step, history in histories(run) if history in self.trained}
+        least = max([*alike, known[-1][0] + 1 if known else 0], default=0)  # what runs share was trained once
+        seen = observe([replace(run, reports=tuple(one for one in run.reports if one[0] >= least))])
+        if not len(seen.run):
+            return self.process, self.scores
+        relative = np.where(np.isfinite(seen.values), 1.0, DIVERGED_NOISE)
+        scores = self.model.normaliser.score(seen.steps, seen.values) - self.model.mean
+        scores = np.concatenate([self.scores, scores])
+        return _extended(self.process, self._points(run, seen.steps), scores, relative), scores
+
+    def _points(self, run: Run, steps: Sequence[float] | Array) -> Points:
+        """A run after some steps."""
+        after = np.array(steps, dtype=float)
+        curves, extras = (np.tile(np.array(row, dtype=float), (len(after), 1)) for row in (run.curve, run.extras))
+        columns = np.column_stack([embed(curves, after / run.horizon), self.model.pool.standardised(extras)])
+        place = self.places.get((run.key, run.horizon), self._beyond)
+        return Points(columns, np.log(np.maximum(after, 1) / self.model.target), np.full(len(after), place))
+
+
+def _extended(process: Process, points: Points, values: Array, relative: Array) -> Process:
+    """A process with more observations: `values`, (n + m,), are those of all, `relative`, (m,), of the new ones."""
+    kernel, n = process.kernel, len(process.points)
+    low = solve_triangular(process.factor, kernel.covariance(process.points, points), lower=True, check_finite=False)
+    corner = kernel.covariance(points, points) - low.T @ low
+    corner[np.diag_indices_from(corner)] += kernel.noise * relative + JITTER
+    factor = np.zeros((n + len(points), n + len(points)))
+    factor[:n, :n], factor[n:, :n], factor[n:, n:] = process.factor, low.T, np.linalg.cholesky(corner)
+    grown = copy(process)
+    grown.factor, grown.weights = factor, cho_solve((factor, True), values, check_finite=False)
+    grown.points = Points(
+        np.vstack([process.points.features, points.features]),
+        np.concatenate([process.points.log_steps, points.log_steps]),
+        np.concatenate([process.points.run, points.run]),
+    )
+    return grown
+
+
+@dataclass
+class KeptModels:
+    """The models of one job by the linear width of their scores, and what the audit has found of which run.
+
+    A fresh one fits all anew. A run is replayed once, with what was known of the runs before it when it was first asked
+    for, or when it was judged: what ended later does not change what the pruner would have said. `encoded` is for who
+    makes the runs of something else. Whoever asks holds the `lock`, as each question may change what is kept.
+    """
+
+    views: dict[float, View] = field(default_factory=dict)
+    thetas: dict[tuple[float, int], Array] = field(default_factory=dict)
+    hopeless: dict[Key, bool] = field(default_factory=dict)
+    encoded: dict[int, tuple[object, Run | None]] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+
+    def view(self, others: Sequence[Run], running: Run, target: int, linear_width: float) -> View:
+        """A model of these runs, the one that is kept if it will do."""
+        known = [*others[:MEAN_OF], *others[MEAN_OF:][MEAN_OF - MAX_OBSERVATIONS :], running]
+        size = linear_width, int(math.log(len(known), GROWTH))
+        view = self.views.get(linear_width)
+        fresh = size in self.thetas and view is not None and view.model.theta is self.thetas[size]
+        if view is None or not fresh or not view.update(known[:-1]):
+            view = self.views[linear_width] = View(known, target, linear_width, self.thetas.get(size))
+            self.thetas[size] = view.model.theta
+        return view
+
+    def beside(self) -> "KeptModels":
+        """One for other runs of the same job: with the same hyper-parameters."""
+        return KeptModels(thetas=self.thetas)
+
+    def replay(self, run: Run, stopped: Callable[[], bool]) -> bool:
+        """Whether a run would have been stopped, asking only the first time."""
+        key = run.key, run.horizon
+        if key not in self.hopeless:
+            self.hopeless[key] = stopped()
+        return self.hopeless[key]

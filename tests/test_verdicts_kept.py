@@ -1,0 +1,122 @@
+"""Verdicts from a model that is kept: those of one fitted anew, but for what refitting changes, and hardly any fit."""
+
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lrtune import search
+from lrtune.optimizers import Adamw
+from lrtune.schedules import Cosine
+from lrtune.search.engine import model
+from lrtune.search.engine.kept_models import KeptModels, View
+from lrtune.search.engine.types import Run
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.results import Report, Trial, TrialState, report_points
+from tests import simulated
+
+STEPS = 200
+SPEC = simulated.job("random", "forecast", steps=STEPS)
+
+
+def whole(number: int, chance: random.Random) -> Trial:
+    """A complete run, the better the nearer its rate is to a good one."""
+    rate = 10 ** chance.uniform(-5, 0)
+    level = 0.2 + 0.3 * abs(math.log10(rate) + 2.5)
+    values = [level + 2 * math.exp(-3 * step / STEPS) + chance.gauss(0, 0.01) for step in report_points(STEPS)]
+    curve = Configuration(optimizer=Adamw(), learning_rate=rate, schedule=Cosine())
+    what = {"role": "search", "configuration": curve, "seed": 7, "horizon": STEPS, "decision": number}
+    reports = simulated.evenly(values, STEPS)
+    return Trial(number=number, state="complete", step=STEPS, value=values[-1], reports=reports, **what)
+
+
+def upto(trial: Trial, reports: int, state: TrialState) -> Trial:
+    seen = trial.reports[:reports]
+    return trial.model_copy(update={"reports": seen, "step": seen[-1].step, "state": state, "value": None})
+
+
+def carried_on(
+    history: list[Trial], trials: int, kept: KeptModels, chance: random.Random
+) -> list[tuple[search.PruneVerdict, list[Trial], Trial]]:
+    """Further trials of a job, each stopped where the pruner says so: every verdict, and what it was about."""
+    found = []
+    for number in range(len(history), len(history) + trials):
+        trial = whole(number, chance)
+        for place in range(1, len(trial.reports)):
+            running = upto(trial, place, TrialState.RUNNING)
+            if not search.may_act(SPEC, running):
+                continue
+            known = [*history, running]
+            found.append((search.verdict(SPEC, known, running, steps=STEPS, kept=kept), known, running))
+            if found[-1][0].stop:
+                trial = upto(trial, place, TrialState.STOPPED)
+                break
+        history.append(trial)
+    return found
+
+
+def test_a_kept_model_says_what_one_fitted_anew_says() -> None:
+    chance = random.Random(1)
+    said = carried_on([whole(number, chance) for number in range(4)], 30, KeptModels(), chance)
+    anew = [search.verdict(SPEC, known, running, steps=STEPS) for _, known, running in said]
+    same = [bool(one.stop) == bool(other.stop) for (one, *_), other in zip(said, anew, strict=True)]
+    assert sum(bool(one.stop) for one, *_ in said) > 5
+    assert sum(not one.stop for one, *_ in said) > 5
+    assert sum(same) >= 0.95 * len(same)
+
+
+def test_models_are_fitted_when_the_runs_have_grown_by_a_fifth(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits: list[int] = []
+
+    def counted(*given: object) -> object:
+        fits.append(1)
+        return fit(*given)
+
+    fit = model.fit_theta
+    monkeypatch.setattr(model, "fit_theta", counted)
+    chance, kept = random.Random(2), KeptModels()
+    history = [whole(number, chance) for number in range(60)]
+    carried_on(history, 1, kept, chance)
+    fits.clear()
+    said = carried_on(history, 24, kept, chance)
+    assert len(said) > 40
+    assert len(fits) <= 2 * 2 * 2  # two views, at most two sizes, live and for the audit
+
+
+def test_observations_that_are_added_are_those_of_a_model_that_had_them_at_once() -> None:
+    """With the same hyper-parameters and scale only the algebra is left, and that is exact."""
+
+    def run(k: int) -> Run:
+        reports = tuple((step, 1 + k / 9 + 9 / step) for step in (25, 50, 100))
+        return Run(k, 100, (0.1 * k + 0.1,) * 64, (), reports, "complete", 100)
+
+    runs = [run(k) for k in range(9)]
+    view = View(runs[:8], 100, 0.0, None)
+    assert view.update(runs)
+    at_once = View(runs, 100, 0.0, view.model.theta).process
+    assert np.allclose(view.process.factor @ view.process.factor.T, at_once.factor @ at_once.factor.T)
+    assert not view.update([replace(runs[0], reports=((25, 7.0), *runs[0].reports[1:])), *runs[1:]])
+
+
+@pytest.mark.parametrize(
+    ("pruner", "asked"),
+    [
+        ("none", []),
+        ("forecast", [2, 5, 10, 15]),
+        ({"name": "median", "n_warmup_reports": 12}, [*range(13, 20)]),
+        ({"name": "threshold", "upper": 1.0, "n_warmup_reports": 17}, [18, 19]),
+        ({"name": "patient", "patience": 15, "min_delta": 0.0}, [17, 18, 19]),
+        ({"name": "successive-halving", "min_reports": 2, "reduction_factor": 3}, [2, 6, 18]),
+    ],
+)
+def test_a_verdict_is_asked_for_only_where_the_pruner_could_act(pruner: object, asked: list[int]) -> None:
+    spec, trial = simulated.job("random", pruner, steps=STEPS), whole(0, random.Random(3))
+    places = [place for place in range(1, 21) if search.may_act(spec, upto(trial, place, TrialState.RUNNING))]
+    assert places == asked
+    for other in ("baseline", "confirm", "range-test"):
+        as_other = trial.model_copy(update={"role": other})
+        assert not any(search.may_act(spec, upto(as_other, place, TrialState.RUNNING)) for place in range(1, 21))
+    seen = [*trial.reports[:4], Report(step=trial.reports[4].step, learning_rate=0.1, metrics={"other": 1.0})]
+    assert not search.may_act(spec, upto(trial.model_copy(update={"reports": seen}), 5, TrialState.RUNNING))
