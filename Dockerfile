@@ -20,16 +20,15 @@ WORKDIR /srv/lrtune
 FROM base AS app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY lrtune lrtune
-RUN pip install -c constraints.txt '.[app]'
-COPY alembic.ini ./
 COPY migrations migrations
 COPY app app
+RUN pip install -c constraints.txt '.[app]'
 USER lrtune
 ENV LRTUNE_DATA_DIR=/data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
-CMD ["uvicorn", "--factory", "app.main:create_app", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["lrtune", "serve", "--host", "0.0.0.0"]
 
 FROM base AS worker
 ARG TORCH_INDEX=
@@ -37,10 +36,10 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 # torch first: it is most of the image, and changes least
 RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch
 COPY lrtune lrtune
-RUN pip install -c constraints.txt '.[worker]'
 COPY worker worker
+RUN pip install -c constraints.txt '.[worker]'
 USER lrtune
 ENV LRTUNE_DATA_DIR=/data
 # SIGTERM releases the trial in hand, so that another worker takes it; give it a report's time to do so
 STOPSIGNAL SIGTERM
-CMD ["python", "-m", "worker"]
+CMD ["lrtune", "worker"]

@@ -1,4 +1,7 @@
-"""The server: `uvicorn --factory app.main:create_app`. Puts the parts together; a new noun is one more router here."""
+"""The server: `lrtune serve`, or any ASGI server on `app.main:create_app`.
+
+Puts the parts together; a new noun is one more router here.
+"""
 
 import asyncio
 import signal

@@ -342,7 +342,7 @@ class Client:
             raise self._away(error) from error
 
     def _away(self, error: httpx.TransportError) -> errors.Unavailable:
-        start = "start one with `uvicorn --factory app.main:create_app`, or name another in LRTUNE_URL"
+        start = "start one with `lrtune serve`, or name another in LRTUNE_URL"
         return errors.Unavailable(f"no lrtune server answers at {self.url} ({error}); {start}")
 
 

@@ -1,4 +1,4 @@
-"""The schema, by Alembic: `upgrade(url)` brings a database up to date, `alembic upgrade head` does the same by hand."""
+"""The schema, by Alembic: `upgrade(url)` brings a database up to date, `lrtune migrate` does so by hand."""
 
 from pathlib import Path
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session, aliased
 
-from lrtune.store import Database, jobs
+from lrtune.store import Database, jobs, tallies
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, ReportRow, TrialRow
 from lrtune.wire.job import AdmittedJob
@@ -37,6 +37,7 @@ def crowded(database_url: str, *, trials: int, reports: int = REPORTS, **fields:
             insert(ReportRow), [one for row in rows[:MODELS] for one in _reports(ids[row["number"]], row, reports)]
         )
         _copied(tx, seq)
+        tallies.ended(tx, TrialRow.job == seq)
     database.dispose()
     return job.id
 

@@ -1,4 +1,4 @@
-"""`python -m worker`: a worker process on one device, until SIGTERM or Ctrl-C."""
+"""`lrtune worker`, or `python -m worker`: a worker process on one device, until SIGTERM or Ctrl-C."""
 
 import argparse
 import logging
@@ -37,7 +37,7 @@ def main() -> int:
     """Run a worker; the exit status."""
     names = ", ".join(f"LRTUNE_{name.upper()}" for name in Settings.model_fields)
     about = "Train the trials of lrtune's jobs on one device, until SIGTERM or Ctrl-C."
-    parser = argparse.ArgumentParser("python -m worker", description=about, epilog=f"Environment variables: {names}.")
+    parser = argparse.ArgumentParser("lrtune worker", description=about, epilog=f"Environment variables: {names}.")
     parser.parse_args()
     lines = logging.StreamHandler()
     lines.setFormatter(Safe("%(asctime)s %(levelname)s %(message)s"))

@@ -7,8 +7,10 @@ import importlib
 import traceback
 from pathlib import Path
 
+from lrtune import errors
+
 ROOT = Path(__file__).resolve().parent.parent
-OURS = (f"{ROOT / 'worker'}/", f"{ROOT / 'lrtune'}/", importlib.__file__, "<frozen ")
+OURS = (f"{ROOT / 'worker'}/", f"{Path(errors.__file__).parent}/", importlib.__file__, "<frozen ")
 TASKS = f"{ROOT / 'worker' / 'tasks'}/"  # a built-in task has an author, too
 LONGEST = 8000  # characters of a traceback that are kept: its end, where the error stands
 

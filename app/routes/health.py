@@ -32,7 +32,7 @@ def healthz() -> Health:
 def readyz(tx: ReadTx) -> Health:
     """The database answers and has the newest schema."""
     if not migrations.is_current(tx.connection()):
-        raise errors.Unavailable("the database's schema is not current; `alembic upgrade head` brings it up to date")
+        raise errors.Unavailable("the database's schema is not current; `lrtune migrate` brings it up to date")
     return Health()
 
 

@@ -3,24 +3,25 @@
 Exit codes: 0 done; 1 the job failed or was cancelled; 2 the request was refused or badly put; 3 no server answers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
-from rich.console import RenderableType
 from rich.text import Text
 from typer.core import TyperGroup
 
 from lrtune import __doc__ as about
-from lrtune import errors
+from lrtune import __version__, errors
 from lrtune import runner as running
 from lrtune.cli import checking, options, out, terminal
+from lrtune.cli.datasets import data
 from lrtune.cli.moving import commands as moving
+from lrtune.cli.out import AsJson
 from lrtune.cli.report import document
 from lrtune.cli.report.evidence import gather
+from lrtune.cli.service import app as service
 from lrtune.cli.watch import follow
 from lrtune.client import Client
 from lrtune.export import FORMATS
@@ -55,13 +56,25 @@ def _newest(incomplete: str) -> list[tuple[str, str]]:
 
 
 app = typer.Typer(cls=_InWords, no_args_is_help=True, pretty_exceptions_enable=False, help=about)
+app.add_typer(service)
 app.add_typer(moving)
-data = typer.Typer(no_args_is_help=True, help="Data of your own: upload, list, show, remove.")
 app.add_typer(data, name="datasets")
-DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Its name or its id.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=_newest)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
-Answer = BaseModel | dict[str, Any]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.say(f"lrtune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _any(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -105,11 +118,13 @@ def submit(
     options.put(asked, **{"try": [options.part(one) for one in try_ or []] or None})
     with Client() as client:
         if dry_run:
-            return _show(plan := client.plan(asked), as_json, lambda: terminal.plan(plan))
+            return out.show(plan := client.plan(asked), as_json, lambda: terminal.plan(plan))
         queued = client.submit(asked)
         if not (watch and as_json):
             how = f"; `lrtune run {queued.id} -- python train.py` trains it" if queued.spec.external else ""
-            _show(queued, as_json, lambda: f"{queued.id} is {queued.state}; `lrtune watch {queued.id}` shows it{how}")
+            out.show(
+                queued, as_json, lambda: f"{queued.id} is {queued.state}; `lrtune watch {queued.id}` shows it{how}"
+            )
         if watch:
             _follow(client, queued.id, as_json)
     return None
@@ -164,7 +179,7 @@ def list_(
     """The jobs, newest first."""
     with Client() as client:
         found = tuple(islice(client.list(state=state, tag=tag), limit))
-    _show(found, as_json, lambda: terminal.jobs(found))
+    out.show(found, as_json, lambda: terminal.jobs(found))
 
 
 @app.command()
@@ -173,7 +188,7 @@ def show(job: JobId, as_json: AsJson = False) -> None:
     with Client() as client:
         found = client.get(job)
         if as_json:
-            return _show(found, as_json, lambda: "")
+            return out.show(found, as_json, lambda: "")
         trials = tuple(client.trials(job))
     screen = out.Screen()
     screen.print(terminal.jobs([found]))
@@ -186,7 +201,7 @@ def best(job: JobId, as_json: AsJson = False) -> None:
     """The answer: the best configuration, its value with its interval, and the baseline beside it."""
     with Client() as client:
         found = client.best(job)
-        _show(found, as_json, lambda: terminal.answer(found, client.trial(job, found.trial)))
+        out.show(found, as_json, lambda: terminal.answer(found, client.trial(job, found.trial)))
     if not as_json:
         out.say(f"\n`lrtune export {job}` writes it as PyTorch code")
 
@@ -202,7 +217,7 @@ def report(
     with Client() as client:
         if write is None or output is None:
             found = client.report(job)
-            return _show(found, as_json, lambda: terminal.report(found))
+            return out.show(found, as_json, lambda: terminal.report(found))
         _write(output, write(gather(client, job)))
     return out.say(f"wrote {output}")
 
@@ -265,14 +280,14 @@ def tasks(as_json: AsJson = False) -> None:
     """What can be tuned here."""
     with Client() as client:
         found = client.tasks()
-    _show(found, as_json, lambda: terminal.listed(found, "name", "summary", "metrics", "steps"))
+    out.show(found, as_json, lambda: terminal.listed(found, "name", "summary", "metrics", "steps"))
 
 
 @app.command()
 def check(
     task: Annotated[str, typer.Argument(help="The import path of a task of your own, such as my_tasks:Vision.")],
     params: Annotated[str, typer.Option(help="Its parameters, as a JSON object.")] = "{}",
-    data_dir: Annotated[Path, typer.Option(help="The data folder.")] = Path(".lrtune/data"),
+    data_dir: Annotated[Path, typer.Option(envvar="LRTUNE_DATA_DIR", help="The data folder.")] = Path(".lrtune/data"),
 ) -> None:
     """Try a task of your own on the spot, and say what is wrong with it."""
     raise typer.Exit(checking.check(task, params=params, data_dir=data_dir))
@@ -283,43 +298,7 @@ def workers(as_json: AsJson = False) -> None:
     """Who is working, and on what."""
     with Client() as client:
         found = tuple(client.workers())
-    _show(found, as_json, lambda: terminal.workers(found))
-
-
-@data.command("add")
-def add_dataset(
-    file: Annotated[Path, typer.Argument(help="A .csv, .parquet, .npz or .txt file, or a .zip of pictures.")],
-    name: Annotated[str | None, typer.Option(help="What jobs call it; the file's name when left out.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Upload a file for jobs to train on."""
-    with Client() as client:
-        found = client.add_dataset(file, name=name)
-    _show(found, as_json, lambda: terminal.dataset(found))
-
-
-@data.command("list")
-def list_datasets(as_json: AsJson = False) -> None:
-    """What was uploaded, newest first."""
-    with Client() as client:
-        found = tuple(client.datasets())
-    _show(found, as_json, lambda: terminal.datasets(found))
-
-
-@data.command("show")
-def show_dataset(dataset: DatasetName, as_json: AsJson = False) -> None:
-    """What is in a dataset: columns, classes, first rows."""
-    with Client() as client:
-        found = client.dataset(dataset)
-    _show(found, as_json, lambda: terminal.dataset(found))
-
-
-@data.command("remove")
-def remove_dataset(dataset: DatasetName) -> None:
-    """Forget a dataset and its bytes, once no job needs it."""
-    with Client() as client:
-        client.remove_dataset(dataset)
-    out.say(f"{dataset} is removed")
+    out.show(found, as_json, lambda: terminal.workers(found))
 
 
 @app.command()
@@ -327,7 +306,7 @@ def schedules(as_json: AsJson = False) -> None:
     """Every schedule family with its knobs and its formula."""
     with Client() as client:
         found = client.schedules()
-    _show(found, as_json, lambda: terminal.listed(found, "family", "sentence", "formula"))
+    out.show(found, as_json, lambda: terminal.listed(found, "family", "sentence", "formula"))
 
 
 @app.command()
@@ -344,21 +323,7 @@ def preview(
     asked = {"family": family, **options.pairs(knob)}
     with Client() as client:
         found = client.preview(asked, steps=steps, learning_rate=learning_rate, warmup=warmup, floor=floor)
-    _show({"curve": found}, as_json, lambda: terminal.curve(found, steps))
-
-
-def _show(found: Answer | tuple[Answer, ...], as_json: bool, view: Callable[[], RenderableType]) -> None:
-    """An answer as JSON, or as a person reads it."""
-    if as_json:
-        out.as_json(_plain(found), indent=2)
-    else:
-        out.Screen().print(view())
-
-
-def _plain(found: Answer | Iterable[Answer]) -> Any:
-    if isinstance(found, BaseModel):
-        return found.model_dump(mode="json")
-    return found if isinstance(found, dict) else [_plain(one) for one in found]
+    out.show({"curve": found}, as_json, lambda: terminal.curve(found, steps))
 
 
 def _write(output: Path, content: bytes) -> None:
@@ -371,7 +336,7 @@ def _write(output: Path, content: bytes) -> None:
 def _ask(verb: Callable[[Client], Job], as_json: bool) -> None:
     with Client() as client:
         job = verb(client)
-    _show(job, as_json, lambda: Text(f"{job.id} is {job.state}" + (f": {job.reason}" if job.reason else "")))
+    out.show(job, as_json, lambda: Text(f"{job.id} is {job.state}" + (f": {job.reason}" if job.reason else "")))
 
 
 def _follow(client: Client, job_id: str, as_json: bool) -> None:

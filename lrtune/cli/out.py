@@ -1,8 +1,8 @@
 """What the command line prints: the only way out to a terminal, which nothing that others wrote may steer."""
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
@@ -11,16 +11,19 @@ from rich.segment import Segment
 
 from lrtune.printable import printable
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
+Answer = BaseModel | dict[str, Any]
+
 
 def say(text: str, *, err: bool = False, end: str = "\n") -> None:
     """Print a text on stdout, or on stderr."""
     typer.echo(printable(text) + end, err=err, nl=False)
 
 
-def as_json(value: BaseModel | Any, *, indent: int | None = None) -> None:
-    """Print JSON, all but ASCII escaped: lossless, and harmless on a screen. On one line unless indented."""
+def as_json(value: BaseModel | Any) -> None:
+    """Print JSON on one line, all but ASCII escaped: lossless, and harmless on a screen."""
     plain = json.loads(value.model_dump_json()) if isinstance(value, BaseModel) else value
-    say(json.dumps(plain, indent=indent, separators=None if indent else (",", ":")))
+    say(json.dumps(plain, separators=(",", ":")))
 
 
 class Screen(Console):
@@ -33,3 +36,17 @@ class Screen(Console):
         """The pieces of anything that Rich can print, whichever way it got there."""
         for one in super().render(renderable, options):
             yield one if one.control else Segment(printable(one.text), one.style)
+
+
+def show(found: Answer | tuple[Answer, ...], as_json: bool, view: Callable[[], RenderableType]) -> None:
+    """An answer as JSON, or as a person reads it."""
+    if as_json:
+        say(json.dumps(_plain(found), indent=2))
+    else:
+        Screen().print(view())
+
+
+def _plain(found: Answer | Iterable[Answer]) -> Any:
+    if isinstance(found, BaseModel):
+        return found.model_dump(mode="json")
+    return found if isinstance(found, dict) else [_plain(one) for one in found]
