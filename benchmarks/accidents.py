@@ -1,5 +1,7 @@
 """`lrtune run` under accidents: `python -m benchmarks.accidents stages`, or `kills [--runs 8] [--minutes 5]`.
 
+Or `preemptions [--runs 10]`: an array of SLURM's tasks (`slurm.py` stands in for it), each preempted after 5 to 20 s.
+
 `stages` tunes a script over two processes of torchrun, in thirty stages and more: one process is killed in mid-stage,
 the whole command is killed, and then `lrtune run` itself, with the folder of its checkpoints; another one goes on.
 `kills` lets several `lrtune run` train one job, and kills one of them a minute. Prints what the job's log says of it,
@@ -23,9 +25,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from benchmarks.slurm import Array
 from lrtune import errors
 from lrtune.client import Client
 
+SCRIPT = Path("deploy/slurm/run.sbatch").absolute()
 KEY, STEPS = "a-key-for-a-benchmark", 40
 TEAM = """
 import os, signal
@@ -83,7 +87,7 @@ for step in range(trial.start + 1, trial.until + 1):
 def main() -> None:
     """Run one of the two."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("which", choices=("stages", "kills"))
+    parser.add_argument("which", choices=("stages", "kills", "preemptions"))
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--minutes", type=int, default=5)
     parser.add_argument("--full-runs", type=float)
@@ -94,6 +98,8 @@ def main() -> None:
         job = client.submit({**SPEC, "budget": {"full_runs": full_runs}}).id
         if asked.which == "stages":
             stages(job)
+        elif asked.which == "preemptions":
+            preemptions(job, asked.runs)
         else:
             kills(client, job, asked.runs, asked.minutes)
         print(json.dumps(came_to(client, job), indent=1))
@@ -164,6 +170,19 @@ def kills(client: Client, job: str, runs: int, minutes: int) -> None:
         running[place] = run(job, "kept", "train.py")
     for one in running:
         assert one.wait() == 0
+
+
+def preemptions(job: str, runs: int) -> None:
+    """An array of tasks, each of which is preempted once, every other one without the time to keep its trial."""
+    Path("train.py").write_text(ALONE)
+    array = Array(SCRIPT, job, sys.executable, "train.py", folder=Path.cwd(), tasks=runs)
+    chance, begun = random.Random(0), time.monotonic()
+    for at, task in sorted((chance.uniform(5, 20), number) for number in range(runs)):
+        time.sleep(max(0.0, begun + at - time.monotonic()))
+        grace = 30.0 * (task % 2)
+        print(f"{at:.0f} s: task {task} is preempted, {grace:.0f} s of grace", flush=True)
+        array.tasks[task].preempt(grace)
+    assert array.wait() == [0] * runs
 
 
 def lines(file: str) -> list[list[str]]:
