@@ -47,6 +47,7 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("lrtune_workers", "Workers heard of lately.", value=self.census.workers)
+        yield GaugeMetricFamily("lrtune_workers_wanted", "Workers that would find a trial.", value=self.census.wanted)
         for name, counts in (("jobs", self.census.jobs), ("trials", self.census.trials)):
             family = GaugeMetricFamily(f"lrtune_{name}", f"{name.capitalize()} by state.", labels=["state"])
             for state, count in counts.items():
