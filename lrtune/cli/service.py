@@ -61,6 +61,23 @@ def worker() -> None:
 
 
 @app.command()
+def fleet(
+    address: Annotated[
+        str, typer.Option(help="The Ray cluster: auto for the one of this host, or host:port.")
+    ] = "auto",
+    least: Annotated[int, typer.Option("--min", min=0, help="Workers to keep where there is nothing to do.")] = 0,
+    most: Annotated[int, typer.Option("--max", min=1, help="Workers at most.")] = 16,
+    gpus: Annotated[float, typer.Option("--gpus-per-worker", min=0, help="GPUs that each reserves.")] = 1,
+    cpus: Annotated[float, typer.Option("--cpus-per-worker", min=0, help="CPUs that each reserves.")] = 1,
+    seconds: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks at the queue.")] = 5,
+) -> None:
+    """Keep workers on a Ray cluster, as many as would find something to train, until SIGTERM or Ctrl-C."""
+    require("worker,ray", "ray", "torch", "sqlalchemy")
+    _on_path()
+    import_module("worker.fleet").main(address, least, most, gpus, cpus, seconds)
+
+
+@app.command()
 def migrate() -> None:
     """Bring the schema of LRTUNE_DATABASE_URL up to date; on SQLite the server does so at its start."""
     require("app", "alembic", "sqlalchemy")
