@@ -151,7 +151,7 @@ def _tell_what_ran(study: optuna.Study, trial: optuna.trial.Trial, point: Point,
     frozen.distributions = {name: space.distributions[name] for name in point}
 
 
-def _bounded(value: float, seen: list[float]) -> float:
+def bounded(value: float, seen: list[float]) -> float:
     """Diverged or absurd values become a very bad finite one: samplers ignore failures and choke on 1e30."""
     good = sorted(v for v in seen if math.isfinite(v))
     cap = 5 * abs(good[len(good) // 2]) + 1 if good else 1e3
@@ -165,7 +165,7 @@ def _train(trial: optuna.trial.Trial, row: Row, ledger: Ledger, seen: list[float
         value = ledger.run(row.key, step)[-1][1]
         if not math.isfinite(value):
             break
-        trial.report(_bounded(value, seen), index)
+        trial.report(bounded(value, seen), index)
         if step < row.horizon and trial.should_prune():
             return value, True
     return value, False
@@ -183,7 +183,7 @@ def _steps(study: optuna.Study, table: Table, space: Space, ledger: Ledger) -> I
         value, pruned = _train(trial, rows[config], ledger, seen)
         seen.append(value)
         state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE
-        study.tell(trial, None if pruned else _bounded(value, seen), state=state)
+        study.tell(trial, None if pruned else bounded(value, seen), state=state)
         yield
 
 

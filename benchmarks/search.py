@@ -6,7 +6,8 @@
 (see `ours.py`). `make_table` makes tables.
 
 Optuna's strategies run in two spaces (knobs belong to their family, or all are always present) and the better one
-counts. With `--cache DIR` finished studies of the opponents are kept, since they never change.
+counts; `mobster` and `hypertune` need an environment of their own (see `opponents_staged.py`). With `--cache DIR`
+finished studies of the opponents are kept, since they never change.
 """
 
 import argparse
@@ -15,13 +16,17 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean, median
 
-from benchmarks.opponents import OPPONENTS, replay_optuna
+from benchmarks import opponents, opponents_staged
+from benchmarks.opponents import replay_optuna
+from benchmarks.opponents_staged import replay_staged
 from benchmarks.ours import VARIANTS, replay_curve
 from benchmarks.replay import Ledger, Table, load_tables, thinned
 
+OPPONENTS = (*opponents.OPPONENTS, *opponents_staged.OPPONENTS)
 LIMIT = 40.0
 BUDGETS = (5, 10, 20)
 
@@ -61,8 +66,10 @@ def _result(table: Table, strategy: str, seed: int, ledger: Ledger, seconds: flo
 def study(table: Table, strategy: str, seed: int, space: str, quick: bool = False) -> Result:
     """Run one study of one strategy."""
     start = time.perf_counter()
-    if strategy in OPPONENTS:
-        ledger = replay_optuna(table, strategy, seed, space == "family", _done)
+    if strategy in opponents_staged.OPPONENTS:
+        ledger = replay_staged(table, strategy, seed, _hit if quick else _done)
+    elif strategy in OPPONENTS:
+        ledger = replay_optuna(table, strategy, seed, space == "family", _hit if quick else _done)
     else:
         ledger = replay_curve(table, strategy, seed, _hit if quick else _done)
     return _result(table, strategy, seed, ledger, time.perf_counter() - start)
@@ -109,7 +116,8 @@ def has_knobs(table: Table) -> bool:
 
 def compare(table: Table, strategy: str, seeds: int, asked: Asked) -> list[Result]:
     """All studies of one strategy on one table, in its better space."""
-    spaces = ("family", "flat") if strategy in OPPONENTS and strategy != "random" and has_knobs(table) else ("family",)
+    two = strategy in opponents.OPPONENTS and strategy != "random" and has_knobs(table)
+    spaces = ("family", "flat") if two else ("family",)
     runs = [[_cached(asked, table, strategy, seed, space) for seed in range(seeds)] for space in spaces]
     return min(runs, key=_rank)
 
@@ -159,6 +167,8 @@ def main() -> None:
     unknown = [s for s in strategies if s not in OPPONENTS and s not in VARIANTS]
     if unknown:
         raise SystemExit(f"unknown strategies: {', '.join(unknown)}")
+    if find_spec("syne_tune") is None and any(s in opponents_staged.OPPONENTS for s in strategies):
+        raise SystemExit(opponents_staged.MISSING)
     results = {}
     for table in load_tables(args.tables):
         for strategy in strategies if args.only in table.name else ():

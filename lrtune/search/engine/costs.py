@@ -25,9 +25,9 @@ class Settings:
     `start` configurations and two for each of the extras are the initial design, `trunks` of them hold their rate;
     `shortlist` candidates are weighed in stages; `patience` is in full runs that others may have come to since one
     reached the target; `budget` is what the whole search may cost, in full runs. `law_share` is how far the law is
-    believed where that is not to be weighed (0: not at all); `edge` is the rate, where one was found, beyond which
-    training makes no more progress. `sign` is -1 where values are encoded negated, `limits` are what encoded values lie
-    between; only the reasons read them.
+    believed where that is not to be weighed (0: not at all); `idle`: runs that learn nothing are known for it; `edge`
+    is the rate, where one was found, beyond which training makes no more progress. `sign` is -1 where values are
+    encoded negated, `limits` are what encoded values lie between; only the reasons read them.
     """
 
     embedding: bool = True
@@ -35,6 +35,7 @@ class Settings:
     partial_runs: bool = True
     cost: bool = True
     law_share: float | None = None
+    idle: bool = True
     edge: float | None = None
     start: int = 6
     trunks: int = 3

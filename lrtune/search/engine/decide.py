@@ -68,7 +68,7 @@ class Search:
         affordable = [row for row in over_target if self.options.worst_cost(row, target) <= left + 1e-9]
         self.full = np.array(affordable, dtype=np.int64)
         self.completed = [run for run in self.runs if run.completed(target)]
-        self.nothing = level(runs)
+        self.nothing = level(runs) if settings.idle else np.inf
         self.fruitful = any(learned(run, self.nothing) for run in runs)
         known = self.fruitful and np.isfinite(self.nothing)
         self.idle = {run.key for run in runs if known and run.reports and not learned(run, self.nothing)}
@@ -113,25 +113,23 @@ class Search:
         finals = np.array([run.reports[-1][1] for run in self.completed])
         scores = model.normaliser.score(np.full(len(finals), self.target), finals)
 
-        # Partial runs alone are no answer: after a while the best of them is trained to its end.
+        whole = float(scores.min()) if len(scores) else model.mean
+
+        # Partial runs alone are no answer: after a while one of them is trained to its end.
         keys = {run.key for run in self.runs}
         idle = self._idle(full)
         tried = [i for i, row in enumerate(full) if self.pool.keys[row] in keys and not idle[i]]
         incumbent = min(tried, key=lambda i: mean[i], default=None)
-        overdue = incumbent is not None and self._unconfirmed() >= self.settings.patience
-        if overdue and (not len(scores) or mean[incumbent] <= scores.min() - CLEARLY * std[incumbent]):
-            reason = "full-horizon confirmation of the incumbent"
-            return Decision(int(full[incumbent]), self.target, self.target, reason)
+        if (confirmed := self._overdue(full[tried], mean[tried], std[tried], whole)) is not None:
+            return Decision(confirmed, self.target, self.target, "full-horizon confirmation of the incumbent")
         if (other := self._untried_family(full, np.where(idle, np.inf, mean))) is not None:
             reason = f"no whole run of {self.pool.families[other]} yet: the best forecast of it"
             return Decision(other, self.target, self.target, reason)
 
-        price = np.array([self.options.price(int(row), self.target) for row in full])
         if self.left > 1.0:
             best = float(min([*scores, *mean[tried]], default=model.mean))
-            gain = improvement(best, mean, std)
-            value = gain / price if self.settings.cost else gain
-            shortlist = full[np.argsort(-value, kind="stable")[: self.settings.shortlist]]
+            worth = self._worth(full, improvement(best, mean, std))
+            shortlist = full[np.argsort(-worth, kind="stable")[: self.settings.shortlist]]
             decision = self._best_stage(model, shortlist, best)
             ends = decision.until == self.target == decision.horizon
             reserve = self.options.worst_cost(int(full[incumbent]), self.target) if incumbent is not None else 0.0
@@ -143,9 +141,27 @@ class Search:
             idle[np.setdiff1d(np.arange(len(full)), tried)] = True
         if idle.all() and self.completed and self.left < np.inf:
             return None
-        gain = improvement(float(scores.min()) if len(scores) else model.mean, mean, std)
-        pick = int(np.argmax(np.where(idle, -1.0, gain / price if self.settings.cost else gain)))
+        gain = improvement(whole, mean, std)
+        pick = int(np.argmax(np.where(idle, -1.0, self._worth(full, gain))))
         return self._with_reason(model, int(full[pick]), self.target, mean[pick], std[pick], 1.0)
+
+    def _overdue(self, tried: Ints, mean: Array, std: Array, best: float) -> int | None:
+        """The tried option to be trained to its end, after so many steps without a whole run; None if none is due.
+
+        That the best forecast is clearly better than the `best` whole run makes one due; it is the one that promises
+        most for its price, since of two that promise alike a run that is almost done shows sooner how runs end.
+        """
+        if not len(tried) or self._unconfirmed() < self.settings.patience:
+            return None
+        leader = int(np.argmin(mean))
+        if self.completed and mean[leader] > best - CLEARLY * std[leader]:
+            return None
+        return int(tried[np.argmax(self._worth(tried, improvement(best, mean, std)))])
+
+    def _worth(self, rows: Ints, gain: Array) -> Array:
+        """What training options to their ends gains, (n,), for what it costs."""
+        price = np.array([self.options.price(int(row), self.target) for row in rows])
+        return np.asarray(gain / price if self.settings.cost else gain)
 
     def _untried_family(self, full: Ints, mean: Array) -> int | None:
         """The best option of the families of which no run was to go to its end, from half of the budget on.

@@ -51,15 +51,24 @@ def observe(runs: Sequence[Run]) -> Observations:
 
 
 class JobModel:
-    """A job's runs, turned into forecasts of normalised scores (lower is better) for every option of its pool."""
+    """A job's runs, turned into forecasts of normalised scores (lower is better) for every option of its pool.
+
+    `nothing` is the value at which runs stand that learn nothing, by default what can be seen of it.
+    """
 
     def __init__(
-        self, pool: Pool, runs: Sequence[Run], target: int, theta: Array | None = None, linear_width: float = 0.0
+        self,
+        pool: Pool,
+        runs: Sequence[Run],
+        target: int,
+        theta: Array | None = None,
+        linear_width: float = 0.0,
+        nothing: float | None = None,
     ) -> None:
         self.pool, self.runs, self.target = pool, list(runs), target
         once = without_duplicate_prefixes(runs)
         in_order = sorted((run for run in once if run.reports), key=lambda run: run.born)
-        histories = [run.reports for run in scale_setting(in_order, level(runs))]
+        histories = [run.reports for run in scale_setting(in_order, level(runs) if nothing is None else nothing)]
         self.normaliser = Normaliser(histories, target, linear_width=linear_width)
         self.seen = observe(once)
         points = self._points_of_runs(self.seen.run, self.seen.steps)

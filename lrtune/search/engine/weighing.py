@@ -74,7 +74,8 @@ class WeighedModel:
         self, pool: Pool, runs: Sequence[Run], target: int, settings: Settings, fitted: Fitted | None = None
     ) -> None:
         self.pool, self.runs, self.target = pool, list(runs), target
-        self.process = JobModel(pool, runs, target, fitted.theta if fitted else None)
+        nothing = None if settings.idle else np.inf
+        self.process = JobModel(pool, runs, target, fitted.theta if fitted else None, nothing=nothing)
         self.normaliser, self.mean = self.process.normaliser, self.process.mean
         self.law: LawModel | None = None
         self.share = 0.0
