@@ -2,9 +2,10 @@
 
     python -m benchmarks.make_table --out DIR --task digits --optimizer adamw --steps 960
 
-Tasks: `digits` (an MLP on scikit-learn's noisy 8x8 digits, many epochs, over-fits) and `char` (a small character
-model on the standard library's own source text, less than one pass). `--broad N` draws N random configurations with
-other knobs beside the rate instead of the grid of schedules and peak rates. A table takes minutes on one core.
+Tasks: `digits` (an MLP on scikit-learn's noisy 8x8 digits, many epochs, over-fits), `char` (a small character model on
+the standard library's own source text, less than one pass) and `prose` (a deeper one, on the text of Python's reference
+manual). `--broad N` draws N random configurations with other knobs beside the rate instead of the grid of schedules and
+peak rates. A table takes minutes on one core.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.table_tasks import Batch, Characters, Digits, Task
+from benchmarks.table_tasks import Batch, Characters, Digits, Prose, Task
 
 WARMUP = 0.05
 REPORTS = 16
@@ -72,7 +73,7 @@ def rates(config: Config, steps: int) -> list[float]:
     return [config.peak * f for f in [(i + 1) / warm for i in range(warm)] + after]
 
 
-TASKS: dict[str, Callable[[int], Task]] = {"digits": Digits, "char": Characters}
+TASKS: dict[str, Callable[[int], Task]] = {"digits": Digits, "char": Characters, "prose": Prose}
 
 
 def _optimizer(name: str, model: nn.Module, knobs: dict[str, float]) -> torch.optim.Optimizer:

@@ -59,10 +59,11 @@ class Characters:
 
     metric = "validation cross-entropy (nats per character)"
     context = 16
+    corpus = "[a-m]*.py"  # of the standard library
 
     def __init__(self, seed: int) -> None:
         folder = Path(sysconfig.get_paths()["stdlib"])
-        text = "".join(p.read_text(encoding="utf-8", errors="ignore") for p in sorted(folder.glob("[a-m]*.py")))
+        text = "".join(p.read_text(encoding="utf-8", errors="ignore") for p in sorted(folder.glob(self.corpus)))
         codes = np.frombuffer(text.encode("ascii", "ignore"), dtype=np.uint8)
         self.text = torch.tensor(codes.astype(np.int64).clip(0, 127))
         self.seed = seed
@@ -92,3 +93,33 @@ class Characters:
         random = torch.Generator().manual_seed(self.seed)
         while True:
             yield self._windows(random, 128)
+
+
+class _Residual(nn.Module):
+    """A normalised layer beside what goes into it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The input and what the layer adds to it."""
+        return x + self.layer(x)
+
+
+class Prose(Characters):
+    """Predict the next character of the text of Python's reference manual, by a deeper network with residual layers."""
+
+    corpus = "pydoc_data/topics.py"
+
+    def model(self) -> nn.Module:
+        """A fresh network, the same for the same seed."""
+        torch.manual_seed(self.seed)
+        return nn.Sequential(
+            nn.Embedding(128, 16),
+            nn.Flatten(),
+            nn.Linear(16 * self.context, 96),
+            *(_Residual(96) for _ in range(2)),
+            nn.LayerNorm(96),
+            nn.Linear(96, 128),
+        )

@@ -16,7 +16,7 @@ from lrtune.search.engine.early_stop import LIKE, decay_ahead
 from lrtune.search.engine.gittins import gittins_index
 from lrtune.search.engine.initial_design import luby, next_of_design
 from lrtune.search.engine.normalise import in_words
-from lrtune.search.engine.nothing_learned import learned, level
+from lrtune.search.engine.nothing_learned import learned, level, moved
 from lrtune.search.engine.types import Array, Decision, Ints, Pool, Run
 from lrtune.search.engine.weighing import Fitted, WeighedModel
 
@@ -91,15 +91,30 @@ class Search:
         spent = sum(run.steps for run in self.runs) / self.target
         if self.fruitful or not self.settings.partial_runs or self.left <= max(spent, 1.0):
             return None
+        stands = f"{len(self.runs)} runs are no better than {self.settings.sign * self.nothing:.4g}"
+        if (moving := self._moving()) is not None:
+            row, steps = moving
+            return Decision(row, self.target, min(2 * steps, self.target // 2), f"has begun to move, where {stands}")
         found = next_of_design(self.options, self.full, self.runs, self.random, beyond=True)
         if found is None:
             return None
         row = found[0]
         looks = len({run.key for run in self.runs}) - design_size(self.pool, self.settings) + 1
         until = min(luby(max(looks, 1)) * int(self.pool.every[row]), self.target // 2)
-        stands = self.settings.sign * self.nothing
-        reason = f"nothing has learned anything yet: {len(self.runs)} runs are no better than {stands:.4g}"
-        return Decision(row, self.target, until, reason)
+        return Decision(row, self.target, until, f"nothing has learned anything yet: {stands}")
+
+    def _moving(self) -> tuple[int, int] | None:
+        """The row of the best of the runs that have left the level of nothing, and its steps; half of all are for them.
+
+        None where all still stand there. What they lack to have learned something may be no more than time.
+        """
+        moving = [run for run in self.runs if run.state == "paused" and moved(run, self.nothing)]
+        place = {self.pool.keys[row]: int(row) for row in self.full if self.options.open(int(row))}
+        open_ = [run for run in moving if run.key in place and run.steps < self.target // 2]
+        if not open_ or 2 * sum(run.steps for run in moving) > sum(run.steps for run in self.runs):
+            return None
+        best = min(open_, key=lambda run: run.reports[-1][1])
+        return place[best.key], best.steps
 
     def most_valuable(self, model: WeighedModel) -> Decision | None:
         """The stage that is worth most for its cost, by what the model expects."""

@@ -45,6 +45,11 @@ def learned(run: Run, nothing: float) -> bool:
     return nothing == np.inf or run.reports[-1][1] < nothing - BETTER * abs(nothing)
 
 
+def moved(run: Run, nothing: float) -> bool:
+    """Whether a run stands below all that stand at `nothing`, by however little."""
+    return bool(run.reports) and run.reports[-1][1] < nothing - 2 * STILL * abs(nothing)
+
+
 def scale_setting(runs: Sequence[Run], nothing: float) -> list[Run]:
     """The runs that set the scale of a job: of those that learned nothing only one, the longest that stands still.
 
