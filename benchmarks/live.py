@@ -3,12 +3,14 @@
     python -m benchmarks.live --quick
     python -m benchmarks.live --full-runs 12 --seeds 3 --finish 6 --data DIR --json out.json
     python -m benchmarks.live --searches curve --beside out.json
+    python -m benchmarks.live --answers DIR --seeds 4
 
-Three tasks (see `live_tasks.py`), nothing to download. Every search has the same space, the same full runs and the same
+Five tasks (see `live_tasks.py`), nothing to download. Every search has the same space, the same full runs and the same
 trainer; one worker, one thread. `curve` and `tpe` are samplers of a job, `+` adds its pruner. A study trains with its
 own seed, the same for every search. The target is the best value that anybody found on a task with that seed, plus
 1 %. A stopped winner is a trial that was stopped and, finished afterwards at no charge, beats what its study found;
-`--finish` of the stopped ones, drawn by lot, are finished.
+`--finish` of the stopped ones, drawn by lot, are finished. `--answers` compares no searches: it says what the answers
+of whole jobs are worth (see `live_answers.py`).
 """
 
 import argparse
@@ -21,56 +23,19 @@ import random
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks import live_ray
-from benchmarks.live_study import finished, job, stopped, study, whole
+from benchmarks import live_answers, live_ray
+from benchmarks.grid import SEEDS
+from benchmarks.live_study import NEAR, Study, finished, job, stopped, study, whole
 from benchmarks.live_tasks import TASKS, Live, lay_out
 
 SEARCHES = "curve,curve+forecast,tpe,tpe+median,ray-asha,ray-asha-tpe"
-NEAR = 1.01
-
-
-@dataclass(frozen=True)
-class Study:
-    """One search on one task with one seed; values are validation losses, costs full runs.
-
-    `whole` has what was paid by the end of each whole run, and its value; `finished` the values of stopped trials that
-    were finished afterwards.
-    """
-
-    task: str
-    search: str
-    seed: int
-    trials: int
-    paid: float
-    stopped: int
-    whole: list[tuple[float, float]]
-    finished: list[float]
-    seconds: float = 0.0
-
-    def within(self, runs: float) -> float:
-        """The best whole run within a cost."""
-        return min((value for paid, value in self.whole if paid <= runs + 1e-9), default=math.inf)
-
-    @property
-    def best(self) -> float:
-        """The best whole run."""
-        return self.within(math.inf)
-
-    @property
-    def winners(self) -> int:
-        """How many of the finished ones beat what the study found."""
-        return sum(value < self.best for value in self.finished)
-
-    def cost_to(self, target: float) -> float:
-        """What was paid when a whole run first came to the target; infinite if none did."""
-        return min((paid for paid, value in self.whole if value <= target), default=math.inf)
 
 
 def studied(search: str, live: Live, seed: int, args: argparse.Namespace, folder: Path) -> Study:
@@ -133,6 +98,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one seed, four full runs, one finished: to see it work")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--beside", type=Path, help="the --json of an earlier run, to stand in the same table")
+    parser.add_argument("--answers", type=Path, help="the folder of the grids: what the answers of jobs are worth")
+    parser.add_argument("--ways", default=",".join(live_answers.WAYS), help="of --answers")
+    parser.add_argument("--truth", type=int, default=SEEDS, help="of --answers: seeds by which one is judged")
     args = parser.parse_args()
     if args.quick:
         args.seeds, args.full_runs, args.finish = 1, 4.0, 1
@@ -145,6 +113,11 @@ def main() -> None:
     torch.set_num_threads(1)
     threadpool_limits(1)
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
+    if args.answers:
+        args.answers.mkdir(parents=True, exist_ok=True)
+        lay_out(args.answers, args.data)
+        live_answers.report(args)
+        return
     with tempfile.TemporaryDirectory(prefix="live-") as place:
         lay_out(Path(place), args.data)
         if any(search in live_ray.STRATEGIES for search in args.searches.split(",")):

@@ -21,14 +21,13 @@ import numpy as np
 import torch
 
 from benchmarks.live_study import Ran
-from benchmarks.live_tasks import Live
+from benchmarks.live_tasks import Live, prepared
 from lrtune.search import suggest
 from lrtune.search.studies.draw import RandomTrial
 from lrtune.search.studies.space import coordinates
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import REPORTS, Report, Trial, TrialState
-from worker.tasks import prepare
 from worker.trainer import train
 
 STRATEGIES = ("ray-asha", "ray-asha-tpe")
@@ -164,7 +163,7 @@ def _trainable(spec: AdmittedJob, live: Live, folder: Path) -> Callable[[dict[st
             horizon=steps,
         )
         device = torch.device("cpu")
-        task = prepare(spec.task, folder)
+        task = prepared(spec.task, folder)
         ended = train(task, trial, metric=metric, device=device, on_report=on_report, should_stop=lambda: None)  # type: ignore[arg-type]
         if ended.state is TrialState.DIVERGED and ended.step not in reported:
             tell(None, ended.step)

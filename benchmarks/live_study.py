@@ -4,6 +4,7 @@ Nothing is rebuilt here: the job goes into a database, a worker takes it from th
 """
 
 import itertools
+import math
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,15 +14,16 @@ from pathlib import Path
 import torch
 
 import migrations
-from benchmarks.live_tasks import Live
+from benchmarks.live_tasks import OWN, Live, prepared
 from lrtune.store import Database, jobs, trials
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import OVER, Job, JobState, Stage, Trial, TrialState
 from worker.loop import Worker
 from worker.settings import Settings
-from worker.tasks import prepare
 from worker.trainer import train
+
+NEAR = 1.01  # of the best value is as good as the best
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,43 @@ class Ran:
     state: str
     paid: float
     value: float | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """One search on one task with one seed; values are validation losses, costs full runs.
+
+    `whole` has what was paid by the end of each whole run, and its value; `finished` the values of stopped trials that
+    were finished afterwards.
+    """
+
+    task: str
+    search: str
+    seed: int
+    trials: int
+    paid: float
+    stopped: int
+    whole: list[tuple[float, float]]
+    finished: list[float]
+    seconds: float = 0.0
+
+    def within(self, runs: float) -> float:
+        """The best whole run within a cost."""
+        return min((value for paid, value in self.whole if paid <= runs + 1e-9), default=math.inf)
+
+    @property
+    def best(self) -> float:
+        """The best whole run."""
+        return self.within(math.inf)
+
+    @property
+    def winners(self) -> int:
+        """How many of the finished ones beat what the study found."""
+        return sum(value < self.best for value in self.finished)
+
+    def cost_to(self, target: float) -> float:
+        """What was paid when a whole run first came to the target; infinite if none did."""
+        return min((paid for paid, value in self.whole if value <= target), default=math.inf)
 
 
 def job(live: Live, *, sampler: str, pruner: str, seed: int, full_runs: float) -> AdmittedJob:
@@ -50,7 +89,7 @@ def job(live: Live, *, sampler: str, pruner: str, seed: int, full_runs: float) -
 
 def study(spec: AdmittedJob, live: Live, folder: Path) -> list[Ran]:
     """What a job has trained, stage by stage in the order in which it was decided, by a real worker."""
-    return by_stage(list(_worked(spec, folder)), live.steps)
+    return by_stage(list(worked(spec, folder)), live.steps)
 
 
 def by_stage(ended: Sequence[Trial], steps: int) -> list[Ran]:
@@ -67,7 +106,7 @@ def _ran(stage: Stage, trial: Trial, steps: int) -> Ran:
     )
 
 
-def _worked(spec: AdmittedJob, folder: Path) -> Iterator[Trial]:
+def worked(spec: AdmittedJob, folder: Path) -> Iterator[Trial]:
     """Submit a job to a database of its own and let a worker of this process finish it.
 
     States are its own as well: another search's would train some of its runs for nothing.
@@ -95,7 +134,13 @@ def _worked(spec: AdmittedJob, folder: Path) -> Iterator[Trial]:
 
 def _settings(url: str, folder: Path, states: str) -> Settings:
     return Settings(
-        database_url=url, data_dir=folder, device="cpu", poll_seconds=0.05, state_bytes=2**30, state_dir=states
+        database_url=url,
+        data_dir=folder,
+        device="cpu",
+        poll_seconds=0.05,
+        state_bytes=2**30,
+        state_dir=states,
+        tasks=",".join(OWN),
     )
 
 
@@ -120,7 +165,7 @@ def finished(spec: AdmittedJob, configuration: Configuration, live: Live, folder
         horizon=live.steps,
     )
     ended = train(
-        prepare(spec.task, folder),
+        prepared(spec.task, folder),
         run,
         metric=spec.metric,
         device=torch.device("cpu"),

@@ -1,4 +1,5 @@
-"""The real tasks of `benchmarks.live`: digits, signals for the image network, text. None of them needs a download.
+"""The real tasks of `benchmarks.live`: digits, signals for the image network, text, a regression over a table, and a
+fine-tuning. None of them needs a download.
 
 With `--data DIR` the files that are there take the place of the made ones: `mnist1d.npz`, `tinyshakespeare/input.txt`.
 A new task is a row of `TASKS`.
@@ -12,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.datasets import load_diabetes
 
+from benchmarks.fine_tuning import FineTuning
+from lrtune.task import Task
+from lrtune.wire.job import TaskSpec
+from worker.tasks import prepare
+
+OWN: dict[str, type[Task]] = {"benchmarks.fine_tuning:FineTuning": FineTuning}
 CLASSES, LENGTH, TRAIN, TEST = 10, 40, 4000, 1000
 CHARACTERS = 400_000
 
@@ -60,6 +68,11 @@ def source(path: Path) -> None:
     path.write_text(text.encode("ascii", "ignore").decode()[:CHARACTERS], encoding="utf-8")
 
 
+def patients(path: Path) -> None:
+    """scikit-learn's 442 diabetes patients: ten numbers of each, and how far the disease has gone a year later."""
+    load_diabetes(as_frame=True, scaled=False).frame.to_csv(path, index=False)
+
+
 SMALL_TEXT = {"layers": 1, "heads": 2, "width": 32, "context": 32, "batch_size": 16}
 TASKS = {
     one.name: one
@@ -67,6 +80,8 @@ TASKS = {
         Live("digits", "digits", 480, {"noise": 0.3}),
         Live("signals", "images", 300, {"width": 8, "batch_size": 64}, "signals.npz", "mnist1d.npz", signals),
         Live("text", "text", 300, SMALL_TEXT, "text.txt", "tinyshakespeare/input.txt", source),
+        Live("diabetes", "tabular", 300, {"target": "target"}, "diabetes.csv", make=patients),
+        Live("fine-tuning", "benchmarks.fine_tuning:FineTuning", 240),
     )
 }
 
@@ -76,8 +91,13 @@ def lay_out(folder: Path, given: Path | None) -> None:
     for one in TASKS.values():
         if one.file is None or one.make is None:
             continue
-        there = given / one.given if given else None
+        there = given / one.given if given and one.given else None
         if there and there.exists():
             shutil.copyfile(there, folder / one.file)
         else:
             one.make(folder / one.file)
+
+
+def prepared(spec: TaskSpec, folder: Path) -> Task:
+    """The task that a job names, built-in or of our own, as a worker prepares it."""
+    return prepare(spec, folder, OWN)

@@ -31,8 +31,7 @@ from threadpoolctl import threadpool_limits
 
 from app.main import create_app
 from app.settings import Settings as ServerSettings
-from benchmarks.live import NEAR, Study
-from benchmarks.live_study import by_stage, stopped, whole
+from benchmarks.live_study import NEAR, Study, by_stage, stopped, whole
 from benchmarks.live_tasks import TASKS
 from lrtune.client import Client
 from lrtune.loop import LoopTrial
@@ -105,9 +104,8 @@ def served(database_url: str) -> Iterator[Client]:
             running.join()
 
 
-def by_loop(client: Client, spec: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+def by_loop(client: Client, spec: Mapping[str, Any], task: Task, options: Mapping[str, Any]) -> str:
     """The id of the job, trained by a loop in this process."""
-    task = prepare(TaskSpec.model_validate(DIGITS.spec()), Path())
     job = client.submit({**spec, "task": "external"})
     for trial in job.trials(lease_seconds=LEASE, **options):
         train(trial, task)
@@ -140,7 +138,8 @@ def studied(way: str, seed: int, full_runs: float) -> Study:
             else:
                 options = WAYS[way]
                 options = options | {name: f"{folder}/{name}" for name in options if name == "checkpoints"}
-                job = by_loop(client, spec, options)
+                task = prepare(TaskSpec.model_validate(DIGITS.spec()), Path())
+                job = by_loop(client, spec, task, options)
             found = client.get(job)
             if found.state is not JobState.SUCCEEDED:
                 raise SystemExit(f"{way}: the job {found.state}: {found.reason}")

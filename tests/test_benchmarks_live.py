@@ -5,8 +5,8 @@ import math
 import torch
 
 from benchmarks import live_ray, stages
-from benchmarks.live import Study, table
-from benchmarks.live_study import Ran, finished, job, stopped, study, whole
+from benchmarks.live import table
+from benchmarks.live_study import Ran, Study, finished, job, stopped, study, whole
 from benchmarks.live_tasks import TASKS, Live, lay_out
 from lrtune.search import suggest
 from lrtune.wire.configuration import Configuration
