@@ -286,6 +286,7 @@ def on_steps(kind: Knob, value: Any, steps: int) -> Any:
     return value
 
 
+@cache
 def kebab(cls: type) -> str:
     """What a family or an optimizer is called: OneCycle is one-cycle."""
     return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()

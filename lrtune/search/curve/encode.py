@@ -56,9 +56,12 @@ class StaticKnobs:
 
     space: Coordinates
     family: str
+    searched: bool
 
     def row(self, configuration: Configuration) -> tuple[float, ...] | None:
         """One configuration's; None where it has a value that is no part of the space."""
+        if not self.searched:
+            return () if configuration.kind[0] in self.space.optimizers else None
         place = self.space.place(configuration.model_copy(update={"schedule": schedule(self.family)}))
         if place is None:
             return None
@@ -81,7 +84,10 @@ def static_knobs(spec: AdmittedJob) -> StaticKnobs:
     }
     clips = {knob: axis for knob, axis in space.common.items() if knob.startswith("clip")}
     first = {"optimizer": space.first["optimizer"], "schedule": Fixed(family)}
-    return StaticKnobs(replace(space, first=first, optimizers=static, schedules={family: {}}, common=clips), family)
+    axes = [*first.values(), *clips.values(), *(axis for own in static.values() for axis in own.values())]
+    searched = not all(isinstance(axis, Fixed) for axis in axes)
+    space = replace(space, first=first, optimizers=static, schedules={family: {}}, common=clips)
+    return StaticKnobs(space, family, searched)
 
 
 Encoded = dict[int, tuple[object, Run | None]]  # by number: the trial, and the run that was made of it

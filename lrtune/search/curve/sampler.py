@@ -37,6 +37,7 @@ KEPT = 0.7
 NEAR = (-2, -1, 1, 2)  # steps of the grid of rates
 ENOUGH = 4  # options for each member of the initial design, or a range test rules out none
 SHORTER = (2, 4)  # the horizon over these
+ROUNDED = 30  # binary digits of a rate, nine decimal ones, in which equal curves agree
 Beginnings = Mapping[int, Collection[int]]  # the steps after which a checkpoint of a trial, by its number, can be had
 
 
@@ -139,6 +140,7 @@ class _Search:
         self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST or ended_by_loop(t)}
         self.candidates: list[Configuration] = []
         self._extras = cache(lambda configuration: knobs.row(configuration) or ())
+        self._rates = cache(rates)
         self.candidates += dict.fromkeys(
             t.configuration for t in past if t.role == "search" and self._unclosed(t.configuration)
         )
@@ -189,10 +191,11 @@ class _Search:
     def _unclosed(self, configuration: Configuration) -> bool:
         return any((configuration, horizon) not in self.closed for horizon in self.horizons)
 
-    def _training(self, configuration: Configuration) -> tuple[str | float, ...]:
+    def _training(self, configuration: Configuration) -> tuple[str | float | bytes, ...]:
         """What tells one training from another: the other knobs, and the rates, but for rounding."""
-        optimizer = configuration.kind[0]
-        return (optimizer, *self._extras(configuration), *(float(f"{r:.9g}") for r in rates(configuration, self.steps)))
+        mantissa, exponent = np.frexp(self._rates(configuration, self.steps))
+        alike = np.ldexp(np.rint(np.ldexp(mantissa, ROUNDED)), exponent).tobytes()
+        return (configuration.kind[0], *self._extras(configuration), alike)
 
     def _bounded(self, pool: Pool) -> Pool:
         """The options whose rates a range test has not ruled out for the initial design, if those are enough for it."""
@@ -218,7 +221,7 @@ class _Search:
         pool = Pool(
             keys=tuple(i for i, _, _ in rows),
             horizons=np.array([h for _, _, h in rows], dtype=np.int64),
-            curves=np.array([rates(c, h) for _, c, h in rows]),
+            curves=np.array([self._rates(c, h) for _, c, h in rows]),
             extras=extras[:, varied],
             free=np.zeros(len(rows), dtype=np.int64),
             every=np.array([max(h // REPORTS, 1) for _, _, h in rows], dtype=np.int64),

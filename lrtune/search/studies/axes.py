@@ -6,6 +6,7 @@ Options that are numbers (the √2 grid of rates, warm-ups in hundredths) become
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Protocol, TypeAlias, cast
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -30,6 +31,7 @@ class Suggests(Protocol):
         """One of a few."""
 
 
+@lru_cache(maxsize=1024)
 def distribution(axis: Open) -> Distribution:
     """What Optuna draws from."""
     if isinstance(axis, Range):

@@ -21,18 +21,17 @@ class RandomTrial:
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         """A number between two."""
-        return float(self._value(name, FloatDistribution(low, high, log=log)))
+        given = self._given.get(name)
+        return float(_float(self._random, low, high, log=log) if given is None else given)
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
         """An integer between two."""
-        return int(self._value(name, IntDistribution(low, high, log=log)))
+        given = self._given.get(name)
+        return int(_int(self._random, low, high, log=log) if given is None else given)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of a few."""
-        return self._value(name, CategoricalDistribution(choices))
-
-    def _value(self, name: str, distribution: BaseDistribution) -> Any:
-        return self._given[name] if name in self._given else draw(distribution, self._random)
+        return self._given[name] if name in self._given else choices[int(self._random.integers(len(choices)))]
 
 
 def draw(distribution: BaseDistribution, random: np.random.Generator) -> Any:
@@ -41,10 +40,18 @@ def draw(distribution: BaseDistribution, random: np.random.Generator) -> Any:
         case CategoricalDistribution(choices=choices):
             return choices[int(random.integers(len(choices)))]
         case FloatDistribution(low=low, high=high, log=log, step=step):
-            value = math.exp(random.uniform(math.log(low), math.log(high))) if log else random.uniform(low, high)
-            return min(max(value if step is None else low + round((value - low) / step) * step, low), high)
+            return _float(random, low, high, log=log, step=step)
         case IntDistribution(low=first, high=last, log=log, step=gap):
-            if log:
-                return min(max(round(math.exp(random.uniform(math.log(first), math.log(last)))), first), last)
-            return first + gap * int(random.integers((last - first) // gap + 1))
+            return _int(random, first, last, log=log, gap=gap)
     raise TypeError(f"found {distribution!r}; accepted is a distribution of Optuna's")
+
+
+def _float(random: np.random.Generator, low: float, high: float, *, log: bool, step: float | None = None) -> float:
+    value = math.exp(random.uniform(math.log(low), math.log(high))) if log else random.uniform(low, high)
+    return min(max(value if step is None else low + round((value - low) / step) * step, low), high)
+
+
+def _int(random: np.random.Generator, first: int, last: int, *, log: bool, gap: int = 1) -> int:
+    if log:
+        return min(max(round(math.exp(random.uniform(math.log(first), math.log(last)))), first), last)
+    return first + gap * int(random.integers((last - first) // gap + 1))

@@ -1,0 +1,163 @@
+"""What deciding costs beside training: `python -m benchmarks.deciding --seconds 2,10,60 --workers 1,4,16`.
+
+A job over all its default schedules is decided by the search itself; training is simulated, on a clock of its own, and
+costs nothing: a run takes so many seconds, and a stage its part of that. A decision takes what it took this process
+(CPU seconds, one thread). As in the service only one decision of a job stands at a time: who is free while another
+decides waits for it. `deciding` is the share of all workers' time that went into decisions and into waiting for them,
+until the search was over; `a decision` is the median.
+"""
+
+import argparse
+import heapq
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from lrtune import search
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import Proposal, Report, Trial, TrialState, report_points
+
+STEPS = 1000
+
+
+def job(full_runs: float, seed: int) -> AdmittedJob:
+    """A job that leaves everything as it is, but without confirming runs: those are no decisions of the search."""
+    return AdmittedJob.model_validate(
+        {
+            "task": "digits",
+            "metric": {"name": "val_loss", "goal": "minimize", "range": [0, None]},
+            "horizon": {"steps": STEPS},
+            "budget": {"full_runs": full_runs},
+            "search": {"seed": seed},
+            "confirm": {"top": 0},
+        }
+    )
+
+
+def loss(configuration: Configuration, until: int) -> list[Report]:
+    """Made-up reports: best at one mean rate, better once the rate has come down, above a rate of 0.1 nothing."""
+    rates, reports = configuration.learning_rates(STEPS), []
+    for step in report_points(STEPS):
+        if step > until:
+            break
+        off = math.log(max(fmean(rates[:step]), 1e-9) / 0.003)
+        value = 0.3 + 0.1 * off**2 + 1.5 * math.exp(-4.0 * step / STEPS) + 0.3 * min(1.0, rates[step - 1] / 0.003)
+        reports.append(Report(step=step, learning_rate=rates[step - 1], metrics={"val_loss": min(value, 2.3)}))
+    return reports
+
+
+@dataclass
+class Shop:
+    """A job, its trials, and the workers that train them on a simulated clock."""
+
+    spec: AdmittedJob
+    seconds: float  # of one full run
+    workers: int
+    history: list[Trial] = field(default_factory=list)
+    busy: list[tuple[float, int]] = field(default_factory=list)  # when a trial's stage ends, and its number
+    decisions: list[float] = field(default_factory=list)  # what each took
+    now: float = 0.0
+    trained: float = 0.0
+
+    def run(self) -> None:
+        """Until the search is over and everybody is done."""
+        while True:
+            while self.busy and (self.busy[0][0] <= self.now or len(self.busy) == self.workers):
+                self._end()
+            began = time.process_time()
+            step = search.advance(self.spec, self.history, steps=STEPS, seconds=self.now)
+            took = time.process_time() - began
+            self.now += took
+            if step.proposal:
+                self.decisions.append(took)
+                self._begin(step.proposal)
+            elif self.busy:
+                self._end()
+            else:
+                return
+
+    def _begin(self, asked: Proposal) -> None:
+        number = len(self.history) if asked.resume is None else asked.resume
+        stage = {"state": TrialState.RUNNING, "until": asked.until, "decision": len(self.decisions) - 1}
+        if asked.resume is None:
+            what = asked.model_dump(include={"role", "seed", "horizon"}) | {"configuration": asked.configuration}
+            self.history.append(Trial.model_validate({"number": number, **what, **stage}))
+        else:
+            was = self.history[number]
+            self.history[number] = was.model_copy(update={**stage, "start": was.step})
+        trial = self.history[number]
+        takes = ((trial.until or trial.horizon) - trial.start) / STEPS * self.seconds
+        self.trained += takes
+        heapq.heappush(self.busy, (self.now + takes, number))
+
+    def _end(self) -> None:
+        ends, number = heapq.heappop(self.busy)
+        self.now, trial = max(self.now, ends), self.history[number]
+        step = trial.until or trial.horizon
+        reports = loss(trial.configuration, step)
+        state = TrialState.PAUSED if trial.until else TrialState.COMPLETE
+        value = reports[-1].metrics["val_loss"]
+        found: dict[str, Any] = {"state": state, "step": step, "reports": reports, "value": value}
+        self.history[number] = trial.model_copy(update=found)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one job cost, in seconds."""
+
+    seconds: float
+    workers: int
+    decisions: int
+    trials: int
+    median: float
+    deciding: float
+    trained: float
+    lasted: float
+
+    @property
+    def share(self) -> float:
+        """Of all workers' time that went into deciding, or into waiting for a decision."""
+        return 1.0 - self.trained / (self.lasted * self.workers)
+
+
+def cost(seconds: float, workers: int, full_runs: float, seed: int) -> Cost:
+    """Let one job be done."""
+    shop = Shop(job(full_runs, seed), seconds, workers)
+    shop.run()
+    took = shop.decisions
+    return Cost(
+        seconds, workers, len(took), len(shop.history), median(took), sum(took), shop.trained, round(shop.now, 3)
+    )
+
+
+def main() -> None:
+    """Print a line for each length of runs and number of workers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", default="2,10,60", help="of a full run")
+    parser.add_argument("--workers", default="1,4,16")
+    parser.add_argument("--full-runs", type=float, default=12.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    threadpool_limits(1)
+    print("| a run | workers | decisions | trials | a decision | deciding | job |\n|" + " --- |" * 7, flush=True)
+    costs = []
+    for seconds in map(float, args.seconds.split(",")):
+        for workers in map(int, args.workers.split(",")):
+            one = cost(seconds, workers, args.full_runs, args.seed)
+            costs.append(asdict(one) | {"share": one.share})
+            cells = f"{one.decisions} | {one.trials} | {one.median:.2f} s | {one.share:.1%} | {one.lasted:.0f} s"
+            print(f"| {seconds:g} s | {workers} | {cells} |", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(costs, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
