@@ -2,8 +2,8 @@
 
 A job over all its default schedules is decided by the search itself; training is simulated, on a clock of its own, and
 costs nothing: a run takes so many seconds, and a stage its part of that. A decision takes what it took this process
-(CPU seconds, one thread). As in the service only one decision of a job stands at a time: who is free while another
-decides waits for it. `deciding` is the share of all workers' time that went into decisions and into waiting for them,
+(CPU seconds, one thread). As in the service one worker decides for all who wait, and who is free while it does waits
+for the next decision. `deciding` is the share of all workers' time that went into decisions and into waiting for them,
 until the search was over; `a decision` is the median.
 """
 
@@ -72,12 +72,15 @@ class Shop:
             while self.busy and (self.busy[0][0] <= self.now or len(self.busy) == self.workers):
                 self._end()
             began = time.process_time()
-            step = search.advance(self.spec, self.history, steps=STEPS, seconds=self.now)
+            waiting = self.workers - len(self.busy)
+            step = search.advance(self.spec, self.history, steps=STEPS, seconds=self.now, waiting=waiting)
             took = time.process_time() - began
             self.now += took
             if step.proposal:
-                self.decisions.append(took)
-                self._begin(step.proposal)
+                asked = [step.proposal, *step.more]
+                for proposal in asked:
+                    self.decisions.append(took / len(asked))
+                    self._begin(proposal)
             elif self.busy:
                 self._end()
             else:

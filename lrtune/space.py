@@ -286,10 +286,14 @@ def on_steps(kind: Knob, value: Any, steps: int) -> Any:
     return value
 
 
-@cache
 def kebab(cls: type) -> str:
     """What a family or an optimizer is called: OneCycle is one-cycle."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+    return _kebab(cls.__name__)
+
+
+@cache
+def _kebab(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
 
 
 def checked(cls: type, values: Mapping[str, object]) -> dict[str, Any]:

@@ -249,10 +249,11 @@ class Worker:
         return True
 
     def _advance(self, job_id: str) -> bool:
-        def read(tx: Session) -> tuple[jobs.Standing, list[Trial]]:
-            return jobs.standing(tx, job_id), histories.of(job_id).read(tx)
+        def read(tx: Session) -> tuple[jobs.Standing, list[Trial], int]:
+            job = jobs.standing(tx, job_id)
+            return job, histories.of(job_id).read(tx), workers.idle(tx, job.spec.task.name)
 
-        job, history = self._write(read)
+        job, history, waiting = self._write(read)
         if job.steps is None:
             return self._resolve(job_id, job.spec.task, job.spec.horizon.epochs or 1.0)
         if job_id not in self._warm_start:  # read once, because it stays as it was when the job was submitted
@@ -264,6 +265,7 @@ class Worker:
             seconds=job.seconds,
             warm_start=self._warm_start[job_id],
             continued=self._settings.state_bytes > 0,
+            waiting=waiting,
         )
         if step.nothing_to_do:
             return False

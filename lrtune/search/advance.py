@@ -14,7 +14,7 @@ from itertools import takewhile
 
 from lrtune.search.confirm import confirming
 from lrtune.search.curve.sampler import Beginnings, forecasts, staged
-from lrtune.search.propose import SpaceExhausted, suggest
+from lrtune.search.propose import SpaceExhausted, suggestions
 from lrtune.search.studies.study import searched
 from lrtune.search.warm_start import as_past
 from lrtune.wire.external import ended_by_loop
@@ -40,22 +40,30 @@ def advance(
     warm_start: Sequence[WarmStartTrial] = (),
     continued: bool = True,
     beginnings: Beginnings | None = None,
+    waiting: int = 1,
 ) -> NextStep:
     """What a job with a horizon of `steps` needs next, `seconds` after it began.
 
+    `waiting` is how many wait for something to train: the default search decides for all of them at once.
     `warm_start` is what earlier jobs showed; `continued` says whether a paused trial can be resumed: only then are
     trials trained in stages. `beginnings` are the steps of each trial, by its number, after which there is a checkpoint
     that another trial can begin with; None is for a worker, which sees to that itself.
     """
     past = searched(history)
     failure = _broken(spec, past) or _short(spec, past, steps=steps)
-    proposal = None
     if not failure:
-        proposal = _search(
-            spec, past, warm_start, steps=steps, seconds=seconds, continued=continued, beginnings=beginnings
+        found = _search(
+            spec,
+            past,
+            warm_start,
+            steps=steps,
+            seconds=seconds,
+            continued=continued,
+            beginnings=beginnings,
+            waiting=waiting,
         )
-    if proposal:
-        return NextStep(proposal=proposal)
+        if found:
+            return NextStep(proposal=found[0], more=found[1:])
     if any(trial.state in OPEN for trial in past):
         return NextStep()
     if any(trial.state is TrialState.PAUSED for trial in past):
@@ -83,8 +91,9 @@ def _search(
     seconds: float,
     continued: bool,
     beginnings: Beginnings | None,
-) -> Proposal | None:
-    """What the search trains next, if the budget and the space have one more."""
+    waiting: int,
+) -> list[Proposal]:
+    """What the search trains next, if the budget and the space have one more; several where several wait."""
     budget, left = spec.budget, math.inf
     if budget.full_runs is not None:
         left = budget.full_runs - spent(past, steps=steps) + 1e-9
@@ -94,13 +103,20 @@ def _search(
     if not any(t.until is None and t.role != "range-test" and spec.allows(t.configuration) for t in past):
         left = max(left, 1.0)  # the first complete run of the job's own space is trained whatever the budget
     if left < (1e-9 if continued and staged(spec) else 1.0):
-        return None
+        return []
     try:
-        return suggest(
-            spec, past, steps=steps, warm_start=warm_start, left=left, continued=continued, beginnings=beginnings
+        return suggestions(
+            spec,
+            past,
+            steps=steps,
+            warm_start=warm_start,
+            left=left,
+            continued=continued,
+            beginnings=beginnings,
+            waiting=waiting,
         )
     except SpaceExhausted:
-        return None
+        return []
 
 
 def _given_up(

@@ -36,32 +36,47 @@ def suggest(
     *,
     steps: int,
     warm_start: Sequence[WarmStartTrial] = (),
+    continued: bool = True,
+) -> Proposal:
+    """The first of the `suggestions`, whatever is left to spend."""
+    return suggestions(spec, history, steps=steps, warm_start=warm_start, continued=continued)[0]
+
+
+def suggestions(
+    spec: AdmittedJob,
+    history: Sequence[Trial],
+    *,
+    steps: int,
+    warm_start: Sequence[WarmStartTrial] = (),
     left: float = math.inf,
     continued: bool = True,
     beginnings: Beginnings | None = None,
-) -> Proposal:
-    """What to train next at a horizon of `steps`. Same history, warm start and seed, same answer.
+    waiting: int = 1,
+) -> list[Proposal]:
+    """What to train next at a horizon of `steps`. Same history, warm start, seed and number who wait, same answer.
 
-    `warm_start` is what earlier jobs on the same task showed: the best of it runs again, after the job's own list, and
-    the sampler learns from all. Where trials can be `continued` a search may go in stages: it minds what is `left` to
-    spend, in full runs. `beginnings` is as in `advance`. Raises SpaceExhausted.
+    There is more than one only if several are `waiting`, and only from the sampler that can say so. `warm_start` is
+    what earlier jobs on the same task showed: the best of it runs again, after the job's own list, and the sampler
+    learns from all. Where trials can be `continued` a search may go in stages: it minds what is `left` to spend, in
+    full runs. `beginnings` is as in `advance`. Raises SpaceExhausted.
     """
     past, earlier = searched(history), as_past(warm_start)
     if not any(trial.role == "baseline" for trial in past):
-        return baseline(spec, steps=steps)
+        return [baseline(spec, steps=steps)]
     if left >= 1.0 and (proposal := next_asked(spec, past, steps=steps)):
-        return proposal
+        return [proposal]
     if left >= 1.0 and (proposal := rerun_best(spec, past, warm_start, steps=steps)):
-        return proposal
+        return [proposal]
     # Only there to give each decision a seed of its own.
     number = max(trial.decision for trial in past) + 1
     kind, stages = spec.search.sampler, continued and staged(spec)
     if isinstance(kind, CurveSearch):
-        proposal = propose(
-            spec, kind, past, earlier, steps=steps, number=number, left=left, stages=stages, beginnings=beginnings
+        numbers = range(number, number + max(waiting, 1))
+        found = propose(
+            spec, kind, past, earlier, steps=steps, numbers=numbers, left=left, stages=stages, beginnings=beginnings
         )
-        if proposal:
-            return proposal
+        if found:
+            return found
     if stages and math.isfinite(left):
         raise SpaceExhausted
     earlier = at_horizon(earlier, steps=steps)
@@ -70,7 +85,7 @@ def suggest(
     if new is None:
         raise SpaceExhausted
     reason = _reason(spec, past, earlier=len(earlier))
-    return Proposal(configuration=new, role="search", seed=spec.search.seed, horizon=steps, reason=reason)
+    return [Proposal(configuration=new, role="search", seed=spec.search.seed, horizon=steps, reason=reason)]
 
 
 def _draws(

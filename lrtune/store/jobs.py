@@ -146,7 +146,9 @@ def carry_out(tx: Session, job_id: str, step: NextStep, *, known: int) -> None:
     Nothing is done where the search has decided more by now: whoever comes next asks it again.
     """
     if step.proposal is not None:
-        trials.propose(tx, job_id, step.proposal, known=known)
+        for place, proposal in enumerate([step.proposal, *step.more]):
+            if not trials.propose(tx, job_id, proposal, known=known + place):
+                break
     elif step.stopped:
         trials.stop(tx, job_id, step, known=known)
     elif step.over and lookup.job(tx, job_id, lock=True).decisions == known:

@@ -11,6 +11,7 @@ from lrtune.store.tables import WorkerRow
 from lrtune.wire.results import Worker
 
 SILENT = timedelta(minutes=2)
+IDLE = timedelta(seconds=5)  # since a worker without a trial was seen: it asks for one every half second
 
 
 def able(optimizer: str) -> str:
@@ -52,6 +53,12 @@ def seen(tx: Session, worker: str, *, job: str | None, trial: int | None, now: d
     """Say that a worker lives, and what it is at."""
     values = {"seen_at": now or clock(tx), "job": job, "trial": trial}
     tx.execute(update(WorkerRow).where(WorkerRow.id == worker).values(values))
+
+
+def idle(tx: Session, task: str, *, now: datetime | None = None) -> int:
+    """How many workers have nothing to train but could train this task, whoever asks among them."""
+    query = select(WorkerRow.tasks).where(WorkerRow.job.is_(None), WorkerRow.seen_at >= (now or clock(tx)) - IDLE)
+    return max(1, sum(task in tasks for tasks in tx.scalars(query)))
 
 
 def sign_out(tx: Session, worker: str) -> None:

@@ -186,12 +186,14 @@ class Proposal(Result):
 class NextStep(Result):
     """What a job needs next: a trial to begin or to resume, or nothing while others run; `over`: it is at its end.
 
+    `more`: what others who wait may train beside that, in this order, by the decisions that follow it.
     `stopped`: the search is over, and these paused trials are not gone on with, for these reasons; once that is written
     down, there is a next step. Those in `behind` had a forecast no better than the best whole run; the others were left
     for want of budget. `failure`: why a job that is over has no answer.
     """
 
     proposal: Proposal | None = None
+    more: list[Proposal] = []
     stopped: dict[int, str] = {}
     behind: list[int] = []
     over: bool = False

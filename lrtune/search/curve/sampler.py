@@ -16,7 +16,7 @@ from lrtune.optimizers import OPTIMIZERS
 from lrtune.search.curve.encode import LOST, limits, rates, report_step, runs, static_knobs
 from lrtune.search.engine.costs import Settings, design_size
 from lrtune.search.engine.decide import decide
-from lrtune.search.engine.types import Decision, Ints, Pool, Run
+from lrtune.search.engine.types import Decision, Ints, Pool, Run, under_way
 from lrtune.search.engine.weighing import WeighedModel
 from lrtune.search.range_test import range_test, too_high
 from lrtune.search.studies import axes
@@ -56,26 +56,27 @@ def propose(
     warm_start: Sequence[Trial] = (),
     *,
     steps: int,
-    number: int,
+    numbers: Sequence[int],
     left: float = np.inf,
     stages: bool = True,
     beginnings: Beginnings | None = None,
-) -> Proposal | None:
-    """What to train next and why; None where no candidate is left, or none that `left` full runs bring to its end.
+) -> list[Proposal]:
+    """What to train next and why; nothing where no candidate is left, or none that `left` full runs bring to its end.
 
-    `steps` is the job's horizon, `number` the decision's. `warm_start` are trials of other jobs: something to learn
-    from, no runs of this one. `beginnings` are what a loop can begin at; None is for a worker, which keeps its own.
+    `steps` is the job's horizon, `numbers` those of the decisions that are asked for. `warm_start` are trials of other
+    jobs: something to learn from, no runs of this one. `beginnings` are what a loop can begin at; None is for a worker,
+    which keeps its own.
     """
-    seed = seeded(spec.search.seed, number)
-    search = _Search(spec, kind, past, warm_start, steps, np.random.default_rng(seed), stages, beginnings)
+    seeds = [seeded(spec.search.seed, number) for number in numbers]
+    search = _Search(spec, kind, past, warm_start, steps, np.random.default_rng(seeds[0]), stages, beginnings)
     if not search.open():
-        return None
+        return []
     if stages and search.designing() and (first := range_test(spec, past, steps=steps, left=left)):
-        return first
-    found = search.decide(seed, left)
-    if found is None:
-        return None
-    configuration, decision = found
+        return [first]
+    return [_proposal(spec, past, *found) for found in search.decide(seeds, left)]
+
+
+def _proposal(spec: AdmittedJob, past: Sequence[Trial], configuration: Configuration, decision: Decision) -> Proposal:
     run = RunId(configuration, spec.search.seed, decision.horizon)
     until = report_step(decision.until, decision.horizon)
     return Proposal(
@@ -158,8 +159,11 @@ class _Search:
         pool, known = self.start
         return len({run.key for run in known}) < design_size(pool, self.settings)
 
-    def decide(self, seed: int, left: float) -> tuple[Configuration, Decision] | None:
-        """The engine's decision, and the configuration that it is about."""
+    def decide(self, seeds: Sequence[int], left: float) -> list[tuple[Configuration, Decision]]:
+        """The engine's decisions, and the configurations that they are about, a decision for each seed.
+
+        Each takes those before it for under way, and what is fitted for the first is good enough for all.
+        """
         pool, known = self.start
         settings = replace(self.settings, limits=limits(self.spec, known))
         fitted = None
@@ -172,8 +176,15 @@ class _Search:
             pool, known = self._encoded()
             same_knobs = pool.extras.shape[1] == model.pool.extras.shape[1]
             fitted = model.fitted if same_knobs else None
-        decision = decide(pool, known, self.steps, seed, settings, fitted, left)[0]
-        return (self.candidates[pool.keys[decision.row]], decision) if decision else None
+        found = []
+        for seed in seeds:
+            decision, fitted = decide(pool, known, self.steps, seed, settings, fitted, left)
+            if decision is None:
+                break
+            found.append((self.candidates[pool.keys[decision.row]], decision))
+            known, steps = under_way(pool, known, decision)
+            left -= steps / self.steps
+        return found
 
     @cached_property
     def start(self) -> tuple[Pool, list[Run]]:

@@ -135,3 +135,15 @@ class Decision:
     horizon: int
     until: int
     reason: str
+
+
+def under_way(pool: Pool, runs: Sequence[Run], decision: Decision) -> tuple[list[Run], int]:
+    """The runs once a decision is carried out but not ended, and how many steps it costs at most."""
+    key, row = pool.keys[decision.row], decision.row
+    begun = next((run for run in runs if (run.key, run.horizon) == (key, decision.horizon)), None)
+    family = pool.families[row] if pool.families else ""
+    new = Run(
+        key, decision.horizon, tuple(pool.curves[row]), tuple(pool.extras[row]), (), born=len(runs), family=family
+    )
+    asked = replace(begun or new, state="running", until=decision.until)
+    return [*(run for run in runs if run is not begun), asked], decision.until - asked.steps
