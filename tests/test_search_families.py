@@ -1,4 +1,4 @@
-"""Every schedule family gets a run to its end, from half of the budget on, where the budget allows it."""
+"""Every schedule family gets a run to its end, from half of the budget on or in time for all, as the budget allows."""
 
 from dataclasses import replace
 
@@ -48,6 +48,13 @@ def test_from_half_of_the_budget_on_a_family_without_a_whole_run_gets_one():
     assert found.reason == f"no whole run of {NAMES[found.row]} yet: the best forecast of it"
     then = asked(4.9, [*RUNS, run(found.row, STEPS, 8)])
     assert {NAMES[found.row], NAMES[then.row], "cosine"} == set(FAMILIES)
+
+
+def test_it_begins_earlier_where_a_quarter_of_the_budget_would_not_do_for_all():
+    """Two families are left: with a budget of 7 they take 2, and 1.75 is to stay, so half of it is too late."""
+    assert asked(4.7, budget=7.0).reason.startswith("no whole run")
+    assert not asked(4.8, budget=7.0).reason.startswith("no whole run")
+    assert not asked(3.8, budget=5.0).reason.startswith("no whole run")  # a quarter is spent as it pleases
 
 
 def test_one_that_a_pruner_stopped_has_been_tried():

@@ -24,6 +24,7 @@ SHORTER_FOR = 12  # of the shortlist, for how many runs over shorter horizons ar
 ANNEALS = 0.5  # of its highest rate, by which the rate of a run must still fall to promise more than it shows
 LEAST_COMPLETED = 3  # runs that had as much decay ahead, from which on the model knows how such runs end
 FAMILIES_FROM, FAMILIES_LEAVE = 0.5, 0.25  # of the budget: with so much left families are tried, which leaves so much
+FAMILIES_EARLIEST = 0.75  # of the budget that may be left when many families are to be tried
 CLEARLY = 0.2  # standard deviations below the best, by which a forecast must lie to be worth a confirmation
 
 
@@ -181,15 +182,18 @@ class Search:
     def _untried_family(self, full: Ints, mean: Array) -> int | None:
         """The best option of the families of which no run was to go to its end, from half of the budget on.
 
-        What is forecast of a family that the model has seen no end of is a guess. Such runs may cost as much as a
-        quarter of the budget, so that another quarter is left to follow what they show.
+        What is forecast of a family that the model has seen no end of is a guess. It begins earlier where there are
+        more of them than there would be runs, and a quarter of the budget is left to follow what they show.
         """
-        most, least = FAMILIES_FROM * self.settings.budget, FAMILIES_LEAVE * self.settings.budget
-        if not self.pool.families or not least + 1.0 <= self.left <= most < np.inf:
+        budget = self.settings.budget
+        if not self.pool.families or budget == np.inf:
             return None
         ran = {run.family for run in self.runs if run.horizon == self.target and run.until >= self.target}
         untried = np.array([np.inf if self.pool.families[row] in ran else 0.0 for row in full]) + mean
-        return int(full[np.argmin(untried)]) if np.isfinite(untried).any() else None
+        missing = {self.pool.families[row] for row in full[np.isfinite(untried)]}
+        least = FAMILIES_LEAVE * budget
+        most = min(max(FAMILIES_FROM * budget, least + 1.0 + len(missing)), FAMILIES_EARLIEST * budget)
+        return int(full[np.argmin(untried)]) if missing and least + 1.0 <= self.left <= most else None
 
     def _idle(self, rows: Ints) -> NDArray[np.bool_]:
         """Which options have learned nothing so far, (n,), unlike others: they may go on, but not to their end."""
