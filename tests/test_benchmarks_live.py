@@ -1,16 +1,20 @@
 """The comparison by real training: what a study paid, found and lost is counted right, and jobs really train in it."""
 
+import argparse
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
 import torch
 
-from benchmarks import live_ray, stages
+from benchmarks import grid, live_answers, live_ray, stages
 from benchmarks.live import table
 from benchmarks.live_study import Ran, Study, finished, job, stopped, study, whole
-from benchmarks.live_tasks import TASKS, Live, lay_out
+from benchmarks.live_tasks import TASKS, Live, lay_out, prepared
 from lrtune.search import suggest
 from lrtune.wire.configuration import Configuration
-from worker.tasks import prepare
 
 TINY = Live("tiny", "digits", 20)
 
@@ -66,7 +70,7 @@ def test_every_task_makes_its_own_data_and_takes_a_given_file(tmp_path):
     assert (folder / "text.txt").read_text().startswith("to be")
     for one in TASKS.values():
         spec = job(one, sampler="random", pruner="none", seed=0, full_runs=1)
-        assert "val_loss" in prepare(spec.task, folder).metrics
+        assert "val_loss" in prepared(spec.task, folder).metrics
 
 
 def test_ray_searches_the_job_s_own_space():
@@ -89,3 +93,61 @@ def test_a_loop_in_stages_and_the_built_in_task_train_the_same_numbers():
     found = [stages.studied(way, 0, full_runs=1.0) for way in ("loop, checkpoints", stages.BUILT_IN)]
     assert len({one.best for one in found}) == 1
     assert [one.whole[0][0] for one in found] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["digits", "diabetes", "fine-tuning"])
+def test_the_grid_s_own_loop_comes_to_the_worker_s_values(name: str, tmp_path: Path):
+    torch.set_num_threads(1)
+    lay_out(tmp_path, None)
+    live = replace(TASKS[name], steps=40)
+    spec = job(live, sampler="curve", pruner="forecast", seed=3, full_runs=1)
+    for family in ("wsd", "one-cycle"):
+        one = grid.at(family, 0.004)
+        assert grid.trained(prepared(spec.task, tmp_path), one, 3, 40) == finished(spec, one, live, tmp_path)
+
+
+def test_a_grid_refines_its_best_judges_them_by_fresh_seeds_and_trains_nothing_twice(tmp_path: Path, monkeypatch):
+    trained: list[tuple[str, int]] = []
+
+    def value(task, configuration, seed, steps):
+        trained.append((configuration.model_dump_json(), seed))
+        lucky = configuration.kind[1] == "constant" and seed == grid.FIRST
+        off = abs(math.log(configuration.learning_rate / 0.0014142135623730952))
+        return None if configuration.learning_rate > 0.05 else 1.0 + off - 0.5 * lucky + 0.01 * (seed - grid.FIRST)
+
+    monkeypatch.setattr(grid, "trained", value)
+    found, mean = grid.best(grid.Truth(TINY, tmp_path, tmp_path / "grid.json"), leaders=20, seeds=2)
+    assert found.learning_rate == pytest.approx(0.001414, rel=1e-3)  # between two peaks of the first pass
+    assert mean == pytest.approx(1.015)
+    assert len(trained) == len(set(trained))
+    count = len(trained)
+    assert grid.best(grid.Truth(TINY, tmp_path, tmp_path / "grid.json"), leaders=20, seeds=2) == (found, mean)
+    assert len(trained) == count
+    with pytest.raises(SystemExit, match=r"grid\.json is of .* over 20 steps"):
+        grid.Truth(replace(TINY, steps=30), tmp_path, tmp_path / "grid.json")
+
+
+def test_an_answer_is_judged_by_what_it_had_not_seen():
+    one = live_answers.Answer(
+        *("digits", "worker", 0, "{}", 1.02, 1.0, 12.0),
+        **{"interval": (0.9, 1.1), "lift": 0.2, "lift_interval": (0.1, 0.3), "true_lift": 0.35, "families": 6, "of": 8},
+    )
+    other = replace(one, seed=1, truth=1.2, interval=(0.9, 1.1), true_lift=0.2)
+    luck = [live_answers.Answer("digits", "cosines", seed, "{}", 1.05, 1.0, 12.0) for seed in (0, 1)]
+    rows = live_answers.table([one, other, *luck]).splitlines()
+    assert rows[2] == (
+        "| digits | worker | 2 | +11.00 | +20.00 | 1 of 2 | 1 of 2 | 20.0 / 27.5 | 75% | -6.00 ± 9.00 | 12.0 |"
+    )
+
+
+def test_the_answer_of_a_whole_job_is_measured(tmp_path: Path, monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setitem(TASKS, "tiny", TINY)
+    monkeypatch.setattr(grid, "best", lambda truth, leaders, seeds: (grid.at("cosine", 0.001), 1.0))
+    asked = argparse.Namespace(answers=tmp_path, json=None, tasks="tiny", seeds=1, ways="loop,worker,cosines")
+    asked.full_runs, asked.truth = 2.0, 1
+    live_answers.report(asked)
+    found = {one["way"]: one for one in json.loads((tmp_path / "answers.json").read_text())}
+    assert {way for way, one in found.items() if one["interval"]} == {"loop", "worker"}
+    assert found["cosines"]["paid"] == round(found["loop"]["paid"])
+    assert all(one["truth"] > 0 for one in found.values())
