@@ -3,8 +3,8 @@
 A job over all its default schedules is decided by the search itself; training is simulated, on a clock of its own, and
 costs nothing: a run takes so many seconds, and a stage its part of that. A decision takes what it took this process
 (CPU seconds, one thread). As in the service one worker decides for all who wait, and who is free while it does waits
-for the next decision. `deciding` is the share of all workers' time that went into decisions and into waiting for them,
-until the search was over; `a decision` is the median.
+for the next decision. `deciding` is the share of the workers' time that went into decisions and into waiting for them;
+what they wait for at the end, when others train the last of the budget, is not counted. `a decision` is the mean.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -65,6 +65,7 @@ class Shop:
     decisions: list[float] = field(default_factory=list)  # what each took
     now: float = 0.0
     trained: float = 0.0
+    waited: float = 0.0  # for decisions, all workers together
 
     def run(self) -> None:
         """Until the search is over and everybody is done."""
@@ -76,6 +77,7 @@ class Shop:
             step = search.advance(self.spec, self.history, steps=STEPS, seconds=self.now, waiting=waiting)
             took = time.process_time() - began
             self.now += took
+            self.waited += took * (waiting if step.proposal else 1)
             if step.proposal:
                 asked = [step.proposal, *step.more]
                 for proposal in asked:
@@ -102,6 +104,7 @@ class Shop:
 
     def _end(self) -> None:
         ends, number = heapq.heappop(self.busy)
+        self.waited += max(self.now - ends, 0.0)
         self.now, trial = max(self.now, ends), self.history[number]
         step = trial.until or trial.horizon
         reports = loss(trial.configuration, step)
@@ -119,25 +122,23 @@ class Cost:
     workers: int
     decisions: int
     trials: int
-    median: float
     deciding: float
+    waited: float
     trained: float
     lasted: float
 
     @property
     def share(self) -> float:
-        """Of all workers' time that went into deciding, or into waiting for a decision."""
-        return 1.0 - self.trained / (self.lasted * self.workers)
+        """Of the workers' time that went into deciding, or into waiting for a decision."""
+        return self.waited / (self.waited + self.trained)
 
 
 def cost(seconds: float, workers: int, full_runs: float, seed: int) -> Cost:
     """Let one job be done."""
     shop = Shop(job(full_runs, seed), seconds, workers)
     shop.run()
-    took = shop.decisions
-    return Cost(
-        seconds, workers, len(took), len(shop.history), median(took), sum(took), shop.trained, round(shop.now, 3)
-    )
+    took, trials = shop.decisions, len(shop.history)
+    return Cost(seconds, workers, len(took), trials, sum(took), shop.waited, shop.trained, shop.now)
 
 
 def main() -> None:
@@ -156,7 +157,8 @@ def main() -> None:
         for workers in map(int, args.workers.split(",")):
             one = cost(seconds, workers, args.full_runs, args.seed)
             costs.append(asdict(one) | {"share": one.share})
-            cells = f"{one.decisions} | {one.trials} | {one.median:.2f} s | {one.share:.1%} | {one.lasted:.0f} s"
+            mean = one.deciding / one.decisions
+            cells = f"{one.decisions} | {one.trials} | {mean:.2f} s | {one.share:.1%} | {one.lasted:.0f} s"
             print(f"| {seconds:g} s | {workers} | {cells} |", flush=True)
     if args.json:
         args.json.write_text(json.dumps(costs, indent=1), encoding="utf-8")
