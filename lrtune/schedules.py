@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeAlias, TypeVar, dataclass_transform
 
+from lrtune.shapes import between, fall, whole
 from lrtune.space import Name, Number, Numbers, at_least, checked, kebab, knob_values, knobs, on_steps
 
 Report: TypeAlias = tuple[float, float]  # (progress from 0 to 1, metric; lower is better)
@@ -77,25 +78,6 @@ def schedule(name: str, /, **values: object) -> Schedule:
     if name not in FAMILIES:
         raise ValueError(f"found the family {name!r}; accepted is one of {', '.join(FAMILIES)}")
     return FAMILIES[name](**checked(FAMILIES[name], values))
-
-
-def whole(blocks: float) -> int:
-    """How many blocks are over. The hair's breadth keeps floor(0.3 / 0.1) at 3."""
-    return math.floor(min(blocks, 1e300) + 1e-9)
-
-
-def fall(shape: str, x: float, final: float) -> float:
-    """From 1 at x = 0 to `final` at x = 1. An exponential cannot reach zero, so it ends at a thousandth at least."""
-    x = min(1.0, x)  # (1 - (1 - decay)) / decay can be a hair above
-    if shape == "constant":
-        return 1.0
-    if shape == "linear":
-        return 1.0 - x * (1.0 - final)
-    if shape == "sqrt":
-        return final + (1.0 - final) * (1.0 - math.sqrt(x))
-    if shape == "exponential":
-        return math.pow(max(final, 1e-3), x)
-    return final + (1.0 - final) * (1.0 + math.cos(math.pi * x)) / 2.0
 
 
 @family
@@ -170,6 +152,24 @@ class Piecewise(Schedule):
 
     def breakpoints(self) -> tuple[float, ...]:
         return self.boundaries
+
+
+@family
+class Points(Schedule):
+    """Straight lines between points, never rising: `factors[k]` at progress `at[k]`, level before and after them."""
+
+    at: Annotated[tuple[float, ...], Numbers(0.0, 1.0, rising=True)] = (0.0, 0.5, 0.8, 1.0)
+    factors: Annotated[tuple[float, ...], Numbers(0.0, 1.0, falling=True)] = (1.0, 0.8, 0.4, 0.0)
+
+    def __post_init__(self) -> None:
+        if len(self.factors) != len(self.at):
+            raise ValueError(f"factors: found {len(self.factors)}; accepted are as many as there are moments in `at`")
+
+    def __call__(self, u: float) -> float:
+        return between(self.at, self.factors, u)
+
+    def breakpoints(self) -> tuple[float, ...]:
+        return self.at
 
 
 @family
@@ -333,14 +333,15 @@ class OneCycle(Rising):
 
 @family
 class Wsd(Schedule):
-    """Hold the peak until the last `decay` of the run, then fall to `final`: warmup-stable-decay, the trapezoid."""
+    """Hold the peak until the last `decay`, then fall to `final`, late where `power` is above 1: the trapezoid."""
 
     decay: Annotated[float, Number(0.0, 1.0, search=(0.1, 0.8), above=True, length=True)] = 0.2
     shape: Annotated[str, Name(("linear", "cosine", "sqrt", "exponential"), search=("linear", "sqrt"))] = "linear"
     final: Annotated[float, Number(0.0, 1.0)] = 0.0
+    power: Annotated[float, Number(0.0, 10.0, log=True, above=True)] = 1.0
 
     def __call__(self, u: float) -> float:
-        return fall(self.shape, max(0.0, u - (1.0 - self.decay)) / self.decay, self.final)
+        return fall(self.shape, math.pow(max(0.0, u - (1.0 - self.decay)) / self.decay, self.power), self.final)
 
 
 @family
@@ -358,13 +359,13 @@ class Curve:
     """What the rate of one configuration follows: a linear warm-up, then a family, never below `floor` of the peak.
 
     A warm-up rises to what the family begins with; a family that rises by itself has none. It lasts as many steps as
-    Transformers makes of its `warmup_ratio`. `old_warmup`: as trials of older databases were trained.
+    Transformers makes of its `warmup_ratio`.
     """
 
     family: Schedule
     warmup: float = 0.0
     floor: float = 0.0
-    old_warmup: bool = False  # to the peak, whatever the family begins with, over the nearest number of steps
+    old_warmup: bool = False  # of older databases: to the peak, over the nearest number of steps
 
     def rise(self, steps: int) -> int:
         """How many steps of a run of `steps` warm up; at least one is left for the family."""

@@ -229,11 +229,15 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """A list of numbers, given as a whole and never searched; `rising` when they are moments of the run."""
+    """A list of numbers, given as a whole and never searched; `rising` when they are moments of the run.
+
+    Of a `falling` one no number is above the one before it.
+    """
 
     low: float
     high: float
     rising: bool = False
+    falling: bool = False
 
     def point(self, value: object) -> tuple[float, ...]:
         """A legal list. Raises ValueError."""
@@ -243,6 +247,8 @@ class Numbers:
         numbers = tuple(float(one.point(number) or 0.0) for number in value)
         if self.rising and any(a >= b for a, b in itertools.pairwise(numbers)):
             raise ValueError(f"found {shown(list(value))}; accepted is a list that rises")
+        if self.falling and any(a < b for a, b in itertools.pairwise(numbers)):
+            raise ValueError(f"found {shown(list(value))}; accepted is a list that never rises")
         return numbers
 
     parse = point

@@ -87,8 +87,9 @@ def legal(knob: Any) -> st.SearchStrategy[Any]:
             return st.sampled_from(options)
         case Flag():
             return st.booleans()
-        case Numbers(low=low, high=high):
-            return st.lists(st.floats(low, high), min_size=2, max_size=2, unique=True).map(sorted)
+        case Numbers(low=low, high=high, falling=falling):
+            two = st.lists(st.floats(low, high), min_size=2, max_size=2, unique=True)
+            return two.map(lambda found: sorted(found, reverse=falling))
     raise TypeError(knob)
 
 

@@ -43,7 +43,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "cyclic": [{"cycles": 5, "mode": "triangular2"}, {"cycles": 3, "mode": "exp-range"}, {"cycles": 1}],
     "one-cycle": [{"final": 0.001}, {"start": 0.1, "final": 0.1, "shape": "linear"}, {"rise": 0.0, "final": 0.01}],
-    "wsd": [{"shape": "cosine", "final": 0.1}, {"shape": "sqrt"}, {"shape": "exponential"}, {"decay": 1.0}],
+    "wsd": [
+        {"shape": "cosine", "final": 0.1},
+        {"shape": "sqrt"},
+        {"shape": "exponential"},
+        {"decay": 1.0},
+        {"power": 2.5},
+        {"shape": "cosine", "power": 0.5},
+    ],
+    "points": [{"at": [0.3, 0.31, 0.9], "factors": [1.0, 0.4, 0.4]}, {"at": [0.5], "factors": [0.7]}],
     "inverse-sqrt": [{"decay": 0.0}],
 }
 STALLED = [Report(step=12 * k, learning_rate=0.1, metrics={"val_loss": 0.5}) for k in range(1, 6)]

@@ -25,7 +25,8 @@ def legal(kind: Knob) -> st.SearchStrategy:
     if isinstance(kind, Name):
         return st.sampled_from(kind.options)
     if isinstance(kind, Numbers):
-        return st.lists(st.floats(kind.low, kind.high), min_size=2, max_size=2, unique=True).map(sorted)
+        two = st.lists(st.floats(kind.low, kind.high), min_size=2, max_size=2, unique=True)
+        return two.map(lambda found: sorted(found, reverse=kind.falling))
     return st.booleans()
 
 
@@ -189,6 +190,14 @@ def test_a_curve_shows_a_plateau_only_what_came_after_the_warm_up():
         ("restarts", {"cycles": 2.5}, "cycles: found 2.5; accepted is a whole number of at least 1 and at most 50"),
         ("wsd", {"shape": "square"}, "shape: found 'square'; accepted is one of linear, cosine, sqrt, exponential"),
         ("multistep", {"milestones": [0.7, 0.3]}, "accepted is a list that rises"),
+        ("points", {"factors": [1.0]}, "factors: found 1; accepted are as many as there are moments in `at`"),
+        (
+            "points",
+            {"factors": [1.0, 0.2, 0.3, 0.0]},
+            "factors: found [1.0, 0.2, 0.3, 0.0]; accepted is a list that never rises",
+        ),
+        ("points", {"at": [0.0, 0.8, 0.5, 1.0]}, "at: found [0.0, 0.8, 0.5, 1.0]; accepted is a list that rises"),
+        ("wsd", {"power": 0.0}, "power: found 0.0; accepted is a number above 0 and at most 10"),
         ("piecewise", {"factors": [1.0]}, "factors: found 1; accepted is one more than there are boundaries"),
         ("cosine", {"final": math.nan}, "final: found nan; accepted is a number of at least 0 and at most 1"),
     ],

@@ -42,6 +42,17 @@ TEXTBOOK = [
         ("piecewise", 6, {"boundaries": [1 / 3, 2 / 3], "factors": [1, 0.1, 0.01]}),
         [1, 1, 0.1, 0.1, 0.01, 0.01],
     ),
+    (
+        "straight lines through (0.25, 1), (0.5, 0.6), (0.75, 0.6) and (1, 0.2), level before",
+        ("points", 8, {"at": [0.25, 0.5, 0.75, 1], "factors": [1, 0.6, 0.6, 0.2]}),
+        [1, 1, 1, 0.8, 0.6, 0.6, 0.6, 0.4],
+    ),
+    ("the trapezoid with 1 - x^2", ("wsd", 8, {"decay": 0.5, "power": 2}), [1, 1, 1, 1, 1, 0.9375, 0.75, 0.4375]),
+    (
+        "the trapezoid with 1 - √x, by two names",
+        ("wsd", 8, {"decay": 0.5, "power": 0.5}),
+        [1, 1, 1, 1, 1, 0.5, 1 - 0.5**0.5, 1 - 0.75**0.5],
+    ),
     ("η0 - (t/T)(η0 - η_f), η_f = 0.2", ("linear", 4, {"final": 0.2}), [1, 0.8, 0.6, 0.4]),
     ("α_min + ((T-t)/T)(α_max - α_min), 0 and 1", ("linear", 5, {"final": 0}), [1, 0.8, 0.6, 0.4, 0.2]),
     ("α_min + (t/T)(α_max - α_min), 0.2 and 1", ("linear-growth", 4, {"start": 0.2}), [0.2, 0.4, 0.6, 0.8]),

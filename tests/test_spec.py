@@ -91,6 +91,7 @@ def test_the_whole_jobs_space_has_every_knob_of_what_it_names_and_no_other():
         "decay": Range(0.1, 0.8),
         "shape": Choice(("linear", "sqrt")),
         "final": Fixed(0.0),
+        "power": Fixed(1.0),
     }
     assert space.schedules["step"] == {"gamma": Fixed(0.1), "every": Range(0.1, 0.5)}
     assert space.common["clip_norm"] == Fixed(1.0)

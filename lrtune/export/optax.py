@@ -93,7 +93,7 @@ def _staged(family: Schedule, span: int) -> str | None:
                 for k, (step, after) in enumerate(zip(steps, factors[1:], strict=True))
             }
             return f"optax.piecewise_constant_schedule({factors[0]!r} * PEAK, {_dict(scales)})"
-        case Wsd(decay=decay, shape="linear" | "cosine" as shape, final=final):
+        case Wsd(decay=decay, shape="linear" | "cosine" as shape, final=final, power=1.0):
             last = round(decay * span)
             fall = {
                 "linear": f"optax.linear_schedule(PEAK, {final!r} * PEAK, {last})",

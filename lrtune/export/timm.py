@@ -100,7 +100,7 @@ def _flat(family: Schedule, rise: int, span: int) -> dict[str, Any] | None:
             return _milestones(gamma, [rise + step for step in range(every, span, every)])
         case Multistep(gamma=gamma, milestones=milestones) if round(milestones[0] * span) > 0:
             return _milestones(gamma, [rise + round(milestone * span) for milestone in milestones])
-        case Wsd(decay=decay, shape=shape, final=final) if shape != "exponential":
+        case Wsd(decay=decay, shape=shape, final=final, power=1.0) if shape != "exponential":
             steps, kind = round(decay * span), {"sqrt": "1-sqrt"}.get(shape, shape)
             knobs = {"decay_epochs": steps, "decay_fn": f'"{kind}"', "min_lr": f"{final!r} * PEAK"}
             return {"sched": '"wsd"', "num_epochs": "STEPS", **knobs}

@@ -93,7 +93,7 @@ def _named(family: Schedule, span: int) -> tuple[str, dict[str, Any]] | None:
             return "cosine_with_restarts", {"num_cycles": n}
         case InverseSqrt(decay=decay) if decay > 0.0:
             return "inverse_sqrt", {"timescale": span / decay}
-        case Wsd(decay=decay, shape=shape, final=final) if shape != "exponential":
+        case Wsd(decay=decay, shape=shape, final=final, power=1.0) if shape != "exponential":
             kind = {"sqrt": "1-sqrt"}.get(shape, shape)
             steps = round(decay * span)
             return "warmup_stable_decay", {"num_decay_steps": steps, "decay_type": f'"{kind}"', "min_lr_ratio": final}
