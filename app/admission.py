@@ -50,6 +50,7 @@ def admit(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True, to_t
     wrong += [] if wrong or isinstance(info, TaskSummary) else _missing_files(info, params, data_dir)
     table = params if wrong or info is not BUILT_IN["tabular"] else _table(tx, params, data_dir, wrong)
     wrong += _wrong_metric(metric, info, table)
+    wrong += [] if spec.horizon else _no_shorter(spec, info.steps)
     if wrong:
         raise invalid(wrong)
     if to_train:
@@ -144,6 +145,18 @@ def _left_to_the_loop(spec: JobSpec, task: str, where: str) -> list[Rejection]:
         detail = f"found settings of the workers' trainer; the task {task} trains {where}, which decides this"
         wrong.append({"pointer": "/training", "detail": detail})
     return wrong
+
+
+def _no_shorter(spec: JobSpec, steps: int) -> list[Rejection]:
+    """What is wrong with the shorter horizons of a job that takes the task's own of so many steps."""
+    return [
+        {
+            "pointer": f"/horizons/{place}",
+            "detail": f"found {one}; accepted are fewer steps than the task's own {steps}",
+        }
+        for place, one in enumerate(spec.horizons)
+        if one >= max(steps, 1)
+    ]
 
 
 def _no_command(spec: JobSpec) -> list[Rejection]:

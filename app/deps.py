@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.problems import invalid
 from app.turns import Turns
 from lrtune.errors import UnknownJob
+from lrtune.store import Database
 
 LARGEST = 2**31 - 1  # the databases' integer
 PAGE, MOST = 50, 200
@@ -47,6 +48,13 @@ def _turns(request: Request) -> Turns:
     return found
 
 
+async def _turn_to_think(request: Request) -> AsyncIterator[Database]:
+    async with request.app.state.thinking:
+        yield request.app.state.database
+
+
+# For routes that think for a second after they have read: few at a time, and nobody else waits for them.
+Thinking = Annotated[Database, Depends(_turn_to_think, scope="function")]
 # For the few routes that think between two transactions.
 TakingTurns = Annotated[Turns, Depends(_turns)]
 Tx = Annotated[Session, Depends(_write, scope="function")]

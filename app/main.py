@@ -33,6 +33,7 @@ from lrtune import __version__
 from lrtune.store import Database
 
 AT_ONCE = 10  # transactions of a kind; SQLite has one writer
+THINKING = 2  # requests that fit a model, for a second or so
 DESCRIBED = 2  # uploads that are described at once: each takes a core
 
 
@@ -80,7 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(receiving.sweep, settings.data_dir)
     app.state.reading, app.state.writing = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1 if lite else AT_ONCE)
     app.state.turns = Turns(app.state.database, app.state.writing)
-    app.state.describing = asyncio.Semaphore(DESCRIBED)
+    app.state.describing, app.state.thinking = asyncio.Semaphore(DESCRIBED), asyncio.Semaphore(THINKING)
     app.state.stopping = asyncio.Event()
     looking = asyncio.create_task(expiring(app.state.database, app.state.writing, app.state.stopping))
     try:

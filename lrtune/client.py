@@ -4,11 +4,9 @@ One method a call of the API; what comes back are the values of `lrtune.wire.res
 same class of `lrtune.errors` that the service raised. A new endpoint is one more method here.
 """
 
-import json
 import logging
 import os
 import re
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +18,14 @@ import httpx
 from pydantic import BaseModel
 
 from lrtune import errors
+from lrtune.job_file import job_file
 from lrtune.loop import LEASE_SECONDS, LoopJob, joined
 from lrtune.loop_trial import LoopTrial, settle
 from lrtune.responses import checked, messages, read
 from lrtune.wire.charts import Curves, Terrain
 from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, Rates, Verdict, hold
+from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.imports import ImportedJob
 from lrtune.wire.job import Budget, JobSpec
 from lrtune.wire.report import Findings
@@ -204,6 +204,10 @@ class Client:
         """The answer; `best.schedule.over(steps)` gives the factor of the peak rate at each step."""
         return read(Best, self._send("GET", _path(job_id, "best")))
 
+    def best_at(self, job_id: str, steps: int) -> AtHorizon:
+        """What the best peak rate and schedule would be over other `steps`, and how that is known."""
+        return read(AtHorizon, self._send("GET", _path(job_id, "best"), params={"steps": steps}))
+
     def report(self, job_id: str) -> Findings:
         """Where good rates lie, what happens above and below, what it cost, and how sure the answer is."""
         return read(Findings, self._send("GET", _path(job_id, "report")))
@@ -216,9 +220,10 @@ class Client:
         """The value over the peak rate, family by family, to draw; with the report that explains it."""
         return read(Terrain, self._send("GET", _path(job_id, "landscape")))
 
-    def export(self, job_id: str, format: str = "pytorch") -> str:
-        """The answer as a snippet or a file's text: one of `lrtune.export.FORMATS`."""
-        return self._send("GET", _path(job_id, "best", "export"), params={"format": format}).text
+    def export(self, job_id: str, format: str = "pytorch", *, steps: int | None = None) -> str:
+        """The answer, also carried over to other `steps`, as a file's text: one of `lrtune.export.FORMATS`."""
+        params = {"format": format} | ({} if steps is None else {"steps": str(steps)})
+        return self._send("GET", _path(job_id, "best", "export"), params=params).text
 
     def import_job(self, job: ImportedJob | Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
         """Store a job that was done elsewhere with its trials; it is over at once."""
@@ -383,17 +388,6 @@ def _body(job: AnyJob) -> Any:
     if not isinstance(job, str):
         return _plain(job)
     return job_file(job) if job.endswith(".json") else {"task": job}
-
-
-def job_file(source: str) -> dict[str, Any]:
-    """The job in a `.json` file, or on stdin where `source` is "-". Raises Invalid."""
-    try:
-        found = json.loads(sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise errors.Invalid(f"{source}: {error}") from None
-    if not isinstance(found, dict):
-        raise errors.Invalid(f'{source}: accepted is a JSON object such as {{"task": "digits"}}')
-    return found
 
 
 def _plain(value: BaseModel | Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from app.addresses import root
-from app.deps import LARGEST, JobId, ReadTx, Tx
+from app.deps import LARGEST, JobId, ReadTx, Thinking, Tx
 from app.landscape import terrain
 from app.pages.deps import Fields, Form
 from app.pages.job_form import value
@@ -16,6 +16,7 @@ from app.problems import invalid
 from app.rendering import page
 from lrtune.errors import NoResultYet
 from lrtune.export import FORMATS, export
+from lrtune.search import horizons
 from lrtune.store import charts, events, jobs, trials
 from lrtune.wire.job import Budget
 from lrtune.wire.results import OVER, Job, JobState, TrialState
@@ -62,6 +63,16 @@ def why(request: Request, job_id: JobId, tx: ReadTx) -> Response:
     job = jobs.get(tx, job_id)
     found = None if job.best is None else terrain(tx, job)
     return page(request, "parts/why.html", job=job, found=found)
+
+
+@router.get("/longer")
+def longer(request: Request, job_id: JobId, database: Thinking) -> Response:
+    """What the answer would be over longer runs; nothing before there is one."""
+    with database.read() as tx:
+        job = jobs.get(tx, job_id)
+        history = trials.history(tx, job_id) if job.best else []
+    found = horizons.longer(job.spec, job.best, history) if job.best else []
+    return page(request, "parts/longer.html", found=found)
 
 
 @router.get("/table")

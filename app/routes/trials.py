@@ -1,18 +1,21 @@
 """Trials, and the answer that they give."""
 
+from collections.abc import AsyncIterator
 from itertools import chain, islice
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app import curves
-from app.deps import LARGEST, PAGE, Cursor, JobId, Limit, ReadTx
+from app.deps import LARGEST, PAGE, Cursor, JobId, Limit, ReadTx, Thinking
 from app.problems import problems
 from lrtune import errors
 from lrtune.analysis.report import report
 from lrtune.export import FORMATS, export
-from lrtune.store import audits, jobs, trials
+from lrtune.search import horizons
+from lrtune.store import Database, audits, jobs, trials
+from lrtune.wire.horizons import MOST_STEPS, AtHorizon
 from lrtune.wire.report import Findings
 from lrtune.wire.results import Best, Page, Trial, TrialDetail
 
@@ -27,6 +30,30 @@ FILES = {
     "text/csv": {"schema": {"type": "string"}},
 }
 FILE_NAME = {"Content-Disposition": {"description": "A name for the file.", "schema": {"type": "string"}}}
+
+Steps = Annotated[
+    int | None,
+    Query(ge=1, le=MOST_STEPS, description="The optimizer steps of a run that is longer, or shorter, than the job's."),
+]
+
+
+async def _in_turn(request: Request, steps: Steps = None) -> AsyncIterator[Database]:
+    """The database, in turn with those who read; where the answer is carried over, with those who think."""
+    async with request.app.state.thinking if steps else request.app.state.reading:
+        yield request.app.state.database
+
+
+InTurn = Annotated[Database, Depends(_in_turn, scope="function")]
+
+
+def _answer(database: Database, job_id: str, steps: int | None) -> tuple[Best, AtHorizon | None]:
+    """A job's answer, and as it is carried over to so many steps; no transaction is open while a model is fitted."""
+    with database.read() as tx:
+        found = jobs.best(tx, job_id)
+        if steps is None:
+            return found, None
+        spec, history = jobs.admitted(tx, job_id), trials.history(tx, job_id)
+    return found, horizons.at_horizons(spec, found, history, [steps])[0]
 
 
 @router.get(
@@ -56,9 +83,14 @@ def get(job_id: JobId, number: Annotated[int, Path(ge=0, le=LARGEST)], tx: ReadT
     summary="Read the answer",
     responses=problems(errors.UnknownJob, errors.NoResultYet, errors.Unavailable),
 )
-def best(job_id: JobId, tx: ReadTx) -> Best:
-    """The best configuration, its value over seeds with a 95 % interval, and the job's baseline beside it."""
-    return jobs.best(tx, job_id)
+def best(job_id: JobId, database: InTurn, steps: Steps = None) -> Best | AtHorizon:
+    """The best configuration, its value over seeds with a 95 % interval, and the job's baseline beside it.
+
+    With `steps` the answer is what the best peak rate and schedule would be over so many: the schedule stretched, the
+    peak with a 95 % interval, and what it is known by.
+    """
+    found, at = _answer(database, job_id, steps)
+    return at or found
 
 
 @router.get(
@@ -67,12 +99,16 @@ def best(job_id: JobId, tx: ReadTx) -> Best:
     summary="Read the answer's report",
     responses=problems(errors.UnknownJob, errors.NoResultYet, errors.Unavailable),
 )
-def reported(job_id: JobId, tx: ReadTx) -> Findings:
-    """Where good rates lie, what happens above and below, what it cost and saved, and how sure the answer is."""
-    job = jobs.get(tx, job_id)
-    if job.best is None:
-        raise errors.NoResultYet
-    return report(job.spec, job.best, trials.history(tx, job_id), audits.read(tx, job_id))
+def reported(job_id: JobId, database: Thinking) -> Findings:
+    """Where good rates lie, what happens above and below, what it cost and saved, and how sure the answer is.
+
+    And what the answer would be over a few multiples of the job's horizon.
+    """
+    with database.read() as tx:
+        spec, best = jobs.admitted(tx, job_id), jobs.best(tx, job_id)
+        history, known = trials.history(tx, job_id), audits.read(tx, job_id)
+    longer = horizons.longer(spec, best, history)
+    return report(spec, best, history, known).model_copy(update={"horizons": longer})
 
 
 @router.get(
@@ -87,12 +123,17 @@ def reported(job_id: JobId, tx: ReadTx) -> Findings:
 )
 def exported(
     job_id: JobId,
-    tx: ReadTx,
+    database: InTurn,
     format: Annotated[str, Query(description="What to write.", json_schema_extra={"enum": list(FORMATS)})] = FORMATS[0],
+    steps: Steps = None,
 ) -> Response:
-    """The answer as something to run in the framework that it names, or the rate of every step as JSON or CSV."""
-    found = jobs.best(tx, job_id)
-    file = export(found, trials.get(tx, job_id, found.trial), format)
+    """The answer as something to run in the framework that it names, or the rate of every step as JSON or CSV.
+
+    With `steps` it is carried over to a run of so many.
+    """
+    found, at = _answer(database, job_id, steps)
+    with database.read() as tx:
+        file = export(found, trials.get(tx, job_id, found.trial), format, at)
     headers = {"Content-Disposition": f'attachment; filename="{file.filename}"'}
     pieces = file.pieces()
     first = list(islice(pieces, WHOLE))

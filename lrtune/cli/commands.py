@@ -16,16 +16,12 @@ from lrtune import __doc__ as about
 from lrtune import __version__, errors
 from lrtune import runner as running
 from lrtune.cli import checking, options, out, terminal
+from lrtune.cli.answers import commands as answers
 from lrtune.cli.datasets import data
 from lrtune.cli.moving import commands as moving
-from lrtune.cli.out import AsJson
-from lrtune.cli.report import document
-from lrtune.cli.report.evidence import gather
 from lrtune.cli.service import app as service
 from lrtune.cli.watch import follow
 from lrtune.client import Client
-from lrtune.export import FORMATS
-from lrtune.printable import printable
 from lrtune.wire.external import Checkpoints
 from lrtune.wire.results import Job, JobState
 
@@ -43,23 +39,11 @@ class _InWords(TyperGroup):
             raise typer.Exit(UNREACHABLE if isinstance(error, errors.Unavailable) else REFUSED) from None
 
 
-def _newest(incomplete: str) -> list[tuple[str, str]]:
-    """Ids of the newest jobs for the shell to complete; none where no server answers."""
-    try:
-        with Client() as client:
-            found = [
-                (job.id, f"{job.state} {job.spec.name or job.spec.task.name}") for job in islice(client.list(), 20)
-            ]
-    except errors.LrtuneError:
-        return []
-    return [(job_id, printable(words)) for job_id, words in found if job_id.startswith(incomplete)]
-
-
 app = typer.Typer(cls=_InWords, no_args_is_help=True, pretty_exceptions_enable=False, help=about)
 app.add_typer(service)
 app.add_typer(moving)
+app.add_typer(answers)
 app.add_typer(data, name="datasets")
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=_newest)]
 
 
 def _version(asked: bool) -> None:
@@ -104,7 +88,7 @@ def submit(
     tag: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A tag; may come again.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it is over.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would do and cost.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Queue a tuning job."""
     params = options.pairs(param) | ({} if dataset is None else {"dataset": dataset})
@@ -131,7 +115,7 @@ def submit(
 
 
 @app.command()
-def watch(job: JobId, as_json: AsJson = False) -> None:
+def watch(job: options.JobId, as_json: options.AsJson = False) -> None:
     """Follow a job until it is over, and show its answer. With --json: its events, one to a line, then the job."""
     with Client() as client:
         _follow(client, job, as_json)
@@ -139,7 +123,7 @@ def watch(job: JobId, as_json: AsJson = False) -> None:
 
 @app.command()
 def run(
-    job: JobId,
+    job: options.JobId,
     command: Annotated[
         list[str], typer.Argument(metavar="COMMAND", help="What trains a trial: -- python train.py ...")
     ],
@@ -174,7 +158,7 @@ def list_(
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only jobs with this tag: KEY or KEY:VALUE.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """The jobs, newest first."""
     with Client() as client:
@@ -183,7 +167,7 @@ def list_(
 
 
 @app.command()
-def show(job: JobId, as_json: AsJson = False) -> None:
+def show(job: options.JobId, as_json: options.AsJson = False) -> None:
     """A job and its trials."""
     with Client() as client:
         found = client.get(job)
@@ -197,70 +181,30 @@ def show(job: JobId, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def best(job: JobId, as_json: AsJson = False) -> None:
-    """The answer: the best configuration, its value with its interval, and the baseline beside it."""
-    with Client() as client:
-        found = client.best(job)
-        out.show(found, as_json, lambda: terminal.answer(found, client.trial(job, found.trial)))
-    if not as_json:
-        out.say(f"\n`lrtune export {job}` writes it as PyTorch code")
-
-
-@app.command()
-def report(
-    job: JobId,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .html, .md or .png file to write.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Why this answer: where good rates lie, what happens above and below, what it cost, how sure it is."""
-    write = document.writer(output) if output else None
-    with Client() as client:
-        if write is None or output is None:
-            found = client.report(job)
-            return out.show(found, as_json, lambda: terminal.report(found))
-        _write(output, write(gather(client, job)))
-    return out.say(f"wrote {output}")
-
-
-@app.command()
-def export(
-    job: JobId,
-    format: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")] = "pytorch",
-    output: Annotated[Path | None, typer.Option(help="A file to write; without it, the screen.")] = None,
-) -> None:
-    """The answer as code or as a file of rates."""
-    with Client() as client:
-        text = client.export(job, format)
-    if output is None:
-        return out.say(text, end="")
-    return _write(output, text.encode())
-
-
-@app.command()
-def cancel(job: JobId, as_json: AsJson = False) -> None:
+def cancel(job: options.JobId, as_json: options.AsJson = False) -> None:
     """Stop a job for good; what it has found so far stays."""
     _ask(lambda client: client.cancel(job), as_json)
 
 
 @app.command()
-def pause(job: JobId, as_json: AsJson = False) -> None:
+def pause(job: options.JobId, as_json: options.AsJson = False) -> None:
     """Stop a job for now."""
     _ask(lambda client: client.pause(job), as_json)
 
 
 @app.command()
-def resume(job: JobId, as_json: AsJson = False) -> None:
+def resume(job: options.JobId, as_json: options.AsJson = False) -> None:
     """Let a paused job go on."""
     _ask(lambda client: client.resume(job), as_json)
 
 
 @app.command()
 def extend(
-    job: JobId,
+    job: options.JobId,
     full_runs: Annotated[float | None, typer.Option(help="The new budget, in real runs.")] = None,
     trials: Annotated[int | None, typer.Option(help="The new budget, in trials.")] = None,
     seconds: Annotated[float | None, typer.Option(help="The new budget, in seconds.")] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Give a job a new budget; a finished one goes on from where it ended."""
     budget = {"full_runs": full_runs, "trials": trials, "seconds": seconds}
@@ -268,7 +212,7 @@ def extend(
 
 
 @app.command()
-def delete(job: JobId) -> None:
+def delete(job: options.JobId) -> None:
     """Forget a finished job."""
     with Client() as client:
         client.delete(job)
@@ -276,7 +220,7 @@ def delete(job: JobId) -> None:
 
 
 @app.command()
-def tasks(as_json: AsJson = False) -> None:
+def tasks(as_json: options.AsJson = False) -> None:
     """What can be tuned here."""
     with Client() as client:
         found = client.tasks()
@@ -294,7 +238,7 @@ def check(
 
 
 @app.command()
-def workers(as_json: AsJson = False) -> None:
+def workers(as_json: options.AsJson = False) -> None:
     """Who is working, and on what."""
     with Client() as client:
         found = tuple(client.workers())
@@ -302,7 +246,7 @@ def workers(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def schedules(as_json: AsJson = False) -> None:
+def schedules(as_json: options.AsJson = False) -> None:
     """Every schedule family with its knobs and its formula."""
     with Client() as client:
         found = client.schedules()
@@ -317,20 +261,13 @@ def preview(
     learning_rate: Annotated[float, typer.Option(help="The peak.")] = 1.0,
     warmup: Annotated[float, typer.Option(help="The share of the run that warms up.")] = 0.0,
     floor: Annotated[float, typer.Option(help="The factor below which it never falls.")] = 0.0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Draw the curve of a schedule."""
     asked = {"family": family, **options.pairs(knob)}
     with Client() as client:
         found = client.preview(asked, steps=steps, learning_rate=learning_rate, warmup=warmup, floor=floor)
     out.show({"curve": found}, as_json, lambda: terminal.curve(found, steps))
-
-
-def _write(output: Path, content: bytes) -> None:
-    try:
-        output.write_bytes(content)
-    except OSError as error:
-        raise errors.Invalid(f"output: {error}") from None
 
 
 def _ask(verb: Callable[[Client], Job], as_json: bool) -> None:

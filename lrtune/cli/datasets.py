@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lrtune.cli import out, terminal
-from lrtune.cli.out import AsJson
+from lrtune.cli.options import AsJson
 from lrtune.client import Client
 
 data = typer.Typer(no_args_is_help=True, help="Data of your own: upload, list, show, remove.")

@@ -1,10 +1,31 @@
 """How the options of `lrtune submit` become a job. An option for a new field is one parameter there, one line there."""
 
 import json
-from typing import Any
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
 
 from lrtune import errors
-from lrtune.client import job_file
+from lrtune.client import Client
+from lrtune.job_file import job_file
+from lrtune.printable import printable
+
+
+def _newest(incomplete: str) -> list[tuple[str, str]]:
+    """Ids of the newest jobs for the shell to complete; none where no server answers."""
+    try:
+        with Client() as client:
+            found = [
+                (job.id, f"{job.state} {job.spec.name or job.spec.task.name}") for job in islice(client.list(), 20)
+            ]
+    except errors.LrtuneError:
+        return []
+    return [(job_id, printable(words)) for job_id, words in found if job_id.startswith(incomplete)]
+
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=_newest)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 
 
 def job(source: str, params: dict[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from lrtune import errors
 from lrtune.printable import printable
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 Answer = BaseModel | dict[str, Any]
 
 
@@ -50,3 +51,11 @@ def _plain(found: Answer | Iterable[Answer]) -> Any:
     if isinstance(found, BaseModel):
         return found.model_dump(mode="json")
     return found if isinstance(found, dict) else [_plain(one) for one in found]
+
+
+def write(output: Path, content: bytes) -> None:
+    """Write a file that the user named. Raises Invalid."""
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise errors.Invalid(f"output: {error}") from None

@@ -16,6 +16,7 @@ from rich.text import Text
 from lrtune.analysis.words import described, fresh, label, lift, measured, seeds
 from lrtune.export import recorded
 from lrtune.wire.datasets import Dataset, DatasetSummary
+from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.report import Findings, Plateau
 from lrtune.wire.results import Best, Job, Plan, Trial, Worker
 
@@ -72,6 +73,17 @@ def answer(best: Best, trial: Trial) -> RenderableType:
     return Group(table, Text(), Text(plot(lambda step: peak * factor(step), best.steps)))
 
 
+def carried_over(found: AtHorizon) -> RenderableType:
+    """The answer at another horizon: the configuration, where its peak lies, how that is known, and the curve."""
+    table, chosen = Table(box=None, padding=(0, 2, 0, 0), show_header=False), found.configuration
+    table.add_row("found", described(chosen))
+    table.add_row("peak", "{:.3g} to {:.3g} hold the best one with 95 %".format(*found.learning_rate_interval))
+    table.add_row("so", found.words)
+    table.add_row("trained", f"over {found.trained_steps} steps; found in trial {found.trial}")
+    factor = chosen.curve.over(found.steps)
+    return Group(table, Text(), Text(plot(lambda step: chosen.learning_rate * factor(step), found.steps)))
+
+
 def report(found: Findings) -> RenderableType:
     """The answer's report: three questions answered, a line for each family, and the cost."""
     asked = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
@@ -88,7 +100,8 @@ def report(found: Findings) -> RenderableType:
     spent = [f"{cost:.3g} {name.replace('_', ' ')}" for name, cost in found.cost if cost and name != "total"]
     cost = f"cost: {found.cost.total:.4g} full runs ({', '.join(spent)})"
     cost += f"; {found.saved.total:.3g} saved by stopping early" if found.saved.total else ""
-    return Group(asked, Text(), kinds, Text(), Text(cost))
+    longer = [Text(f"over {one.words}") for one in found.horizons]
+    return Group(asked, Text(), kinds, Text(), *longer, Text(cost))
 
 
 class Fitting:

@@ -11,6 +11,7 @@ from lrtune.errors import Invalid
 from lrtune.export import deepspeed, keras, lightning, optax, plain, pytorch, timm, transformers
 from lrtune.export.formulas import formula
 from lrtune.export.found import Exported, Found, recorded
+from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.results import Best, Trial
 
 _WRITERS: dict[str, Callable[[Found], Exported]] = {
@@ -28,9 +29,12 @@ FORMATS = tuple(_WRITERS)
 __all__ = ["FORMATS", "Exported", "export", "formula", "recorded"]
 
 
-def export(best: Best, trial: Trial, format: str) -> Exported:
-    """The answer, and the trial that found it (with its reports), written in one of `FORMATS`."""
+def export(best: Best, trial: Trial, format: str, at: AtHorizon | None = None) -> Exported:
+    """The answer, and the trial that found it (with its reports), written in one of `FORMATS`.
+
+    `at` is the answer as it is carried over to another horizon, where it is to be that.
+    """
     if format not in _WRITERS:
         detail = f"found the format {format!r}; accepted is one of {', '.join(FORMATS)}"
         raise Invalid(detail, [{"pointer": "/format", "detail": detail}])
-    return _WRITERS[format](Found(best, recorded(best, trial)))
+    return _WRITERS[format](Found(best, recorded(best, trial), at))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lrtune.analysis.prefixes import Course
 from lrtune.schedules import Curve, Schedule
 from lrtune.wire.configuration import Configuration
+from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.results import Best, Trial
 
 
@@ -39,16 +40,17 @@ class Found:
 
     best: Best
     curve: Curve
+    at: AtHorizon | None = None  # the horizon that it is carried over to
 
     @property
     def configuration(self) -> Configuration:
-        """What won."""
-        return self.best.configuration
+        """What won, at the peak of the horizon that it is carried over to."""
+        return self.at.configuration if self.at else self.best.configuration
 
     @property
     def steps(self) -> int:
         """Of the run."""
-        return self.best.steps
+        return self.at.steps if self.at else self.best.steps
 
     @property
     def rise(self) -> int:
@@ -99,6 +101,8 @@ def provenance(found: Found) -> str:
         f"# Found by lrtune: trial {best.trial}, {best.full_runs:g} full runs of {best.steps} steps.",
         f"# {metric} {best.value:.6g}{_between(best.interval)} over {len(best.seeds)} seeds.",
     ]
+    if found.at and found.at.known != "run":
+        lines.insert(1, f"# Carried over to runs that nobody has trained: {found.at.words}.")
     if best.baseline is not None and best.baseline.value is not None:
         name = "Your own settings" if best.baseline.own else "Untuned baseline"
         lines.append(f"# {name}: {best.baseline.value:.6g}{_between(best.baseline.interval)}.")

@@ -14,7 +14,7 @@ def json(found: Found) -> Exported:
 
 
 def _json(found: Found) -> Iterator[str]:
-    answer = lib.dumps(found.best.model_dump(mode="json"), indent=2).removesuffix("\n}")
+    answer = lib.dumps((found.at or found.best).model_dump(mode="json"), indent=2).removesuffix("\n}")
     yield f'{answer},\n  "learning_rates": [\n    '
     for start, rates in _pieces(found):
         yield (",\n    " if start else "") + ",\n    ".join(map(repr, rates))

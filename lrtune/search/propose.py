@@ -13,6 +13,7 @@ from optuna.study import Study
 from lrtune.search.asked import next_asked
 from lrtune.search.baseline import baseline
 from lrtune.search.curve.sampler import Beginnings, propose, staged
+from lrtune.search.shorter import next_shorter
 from lrtune.search.studies import samplers
 from lrtune.search.studies.space import Coordinates, coordinates
 from lrtune.search.studies.study import empty, frozen, penalty, replay, searched
@@ -66,6 +67,8 @@ def suggestions(
     if left >= 1.0 and (proposal := next_asked(spec, past, steps=steps)):
         return [proposal]
     if left >= 1.0 and (proposal := rerun_best(spec, past, warm_start, steps=steps)):
+        return [proposal]
+    if proposal := next_shorter(spec, past, steps=steps, left=left):
         return [proposal]
     # Only there to give each decision a seed of its own.
     number = max(trial.decision for trial in past) + 1

@@ -76,10 +76,12 @@ def verdict(
 ) -> PruneVerdict:
     """What the job's pruner says of a running trial of a job with a horizon of `steps`.
 
-    `kept` is what earlier verdicts of the job have fitted; without it all is fitted anew.
+    Only whole runs of the search are ever stopped, never a baseline, a confirming run or one over a shorter horizon,
+    which is there for what it says of its own. `kept` is what earlier verdicts of the job have fitted; without it all
+    is fitted anew.
     """
     kind = spec.search.pruner
-    if not _asked(spec, trial):
+    if trial.horizon < steps or not _asked(spec, trial):
         return PruneVerdict()
     if isinstance(kind, Forecast):
         return forecast(spec, kind, history, trial, steps=steps, kept=kept or KeptModels())

@@ -107,6 +107,11 @@ def page(tx: Session, *, state: JobState | None, tag: str | None, limit: int, cu
     return Page(items=[_view(tx, row) for row in rows[:limit]], next=more)
 
 
+def admitted(tx: Session, job_id: str) -> AdmittedJob:
+    """The job as it was admitted. Raises UnknownJob."""
+    return AdmittedJob.model_validate(lookup.job(tx, job_id).spec)
+
+
 def best(tx: Session, job_id: str) -> Best:
     """The answer so far. Raises UnknownJob, NoResultYet."""
     row = lookup.job(tx, job_id)

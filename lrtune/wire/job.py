@@ -16,7 +16,7 @@ from lrtune.schedules import FAMILIES, FLOOR, WARMUP
 from lrtune.space import Number, Space
 from lrtune.wire.configuration import AnyOptimizer, AnySchedule, Configuration, Strict, knob, rejected
 from lrtune.wire.partial import OwnSettings, PartialConfiguration
-from lrtune.wire.strategies import WARM_STARTED, Search
+from lrtune.wire.strategies import WARM_STARTED, CurveSearch, Search
 
 CLIP = Number(0.0, 1e9, log=True, above=True, optional=True)
 WARM_START_JOBS = 10  # that one job may learn from
@@ -174,6 +174,14 @@ def _warm_start(value: object) -> object:
     )
 
 
+def _shorter(value: object) -> object:
+    """The value, if it is a whole number of steps or a share of the horizon."""
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+    if 0 < number < 1 or (2 <= number <= 100_000_000 and number == int(number)):
+        return number if number < 1 else int(number)
+    raise PydanticCustomError("horizons", "accepted are steps such as 500, or shares of the horizon such as 0.25")
+
+
 class JobSpec(Strict):
     """One request to tune a task. The smallest is `{"task": "digits"}`."""
 
@@ -183,6 +191,10 @@ class JobSpec(Strict):
     task: Annotated[TaskSpec, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
     metric: Metric | None = None
     horizon: Horizon | None = None
+    horizons: Annotated[
+        list[Annotated[int | float, BeforeValidator(_shorter)]], Field(max_length=5, exclude_if=lambda found: not found)
+    ] = []
+    """Shorter ones, in steps or as shares of the horizon, over which some runs show how the best rate moves."""
     optimizers: Annotated[list[AnyOptimizer], Field(min_length=1, max_length=50)] = Field(
         ["adamw"], validate_default=True
     )
@@ -233,6 +245,23 @@ class JobSpec(Strict):
             sentence = f"the sampler {kind.name} does not learn from earlier jobs; those that do are {names}"
             raise rejected(("warm_start",), sentence, self.warm_start)
         return self
+
+    @model_validator(mode="after")
+    def _shorter_horizons(self) -> Self:
+        kind, steps = self.search.sampler, self.horizon.steps if self.horizon else None
+        if self.horizons and not isinstance(kind, CurveSearch):
+            sentence = f"the sampler {kind.name} compares runs over one horizon alone; the one that knows more is curve"
+            raise rejected(("horizons",), sentence, self.horizons)
+        for place, one in enumerate(self.horizons):
+            if steps is not None and one >= steps:
+                sentence = f"found {one}; accepted are fewer steps than the horizon's {steps}"
+                raise rejected(("horizons", place), sentence, one)
+        return self
+
+    def shorter(self, steps: int) -> list[int]:
+        """The horizons that it lists, in steps, longest first, where its own horizon is one of `steps`."""
+        found = {int(one) if one >= 1 else round(one * steps) for one in self.horizons}
+        return sorted((one for one in found if 2 <= one < steps), reverse=True)
 
     @property
     def external(self) -> bool:

@@ -6,6 +6,7 @@ is a field here.
 
 from typing import Literal
 
+from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.results import Result
 
 End = Literal["low", "high"]
@@ -185,7 +186,10 @@ class Advice(Result):
 
 
 class Findings(Result):
-    """The answer's report. Rates are peaks; costs are in full runs; `tolerance` is in the metric's own unit."""
+    """The answer's report. Rates are peaks; costs are in full runs; `tolerance` is in the metric's own unit.
+
+    `horizons` have the answer carried over to a few multiples of the job's horizon.
+    """
 
     metric: str
     value: float
@@ -202,4 +206,5 @@ class Findings(Result):
     audit: Audit | None = None
     lift: Lift | None
     edges: list[Edge] = []
+    horizons: list[AtHorizon] = []
     advice: list[Advice]

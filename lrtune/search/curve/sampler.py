@@ -19,11 +19,10 @@ from lrtune.search.engine.decide import decide
 from lrtune.search.engine.types import Decision, Ints, Pool, Run, under_way
 from lrtune.search.engine.weighing import WeighedModel
 from lrtune.search.range_test import range_test, too_high
-from lrtune.search.studies import axes
 from lrtune.search.studies.draw import RandomTrial
 from lrtune.search.studies.samplers import seeded
 from lrtune.search.studies.space import Coordinates, coordinates
-from lrtune.space import GRID, Fixed
+from lrtune.space import GRID
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import ended_by_loop
 from lrtune.wire.job import AdmittedJob, JobSpec
@@ -109,6 +108,14 @@ def forecasts(
         number: spec.metric.sign * float(model.normaliser.quantiles(pool.horizons[row], mean, std, ends)[0]) + 0.0
         for (number, row), mean, std in zip(paused.items(), means, np.sqrt(variances), strict=True)
     }
+
+
+def weighed(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> WeighedModel | None:
+    """What a job's runs say by both models, whatever sampler it has; None where nothing has been reported."""
+    kind = spec.search.sampler if isinstance(spec.search.sampler, CurveSearch) else CurveSearch()
+    search = _Search(spec, kind, past, (), steps, np.random.default_rng(spec.search.seed), stages=True)
+    pool, known = search.start
+    return WeighedModel(pool, known, steps, search.settings) if any(run.reports for run in known) else None
 
 
 class _Search:
@@ -293,21 +300,12 @@ def _around(
     if place is None:
         return
     for off in NEAR:
-        yield _at(space, leader, leader.learning_rate * GRID**off)
+        yield space.at_rate(leader, leader.learning_rate * GRID**off)
     mean = fmean(rates(leader, steps))
     own = {knob: value for knob, value in place.params.items() if knob.partition(".")[0] not in space.schedules}
     for family in space.schedules:
         other = space.draw(RandomTrial(random, own | {"schedule": family}))
-        yield _at(space, other, other.learning_rate * mean / max(fmean(rates(other, steps)), 1e-12))
+        yield space.at_rate(other, other.learning_rate * mean / max(fmean(rates(other, steps)), 1e-12))
     for _ in range(VARIED):
         kept = {knob: value for knob, value in place.params.items() if random.random() < KEPT}
         yield space.draw(RandomTrial(random, kept))
-
-
-def _at(space: Coordinates, configuration: Configuration, rate: float) -> Configuration:
-    """The same at the rate of the space that is nearest to this one."""
-    name = configuration.kind[0]
-    axis = space.optimizers[name][f"{name}.learning_rate"]
-    if isinstance(axis, Fixed):
-        return configuration
-    return configuration.model_copy(update={"learning_rate": axes.decode(axis, axes.encode(axis, rate))})

@@ -16,7 +16,7 @@ from scipy.linalg import cho_solve, solve_triangular
 
 from lrtune.search.engine.features import embed
 from lrtune.search.engine.gp import Evidence, matern, squared_distances
-from lrtune.search.engine.law import Beliefs, Law, beliefs, fit_law, histories
+from lrtune.search.engine.law import REACH, Beliefs, Law, beliefs, fit_law, histories
 from lrtune.search.engine.model import DIVERGED_NOISE, EXTRA_SCALE, RATE_SCALES, observe
 from lrtune.search.engine.types import Array, Ints, Pool, Run, without_duplicate_prefixes
 
@@ -157,6 +157,18 @@ class LawModel:
         return Evidence(
             inverse, self.weights, self.places.run, self.places.log_steps, seen, np.full(n, -np.log(self.size))
         )
+
+    def draw_parameters(self, n: int, random: np.random.Generator) -> Array:
+        """Draws of the law's parameters, (n, 11), of what the reports leave of them."""
+        jacobian = self.places.jacobian
+        white = solve_triangular(self.factor, jacobian, lower=True, check_finite=False)
+        mean = self.shift + jacobian.T @ self.weights
+        left = np.eye(len(mean)) - white.T @ white
+        drawn = self.parameters + self.prior.std * random.multivariate_normal(
+            mean, left, n, method="eigh", check_valid="ignore"
+        )
+        reach = REACH * self.prior.std
+        return np.asarray(np.clip(drawn, self.prior.mean - reach, self.prior.mean + reach))
 
     def _parameters(self, edge: float | None, fit: LawFit | None) -> tuple[Beliefs, Array]:
         """The law's prior, and its most probable parameters: those of `fit`, or from what was finite."""

@@ -73,6 +73,14 @@ class Coordinates:
         same = all(axes.decode(axis, place.params.get(name)) == values[name] for name, axis in own.items())
         return place if same else None
 
+    def at_rate(self, configuration: Configuration, rate: float) -> Configuration:
+        """The same at the rate of the space that is nearest to this one."""
+        name = configuration.kind[0]
+        axis = self.optimizers[name][f"{name}.learning_rate"]
+        if isinstance(axis, Fixed):
+            return configuration
+        return configuration.model_copy(update={"learning_rate": axes.decode(axis, axes.encode(axis, rate))})
+
     def finite(self) -> bool:
         """Whether there is an end to the space: no axis of it is continuous."""
         return not any(isinstance(axis, Range) and not axis.whole for axis in self._all().values())

@@ -1,0 +1,103 @@
+"""What a job's answer would be over other numbers of steps: its schedule stretched, at the peak expected to be best.
+
+Where the law of training is borne out by this job's reports it says how the best peak moves, else the square-root rule
+or this job's own runs over shorter horizons; each is believed by its weight, so that nothing switches. It fits a model
+and takes a second or so: ask where no transaction is open.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from lrtune.analysis.plateaus import families, landscape
+from lrtune.search.curve.encode import rates
+from lrtune.search.curve.sampler import weighed
+from lrtune.search.engine.peaks import Move, exponent, mixture, moves_by_law, moves_by_rule
+from lrtune.search.engine.weighing import WeighedModel
+from lrtune.search.shorter import moves
+from lrtune.search.studies.study import searched
+from lrtune.wire.horizons import MOST_STEPS, AtHorizon, Known
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import Best, Trial
+
+MULTIPLES = (2, 4, 10)  # of the horizon, for which a report says it
+MOST_RUNS = 300  # that a model is fitted to
+BELIEVED = 2 / 3  # share of the law, from which on it is what is known: half is where nothing speaks for either
+LEAST_STD = 0.25 * math.log(2.0)  # of the log of the answer's own peak: half a step of the grid
+UNKNOWN_STD = 0.5 * math.log(2.0)  # the same where no plateau shows how far other peaks do as well
+LOWEST, HIGHEST = 1e-30, 1e3  # rates that a configuration may have
+
+
+def longer(spec: AdmittedJob, best: Best, trials: Sequence[Trial]) -> list[AtHorizon]:
+    """The answer at some multiples of the job's horizon."""
+    asked = [best.steps * multiple for multiple in MULTIPLES if best.steps * multiple <= MOST_STEPS]
+    return at_horizons(spec, best, trials, asked)
+
+
+def at_horizons(spec: AdmittedJob, best: Best, trials: Sequence[Trial], asked: Iterable[int]) -> list[AtHorizon]:
+    """The answer at each of the steps asked for; `trials` are the job's, with their reports."""
+    model = weighed(spec, _telling(spec, searched(trials)), steps=best.steps)
+    known, std = moves(spec, trials, steps=best.steps), _own_std(spec, best, trials)
+    return [_at(best, steps, model, known, std) for steps in asked]
+
+
+def _telling(spec: AdmittedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
+    """The best runs and some of all others, in their order: fitting takes as long for a job of thousands of trials."""
+    if len(trials) <= MOST_RUNS:
+        return trials
+    ranked = sorted(trials, key=lambda t: (t.value is None, spec.metric.sign * (t.value or 0.0)))
+    kept = ranked[: MOST_RUNS // 2] + ranked[MOST_RUNS // 2 :: -(-len(ranked) // (MOST_RUNS // 2))]
+    return sorted(kept, key=lambda trial: trial.number)
+
+
+def _at(best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move], std: float) -> AtHorizon:
+    chosen, by_law, share = best.configuration, None, model.share if model else 0.0
+    if model is not None and model.law is not None and steps != best.steps:
+        curves = {over: np.array(rates(chosen, over)) for over in (best.steps, steps, *(move.steps for move in known))}
+        by_law = moves_by_law(model.law, curves, steps, known)
+    moved = mixture(moves_by_rule(steps, best.steps, known), std, by_law, share)
+    middle, low, high = (_rate(chosen.learning_rate * math.exp(one)) for one in moved)
+    how: Known = "law" if share >= BELIEVED else "shorter-runs" if known else "square-root-rule"
+    if steps == best.steps:
+        how, middle = "run", chosen.learning_rate
+    ends = (min(low, middle), max(high, middle))
+    return AtHorizon(
+        steps=steps,
+        configuration=chosen.model_copy(update={"learning_rate": middle}),
+        learning_rate_interval=ends,
+        known=how,
+        law_share=round(share, 4),
+        trained_steps=best.steps,
+        trial=best.trial,
+        words=_words(steps, best, middle, ends, how, share, known),
+    )
+
+
+def _rate(rate: float) -> float:
+    """A rate that a configuration may have, to four digits."""
+    return float(f"{min(max(rate, LOWEST), HIGHEST):.4g}")
+
+
+def _own_std(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> float:
+    """How far the answer's own peak may be off, on a logarithmic scale: its plateau is where the best may lie."""
+    history = [t for t in trials if t.role != "range-test" and (t.role == "search" or spec.allows(t.configuration))]
+    plateau = families(spec, landscape(best, history))[0].plateau
+    if plateau is None or plateau.low >= plateau.high:
+        return UNKNOWN_STD
+    return max(LEAST_STD, math.log(plateau.high / plateau.low) / 4)
+
+
+def _words(
+    steps: int, best: Best, rate: float, ends: tuple[float, float], how: Known, share: float, known: Sequence[Move]
+) -> str:
+    """What is known of a horizon and how, in a sentence."""
+    peak = f"{steps} step{'s' * (steps != 1)}: peak rate {rate:.3g} ({ends[0]:.2g} to {ends[1]:.2g})"
+    if how == "run":
+        return f"{peak}, as trained"
+    mean, std = exponent(known, best.steps)
+    fitted = f"{len(known)} shorter horizon{'s' * (len(known) > 1)}"
+    rule = f"steps to the power {mean:.2f} ± {std:.2f}, " + (f"fitted on {fitted}" if known else "the square-root rule")
+    if how == "law":
+        return f"{peak}, by the law of training, which this job's {best.steps} steps bear out at {share:.0%}"
+    return f"{peak}, by {rule}; the law of training is borne out at {share:.0%}"

@@ -1,0 +1,36 @@
+"""What a job's answer says of runs that are longer or shorter than its own, as it travels.
+
+`lrtune/search/horizons.py` works it out. A new line of it is a field here.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.results import Result
+
+MOST_STEPS = 100_000_000  # as many as a job may have
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+Known = Literal["run", "law", "shorter-runs", "square-root-rule"]
+
+
+class AtHorizon(Result):
+    """The answer of a job carried over to a run of other `steps`, which nobody has trained.
+
+    `configuration` is that of the answer, found in `trial` over `trained_steps`, at the peak rate that is expected to
+    be best over `steps`; warm-up and decay are shares of the run, so they stretch with it. `learning_rate_interval`
+    holds the best peak with a probability of 95 %. `known` says what carried it over: the law of training fitted to
+    this job's reports, this job's runs over shorter horizons, or the square-root rule; `run` where the steps are the
+    job's own. `law_share` is how far the law is borne out by this job's reports, 0 to 1; the rest of the probability is
+    the rule's. `words` say all this in a sentence.
+    """
+
+    steps: int
+    configuration: Configuration
+    learning_rate_interval: tuple[float, float]
+    known: Known
+    law_share: float
+    trained_steps: int
+    trial: int
+    words: str

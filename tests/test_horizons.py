@@ -1,0 +1,265 @@
+"""The answer at other horizons: by the law where it is borne out, by shorter runs or the square-root rule elsewhere."""
+
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from lrtune.analysis.answer import best as best_of
+from lrtune.cli import commands
+from lrtune.client import Client
+from lrtune.export import FORMATS
+from lrtune.search import horizons
+from lrtune.search.curve.encode import rates
+from lrtune.search.engine.law import Law, histories
+from lrtune.search.shorter import next_shorter
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.horizons import AtHorizon
+from lrtune.wire.job import JobSpec
+from lrtune.wire.results import Report, Trial, TrialState, report_points
+from tests.crowd import crowded
+from tests.serving import KEY, finished, served, slug
+from tests.simulated import carried_out, job
+
+STEPS = 400
+BUDGET, NONE = {"full_runs": None, "trials": 15}, {"top": 0, "seeds": 0}
+RATES = [1e-3 * 2.0**k for k in range(-4, 5)]
+# floor, A, S0, a, c, q, C, b, edge, d, p: a training loss whose best peak falls as training grows longer.
+TRUTH = np.array([2.0, 0.0, -3.0, math.log(0.6), -1.5, 0.6, 1.5, 0.0, math.log(60.0), -5.0, 0.7])
+
+
+def by_law(configuration: Configuration, horizon: int, step: int) -> float:
+    """The loss of a run after a step."""
+    curve = np.array([rates(configuration, horizon)])
+    been = histories(curve, np.array([float(horizon)]), np.array([float(step)]), STEPS, 1.0)
+    return float(Law(TRUTH, been).value[0])
+
+
+def trial(number: int, rate: float, family: str, noise: float, horizon: int = STEPS) -> Trial:
+    """A whole run that follows the law but for noise."""
+    wire = {"optimizer": "adamw", "learning_rate": rate, "schedule": family, "warmup": 0.02}
+    chosen = Configuration.model_validate(wire)
+    random = np.random.default_rng(number)
+    losses = [(step, by_law(chosen, horizon, step) + noise * random.normal()) for step in report_points(horizon)]
+    reports = [Report(step=step, learning_rate=rate, metrics={"loss": loss}) for step, loss in losses]
+    ended = {"state": TrialState.COMPLETE, "step": horizon, "value": losses[-1][1], "reports": reports}
+    return Trial(number=number, decision=number, role="search", configuration=chosen, seed=7, horizon=horizon, **ended)
+
+
+def answer(trials: list[Trial], *asked: int) -> list[AtHorizon]:
+    """What these trials say of the steps asked for."""
+    spec = job("curve", steps=STEPS)
+    found = best_of(spec, trials, steps=STEPS, full_runs=float(len(trials)))
+    assert found is not None
+    return horizons.at_horizons(spec, found, trials, asked)
+
+
+def many(noise: float) -> list[Trial]:
+    """Whole runs of three families at nine rates."""
+    kinds = [(rate, family) for family in ("cosine", "wsd", "constant") for rate in RATES]
+    return [trial(number, rate, family, noise) for number, (rate, family) in enumerate(kinds)]
+
+
+class TestTheAnswerCarriedOver:
+    @pytest.mark.parametrize("multiple", [2, 4])
+    def test_where_the_law_is_borne_out_it_names_the_peak_that_is_best_there(self, multiple: int) -> None:
+        found = answer(many(2e-4), multiple * STEPS)[0]
+        grid = [1e-3 * 2.0 ** (k / 8) for k in range(-48, 49)]
+        ends = [
+            by_law(found.configuration.model_copy(update={"learning_rate": rate}), multiple * STEPS, multiple * STEPS)
+            for rate in grid
+        ]
+        truth = grid[int(np.argmin(ends))]
+        low, high = found.learning_rate_interval
+        assert found.known == "law"
+        assert found.law_share > 0.5
+        assert low < truth < high
+        assert abs(math.log2(found.configuration.learning_rate / truth)) < 0.5
+
+    def test_where_the_law_is_not_borne_out_it_is_the_square_root_rule_with_its_spread(self) -> None:
+        here, twice, ten = answer(many(0.5), STEPS, 2 * STEPS, 10 * STEPS)
+        assert (here.known, twice.known, ten.known) == ("run", "square-root-rule", "square-root-rule")
+        assert "square-root rule" in ten.words
+        peak = here.configuration.learning_rate
+        assert math.log(ten.configuration.learning_rate / peak) == pytest.approx(-0.5 * math.log(10), abs=0.4)
+        widths = [math.log(high / low) for low, high in (one.learning_rate_interval for one in (here, twice, ten))]
+        assert widths == sorted(widths)
+        assert all(
+            low < one.configuration.learning_rate < high
+            for one in (here, twice, ten)
+            for low, high in [one.learning_rate_interval]
+        )
+
+    def test_only_the_rate_changes_so_that_warm_up_and_decay_stretch(self) -> None:
+        trials = many(2e-4)
+        best = min(trials, key=lambda one: one.value or 0.0).configuration
+        found = answer(trials, 4 * STEPS)[0]
+        assert found.configuration == best.model_copy(update={"learning_rate": found.configuration.learning_rate})
+        assert found.configuration.curve.rise(4 * STEPS) == 4 * best.curve.rise(STEPS)
+
+    def test_any_number_of_steps_has_an_answer(self) -> None:
+        found = answer(many(2e-4), 1, 7, 10**8)
+        assert all(0 < one.configuration.learning_rate <= 1e3 for one in found)
+
+
+class TestHorizonsOfAJob:
+    def test_where_the_budget_is_in_full_runs_they_come_with_its_second_half(self) -> None:
+        spec = job("curve", steps=STEPS, horizons=[100, 0.5], schedules=["cosine"], budget={"full_runs": 6})
+        past = [trial(number, rate, "cosine", 0.0) for number, rate in enumerate(RATES[:3])]
+        assert next_shorter(spec, past, steps=STEPS, left=3.5) is None
+        found = next_shorter(spec, past, steps=STEPS, left=3.0)
+        assert found is not None
+        assert (found.horizon, found.until, found.role) == (200, None, "search")
+        last = next_shorter(spec, past, steps=STEPS, left=0.3)
+        assert last is not None
+        assert last.horizon == 100, "what is left pays for no longer one"
+        assert next_shorter(spec, past, steps=STEPS, left=0.2) is None
+
+    def test_part_of_the_runs_is_over_them_and_shows_how_the_best_rate_moves(self) -> None:
+        """Of a training whose best peak falls in proportion to the steps, so that the square-root rule is wrong."""
+        spec = job(
+            "curve", steps=STEPS, horizons=[100, 0.5], schedules=["cosine"], budget=BUDGET, warmup=0, confirm=NONE
+        )
+
+        def loss(one: Trial) -> list[Report]:
+            off = math.log2(one.configuration.learning_rate / (2e-3 * STEPS / one.horizon))
+            end = 1.0 + 0.1 * off * off
+            return [
+                Report(step=step, learning_rate=0.1, metrics={"loss": end + 1.0 - step / one.horizon})
+                for step in report_points(one.horizon)
+            ]
+
+        trials = carried_out(spec, loss, steps=STEPS)
+        shorter = [one for one in trials if one.role == "search" and one.horizon < STEPS]
+        assert {one.horizon for one in shorter} == {100, 200}
+        assert all(one.state is TrialState.COMPLETE for one in shorter)
+        assert all("horizon" in one.why for one in shorter)
+        best = best_of(spec, trials, steps=STEPS, full_runs=14.0)
+        assert best is not None
+        assert best.steps == STEPS
+        found = horizons.at_horizons(spec, best, trials, [1600])[0]
+        without = horizons.at_horizons(spec.model_copy(update={"horizons": []}), best, trials, [1600])[0]
+        assert found.known in ("law", "shorter-runs")
+        assert found.learning_rate_interval[0] < 2e-3 / 4 < found.learning_rate_interval[1]
+        moved, unaided = (
+            one.configuration.learning_rate / best.configuration.learning_rate for one in (found, without)
+        )
+        assert abs(math.log(moved * 4)) < min(0.2, abs(math.log(unaided * 4)))
+
+    @pytest.mark.parametrize(
+        ("given", "where"),
+        [
+            ({"horizons": [400], "horizon": {"steps": 400}}, ("horizons", 0)),
+            ({"horizons": [1]}, ("horizons", 0)),
+            ({"horizons": [2.5]}, ("horizons", 0)),
+            ({"horizons": ["half"]}, ("horizons", 0)),
+            ({"horizons": [0.5] * 6}, ("horizons",)),
+            ({"horizons": [0.5], "search": {"sampler": "tpe"}}, ("horizons",)),
+        ],
+    )
+    def test_what_is_no_shorter_horizon_is_refused(self, given: dict[str, object], where: tuple[object, ...]) -> None:
+        with pytest.raises(ValidationError) as refused:
+            JobSpec.model_validate({"task": "digits"} | given)
+        assert refused.value.errors()[0]["loc"] == where
+
+    def test_a_job_without_them_says_nothing_of_them(self) -> None:
+        assert "horizons" not in JobSpec.model_validate({"task": "digits"}).model_dump(mode="json")
+
+
+def test_a_horizon_that_is_too_long_for_the_tasks_own_is_refused_over_http(sqlite_url: str) -> None:
+    with served(sqlite_url) as service:
+        refused = service.post("/v1/jobs", json={"task": "digits", "horizons": [10_000_000]})
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["pointer"] == "/horizons/0"
+        taken = service.post("/v1/jobs", json={"task": "digits", "horizons": [0.5, 100]})
+        assert taken.json()["spec"]["horizons"] == [0.5, 100]
+
+
+def test_the_answer_is_carried_over_through_every_door(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(database_url) as service:
+        empty = service.post("/v1/jobs", json={"task": "digits", "horizon": {"steps": 40}}).json()["id"]
+        assert slug(service.get(f"/v1/jobs/{empty}/best", params={"steps": 80})) == "no-result-yet"
+        done = finished(service, database_url)
+        for wrong in ("0", "-3", "1.5", "many", "100000001"):
+            refused = service.get(f"/v1/jobs/{done}/best", params={"steps": wrong})
+            assert refused.status_code == 422
+            assert refused.json()["errors"][0]["pointer"] == "/steps"
+
+        plain = service.get(f"/v1/jobs/{done}/best").json()
+        found = service.get(f"/v1/jobs/{done}/best", params={"steps": 80}).json()
+        assert (found["steps"], found["trained_steps"], found["trial"]) == (80, 40, plain["trial"])
+        assert found["configuration"]["schedule"] == plain["configuration"]["schedule"]
+
+        monkeypatch.setenv("LRTUNE_API_KEY", KEY)
+        monkeypatch.setenv("LRTUNE_URL", str(service.base_url))
+        with Client() as client:
+            assert client.best_at(done, 80).model_dump(mode="json") == found
+            assert [one.steps for one in client.report(done).horizons] == [80, 160, 400]
+            csv = client.export(done, "csv", steps=80).splitlines()
+        assert len(csv) == 81
+        assert csv[1] == f"0,{found['configuration']['learning_rate']!r}"
+        for format in FORMATS:
+            written = service.get(f"/v1/jobs/{done}/best/export", params={"steps": 80, "format": format})
+            assert written.status_code == 200, format
+        assert "nobody has trained" in service.get(f"/v1/jobs/{done}/best/export", params={"steps": 80}).text
+
+        shown = CliRunner().invoke(commands.app, ["best", done, "--steps", "80"]).output
+        assert "80 steps" in shown
+        assert "square-root rule" in " ".join(shown.split())
+        assert "400 steps" in CliRunner().invoke(commands.app, ["report", done]).output
+
+
+def test_who_asks_for_another_horizon_is_waited_for_by_nobody_else(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thinking, over, real = threading.Semaphore(0), threading.Event(), horizons.at_horizons
+
+    def slowly(*asked: object) -> object:
+        thinking.release()
+        assert over.wait(60)
+        return real(*asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(horizons, "at_horizons", slowly)
+    with served(sqlite_url) as service, ThreadPoolExecutor(60) as pool:
+        done = finished(service, sqlite_url)
+        asked = [pool.submit(service.get, f"/v1/jobs/{done}/best", params={"steps": 80}) for _ in range(60)]
+        assert thinking.acquire(timeout=60)
+        try:
+            for path in (f"/v1/jobs/{done}/best", f"/v1/jobs/{done}", "/v1/jobs"):
+                assert service.get(path, timeout=30).status_code == 200
+            new: httpx.Response = service.post("/v1/jobs", json={"task": "digits"}, timeout=30)
+            assert new.status_code == 201
+        finally:
+            over.set()
+        assert {one.result().status_code for one in asked} == {200}
+
+
+def test_a_report_on_paper_has_the_longer_runs(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(sqlite_url) as service:
+        done = finished(service, sqlite_url)
+        monkeypatch.setenv("LRTUNE_API_KEY", KEY)
+        monkeypatch.setenv("LRTUNE_URL", str(service.base_url))
+        for name in ("report.md", "report.html"):
+            assert CliRunner().invoke(commands.app, ["report", done, "-o", str(tmp_path / name)]).exit_code == 0
+            assert "Over longer runs" in (tmp_path / name).read_text()
+        with httpx.Client(base_url=service.base_url, headers={"Accept": "text/html"}, trust_env=False) as browser:
+            browser.post("/sign-in", data={"key": KEY})
+            assert "longer" in browser.get(f"/jobs/{done}").text
+            assert "160 steps" in browser.get(f"/jobs/{done}/longer").text
+
+
+def test_a_job_of_thousands_of_trials_takes_no_longer(sqlite_url: str) -> None:
+    job = crowded(sqlite_url, trials=1000)
+    with served(sqlite_url) as service:
+        began = time.process_time()  # of the server too, which is in this process
+        assert service.get(f"/v1/jobs/{job}/best", params={"steps": 10_000}).status_code == 200
+    assert time.process_time() - began < 30
