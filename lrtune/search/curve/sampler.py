@@ -13,6 +13,7 @@ from statistics import fmean
 import numpy as np
 
 from lrtune.optimizers import OPTIMIZERS
+from lrtune.search.curve.designed import designed
 from lrtune.search.curve.encode import LOST, limits, rates, report_step, runs, static_knobs
 from lrtune.search.engine.costs import Settings, design_size
 from lrtune.search.engine.decide import decide
@@ -37,6 +38,7 @@ NEAR = (-2, -1, 1, 2)  # steps of the grid of rates
 ENOUGH = 4  # options for each member of the initial design, or a range test rules out none
 SHORTER = (2, 4)  # the horizon over these
 ROUNDED = 30  # binary digits of a rate, nine decimal ones, in which equal curves agree
+LATE, TRUSTED = 1 / 3, 0.8  # of the budget left, and share of the law, from which on it designs shapes
 Beginnings = Mapping[int, Collection[int]]  # the steps after which a checkpoint of a trial, by its number, can be had
 
 
@@ -178,8 +180,16 @@ class _Search:
             pool = self._bounded(pool)
         else:
             model = WeighedModel(pool, known, self.steps, self.settings)
-            for leader in self._leaders(model):
+            leaders = self._leaders(model)
+            for leader in leaders:
                 self._add(_around(self.space, leader, self.steps, self.random))
+            if (
+                leaders
+                and model.law is not None
+                and model.share >= TRUSTED
+                and left <= LATE * self.settings.budget < np.inf
+            ):
+                self._add(designed(self.spec, self.space, model.law, leaders[0], self.past, self.random))
             pool, known = self._encoded()
             same_knobs = pool.extras.shape[1] == model.pool.extras.shape[1]
             fitted = model.fitted if same_knobs else None
