@@ -30,8 +30,9 @@ def best(job: JobId, steps: Steps = None, as_json: AsJson = False) -> None:
             found = client.best(job)
             out.show(found, as_json, lambda: terminal.answer(found, client.trial(job, found.trial)))
     if not as_json:
-        longer = "" if steps is None else f" --steps {steps}"
-        out.say(f"\n`lrtune export {job}{longer}` writes it as PyTorch code")
+        carried = "; with --steps N both are of a run of N steps" if steps is None else ""
+        asked = "" if steps is None else f" --steps {steps}"
+        out.say(f"\n`lrtune export {job}{asked}` writes it as PyTorch code{carried}")
 
 
 @commands.command()
