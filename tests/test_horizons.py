@@ -16,7 +16,7 @@ from lrtune.analysis.answer import best as best_of
 from lrtune.cli import commands
 from lrtune.client import Client
 from lrtune.export import FORMATS
-from lrtune.search import horizons
+from lrtune.search import horizons, verdict
 from lrtune.search.curve.encode import rates
 from lrtune.search.engine.law import Law, histories
 from lrtune.search.shorter import next_shorter
@@ -152,6 +152,13 @@ class TestHorizonsOfAJob:
             one.configuration.learning_rate / best.configuration.learning_rate for one in (found, without)
         )
         assert abs(math.log(moved * 4)) < min(0.2, abs(math.log(unaided * 4)))
+
+    def test_no_pruner_stops_them(self) -> None:
+        spec = job("curve", {"name": "threshold", "upper": 0.1}, steps=STEPS, horizons=[0.5])
+        whole, shorter = trial(1, 1e-3, "cosine", 0.0), trial(2, 1e-3, "cosine", 0.0, STEPS // 2)
+        running = {"state": TrialState.RUNNING, "value": None}
+        assert verdict(spec, [], whole.model_copy(update=running), steps=STEPS).stop
+        assert not verdict(spec, [], shorter.model_copy(update=running), steps=STEPS).stop
 
     @pytest.mark.parametrize(
         ("given", "where"),
