@@ -12,6 +12,7 @@ from lrtune.store import lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import DatasetRow, JobRow
 from lrtune.wire.datasets import Dataset, DatasetSummary, Description, Kind, file_of
+from lrtune.wire.people import ADMIN
 from lrtune.wire.results import OVER, Page
 
 
@@ -23,21 +24,23 @@ def add(
     name: str,
     kind: Kind,
     size: int,
+    owner: str = ADMIN,
     put: Callable[[str], object],
     now: datetime | None = None,
 ) -> tuple[Dataset, bool]:
-    """Keep a dataset; (the dataset, whether it is new). The same bytes come out as they are known. Raises NameTaken.
+    """Keep a dataset of `owner`; (the dataset, whether it is new). The same bytes come out as they are known.
 
-    `put` moves the bytes to their place, while nobody else can add or remove them.
+    `put` moves the bytes to their place, while nobody else can add or remove them. Raises NameTaken.
     """
     row = DatasetRow(id=digest, name=name, kind=kind, bytes=size, description=description.model_dump(mode="json"))
-    row.created_at = now or clock(tx)
+    row.owner, row.created_at = owner, now or clock(tx)
     try:
         with tx.begin_nested():
             tx.add(row)
         new = True
     except IntegrityError:
-        known = tx.scalars(select(DatasetRow).where(DatasetRow.id == digest).with_for_update()).one_or_none()
+        same = select(DatasetRow).where(DatasetRow.owner == owner, DatasetRow.id == digest)
+        known = tx.scalars(same.with_for_update()).one_or_none()
         if known is None:
             taken = f"other data is called {name!r} already; choose another name, or remove that data first"
             raise NameTaken(taken) from None
@@ -99,6 +102,7 @@ def _view(row: DatasetRow) -> Dataset:
         **Description.model_validate(row.description).model_dump(),
         id=row.id,
         name=row.name,
+        owner=row.owner,
         kind=kind,
         bytes=row.bytes,
         file=file_of(row.id, kind),

@@ -11,6 +11,7 @@ from lrtune.store.database import clock
 from lrtune.store.tables import ReportRow, TrialRow
 from lrtune.wire.imports import ImportedJob
 from lrtune.wire.job import AdmittedJob
+from lrtune.wire.people import ADMIN
 from lrtune.wire.results import Job, JobState, TrialState
 
 
@@ -19,13 +20,14 @@ def create(
     spec: AdmittedJob,
     imported: ImportedJob,
     *,
+    owner: str = ADMIN,
     idempotency_key: str | None = None,
     now: datetime | None = None,
 ) -> tuple[Job, bool]:
     """Store an admitted job with its trials, succeeded; (the job, whether it is new). Raises IdempotencyKeyReused."""
     trials = hashlib.sha256(imported.model_dump_json(include={"trials"}).encode()).hexdigest()
     now = now or clock(tx)
-    job, new = jobs.create(tx, spec, idempotency_key=idempotency_key, beside=trials, now=now)
+    job, new = jobs.create(tx, spec, owner=owner, idempotency_key=idempotency_key, beside=trials, now=now)
     if not new:
         return job, False
     row = lookup.job(tx, job.id)

@@ -17,6 +17,7 @@ from lrtune.store import events, leases, lookup, progress, tallies, trials, warm
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, EventRow, JobRow, TagRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Budget
+from lrtune.wire.people import ADMIN
 from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, Page, TrialState
 
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
@@ -26,36 +27,38 @@ def create(
     tx: Session,
     spec: AdmittedJob,
     *,
+    owner: str = ADMIN,
     idempotency_key: str | None = None,
     beside: str = "",
     now: datetime | None = None,
 ) -> tuple[Job, bool]:
-    """Queue a job; (the job, whether it is new). The key is also for what is `beside`.
+    """Queue a job of `owner`, whose key it is; (the job, whether it is new). The key is also for what is `beside`.
 
     Raises IdempotencyKeyReused, Invalid (for jobs to learn from).
     """
     body = spec.model_dump(mode="json")
     digest = hashlib.sha256((json.dumps(body, sort_keys=True) + beside).encode()).hexdigest()
-    if found := _same(tx, idempotency_key, digest):
+    if found := _same(tx, owner, idempotency_key, digest):
         return _view(tx, found), False
     now = now or clock(tx)
     body = warm_start.resolved(tx, spec).model_dump(mode="json")
     row = JobRow(id=f"job-{secrets.token_hex(8)}", state=JobState.QUEUED, spec=body, digest=digest, created_at=now)
-    row.task = spec.task.name
+    row.owner, row.task = owner, spec.task.name
     row.idempotency_key, row.steps = idempotency_key, spec.horizon.steps
     try:
         with tx.begin_nested():
             tx.add(row)
     except IntegrityError:  # the same key came in at the same moment
-        return _view(tx, _same(tx, idempotency_key, digest) or row), False
+        return _view(tx, _same(tx, owner, idempotency_key, digest) or row), False
     tx.add_all(TagRow(job=row.seq, key=key, value=value) for key, value in spec.tags.items())
     events.add(tx, row.seq, "job-submitted", f"job {row.id} submitted", now=now)
     warm_start.log(tx, row, now=now)
     return _view(tx, row), True
 
 
-def _same(tx: Session, key: str | None, digest: str) -> JobRow | None:
-    row = tx.scalars(select(JobRow).where(JobRow.idempotency_key == key)).one_or_none() if key is not None else None
+def _same(tx: Session, owner: str, key: str | None, digest: str) -> JobRow | None:
+    query = select(JobRow).where(JobRow.owner == owner, JobRow.idempotency_key == key)
+    row = tx.scalars(query).one_or_none() if key is not None else None
     if row is not None and row.digest != digest:
         raise IdempotencyKeyReused
     return row
@@ -305,6 +308,7 @@ def _view(tx: Session, row: JobRow) -> Job:
     spec, counts = AdmittedJob.model_validate(row.spec), tallies.counts(tx, row.seq)
     return Job(
         id=row.id,
+        owner=row.owner,
         state=JobState(row.state),
         reason=row.reason,
         spec=spec,

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from lrtune.store.database import Utc
+from lrtune.wire.people import ADMIN
 
 Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only under INTEGER
 
@@ -49,14 +50,21 @@ class JobRow(Base):
     """
 
     __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("owner", "idempotency_key"),
+        Index(None, "owner", "state"),
+        Index(None, "owner", "seq"),
+        Index(None, "owner", "created_at"),
+    )
     seq: Mapped[int] = mapped_column(Id, primary_key=True)
     id: Mapped[str] = mapped_column(String(40), unique=True)
+    owner: Mapped[str] = mapped_column(String(100), default=ADMIN, server_default=ADMIN)
     state: Mapped[str] = mapped_column(String(16), index=True)
     reason: Mapped[str] = mapped_column(Text, default="")
     task: Mapped[str] = mapped_column(String(200), default="")  # its name, which a claim asks for
     spec: Mapped[dict[str, Any]]
     steps: Mapped[int | None]
-    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
     digest: Mapped[str] = mapped_column(String(64))
     events: Mapped[int] = mapped_column(default=0)
     decisions: Mapped[int] = mapped_column(default=0, server_default="0")
@@ -246,12 +254,17 @@ class WorkerRow(Base):
 
 
 class DatasetRow(Base):
-    """An uploaded dataset; `id` is the digest of its bytes, `seq` orders by age, `description` is what was found."""
+    """An uploaded dataset; `id` is the digest of its bytes, `seq` orders by age, `description` is what was found.
+
+    Several people may have uploaded the same bytes, which lie on the disk once.
+    """
 
     __tablename__ = "datasets"
+    __table_args__ = (UniqueConstraint("owner", "id"), UniqueConstraint("owner", "name"))
     seq: Mapped[int] = mapped_column(Id, primary_key=True)
-    id: Mapped[str] = mapped_column(String(64), unique=True)
-    name: Mapped[str] = mapped_column(String(100), unique=True)
+    id: Mapped[str] = mapped_column(String(64), index=True)
+    owner: Mapped[str] = mapped_column(String(100), default=ADMIN, server_default=ADMIN)
+    name: Mapped[str] = mapped_column(String(100), index=True)
     kind: Mapped[str] = mapped_column(String(16))
     bytes: Mapped[int] = mapped_column(BigInteger)
     description: Mapped[dict[str, Any]]
@@ -270,3 +283,40 @@ class TaskRow(Base):
     steps: Mapped[int]
     command: Mapped[bool]
     seen_at: Mapped[datetime]
+
+
+class PersonRow(Base):
+    """Somebody with keys: jobs share the workers by their owners' `weight`; `quotas` are those of their own."""
+
+    __tablename__ = "people"
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    weight: Mapped[float] = mapped_column(default=1.0, server_default="1")
+    quotas: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_at: Mapped[datetime]
+
+
+class KeyRow(Base):
+    """An API key: the SHA-256 of its long random text, and its `beginning` to recognise it by."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    person: Mapped[str] = mapped_column(ForeignKey("people.name"), index=True)
+    name: Mapped[str] = mapped_column(String(100))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    beginning: Mapped[str] = mapped_column(String(16))
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AuditRow(Base):
+    """One change, and who made it: `subject` is the job, dataset, key or person that was changed."""
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    actor: Mapped[str] = mapped_column(String(100))
+    action: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(100), index=True)
+    details: Mapped[dict[str, Any]]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 
+from lrtune.wire.people import ADMIN
 from lrtune.wire.results import Result
 
 FEW = 20  # different values up to which they are counted one by one, and whole numbers are taken for classes
@@ -86,6 +87,7 @@ class DatasetSummary(Result):
 
     id: str
     name: str
+    owner: str = ADMIN
     kind: Kind
     rows: int
     columns: int
@@ -99,6 +101,7 @@ class Dataset(Description):
 
     id: str
     name: str
+    owner: str = ADMIN
     kind: Kind
     bytes: int
     file: str

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lrtune.schedules import Curve
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob, MetricRange, Objective
+from lrtune.wire.people import ADMIN
 
 REPORTS = 20  # evenly spaced points of every trial at which metrics are written
 
@@ -301,6 +302,7 @@ class Job(Result):
     """A job as it stands."""
 
     id: str
+    owner: str = ADMIN
     state: JobState
     reason: str = ""
     spec: AdmittedJob
