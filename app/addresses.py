@@ -4,8 +4,13 @@ The prefix is the one of `uvicorn --root-path`, else that of the proxy's own `X-
 that leaves the server has it in front and nothing before it: no scheme and no host, which only the outside knows. A
 proxy that leaves the prefix on does no harm, unless a path of ours begins with the same word. Whoever makes the header
 up changes the answer to nobody but themselves.
+
+Who asks is known by the address of the connection. Behind a proxy that is the one in its `X-Forwarded-For`, which
+uvicorn believes of a proxy on this machine, and of those in `--forwarded-allow-ips`; of no others, so that nobody makes
+up an address.
 """
 
+import ipaddress
 import re
 from urllib.parse import quote
 
@@ -59,3 +64,12 @@ def path(request: Request) -> str:
 
 def _root(scope: Scope) -> str:
     return str(scope.get("app_root_path", scope.get("root_path", "")))  # what is mounted has a `root_path` of its own
+
+
+def client(request: Request) -> str:
+    """Where a request comes from: an address; of IPv6 its network, in which one has as many addresses as one likes."""
+    host = request.client.host if request.client else ""
+    try:
+        return str(ipaddress.IPv6Network((host, 64), strict=False).network_address)
+    except ValueError:
+        return host

@@ -23,17 +23,28 @@ from lrtune.uploads.places import below
 from lrtune.wire.datasets import FOLDER, SUFFIXES
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Horizon, JobSpec, Metric, Training
 from lrtune.wire.partial import OwnSettings, PartialConfiguration
+from lrtune.wire.people import ADMIN
 from lrtune.wire.results import TaskSummary, Worker
 from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, TabularParams, TaskInfo
 
 
-def admit(tx: Session, spec: JobSpec, data_dir: Path, *, hold: bool = True, to_train: bool = True) -> AdmittedJob:
+def admit(
+    tx: Session,
+    spec: JobSpec,
+    data_dir: Path,
+    *,
+    hold: bool = True,
+    to_train: bool = True,
+    mine: str = ADMIN,
+    only: str | None = None,
+) -> AdmittedJob:
     """The job with everything filled in that it left to its task. Raises Invalid.
 
-    With `hold` nobody takes its dataset away until the transaction ends, for which that must be one that writes. A job
-    that was done elsewhere is not `to_train`, and needs no worker.
+    Of datasets that are called the same it has `mine`; where `only` somebody's are seen, theirs. With `hold` nobody
+    takes its dataset away until the transaction ends, for which that must be one that writes. A job that was done
+    elsewhere is not `to_train`, and needs no worker.
     """
-    spec = uploaded.pinned(tx, spec, data_dir, hold=hold)
+    spec = uploaded.pinned(tx, spec, data_dir, hold=hold, mine=mine, only=only)
     if spec.external:
         return _external(spec)
     announced = tasks.known(tx)

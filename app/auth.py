@@ -1,6 +1,7 @@
-"""The key: made at the first start, asked for on every call under /v1.
+"""Who may come in: the first key, made at the first start; and on every call, whose key it is and what that may do.
 
-It stands in plain text in a file that only its owner can read, because the client and the command line find it there.
+The first key stands in plain text in a file that only its owner can read, because the client and the command line find
+it there; of all others the database has a hash.
 """
 
 import logging
@@ -14,13 +15,20 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app import sessions
+from app.addresses import client
+from app.keys import Keys, Known
+from app.quotas import usual
+from app.scopes import lacking, of_call
 from app.settings import ADVICE, SHORTEST_KEY, Settings
-from lrtune.errors import Unauthorized
+from app.tries import Tries
+from lrtune.errors import MissingScope, NotYours, Unauthorized, UnknownJob
+from lrtune.store import people
+from lrtune.wire.people import Caller, Scope
 
 log = logging.getLogger("uvicorn.error")  # where an operator looks for what the server says at its start
 _bearer = HTTPBearer(
     scheme_name="key",
-    description="The key in `.lrtune/credentials`, which the server wrote at its first start (or `LRTUNE_API_KEY`).",
+    description="A key; the server wrote the first to `.lrtune/credentials` at its first start (or `LRTUNE_API_KEY`).",
     auto_error=False,
 )
 
@@ -55,18 +63,72 @@ def _make(path: Path) -> None:
         Path(name).unlink()
 
 
-def authorized(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
-    """Let a request with the key pass, or one of the page that only reads. Raises Unauthorized."""
-    key: str = request.app.state.key
-    if given is None and request.method in sessions.SAFE and sessions.own(request) and sessions.of(request):
-        return
-    if given is None or not secrets.compare_digest(given.credentials.encode(), key.encode()):
+async def known(request: Request, given: str) -> Known | None:
+    """Whose key a text is, in its turn; None where it is nobody's. Raises TooManyTries."""
+    address, name = client(request), people.digest(given)
+    tries: Tries = request.app.state.tries
+    keys: Keys = request.app.state.keys
+    async with tries.one_at_a_time(address, name):
+        await tries.turn(address, name)
+        found = await keys.of_text(given)
+        if found is not None:
+            tries.good(address, name)
+    return found
+
+
+async def in_session(request: Request) -> Known | None:
+    """Who has signed in, as long as their key is good."""
+    sealed = sessions.of(request)
+    if sealed is None:
+        return None
+    keys: Keys = request.app.state.keys
+    return await keys.of_id(sessions.key_of(sealed))
+
+
+async def admit(request: Request, found: Known | None, scope: Scope) -> None:
+    """Let a request pass whose key has the scope, is within its requests, and may do this to the job that it names.
+
+    Raises Unauthorized, MissingScope, QuotaReached, UnknownJob, NotYours.
+    """
+    if found is None:
         raise Unauthorized
+    request.state.caller = found.caller
+    settings: Settings = request.app.state.settings
+    quota = (usual(settings) | dict(found.quotas))["requests_a_minute"]
+    request.app.state.requests_made.count(found.caller.person, quota)
+    if not found.caller.may(scope):
+        raise MissingScope(lacking(found.caller, scope))
+    if "job_id" in request.path_params:
+        await _job_admitted(request, found.caller, scope, str(request.path_params["job_id"]))
 
 
-def authorized_for_metrics(
-    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> None:
+async def _job_admitted(request: Request, caller: Caller, scope: Scope, job_id: str) -> None:
+    shared = request.app.state.settings.shared
+    if caller.admin or (scope == "read" and (shared or caller.everywhere)):
+        return
+    owner = await request.app.state.keys.owner(job_id)
+    if owner is None or owner == caller.person:  # of one that is not there the route says so
+        return
+    if not (shared or caller.everywhere):
+        raise UnknownJob(f"there is no job {job_id[:60]!r}")
+    if not (caller.may_train(owner) if scope == "work" else caller.may_change(owner)):
+        raise NotYours(f"{job_id} belongs to {owner}; only they, or an admin, can change it")
+
+
+Given = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+async def authorized(request: Request, given: Given) -> None:
+    """Let a request of the API pass: with a key, or of the page, which only reads. Raises as `admit` does."""
+    if given is not None:
+        found = await known(request, given.credentials)
+    else:
+        reads = request.method in sessions.SAFE and sessions.own(request)
+        found = await in_session(request) if reads else None
+    await admit(request, found, of_call(request))
+
+
+async def authorized_for_metrics(request: Request, given: Given) -> None:
     """The same for /metrics, which an operator may open to everybody."""
     if not request.app.state.settings.metrics_public:
-        authorized(request, given)
+        await authorized(request, given)

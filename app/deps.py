@@ -16,6 +16,7 @@ from app.problems import invalid
 from app.turns import Turns
 from lrtune.errors import UnknownJob
 from lrtune.store import Database
+from lrtune.wire.people import PERSON, Caller
 
 LARGEST = 2**31 - 1  # the databases' integer
 PAGE, MOST = 50, 200
@@ -55,6 +56,21 @@ async def _turn_to_think(request: Request) -> AsyncIterator[Database]:
 
 # For routes that think for a second after they have read: few at a time, and nobody else waits for them.
 Thinking = Annotated[Database, Depends(_turn_to_think, scope="function")]
+
+
+def _caller(request: Request) -> Caller:
+    found: Caller = request.state.caller
+    return found
+
+
+def _only(request: Request) -> str | None:
+    caller = _caller(request)
+    return None if request.app.state.settings.shared or caller.everywhere else caller.person
+
+
+Who = Annotated[Caller, Depends(_caller)]
+# Whose jobs and datasets they see: None where everybody's.
+Only = Annotated[str | None, Depends(_only)]
 # For the few routes that think between two transactions.
 TakingTurns = Annotated[Turns, Depends(_turns)]
 Tx = Annotated[Session, Depends(_write, scope="function")]
@@ -79,6 +95,7 @@ Limit = Annotated[
 Cursor = Annotated[
     str | None, Query(max_length=100, description="The `next` of the page before; leave it out for the first page.")
 ]
+Owner = Annotated[str | None, Query(pattern=PERSON, description="Only what belongs to this person.")]
 JobId = Annotated[str, Path(description="A job's id.", examples=["job-0123456789abcdef"]), AfterValidator(_known_form)]
 
 

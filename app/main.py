@@ -15,18 +15,34 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import make_url
 
 import migrations
-from app import openapi, pages, patience, problems, receiving, sessions
+from app import openapi, pages, patience, problems, quotas, receiving, sessions
 from app.addresses import Prefix
 from app.auth import authorized, server_key
 from app.deps import known_query
 from app.expiring import expiring
 from app.heads import Head
+from app.keys import Keys
 from app.limits import BodyLimit
 from app.metrics import Requests
-from app.routes import charts, datasets, events, external, health, imports, jobs, schedules, tasks, trials
+from app.routes import (
+    audit,
+    charts,
+    datasets,
+    events,
+    external,
+    health,
+    imports,
+    jobs,
+    keys,
+    people,
+    schedules,
+    tasks,
+    trials,
+)
 from app.security_headers import SecurityHeaders
 from app.settings import Settings
 from app.settings import settings as settings_of_environment
+from app.tries import Tries
 from app.turns import Turns
 from app.unpacking import Unpack
 from lrtune import __version__
@@ -60,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Prefix)  # what is added last comes first
     problems.install(app)
-    for noun in (jobs, datasets, trials, external, charts, events, imports, schedules, tasks):
+    for noun in (jobs, datasets, trials, external, charts, events, imports, schedules, tasks, keys, people, audit):
         app.include_router(noun.router, dependencies=[Depends(authorized), Depends(known_query)])
     app.include_router(health.router)
     pages.install(app)
@@ -80,16 +96,19 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.ended = sessions.Ended(settings.credentials.with_name("signed-out"))
     await asyncio.to_thread(receiving.sweep, settings.data_dir)
     app.state.reading, app.state.writing = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1 if lite else AT_ONCE)
+    app.state.keys = Keys(app.state.database, app.state.key, app.state.reading)
+    app.state.tries, app.state.requests_made = Tries(), quotas.Requests()
     app.state.turns = Turns(app.state.database, app.state.writing)
     app.state.describing, app.state.thinking = asyncio.Semaphore(DESCRIBED), asyncio.Semaphore(THINKING)
     app.state.stopping = asyncio.Event()
     looking = asyncio.create_task(expiring(app.state.database, app.state.writing, app.state.stopping))
+    noting = asyncio.create_task(app.state.keys.note(app.state.writing, app.state.stopping))
     try:
         with _called_on_signals(app.state.stopping.set):
             yield
     finally:
         app.state.stopping.set()
-        await looking
+        await asyncio.gather(looking, noting)
         app.state.database.dispose()
 
 

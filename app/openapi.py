@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.problems import Problem
+from app.scopes import NEEDED
 from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK
 
 DESCRIPTION = """\
@@ -13,9 +14,10 @@ Finds the learning rate, the schedule and the decay parameters that a training j
 Submit a job with `POST /v1/jobs`; the smallest is `{"task": "digits"}`. Follow it with `GET /v1/jobs/{job_id}/events`,
 and read the answer with `GET /v1/jobs/{job_id}/best`.
 
-Every call under `/v1` needs the header `Authorization: Bearer <key>`; the server wrote the key to `.lrtune/credentials`
-at its first start. Every error is `application/problem+json` and names the field, what was found and what would be
-accepted.
+Every call under `/v1` needs the header `Authorization: Bearer <key>`; the server wrote the first key to
+`.lrtune/credentials` at its first start, and an admin makes more. Each call needs a scope, and a key has some: `read`,
+`submit`, `work` (for training loops of one's own), or `admin`, which includes the others. Every error is
+`application/problem+json` and names the field, what was found and what would be accepted.
 """
 TAGS = [
     {"name": "jobs", "description": "One request to tune a task: what to search, and what it may cost."},
@@ -26,6 +28,7 @@ TAGS = [
     {"name": "events", "description": "A job's log, paged or followed."},
     {"name": "datasets", "description": "Data of your own, uploaded once and named by jobs."},
     {"name": "catalogue", "description": "What can be tuned and searched here, and who is working."},
+    {"name": "people", "description": "Keys, what each person may use, and who changed what. For admins."},
     {"name": "operations", "description": "For those who run the service."},
 ]
 
@@ -39,6 +42,10 @@ def install(app: FastAPI) -> None:
         if app.openapi_schema is None:
             whole = plain()
             _tighten(whole["components"]["schemas"])
+            for (method, path), scope in NEEDED.items():
+                call = whole["paths"][path][method.lower()]
+                call["x-scope"] = scope
+                call["description"] += f"\n\nNeeds the scope `{scope}`."
         return plain()
 
     app.openapi = described  # type: ignore[method-assign]

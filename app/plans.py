@@ -47,8 +47,7 @@ def _plain(axis: Axis) -> dict[str, Any]:
 
 def cost(spec: AdmittedJob) -> Cost:
     """What a job will take at most."""
-    search = spec.budget.most_runs
-    total = None if search is None else search + spec.confirm.runs
+    search, total = spec.budget.most_runs, spec.most_runs
     return Cost(
         search_full_runs=search,
         confirm_full_runs=spec.confirm.runs,

@@ -38,6 +38,7 @@ STATUS: Mapping[type[LrtuneError], int] = {
     errors.TooSlow: 408,
     errors.TooLarge: 413,
     errors.UnsupportedEncoding: 415,
+    errors.Later: 429,
     errors.Invalid: 422,
     errors.IdempotencyKeyReused: 422,
     errors.Unavailable: 503,
@@ -47,6 +48,8 @@ STATUS: Mapping[type[LrtuneError], int] = {
 HEADERS: Mapping[type[LrtuneError], Mapping[str, str]] = {
     errors.Unauthorized: {"WWW-Authenticate": "Bearer"},
     errors.Unavailable: {"Retry-After": str(RETRY_SECONDS)},
+    errors.QuotaReached: {"Retry-After": "60"},
+    errors.TooManyTries: {"Retry-After": "60"},
 }
 _BY_STATUS = {
     400: errors.BadRequest,
@@ -55,8 +58,9 @@ _BY_STATUS = {
     408: errors.TooSlow,
     413: errors.TooLarge,
 }
+REFUSED = (errors.Unauthorized, errors.MissingScope, errors.TooManyTries, errors.QuotaReached)
 EVERYWHERE = (
-    errors.Unauthorized,
+    *REFUSED,
     errors.TooSlow,
     errors.TooLarge,
     errors.UnsupportedEncoding,
@@ -95,7 +99,8 @@ def problem(error: LrtuneError, headers: Mapping[str, str] | None = None) -> Res
     whole = body | ({"errors": error.errors} if error.errors else {})
     # What was sent may hold half a surrogate pair, and the message quotes it.
     text = json.dumps(whole, ensure_ascii=False).encode("utf-8", "replace")
-    extra = {**HEADERS.get(kind, {}), **(headers or {})}
+    later = {"Retry-After": str(error.retry_after)} if isinstance(error, errors.Later) else {}
+    extra = {**HEADERS.get(kind, {}), **later, **(headers or {})}
     return Response(text, status(kind), headers=extra, media_type=MEDIA_TYPE)
 
 

@@ -1,7 +1,8 @@
 """Who has signed in at the page: a sealed cookie, so that the browser never has the key.
 
-The cookie holds when it ends and a random word, sealed with a key that is derived from the API key: a new API key signs
-everybody out. Requests that change something also bring a token that only a page of ours can know.
+The cookie holds when it ends, a random word and the id of the key it was begun with, sealed with a secret derived from
+the key of the settings: a new one there signs everybody out, and a key that is revoked whoever came with it. Requests
+that change something also bring a token that only a page of ours can know.
 """
 
 import contextlib
@@ -33,10 +34,10 @@ def name(key: str) -> str:
     return f"lrtune-{_mac(key, 'name', '')[:8]}"
 
 
-def seal(key: str, *, now: float | None = None) -> str:
-    """A new session."""
+def seal(key: str, *, key_id: str = "", now: float | None = None) -> str:
+    """A new session of who came with a key: its id, or "" for the one of the settings."""
     until = int((time.time() if now is None else now) + DAYS * 86400)
-    text = f"{until}.{secrets.token_urlsafe(16)}"
+    text = f"{until}.{secrets.token_urlsafe(16)}.{key_id}"
     return f"{text}.{_mac(key, 'session', text)}"
 
 
@@ -46,6 +47,12 @@ def holds(key: str, sealed: str, *, now: float | None = None) -> bool:
     if not secrets.compare_digest(mac.encode(), _mac(key, "session", text).encode()):
         return False
     return int(text.partition(".")[0]) > (time.time() if now is None else now)
+
+
+def key_of(sealed: str) -> str:
+    """The id of the key that a session was begun with, which says who that is; "" for the key of the settings."""
+    _, _, key_id = sealed.rpartition(".")[0].split(".", 2) if sealed.count(".") > 2 else ("", "", "")
+    return key_id
 
 
 class Ended:
@@ -118,8 +125,8 @@ def own(request: Request) -> bool:
     return site in ("same-origin", "none")
 
 
-def begin(request: Request, response: Response) -> None:
-    """Sign in."""
+def begin(request: Request, response: Response, key_id: str) -> None:
+    """Sign in with a key."""
     key: str = request.app.state.key
     secure = request.url.scheme == "https"
     cookie = {
@@ -129,7 +136,7 @@ def begin(request: Request, response: Response) -> None:
         "secure": secure,
         "path": root(request) or "/",
     }
-    response.set_cookie(name(key), seal(key), **cookie)  # type: ignore[arg-type]
+    response.set_cookie(name(key), seal(key, key_id=key_id), **cookie)  # type: ignore[arg-type]
 
 
 def end(request: Request, response: Response) -> None:

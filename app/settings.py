@@ -42,3 +42,8 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
     max_upload_bytes: Annotated[int, Field(ge=1)] = 2 * 1024 * 1024 * 1024
     metrics_public: bool = False
+    shared: bool = True
+    quota_queued_jobs: Annotated[int, Field(ge=0)] | None = None
+    quota_full_runs_a_day: Annotated[float, Field(ge=0)] | None = None
+    quota_upload_bytes: Annotated[int, Field(ge=0)] | None = None
+    quota_requests_a_minute: Annotated[int, Field(ge=1)] | None = None

@@ -49,6 +49,10 @@ class UnknownDataset(NotFound):
     """There is no dataset with this id or name."""
 
 
+class UnknownKey(NotFound):
+    """There is no key with this id."""
+
+
 class MethodNotAllowed(LrtuneError):
     """This path does not take this method."""
 
@@ -123,6 +127,30 @@ class Unauthorized(LrtuneError):
 
 class Forbidden(LrtuneError):
     """This did not come from a page of this server; reload the page and try again."""
+
+
+class MissingScope(Forbidden):
+    """This key lacks the scope that this call needs; an admin can make one that has it."""
+
+
+class NotYours(Forbidden):
+    """This belongs to somebody else; only they, or an admin, can change it."""
+
+
+class Later(LrtuneError):
+    """Not now; ask again after `retry_after` seconds."""
+
+    def __init__(self, detail: str = "", errors: Sequence[Rejection] = (), *, retry_after: int = 60) -> None:
+        super().__init__(detail, errors)
+        self.retry_after = retry_after
+
+
+class QuotaReached(Later):
+    """A quota is reached: the detail begins with its name. Ask again later, or ask an admin for more."""
+
+
+class TooManyTries(Later):
+    """Too many wrong keys came from this address; others wait for their turn, so ask again later."""
 
 
 class Internal(LrtuneError):

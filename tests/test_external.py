@@ -139,7 +139,7 @@ def test_a_pause_takes_the_trial_back_and_a_cancelled_job_says_so(door: httpx.Cl
     again = take(door, job)
     door.post(f"/v1/jobs/{job}/cancel")
     verdict = report(door, job, again, 2, 1.0)
-    assert (verdict["decision"], verdict["reason"], verdict["state"]) == ("stop", "cancelled by the user", "cancelled")
+    assert (verdict["decision"], verdict["reason"], verdict["state"]) == ("stop", "cancelled by admin", "cancelled")
 
 
 def test_a_schedule_that_looks_at_the_loss_sends_its_new_rates(door: httpx.Client) -> None:

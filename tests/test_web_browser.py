@@ -98,7 +98,7 @@ def test_from_signing_in_to_the_answer(person: Visitor, working: None) -> None:
     page.get_by_role("button", name="Cancel…").click()
     page.get_by_role("button", name="Cancel the job").click()
     expect(page.locator("#summary .badge").first).to_have_text("cancelled")
-    expect(page.locator("#summary")).to_contain_text("cancelled by the user")
+    expect(page.locator("#summary")).to_contain_text("cancelled by admin")
 
 
 def moved_with_a_knob(page: Page) -> None:

@@ -6,16 +6,16 @@ from urllib.parse import parse_qs
 
 from fastapi import Depends, Request
 
-from app import sessions
+from app import auth, sessions
+from app.scopes import of_page
 from lrtune import errors
 
 Fields = Mapping[str, Sequence[str]]
 
 
-def signed_in(request: Request) -> None:
-    """Let people pass who have signed in. Raises Unauthorized."""
-    if sessions.of(request) is None:
-        raise errors.Unauthorized
+async def signed_in(request: Request) -> None:
+    """Let people pass who have signed in, and may do this. Raises as `auth.admit` does."""
+    await auth.admit(request, await auth.in_session(request), of_page(request))
 
 
 async def _sent(request: Request) -> Fields:
@@ -28,9 +28,10 @@ async def _sent(request: Request) -> Fields:
         raise errors.BadRequest("the form could not be read") from None
 
 
-def _ours(request: Request, fields: Annotated[Fields, Depends(_sent)]) -> Fields:
+def _ours(
+    request: Request, fields: Annotated[Fields, Depends(_sent)], _: Annotated[None, Depends(signed_in)]
+) -> Fields:
     """The fields of a form that a page of this session sent. Raises Unauthorized, Forbidden."""
-    signed_in(request)
     given = request.headers.get("x-token") or fields.get("token", [""])[0]
     if not sessions.same(given, sessions.token(request)):
         raise errors.Forbidden

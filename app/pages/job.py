@@ -1,14 +1,16 @@
 """One job: what is winning and why, its trials, its log, the verbs that change it. Parts are asked for one by one."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
+from app import quotas
 from app.addresses import root
-from app.deps import LARGEST, JobId, ReadTx, Thinking, Tx
+from app.deps import LARGEST, JobId, ReadTx, Thinking, Tx, Who
 from app.landscape import terrain
 from app.pages.deps import Fields, Form
 from app.pages.job_form import value
@@ -127,27 +129,29 @@ def trial(request: Request, job_id: JobId, number: Annotated[int, Path(ge=0, le=
 
 
 @router.post("/cancel")
-def cancel(request: Request, job_id: JobId, tx: Tx, _: Form) -> Response:
+def cancel(request: Request, job_id: JobId, tx: Tx, who: Who, _: Form) -> Response:
     """Stop the job for good."""
-    return _back(request, jobs.cancel(tx, job_id))
+    return _back(request, jobs.cancel(tx, job_id, by=who.person))
 
 
 @router.post("/pause")
-def pause(request: Request, job_id: JobId, tx: Tx, _: Form) -> Response:
+def pause(request: Request, job_id: JobId, tx: Tx, who: Who, _: Form) -> Response:
     """Hold the job."""
-    return _back(request, jobs.pause(tx, job_id))
+    return _back(request, jobs.pause(tx, job_id, by=who.person))
 
 
 @router.post("/resume")
-def resume(request: Request, job_id: JobId, tx: Tx, _: Form) -> Response:
+def resume(request: Request, job_id: JobId, tx: Tx, who: Who, _: Form) -> Response:
     """Let the job go on."""
-    return _back(request, jobs.resume(tx, job_id))
+    return _back(request, jobs.resume(tx, job_id, by=who.person))
 
 
 @router.post("/extend")
-def extend(request: Request, job_id: JobId, tx: Tx, fields: Form) -> Response:
+def extend(request: Request, job_id: JobId, tx: Tx, who: Who, fields: Form) -> Response:
     """Give the job a new budget, in totals."""
-    return _back(request, jobs.extend(tx, job_id, _budget(fields)))
+    budget = _budget(fields)
+    allow = partial(quotas.extend, tx, request.app.state.settings, who, budget=budget)
+    return _back(request, jobs.extend(tx, job_id, budget, by=who.person, allow=allow))
 
 
 def _budget(fields: Fields) -> Budget:
@@ -161,9 +165,9 @@ def _budget(fields: Fields) -> Budget:
 
 
 @router.post("/delete")
-def delete(request: Request, job_id: JobId, tx: Tx, _: Form) -> Response:
+def delete(request: Request, job_id: JobId, tx: Tx, who: Who, _: Form) -> Response:
     """Forget the job."""
-    jobs.delete(tx, job_id)
+    jobs.delete(tx, job_id, by=who.person)
     return RedirectResponse(f"{root(request)}/", 303)
 
 

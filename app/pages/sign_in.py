@@ -2,37 +2,38 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app import sessions
+from app import auth, sessions
 from app.addresses import root
-from app.pages.deps import AnyForm, Form, signed_in
+from app.pages.deps import AnyForm, Form
 from app.rendering import page
 
 router = APIRouter()
 
 
 @router.get("/sign-in")
-def ask(request: Request, target: Annotated[str, Query(alias="next", max_length=2000)] = "") -> Response:
+async def ask(request: Request, target: Annotated[str, Query(alias="next", max_length=2000)] = "") -> Response:
     """The form that asks for the key."""
-    if sessions.of(request):
+    if await auth.in_session(request):
         return RedirectResponse(_ours(request, target), 303)
     return page(request, "sign-in.html", target=_ours(request, target), wrong=False)
 
 
 @router.post("/sign-in")
-def enter(request: Request, fields: AnyForm) -> Response:
-    """Look at the key, and begin a session."""
+async def enter(request: Request, fields: AnyForm) -> Response:
+    """Look at the key, and begin a session. Raises TooManyTries."""
     target, given = _ours(request, fields.get("next", [""])[0]), fields.get("key", [""])[0].strip()
-    if not sessions.same(given, request.app.state.key):
+    found = await auth.known(request, given)
+    if found is None:
         return page(request, "sign-in.html", status=401, target=target, wrong=True)
     answer = RedirectResponse(target, 303)
-    sessions.begin(request, answer)
+    sessions.begin(request, answer, found.caller.key)
     return answer
 
 
-@router.post("/sign-out", dependencies=[Depends(signed_in)])
+@router.post("/sign-out")
 def leave(request: Request, _: Form) -> Response:
     """End the session."""
     answer = RedirectResponse(f"{root(request)}/sign-in", 303)

@@ -3,6 +3,7 @@
 import math
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,9 +11,9 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
-from app import admission, catalogue, curves, plans, pointers
+from app import admission, catalogue, curves, plans, pointers, quotas
 from app.addresses import root
-from app.deps import ReadTx, Tx
+from app.deps import Only, ReadTx, Tx, Who
 from app.pages import job_form
 from app.pages.deps import Fields, Form
 from app.problems import invalid
@@ -73,25 +74,26 @@ def _shown(request: Request, tx: Session, fields: Fields, wrong: Mapping[str, st
 
 
 @router.post("")
-def submit(request: Request, tx: Tx, fields: Form) -> Response:
+def submit(request: Request, tx: Tx, who: Who, only: Only, fields: Form) -> Response:
     """Queue the job; a form with mistakes comes back with a word at each."""
     made = _made(tx, fields)
     try:
-        admitted = _admitted(request, tx, made, hold=True)
-        once = fields.get("once", [""])[0]
-        job, _ = jobs.create(tx, admitted, idempotency_key=f"form-{once[:64]}" if once else None)
+        admitted = _admitted(request, tx, made, hold=True, mine=who.person, only=only)
+        once, allow = fields.get("once", [""])[0], partial(quotas.admit, tx, request.app.state.settings, who, admitted)
+        key = f"form-{once[:64]}" if once else None
+        job, _ = jobs.create(tx, admitted, owner=who.person, only=only, idempotency_key=key, allow=allow)
     except Invalid as error:
         return _shown(request, tx, fields, job_form.named(error.errors, made), status=422)
     return RedirectResponse(f"{root(request)}/jobs/{job.id}", 303)
 
 
 @router.post("/check")
-def check(request: Request, tx: ReadTx, fields: Form) -> Response:
+def check(request: Request, tx: ReadTx, who: Who, only: Only, fields: Form) -> Response:
     """What the form amounts to so far: the job, its cost, its baseline, its schedules' curves, and what is wrong."""
     made = _made(tx, fields)
     answer: dict[str, Any] = {"job": made, "curves": _curves(made), "wrong": {}, "cost": None, "baseline": ""}
     try:
-        admitted = _admitted(request, tx, made, hold=False)
+        admitted = _admitted(request, tx, made, hold=False, mine=who.person, only=only)
         answer |= {"cost": plans.cost(admitted).model_dump(), "baseline": plans.against(admitted)}
     except Invalid as error:
         answer["wrong"] = job_form.named(error.errors, made)
@@ -103,14 +105,16 @@ def _made(tx: Session, fields: Fields) -> dict[str, Any]:
     return job_form.job(fields, _task(tx, name).params)
 
 
-def _admitted(request: Request, tx: Session, made: Mapping[str, Any], *, hold: bool) -> AdmittedJob:
+def _admitted(
+    request: Request, tx: Session, made: Mapping[str, Any], *, hold: bool, mine: str, only: str | None
+) -> AdmittedJob:
     """The job that the form amounts to. Raises Invalid."""
     try:
         spec = JobSpec.model_validate(made)
     except ValidationError as error:
         below = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         raise invalid(pointers.rejections(below, made, pointers.schema_of(JobSpec))) from None
-    return admission.admit(tx, spec, request.app.state.settings.data_dir, hold=hold)
+    return admission.admit(tx, spec, request.app.state.settings.data_dir, hold=hold, mine=mine, only=only)
 
 
 def _curves(made: Mapping[str, Any]) -> dict[str, list[list[tuple[float, float]]]]:

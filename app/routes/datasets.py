@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request, Response, status
 from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 
-from app import receiving
+from app import quotas, receiving
 from app.addresses import root
-from app.deps import PAGE, Cursor, Limit, ReadTx, Tx
+from app.deps import PAGE, Cursor, Limit, Only, Owner, ReadTx, Tx, Who
 from app.problems import problems
 from lrtune import errors
 from lrtune.store import Database, datasets
@@ -56,26 +56,38 @@ Name = Annotated[
         201: {"description": "The dataset, with what was found in it.", "headers": LOCATION},
     },
 )
-async def upload(request: Request, name: Name) -> Response:
+async def upload(request: Request, name: Name, who: Who) -> Response:
     """Send a file as the body: `curl --data-binary @wine.csv '.../v1/datasets?name=wine.csv'`."""
     settings, kind = request.app.state.settings, kind_of(name)
     if request.headers.get("content-type", "").startswith("multipart/"):
         raise errors.BadRequest("found a form; accepted is the file itself as the body, as `curl --data-binary @FILE`")
+    announced = request.headers.get("content-length", "")
+    async with request.app.state.reading:
+        await run_in_threadpool(_room, request, who.person, int(announced) if announced.isdigit() else 0)
     with receiving.part(settings.data_dir) as (file, path):
         digest, size = await receiving.receive(request, file, limit=settings.max_upload_bytes)
         largest = UNPACKED * settings.max_upload_bytes
         async with request.app.state.describing:
             found = await run_in_threadpool(describe, path, kind, largest=largest)
-        keep = partial(_keep, request.app.state.database, found, path, settings.data_dir)
+        keep = partial(_keep, request, who.person, found, path)
         async with request.app.state.writing:
             dataset, new = await run_in_threadpool(keep, digest=digest, name=name, kind=kind, size=size)
     headers = {"Location": f"{root(request)}{PATH}/{dataset.id}"}
     return Response(dataset.model_dump_json(), 201 if new else 200, headers=headers, media_type="application/json")
 
 
+def _room(request: Request, person: str, size: int) -> None:
+    """Raise QuotaReached before anything is received where it would be afterwards."""
+    database: Database = request.app.state.database
+    with database.read() as tx:
+        quotas.upload(tx, request.app.state.settings, person, size, hold=False)
+
+
 def _keep(
-    database: Database, found: Description, part: Path, data_dir: Path, *, digest: str, name: str, kind: Kind, size: int
+    request: Request, person: str, found: Description, part: Path, *, digest: str, name: str, kind: Kind, size: int
 ) -> tuple[Dataset, bool]:
+    settings, database = request.app.state.settings, request.app.state.database
+    data_dir: Path = settings.data_dir
     if (data_dir / name).exists():
         raise errors.NameTaken(f"a file {name!r} lies in the data folder already; choose another name")
 
@@ -86,31 +98,39 @@ def _keep(
             raise errors.Unavailable(f"the upload cannot be kept: {error.strerror}") from None
 
     with database.write() as tx:
-        return datasets.add(tx, found, digest=digest, name=name, kind=kind, size=size, put=put)
+        quotas.upload(tx, settings, person, size)
+        return datasets.add(tx, found, digest=digest, name=name, kind=kind, size=size, owner=person, put=put)
 
 
 @router.get("", summary="List datasets", responses=problems(errors.Unavailable))
-def page(tx: ReadTx, limit: Limit = PAGE, cursor: Cursor = None) -> Page[DatasetSummary]:
+def page(
+    tx: ReadTx, only: Only, owner: Owner = None, limit: Limit = PAGE, cursor: Cursor = None
+) -> Page[DatasetSummary]:
     """Datasets, newest first, in short: what was found in one says `GET /v1/datasets/{dataset_id}`.
 
     A page's `next` is the `cursor` of the following one, or null at the end.
     """
-    return datasets.page(tx, limit=limit, cursor=cursor)
+    return datasets.page(tx, owner=owner, only=only, limit=limit, cursor=cursor)
 
 
 @router.get("/{dataset_id}", summary="Read a dataset", responses=problems(errors.UnknownDataset, errors.Unavailable))
-def get(dataset_id: DatasetId, tx: ReadTx) -> Dataset:
+def get(dataset_id: DatasetId, tx: ReadTx, who: Who, only: Only) -> Dataset:
     """What is in a dataset: kind, rows, columns with what was decided about each and why, classes and first rows."""
-    return datasets.get(tx, dataset_id)
+    return datasets.get(tx, dataset_id, mine=who.person, only=only)
 
 
 @router.delete(
     "/{dataset_id}",
     status_code=status.HTTP_204_NO_CONTENT,
     summary="Remove a dataset",
-    responses=problems(errors.UnknownDataset, errors.DatasetInUse, errors.Unavailable),
+    responses=problems(errors.UnknownDataset, errors.NotYours, errors.DatasetInUse, errors.Unavailable),
 )
-def remove(dataset_id: DatasetId, tx: Tx, request: Request) -> None:
+def remove(dataset_id: DatasetId, tx: Tx, request: Request, who: Who, only: Only) -> None:
     """Forget a dataset and its bytes, once no job that is not over needs it."""
     data_dir: Path = request.app.state.settings.data_dir
-    datasets.remove(tx, dataset_id, unlink=lambda file: (data_dir / file).unlink(missing_ok=True))
+    unlink = partial(_unlink, data_dir)
+    datasets.remove(tx, dataset_id, unlink=unlink, by=who, only=only)
+
+
+def _unlink(data_dir: Path, file: str) -> None:
+    (data_dir / file).unlink(missing_ok=True)

@@ -16,8 +16,18 @@ from lrtune.wire.results import Trial
 router = APIRouter(prefix="/v1/jobs/{job_id}/trials", tags=["external"])
 RETRY = {"Retry-After": {"description": "Seconds until it is worth asking again.", "schema": {"type": "string"}}}
 Number = Annotated[int, Path(ge=0, le=LARGEST)]
-HELD = (errors.BadRequest, errors.UnknownJob, errors.UnknownTrial, errors.NotExternal, errors.LeaseLost)
-UNTAKEN = (errors.BadRequest, errors.UnknownJob, errors.NotExternal, errors.HoldsTooMany, errors.JobFinished)
+HELD = (
+    errors.BadRequest,
+    errors.UnknownJob,
+    errors.NotYours,
+    errors.UnknownTrial,
+    errors.NotExternal,
+    errors.LeaseLost,
+)
+UNTAKEN = (
+    *(errors.BadRequest, errors.UnknownJob, errors.NotYours),
+    *(errors.NotExternal, errors.HoldsTooMany, errors.JobFinished),
+)
 
 
 @router.post(

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 import migrations
 from app.auth import authorized_for_metrics
 from app.deps import ReadTx
-from app.problems import documented
+from app.problems import REFUSED, documented
 from lrtune import errors
 from lrtune.store.census import census
 
@@ -42,7 +42,7 @@ def readyz(tx: ReadTx) -> Health:
     dependencies=[Depends(authorized_for_metrics)],
     response_class=Response,
     responses={
-        **documented(errors.Unauthorized, errors.Internal, errors.Unavailable),
+        **documented(*REFUSED, errors.Internal, errors.Unavailable),
         200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}},
     },
 )

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, Request, Response, status
 
 from app import admission
 from app.addresses import root
-from app.deps import Tx, remember_body
+from app.deps import Only, Tx, Who, remember_body
 from app.problems import invalid, problems
 from app.routes.jobs import LOCATION, Key
 from lrtune import errors
@@ -27,14 +27,17 @@ router = APIRouter(prefix="/v1/imports", tags=["jobs"])
         201: {"description": "The job, succeeded.", "headers": LOCATION},
     },
 )
-def import_(imported: ImportedJob, request: Request, tx: Tx, idempotency_key: Key = None) -> Response:
+def import_(
+    imported: ImportedJob, request: Request, tx: Tx, who: Who, only: Only, idempotency_key: Key = None
+) -> Response:
     """Store a job that was done elsewhere with its trials: to look at, to export, to begin another one from."""
+    data_dir = request.app.state.settings.data_dir
     try:
-        admitted = admission.admit(tx, imported.job, request.app.state.settings.data_dir, to_train=False)
+        admitted = admission.admit(tx, imported.job, data_dir, to_train=False, mine=who.person, only=only)
     except errors.Invalid as error:
         raise invalid([{**one, "pointer": f"/job{one['pointer']}"} for one in error.errors]) from None
     _check_horizons(imported, admitted.horizon.steps)
-    job, new = imports.create(tx, admitted, imported, idempotency_key=idempotency_key)
+    job, new = imports.create(tx, admitted, imported, owner=who.person, only=only, idempotency_key=idempotency_key)
     headers = {"Location": f"{root(request)}/v1/jobs/{job.id}"}
     return Response(job.model_dump_json(), 201 if new else 200, headers=headers, media_type="application/json")
 

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
 
-from app import admission, plans, table_checks
+from app import admission, plans, quotas, table_checks
 from app.addresses import root
-from app.deps import PAGE, Cursor, JobId, Limit, ReadTx, Tx, remember_body
+from app.deps import PAGE, Cursor, JobId, Limit, Only, Owner, ReadTx, Tx, Who, remember_body
 from app.problems import problems
 from lrtune import errors
 from lrtune.store import Database, jobs, warm_start
@@ -79,20 +80,25 @@ def submit(
     spec: Annotated[JobSpec, Body(openapi_examples=EXAMPLES)],
     request: Request,
     database: Annotated[Database, Depends(_in_turn, scope="function")],
+    who: Who,
+    only: Only,
     idempotency_key: Key = None,
     validate_only: ValidateOnly = False,
 ) -> Response:
     """Queue a tuning job. The smallest is `{"task": "digits"}`; with `validate_only`, see what a job would do."""
-    data_dir = request.app.state.settings.data_dir
+    settings = request.app.state.settings
+    data_dir, mine = settings.data_dir, who.person
     if validate_only:
         with database.read() as tx:
-            admitted = warm_start.resolved(tx, admission.admit(tx, spec, data_dir, hold=False))
+            admitted = admission.admit(tx, spec, data_dir, hold=False, mine=mine, only=only)
+            admitted = warm_start.resolved(tx, admitted, only=only)
             earlier = warm_start.read(tx, admitted)
             notes = table_checks.notes(tx, admitted, data_dir)
         return _json(plans.plan(admitted, earlier, notes))  # no transaction is open while the search thinks
     with database.write() as tx:
-        admitted = admission.admit(tx, spec, data_dir)
-        job, new = jobs.create(tx, admitted, idempotency_key=idempotency_key)
+        admitted = admission.admit(tx, spec, data_dir, mine=mine, only=only)
+        allow = partial(quotas.admit, tx, settings, who, admitted)
+        job, new = jobs.create(tx, admitted, owner=mine, only=only, idempotency_key=idempotency_key, allow=allow)
     return _json(job, 201 if new else 200, {"Location": f"{root(request)}/v1/jobs/{job.id}"})
 
 
@@ -103,15 +109,17 @@ def _json(answer: Result, code: int = 200, headers: Mapping[str, str] | None = N
 @router.get("", summary="List jobs", responses=problems(errors.Unavailable))
 def page(
     tx: ReadTx,
+    only: Only,
     state: JobState | None = None,
     tag: Annotated[
         str | None, Query(max_length=301, pattern=r"^[^\x00]*$", description="A tag's key, or `key:value`.")
     ] = None,
+    owner: Owner = None,
     limit: Limit = PAGE,
     cursor: Cursor = None,
 ) -> Page[Job]:
     """Jobs, newest first. A page's `next` is the `cursor` of the following one, or null at the end."""
-    return jobs.page(tx, state=state, tag=tag, limit=limit, cursor=cursor)
+    return jobs.page(tx, state=state, tag=tag, owner=owner, only=only, limit=limit, cursor=cursor)
 
 
 @router.get(
@@ -142,52 +150,54 @@ def get(
     "/{job_id}/cancel",
     status_code=status.HTTP_202_ACCEPTED,
     summary="Cancel a job",
-    responses=problems(errors.UnknownJob, errors.JobFinished, errors.Unavailable),
+    responses=problems(errors.UnknownJob, errors.NotYours, errors.JobFinished, errors.Unavailable),
 )
-def cancel(job_id: JobId, tx: Tx) -> Job:
+def cancel(job_id: JobId, tx: Tx, who: Who) -> Job:
     """Stop a job for good; what it has found stays."""
-    return jobs.cancel(tx, job_id)
+    return jobs.cancel(tx, job_id, by=who.person)
 
 
 @router.post(
     "/{job_id}/pause",
     status_code=status.HTTP_202_ACCEPTED,
     summary="Pause a job",
-    responses=problems(errors.UnknownJob, errors.JobFinished, errors.Unavailable),
+    responses=problems(errors.UnknownJob, errors.NotYours, errors.JobFinished, errors.Unavailable),
 )
-def pause(job_id: JobId, tx: Tx) -> Job:
+def pause(job_id: JobId, tx: Tx, who: Who) -> Job:
     """Hold a job: workers release its trials until it is resumed."""
-    return jobs.pause(tx, job_id)
+    return jobs.pause(tx, job_id, by=who.person)
 
 
 @router.post(
     "/{job_id}/resume",
     status_code=status.HTTP_202_ACCEPTED,
     summary="Resume a job",
-    responses=problems(errors.UnknownJob, errors.JobFinished, errors.Unavailable),
+    responses=problems(errors.UnknownJob, errors.NotYours, errors.JobFinished, errors.Unavailable),
 )
-def resume(job_id: JobId, tx: Tx) -> Job:
+def resume(job_id: JobId, tx: Tx, who: Who) -> Job:
     """Let a paused job go on."""
-    return jobs.resume(tx, job_id)
+    return jobs.resume(tx, job_id, by=who.person)
 
 
 @router.post(
     "/{job_id}/extend",
     status_code=status.HTTP_202_ACCEPTED,
     summary="Extend a job",
-    responses=problems(errors.BadRequest, errors.UnknownJob, errors.JobFinished, errors.Unavailable),
+    responses=problems(errors.BadRequest, errors.UnknownJob, errors.NotYours, errors.JobFinished, errors.Unavailable),
 )
-def extend(job_id: JobId, tx: Tx, extension: Extension) -> Job:
+def extend(job_id: JobId, tx: Tx, extension: Extension, who: Who, request: Request) -> Job:
     """Give a job a new budget, in totals; one that has finished goes on where it ended."""
-    return jobs.extend(tx, job_id, extension.budget)
+    budget = extension.budget
+    allow = partial(quotas.extend, tx, request.app.state.settings, who, budget=budget)
+    return jobs.extend(tx, job_id, budget, by=who.person, allow=allow)
 
 
 @router.delete(
     "/{job_id}",
     status_code=status.HTTP_204_NO_CONTENT,
     summary="Delete a job",
-    responses=problems(errors.UnknownJob, errors.JobNotFinished, errors.Unavailable),
+    responses=problems(errors.UnknownJob, errors.NotYours, errors.JobNotFinished, errors.Unavailable),
 )
-def delete(job_id: JobId, tx: Tx) -> None:
+def delete(job_id: JobId, tx: Tx, who: Who) -> None:
     """Forget a finished job and all that belongs to it."""
-    jobs.delete(tx, job_id)
+    jobs.delete(tx, job_id, by=who.person)

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from app import catalogue
-from app.deps import ReadTx
+from app.deps import Only, ReadTx
 from app.problems import problems
 from lrtune import errors
 from lrtune.store import workers
@@ -19,6 +19,6 @@ def tasks(tx: ReadTx) -> Page[TaskSummary]:
 
 
 @router.get("/workers", summary="List workers", responses=problems(errors.Unavailable))
-def alive(tx: ReadTx) -> Page[Worker]:
+def alive(tx: ReadTx, only: Only) -> Page[Worker]:
     """The workers heard of lately, and what each is at."""
-    return Page(items=workers.alive(tx))
+    return Page(items=workers.alive(tx, only=only))

@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lrtune.errors import DatasetInUse, NameTaken, UnknownDataset
-from lrtune.store import lookup
+from lrtune.errors import DatasetInUse, NameTaken, NotYours, UnknownDataset
+from lrtune.store import audit_log, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import DatasetRow, JobRow
 from lrtune.wire.datasets import Dataset, DatasetSummary, Description, Kind, file_of
-from lrtune.wire.people import ADMIN
+from lrtune.wire.people import ADMIN, Caller
 from lrtune.wire.results import OVER, Page
 
 
@@ -47,29 +47,46 @@ def add(
         row, new = known, False
         if known.description.get("reader", 0) < description.reader:  # an older version had read it
             known.description = description.model_dump(mode="json")
+    if new:
+        audit_log.add(tx, owner, "dataset-uploaded", digest, now=now, name=name, bytes=size)
     dataset = _view(row)
     put(dataset.file)
     return dataset, new
 
 
-def get(tx: Session, dataset: str) -> Dataset:
-    """A dataset by its id or its name. Raises UnknownDataset."""
-    found = find(tx, dataset)
+def get(tx: Session, dataset: str, *, mine: str = ADMIN, only: str | None = None) -> Dataset:
+    """A dataset by its id or its name, as `find` finds it. Raises UnknownDataset."""
+    found = find(tx, dataset, mine=mine, only=only)
     if found is None:
         raise UnknownDataset(f"there is no dataset {dataset[:60]!r}")
     return found
 
 
-def find(tx: Session, dataset: str, *, hold: bool = False) -> Dataset | None:
-    """A dataset by its id or its name, if there is one; `hold` keeps it until the transaction ends."""
-    query = select(DatasetRow).where(or_(DatasetRow.id == dataset, DatasetRow.name == dataset)).limit(2)
-    rows = tx.scalars(query.with_for_update(read=True) if hold else query).all()
-    return next((_view(row) for row in sorted(rows, key=lambda row: row.id != dataset)), None)
+def find(
+    tx: Session, dataset: str, *, hold: bool = False, mine: str = ADMIN, only: str | None = None
+) -> Dataset | None:
+    """A dataset by its id or its name, if there is one; `hold` keeps it until the transaction ends.
+
+    Of several that others call the same it is `mine`, else the oldest; where `only` somebody's are seen, theirs.
+    """
+    query = select(DatasetRow).where(or_(DatasetRow.id == dataset, DatasetRow.name == dataset))
+    query = query.where(*([DatasetRow.owner == only] if only is not None else []))
+    query = query.order_by(DatasetRow.id != dataset, DatasetRow.owner != mine, DatasetRow.seq).limit(1)
+    row = tx.scalars(query.with_for_update(read=True) if hold else query).one_or_none()
+    return None if row is None else _view(row)
 
 
-def page(tx: Session, *, limit: int, cursor: str | None) -> Page[DatasetSummary]:
+def taken(tx: Session, owner: str) -> int:
+    """How many bytes somebody has uploaded."""
+    return int(tx.scalar(select(func.sum(DatasetRow.bytes)).where(DatasetRow.owner == owner)) or 0)
+
+
+def page(
+    tx: Session, *, limit: int, cursor: str | None, owner: str | None = None, only: str | None = None
+) -> Page[DatasetSummary]:
     """Datasets, newest first, without what was found in them, which may take megabytes. Raises Invalid."""
     query = select(DatasetRow).order_by(DatasetRow.seq.desc()).limit(limit + 1)
+    query = query.where(*(DatasetRow.owner == one for one in (owner, only) if one is not None))
     if cursor is not None:
         query = query.where(DatasetRow.seq < lookup.number(cursor))
     found = [(row.seq, _summary(row)) for row in tx.scalars(query.execution_options(yield_per=1))]
@@ -78,22 +95,43 @@ def page(tx: Session, *, limit: int, cursor: str | None) -> Page[DatasetSummary]
 
 
 def _summary(row: DatasetRow) -> DatasetSummary:
-    known = {name: getattr(row, name) for name in ("id", "name", "kind", "bytes", "created_at")}
+    known = {name: getattr(row, name) for name in ("id", "name", "owner", "kind", "bytes", "created_at")}
     said = {"rows": row.description["rows"], "columns": len(row.description.get("columns", ()))}
     return DatasetSummary(**known, **said, file=file_of(row.id, Kind(row.kind)))
 
 
-def remove(tx: Session, dataset: str, *, unlink: Callable[[str], object]) -> None:
-    """Forget a dataset and its bytes. Raises UnknownDataset, DatasetInUse."""
-    found = get(tx, dataset)
-    tx.execute(select(DatasetRow.seq).where(DatasetRow.id == found.id).with_for_update())
+def remove(
+    tx: Session,
+    dataset: str,
+    *,
+    unlink: Callable[[str], object],
+    by: Caller,
+    only: str | None = None,
+) -> None:
+    """Forget a dataset, and its bytes where nobody else has uploaded the same.
+
+    Raises UnknownDataset, NotYours, DatasetInUse.
+    """
+    found = get(tx, dataset, mine=by.person, only=only)
+    if not by.may_change(found.owner):
+        raise NotYours(f"{found.name!r} belongs to {found.owner}; only they, or an admin, can remove it")
+    owners = set(tx.scalars(select(DatasetRow.owner).where(DatasetRow.id == found.id).with_for_update()))
+    if owners == {found.owner}:
+        _require_unused(tx, found)
+    this = DatasetRow.id == found.id, DatasetRow.owner == found.owner
+    tx.execute(delete(DatasetRow).where(*this))
+    audit_log.add(tx, by.person, "dataset-removed", found.id, name=found.name, owner=found.owner)
+    if owners == {found.owner}:
+        unlink(found.file)
+
+
+def _require_unused(tx: Session, found: Dataset) -> None:
+    """Raise DatasetInUse where a job that is not over needs a file."""
     params = JobRow.spec["task"]["params"]
     named = or_(*(one.as_string() == found.file for one in (params["dataset"], params["validation"]["dataset"])))
     needing = tx.scalars(select(JobRow.id).where(JobRow.state.not_in(OVER), named).limit(1)).first()
     if needing:
         raise DatasetInUse(f"{needing} needs this dataset; cancel the job, or wait for its end")
-    tx.execute(delete(DatasetRow).where(DatasetRow.id == found.id))
-    unlink(found.file)
 
 
 def _view(row: DatasetRow) -> Dataset:

@@ -21,13 +21,23 @@ def create(
     imported: ImportedJob,
     *,
     owner: str = ADMIN,
+    only: str | None = None,
     idempotency_key: str | None = None,
     now: datetime | None = None,
 ) -> tuple[Job, bool]:
     """Store an admitted job with its trials, succeeded; (the job, whether it is new). Raises IdempotencyKeyReused."""
     trials = hashlib.sha256(imported.model_dump_json(include={"trials"}).encode()).hexdigest()
     now = now or clock(tx)
-    job, new = jobs.create(tx, spec, owner=owner, idempotency_key=idempotency_key, beside=trials, now=now)
+    job, new = jobs.create(
+        tx,
+        spec,
+        owner=owner,
+        only=only,
+        idempotency_key=idempotency_key,
+        beside=trials,
+        action="job-imported",
+        now=now,
+    )
     if not new:
         return job, False
     row = lookup.job(tx, job.id)

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, update
 from sqlalchemy import delete as sql_delete
@@ -13,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lrtune.errors import IdempotencyKeyReused, Invalid, JobFinished, JobNotFinished, NoResultYet, Rejection
-from lrtune.store import events, leases, lookup, progress, tallies, trials, warm_start
+from lrtune.store import audit_log, events, leases, lookup, progress, tallies, trials, warm_start
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, EventRow, JobRow, TagRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Budget
@@ -28,20 +29,25 @@ def create(
     spec: AdmittedJob,
     *,
     owner: str = ADMIN,
+    only: str | None = None,
     idempotency_key: str | None = None,
     beside: str = "",
+    action: str = "job-submitted",
+    allow: Callable[[], object] = lambda: None,
     now: datetime | None = None,
 ) -> tuple[Job, bool]:
     """Queue a job of `owner`, whose key it is; (the job, whether it is new). The key is also for what is `beside`.
 
-    Raises IdempotencyKeyReused, Invalid (for jobs to learn from).
+    `allow` is asked before a new one is made; where there is one whose jobs `only` they see, it learns from no others.
+    Raises IdempotencyKeyReused, Invalid (for jobs to learn from), and what `allow` raises.
     """
     body = spec.model_dump(mode="json")
     digest = hashlib.sha256((json.dumps(body, sort_keys=True) + beside).encode()).hexdigest()
     if found := _same(tx, owner, idempotency_key, digest):
         return _view(tx, found), False
+    allow()
     now = now or clock(tx)
-    body = warm_start.resolved(tx, spec).model_dump(mode="json")
+    body = warm_start.resolved(tx, spec, only=only).model_dump(mode="json")
     row = JobRow(id=f"job-{secrets.token_hex(8)}", state=JobState.QUEUED, spec=body, digest=digest, created_at=now)
     row.owner, row.task = owner, spec.task.name
     row.idempotency_key, row.steps = idempotency_key, spec.horizon.steps
@@ -51,7 +57,9 @@ def create(
     except IntegrityError:  # the same key came in at the same moment
         return _view(tx, _same(tx, owner, idempotency_key, digest) or row), False
     tx.add_all(TagRow(job=row.seq, key=key, value=value) for key, value in spec.tags.items())
-    events.add(tx, row.seq, "job-submitted", f"job {row.id} submitted", now=now)
+    events.add(tx, row.seq, "job-submitted", f"job {row.id} submitted by {owner}", now=now, by=owner)
+    said = {"task": spec.task.name, "name": spec.name, "full_runs": spec.most_runs}
+    audit_log.add(tx, owner, action, row.id, now=now, **said)
     warm_start.log(tx, row, now=now)
     return _view(tx, row), True
 
@@ -94,9 +102,19 @@ def state(tx: Session, job_id: str) -> JobState:
     return JobState(lookup.job(tx, job_id).state)
 
 
-def page(tx: Session, *, state: JobState | None, tag: str | None, limit: int, cursor: str | None) -> Page[Job]:
-    """Jobs, newest first; `tag` is a key, or key:value. Raises Invalid."""
+def page(
+    tx: Session,
+    *,
+    state: JobState | None,
+    tag: str | None,
+    limit: int,
+    cursor: str | None,
+    owner: str | None = None,
+    only: str | None = None,
+) -> Page[Job]:
+    """Jobs, newest first; `tag` is a key, or key:value. Of everybody's, or `only` somebody's. Raises Invalid."""
     query = select(JobRow).order_by(JobRow.seq.desc()).limit(limit + 1)
+    query = query.where(*(JobRow.owner == one for one in (owner, only) if one is not None))
     if state is not None:
         query = query.where(JobRow.state == state)
     if cursor is not None:
@@ -124,19 +142,19 @@ def best(tx: Session, job_id: str) -> Best:
     return found
 
 
-def cancel(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:
+def cancel(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None) -> Job:
     """Stop a job for good; its trials are cancelled, the workers hear of it. Raises UnknownJob, JobFinished."""
     if state(tx, job_id) != JobState.CANCELLED:
-        end(tx, job_id, JobState.CANCELLED, reason="cancelled by the user", now=now)
+        end(tx, job_id, JobState.CANCELLED, reason=f"cancelled by {by or 'the user'}", by=by, now=now)
     return get(tx, job_id)
 
 
-def end(tx: Session, job_id: str, state: JobState, *, reason: str, now: datetime | None = None) -> None:
+def end(tx: Session, job_id: str, state: JobState, *, reason: str, by: str = "", now: datetime | None = None) -> None:
     """Bring a job to an end, and with it whatever is still open. Raises JobFinished when it has ended otherwise."""
     now = now or clock(tx)
     row = lookup.job(tx, job_id)
     gone = _cancel_open(tx, row.seq, reason, now)  # trials before jobs
-    row = _change(tx, job_id, to=state, unless=OVER, reason=reason, now=now)
+    row = _change(tx, job_id, to=state, unless=OVER, reason=reason, by=by, now=now)
     gone += _cancel_open(tx, row.seq, reason, now)  # what was proposed in between
     tallies.ended(tx, TrialRow.id.in_(gone))
     # Paused trials belong to nobody, and who resumes one has the job's row first.
@@ -173,23 +191,32 @@ def _cancel_open(tx: Session, job: int, reason: str, now: datetime) -> list[int]
     return ids
 
 
-def pause(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:
+def pause(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None) -> Job:
     """Hold a job: workers release its trials. Raises UnknownJob, JobFinished."""
-    _change(tx, job_id, to=JobState.PAUSED, unless=OVER, reason="paused by the user", now=now or clock(tx))
+    reason = f"paused by {by or 'the user'}"
+    _change(tx, job_id, to=JobState.PAUSED, unless=OVER, reason=reason, by=by, now=now or clock(tx))
     return get(tx, job_id)
 
 
-def resume(tx: Session, job_id: str, *, now: datetime | None = None) -> Job:
+def resume(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None) -> Job:
     """Let a paused job go on. Raises UnknownJob, JobFinished."""
     row = lookup.job(tx, job_id)
     if row.state not in ACTIVE:
         to = JobState.RUNNING if row.started_at else JobState.QUEUED
-        _change(tx, job_id, to=to, unless=OVER, reason="", now=now or clock(tx))
+        _change(tx, job_id, to=to, unless=OVER, reason="", by=by, action="resumed", now=now or clock(tx))
     return get(tx, job_id)
 
 
-def extend(tx: Session, job_id: str, budget: Budget, *, now: datetime | None = None) -> Job:
-    """Give a job a new budget; one that had ended goes on.
+def extend(
+    tx: Session,
+    job_id: str,
+    budget: Budget,
+    *,
+    by: str = "",
+    allow: Callable[[AdmittedJob], object] = lambda _: None,
+    now: datetime | None = None,
+) -> Job:
+    """Give a job a new budget, if `allow` has nothing against it; one that had ended goes on.
 
     The same budget again changes nothing. Raises UnknownJob, JobFinished (cancelled), Invalid for a smaller budget.
     """
@@ -199,10 +226,13 @@ def extend(tx: Session, job_id: str, budget: Budget, *, now: datetime | None = N
         raise JobFinished("the job was cancelled; submit it again instead")
     if spec.budget != budget:
         _require_larger(spec.budget, budget)
-        now = now or clock(tx)
-        row.spec = spec.model_copy(update={"budget": budget}).model_dump(mode="json")
+        allow(spec)
+        now, new = now or clock(tx), spec.model_copy(update={"budget": budget})
+        row.spec = new.model_dump(mode="json")
         words = ", ".join(f"{key} {value:g}" for key, value in budget.model_dump().items() if value is not None)
-        events.add(tx, row.seq, "job-extended", f"new budget: {words}", now=now)
+        events.add(tx, row.seq, "job-extended", f"new budget{_by(by)}: {words}", now=now, **_who(by))
+        more = None if new.most_runs is None else max(0.0, new.most_runs - (spec.most_runs or 0.0))
+        audit_log.add(tx, by, "job-extended", row.id, now=now, budget=budget.model_dump(), full_runs=more)
         if row.state in OVER:
             row.state, row.reason, row.finished_at = JobState.RUNNING, "", None
     tx.flush()
@@ -221,11 +251,12 @@ def _require_larger(had: Budget, budget: Budget) -> None:
         raise Invalid(f"{wrong[0]['pointer']}: {wrong[0]['detail']}", wrong)
 
 
-def delete(tx: Session, job_id: str) -> None:
+def delete(tx: Session, job_id: str, *, by: str = "") -> None:
     """Forget a finished job and all that belongs to it. Raises UnknownJob, JobNotFinished."""
     row = lookup.job(tx, job_id, lock=True)
     if row.state not in OVER:
         raise JobNotFinished(f"the job is {row.state}; only a finished one can be deleted, so cancel it first")
+    audit_log.add(tx, by, "job-deleted", row.id, owner=row.owner, task=row.task, name=row.spec["name"])
     tx.execute(sql_delete(JobRow).where(JobRow.seq == row.seq))
 
 
@@ -292,16 +323,35 @@ def _forsaken(now: datetime) -> ColumnElement[bool]:
 
 
 def _change(
-    tx: Session, job_id: str, *, to: JobState, unless: tuple[JobState, ...], reason: str, now: datetime
+    tx: Session,
+    job_id: str,
+    *,
+    to: JobState,
+    unless: tuple[JobState, ...],
+    reason: str,
+    now: datetime,
+    by: str = "",
+    action: str = "",
 ) -> JobRow:
+    """Bring a job into a state; where somebody did it the log and the audit log name them and the `action`."""
     row = lookup.job(tx, job_id, lock=True)
     if row.state in unless and row.state != to:
         raise JobFinished(f"the job has {row.state}, so this no longer applies; `extend` gives it a larger budget")
     if row.state != to:
         row.state, row.reason = to, reason
         tx.flush()
-        events.add(tx, row.seq, f"job-{to}", f"job {to}" + (f": {reason}" if reason else ""), now=now)
+        words = reason or f"{action}{_by(by)}"
+        events.add(tx, row.seq, f"job-{to}", f"job {to}" + (f": {words}" if words else ""), now=now, **_who(by))
+        audit_log.add(tx, by, f"job-{action or to}", row.id, now=now)
     return row
+
+
+def _by(somebody: str) -> str:
+    return f" by {somebody}" if somebody else ""
+
+
+def _who(somebody: str) -> dict[str, Any]:
+    return {"by": somebody} if somebody else {}
 
 
 def _view(tx: Session, row: JobRow) -> Job:

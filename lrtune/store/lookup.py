@@ -25,6 +25,11 @@ def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
     return row
 
 
+def owner(tx: Session, job_id: str) -> str | None:
+    """Whose a job is; None where there is none."""
+    return tx.scalar(select(JobRow.owner).where(JobRow.id == job_id))
+
+
 def trial(tx: Session, job: JobRow, number: int, *, lock: bool = False) -> TrialRow:
     """The row of a job's trial; with `lock`, nobody else changes it until the transaction ends. Raises UnknownTrial."""
     query = select(TrialRow).where(TrialRow.job == job.seq, TrialRow.number == number)

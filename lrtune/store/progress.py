@@ -36,15 +36,9 @@ def progress(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Pro
         phase="over" if over else "confirm" if confirming else "search",
         trials=dict(states),
         full_runs=round(sum(spent.values()), 4),
-        planned_full_runs=_planned(spec),
+        planned_full_runs=spec.most_runs,
         fraction=1.0 if over else _fraction(tx, job, spec, spent, sum(states.values())),
     )
-
-
-def _planned(spec: AdmittedJob) -> float | None:
-    """What the job will cost at most; unknown when only time bounds it."""
-    search = spec.budget.most_runs
-    return None if search is None else search + spec.confirm.runs
 
 
 def _fraction(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, float], count: int) -> float:
@@ -56,7 +50,7 @@ def _fraction(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, f
         min(search, count) / budget.trials if budget.trials else 0.0,
         seconds / budget.seconds if budget.seconds else 0.0,
     ]
-    planned = _planned(spec)
+    planned = spec.most_runs
     weight = spec.confirm.runs / planned if planned else 0.0
     confirmed = spent.get("confirm", 0.0) / spec.confirm.runs if spec.confirm.runs else 0.0
     return round(min(0.999, (1.0 - weight) * min(1.0, max(shares)) + weight * min(1.0, confirmed)), 4)

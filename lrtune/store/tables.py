@@ -314,6 +314,7 @@ class AuditRow(Base):
     """One change, and who made it: `subject` is the job, dataset, key or person that was changed."""
 
     __tablename__ = "audit"
+    __table_args__ = (Index(None, "actor", "at"),)
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     at: Mapped[datetime] = mapped_column(index=True)
     actor: Mapped[str] = mapped_column(String(100))

@@ -21,17 +21,23 @@ from lrtune.wire.tasks import BUILT_IN
 LOOKED_AT = 500  # jobs on a task, newest first, when all that fit are asked for
 
 
-def resolved(tx: Session, spec: AdmittedJob) -> AdmittedJob:
-    """The job with the ids of those it will learn from, newest first where it asked for all. Raises Invalid."""
+def resolved(tx: Session, spec: AdmittedJob, *, only: str | None = None) -> AdmittedJob:
+    """The job with the ids of those it will learn from, newest first where it asked for all. Raises Invalid.
+
+    Where it is for somebody who sees `only` their own jobs, those of others are as if they were not there.
+    """
     if spec.warm_start is False:
         return spec
+    seen = [JobRow.owner == only] if only is not None else []
     if spec.warm_start is True:
-        query = select(JobRow).where(JobRow.state.in_(OVER), JobRow.spec["task"]["name"].as_string() == spec.task.name)
+        query = select(JobRow).where(
+            *seen, JobRow.state.in_(OVER), JobRow.spec["task"]["name"].as_string() == spec.task.name
+        )
         rows = tx.scalars(query.order_by(JobRow.seq.desc()).limit(LOOKED_AT))
         ids = [row.id for row in islice((row for row in rows if not _unlike(spec, row)), WARM_START_JOBS)]
     else:
         ids = list(dict.fromkeys(spec.warm_start))
-        known = {row.id: row for row in tx.scalars(select(JobRow).where(JobRow.id.in_(ids)))}
+        known = {row.id: row for row in tx.scalars(select(JobRow).where(*seen, JobRow.id.in_(ids)))}
         wrong: list[Rejection] = [
             {"pointer": f"/warm_start/{place}", "detail": f"found {job_id[:60]!r}, {reason}"}
             for place, job_id in enumerate(ids)

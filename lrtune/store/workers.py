@@ -7,7 +7,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.store.database import clock
-from lrtune.store.tables import WorkerRow
+from lrtune.store.tables import JobRow, WorkerRow
 from lrtune.wire.results import Worker
 
 SILENT = timedelta(minutes=2)
@@ -66,8 +66,14 @@ def sign_out(tx: Session, worker: str) -> None:
     tx.execute(delete(WorkerRow).where(WorkerRow.id == worker))
 
 
-def alive(tx: Session, *, now: datetime | None = None) -> list[Worker]:
-    """The workers heard of lately, oldest first."""
+def alive(tx: Session, *, only: str | None = None, now: datetime | None = None) -> list[Worker]:
+    """The workers heard of lately, oldest first; to whom sees `only` their own jobs, one at another's is just busy."""
     query = select(WorkerRow).where(WorkerRow.seen_at >= (now or clock(tx)) - SILENT)
     rows = tx.scalars(query.order_by(WorkerRow.started_at, WorkerRow.id))
-    return [Worker.model_validate(row, from_attributes=True) for row in rows]
+    found = [Worker.model_validate(row, from_attributes=True) for row in rows]
+    if only is None:
+        return found
+    at = [one.job for one in found if one.job]
+    theirs = set(tx.scalars(select(JobRow.id).where(JobRow.id.in_(at), JobRow.owner == only)))
+    hidden = {"job": "another's", "trial": None}
+    return [one if one.job is None or one.job in theirs else one.model_copy(update=hidden) for one in found]

@@ -301,3 +301,9 @@ class AdmittedJob(JobSpec):
 
     metric: Objective
     horizon: Horizon
+
+    @property
+    def most_runs(self) -> float | None:
+        """The most full runs that it can take, its confirmation included; None when only time bounds it."""
+        search = self.budget.most_runs
+        return None if search is None else search + self.confirm.runs

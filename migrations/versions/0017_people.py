@@ -55,6 +55,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_audit"),
     )
     op.create_index("ix_audit_at", "audit", ["at"])
+    op.create_index("ix_audit_actor_at", "audit", ["actor", "at"])
     op.create_index("ix_audit_subject", "audit", ["subject"])
     with op.batch_alter_table("jobs") as jobs:
         jobs.add_column(sa.Column("owner", sa.String(100), nullable=False, server_default="admin"))

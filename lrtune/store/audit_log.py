@@ -1,0 +1,45 @@
+"""The log of changes: who made which, when. What asks for it stands beside each change, in its transaction."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
+
+from lrtune.store import lookup
+from lrtune.store.database import clock
+from lrtune.store.tables import AuditRow
+from lrtune.wire.people import AuditEntry
+from lrtune.wire.results import Page
+
+DAY = timedelta(days=1)
+ASKED = ("job-submitted", "job-extended")
+
+
+def add(tx: Session, actor: str, action: str, subject: str, *, now: datetime | None = None, **details: Any) -> None:
+    """Write a change down; nothing where nobody made it (`actor` is "")."""
+    if actor:
+        values = {"at": now or clock(tx), "actor": actor, "action": action, "subject": subject, "details": details}
+        tx.execute(insert(AuditRow).values(values))
+
+
+def page(
+    tx: Session, *, actor: str | None = None, subject: str | None = None, limit: int, cursor: str | None = None
+) -> Page[AuditEntry]:
+    """Changes, newest first: all, or those by somebody, or of something. Raises Invalid."""
+    query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit + 1)
+    if actor is not None:
+        query = query.where(AuditRow.actor == actor)
+    if subject is not None:
+        query = query.where(AuditRow.subject == subject)
+    if cursor is not None:
+        query = query.where(AuditRow.id < lookup.number(cursor))
+    rows = tx.scalars(query).all()
+    items = [AuditEntry.model_validate(row, from_attributes=True) for row in rows[:limit]]
+    return Page(items=items, next=lookup.cursor(rows[limit - 1].id) if len(rows) > limit else None)
+
+
+def full_runs(tx: Session, actor: str, *, now: datetime | None = None) -> float:
+    """How many full runs somebody has asked for within a day: in jobs, and in what these were extended by."""
+    mine = AuditRow.actor == actor, AuditRow.at > (now or clock(tx)) - DAY, AuditRow.action.in_(ASKED)
+    return tx.scalar(select(func.sum(AuditRow.details["full_runs"].as_float())).where(*mine)) or 0.0
