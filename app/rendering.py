@@ -36,6 +36,7 @@ def page(request: Request, template: str, *, status: int = 200, **known: Any) ->
         "theme": theme if theme in THEMES else "",
         "signed_in": signed_in,
         "token": sessions.token(request) if signed_in else "",
+        "visitor": getattr(request.state, "caller", None),
     }
     text = _below(root, _templates.get_template(template).render(everywhere | known))
     return HTMLResponse(text, status, headers={"Cache-Control": "private, no-cache", "Vary": "HX-Request"})

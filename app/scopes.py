@@ -25,6 +25,7 @@ NEEDED: Mapping[tuple[str, str], Scope] = {
     ("POST", "/v1/schedules/preview"): "read",
     ("GET", "/v1/tasks"): "read",
     ("GET", "/v1/workers"): "read",
+    ("GET", "/v1/me"): "read",
     ("GET", "/metrics"): "read",
     ("POST", "/v1/jobs"): "submit",
     ("POST", f"{JOB}/cancel"): "submit",

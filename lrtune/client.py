@@ -21,13 +21,14 @@ from lrtune import errors
 from lrtune.job_file import job_file
 from lrtune.loop import LEASE_SECONDS, LoopJob, joined
 from lrtune.loop_trial import LoopTrial, settle
-from lrtune.responses import checked, messages, read
+from lrtune.responses import Catalogue, Preview, checked, messages, read
 from lrtune.wire.charts import Curves, Terrain
 from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, Rates, Verdict, hold
 from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.imports import ImportedJob
 from lrtune.wire.job import Budget, JobSpec
+from lrtune.wire.people import Me
 from lrtune.wire.report import Findings
 from lrtune.wire.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
 
@@ -90,7 +91,7 @@ class Client:
         if isinstance(asked, dict) and asked.get("name"):
             wanted = self.plan(asked).spec
             for state in (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED):
-                for found in self.list(state=state):
+                for found in self.list(state=state, owner=self.me().person):
                     if found.spec.model_dump() == wanted.model_dump():
                         log.warning("going on with %s, which is %s and has this name: %r", found.id, state, wanted.name)
                         return self.get(found.id)
@@ -105,9 +106,11 @@ class Client:
         """A job as it stands."""
         return joined(read(LoopJob, self._send("GET", _path(job_id))), self)
 
-    def list(self, *, state: JobState | str | None = None, tag: str | None = None) -> Iterator[Job]:
-        """All jobs, newest first; `tag` is a key, or "key:value"."""
-        return self._items(Page[Job], "/v1/jobs", {"state": state, "tag": tag})
+    def list(
+        self, *, state: JobState | str | None = None, tag: str | None = None, owner: str | None = None
+    ) -> Iterator[Job]:
+        """All jobs that you may see, newest first; `tag` is a key, or "key:value", and `owner` whose they are."""
+        return self._items(Page[Job], "/v1/jobs", {"state": state, "tag": tag, "owner": owner})
 
     def watch(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's events as they happen, each once and in order, until the job is over."""
@@ -261,16 +264,16 @@ class Client:
 
     def tasks(self) -> tuple[dict[str, Any], ...]:
         """What can be tuned here."""
-        return read(_Catalogue, self._send("GET", "/v1/tasks")).items
+        return read(Catalogue, self._send("GET", "/v1/tasks")).items
 
     def schedules(self) -> tuple[dict[str, Any], ...]:
         """Every schedule family with its knobs, ranges and formula."""
-        return read(_Catalogue, self._send("GET", "/v1/schedules")).items
+        return read(Catalogue, self._send("GET", "/v1/schedules")).items
 
     def preview(self, schedule: Mapping[str, Any] | str, **around: Any) -> tuple[tuple[int, float], ...]:
         """(step, learning rate) of a schedule; `around`: `steps`, `learning_rate`, `warmup`, `floor`, `points`."""
         body = {"schedule": schedule, **around}
-        return read(_Preview, self._send("POST", "/v1/schedules/preview", json=body)).curve
+        return read(Preview, self._send("POST", "/v1/schedules/preview", json=body)).curve
 
     def add_dataset(self, file: Path | str, *, name: str | None = None) -> Dataset:
         """Upload a file, a part at a time; the same bytes come out as the dataset they are already."""
@@ -298,6 +301,10 @@ class Client:
     def remove_dataset(self, dataset: str) -> None:
         """Forget a dataset and its bytes."""
         self._send("DELETE", _path(dataset, noun="datasets"))
+
+    def me(self) -> Me:
+        """Whose key this is, what it is good for, and what they may use."""
+        return read(Me, self._send("GET", "/v1/me"))
 
     def workers(self) -> Iterator[Worker]:
         """Who is working, and on what."""
@@ -349,14 +356,6 @@ class Client:
     def _away(self, error: httpx.TransportError) -> errors.Unavailable:
         start = "start one with `lrtune serve`, or name another in LRTUNE_URL"
         return errors.Unavailable(f"no lrtune server answers at {self.url} ({error}); {start}")
-
-
-class _Catalogue(BaseModel):
-    items: tuple[dict[str, Any], ...]
-
-
-class _Preview(BaseModel):
-    curve: tuple[tuple[int, float], ...]
 
 
 def found_key() -> str:

@@ -1,7 +1,7 @@
 """How the client reads what a server answers: values, problems, and streams of events."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -11,6 +11,18 @@ from lrtune import errors
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
+class Catalogue(BaseModel):
+    """Things that the service has, as it describes them."""
+
+    items: tuple[dict[str, Any], ...]
+
+
+class Preview(BaseModel):
+    """(step, learning rate) of a schedule."""
+
+    curve: tuple[tuple[int, float], ...]
+
+
 def checked(response: httpx.Response) -> httpx.Response:
     """The response if it is a good one; else the error that it tells of is raised."""
     if response.is_success:
@@ -18,7 +30,11 @@ def checked(response: httpx.Response) -> httpx.Response:
     try:
         problem = response.json()
         kind = errors.by_slug(problem["type"].replace(":", "/").rpartition("/")[2])
-        raise kind(problem.get("detail", ""), problem.get("errors", ()))
+        found = kind(problem.get("detail", ""), problem.get("errors", ()))
+        after = response.headers.get("Retry-After", "")
+        if isinstance(found, errors.Later) and after.isdigit():
+            found.retry_after = int(after)
+        raise found
     except (ValueError, KeyError, TypeError, AttributeError):
         detail = f"{response.url} answered {response.status_code} {response.reason_phrase}; is it an lrtune server?"
         raise errors.LrtuneError(detail) from None

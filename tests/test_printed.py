@@ -91,7 +91,9 @@ COMMANDS = (
     *(("extend", "JOB", "--full-runs", "900"), ("delete", "no"), ("tasks",), ("workers",), ("workers", "--json")),
     *(("datasets", "add", "FILE"), ("datasets", "list"), ("datasets", "show", "films.csv"), ("datasets", "show", "no")),
     *(("datasets", "remove", "no"), ("schedules",), ("preview", "nothing"), ("export-study", "no", "--mlflow", "x")),
-    *(("run", "no", "--", "true"), ("import-study", "--storage", "STORAGE")),
+    *(("run", "no", "--", "true"), ("import-study", "--storage", "STORAGE"), ("audit",), ("audit", "--json")),
+    *(("keys", "create", "ada"), ("keys", "create", "a b"), ("keys", "list"), ("keys", "revoke", "no")),
+    *(("people", "list"), ("people", "set", "ada", "--queued-jobs", "no"), ("people", "set", "ada", "--weight", "2")),
 )
 
 
@@ -101,7 +103,7 @@ def test_no_command_prints_what_would_steer_a_terminal(known: dict[str, str], ar
     assert said
     steering = {letter for letter in said if letter != "\n" and printable(letter) != letter}
     assert not steering
-    shows_words = arguments[0] in ("list", "show", "best", "report") or arguments == ("workers",)
+    shows_words = arguments[0] in ("list", "show", "best", "report", "audit") or arguments == ("workers",)
     if shows_words and "--json" not in arguments:
         assert "�" in said, "the hostile words were there"
 

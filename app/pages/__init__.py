@@ -7,7 +7,7 @@ page is a route here, a template there, and a line in `install`.
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app.pages import datasets, docs, job, jobs, live, sign_in, submit, tasks, workers
+from app.pages import datasets, docs, job, jobs, keys, live, sign_in, submit, tasks, workers
 from app.pages.deps import signed_in
 from app.rendering import STATIC
 
@@ -16,7 +16,7 @@ def install(app: FastAPI) -> None:
     """Put the pages into an application."""
     app.include_router(sign_in.router, include_in_schema=False)
     app.include_router(docs.router, include_in_schema=False)
-    for part in (jobs, submit, job, live, datasets, workers, tasks):
+    for part in (jobs, submit, job, live, datasets, workers, tasks, keys):
         app.include_router(part.router, include_in_schema=False, dependencies=[Depends(signed_in)])
     app.mount("/static/docs", StaticFiles(directory=docs.ASSETS), name="docs")
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -1,4 +1,4 @@
-"""People: who has keys, with which weight their jobs share the workers, and what they may use. For admins."""
+"""People: whose key this is; and for admins who has keys, with which weight, and what they may use."""
 
 from typing import Annotated
 
@@ -9,21 +9,28 @@ from app.deps import ReadTx, Tx, Who, remember_body
 from app.problems import problems
 from lrtune import errors
 from lrtune.store import people
-from lrtune.wire.people import PERSON, Person, PersonChange
+from lrtune.wire.people import PERSON, SCOPES, Me, Person, PersonChange
 from lrtune.wire.results import Page
 
-router = APIRouter(prefix="/v1/people", tags=["people"])
+router = APIRouter(prefix="/v1", tags=["people"])
 Name = Annotated[str, Path(pattern=PERSON, description="What a person is called here.", examples=["ada"])]
 
 
-@router.get("", summary="List people", responses=problems(errors.Unavailable))
+@router.get("/me", summary="Read whose key this is", responses=problems(errors.Unavailable))
+def me(tx: ReadTx, request: Request, who: Who) -> Me:
+    """Whose key this is, what it is good for, and what they may use."""
+    held = quotas.usual(request.app.state.settings) | people.own_quotas(tx, who.person)
+    return Me(person=who.person, scopes=tuple(one for one in SCOPES if who.may(one)), quotas=held)
+
+
+@router.get("/people", summary="List people", responses=problems(errors.Unavailable))
 def listed(tx: ReadTx, request: Request) -> Page[Person]:
     """Everybody with a key, or with a weight or quotas of their own, by name."""
     return Page(items=[quotas.person(request.app.state.settings, row) for row in people.everybody(tx)])
 
 
 @router.put(
-    "/{name}",
+    "/people/{name}",
     summary="Set a person's weight and quotas",
     dependencies=[Depends(remember_body)],
     responses=problems(errors.BadRequest, errors.Unavailable),

@@ -15,9 +15,8 @@ from typer.core import TyperGroup
 from lrtune import __doc__ as about
 from lrtune import __version__, errors
 from lrtune import runner as running
-from lrtune.cli import checking, options, out, terminal
+from lrtune.cli import checking, datasets, options, out, people, terminal
 from lrtune.cli.answers import commands as answers
-from lrtune.cli.datasets import data
 from lrtune.cli.moving import commands as moving
 from lrtune.cli.service import app as service
 from lrtune.cli.watch import follow
@@ -43,7 +42,9 @@ app = typer.Typer(cls=_InWords, no_args_is_help=True, pretty_exceptions_enable=F
 app.add_typer(service)
 app.add_typer(moving)
 app.add_typer(answers)
-app.add_typer(data, name="datasets")
+app.add_typer(people.others)
+for name, part in (("datasets", datasets.commands), ("keys", people.keys), ("people", people.people)):
+    app.add_typer(part, name=name)
 
 
 def _version(asked: bool) -> None:
@@ -157,12 +158,13 @@ def run(
 def list_(
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only jobs with this tag: KEY or KEY:VALUE.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only this person's jobs.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     as_json: options.AsJson = False,
 ) -> None:
     """The jobs, newest first."""
     with Client() as client:
-        found = tuple(islice(client.list(state=state, tag=tag), limit))
+        found = tuple(islice(client.list(state=state, tag=tag, owner=owner), limit))
     out.show(found, as_json, lambda: terminal.jobs(found))
 
 

@@ -9,11 +9,11 @@ from lrtune.cli import out, terminal
 from lrtune.cli.options import AsJson
 from lrtune.client import Client
 
-data = typer.Typer(no_args_is_help=True, help="Data of your own: upload, list, show, remove.")
+commands = typer.Typer(no_args_is_help=True, help="Data of your own: upload, list, show, remove.")
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Its name or its id.")]
 
 
-@data.command("add")
+@commands.command("add")
 def add_dataset(
     file: Annotated[Path, typer.Argument(help="A .csv, .parquet, .npz or .txt file, or a .zip of pictures.")],
     name: Annotated[str | None, typer.Option(help="What jobs call it; the file's name when left out.")] = None,
@@ -25,7 +25,7 @@ def add_dataset(
     out.show(found, as_json, lambda: terminal.dataset(found))
 
 
-@data.command("list")
+@commands.command("list")
 def list_datasets(as_json: AsJson = False) -> None:
     """What was uploaded, newest first."""
     with Client() as client:
@@ -33,7 +33,7 @@ def list_datasets(as_json: AsJson = False) -> None:
     out.show(found, as_json, lambda: terminal.datasets(found))
 
 
-@data.command("show")
+@commands.command("show")
 def show_dataset(dataset: DatasetName, as_json: AsJson = False) -> None:
     """What is in a dataset: columns, classes, first rows."""
     with Client() as client:
@@ -41,7 +41,7 @@ def show_dataset(dataset: DatasetName, as_json: AsJson = False) -> None:
     out.show(found, as_json, lambda: terminal.dataset(found))
 
 
-@data.command("remove")
+@commands.command("remove")
 def remove_dataset(dataset: DatasetName) -> None:
     """Forget a dataset and its bytes, once no job needs it."""
     with Client() as client:

@@ -17,6 +17,7 @@ from lrtune.analysis.words import described, fresh, label, lift, measured, seeds
 from lrtune.export import recorded
 from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.horizons import AtHorizon
+from lrtune.wire.people import ADMIN
 from lrtune.wire.report import Findings, Plateau
 from lrtune.wire.results import Best, Job, Plan, Trial, Worker
 
@@ -139,13 +140,15 @@ def _stretch(plateau: Plateau | None) -> str:
 def jobs(found: Iterable[Job]) -> Table:
     """A list of jobs."""
     # An id is there to be copied, so it is never cut.
-    name = Column("id", no_wrap=True, min_width=20)
-    table = _folding(name, "task", "name", "state", "done", "best", "baseline")
-    for job in found:
+    name, listed = Column("id", no_wrap=True, min_width=20), tuple(found)
+    several = any(job.owner != ADMIN for job in listed)
+    table = _folding(name, *(["owner"] if several else []), "task", "name", "state", "done", "best", "baseline")
+    for job in listed:
         best = job.best
         baseline = best.baseline.value if best and best.baseline else None
         table.add_row(
-            job.id, job.spec.task.name, Text(job.spec.name), job.state, f"{job.progress.fraction:.0%}",
+            job.id, *([job.owner] if several else []), job.spec.task.name, Text(job.spec.name),
+            job.state, f"{job.progress.fraction:.0%}",
             f"{best.value:.5g}" if best else "", f"{baseline:.5g}" if baseline is not None else "",
         )  # fmt: skip
     return table
@@ -206,16 +209,20 @@ def status(job: Job) -> str:
 
 def datasets(found: Iterable[DatasetSummary]) -> RenderableType:
     """Datasets, one a row."""
-    table = Table("name", "kind", "rows", "columns", "bytes", "id", box=None)
-    for one in found:
-        cells = (one.name, one.kind, str(one.rows), str(one.columns or ""), f"{one.bytes:,}", one.id[:12])
+    listed = tuple(found)
+    several = any(one.owner != ADMIN for one in listed)
+    table = Table("name", *(["owner"] if several else []), "kind", "rows", "columns", "bytes", "id", box=None)
+    for one in listed:
+        whose = [one.owner] if several else []
+        cells = (one.name, *whose, one.kind, str(one.rows), str(one.columns or ""), f"{one.bytes:,}", one.id[:12])
         table.add_row(*map(Text, cells))
     return table
 
 
 def dataset(found: Dataset) -> RenderableType:
     """One dataset: its columns, its classes, its first rows."""
-    head = f"{found.name}: {found.kind}, {found.rows:,} rows, {found.bytes:,} bytes\nid {found.id}"
+    whose = "" if found.owner == ADMIN else f", of {found.owner}"
+    head = f"{found.name}: {found.kind}, {found.rows:,} rows, {found.bytes:,} bytes{whose}\nid {found.id}"
     columns = Table("column", "type", "missing", "different", "what was decided, and why", box=None)
     for one in found.columns:
         many = "many" if one.distinct is None else str(one.distinct)

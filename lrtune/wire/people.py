@@ -87,6 +87,14 @@ class Person(_Said):
     created_at: datetime | None
 
 
+class Me(_Said):
+    """Whose key this is, what it is good for, and what they may use."""
+
+    person: str
+    scopes: tuple[str, ...]
+    quotas: dict[str, float | int | None]
+
+
 class AuditEntry(_Said):
     """One change: who made it, when, and what was changed: a job, a dataset, a key or a person."""
 

@@ -1,0 +1,95 @@
+"""`lrtune keys`, `lrtune people` and `lrtune audit`, and whose a job is at the command line and in the client."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lrtune.admin import Admin
+from lrtune.client import Client
+from lrtune.errors import Later, MissingScope, NotYours, QuotaReached, Unauthorized
+from tests.external import JOB
+from tests.test_cli import run, service
+
+__all__ = ["service"]
+pytestmark = pytest.mark.usefixtures("service")
+
+
+def listed(*arguments: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(run(*arguments, "--json").stdout)
+    return found
+
+
+def test_a_key_is_created_printed_once_listed_and_revoked() -> None:
+    made = run("keys", "create", "ada", "--name", "laptop")
+    key = made.stdout.strip()
+    assert key.startswith("lrt_")
+    assert "shown once" in made.stderr
+    (one,) = listed("keys", "list")
+    assert (one["person"], one["name"], one["scopes"]) == ("ada", "laptop", ["read", "submit", "work"])
+    assert key not in run("keys", "list").stdout
+    with Client(key=key) as ada:
+        assert ada.me().person == "ada"
+        run("keys", "revoke", str(one["id"]))
+        with pytest.raises(Unauthorized):
+            ada.me()
+    assert "no key 'key-0'" in run("keys", "revoke", "key-0", code=2).stderr
+    assert "/scopes" in run("keys", "create", "ada", "--scopes", "read,write", code=2).stderr
+    assert json.loads(run("keys", "create", "bob", "--scopes", "admin", "--json").stdout)["key"].startswith("lrt_")
+
+
+def test_what_somebody_may_use_is_set_piece_by_piece() -> None:
+    run("people", "set", "ada", "--weight", "2", "--queued-jobs", "3")
+    run("people", "set", "ada", "--full-runs-a-day", "12.5", "--requests-a-minute", "none")
+    (ada,) = listed("people", "list")
+    assert (ada["weight"], ada["own"]) == (2.0, ["queued_jobs", "full_runs_a_day", "requests_a_minute"])
+    run("people", "set", "ada", "--queued-jobs", "usual")
+    (ada,) = listed("people", "list")
+    assert ada["own"] == ["full_runs_a_day", "requests_a_minute"]
+    assert "12.5" in run("people", "list").stdout
+    assert "--queued-jobs: found 'few'" in run("people", "set", "ada", "--queued-jobs", "few", code=2).stderr
+
+
+def test_the_audit_log_says_who_did_what() -> None:
+    run("submit", "digits")
+    run("people", "set", "ada", "--weight", "2")
+    assert [one["action"] for one in listed("audit")] == ["person-set", "job-submitted"]
+    assert [one["action"] for one in listed("audit", "--subject", "ada")] == ["person-set"]
+    assert "job-submitted" in run("audit", "--limit", "5").stdout
+    assert listed("audit", "--actor", "nobody") == []
+
+
+def test_lists_say_whose_jobs_they_are_where_there_are_several_people(tmp_path: Path) -> None:
+    run("submit", "digits")
+    assert "owner" not in run("list").stdout
+    with Client() as admin, Client(key=Admin(admin).create_key("ada").key) as ada:
+        hers = ada.submit("digits").id
+        assert [one.id for one in ada.list(owner="ada")] == [hers]
+    assert "ada" in run("list").stdout
+    assert [one["id"] for one in listed("list", "--owner", "ada")] == [hers]
+    assert "ada" in run("show", hers).stdout
+
+
+def test_errors_come_as_their_own_classes_and_say_when_to_ask_again() -> None:
+    with Client() as admin:
+        boss = Admin(admin)
+        boss.set_person("ada", quotas={"queued_jobs": 0})
+        mine = admin.submit("digits").id
+        with Client(key=boss.create_key("ada").key) as ada:
+            with pytest.raises(NotYours, match="belongs to admin"):
+                ada.cancel(mine)
+            with pytest.raises(QuotaReached, match="queued_jobs: ada may have 0 jobs") as found:
+                ada.submit("digits")
+            assert isinstance(found.value, Later)
+            assert found.value.retry_after > 0
+            with pytest.raises(MissingScope, match="`admin`"):
+                list(Admin(ada).keys())
+
+
+def test_a_loop_goes_on_with_its_own_job_of_a_name_and_not_with_anothers() -> None:
+    named = JOB | {"name": "mine"}
+    with Client() as admin, Client(key=Admin(admin).create_key("ada").key) as ada:
+        theirs, hers = admin.open(named).id, ada.open(named).id
+        assert theirs != hers
+        assert (admin.open(named).id, ada.open(named).id) == (theirs, hers)
+        assert ada.get(hers).owner == "ada"
