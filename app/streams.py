@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import State
 
 from lrtune.errors import Unavailable
@@ -21,13 +22,17 @@ def answer(request: Request, body: AsyncIterator[bytes]) -> StreamingResponse:
     if state.streams >= MOST:
         raise Unavailable(f"{MOST} event streams are open, which is as many as there may be; close some, or read pages")
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_counted(state, body), media_type=STREAM, headers=headers)
+    return StreamingResponse(_counted(state, request.state.caller.key, body), media_type=STREAM, headers=headers)
 
 
-async def _counted(state: State, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _counted(state: State, key_id: str, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A stream that is over when its key is revoked, at its next word."""
     state.streams += 1
     try:
         async for part in body:
+            with contextlib.suppress(SQLAlchemyError):  # where the database is away, nothing is known
+                if await state.keys.of_id(key_id) is None:
+                    return
             yield part
     finally:
         state.streams -= 1

@@ -110,7 +110,7 @@ def test_every_endpoint_is_in_the_readme_and_no_other():
         re.sub(r"\{\w+\}", "{}", span.split()[-1].partition("?")[0])
         for row in rows("README.md").values()
         for span in spans(row.split("|")[1])
-        if re.match(r"(GET |POST |DELETE )?/", span)
+        if re.match(r"(GET |POST |PUT |DELETE )?/", span)
     }
     served = {re.sub(r"\{\w+\}", "{}", path) for path in create_app().openapi()["paths"]}
     assert {path for path in served if not any(path.endswith(one) for one in documented)} == set()

@@ -248,3 +248,16 @@ def test_behind_a_proxy_each_address_has_its_own_turns(sqlite_url: str, monkeypa
         beside = lite.get("/v1/jobs", headers=wrong | {"X-Forwarded-For": "2001:db8::2"})
         assert beside.status_code == 429  # the same network
         assert lite.get("/v1/jobs", headers=wrong | {"X-Forwarded-For": "192.0.2.1"}).status_code == 401
+
+
+def test_a_stream_ends_with_its_key(lite: httpx.Client) -> None:
+    key = made(lite, "ada")
+    stream = {"Accept": "text/event-stream"}
+    with client(lite, key["key"]) as ada:
+        mine = job(ada)
+        with ada.stream("GET", f"/v1/jobs/{mine}/events", headers=stream) as told:
+            lines = told.iter_lines()
+            assert any("job-submitted" in line for line in lines)
+            lite.delete(f"/v1/keys/{key['id']}")
+            lite.post(f"/v1/jobs/{mine}/pause")
+            assert "job-paused" not in "".join(lines)
