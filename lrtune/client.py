@@ -21,7 +21,7 @@ from lrtune import errors
 from lrtune.job_file import job_file
 from lrtune.loop import LEASE_SECONDS, LoopJob, joined
 from lrtune.loop_trial import LoopTrial, settle
-from lrtune.responses import Catalogue, Preview, checked, messages, read
+from lrtune.responses import URL, Catalogue, Preview, checked, host_of, messages, read
 from lrtune.wire.charts import Curves, Terrain
 from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, Rates, Verdict, hold
@@ -32,7 +32,6 @@ from lrtune.wire.people import Me
 from lrtune.wire.report import Findings
 from lrtune.wire.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
 
-URL = "http://127.0.0.1:8000"
 PAUSES = (0.2, 0.8)  # seconds before a call is tried again when no answer came
 DROPS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # the same for a broken event stream: a server may restart meanwhile
 UPLOADED_AT_ONCE = 1024 * 1024  # bytes
@@ -52,7 +51,7 @@ class Client:
         self, url: str | None = None, key: str | None = None, *, transport: httpx.BaseTransport | None = None
     ) -> None:
         self.url = (url or os.environ.get("LRTUNE_URL") or URL).rstrip("/")
-        host = _host(self.url)
+        host = host_of(self.url)
         self.key = key = key or found_key()
         if not re.fullmatch(r"[\x21-\x7e]+", key):
             raise errors.Unauthorized("the key holds what no header can: accepted is visible ASCII without spaces")
@@ -332,6 +331,10 @@ class Client:
                 if pause is None:
                     raise self._away(error) from error
                 time.sleep(pause)
+            except errors.Later as error:
+                if pause is None or not error.passing:
+                    raise
+                time.sleep(error.retry_after)
             except (ValueError, TypeError) as error:
                 raise errors.Invalid(f"the request cannot be written as JSON: {error}") from None
         raise AssertionError
@@ -366,16 +369,6 @@ def found_key() -> str:
         set_one = "set LRTUNE_API_KEY, or LRTUNE_CREDENTIALS to the file that the server wrote at its first start"
         raise errors.Unauthorized(f"no key: found no {path.absolute()}; {set_one}")
     return key
-
-
-def _host(url: str) -> str:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        parsed = httpx.URL()
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise errors.Invalid(f"url: found {url!r}; accepted is one such as {URL}")
-    return parsed.host
 
 
 def _path(*parts: str, noun: str = "jobs") -> str:

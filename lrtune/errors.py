@@ -144,6 +144,11 @@ class Later(LrtuneError):
         super().__init__(detail, errors)
         self.retry_after = retry_after
 
+    @property
+    def passing(self) -> bool:
+        """Whether it is over after `retry_after` seconds by itself, which are few."""
+        return isinstance(self, TooManyTries) or self.detail.startswith("requests_a_minute")
+
 
 class QuotaReached(Later):
     """A quota is reached: the detail begins with its name. Ask again later, or ask an admin for more."""

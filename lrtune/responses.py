@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from lrtune import errors
 
 Answer = TypeVar("Answer", bound=BaseModel)
+URL = "http://127.0.0.1:8000"
 
 
 class Catalogue(BaseModel):
@@ -21,6 +22,17 @@ class Preview(BaseModel):
     """(step, learning rate) of a schedule."""
 
     curve: tuple[tuple[int, float], ...]
+
+
+def host_of(url: str) -> str:
+    """The host of a server's address. Raises Invalid."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise errors.Invalid(f"url: found {url!r}; accepted is one such as {URL}")
+    return parsed.host
 
 
 def checked(response: httpx.Response) -> httpx.Response:

@@ -96,7 +96,7 @@ def test_datasets_are_listed_in_short(shared: httpx.Client) -> None:
     made = shared.post("/v1/datasets", params={"name": "wide.csv"}, content=wide).json()
     (listed,) = shared.get("/v1/datasets").json()["items"]
     assert listed == {
-        **{name: made[name] for name in ("id", "name", "kind", "rows", "bytes", "file", "created_at")},
+        **{name: made[name] for name in ("id", "name", "owner", "kind", "rows", "bytes", "file", "created_at")},
         "columns": 300,
     }
     assert len(shared.get(f"/v1/datasets/{made['id']}").json()["columns"]) == 300

@@ -1,6 +1,7 @@
 """Several people at one service: whose what is, who sees it, who changes it, what each may use, and who did what."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,14 @@ def test_so_many_jobs_may_wait(service: httpx.Client) -> None:
         job(ada)
         assert set_(service, "ada", queued_jobs=None)["quotas"]["queued_jobs"] is None
         job(ada)
+
+
+def test_who_submits_many_jobs_at_once_has_no_more_than_may_wait(service: httpx.Client) -> None:
+    with someone(service, "ada") as ada, ThreadPoolExecutor(8) as pool:
+        set_(service, "ada", queued_jobs=3)
+        answers = list(pool.map(lambda _: ada.post("/v1/jobs", json=LESS).status_code, range(16)))
+        assert sorted(answers) == [201] * 3 + [429] * 13
+        assert len(ids(ada.get("/v1/jobs"))) == 3
 
 
 def test_so_many_full_runs_may_be_asked_for_within_a_day(service: httpx.Client) -> None:

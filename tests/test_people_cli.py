@@ -86,6 +86,24 @@ def test_errors_come_as_their_own_classes_and_say_when_to_ask_again() -> None:
                 list(Admin(ada).keys())
 
 
+def test_who_asks_too_often_waits_as_long_as_the_service_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = list[float]()
+    with Client() as admin:
+        boss = Admin(admin)
+        boss.set_person("ada", quotas={"requests_a_minute": 2})
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            boss.set_person("ada")
+
+        with Client(key=boss.create_key("ada").key) as ada:
+            monkeypatch.setattr("lrtune.client.time.sleep", sleep)
+            for _ in range(5):
+                assert ada.me().person == "ada"
+    assert len(slept) == 1
+    assert 0 < slept[0] <= 60
+
+
 def test_a_loop_goes_on_with_its_own_job_of_a_name_and_not_with_anothers() -> None:
     named = JOB | {"name": "mine"}
     with Client() as admin, Client(key=Admin(admin).create_key("ada").key) as ada:
