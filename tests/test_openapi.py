@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app import tries
 from tests.serving import KEY, served, trained
 
 # JSON Schema cannot say that a range's low end lies below its high one, that a name comes once in a list of objects, or
@@ -40,7 +41,10 @@ parameters = {{ "query.validate_only" = {planned} }}
 
 
 @pytest.mark.timeout(600)
-def test_the_server_does_what_its_description_says(sqlite_url: str, tmp_path: Path) -> None:
+def test_the_server_does_what_its_description_says(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tries, "FREE", 10_000)  # every call is made with a wrong key as well
     with served(sqlite_url, data_dir=tmp_path / "data") as service:
         kept, deleted = (
             service.post("/v1/jobs", json={"task": "digits", "horizon": {"steps": 40}}).json()["id"] for _ in range(2)
