@@ -14,6 +14,7 @@ from lrtune.store import Database, leases, trials
 from lrtune.wire.results import Proposal, Report, TrialState
 from tests.browsing import NARROW, WIDE, Visitor, browser, faults, visitor
 from tests.crowd import crowded
+from tests.people import made
 from tests.serving import KEY, served
 from worker.loop import Worker
 
@@ -193,7 +194,9 @@ def test_no_page_has_a_serious_fault_and_every_width_fits(
 ) -> None:
     job = crowded(sqlite_url, trials=20, name="adult, wide MLP", tags={"team": "risk"})
     pages = {"jobs": "/", "job": f"/jobs/{job}", "trial": f"/jobs/{job}/trials/7", "submit": "/submit",
-             "workers": "/workers", "tasks": "/tasks", "data": "/datasets"}  # fmt: skip
+             "workers": "/workers", "tasks": "/tasks", "data": "/datasets",
+             "keys": "/keys", "audit": "/keys/audit"}  # fmt: skip
+    made(service, "ada")
     with visitor(chrome, str(service.base_url)) as someone:
         someone.page.emulate_media(color_scheme=scheme)
         assert faults(someone.open("/sign-in")) == []
