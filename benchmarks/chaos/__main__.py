@@ -1,0 +1,128 @@
+"""Chaos: `python -m benchmarks.chaos [--minutes 3] [--seed N] [--only sqlite]`, or `make chaos`.
+
+Several jobs at once, of built-in tasks and of loops over HTTP, while faults that a seed draws hit workers, server,
+loops, database, network, disk and clock. Then the faults end, every job must succeed, and the database must keep what
+`invariants.py` asks of it. Prints the seed first: with it the same faults come in the same order, though the
+moments are the machine's. Both databases, one after the other.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from benchmarks.chaos import faults, invariants
+from benchmarks.chaos.databases import Postgres, Sqlite, small_disk
+from benchmarks.chaos.stack import Stack
+from lrtune.store import jobs
+from lrtune.store.tables import JobRow
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import OVER
+
+PATIENCE = 240.0  # seconds for what is left once the faults have ended
+AT_ONCE = 2  # jobs of either kind
+METRIC = {"name": "val_loss", "goal": "minimize"}
+BUILT_IN: dict[str, Any] = {
+    "task": {"name": "digits", "params": {"hidden": [16]}},
+    "metric": METRIC,
+    "horizon": {"steps": 200},
+    "schedules": ["cosine", "wsd"],
+    "budget": {"full_runs": 4},
+    "confirm": {"top": 1, "seeds": 1},
+}
+LOOP: dict[str, Any] = {
+    "task": "external",
+    "metric": METRIC,
+    "horizon": {"steps": 40},
+    "schedules": ["cosine", "linear"],
+    "budget": {"full_runs": 6},
+    "confirm": {"top": 1, "seeds": 1},
+    "tags": {"loop": "yes"},
+}
+WHOLE = {"search": {"sampler": "tpe", "pruner": "median"}}  # every other job: whole runs, pruned as they go
+KINDS: dict[str, type[Sqlite] | type[Postgres]] = {"sqlite": Sqlite, "postgresql": Postgres}
+
+
+def main() -> int:
+    """Both databases; 0 where nothing was broken."""
+    parser = argparse.ArgumentParser("python -m benchmarks.chaos", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--minutes", type=float, default=3.0, help="of faults, for each database")
+    parser.add_argument("--seed", type=int, default=SystemRandom().randrange(10**6))
+    parser.add_argument("--only", choices=KINDS)
+    asked = parser.parse_args()
+    print(f"seed {asked.seed}", flush=True)
+    wrong = False
+    for kind in [asked.only] if asked.only else KINDS:
+        found = chaos(kind, seed=asked.seed, seconds=60 * asked.minutes)
+        print(json.dumps(found, indent=1), flush=True)
+        wrong = wrong or bool(found["broken"])
+    return int(wrong)
+
+
+def chaos(kind: str, *, seed: int, seconds: float) -> dict[str, Any]:
+    """One run on one database: what was there, which faults came, and what was broken."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory(prefix="lrtune-chaos-") as name:
+        folder, made = Path(name), KINDS[kind]
+        folder.chmod(0o755)  # PostgreSQL runs as somebody else
+        with small_disk(folder / "disk", made.megabytes) as mounted:
+            stack = Stack(made(folder / "disk"), folder, folder / "disk", full=mounted)
+            try:
+                return {"database": kind, "seed": seed} | _suffered(stack, Random(seed), seconds)
+            finally:
+                stack.close()
+
+
+def _suffered(stack: Stack, chance: Random, seconds: float) -> dict[str, Any]:
+    begun, came = time.monotonic(), Counter[str]()
+    submitted = 0
+    for fault in faults.drawn(stack, chance):
+        submitted = _submit(stack, submitted)
+        time.sleep(chance.uniform(1.0, 3.0))
+        if time.monotonic() - begun > seconds:
+            break
+        name = fault.__name__.replace("_", " ")
+        print(f"{time.monotonic() - begun:6.1f} s  {name}: {fault(stack, chance)}", flush=True)
+        came[name] += 1
+    end = time.monotonic() + PATIENCE
+    while (left := stack.ask(_open)) and time.monotonic() < end:
+        time.sleep(0.5)
+    broken = stack.ask(lambda tx: invariants.broken(tx, strangers=stack.strangers))
+    if broken:
+        print(stack.said(), file=sys.stderr)
+    found = {"faults": dict(came), "starts": {one.name: one.starts for one in stack.members}}
+    return found | {"held": stack.ask(invariants.counted), "left open": sum(left.values()), "broken": broken}
+
+
+def _open(tx: Session) -> dict[str, int]:
+    query = select(JobRow.task, func.count()).where(JobRow.state.not_in(OVER)).group_by(JobRow.task)
+    return {str(task): int(count) for task, count in tx.execute(query)}
+
+
+def _submit(stack: Stack, submitted: int) -> int:
+    """Let there be so many open jobs of either kind again; how many there were in all."""
+
+    def missing(tx: Session) -> int:
+        opened, made = _open(tx), submitted
+        for spec in (BUILT_IN, LOOP):
+            task = spec["task"] if isinstance(spec["task"], str) else spec["task"]["name"]
+            for _ in range(opened.get(task, 0), AT_ONCE):
+                jobs.create(tx, AdmittedJob.model_validate(spec | (WHOLE if made % 2 else {})))
+                made += 1
+        return made
+
+    return stack.ask(missing)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

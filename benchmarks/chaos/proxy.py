@@ -1,0 +1,69 @@
+"""A TCP port that leads to another one, or to a Unix socket, and whose connections can be cut."""
+
+import asyncio
+import threading
+from contextlib import suppress
+
+PART = 64 * 1024  # bytes that are handed on at once
+
+
+class Proxy:
+    """Runs in a thread of its own. `refusing`: who comes is turned away at once."""
+
+    def __init__(self, target: int | str) -> None:
+        self.target, self.refusing, self.port = target, False, 0
+        self._open: set[asyncio.StreamWriter] = set()
+        self._loop, ready = asyncio.new_event_loop(), threading.Event()
+        threading.Thread(target=self._run, args=(ready,), name="proxy", daemon=True).start()
+        ready.wait()
+
+    def cut(self) -> int:
+        """Break every connection off, as a cable would; how many there were."""
+        found = len(self._open)
+        self._loop.call_soon_threadsafe(self._abort)
+        return found
+
+    def close(self) -> None:
+        """Cut, and take nobody any more."""
+        self.refusing = True
+        self._loop.call_soon_threadsafe(self._abort)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _abort(self) -> None:
+        for each in list(self._open):
+            each.transport.abort()
+
+    def _run(self, ready: threading.Event) -> None:
+        asyncio.set_event_loop(self._loop)
+        server = self._loop.run_until_complete(asyncio.start_server(self._come, "127.0.0.1", 0))
+        self.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        self._loop.run_forever()
+        server.close()
+
+    async def _come(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        if self.refusing:
+            back.transport.abort()
+            return
+        self._open.add(back)
+        with suppress(OSError):
+            far, there = await self._beyond()
+            self._open.add(there)
+            await asyncio.gather(_hand_on(near, there), _hand_on(far, back), return_exceptions=True)
+            self._open.discard(there)
+        self._open.discard(back)
+        back.transport.abort()
+
+    async def _beyond(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self.target, str):
+            return await asyncio.open_unix_connection(self.target)
+        return await asyncio.open_connection("127.0.0.1", self.target)
+
+
+async def _hand_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    try:
+        while part := await source.read(PART):
+            target.write(part)
+            await target.drain()
+    finally:
+        target.close()

@@ -1,0 +1,134 @@
+"""The whole service at work: a server behind a proxy, workers and loops, each started again whenever it has died."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from socket import create_server
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from benchmarks.chaos.databases import Postgres, Sqlite
+from benchmarks.chaos.proxy import Proxy
+from lrtune.store import Database
+from tests import processes
+
+KEY, LEASE = "the-key-of-the-chaos", 3.0
+ROOT = Path(__file__).resolve().parents[2]
+WORKERS, LOOPS = 2, 2
+T = TypeVar("T")
+
+
+class Member:
+    """One process, and how often it was started."""
+
+    def __init__(self, name: str, start: Callable[[], BaseProcess]) -> None:
+        self.name, self._start, self.starts = name, start, 1
+        self.process = start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that it is now."""
+        return self.process.pid or 0
+
+    def keep_up(self) -> None:
+        """Start it again where it has died."""
+        if not self.process.is_alive():
+            self.process = self._start()
+            self.starts += 1
+
+
+class Stack:
+    """Everything of one run, in one folder; what is written by the service lies on `disk`."""
+
+    def __init__(self, database: Sqlite | Postgres, folder: Path, disk: Path, *, full: bool) -> None:
+        self.database, self.folder, self.disk, self.mounted = database, folder, disk, full
+        self._direct, self._over = Database(database.direct), threading.Event()
+        with create_server(("127.0.0.1", 0)) as probe:
+            self._port = int(probe.getsockname()[1])
+        self.proxy = Proxy(self._port)
+        self.strangers: list[int] = []
+        self.server = Member("server", self._serve)
+        self.workers = [Member(f"worker-{n}", self._worker(n)) for n in range(WORKERS)]
+        self.loops = [Member(f"loop-{n}", self._loop(n)) for n in range(LOOPS)]
+        self._keeping = threading.Thread(target=self._keep_up, daemon=True)
+        self._keeping.start()
+
+    @property
+    def members(self) -> list[Member]:
+        """All processes of ours."""
+        return [self.server, *self.workers, *self.loops]
+
+    @property
+    def states(self) -> Path:
+        """Where the workers keep training states."""
+        return self.disk / "states"
+
+    def ask(self, verb: Callable[[Session], T], *, seconds: float = 60.0) -> T:
+        """Do something in a transaction, past every proxy, and again while the database is away."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                with self._direct.write() as tx:
+                    return verb(tx)
+            except DBAPIError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
+    def start(self, name: str, program: str, *arguments: str) -> BaseProcess:
+        """One more process that finds the service by its environment."""
+        environment = {
+            "LRTUNE_DATABASE_URL": self.database.url,
+            "LRTUNE_API_KEY": KEY,
+            "LRTUNE_URL": f"http://127.0.0.1:{self.proxy.port}",
+            "LRTUNE_LEASE_SECONDS": f"{LEASE}",
+            "LRTUNE_POLL_SECONDS": "0.2",
+            "LRTUNE_STATE_DIR": str(self.states),
+            "LRTUNE_DATA_DIR": str(self.disk / "data"),
+            "LRTUNE_CREDENTIALS": str(self.folder / "credentials"),
+            "PYTHONPATH": str(ROOT),
+        }
+        return processes.start(program, *arguments, environment=environment, log=self.folder / f"{name}.log")
+
+    def said(self, last: int = 2000) -> str:
+        """The ends of all logs."""
+        return "\n".join(f"== {one.name}\n{one.read_text()[-last:]}" for one in sorted(self.folder.glob("*.log")))
+
+    def close(self) -> None:
+        """Kill everybody."""
+        self._over.set()
+        self._keeping.join()
+        end([one.process for one in self.members])
+        self.proxy.close()
+        self._direct.dispose()
+        self.database.close()
+
+    def _keep_up(self) -> None:
+        while not self._over.wait(0.2):
+            self.database.keep_up()
+            for each in self.members:
+                each.keep_up()
+
+    def _serve(self) -> BaseProcess:
+        port = str(self._port)
+        return self.start("server", "uvicorn", "--factory", "app.main:create_app", "--port", port)
+
+    def _worker(self, number: int) -> Callable[[], BaseProcess]:
+        return lambda: self.start(f"worker-{number}", "worker")
+
+    def _loop(self, number: int) -> Callable[[], BaseProcess]:
+        folder = str(self.folder / f"checkpoints-{number}")
+        return lambda: self.start(f"loop-{number}", "benchmarks.chaos.loop", folder)
+
+
+def end(running: Iterable[BaseProcess]) -> None:
+    """Kill processes, and wait for their end."""
+    for each in running:
+        with suppress(ProcessLookupError):
+            each.kill()
+        each.join()

@@ -1,0 +1,49 @@
+"""CPU by who spent it, and what a run of calls comes to."""
+
+from collections.abc import Sequence
+from statistics import median, quantiles
+from typing import Any
+
+import psutil
+
+from benchmarks.load.connection import Seen
+
+
+class Cpu:
+    """Seconds of CPU of groups of processes and of all that they have started, between two moments."""
+
+    def __init__(self, **groups: Sequence[psutil.Process]) -> None:
+        self._groups, self._before = groups, dict[str, float]()
+
+    def start(self) -> None:
+        """From here on."""
+        self._before = self._now()
+
+    def spent(self) -> dict[str, float]:
+        """So much each."""
+        return {name: now - self._before[name] for name, now in self._now().items()}
+
+    def _now(self) -> dict[str, float]:
+        return {name: sum(_spent(one, whole=name != "client") for one in found) for name, found in self._groups.items()}
+
+
+def _spent(process: psutil.Process, *, whole: bool) -> float:
+    """Of a process, and of its children, those that have ended too, where the `whole` of it counts."""
+    found = process.cpu_times()
+    if not whole:
+        return float(found.user + found.system)
+    alive = sum(_spent(child, whole=True) for child in process.children())
+    return float(sum(found[:4])) + alive
+
+
+def summary(seen: Seen, seconds: float, cpu: dict[str, float], *, reports: str) -> dict[str, Any]:
+    """Rates, percentiles in milliseconds and CPU per report; of all, as many as there were."""
+    made = max(1, len(seen.times[reports]))
+    calls = {}
+    for name, times in seen.times.items():
+        p99 = quantiles(times, n=100)[98] if len(times) > 1 else (times or [0.0])[0]
+        calls[name] = {"a second": round(len(times) / seconds, 1), "p50": round(median(times or [0.0]), 1)}
+        calls[name]["p99"] = round(p99, 1)
+    each = {f"{name} ms a report": round(1000 * spent / made, 2) for name, spent in cpu.items()}
+    busy = {f"{name} cores": round(spent / seconds, 2) for name, spent in cpu.items()}
+    return {"calls": calls, "cpu": each | busy, "streamed": seen.streamed, "errors": dict(seen.errors)}

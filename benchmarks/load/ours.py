@@ -1,0 +1,137 @@
+"""What our server does under load: a run of reports alone, and everything at once."""
+
+import asyncio
+import itertools
+import math
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import make_url
+
+import migrations
+from benchmarks.growth import SPEC, STEPS, fill
+from benchmarks.load.connection import Connection, Seen
+from benchmarks.load.measuring import Cpu, summary
+from lrtune.store import Database, jobs
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import report_points
+
+KEY, LEASE = "the-key-of-the-load", 600.0
+LOOPS, POLLERS, STREAMS, DECIDING = 64, 500, 200, 4
+REPORT_EVERY, POLL_EVERY = 1.0, 5.0  # seconds between two calls of one client
+POINTS = report_points(STEPS)
+
+
+def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Process]) -> dict[str, Any]:
+    """Reports as fast as they go, then the whole load; `servers` are the database's processes."""
+    migrations.upgrade(url)
+    database = Database(url)
+    job = fill(database, history)
+    with database.write() as tx:
+        # The default search, which thinks before each trial.
+        spec = AdmittedJob.model_validate({**SPEC, "search": {}, "budget": {"full_runs": 40}})
+        deciding = [jobs.create(tx, spec)[0].id for _ in range(DECIDING)]
+    database.dispose()
+    with _served(url) as (port, process):
+        cpu = Cpu(service=[process], database=servers, client=[psutil.Process()])
+        alone = asyncio.run(_reports(port, job, seconds, cpu))
+        crowd = asyncio.run(_crowd(port, job, deciding, seconds, cpu))
+    return {"database": make_url(url).get_backend_name(), "reports alone": alone, "everything at once": crowd}
+
+
+@contextmanager
+def _served(url: str) -> Iterator[tuple[int, psutil.Process]]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    environment = os.environ | {"LRTUNE_DATABASE_URL": url, "LRTUNE_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
+    words = ["-m", "uvicorn", "--factory", "app.main:create_app", "--port", f"{port}", "--log-level", "warning"]
+    server = subprocess.Popen([sys.executable, *words], env=environment, cwd=Path(__file__).parents[2])
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port, psutil.Process(server.pid)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+async def _reports(port: int, job: str, seconds: float, cpu: Cpu) -> dict[str, Any]:
+    """Loops that do nothing between their reports."""
+    seen, end = Seen(), time.monotonic() + seconds
+    cpu.start()
+    async with asyncio.TaskGroup() as group:
+        for name in range(LOOPS):
+            group.create_task(_loop(Connection(port, KEY, seen), f"loop-{name}", job, end, 0.0))
+    return summary(seen, seconds, cpu.spent(), reports="report")
+
+
+async def _crowd(port: int, job: str, deciding: list[str], seconds: float, cpu: Cpu) -> dict[str, Any]:
+    """Loops that train, people who look, streams that are open; a quarter of the loops are at jobs that decide."""
+    seen, end = Seen(), time.monotonic() + 2 * seconds
+    every = [job, *deciding]
+    streams = [asyncio.create_task(_follow(port, every[n % len(every)], seen)) for n in range(STREAMS)]
+    await asyncio.sleep(1.0)
+    cpu.start()
+    async with asyncio.TaskGroup() as group:
+        for name in range(LOOPS):
+            mine = deciding[name // 4 % DECIDING] if name % 4 == 0 else job
+            group.create_task(_loop(Connection(port, KEY, seen), f"crowd-{name}", mine, end, REPORT_EVERY))
+        for name in range(POLLERS):
+            group.create_task(_poll(Connection(port, KEY, seen), every[name % len(every)], end))
+    for one in streams:
+        one.cancel()
+    return summary(seen, 2 * seconds, cpu.spent(), reports="report")
+
+
+async def _loop(service: Connection, name: str, job: str, end: float, pause: float) -> None:
+    """Take trials of a job, report them, finish them."""
+    await asyncio.sleep(random.uniform(0.0, pause))
+    path = f"/v1/jobs/{job}/trials"
+    for number in itertools.count():
+        hold = {"worker": name, "lease_seconds": LEASE}
+        status, held = await service.call("claim", "POST", path, hold)
+        if time.monotonic() > end or status >= 400:
+            break
+        if not held:
+            await asyncio.sleep(1.0)
+            continue
+        level = abs(math.log10(held["trial"]["configuration"]["learning_rate"]) + 2.5) + 0.01 * (number % 7)
+        mine = f"{path}/{held['trial']['number']}"
+        for step in (one for one in POINTS if one <= held["until"]):
+            await asyncio.sleep(pause)
+            batch = [{"step": step, "metrics": {"val_loss": 2 * math.exp(-step / STEPS) + level}}]
+            body = {"token": held["token"], "lease_seconds": LEASE, "reports": batch}
+            _, verdict = await service.call("report", "POST", f"{mine}/reports", body)
+            if time.monotonic() > end or not verdict or verdict["decision"] == "stop":
+                break
+        else:
+            await service.call("finish", "POST", f"{mine}/finish", {"token": held["token"], "state": "complete"})
+        if time.monotonic() > end:
+            break
+    service.close()
+
+
+async def _poll(service: Connection, job: str, end: float) -> None:
+    await asyncio.sleep(random.uniform(0.0, POLL_EVERY))
+    while time.monotonic() < end:
+        await service.call("poll", "GET", f"/v1/jobs/{job}")
+        await asyncio.sleep(POLL_EVERY)
+    service.close()
+
+
+async def _follow(port: int, job: str, seen: Seen) -> None:
+    await asyncio.sleep(random.random())
+    await Connection(port, KEY, seen).follow(f"/v1/jobs/{job}/events")
+    seen.errors["a stream that ended"] += 1

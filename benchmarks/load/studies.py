@@ -1,0 +1,80 @@
+"""Optuna's storages under the same reports: `trial.report` and `trial.should_prune`, as its tutorials have it."""
+
+import math
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from typing import Any
+
+import optuna
+import psutil
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
+
+from benchmarks.growth import SEEN, STEPS
+from benchmarks.load.connection import Seen
+from benchmarks.load.measuring import Cpu, summary
+from lrtune.wire.results import report_points
+
+POINTS = report_points(STEPS)
+GRPC = (
+    "import sys, optuna; optuna.storages.run_grpc_proxy_server("
+    "optuna.storages.RDBStorage(sys.argv[1]), host='localhost', port=int(sys.argv[2]))"
+)
+
+
+def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Process], grpc: bool) -> dict[str, Any]:
+    """Trials of one study, one after the other, through the storage itself or its gRPC proxy."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    _fill(RDBStorage(url), history, name := f"study-{grpc}")
+    cpu = Cpu(service=[], database=servers, client=[psutil.Process()])
+    if not grpc:
+        return {"storage": "RDB", **_run(RDBStorage(url), name, seconds, cpu)}
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    proxy = subprocess.Popen([sys.executable, "-c", GRPC, url, f"{port}"], stderr=subprocess.DEVNULL)
+    try:
+        storage = GrpcStorageProxy(host="localhost", port=port)
+        storage.wait_server_ready(timeout=60)
+        cpu = Cpu(service=[psutil.Process(proxy.pid)], database=servers, client=[psutil.Process()])
+        return {"storage": "RDB behind its gRPC proxy", **_run(storage, name, seconds, cpu)}
+    finally:
+        proxy.kill()
+        proxy.wait()
+
+
+def _fill(storage: BaseStorage, history: int, name: str) -> None:
+    study = optuna.create_study(storage=storage, study_name=name)
+    space: dict[str, BaseDistribution] = {"learning_rate": FloatDistribution(1e-4, 1e-1, log=True)}
+    for number in range(history):
+        values = {step: 2 * math.exp(-step / STEPS) + number / history for step in SEEN}
+        rate = {"learning_rate": 10 ** (-4 + 3 * (number + 0.5) / history)}
+        last = values[STEPS]
+        study.add_trial(
+            optuna.trial.create_trial(params=rate, distributions=space, value=last, intermediate_values=values)
+        )
+
+
+def _run(storage: BaseStorage, name: str, seconds: float, cpu: Cpu) -> dict[str, Any]:
+    sampler, pruner = optuna.samplers.RandomSampler(), optuna.pruners.MedianPruner()
+    study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+    seen, end = Seen(), time.monotonic() + seconds
+    cpu.start()
+    while time.monotonic() < end:
+        began = time.perf_counter()
+        trial = study.ask()
+        rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+        seen.times["claim"].append((time.perf_counter() - began) * 1000)
+        value = 0.0
+        for step in POINTS:
+            began, value = time.perf_counter(), 2 * math.exp(-step / STEPS) + abs(math.log10(rate) + 2.5)
+            trial.report(value, step)
+            stop = trial.should_prune()
+            seen.times["report"].append((time.perf_counter() - began) * 1000)
+            if stop or time.monotonic() > end:
+                break
+        study.tell(trial, value)
+    return summary(seen, seconds, cpu.spent(), reports="report")
