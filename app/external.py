@@ -54,7 +54,7 @@ async def hand_out(turns: Turns, job_id: str, hold: Hold) -> Handout | int:
                 found = await turns.write(_claimed, job_id, hold)
                 if not isinstance(found, checkpoints.Loop):
                     return found or WAIT_SECONDS
-                step, known = await turns.think(_next, job_id, hold, found)
+                step, known = await turns.think("suggestion", _next, job_id, hold, found)
                 if step.nothing_to_do:
                     return WAIT_SECONDS
                 await turns.write(_carried_out, job_id, step, known)
@@ -136,7 +136,7 @@ async def take(turns: Turns, job_id: str, number: int, batch: Batch) -> Verdict:
     if trial is None or verdict.decision != "continue" or not search.may_act(lease.spec, trial):
         return verdict
     async with turns.alone(job_id, "verdict"):
-        reason = await turns.think(_pruned, lease)
+        reason = await turns.think("verdict", _pruned, lease)
     return await turns.write(_stopped, job_id, number, batch, reason) if reason else verdict
 
 

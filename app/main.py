@@ -42,10 +42,12 @@ from app.routes import (
 from app.security_headers import SecurityHeaders
 from app.settings import Settings
 from app.settings import settings as settings_of_environment
+from app.tracing import RequestIds
 from app.tries import Tries
 from app.turns import Turns
 from app.unpacking import Unpack
-from lrtune import __version__
+from app.webhooks import telling
+from lrtune import __version__, logs
 from lrtune.store import Database
 
 AT_ONCE = 10  # transactions of a kind; SQLite has one writer
@@ -67,6 +69,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings or settings_of_environment()
+    if app.state.settings.log == "json":
+        logs.as_json()
     app.state.requests, app.state.streams = Requests(), 0
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)
     app.add_middleware(Unpack, limit=app.state.settings.max_upload_bytes)
@@ -74,7 +78,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Head)
     app.state.requests.watch(app)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(Prefix)  # what is added last comes first
+    app.add_middleware(Prefix)
+    app.add_middleware(RequestIds)  # what is added last comes first
     problems.install(app)
     for noun in (jobs, datasets, trials, external, charts, events, imports, schedules, tasks, keys, people, audit):
         app.include_router(noun.router, dependencies=[Depends(authorized), Depends(known_query)])
@@ -98,10 +103,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.reading, app.state.writing = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1 if lite else AT_ONCE)
     app.state.keys = Keys(app.state.database, app.state.key, app.state.reading)
     app.state.tries, app.state.requests_made = Tries(), quotas.Requests()
-    app.state.turns = Turns(app.state.database, app.state.writing)
+    app.state.turns = Turns(app.state.database, app.state.writing, app.state.requests.decided)
     app.state.describing, app.state.thinking = asyncio.Semaphore(DESCRIBED), asyncio.Semaphore(THINKING)
     app.state.stopping = asyncio.Event()
-    looking = asyncio.create_task(expiring(app.state.database, app.state.writing, app.state.stopping))
+    always = (app.state.database, app.state.writing)
+    looking = asyncio.gather(expiring(*always, app.state.stopping), telling(*always, settings, app.state.stopping))
     noting = asyncio.create_task(app.state.keys.note(app.state.writing, app.state.stopping))
     try:
         with _called_on_signals(app.state.stopping.set):

@@ -1,6 +1,8 @@
 """What Prometheus reads: requests as they happen, and jobs, trials and workers as the store has them at the scrape."""
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -12,6 +14,7 @@ from prometheus_fastapi_instrumentator.metrics import Info
 from lrtune.store.census import Census
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+THOUGHT = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # seconds
 OTHER = "other"  # any other method, any path without a route: either can be any word, and would be series without end
 
 
@@ -22,6 +25,8 @@ class Requests:
         self.registry = CollectorRegistry()
         self.count = Counter("lrtune_requests", "Requests.", ["method", "route", "status"], registry=self.registry)
         self.seconds = Histogram("lrtune_request_seconds", "Time to answer.", ["route"], registry=self.registry)
+        thought = "Time that the server took for a decision of a search, by what it was: a suggestion or a verdict."
+        self.thought = Histogram("lrtune_decision_seconds", thought, ["what"], buckets=THOUGHT, registry=self.registry)
 
     def watch(self, app: FastAPI) -> None:
         """Be told of every request of an application, also of those that end in an error that nobody foresaw."""
@@ -34,20 +39,39 @@ class Requests:
         self.count.labels(method, route, info.modified_status).inc()
         self.seconds.labels(route).observe(info.modified_duration_without_streaming or info.modified_duration)
 
-    def page(self, census: Census) -> bytes:
+    def decided(self, what: str, seconds: float) -> None:
+        """Be told how long a decision took."""
+        self.thought.labels(what).observe(seconds)
+
+    def page(self, census: Census, data_dir: Path) -> bytes:
         """Everything, as Prometheus reads it."""
         now = CollectorRegistry()
-        now.register(_Now(census))
+        now.register(_Now(census, data_dir))
         return generate_latest(self.registry) + generate_latest(now)
 
 
 class _Now(Collector):
-    def __init__(self, census: Census) -> None:
+    def __init__(self, census: Census, data_dir: Path) -> None:
         self.census = census
+        there = next(one for one in (data_dir.absolute(), *data_dir.absolute().parents) if one.exists())
+        self.free = shutil.disk_usage(there).free
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("lrtune_workers", "Workers heard of lately.", value=self.census.workers)
-        yield GaugeMetricFamily("lrtune_workers_wanted", "Workers that would find a trial.", value=self.census.wanted)
+        one, hour = self.census, "in the last hour"
+        for name, about, value in (
+            ("workers", "Workers heard of lately.", one.workers),
+            ("workers_busy", "Those of them that train; its average over a day times 24 are device hours.", one.busy),
+            ("workers_wanted", "Workers that would find something to train.", one.wanted),
+            ("queue_age_seconds", "Since the oldest job that is queued was submitted.", one.waiting),
+            (
+                "leases_lost",
+                f"Trials whose worker or loop was not heard of for longer than its lease, {hour}.",
+                one.lost,
+            ),
+            ("jobs_unserved", "Jobs that are queued and that no worker heard of lately can train.", one.unserved),
+            ("data_free_bytes", "Room on the disk of LRTUNE_DATA_DIR.", self.free),
+        ):
+            yield GaugeMetricFamily(f"lrtune_{name}", about, value=value)
         for name, counts in (("jobs", self.census.jobs), ("trials", self.census.trials)):
             family = GaugeMetricFamily(f"lrtune_{name}", f"{name.capitalize()} by state.", labels=["state"])
             for state, count in counts.items():

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -47,3 +47,6 @@ class Settings(BaseSettings):
     quota_full_runs_a_day: Annotated[float, Field(ge=0)] | None = None
     quota_upload_bytes: Annotated[int, Field(ge=0)] | None = None
     quota_requests_a_minute: Annotated[int, Field(ge=1)] | None = None
+    log: Literal["text", "json"] = "text"
+    webhook_secret: Annotated[SecretStr, AfterValidator(_sendable)] | None = None
+    webhook_private: bool = False

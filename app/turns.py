@@ -1,6 +1,7 @@
 """Routes that think between two transactions: they write in turn, and nobody waits for a turn while they think."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Concatenate, ParamSpec, TypeVar
@@ -17,8 +18,10 @@ Found = TypeVar("Found")
 class Turns:
     """A database, whose writers take turns, and one thinker at a time for each question about a job."""
 
-    def __init__(self, database: Database, writing: asyncio.Semaphore) -> None:
-        self._database, self._writing = database, writing
+    def __init__(
+        self, database: Database, writing: asyncio.Semaphore, seen: Callable[[str, float], object] = lambda *_: None
+    ) -> None:
+        self._database, self._writing, self._seen = database, writing, seen
         self._thinkers: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def write(self, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs) -> Found:
@@ -26,9 +29,14 @@ class Turns:
         async with self._writing:
             return await run_in_threadpool(call, self._database, *args, **named)
 
-    async def think(self, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs) -> Found:
-        """Do something that reads, and takes long."""
-        return await run_in_threadpool(call, self._database, *args, **named)
+    async def think(
+        self, what: str, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs
+    ) -> Found:
+        """Do something that reads, and takes long; how long, `seen` is told."""
+        began = time.perf_counter()
+        found = await run_in_threadpool(call, self._database, *args, **named)
+        self._seen(what, time.perf_counter() - began)
+        return found
 
     @asynccontextmanager
     async def alone(self, job_id: str, question: str, seconds: float | None = None) -> AsyncIterator[None]:

@@ -4,11 +4,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
-
-VERSION_TABLE = "lrtune_alembic_version"  # of its own name, so that another Alembic can share the database
 
 
 def config(url: str) -> Config:
@@ -29,7 +25,6 @@ def downgrade(url: str, revision: str) -> None:
     command.downgrade(config(url), revision)
 
 
-def is_current(connection: Connection) -> bool:
-    """Whether a database has the newest schema."""
-    found = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
-    return found == ScriptDirectory.from_config(config("")).get_current_head()
+def newest() -> str | None:
+    """The newest revision there is: that of `lrtune.store.schema`."""
+    return ScriptDirectory.from_config(config("")).get_current_head()

@@ -5,8 +5,8 @@ import os
 from alembic import context
 from sqlalchemy import create_engine, pool
 
+from lrtune.store.schema import VERSION_TABLE
 from lrtune.store.tables import Base
-from migrations import VERSION_TABLE
 
 url = context.config.attributes.get("url") or os.environ.get("LRTUNE_DATABASE_URL", "sqlite:///.lrtune/lrtune.db")
 

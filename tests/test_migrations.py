@@ -21,7 +21,7 @@ from lrtune.analysis.report import report
 from lrtune.export import export
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine, Plateau
-from lrtune.store import Database, audits, events, imports, jobs, leases, trials
+from lrtune.store import Database, audits, events, imports, jobs, leases, schema, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import Base
 from lrtune.wire.configuration import Configuration
@@ -33,6 +33,7 @@ OLD = json.loads((Path(__file__).parent / "old" / "database.json").read_text())
 ANSWERS = OLD["answers"]
 SAME = ("stability", "lift", "audit")  # what a report says of runs, and not of how many rows they were
 COUNTED = ("optimizer", "family", "runs", "largest_stable", "smallest_diverged")  # whatever runs are compared with
+VERSION = {"version_table": schema.VERSION_TABLE}
 Tables = dict[str, list[dict[str, Any]]]
 
 
@@ -125,19 +126,18 @@ def test_the_migrated_schema_is_the_one_the_code_uses(old_url: str) -> None:
     migrations.upgrade(old_url)
     engine = create_engine(old_url)
     with engine.connect() as connection:
-        opts = {"version_table": migrations.VERSION_TABLE, "compare_type": True}
-        context = MigrationContext.configure(connection, opts=opts)
+        context = MigrationContext.configure(connection, opts=VERSION | {"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
-        assert migrations.is_current(connection)
+        assert context.get_current_revision() == migrations.newest() == schema.REVISION
     engine.dispose()
 
 
 def test_down_takes_every_table_away_and_up_brings_them_back(database_url: str) -> None:
     engine = create_engine(database_url)
     migrations.downgrade(database_url, "base")
-    assert set(inspect(engine).get_table_names()) <= {migrations.VERSION_TABLE}
+    assert set(inspect(engine).get_table_names()) <= {schema.VERSION_TABLE}
     with engine.connect() as connection:
-        assert not migrations.is_current(connection)
+        assert MigrationContext.configure(connection, opts=VERSION).get_current_revision() is None
     migrations.upgrade(database_url)
     assert set(Base.metadata.tables) < set(inspect(engine).get_table_names())
     engine.dispose()

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
+from lrtune import logs
 from lrtune.errors import LrtuneError
 from lrtune.printable import Safe
 from worker.loop import Worker
@@ -50,6 +51,8 @@ def main() -> int:
             name = "_".join(str(part) for part in one["loc"]).upper()
             print(f"LRTUNE_{name}: {one['msg']}; found {one['input']!r}", file=sys.stderr)
         return 2
+    if settings.log == "json":
+        logs.as_json()
     torch.set_num_threads(settings.threads)
     threadpool_limits(settings.threads)  # the search's own matrices: BLAS threads that wait for a busy core cost most
     multiprocessing.set_forkserver_preload(PRELOAD)

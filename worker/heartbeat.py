@@ -7,6 +7,7 @@ The training loop asks `should_stop()` at every step. The thread never dies unse
 import logging
 import threading
 import time
+from contextvars import copy_context
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -32,7 +33,7 @@ class Heartbeat:
         self._reports: list[Report] = []
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

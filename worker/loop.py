@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set
 from tenacity import wait_exponential as exponential
 
-from lrtune import search
+from lrtune import logs, search
 from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
-from lrtune.store import Database, histories, jobs, leases, tasks, trials, warm_start, workers
+from lrtune.store import Database, histories, jobs, leases, schema, tasks, trials, warm_start, workers
 from lrtune.task import Task
 from lrtune.wire.job import TaskSpec, Training
 from lrtune.wire.results import JobState, Report, Trial, TrialState, WarmStartTrial
@@ -34,6 +34,7 @@ from worker.heartbeat import Heartbeat
 from worker.optimizers import with_package, without_package
 from worker.parallel import Died, Member, Team
 from worker.pruning import Pruning
+from worker.schemas import Schema
 from worker.settings import Settings
 from worker.sharing import Blocked, Sharing
 from worker.tasks import offered, own, prepare
@@ -59,6 +60,7 @@ class Worker:
         self._database = Database(settings.database_url)
         self._ttl = timedelta(seconds=settings.lease_seconds)
         self._retrying = Retrying(
+            retry=retry_if_exception_type(AWAY),
             wait=exponential(multiplier=0.25, max=5),
             stop=stop_when_event_set(stop),
             sleep=sleep_using_event(stop),
@@ -71,13 +73,17 @@ class Worker:
     def work(self) -> None:
         """Run trials until asked to stop."""
         try:
-            soon = partial(self._write, also=ProgrammingError)  # the tables may still be on their way
-            wait_for_agreement(partial(soon, partial(workers.clocks, host=socket.gethostname())), self._stop)
-            soon(self._sign_in)
+            fits = Schema(partial(self._write, schema.found), self._stop)
+            if not fits.wait():
+                return
+            clocks = partial(workers.clocks, host=socket.gethostname())
+            wait_for_agreement(partial(self._write, clocks), self._stop)
+            self._write(self._sign_in)
             log.info("worker %s on %s is ready", self.id, self.device)
-            while not self._stop.is_set():
+            while fits.wait():
                 if lease := self._write(self._claim):
-                    self._run(lease)
+                    with logs.about(job=lease.job_id, trial=lease.trial.number, worker=self.id):
+                        self._run(lease)
                 elif not self._turn():
                     self._stop.wait(self._settings.poll_seconds)
             self._write(lambda tx: workers.sign_out(tx, self.id))
@@ -108,14 +114,14 @@ class Worker:
         workers.seen(tx, self.id, job=at[0], trial=at[1])
         return lease
 
-    def _write(self, verb: Callable[[Session], T], *, also: type[DBAPIError] = OperationalError) -> T:
-        """Do a verb in a transaction of its own, and again while the database is away (or fails with `also`)."""
+    def _write(self, verb: Callable[[Session], T]) -> T:
+        """Do a verb in a transaction of its own, and again while the database is away."""
 
         def once() -> T:
             with self._database.write() as tx:
                 return verb(tx)
 
-        return self._retrying.copy(retry=retry_if_exception_type((*AWAY, also)))(once)
+        return self._retrying(once)
 
     def _run(self, lease: leases.Lease) -> None:
         """Train a trial and write how it ended. A lost lease is dropped quietly: the trial is somebody else's now."""

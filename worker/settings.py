@@ -1,7 +1,7 @@
 """The settings of a worker: environment variables with the prefix LRTUNE_, each documented in the README."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,3 +22,4 @@ class Settings(BaseSettings):
     state_dir: str = ".lrtune/states"  # or any URL of fsspec's, for workers on several hosts
     state_bytes: Annotated[int, Field(ge=0)] = 4 * 2**30  # 0: nothing is kept, and nothing shared
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
+    log: Literal["text", "json"] = "text"

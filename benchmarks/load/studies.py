@@ -12,6 +12,7 @@ import optuna
 import psutil
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
+from sqlalchemy import create_engine, make_url, text
 
 from benchmarks.growth import SEEN, STEPS
 from benchmarks.load.connection import Seen
@@ -29,7 +30,8 @@ def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Pro
     """Trials of one study, one after the other, through the storage itself or its gRPC proxy."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    _fill(RDBStorage(url), history, name := f"study-{grpc}")
+    url, name = _another(url, f"optuna_{grpc}".lower()), "study"
+    _fill(RDBStorage(url), history, name)
     cpu = Cpu(service=[], database=servers, client=[psutil.Process()])
     if not grpc:
         return {"storage": "RDB", **_run(RDBStorage(url), name, seconds, cpu)}
@@ -44,6 +46,15 @@ def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Pro
     finally:
         proxy.kill()
         proxy.wait()
+
+
+def _another(url: str, name: str) -> str:
+    """A database of its own on the same server."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"create database {name}"))
+    engine.dispose()
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
 def _fill(storage: BaseStorage, history: int, name: str) -> None:
@@ -77,4 +88,4 @@ def _run(storage: BaseStorage, name: str, seconds: float, cpu: Cpu) -> dict[str,
             if stop or time.monotonic() > end:
                 break
         study.tell(trial, value)
-    return summary(seen, seconds, cpu.spent(), reports="report")
+    return summary(seen, seconds, cpu.spent(), each="report")

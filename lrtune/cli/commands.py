@@ -15,9 +15,10 @@ from typer.core import TyperGroup
 from lrtune import __doc__ as about
 from lrtune import __version__, errors
 from lrtune import runner as running
-from lrtune.cli import checking, datasets, options, out, people, terminal
+from lrtune.cli import datasets, options, out, people, terminal
 from lrtune.cli.answers import commands as answers
 from lrtune.cli.moving import commands as moving
+from lrtune.cli.operations import commands as operations
 from lrtune.cli.service import app as service
 from lrtune.cli.watch import follow
 from lrtune.client import Client
@@ -42,6 +43,7 @@ app = typer.Typer(cls=_InWords, no_args_is_help=True, pretty_exceptions_enable=F
 app.add_typer(service)
 app.add_typer(moving)
 app.add_typer(answers)
+app.add_typer(operations)
 app.add_typer(people.others)
 for name, part in (("datasets", datasets.commands), ("keys", people.keys), ("people", people.people)):
     app.add_typer(part, name=name)
@@ -227,16 +229,6 @@ def tasks(as_json: options.AsJson = False) -> None:
     with Client() as client:
         found = client.tasks()
     out.show(found, as_json, lambda: terminal.listed(found, "name", "summary", "metrics", "steps"))
-
-
-@app.command()
-def check(
-    task: Annotated[str, typer.Argument(help="The import path of a task of your own, such as my_tasks:Vision.")],
-    params: Annotated[str, typer.Option(help="Its parameters, as a JSON object.")] = "{}",
-    data_dir: Annotated[Path, typer.Option(envvar="LRTUNE_DATA_DIR", help="The data folder.")] = Path(".lrtune/data"),
-) -> None:
-    """Try a task of your own on the spot, and say what is wrong with it."""
-    raise typer.Exit(checking.check(task, params=params, data_dir=data_dir))
 
 
 @app.command()

@@ -1,37 +1,16 @@
-"""`lrtune serve`, `lrtune worker`, `lrtune migrate`: the programs of the service, as commands of the installed package.
-
-Their packages have names that others use as well (`app`, `worker`, `migrations`). So a wheel keeps them in a folder of
-its own, which stands on the path of these programs and of no other; in the source tree they lie beside `lrtune`.
-"""
+"""The programs of the service as commands: `lrtune serve`, `lrtune worker`, `lrtune fleet` and `lrtune migrate`."""
 
 import os
 import runpy
 import sys
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lrtune.errors import Invalid
-
-INSTALLED = Path(__file__).resolve().parents[1] / "_service"
-ROOT = INSTALLED if INSTALLED.is_dir() else INSTALLED.parents[1]
+from lrtune.cli import programs
 
 app = typer.Typer()
-
-
-def require(extra: str, *modules: str) -> None:
-    """Raise Invalid, in words, where what a program needs is not installed."""
-    if missing := [module for module in modules if find_spec(module) is None]:
-        words = " and ".join(missing)
-        raise Invalid(f"found no package {words}, which this command needs; pip install 'lrtune[{extra}]' brings it")
-
-
-def _on_path() -> None:
-    """Make the service's packages importable, before others of the same names; tasks in this folder are found too."""
-    sys.path[:0] = [str(ROOT), str(Path.cwd())]
 
 
 @app.command()
@@ -44,8 +23,8 @@ def serve(
     ] = None,
 ) -> None:
     """Run the server, until SIGTERM or Ctrl-C. Its settings are environment variables (LRTUNE_...)."""
-    require("app", "uvicorn", "fastapi", "sqlalchemy")
-    _on_path()
+    programs.require("app", "uvicorn", "fastapi", "sqlalchemy")
+    programs.become()
     import_module("uvicorn").run(
         "app.main:create_app", factory=True, host=host, port=port, forwarded_allow_ips=forwarded_allow_ips
     )
@@ -54,8 +33,8 @@ def serve(
 @app.command()
 def worker() -> None:
     """Run a worker on one device, until SIGTERM or Ctrl-C. Its settings are environment variables (LRTUNE_...)."""
-    require("worker", "torch", "threadpoolctl", "sqlalchemy")
-    _on_path()
+    programs.require("worker", "torch", "threadpoolctl", "sqlalchemy")
+    programs.become()
     sys.argv = ["lrtune worker"]
     runpy.run_module("worker", run_name="__main__")
 
@@ -72,15 +51,15 @@ def fleet(
     seconds: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks at the queue.")] = 5,
 ) -> None:
     """Keep workers on a Ray cluster, as many as would find something to train, until SIGTERM or Ctrl-C."""
-    require("worker,ray", "ray", "torch", "sqlalchemy")
-    _on_path()
+    programs.require("worker,ray", "ray", "torch", "sqlalchemy")
+    programs.become()
     import_module("worker.fleet").main(address, least, most, gpus, cpus, seconds)
 
 
 @app.command()
 def migrate() -> None:
     """Bring the schema of LRTUNE_DATABASE_URL up to date; on SQLite the server does so at its start."""
-    require("app", "alembic", "sqlalchemy")
-    _on_path()
+    programs.require("app", "alembic", "sqlalchemy")
+    programs.become()
     url = os.environ.get("LRTUNE_DATABASE_URL", "sqlite:///.lrtune/lrtune.db")
     import_module("migrations").upgrade(url)

@@ -1,39 +1,57 @@
-"""How many there are of each kind, for whoever watches the service."""
+"""How many there are of each kind, and how long they wait, for whoever watches the service.
 
-from collections.abc import Mapping
+Every number is read from what is open or counted already, so that a scrape costs the same however much has ended.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lrtune.store import tallies, workers
-from lrtune.store.tables import JobRow, TrialRow
+from lrtune.store.database import clock
+from lrtune.store.lookup import COMMAND
+from lrtune.store.tables import AttemptRow, JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL
 from lrtune.wire.results import OPEN, JobState, TrialState
+
+LATELY = timedelta(hours=1)  # in which leases were lost
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Jobs and trials by state, every state named, the workers heard of lately, and how many there could be.
+    """Jobs and trials by state, every state named; workers heard of lately, all and those that train.
 
     `wanted` is a worker for each trial that waits or runs, and one for each job that goes on: it may propose another.
+    `waiting`: seconds since the oldest job that is queued was submitted; `lost`: leases that ran out in the last hour;
+    `unserved`: jobs that wait and that no worker can train.
     """
 
     jobs: Mapping[JobState, int]
     trials: Mapping[TrialState, int]
     workers: int
+    busy: int
     wanted: int
+    waiting: float
+    lost: int
+    unserved: int
 
 
 def census(tx: Session) -> Census:
     """Count everything."""
     jobs = {JobState(s): n for s, n in tx.execute(select(JobRow.state, func.count()).group_by(JobRow.state))}
-    trials = tallies.by_state(tx)
+    trials, alive = tallies.by_state(tx), workers.alive(tx)
     return Census(
         jobs={state: jobs.get(state, 0) for state in JobState},
         trials={state: trials.get(state, 0) for state in TrialState},
-        workers=len(workers.alive(tx)),
+        workers=len(alive),
+        busy=sum(one.trial is not None for one in alive),
         wanted=wanted(tx),
+        waiting=waiting(tx),
+        lost=lost(tx),
+        unserved=sum(1 for _ in unserved(tx)),
     )
 
 
@@ -43,3 +61,26 @@ def wanted(tx: Session) -> int:
     trials = select(func.count()).select_from(TrialRow).join(JobRow, JobRow.seq == TrialRow.job)
     open_trials = tx.scalar(trials.where(ours, TrialRow.state.in_(OPEN))) or 0
     return open_trials + (tx.scalar(select(func.count()).select_from(JobRow).where(ours)) or 0)
+
+
+def waiting(tx: Session) -> float:
+    """For how many seconds the oldest job that is queued has waited."""
+    oldest = tx.scalar(select(func.min(JobRow.created_at)).where(JobRow.state == JobState.QUEUED))
+    return 0.0 if oldest is None else max(0.0, (clock(tx) - oldest).total_seconds())
+
+
+def lost(tx: Session) -> int:
+    """How many leases ran out in the last hour."""
+    lately = AttemptRow.ended_at >= clock(tx) - LATELY
+    query = select(func.count()).select_from(AttemptRow).where(AttemptRow.outcome == "lost", lately)
+    return tx.scalar(query) or 0
+
+
+def unserved(tx: Session) -> Iterator[tuple[str, str]]:
+    """The queued jobs that no worker heard of lately can train, each with why."""
+    able = {task for one in workers.alive(tx) for task in one.tasks}
+    query = select(JobRow.id, JobRow.task, COMMAND).where(JobRow.state == JobState.QUEUED, JobRow.task != EXTERNAL)
+    for job, task, command in tx.execute(query.order_by(JobRow.seq)):
+        if task not in able:
+            kind = "command" if command else "task"
+            yield job, f"start a worker that has the {kind} {task!r}" if able else "start one with `lrtune worker`"

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lrtune.errors import IdempotencyKeyReused, Invalid, JobFinished, JobNotFinished, NoResultYet, Rejection
-from lrtune.store import audit_log, events, leases, lookup, progress, tallies, trials, warm_start
+from lrtune.store import audit_log, events, leases, lookup, progress, tallies, trials, warm_start, webhooks
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, EventRow, JobRow, TagRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Budget
@@ -60,6 +60,7 @@ def create(
     events.add(tx, row.seq, "job-submitted", f"job {row.id} submitted by {owner}", now=now, by=owner)
     said = {"task": spec.task.name, "name": spec.name, "full_runs": spec.most_runs}
     audit_log.add(tx, owner, action, row.id, now=now, **said)
+    webhooks.arm(tx, row.seq, spec.webhook, now=now)
     warm_start.log(tx, row, now=now)
     return _view(tx, row), True
 
@@ -235,6 +236,7 @@ def extend(
         audit_log.add(tx, by, "job-extended", row.id, now=now, budget=budget.model_dump(), full_runs=more)
         if row.state in OVER:
             row.state, row.reason, row.finished_at = JobState.RUNNING, "", None
+            webhooks.arm(tx, row.seq, spec.webhook, now=now)
     tx.flush()
     return get(tx, job_id)
 

@@ -167,6 +167,14 @@ class AttemptRow(Base):
     """
 
     __tablename__ = "attempts"
+    __table_args__ = (
+        Index(
+            "ix_attempts_lost",
+            "ended_at",
+            sqlite_where=text("outcome = 'lost'"),
+            postgresql_where=text("outcome = 'lost'"),
+        ),
+    )
     token: Mapped[str] = mapped_column(String(40), primary_key=True)
     trial: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), index=True)
     number: Mapped[int]
@@ -182,6 +190,16 @@ class AttemptRow(Base):
     outcome: Mapped[str | None] = mapped_column(String(16))
     checkpoint: Mapped[int | None] = mapped_column(BigInteger)
     loop: Mapped[dict[str, Any] | None]
+
+
+class WebhookRow(Base):
+    """Who is told of a job's end, after so many tries; `next_at` is null once it has heard, or is given up."""
+
+    __tablename__ = "webhooks"
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True)
+    url: Mapped[str] = mapped_column(Text)
+    tries: Mapped[int]
+    next_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
 class LoopRow(Base):

@@ -6,6 +6,7 @@ A new field of a job goes here.
 
 import json
 import math
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -182,6 +183,14 @@ def _shorter(value: object) -> object:
     raise PydanticCustomError("horizons", "accepted are steps such as 500, or shares of the horizon such as 0.25")
 
 
+def _address(url: str) -> str:
+    """An address that can be told of a job's end."""
+    found = re.fullmatch(r"https?://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[\x21-\x7e]*)?", url)
+    if found is None:
+        raise ValueError("accepted is an address such as https://example.org/hooks/lrtune, without a user or password")
+    return url
+
+
 class JobSpec(Strict):
     """One request to tune a task. The smallest is `{"task": "digits"}`."""
 
@@ -213,6 +222,7 @@ class JobSpec(Strict):
     budget: Budget = Budget()
     confirm: Confirm = Confirm()
     tags: Annotated[dict[Tag, Text], Field(max_length=50)] = {}
+    webhook: Annotated[str, Field(max_length=2000), AfterValidator(_address)] | None = None
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

@@ -1,0 +1,114 @@
+"""All rows of a database, out and in again, in a form that both databases read: JSON, one row to a line.
+
+The tables are those that are there, not those of this code, so that an archive of an older release can be loaded into
+its own schema and be brought up to date by the migrations.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Connection,
+    DateTime,
+    MetaData,
+    Table,
+    create_engine,
+    insert,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy import event as events
+from sqlalchemy.pool import NullPool
+
+from lrtune.store.schema import VERSION_TABLE
+
+AT_ONCE = 500  # rows
+LEFT_OUT = (VERSION_TABLE, "workers")  # who works will sign in again
+
+
+def tables(connection: Connection) -> list[Table]:
+    """The tables of a database, each after those that it refers to."""
+    found = MetaData()
+    found.reflect(connection)
+    return [table for table in found.sorted_tables if table.name not in LEFT_OUT]
+
+
+def connected(url: str) -> Connection:
+    """A connection whose transaction sees the database as it is at one moment, on SQLite without stopping a writer."""
+    lite = make_url(url).get_backend_name() == "sqlite"
+    engine = create_engine(url, poolclass=NullPool, isolation_level=None if lite else "REPEATABLE READ")
+    if lite:
+        # The driver begins a transaction only at the first write; a reader is to have one, too.
+        events.listen(engine, "connect", lambda raw, _: setattr(raw, "isolation_level", None))
+        events.listen(engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN"))
+    return engine.connect()
+
+
+def rows(connection: Connection, table: Table) -> Iterator[str]:
+    """Every row of a table, as a line of JSON."""
+    found = connection.execution_options(yield_per=AT_ONCE).execute(select(table))
+    for row in found.mappings():
+        yield json.dumps(dict(row), default=_plain)
+
+
+def load(connection: Connection, table: Table, lines: Iterable[bytes]) -> int:
+    """Put rows into an empty table; how many there were."""
+    count, waiting = 0, list[dict[str, Any]]()
+    for line in lines:
+        waiting.append(_read(table, json.loads(line)))
+        count += 1
+        if len(waiting) == AT_ONCE:
+            connection.execute(insert(table), waiting)
+            waiting = []
+    if waiting:
+        connection.execute(insert(table), waiting)
+    return count
+
+
+def count_on(connection: Connection, table: Table) -> None:
+    """Let PostgreSQL number further rows after those that were brought with their numbers."""
+    keys = list(table.primary_key)
+    if connection.dialect.name != "postgresql" or len(keys) != 1:
+        return
+    name, column = table.name, keys[0].name
+    if connection.scalar(text("select pg_get_serial_sequence(:name, :column)"), {"name": name, "column": column}):
+        last = f"(select coalesce(max({column}), 0) + 1 from {name})"  # noqa: S608 - names of our own schema
+        connection.execute(text(f"select setval(pg_get_serial_sequence('{name}', '{column}'), {last}, false)"))
+
+
+def is_empty(connection: Connection) -> bool:
+    """Whether no table has a row."""
+    return not any(connection.execute(select(table).limit(1)).first() for table in tables(connection))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    raise TypeError(f"a column holds {type(value).__name__}, which no archive has a form for")
+
+
+def _read(table: Table, row: dict[str, Any]) -> dict[str, Any]:
+    """A row as this database takes it: times and truths are text and numbers in the other one's."""
+    for column in table.columns:
+        value = row.get(column.name)
+        if value is None:
+            if isinstance(column.type, JSON):
+                row[column.name] = _null(column.nullable)
+        elif isinstance(column.type, DateTime):
+            at = datetime.fromisoformat(value)
+            row[column.name] = at if column.type.timezone else at.replace(tzinfo=None)
+        elif isinstance(column.type, Boolean):
+            row[column.name] = bool(value)
+    return row
+
+
+def _null(nullable: bool | None) -> Any:
+    """No value, where there may be none; else the JSON that says so."""
+    from sqlalchemy import null
+
+    return null() if nullable else JSON.NULL

@@ -1,0 +1,94 @@
+"""A program of one release beside a database of another: it says so, does nothing, and goes on once they agree."""
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+import migrations
+from lrtune.store import Database, schema, workers
+from tests.serving import served
+from worker.loop import Worker
+from worker.settings import Settings
+
+
+class Until(threading.Event):
+    """A stop that waits for nothing: the third look finds the schema as it should be, and later waits are the end."""
+
+    def __init__(self, database_url: str, found: str) -> None:
+        super().__init__()
+        self._url, self._found, self._waited = database_url, found, 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._waited += 1
+        if self._waited == 2:
+            revise(self._url, schema.REVISION)
+        if self._waited > 2:
+            self.set()
+        return self.is_set()
+
+
+def revise(database_url: str, revision: str) -> None:
+    database = Database(database_url)
+    with database.write() as tx:
+        tx.execute(text(f"update {schema.VERSION_TABLE} set version_num = '{revision}'"))
+    database.dispose()
+
+
+def test_the_code_knows_the_newest_migration() -> None:
+    assert migrations.newest() == schema.REVISION
+
+
+@pytest.mark.parametrize(("found", "words"), [("0015", "older than"), ("9999", "newer than")])
+def test_a_worker_of_another_schema_says_so_once_and_waits(
+    database_url: str, found: str, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    revise(database_url, found)
+    Worker(Settings(database_url=database_url, data_dir=tmp_path), Until(database_url, found)).work()
+    said = [line for line in caplog.messages if "schema" in line]
+    assert [words in line for line in said] == [True, False]
+    assert caplog.messages.index(said[1]) < next(n for n, line in enumerate(caplog.messages) if "is ready" in line)
+
+
+def test_a_worker_before_its_tables_says_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stop = Until(url := f"sqlite:///{tmp_path / 'new.db'}", "")
+    stop._waited = 2
+    Worker(Settings(database_url=url, data_dir=tmp_path), stop).work()
+    database = Database(url)
+    with database.read() as tx:
+        assert schema.found(tx) is None
+    database.dispose()
+    assert "no tables of lrtune's yet" in caplog.text
+    assert "alembic upgrade head" in caplog.text
+
+
+def test_a_worker_whose_database_is_upgraded_under_it_claims_no_more(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("worker.schemas.AGAIN", 0.0)
+    stop = Until(sqlite_url, "")
+    stop._waited = 2
+    revised = workers.sign_in
+
+    def then(*args: object, **named: object) -> None:
+        revised(*args, **named)  # type: ignore[arg-type]
+        args[0].execute(text(f"update {schema.VERSION_TABLE} set version_num = '9999'"))  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(workers, "sign_in", then)
+    worker = Worker(Settings(database_url=sqlite_url, data_dir=tmp_path), stop)
+    monkeypatch.setattr(worker, "_claim", lambda _: pytest.fail("it claimed"))
+    worker.work()
+    assert "newer than" in caplog.text
+
+
+@pytest.mark.parametrize(("found", "words"), [("0015", "alembic upgrade head"), ("9999", "this program is the older")])
+def test_a_server_of_another_schema_is_not_ready_and_says_which_is_older(
+    database_url: str, found: str, words: str
+) -> None:
+    with served(database_url) as service:
+        revise(database_url, found)
+        answer = service.get("/readyz")
+        assert (answer.status_code, words in answer.json()["detail"]) == (503, True)
