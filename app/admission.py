@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app import parameters, pointers, table_checks, uploaded
 from app.problems import invalid
+from app.settings import Settings
 from lrtune import search
 from lrtune.errors import Rejection, UnusableFile
 from lrtune.optimizers import OPTIMIZERS
@@ -81,6 +82,13 @@ def admit(
         horizon=spec.horizon or Horizon(steps=info.steps),
         **(_clip_if_asked(spec) if command else {}),
     )
+
+
+def require_webhooks(spec: JobSpec, settings: Settings) -> None:
+    """Raise Invalid for a job that wants somebody told of its end by a server that could not sign it."""
+    if spec.webhook is not None and settings.webhook_secret is None:
+        detail = "found one, and this server has no LRTUNE_WEBHOOK_SECRET to sign with; accepted is null"
+        raise invalid([{"pointer": "/webhook", "detail": detail}])
 
 
 def _admitted(spec: JobSpec, **known: Any) -> AdmittedJob:

@@ -6,6 +6,7 @@ what it finds, and its line in `CHECKS`.
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -148,26 +149,21 @@ def _working(tx: Session) -> Iterator[Finding]:
 
 def disk(settings: Settings) -> Iterator[Finding]:
     """Room where we write."""
-    url = make_url(settings.database_url)
     places = {"LRTUNE_DATA_DIR": settings.data_dir}
-    if url.get_backend_name() == "sqlite" and url.database:
-        places["LRTUNE_DATABASE_URL"] = Path(url.database).parent
+    if settings.database_url.startswith("sqlite:///"):
+        places["LRTUNE_DATABASE_URL"] = Path(settings.database_url.removeprefix("sqlite:///")).parent
+    if "://" not in (states := os.environ.get("LRTUNE_STATE_DIR", ".lrtune/states")):
+        places["LRTUNE_STATE_DIR"] = Path(states)
     for name, folder in places.items():
         there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
         room = shutil.disk_usage(there)
         words = f"{room.free / 2**30:.1f} of {room.total / 2**30:.0f} GB free at {folder} ({name})"
         if room.free < LITTLE or room.free < SHARE * room.total:
             yield wrong("disk", f"{words}: make room, or uploads and reports will be refused")
-        elif not _writable(there):
+        elif not os.access(there, os.W_OK | os.X_OK):
             yield wrong("disk", f"{folder} ({name}) cannot be written by this user: change its owner or its mode")
         else:
             yield well("disk", words)
-
-
-def _writable(folder: Path) -> bool:
-    import os
-
-    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def gpu(_: Settings) -> Iterator[Finding]:

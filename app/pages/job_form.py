@@ -27,7 +27,7 @@ LISTS: Mapping[str, tuple[str, Mapping[str, type]]] = {
     "optimizers": ("name", OPTIMIZERS),
     "schedules": ("family", FAMILIES),
 }
-TEXTS = ("/name",)
+TEXTS = ("/name", "/webhook")
 NUMBERS = (
     *("/budget/full_runs", "/budget/trials", "/budget/seconds", "/confirm/top", "/confirm/seeds", "/search/seed"),
     "/baseline/learning_rate",

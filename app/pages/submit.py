@@ -114,7 +114,9 @@ def _admitted(
     except ValidationError as error:
         below = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         raise invalid(pointers.rejections(below, made, pointers.schema_of(JobSpec))) from None
-    return admission.admit(tx, spec, request.app.state.settings.data_dir, hold=hold, mine=mine, only=only)
+    settings = request.app.state.settings
+    admission.require_webhooks(spec, settings)
+    return admission.admit(tx, spec, settings.data_dir, hold=hold, mine=mine, only=only)
 
 
 def _curves(made: Mapping[str, Any]) -> dict[str, list[list[tuple[float, float]]]]:

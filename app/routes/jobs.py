@@ -88,6 +88,7 @@ def submit(
     """Queue a tuning job. The smallest is `{"task": "digits"}`; with `validate_only`, see what a job would do."""
     settings = request.app.state.settings
     data_dir, mine = settings.data_dir, who.person
+    admission.require_webhooks(spec, settings)
     if validate_only:
         with database.read() as tx:
             admitted = admission.admit(tx, spec, data_dir, hold=False, mine=mine, only=only)

@@ -19,13 +19,13 @@ from sqlalchemy import make_url
 import migrations
 from benchmarks.growth import SPEC, STEPS, fill
 from benchmarks.load.connection import Connection, Seen
-from benchmarks.load.measuring import Cpu, summary
+from benchmarks.load.measuring import LOOPS, Cpu, summary, value
 from lrtune.store import Database, jobs
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import report_points
 
 KEY, LEASE = "the-key-of-the-load", 600.0
-LOOPS, POLLERS, STREAMS, DECIDING = 64, 500, 200, 4
+POLLERS, STREAMS, DECIDING = 500, 200, 4
 REPORT_EVERY, POLL_EVERY = 1.0, 5.0  # seconds between two calls of one client
 POINTS = report_points(STEPS)
 
@@ -125,11 +125,10 @@ async def _told(service: Connection, job: str, held: Any, pause: float, end: flo
     """The reports of a trial, until the server stops it or time is up."""
     if held is None:
         return
-    level = abs(math.log10(held["trial"]["configuration"]["learning_rate"]) + 2.5)
     mine, base = f"/v1/jobs/{job}/trials/{held['trial']['number']}", {"token": held["token"], "lease_seconds": LEASE}
     for step in (one for one in POINTS if one <= held["until"]):
         await asyncio.sleep(pause)
-        reports = [{"step": step, "metrics": {"val_loss": 2 * math.exp(-step / STEPS) + level}}]
+        reports = [{"step": step, "metrics": {"val_loss": value(step)}}]
         _, verdict = await service.call("report", "POST", f"{mine}/reports", base | {"reports": reports})
         if time.monotonic() > end or not verdict or verdict["decision"] == "stop":
             return

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from benchmarks.growth import SEEN, STEPS
 from benchmarks.load.connection import Seen
-from benchmarks.load.measuring import Cpu, summary
+from benchmarks.load.measuring import LOOPS, Cpu, summary, value
 from lrtune.wire.results import report_points
 
 POINTS = report_points(STEPS)
@@ -26,7 +26,7 @@ GRPC = (
 )
 
 
-def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Process], grpc: bool) -> dict[str, Any]:
+def measured(url: str, *, history: int, servers: list[psutil.Process], grpc: bool) -> dict[str, Any]:
     """Trials of one study, one after the other, through the storage itself or its gRPC proxy."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -34,7 +34,7 @@ def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Pro
     _fill(RDBStorage(url), history, name)
     cpu = Cpu(service=[], database=servers, client=[psutil.Process()])
     if not grpc:
-        return {"storage": "RDB", **_run(RDBStorage(url), name, seconds, cpu)}
+        return {"storage": "RDB", **_run(RDBStorage(url), name, cpu)}
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     proxy = subprocess.Popen([sys.executable, "-c", GRPC, url, f"{port}"], stderr=subprocess.DEVNULL)
@@ -42,7 +42,7 @@ def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Pro
         storage = GrpcStorageProxy(host="localhost", port=port)
         storage.wait_server_ready(timeout=60)
         cpu = Cpu(service=[psutil.Process(proxy.pid)], database=servers, client=[psutil.Process()])
-        return {"storage": "RDB behind its gRPC proxy", **_run(storage, name, seconds, cpu)}
+        return {"storage": "RDB behind its gRPC proxy", **_run(storage, name, cpu)}
     finally:
         proxy.kill()
         proxy.wait()
@@ -69,23 +69,26 @@ def _fill(storage: BaseStorage, history: int, name: str) -> None:
         )
 
 
-def _run(storage: BaseStorage, name: str, seconds: float, cpu: Cpu) -> dict[str, Any]:
+def _run(storage: BaseStorage, name: str, cpu: Cpu) -> dict[str, Any]:
+    """Take as many trials as there are loops, and report them all, step by step."""
     sampler, pruner = optuna.samplers.RandomSampler(), optuna.pruners.MedianPruner()
     study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
-    seen, end = Seen(), time.monotonic() + seconds
+    seen, held, started = Seen(), list[optuna.Trial](), time.monotonic()
     cpu.start()
-    while time.monotonic() < end:
+    for _ in range(LOOPS):
         began = time.perf_counter()
-        trial = study.ask()
-        rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+        held.append(study.ask())
+        held[-1].suggest_float("learning_rate", 1e-4, 1e-1, log=True)
         seen.times["claim"].append((time.perf_counter() - began) * 1000)
-        value = 0.0
-        for step in POINTS:
-            began, value = time.perf_counter(), 2 * math.exp(-step / STEPS) + abs(math.log10(rate) + 2.5)
-            trial.report(value, step)
-            stop = trial.should_prune()
+    claims = summary(seen, time.monotonic() - started, cpu.spent(), each="claim")
+    seen, started = Seen(), time.monotonic()
+    cpu.start()
+    for step in POINTS:
+        for trial in held:
+            began = time.perf_counter()
+            trial.report(value(step), step)
+            if trial.should_prune():
+                seen.errors["pruned"] += 1
             seen.times["report"].append((time.perf_counter() - began) * 1000)
-            if stop or time.monotonic() > end:
-                break
-        study.tell(trial, value)
-    return summary(seen, seconds, cpu.spent(), each="report")
+    reports = summary(seen, time.monotonic() - started, cpu.spent(), each="report")
+    return {"claims alone": claims, "reports alone": reports}

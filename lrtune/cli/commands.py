@@ -89,6 +89,7 @@ def submit(
     ] = None,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A tag; may come again.")] = None,
+    webhook: Annotated[str | None, typer.Option(metavar="URL", help="Who is told of the job's end.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it is over.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would do and cost.")] = False,
     as_json: options.AsJson = False,
@@ -96,7 +97,7 @@ def submit(
     """Queue a tuning job."""
     params = options.pairs(param) | ({} if dataset is None else {"dataset": dataset})
     asked = options.job(job, params)
-    options.put(asked, schedules=schedule, optimizers=optimizer, name=name)
+    options.put(asked, schedules=schedule, optimizers=optimizer, name=name, webhook=webhook)
     if steps is not None or epochs is not None:
         asked["horizon"] = options.put({}, steps=steps, epochs=epochs)
     options.add(asked, "budget", options.put({}, full_runs=full_runs))

@@ -1,0 +1,78 @@
+"""LRTUNE_LOG=json: every line is an object, and says which request, job and trial it is about."""
+
+import json
+import logging
+import threading
+from contextvars import copy_context
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lrtune import logs
+from tests import processes
+from tests.serving import KEY, reached, served
+
+
+def lines(log: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+
+
+def test_a_servers_lines_are_json_with_the_request_and_the_trial(sqlite_url: str, tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = {"LRTUNE_DATABASE_URL": sqlite_url, "LRTUNE_API_KEY": KEY, "LRTUNE_LOG": "json"}
+    command = ("uvicorn", "--factory", "app.main:create_app", "--port", str(port))
+    server = processes.start(*command, environment=environment, log=tmp_path / "log")
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {KEY}"}) as client:
+            reached(client, server)
+            asked = client.get("/v1/jobs/job-0123456789abcdef/trials/7", headers={"X-Request-Id": "mine-1"})
+            assert asked.headers["X-Request-Id"] == "mine-1"
+    finally:
+        server.terminate()
+        server.join()
+    (line,) = [one for one in lines(tmp_path / "log") if one.get("request") == "mine-1"]
+    assert {"job": "job-0123456789abcdef", "trial": 7, "method": "GET", "status": 404}.items() <= line.items()
+    unread = [one for one in (tmp_path / "log").read_text().splitlines() if not one.startswith("{")]
+    assert [one for one in unread if "Started" not in one and "Waiting" not in one and "runpy" not in one] == []
+
+
+def test_an_id_that_is_no_id_is_not_taken(sqlite_url: str) -> None:
+    with served(sqlite_url) as service:
+        for odd in ("a b", "x" * 65, "caf\u00e9", "{}"):
+            got = service.get("/healthz", headers={"X-Request-Id": odd.encode("latin-1")}).headers["X-Request-Id"]
+            assert len(got) == 32
+            assert got != odd
+
+
+def test_a_line_is_about_what_its_thread_was_begun_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.setFormatter(logs.Json())
+    log = logging.getLogger("lrtune.test")
+    with logs.about(job="job-1"), logs.about(trial=3, worker=None):
+        thread = threading.Thread(target=copy_context().run, args=(log.warning, "caf\u00e9 \x1b[2J\u202e"))
+        thread.start()
+        thread.join()
+    log.warning("after")
+    first, after = (json.loads(line) for line in caplog.text.splitlines())
+    assert {
+        "job": "job-1",
+        "trial": 3,
+        "level": "WARNING",
+        "message": "caf\u00e9 \x1b[2J\u202e",
+    }.items() <= first.items()
+    assert not {"job", "trial", "worker"} & set(after)
+    assert caplog.text.isascii()
+    assert "\x1b" not in caplog.text
+
+
+def test_a_traceback_stays_in_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.setFormatter(logs.Json())
+    try:
+        raise ZeroDivisionError("here")
+    except ZeroDivisionError:
+        logging.getLogger("lrtune.test").exception("it broke")
+    (line,) = caplog.text.splitlines()
+    assert "ZeroDivisionError: here" in json.loads(line)["exception"]
