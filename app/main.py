@@ -24,6 +24,7 @@ from app.heads import Head
 from app.keys import Keys
 from app.limits import BodyLimit
 from app.metrics import Requests
+from app.retention import forgetting
 from app.routes import (
     audit,
     charts,
@@ -107,14 +108,19 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.describing, app.state.thinking = asyncio.Semaphore(DESCRIBED), asyncio.Semaphore(THINKING)
     app.state.stopping = asyncio.Event()
     always = (app.state.database, app.state.writing)
-    looking = asyncio.gather(expiring(*always, app.state.stopping), telling(*always, settings, app.state.stopping))
-    noting = asyncio.create_task(app.state.keys.note(app.state.writing, app.state.stopping))
+    stopping = app.state.stopping
+    looking = asyncio.gather(
+        expiring(*always, stopping),
+        telling(*always, settings, stopping),
+        forgetting(*always, settings, stopping),
+        app.state.keys.note(app.state.writing, stopping),
+    )
     try:
         with _called_on_signals(app.state.stopping.set):
             yield
     finally:
         app.state.stopping.set()
-        await asyncio.gather(looking, noting)
+        await looking
         app.state.database.dispose()
 
 

@@ -50,3 +50,5 @@ class Settings(BaseSettings):
     log: Literal["text", "json"] = "text"
     webhook_secret: Annotated[SecretStr, AfterValidator(_sendable)] | None = None
     webhook_private: bool = False
+    reports_days: Annotated[float, Field(gt=0)] | None = None
+    jobs_days: Annotated[float, Field(gt=0)] | None = None

@@ -235,7 +235,7 @@ def extend(
         more = None if new.most_runs is None else max(0.0, new.most_runs - (spec.most_runs or 0.0))
         audit_log.add(tx, by, "job-extended", row.id, now=now, budget=budget.model_dump(), full_runs=more)
         if row.state in OVER:
-            row.state, row.reason, row.finished_at = JobState.RUNNING, "", None
+            row.state, row.reason, row.finished_at, row.thinned = JobState.RUNNING, "", None, False
             webhooks.arm(tx, row.seq, spec.webhook, now=now)
     tx.flush()
     return get(tx, job_id)

@@ -68,6 +68,7 @@ class JobRow(Base):
     digest: Mapped[str] = mapped_column(String(64))
     events: Mapped[int] = mapped_column(default=0)
     decisions: Mapped[int] = mapped_column(default=0, server_default="0")
+    thinned: Mapped[bool] = mapped_column(default=False, server_default=false())  # its reports, as it is old
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

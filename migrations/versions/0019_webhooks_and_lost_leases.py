@@ -1,4 +1,4 @@
-"""Who is told of a job's end; and an index that finds the leases that were lost lately.
+"""Who is told of a job's end, whose reports are thinned, and an index that finds the leases that were lost lately.
 
 Revision: 0019, after 0017
 """
@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job", name="pk_webhooks"),
     )
     op.create_index("ix_webhooks_next_at", "webhooks", ["next_at"])
+    op.add_column("jobs", sa.Column("thinned", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.create_index(
         "ix_attempts_lost", "attempts", ["ended_at"], sqlite_where=sa.text(LOST), postgresql_where=sa.text(LOST)
     )
@@ -34,3 +35,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_attempts_lost", "attempts")
     op.drop_table("webhooks")
+    op.drop_column("jobs", "thinned")

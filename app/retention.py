@@ -1,0 +1,77 @@
+"""Each hour, what need not be kept any longer goes: see `LRTUNE_REPORTS_DAYS` and `LRTUNE_JOBS_DAYS`.
+
+A job that is forgotten is written to `archived/<job>.json.gz` below LRTUNE_DATA_DIR first.
+"""
+
+import asyncio
+import gzip
+import json
+import logging
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from app.settings import Settings
+from app.streams import pause
+from lrtune.errors import LrtuneError
+from lrtune.store import Database, jobs, retention
+from lrtune.store.database import clock
+
+SECONDS, FOLDER = 3600.0, "archived"
+log = logging.getLogger("lrtune.retention")
+
+
+async def forgetting(
+    database: Database, writing: asyncio.Semaphore, settings: Settings, stopping: asyncio.Event
+) -> None:
+    """Look each hour, and write one job at a time and in turn, until the server stops."""
+    while settings.reports_days or settings.jobs_days:
+        with suppress(SQLAlchemyError):  # the database is away: in an hour
+            for step in (_thinned, _archived):
+                more = True
+                while more and not stopping.is_set():
+                    async with writing:
+                        more = await run_in_threadpool(step, database, settings)
+        await pause(stopping, SECONDS)
+        if stopping.is_set():
+            return
+
+
+def _thinned(database: Database, settings: Settings) -> bool:
+    """Whether a job was there whose reports were to be thinned."""
+    if settings.reports_days is None:
+        return False
+    with database.write() as tx:
+        job = retention.ended(tx, before=clock(tx) - timedelta(days=settings.reports_days), whole=True)
+        if job and (gone := retention.thin(tx, job)):
+            log.info("%s of the reports of %s were thinned out", gone, job)
+        return job is not None
+
+
+def _archived(database: Database, settings: Settings) -> bool:
+    """Whether a job was there that was to be forgotten, and could be."""
+    if settings.jobs_days is None:
+        return False
+    try:
+        with database.write() as tx:
+            job = retention.ended(tx, before=clock(tx) - timedelta(days=settings.jobs_days))
+            if job is None:
+                return False
+            path = _write(settings.data_dir / FOLDER / f"{job}.json.gz", json.dumps(retention.written(tx, job)))
+            jobs.delete(tx, job)
+        log.info("%s is forgotten, and stands in %s", job, path)
+        return True
+    except (OSError, LrtuneError) as error:
+        log.warning("a job could not be archived, and is kept: %s", error)
+        return False
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with gzip.open(part, "wt", encoding="utf-8") as file:
+        file.write(text)
+    return part.replace(path)

@@ -1,0 +1,59 @@
+"""What is not kept for ever: reports of old jobs are thinned, jobs that are older yet are archived and forgotten.
+
+Each verb sees to one job, so that no transaction is long.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from lrtune.store import events, jobs, trials
+from lrtune.store.tables import JobRow, ReportRow, TrialRow
+from lrtune.wire.results import OVER, REPORTS, report_points
+
+PAGE = 1000  # events that are read at once
+
+
+def ended(tx: Session, *, before: datetime, whole: bool = False) -> str | None:
+    """The job that ended longest ago, if that was before; with `whole`, of those whose reports are not thinned yet."""
+    query = select(JobRow.id).where(JobRow.state.in_(OVER), JobRow.finished_at < before)
+    query = query.where(JobRow.thinned.is_(False)) if whole else query
+    return tx.scalar(query.order_by(JobRow.finished_at).limit(1))
+
+
+def thin(tx: Session, job_id: str) -> int:
+    """Keep about twenty reports of each trial of a job: the last at or before each point; how many went."""
+    job = select(JobRow.seq).where(JobRow.id == job_id).scalar_subquery()
+    many = select(TrialRow.id, TrialRow.horizon).join(ReportRow, ReportRow.trial == TrialRow.id)
+    many = many.where(TrialRow.job == job).group_by(TrialRow.id, TrialRow.horizon).having(func.count() > REPORTS)
+    gone = 0
+    for trial, horizon in tx.execute(many).all():
+        steps = tx.scalars(select(ReportRow.step).where(ReportRow.trial == trial).order_by(ReportRow.step)).all()
+        kept = _kept(steps, horizon)
+        tx.execute(delete(ReportRow).where(ReportRow.trial == trial, ReportRow.step.not_in(kept)))
+        gone += len(steps) - len(kept)
+    tx.execute(update(JobRow).where(JobRow.id == job_id).values(thinned=True))
+    return gone
+
+
+def _kept(steps: Sequence[int], horizon: int) -> list[int]:
+    """Of these steps, in order, the last at or before each point of a run; and the last of all."""
+    places = {bisect_right(steps, point) - 1 for point in report_points(horizon)} | {len(steps) - 1}
+    return [steps[place] for place in sorted(places) if place >= 0]
+
+
+def written(tx: Session, job_id: str) -> dict[str, Any]:
+    """All that is known of a job, as the API answers with it."""
+    log, after = list[Any](), 0
+    while (page := events.page(tx, job_id, after=after, limit=PAGE)).items:
+        log += page.items
+        after = page.items[-1].id
+    job, history = jobs.get(tx, job_id), trials.history(tx, job_id)
+    lists = {"trials": history, "events": log}
+    return {"job": job.model_dump(mode="json")} | {
+        name: [one.model_dump(mode="json") for one in found] for name, found in lists.items()
+    }

@@ -1,0 +1,111 @@
+"""What is old goes, where a setting says so: reports beyond twenty a trial, then whole jobs, into an archive."""
+
+import gzip
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import update
+
+from app import retention as door
+from app.settings import Settings
+from lrtune.errors import UnknownJob
+from lrtune.store import Database, jobs, leases, retention, trials
+from lrtune.store.database import clock
+from lrtune.store.tables import JobRow
+from lrtune.wire.results import Proposal, Report, TrialState, report_points
+from tests.leasing import MINUTE, PLAIN, SPEC
+
+
+def old(database: Database, steps: list[int], *, days: float = 40) -> str:
+    """A job that ended so many days ago, with one trial that was reported after these steps of a hundred."""
+    with database.write() as tx:
+        job = jobs.create(tx, SPEC)[0].id
+        trials.propose(tx, job, Proposal(configuration=PLAIN, role="search", seed=0, horizon=100), known=0)
+        lease = leases.claim(tx, "a", ttl=MINUTE)
+        assert lease is not None
+        leases.report(
+            tx, lease, [Report(step=n, learning_rate=0.1, metrics={"val_loss": 1 / n}) for n in steps], ttl=MINUTE
+        )
+        leases.finish(tx, lease, TrialState.COMPLETE, value=0.01, step=100)
+        jobs.end(tx, job, "succeeded", reason="")
+        tx.execute(update(JobRow).where(JobRow.id == job).values(finished_at=clock(tx) - timedelta(days=days)))
+    return job
+
+
+def swept(database: Database, folder: Path, **given: Any) -> None:
+    settings = Settings(data_dir=folder, **given)
+    while door._thinned(database, settings):
+        pass
+    while door._archived(database, settings):
+        pass
+
+
+def steps_of(database: Database, job: str) -> list[int]:
+    with database.read() as tx:
+        return [report.step for report in trials.history(tx, job)[0].reports]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (list(range(1, 101)), report_points(100)),
+        (list(range(7, 101, 3)), [*range(10, 96, 5), 100]),
+        (report_points(100), report_points(100)),
+    ],
+    ids=["each step", "elsewhere", "as asked for"],
+)
+def test_of_an_old_job_about_twenty_reports_a_trial_are_kept(
+    database: Database, tmp_path: Path, before: list[int], after: list[int]
+) -> None:
+    job, young = old(database, before), old(database, before, days=5)
+    with database.read() as tx:
+        best = jobs.get(tx, job).best
+    swept(database, tmp_path, reports_days=30)
+    kept = steps_of(database, job)
+    assert len(kept) <= 21
+    assert kept[-1] == before[-1]
+    assert all(any(point - 5 < step <= point for step in kept) for point in report_points(100)[1:])
+    assert set(kept) <= set(before)
+    assert kept == after or before[0] == 7
+    assert steps_of(database, young) == before
+    with database.read() as tx:
+        assert jobs.get(tx, job).best == best
+        assert retention.ended(tx, before=clock(tx) - timedelta(days=30), whole=True) is None, "it is done once"
+
+
+def test_an_older_job_is_archived_whole_and_forgotten(database: Database, tmp_path: Path) -> None:
+    job, young = old(database, report_points(100)), old(database, [100], days=5)
+    with database.read() as tx:
+        known, history = jobs.get(tx, job), trials.history(tx, job)
+    swept(database, tmp_path, jobs_days=30)
+    archived = json.loads(gzip.decompress((tmp_path / "archived" / f"{job}.json.gz").read_bytes()))
+    assert archived["job"] == known.model_dump(mode="json")
+    assert archived["trials"] == [one.model_dump(mode="json") for one in history]
+    assert archived["events"][0]["kind"] == "job-submitted"
+    with database.read() as tx:
+        with pytest.raises(UnknownJob):
+            jobs.get(tx, job)
+        assert jobs.get(tx, young).id == young
+
+
+def test_a_job_that_cannot_be_archived_is_kept(database: Database, tmp_path: Path) -> None:
+    job = old(database, [100])
+    (tmp_path / "archived").write_text("in the way")
+    swept(database, tmp_path, jobs_days=30)
+    with database.read() as tx:
+        assert jobs.get(tx, job).id == job
+
+
+def test_without_a_setting_everything_is_kept(database: Database, tmp_path: Path) -> None:
+    job = old(database, list(range(1, 101)), days=4000)
+    swept(database, tmp_path)
+    assert len(steps_of(database, job)) == 100
+
+
+def test_no_days_are_no_setting() -> None:
+    with pytest.raises(ValidationError):
+        Settings(jobs_days=0)
