@@ -9,7 +9,7 @@ ALL := $(VENV)/.ready-all
 PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check up bench clean
+.PHONY: help setup demo test check up bench chaos soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,14 @@ up: ## the whole service in Docker; PROFILE=gpu for a worker on the GPU
 
 bench: setup ## the benchmarks behind the numbers in the docs
 	@$(BIN)/python -m benchmarks.job_read
+
+MINUTES ?= 3
+SEED ?=
+chaos: $(ALL) ## faults drawn from a seed against the whole service, MINUTES for each database
+	@$(BIN)/python -m benchmarks.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+soak: $(ALL) ## memory and open files of server and workers, MINUTES for each database
+	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 clean: ## remove the virtual environment and every cache; your data in .lrtune stays
 	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
@@ -69,8 +71,16 @@ def main() -> int:
     return int(wrong)
 
 
-def chaos(kind: str, *, seed: int, seconds: float) -> dict[str, Any]:
-    """One run on one database: what was there, which faults came, and what was broken."""
+def chaos(kind: str, *, seed: int, seconds: float, at_once: int = AT_ONCE) -> dict[str, Any]:
+    """One run on one database with so many jobs of either kind: what was there, which faults came, what was broken."""
+    with running(kind) as stack:
+        found = suffered(stack, faults.drawn(stack, chance := Random(seed)), chance, seconds, at_once)
+    return {"database": kind, "seed": seed} | found
+
+
+@contextmanager
+def running(kind: str) -> Iterator[Stack]:
+    """The whole service on a database, on a small disk of its own."""
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="lrtune-chaos-") as name:
         folder, made = Path(name), KINDS[kind]
@@ -78,16 +88,18 @@ def chaos(kind: str, *, seed: int, seconds: float) -> dict[str, Any]:
         with small_disk(folder / "disk", made.megabytes) as mounted:
             stack = Stack(made(folder / "disk"), folder, folder / "disk", full=mounted)
             try:
-                return {"database": kind, "seed": seed} | _suffered(stack, Random(seed), seconds)
+                yield stack
             finally:
                 stack.close()
 
 
-def _suffered(stack: Stack, chance: Random, seconds: float) -> dict[str, Any]:
+def suffered(
+    stack: Stack, coming: Iterator[faults.Fault], chance: Random, seconds: float, at_once: int = AT_ONCE
+) -> dict[str, Any]:
+    """What a stack has come to after so many seconds of faults, and once they have ended."""
     begun, came = time.monotonic(), Counter[str]()
-    submitted = 0
-    for fault in faults.drawn(stack, chance):
-        submitted = _submit(stack, submitted)
+    for fault in coming:
+        submit(stack, at_once)
         time.sleep(chance.uniform(1.0, 3.0))
         if time.monotonic() - begun > seconds:
             break
@@ -109,19 +121,17 @@ def _open(tx: Session) -> dict[str, int]:
     return {str(task): int(count) for task, count in tx.execute(query)}
 
 
-def _submit(stack: Stack, submitted: int) -> int:
-    """Let there be so many open jobs of either kind again; how many there were in all."""
+def submit(stack: Stack, at_once: int) -> None:
+    """Let there be so many open jobs of either kind again."""
 
-    def missing(tx: Session) -> int:
-        opened, made = _open(tx), submitted
+    def missing(tx: Session) -> None:
+        opened = _open(tx)
         for spec in (BUILT_IN, LOOP):
             task = spec["task"] if isinstance(spec["task"], str) else spec["task"]["name"]
-            for _ in range(opened.get(task, 0), AT_ONCE):
-                jobs.create(tx, AdmittedJob.model_validate(spec | (WHOLE if made % 2 else {})))
-                made += 1
-        return made
+            for number in range(opened.get(task, 0), at_once):
+                jobs.create(tx, AdmittedJob.model_validate(spec | (WHOLE if number % 2 else {})))
 
-    return stack.ask(missing)
+    stack.ask(missing)
 
 
 if __name__ == "__main__":

