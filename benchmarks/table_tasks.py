@@ -104,7 +104,8 @@ class _Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The input and what the layer adds to it."""
-        return x + self.layer(x)
+        added: torch.Tensor = self.layer(x)
+        return x + added
 
 
 class Prose(Characters):

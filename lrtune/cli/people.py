@@ -34,7 +34,7 @@ def create(
     with Client() as client:
         made = Admin(client).create_key(person, name=name, scopes=asked)
     if as_json:
-        return out.as_json(made, indent=2)
+        return out.as_json(made)
     out.say(f"{made.id} of {made.person}, for {', '.join(made.scopes)}. This is shown once:", err=True)
     return out.say(made.key)
 
