@@ -47,6 +47,7 @@ from app.tracing import RequestIds
 from app.tries import Tries
 from app.turns import Turns
 from app.unpacking import Unpack
+from app.watching import Watch
 from app.webhooks import telling
 from lrtune import __version__, logs
 from lrtune.store import Database
@@ -107,20 +108,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.turns = Turns(app.state.database, app.state.writing, app.state.requests.decided)
     app.state.describing, app.state.thinking = asyncio.Semaphore(DESCRIBED), asyncio.Semaphore(THINKING)
     app.state.stopping = asyncio.Event()
-    always = (app.state.database, app.state.writing)
     stopping = app.state.stopping
-    looking = asyncio.gather(
+    app.state.watch = Watch(app.state.database, stopping)
+    always = (app.state.database, app.state.writing)
+    seeing_to = asyncio.gather(
         expiring(*always, stopping),
         telling(*always, settings, stopping),
         forgetting(*always, settings, stopping),
         app.state.keys.note(app.state.writing, stopping),
+        app.state.watch.run(),
     )
     try:
         with _called_on_signals(app.state.stopping.set):
             yield
     finally:
         app.state.stopping.set()
-        await looking
+        await seeing_to
         app.state.database.dispose()
 
 

@@ -36,6 +36,7 @@ PAUSES = (0.2, 0.8)  # seconds before a call is tried again when no answer came
 DROPS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # the same for a broken event stream: a server may restart meanwhile
 UPLOADED_AT_ONCE = 1024 * 1024  # bytes
 DESCRIBING = 1800.0  # seconds that a server may take to read a large upload through
+STREAM, LATEST = "text/event-stream", 10**9 - 1  # the number of no line of a log
 QUIET = 60.0  # seconds without even a comment after which an event stream counts as broken
 
 log = logging.getLogger("lrtune.client")
@@ -86,8 +87,7 @@ class Client:
         """
         if isinstance(job, Job) or (isinstance(job, str) and re.fullmatch(r"job-[0-9a-f]{16}", job)):
             return self.get(job if isinstance(job, str) else job.id)
-        asked = _body(job)
-        if isinstance(asked, dict) and asked.get("name"):
+        if isinstance(asked := _body(job), dict) and asked.get("name"):
             wanted = self.plan(asked).spec
             for state in (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED):
                 for found in self.list(state=state, owner=self.me().person):
@@ -116,9 +116,10 @@ class Client:
         drops = iter(DROPS)
         while True:
             try:
-                for event in self._stream(job_id, after):
-                    after, drops = event.id, iter(DROPS)
-                    yield event
+                for event in (read(Event, data) for data in self._stream(job_id, after)):
+                    if event.id > after:
+                        after, drops = event.id, iter(DROPS)
+                        yield event
                 if self.get(job_id).state in OVER:
                     yield from self.events(job_id, after=after)
                     return
@@ -128,6 +129,10 @@ class Client:
                 if not pause:
                     raise
             time.sleep(pause)
+
+    def beats(self, job_id: str) -> Iterator[None]:
+        """Whenever the job has changed or its trials get on, until it is over or the server away (Unavailable)."""
+        yield from (None for _ in self._stream(job_id, LATEST, beats="true"))
 
     def wait(self, job_id: str) -> Job:
         """The job, once it is over."""
@@ -339,20 +344,15 @@ class Client:
                 raise errors.Invalid(f"the request cannot be written as JSON: {error}") from None
         raise AssertionError
 
-    def _stream(self, job_id: str, after: int) -> Iterator[Event]:
+    def _stream(self, job_id: str, after: int, **query: str) -> Iterator[str]:
         """What one connection brings; it ends when the server ends it, and `Unavailable` says that it broke."""
-        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
-        wait = httpx.Timeout(30.0, read=QUIET)
+        wait, headers = httpx.Timeout(30.0, read=QUIET), {"Accept": STREAM, "Last-Event-ID": str(after)}
         try:
-            with self._http.stream("GET", _path(job_id, "events"), headers=headers, timeout=wait) as response:
+            path = _path(job_id, "events")
+            with self._http.stream("GET", path, params=query, headers=headers, timeout=wait) as response:
                 if not response.is_success:
                     response.read()
-                checked(response)
-                for data in messages(response.iter_lines()):
-                    event = read(Event, data)
-                    if event.id > after:
-                        after = event.id
-                        yield event
+                yield from messages(checked(response).iter_lines())
         except httpx.TransportError as error:
             raise self._away(error) from error
 

@@ -3,18 +3,23 @@
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from app import watching
 from app.routes import events as route
-from lrtune.store import events
+from lrtune.store import Database, events, lookup
+from lrtune.store.database import clock
 from lrtune.wire.results import Event
 from tests import processes
 from tests.serving import KEY, reached, served
+from tests.test_statements import counted
 
 STREAM = {"Accept": "text/event-stream"}
 
@@ -39,6 +44,35 @@ def messages(response: httpx.Response) -> Iterator[dict[str, str]]:
         elif fields:
             yield fields
             fields = {}
+
+
+class Looks:
+    """How often the server has looked at what is followed."""
+
+    def __init__(self) -> None:
+        self._count, self._more = 0, threading.Condition()
+
+    def add(self) -> None:
+        with self._more:
+            self._count += 1
+            self._more.notify_all()
+
+    def wait(self, count: int) -> bool:
+        """Whether it has done so this often from now on."""
+        with self._more:
+            enough = self._count + count
+            return self._more.wait_for(lambda: self._count >= enough, 60)
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    looks, asked = Looks(), watching.Watch._asked
+
+    def ask(self: watching.Watch, *args: Any) -> Any:
+        looks.add()
+        return asked(self, *args)
+
+    monkeypatch.setattr(watching.Watch, "_asked", ask)
+    return looks
 
 
 def test_the_stream_says_what_the_page_says_and_ends_with_the_job(service: httpx.Client) -> None:
@@ -98,7 +132,6 @@ def test_the_page_and_the_header_start_behind_an_event(service: httpx.Client) ->
 
 
 def test_a_quiet_stream_is_kept_open_with_comments(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(route, "POLL", 0.01)
     monkeypatch.setattr(route, "KEEPALIVE", 0.05)
     with (
         served(sqlite_url) as service,
@@ -119,13 +152,64 @@ def test_a_stream_outlives_a_database_that_is_away(sqlite_url: str, monkeypatch:
             raise OperationalError("select", None, Exception("the server closed the connection"))
         return page(*args, **kwargs)
 
-    monkeypatch.setattr(route, "POLL", 0.01)
+    monkeypatch.setattr(route, "AWAY", 0.01)
     with served(sqlite_url) as service:
         job = submitted(service)
         service.post(f"{job}/cancel")
         monkeypatch.setattr(route.events, "page", away)
         with service.stream("GET", f"{job}/events", headers=STREAM) as response:
             assert [one["id"] for one in messages(response)] == ["1", "2"]
+
+
+def test_streams_cost_as_many_statements_as_one_while_nothing_happens(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where each follows a job of its own; and all of them are told when something does happen."""
+    monkeypatch.setattr(watching, "TICK", 0.01)
+    monkeypatch.setattr(watching, "SURE", 0.0)  # all of them are asked for, each time that there is a look
+    found = []
+    with served(database_url) as service, ExitStack() as opened:
+        for count in (1, 40):
+            jobs = [submitted(service) for _ in range(count)]
+            streams = [opened.enter_context(service.stream("GET", f"{job}/events", headers=STREAM)) for job in jobs]
+            told = [messages(stream) for stream in streams]
+            assert [next(one)["event"] for one in told] == ["job-submitted"] * count
+            looks = counting(monkeypatch)
+            assert looks.wait(3)
+            with counted() as seen:
+                assert looks.wait(10)
+            found.append(len(seen) / 10)
+            for job in jobs:
+                service.post(f"{job}/cancel")
+            assert [[one["event"] for one in each] for each in told] == [["job-cancelled"]] * count
+    assert max(found) <= 1.2, "one statement for all, each time"
+
+
+@pytest.mark.parametrize("lines", [1, 2 * watching.KEPT + 10])
+def test_a_log_is_read_once_for_all_who_follow_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, lines: int
+) -> None:
+    """And nobody misses a line or hears it twice, also of more than are kept at hand."""
+    monkeypatch.setattr(watching, "SURE", 0.1)
+    database = Database(database_url)
+    with served(database_url) as service, ExitStack() as opened:
+        job = submitted(service)
+        streams = [opened.enter_context(service.stream("GET", f"{job}/events", headers=STREAM)) for _ in range(20)]
+        told = [messages(stream) for stream in streams]
+        for each in told:
+            next(each)
+        assert counting(monkeypatch).wait(3)
+        with counted() as seen:
+            with database.write() as tx:
+                seq = lookup.job(tx, job.rpartition("/")[2]).seq
+                for number in range(lines):
+                    events.add(tx, seq, "noted", f"line {number}", now=clock(tx))
+            service.post(f"{job}/cancel")
+            heard = [[one["id"] for one in each] for each in told]
+    assert heard == [[str(number) for number in range(2, lines + 3)]] * 20
+    if lines == 1:
+        assert len([one for one in seen if "events.number >" in one]) <= 3
+    database.dispose()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

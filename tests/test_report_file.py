@@ -106,6 +106,27 @@ def test_a_screen_shows_the_trials_with_their_curves(job: str) -> None:
     assert "0 baseline" in shown[3]
 
 
+def test_a_job_that_is_watched_is_asked_for_when_it_has_changed(
+    sqlite_url: str, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, get, rounds = list[str](), Client.get, iter(range(40))
+    queued = json.loads(run("submit", "digits", "--json"))["id"]
+
+    def counted(self: Client, job_id: str) -> Any:
+        asked.append(job_id)
+        return get(self, job_id)
+
+    def check() -> None:
+        if next(rounds) == 20:
+            run("cancel", queued, "--json")
+
+    monkeypatch.setattr(Client, "get", counted)
+    monkeypatch.setattr(watch, "EVERY", 0.05)
+    with Client() as client:
+        assert watch.follow(client, queued, Console(file=StringIO()), check=check).state == "cancelled"
+    assert len(asked) <= 5, "first, when the stream has begun, when it was cancelled"
+
+
 def test_watch_speaks_json_to_scripts(job: str) -> None:
     *events, last = [json.loads(line) for line in run("watch", job, "--json").splitlines()]
     assert [event["kind"] for event in events][-1] == "job-succeeded"

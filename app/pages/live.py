@@ -3,56 +3,48 @@
 The log (`/v1/jobs/{id}/events`) says what happened; this also beats with every report of a trial that is training.
 """
 
-import asyncio
-import json
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
-from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from sqlalchemy.exc import DBAPIError
+from fastapi.sse import KEEPALIVE_COMMENT
 from starlette.concurrency import run_in_threadpool
 
 from app.deps import JobId
-from app.streams import KEEPALIVE, answer, pause
+from app.streams import KEEPALIVE, answer
+from app.watching import Watch, beat
 from lrtune.errors import UnknownJob
-from lrtune.store import Database, charts
+from lrtune.store import Database, lookup
 from lrtune.wire.results import OVER
 
 router = APIRouter()
-POLL = 1.0  # seconds
 
 
 @router.get("/jobs/{job_id}/live")
 async def live(job_id: JobId, request: Request) -> StreamingResponse:
     """A message whenever the job has changed, until it is over."""
-    database: Database = request.app.state.database
-    await run_in_threadpool(_pulse, database, job_id)  # an unknown job is an error, not a stream
-    return answer(request, _beats(database, job_id, request.app.state.stopping))
+    await run_in_threadpool(_known, request.app.state.database, job_id)
+    return answer(request, _beats(request.app.state.watch, job_id))
 
 
-def _pulse(database: Database, job_id: str) -> tuple[str, int, int]:
+def _known(database: Database, job_id: str) -> None:
+    """Raise UnknownJob: that is an error, not a stream."""
     with database.read() as tx:
-        return charts.pulse(tx, job_id)
+        lookup.job(tx, job_id)
 
 
-async def _beats(database: Database, job_id: str, stopping: asyncio.Event) -> AsyncIterator[bytes]:
-    before: tuple[str, int, int] | None = None
-    idle = 0.0
-    while not stopping.is_set():
-        try:
-            now = await run_in_threadpool(_pulse, database, job_id)
-        except DBAPIError:  # the database is away: the stream waits for it
-            now = before or ("", 0, 0)
-        except UnknownJob:
-            return
-        if now != before:
-            before, idle = now, 0.0
-            yield format_sse_event(data_str=json.dumps({"over": now[0] in OVER, "beat": now[1:]}))
-        if now[0] in OVER:
-            return
-        idle += POLL
-        if idle >= KEEPALIVE:
-            idle = 0.0
-            yield KEEPALIVE_COMMENT
-        await pause(stopping, POLL)
+async def _beats(watch: Watch, job_id: str) -> AsyncIterator[bytes]:
+    before = None
+    with watch.following(job_id, steps=True) as follower:
+        while not watch.over:
+            try:
+                now = follower.pulse
+            except UnknownJob:
+                return
+            if now is not None and now != before:
+                before = now
+                yield beat(now)
+                if now.state in OVER:
+                    return
+            if not await follower.news(KEEPALIVE):
+                yield KEEPALIVE_COMMENT

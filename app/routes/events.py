@@ -1,6 +1,5 @@
 """A job's log: a page of it, or the same as server-sent events that go on until the job is over."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -14,14 +13,17 @@ from starlette.concurrency import run_in_threadpool
 from app.accept import prefers
 from app.deps import LARGEST, MOST, PAGE, JobId, Limit
 from app.problems import problems
-from app.streams import KEEPALIVE, STREAM, answer, pause
+from app.streams import KEEPALIVE, STREAM, answer
+from app.watching import Watch, beat
 from lrtune import errors
 from lrtune.store import Database, events, jobs
+from lrtune.store.changes import Pulse
 from lrtune.wire.results import OVER, Event, Page
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["events"])
-POLL = 0.5  # seconds
+AWAY = 0.5  # seconds until a database that is away is asked again
 After = Annotated[int, Query(ge=0, le=LARGEST, description="Only what came after the event with this id.")]
+Beats = Annotated[bool, Query(description="Of streams: also a `beat`, without an id, when running trials get on.")]
 LastId = Annotated[str | None, Header(alias="Last-Event-ID", description="As `after`, for streams that reconnect.")]
 
 
@@ -42,6 +44,7 @@ async def log(
     request: Request,
     after: After = 0,
     limit: Limit = PAGE,
+    beats: Beats = False,
     last_event_id: LastId = None,
 ) -> Response:
     """The job's event log from `after` on. Asked for as an event stream, it goes on until the job is over."""
@@ -52,7 +55,7 @@ async def log(
     if last_event_id and re.fullmatch(r"[0-9]{1,9}", last_event_id):
         after = int(last_event_id)
     await run_in_threadpool(_page, database, job_id, after, 1)  # an unknown job is a problem, not a stream
-    return answer(request, _stream(database, job_id, after, request.app.state.stopping))
+    return answer(request, _stream(request.app.state.watch, database, job_id, after, beats))
 
 
 def _page(database: Database, job_id: str, after: int, limit: int) -> Page[Event]:
@@ -60,29 +63,29 @@ def _page(database: Database, job_id: str, after: int, limit: int) -> Page[Event
         return events.page(tx, job_id, after=after, limit=limit)
 
 
-async def _stream(database: Database, job_id: str, after: int, stopping: asyncio.Event) -> AsyncIterator[bytes]:
+async def _stream(watch: Watch, database: Database, job_id: str, after: int, beats: bool) -> AsyncIterator[bytes]:
     """The log from `after` on, until the job is over, or gone, or this server stops."""
-    idle = 0.0
-    while not stopping.is_set():
-        try:
-            found, over = await run_in_threadpool(_news, database, job_id, after)
-        except DBAPIError:  # the database is away: the stream waits for it
-            found, over = [], False
-        except errors.UnknownJob:
-            return
-        for event in found:
-            after = event.id
-            yield format_sse_event(data_str=event.model_dump_json(), event=event.kind, id=str(event.id))
-        if found:
-            idle = 0.0
-            continue
-        if over:
-            return
-        if idle >= KEEPALIVE:
-            idle = 0.0
-            yield KEEPALIVE_COMMENT
-        idle += POLL
-        await pause(stopping, POLL)
+    before: Pulse | None = None
+    with watch.following(job_id, steps=beats) as follower:
+        while not watch.over:
+            try:
+                known, pulse = follower.after(after), follower.pulse
+                found, over = known if known is not None else await run_in_threadpool(_news, database, job_id, after)
+            except DBAPIError:  # the database is away: the stream waits for it
+                await follower.news(AWAY)
+                continue
+            except errors.UnknownJob:
+                return
+            for event in found:
+                after = event.id
+                yield format_sse_event(data_str=event.model_dump_json(), event=event.kind, id=str(event.id))
+            if over and not found:
+                return
+            if beats and pulse is not None and pulse != before:
+                before = pulse
+                yield beat(pulse)
+            if not found and not await follower.news(KEEPALIVE):
+                yield KEEPALIVE_COMMENT
 
 
 def _news(database: Database, job_id: str, after: int) -> tuple[list[Event], bool]:

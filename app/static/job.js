@@ -39,12 +39,12 @@
   if (job.dataset.over === "yes") return;
   const stream = new EventSource(job.dataset.live);
   let first = true;
-  stream.onmessage = (event) => {
+  stream.addEventListener("beat", (event) => {
     const { over } = JSON.parse(event.data);
     if (over) stream.close();
     if (!first || over) { if (busy) again = true; else news(); }
     if (over) document.body.dispatchEvent(new Event("later"));
     first = false;
-  };
+  });
   addEventListener("pagehide", () => stream.close());
 })();

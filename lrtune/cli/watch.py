@@ -4,9 +4,10 @@ On a screen a table moves; into a file or a pipe go lines, one for everything th
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 from rich.console import Console, Group, RenderableType
@@ -18,7 +19,7 @@ from rich.text import Text
 from lrtune.analysis.words import described, measured
 from lrtune.cli.terminal import spark, status
 from lrtune.client import Client
-from lrtune.errors import Unavailable
+from lrtune.errors import LrtuneError, Unavailable
 from lrtune.wire.results import ENDED, OVER, Job, Trial, TrialDetail, TrialState
 
 EVERY = 0.5  # seconds before a job is asked for again
@@ -45,20 +46,38 @@ def follow(client: Client, job_id: str, console: Console, *, check: Callable[[],
 
 
 def _until_over(client: Client, job_id: str, check: Callable[[], None]) -> Iterator[Job]:
-    """The job again and again until it is over, also while its server restarts."""
-    answered = time.monotonic()
-    while True:
-        try:
-            job = client.get(job_id)
-            answered = time.monotonic()
-            yield job
-            if job.state in OVER:
-                return
-        except Unavailable:
-            if time.monotonic() - answered > PATIENCE:
-                raise
-        check()
-        time.sleep(EVERY)
+    """The job, and again whenever it has changed, until it is over, also while its server restarts."""
+    answered, changed, left = time.monotonic(), threading.Event(), threading.Event()
+    job = client.get(job_id)
+    threading.Thread(target=_listen, args=(client, job_id, changed, left), name="beats", daemon=True).start()
+    try:
+        yield job
+        while job.state not in OVER:
+            check()
+            time.sleep(EVERY)
+            if not changed.is_set():
+                continue
+            changed.clear()
+            try:
+                job = client.get(job_id)
+                answered = time.monotonic()
+                yield job
+            except Unavailable:
+                changed.set()
+                if time.monotonic() - answered > PATIENCE:
+                    raise
+    finally:
+        left.set()
+
+
+def _listen(client: Client, job_id: str, changed: threading.Event, left: threading.Event) -> None:
+    """Say whenever the server says that the job has changed; again and again, for it may restart meanwhile."""
+    while not left.is_set():
+        with suppress(LrtuneError, RuntimeError):  # whoever asks for the job hears why; or the client was closed
+            for _ in client.beats(job_id):
+                changed.set()
+        changed.set()
+        left.wait(EVERY)
 
 
 def news(before: Job | None, job: Job, *, milestones: bool = False) -> Iterator[str]:

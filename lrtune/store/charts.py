@@ -147,10 +147,3 @@ def table(
         query = query.order_by(TrialRow.number.desc())
     rows = tx.scalars(query.offset(skip).limit(limit + 1)).all()
     return Page(items=[trials.view(row) for row in rows[:limit]], next=str(skip + limit) if len(rows) > limit else None)
-
-
-def pulse(tx: Session, job_id: str) -> tuple[str, int, int]:
-    """What changes whenever a job does: its state, the length of its log, and how far its running trials are."""
-    job = lookup.job(tx, job_id)
-    running = (TrialRow.job == job.seq, TrialRow.state == TrialState.RUNNING)
-    return job.state, job.events, int(tx.scalar(select(func.sum(TrialRow.step)).where(*running)) or 0)

@@ -55,6 +55,23 @@ class Database:
         with Session(self._reader, expire_on_commit=False) as tx:
             yield tx
 
+    @property
+    def lite(self) -> bool:
+        """Whether it is SQLite."""
+        return self._reader.dialect.name == "sqlite"
+
+    @property
+    def errors(self) -> type[Exception]:
+        """What the driver raises."""
+        return self._reader.dialect.loaded_dbapi.Error
+
+    def apart(self) -> Any:
+        """A connection of the driver's that belongs to the caller, outside of every transaction."""
+        pooled = self._reader.raw_connection()
+        connection = pooled.driver_connection
+        pooled.detach()
+        return connection
+
     def dispose(self) -> None:
         """Close every connection."""
         self._writer.dispose()

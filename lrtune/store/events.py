@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
-from lrtune.store import lookup
+from lrtune.store import changes, lookup
 from lrtune.store.tables import EventRow, JobRow
 from lrtune.wire.results import Event, Page
 
@@ -18,7 +18,8 @@ def add(
     count = update(JobRow).where(JobRow.seq == job).values(events=JobRow.events + 1).returning(JobRow.events)
     number = tx.execute(count).scalar_one()
     row = {"job": job, "number": number, "at": now, "kind": kind, "message": message, "trial": trial, "data": data}
-    tx.execute(insert(EventRow).values(row))
+    writing = insert(EventRow).values(row)
+    tx.execute(writing if tx.get_bind().dialect.name == "sqlite" else writing.returning(changes.said()))
 
 
 def of_trial(tx: Session, job: int, trial: int, kind: str) -> tuple[Event | None, int]:
