@@ -138,7 +138,7 @@ def _working(tx: Session) -> Iterator[Finding]:
         where = ", ".join(sorted({f"{one.device} on {one.host}" for one in alive}))
         yield well("workers", f"{len(alive)} of them, heard of lately: {where}")
     else:
-        yield note("workers", "none was heard of in the last two minutes: `python -m worker` starts one")
+        yield note("workers", "none was heard of in the last two minutes: `lrtune worker` starts one")
     for job, why in unserved(tx):
         yield wrong("jobs", f"{job} waits and no worker can train it: {why}")
     if (oldest := waiting(tx)) > 3600:

@@ -49,12 +49,12 @@ async def hand_out(turns: Turns, job_id: str, hold: Hold) -> Handout | int:
     if not isinstance(found, checkpoints.Loop):
         return found or WAIT_SECONDS
     try:
-        async with turns.alone(job_id, "suggestion", PATIENCE):
+        async with turns.alone(job_id, "suggestion", PATIENCE) as thinker:
             for _ in range(ASKS):
                 found = await turns.write(_claimed, job_id, hold)
                 if not isinstance(found, checkpoints.Loop):
                     return found or WAIT_SECONDS
-                step, known = await turns.think("suggestion", _next, job_id, hold, found)
+                step, known = await turns.think("suggestion", _next, job_id, hold, found, 1 + thinker.waiting)
                 if step.nothing_to_do:
                     return WAIT_SECONDS
                 await turns.write(_carried_out, job_id, step, known)
@@ -75,8 +75,8 @@ def _claimed(database: Database, job_id: str, hold: Hold) -> Handout | checkpoin
         return loop if lease is None else _handout(tx, lease, hold, loop)
 
 
-def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop) -> tuple[NextStep, int]:
-    """What the search wants next, and how many decisions that rests on."""
+def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop, waiting: int) -> tuple[NextStep, int]:
+    """What the search wants next, for so many loops that wait, and how many decisions that rests on."""
     with database.read() as tx:
         job, history = _asked(tx, job_id), histories.of(job_id).read(tx)
         earlier = warm_start.read(tx, job.spec, before=job.created_at)
@@ -89,6 +89,7 @@ def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop) -
         warm_start=earlier,
         continued=hold.checkpoints != "none",
         beginnings=begun,
+        waiting=waiting,
     )
     return step, trials.decided(history)
 

@@ -15,6 +15,13 @@ P = ParamSpec("P")
 Found = TypeVar("Found")
 
 
+class Thinker:
+    """Whoever thinks about a question, one at a time, and how many wait for what comes of it."""
+
+    def __init__(self) -> None:
+        self.lock, self.waiting = asyncio.Lock(), 0
+
+
 class Turns:
     """A database, whose writers take turns, and one thinker at a time for each question about a job."""
 
@@ -22,7 +29,7 @@ class Turns:
         self, database: Database, writing: asyncio.Semaphore, seen: Callable[[str, float], object] = lambda *_: None
     ) -> None:
         self._database, self._writing, self._seen = database, writing, seen
-        self._thinkers: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._thinkers: WeakValueDictionary[tuple[str, str], Thinker] = WeakValueDictionary()
 
     async def write(self, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs) -> Found:
         """Do something in transactions that may write, when it is this one's turn."""
@@ -39,14 +46,18 @@ class Turns:
         return found
 
     @asynccontextmanager
-    async def alone(self, job_id: str, question: str, seconds: float | None = None) -> AsyncIterator[None]:
+    async def alone(self, job_id: str, question: str, seconds: float | None = None) -> AsyncIterator[Thinker]:
         """Be the only one here who thinks about this, when the others have; raises TimeoutError after some seconds.
 
         What they find out changes the question, or answers it; and many who compute the same are in everybody's way.
         """
-        lock = self._thinkers.setdefault((job_id, question), asyncio.Lock())
-        await asyncio.wait_for(lock.acquire(), seconds)
+        thinker = self._thinkers.setdefault((job_id, question), Thinker())
+        thinker.waiting += 1
         try:
-            yield
+            await asyncio.wait_for(thinker.lock.acquire(), seconds)
         finally:
-            lock.release()
+            thinker.waiting -= 1
+        try:
+            yield thinker
+        finally:
+            thinker.lock.release()

@@ -31,7 +31,7 @@ from app import external
 from app.turns import Turns
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine
-from lrtune.store import Database, jobs, leases, lookup, tallies, trials
+from lrtune.store import Database, jobs, leases, lookup, shares, tallies, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import EventRow, ReportRow, TrialRow
 from lrtune.wire.configuration import Configuration
@@ -50,6 +50,11 @@ SPEC = {
     "confirm": {"top": 0},
 }
 Timing = tuple[float, float]  # milliseconds of CPU, and by the clock
+
+
+def turn(tx: Session) -> shares.Next | None:
+    """The job that a worker would serve next."""
+    return shares.whose_turn(tx, None, now=clock(tx))
 
 
 def proposal(number: int) -> Proposal:
@@ -119,7 +124,7 @@ def calls(database: Database, job: str, count: int) -> Iterator[tuple[str, Timin
             "list the jobs",
             timed(lambda: read(database, lambda tx: jobs.page(tx, state=None, tag=None, limit=50, cursor=None))),
         )
-        yield "jobs that want a trial", timed(lambda: read(database, jobs.wanting))
+        yield "jobs that want a trial", timed(lambda: read(database, turn))
         yield (
             "claim, none waits",
             timed(lambda: write(database, lambda tx: leases.claim(tx, "w", ttl=timedelta(minutes=1)))),

@@ -37,7 +37,7 @@ def test_a_service_that_is_well_has_nothing_wrong(database_url: str, monkeypatch
         seen = found(monkeypatch, database_url)
     assert {one.is_ for about in seen.values() for one in about} <= {"well", "to note"}
     assert [one.is_ for one in seen["server"] + seen["migrations"] + seen["clock"]] == ["well"] * 3
-    assert "python -m worker" in seen["workers"][0].words
+    assert "lrtune worker" in seen["workers"][0].words
 
 
 def test_a_job_that_no_worker_can_train_is_named(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

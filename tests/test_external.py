@@ -12,7 +12,8 @@ from sqlalchemy import Engine, event
 
 from lrtune.errors import Invalid
 from lrtune.loop import LoopTrial
-from lrtune.store import Database, jobs, leases
+from lrtune.store import Database, leases, shares
+from lrtune.store.database import clock
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import Handout
 from lrtune.wire.job import JobSpec
@@ -62,7 +63,7 @@ def test_workers_leave_the_trials_alone(door: httpx.Client, database: Database) 
     assert tell(door, job, held, "finish", state="waiting").json()["state"] == "waiting"
     with database.write() as tx:
         assert leases.claim(tx, "worker", ttl=timedelta(minutes=1)) is None
-        assert jobs.wanting(tx) == []
+        assert shares.whose_turn(tx, None, now=clock(tx)) is None
     assert take(door, job)["trial"]["number"] == 0
 
 

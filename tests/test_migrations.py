@@ -312,9 +312,13 @@ def test_a_job_of_now_goes_down_to_one_row_a_decision_and_up_to_what_it_was(data
 
 
 def understood(tables: Tables) -> Tables:
-    """The tables with each job's specification as it is read: what it leaves out may be written down or not."""
-    jobs = [row | {"spec": AdmittedJob.model_validate(row["spec"])} for row in tables["jobs"]]
-    return tables | {"jobs": jobs}
+    """The tables with each job's specification as it is read: what it leaves out may be written down or not.
+
+    Without what only helps to see whose turn it is, which begins anew.
+    """
+    anew = {"served": None, "pace": None, "charged": None}
+    jobs = [row | anew | {"spec": AdmittedJob.model_validate(row["spec"])} for row in tables["jobs"]]
+    return tables | {"jobs": jobs, "attempts": [row | anew for row in tables["attempts"]], "shares": []}
 
 
 def test_trials_that_were_imported_are_not_joined(database_url: str) -> None:

@@ -16,7 +16,7 @@ import worker.optimizers
 from lrtune.errors import TaskError
 from lrtune.optimizers import OPTIMIZERS, optimizer
 from lrtune.search import SpaceExhausted, suggest
-from lrtune.store import Database, jobs, leases, trials, workers
+from lrtune.store import Database, jobs, leases, shares, trials, workers
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import TaskSpec, Training
 from lrtune.wire.results import JobState, Proposal, Trial, report_points
@@ -147,7 +147,9 @@ def test_a_worker_leaves_a_trial_to_those_that_have_its_optimizer(database: Data
     taken = []
     for name, without in (("a", ["prodigy", "schedule-free-adamw"]), ("b", ["prodigy"]), ("c", [])):
         with database.write() as tx:
-            lease = leases.claim(tx, name, ttl=MINUTE, without=without, now=NOON + timedelta(seconds=1))
+            lease = leases.claim(
+                tx, name, ttl=MINUTE, able=shares.Able(["digits"], without=without), now=NOON + timedelta(seconds=1)
+            )
             taken.append(lease and lease.trial.configuration.kind[0])
     assert taken == ["adamw", None, "prodigy"]
 

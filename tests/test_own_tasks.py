@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, Field
 
 import migrations
-from lrtune.store import Database, jobs, leases, tasks, trials, workers
+from lrtune.store import Database, jobs, leases, shares, tasks, trials, workers
 from lrtune.task import Task
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob, Horizon, Objective
@@ -163,11 +163,11 @@ def queued(database: Database, task: str) -> str:
 def test_a_worker_claims_only_trials_whose_task_it_has(database: Database) -> None:
     theirs, ours = queued(database, "their_tasks:Text"), queued(database, "my_tasks:Vision")
     with database.write() as tx:
-        lease = leases.claim(tx, "w", ttl=MINUTE, tasks=["digits", "my_tasks:Vision"])
+        lease = leases.claim(tx, "w", ttl=MINUTE, able=shares.Able(["digits", "my_tasks:Vision"]))
         assert lease is not None
         assert lease.job_id == ours
-        assert leases.claim(tx, "w", ttl=MINUTE, tasks=["digits", "my_tasks:Vision"]) is None
-        other = leases.claim(tx, "w2", ttl=MINUTE, tasks=["their_tasks:Text"])
+        assert leases.claim(tx, "w", ttl=MINUTE, able=shares.Able(["digits", "my_tasks:Vision"])) is None
+        other = leases.claim(tx, "w2", ttl=MINUTE, able=shares.Able(["their_tasks:Text"]))
         assert other is not None
         assert other.job_id == theirs
 

@@ -8,7 +8,7 @@ import pytest
 
 from lrtune.search import advance
 from lrtune.search.advance import spent
-from lrtune.store import Database, events, jobs, trials, workers
+from lrtune.store import Database, events, jobs, thinking, trials, workers
 from lrtune.wire.results import JobState, NextStep, Report, Trial, TrialState
 from tests import simulated
 from tests.leasing import NOON, PLAIN, SPEC
@@ -105,20 +105,20 @@ def test_what_is_decided_at_once_is_written_at_once_or_not_at_all(database: Data
 
 
 def test_workers_without_a_trial_who_know_the_task_wait(database: Database) -> None:
+    soon, later = NOON + timedelta(seconds=1), NOON + timedelta(minutes=1)
     with database.write() as tx:
+        job_id = jobs.create(tx, SPEC, now=NOON)[0].id
         for name, tasks in (("a", ["digits"]), ("b", ["digits", "text"]), ("c", ["text"]), ("d", ["digits"])):
-            workers.sign_in(tx, name, host="h", pid=1, device="cpu", tasks=tasks, now=NOON)
+            workers.sign_in(tx, name, host="h", pid=1, device=workers.Device("cpu"), tasks=tasks, now=NOON)
         workers.seen(tx, "d", job="j", trial=3, now=NOON)
-    with database.read() as tx:
-        soon, later = NOON + timedelta(seconds=1), NOON + timedelta(minutes=1)
-        assert [workers.idle(tx, task, now=soon) for task in ("digits", "text")] == [2, 2]
-        assert workers.idle(tx, "digits", now=later) == 1  # who asks, if nobody else
+        assert thinking.wanted(tx, job_id, now=soon) == 2
+        assert thinking.wanted(tx, job_id, now=later) == 1  # who asks, if nobody else
 
 
 def test_a_worker_decides_for_one_that_waits_beside_it(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "IDLE", timedelta(hours=1))  # however slow this machine is
+    monkeypatch.setattr(thinking, "IDLE", timedelta(hours=1))  # however slow this machine is
     database = Database(sqlite_url)
     with database.write() as tx:
         spec = simulated.job(
@@ -129,7 +129,7 @@ def test_a_worker_decides_for_one_that_waits_beside_it(
             confirm={"top": 0},
         )
         job_id = jobs.create(tx, spec)[0].id
-        workers.sign_in(tx, "other", host="h", pid=1, device="cpu", tasks=["digits"])
+        workers.sign_in(tx, "other", host="h", pid=1, device=workers.Device("cpu"), tasks=["digits"])
     Worker(Settings(database_url=sqlite_url, device="cpu", state_dir=str(tmp_path / "states")), Done()).work()
     with database.read() as tx:
         log = [event.kind for event in events.page(tx, job_id, after=0, limit=1000).items]

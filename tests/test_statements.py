@@ -140,4 +140,4 @@ def test_nobody_waits_for_a_search_that_thinks_and_one_job_is_thought_of_once(
         go_on.set()
         numbers = [one.result(60)["trial"]["number"] for one in asked]
     assert sorted(numbers) == [1, 2]
-    assert len(at_once) == 2  # each once: nothing is thought of and thrown away
+    assert len(at_once) <= 2  # once for both, or for each: nothing is thought of and thrown away

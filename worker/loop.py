@@ -24,7 +24,21 @@ from tenacity import wait_exponential as exponential
 
 from lrtune import logs, search
 from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
-from lrtune.store import Database, histories, jobs, leases, schema, tasks, trials, warm_start, workers
+from lrtune.store import (
+    Database,
+    events,
+    histories,
+    jobs,
+    leases,
+    schema,
+    shares,
+    tasks,
+    thinking,
+    trials,
+    warm_start,
+    workers,
+)
+from lrtune.store.database import clock
 from lrtune.task import Task
 from lrtune.wire.job import TaskSpec, Training
 from lrtune.wire.results import JobState, Report, Trial, TrialState, WarmStartTrial
@@ -41,6 +55,7 @@ from worker.tasks import offered, own, prepare
 from worker.traces import theirs, words
 from worker.trainer import Interrupted, Outcome, follow, train
 
+SOON = 0.1  # seconds until an idle worker looks again where somebody thinks
 AWAY = (OperationalError, InterfaceError)  # what a database raises that is not there
 log = logging.getLogger("lrtune.worker")
 T = TypeVar("T")
@@ -67,6 +82,8 @@ class Worker:
             before_sleep=_say,
             reraise=True,
         )
+        kind = self.device.type
+        self._able = shares.Able([*self._tasks], [*self._commands], without_package(), kind, memory_gb(self.device))
         self._running = commands.Commands(self._commands, self.id, stop, self._write)
         self._sharing = Sharing(settings, self.device, self._write)
 
@@ -81,11 +98,9 @@ class Worker:
             self._write(self._sign_in)
             log.info("worker %s on %s is ready", self.id, self.device)
             while fits.wait():
-                if lease := self._write(self._claim):
-                    with logs.about(job=lease.job_id, trial=lease.trial.number, worker=self.id):
-                        self._run(lease)
-                elif not self._turn():
-                    self._stop.wait(self._settings.poll_seconds)
+                if not self._turn():
+                    poll = self._settings.poll_seconds
+                    self._stop.wait(min(SOON, poll) if self._write(thinking.going_on) else poll)
             self._write(lambda tx: workers.sign_out(tx, self.id))
         except AWAY:
             if not self._stop.is_set():
@@ -96,23 +111,43 @@ class Worker:
             self._database.dispose()
 
     def _turn(self) -> bool:
-        """For the oldest job that wants something: train a trial with a command, or see what comes next."""
-        wanting = self._write(partial(jobs.wanting, commands=self._commands))
-        self._running.tidy({job_id for job_id, command in wanting if command})
-        return any(self._running.trained(job_id) if command else self._moved_on(job_id) for job_id, command in wanting)
+        """For the job whose turn it is: train a trial, or see what it needs next. False where nothing can be done."""
+        passed = set[int]()
+        if self._commands:
+            self._running.tidy(self._write(partial(jobs.for_commands, commands=self._commands)))
+        while not self._stop.is_set():
+            lease, turn = self._write(partial(self._next, passed=passed))
+            if lease is not None:
+                with logs.about(job=lease.job_id, trial=lease.trial.number, worker=self.id):
+                    self._run(lease)
+                return True
+            if turn is None:
+                return False
+            if (self._running.trained if turn.command else self._moved_on)(turn.id):
+                return True
+            passed.add(turn.seq)
+        return True
+
+    def _next(self, tx: Session, passed: set[int]) -> tuple[leases.Lease | None, shares.Next | None]:
+        """A trial to train, or a job to think about, or one to train a trial of with a command; or neither."""
+        leases.requeue(tx, now=clock(tx))
+        while turn := shares.whose_turn(tx, self._able, now=clock(tx), skip=passed):
+            if turn.command or (turn.undecided and thinking.begin(tx, turn.id, self.id)):
+                break
+            if lease := leases.claim(tx, self.id, ttl=self._ttl, job_id=turn.id, able=self._able):
+                workers.seen(tx, self.id, job=lease.job_id, trial=lease.trial.number)
+                return lease, None
+            passed.add(turn.seq)  # somebody was quicker
+        workers.seen(tx, self.id, job=None, trial=None)
+        return None, turn
 
     def _sign_in(self, tx: Session) -> None:
         host, device = socket.gethostname(), str(self.device)
         able = [*self._tasks, *self._commands, *map(workers.able, with_package())]
-        workers.sign_in(tx, self.id, host=host, pid=os.getpid(), device=device, tasks=able)
+        has = workers.Device(device, self._able.kind, self._able.memory_gb, devices(self.device))
+        workers.sign_in(tx, self.id, host=host, pid=os.getpid(), device=has, tasks=able)
         mine = [own.summary(name, cls) for name, cls in self._own.items()]
         tasks.announce(tx, [*mine, *(one.announced(name) for name, one in self._commands.items())])
-
-    def _claim(self, tx: Session) -> leases.Lease | None:
-        lease = leases.claim(tx, self.id, ttl=self._ttl, tasks=self._tasks, without=without_package())
-        at = (lease.job_id, lease.trial.number) if lease else (None, None)
-        workers.seen(tx, self.id, job=at[0], trial=at[1])
-        return lease
 
     def _write(self, verb: Callable[[Session], T]) -> T:
         """Do a verb in a transaction of its own, and again while the database is away."""
@@ -238,12 +273,13 @@ class Worker:
             log.info("trial %s of %s is no longer ours", lease.trial.number, lease.job_id)
 
     def _moved_on(self, job_id: str) -> bool:
-        """Do one thing that a job needs next: begin or resume a trial, or end the job. False when there is nothing.
+        """Do one thing that a job needs next: begin or resume trials, or end the job. False when there is nothing.
 
         A job that cannot go on is failed: it must not stand in the way of the others.
         """
+        nothing = None
         try:
-            return self._advance(job_id)
+            nothing = self._advance(job_id)
         except (*AWAY, KeyboardInterrupt):
             raise
         except (NotFound, Conflict) as error:
@@ -252,16 +288,20 @@ class Worker:
             log.exception("job %s cannot go on", job_id)
             reason = str(error) if isinstance(error, LrtuneError) else words(error)
             self._write(lambda tx: jobs.end(tx, job_id, JobState.FAILED, reason=reason))
-        return True
+        self._write(lambda tx: thinking.end(tx, job_id, self.id, events=nothing))
+        return nothing is None
 
-    def _advance(self, job_id: str) -> bool:
-        def read(tx: Session) -> tuple[jobs.Standing, list[Trial], int]:
-            job = jobs.standing(tx, job_id)
-            return job, histories.of(job_id).read(tx), workers.idle(tx, job.spec.task.name)
+    def _advance(self, job_id: str) -> int | None:
+        """The same; where there is nothing to do, how long the job's log was then."""
 
-        job, history, waiting = self._write(read)
+        def read(tx: Session) -> tuple[jobs.Standing, list[Trial], int, int]:
+            lines = events.count(tx, job_id)
+            return jobs.standing(tx, job_id), histories.of(job_id).read(tx), thinking.wanted(tx, job_id), lines
+
+        job, history, wanted, lines = self._write(read)
         if job.steps is None:
-            return self._resolve(job_id, job.spec.task, job.spec.horizon.epochs or 1.0)
+            self._resolve(job_id, job.spec.task, job.spec.horizon.epochs or 1.0)
+            return None
         if job_id not in self._warm_start:  # read once, because it stays as it was when the job was submitted
             self._warm_start = {job_id: self._write(lambda tx: warm_start.read(tx, job.spec, before=job.created_at))}
         step = search.advance(
@@ -271,20 +311,17 @@ class Worker:
             seconds=job.seconds,
             warm_start=self._warm_start[job_id],
             continued=self._settings.state_bytes > 0,
-            waiting=waiting,
+            waiting=wanted,
         )
         if step.nothing_to_do:
-            return False
+            return lines
         self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=trials.decided(history)))
-        return True
+        return None
 
-    def _resolve(self, job_id: str, task: TaskSpec, epochs: float) -> bool:
+    def _resolve(self, job_id: str, task: TaskSpec, epochs: float) -> None:
         """Turn a horizon in epochs into steps, which only one who has the task and its data can."""
-        if task.name not in self._tasks:
-            return False
         steps = max(2, round(epochs * prepare(task, self._settings.data_dir, self._own).steps_per_epoch))
         self._write(lambda tx: jobs.set_steps(tx, job_id, steps))
-        return True
 
 
 def _follow(
@@ -317,3 +354,15 @@ def device(name: str) -> torch.device:
             f"LRTUNE_DEVICE: found {name!r}; accepted is auto, cpu or a GPU of this host ({reason})"
         ) from None
     return found
+
+
+def memory_gb(found: torch.device) -> float:
+    """How much memory a device has, in units of 10^9 bytes; a CPU that of its host."""
+    if found.type == "cuda":
+        return float(torch.cuda.get_device_properties(found).total_memory) / 1e9
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def devices(found: torch.device) -> int:
+    """How many such devices this host has."""
+    return torch.cuda.device_count() if found.type == "cuda" else 1

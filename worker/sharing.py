@@ -11,7 +11,7 @@ import torch
 from sqlalchemy.orm import Session
 
 from lrtune.analysis.prefixes import Course, shared
-from lrtune.store import leases
+from lrtune.store import beside, leases
 from lrtune.task import Task
 from lrtune.wire.results import REPORTS
 from worker.cache_key import Keys, header
@@ -27,7 +27,7 @@ Write = Callable[[Callable[[Session], Any]], Any]
 class Blocked(Exception):
     """Another trial is training the beginning of this one: `ahead` is its row, `step` how far it will be of use."""
 
-    def __init__(self, ahead: leases.Beside, step: int) -> None:
+    def __init__(self, ahead: beside.Beside, step: int) -> None:
         self.ahead, self.step = ahead.id, step
         super().__init__(f"{ahead.name} is training its first {step} steps")
 
@@ -69,7 +69,7 @@ class Sharing:
 
     def _give_way(self, lease: leases.Lease, cache: CheckpointCache) -> None:
         """Raise Blocked where another worker is training a good part of what this trial would train first."""
-        others: list[leases.Beside] = self._write(lambda tx: leases.beside(tx, lease))
+        others: list[beside.Beside] = self._write(lambda tx: beside.beside(tx, lease))
         same = [o for o in others if (o.task, o.training) == (lease.spec.task, lease.spec.training)]
         if not same:
             return

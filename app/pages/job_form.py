@@ -30,11 +30,11 @@ LISTS: Mapping[str, tuple[str, Mapping[str, type]]] = {
 TEXTS = ("/name", "/webhook")
 NUMBERS = (
     *("/budget/full_runs", "/budget/trials", "/budget/seconds", "/confirm/top", "/confirm/seeds", "/search/seed"),
-    "/baseline/learning_rate",
+    *("/baseline/learning_rate", "/priority", "/resources/memory_gb"),
 )
 NAMES = (
     *("/metric/name", "/metric/goal", "/search/sampler", "/search/pruner"),
-    *("/baseline/optimizer", "/baseline/schedule"),
+    *("/baseline/optimizer", "/baseline/schedule", "/resources/device"),
 )
 SAMPLERS, PRUNERS = (
     tuple((kind.model_fields["name"].default, (kind.__doc__ or "").strip()) for kind in get_args(union))

@@ -82,8 +82,9 @@ def _listen(client: Client, job_id: str, changed: threading.Event, left: threadi
 
 def news(before: Job | None, job: Job, *, milestones: bool = False) -> Iterator[str]:
     """What has happened in between that deserves a line; `milestones`: each tenth of the work as well."""
-    if before is None or before.state != job.state:
-        yield f"job {job.id} is {job.state}" + (f": {job.reason}" if job.reason else "")
+    why, lacked = job.waiting_for or job.reason, before.waiting_for if before else ""
+    if before is None or before.state != job.state or job.waiting_for not in ("", lacked):
+        yield f"job {job.id} is {job.state}" + (f": {why}" if why else "")
     if job.progress.phase == "confirm" and (before is None or before.progress.phase == "search"):
         yield "the search is over; the best few run again over fresh seeds"
     best, known = job.best, before.best if before else None

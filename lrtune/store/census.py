@@ -12,9 +12,8 @@ from sqlalchemy.orm import Session
 
 from lrtune.store import tallies, workers
 from lrtune.store.database import clock
-from lrtune.store.lookup import COMMAND
 from lrtune.store.tables import AttemptRow, JobRow, TrialRow
-from lrtune.wire.job import EXTERNAL
+from lrtune.wire.job import EXTERNAL, AdmittedJob
 from lrtune.wire.results import OPEN, JobState, TrialState
 
 LATELY = timedelta(hours=1)  # in which leases were lost
@@ -78,9 +77,8 @@ def lost(tx: Session) -> int:
 
 def unserved(tx: Session) -> Iterator[tuple[str, str]]:
     """The queued jobs that no worker heard of lately can train, each with why."""
-    able = {task for one in workers.alive(tx) for task in one.tasks}
-    query = select(JobRow.id, JobRow.task, COMMAND).where(JobRow.state == JobState.QUEUED, JobRow.task != EXTERNAL)
-    for job, task, command in tx.execute(query.order_by(JobRow.seq)):
-        if task not in able:
-            kind = "command" if command else "task"
-            yield job, f"start a worker that has the {kind} {task!r}" if able else "start one with `lrtune worker`"
+    living = workers.alive(tx)
+    query = select(JobRow.id, JobRow.spec).where(JobRow.state == JobState.QUEUED, JobRow.task != EXTERNAL)
+    for job, spec in tx.execute(query.order_by(JobRow.seq)):
+        if why := workers.unserved(AdmittedJob.model_validate(spec), living):
+            yield job, why

@@ -22,6 +22,11 @@ def add(
     tx.execute(writing if tx.get_bind().dialect.name == "sqlite" else writing.returning(changes.said()))
 
 
+def count(tx: Session, job_id: str) -> int:
+    """How many lines a job's log has. Raises UnknownJob."""
+    return lookup.job(tx, job_id).events
+
+
 def of_trial(tx: Session, job: int, trial: int, kind: str) -> tuple[Event | None, int]:
     """The newest line about a trial, and how many there are of a kind."""
     about = select(EventRow).where(EventRow.job == job, EventRow.trial == trial)

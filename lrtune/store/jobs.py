@@ -3,23 +3,36 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, false, func, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lrtune.errors import IdempotencyKeyReused, Invalid, JobFinished, JobNotFinished, NoResultYet, Rejection
-from lrtune.store import audit_log, events, leases, lookup, progress, tallies, trials, warm_start, webhooks
+from lrtune.store import (
+    attempts,
+    audit_log,
+    events,
+    leases,
+    lookup,
+    progress,
+    shares,
+    tallies,
+    trials,
+    warm_start,
+    webhooks,
+    workers,
+)
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, EventRow, JobRow, TagRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Budget
 from lrtune.wire.people import ADMIN
-from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, Page, TrialState
+from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, Page, TrialState, Worker
 
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
@@ -50,14 +63,18 @@ def create(
     body = warm_start.resolved(tx, spec, only=only).model_dump(mode="json")
     row = JobRow(id=f"job-{secrets.token_hex(8)}", state=JobState.QUEUED, spec=body, digest=digest, created_at=now)
     row.owner, row.task = owner, spec.task.name
-    row.idempotency_key, row.steps = idempotency_key, spec.horizon.steps
+    row.idempotency_key, row.steps, row.size = idempotency_key, spec.horizon.steps, spec.horizon.steps or 0
+    row.rank, row.device, row.memory_gb = -spec.priority, spec.resources.device, spec.resources.memory_gb
+    shares.join(tx, owner)
     try:
         with tx.begin_nested():
             tx.add(row)
     except IntegrityError:  # the same key came in at the same moment
         return _view(tx, _same(tx, owner, idempotency_key, digest) or row), False
     tx.add_all(TagRow(job=row.seq, key=key, value=value) for key, value in spec.tags.items())
-    events.add(tx, row.seq, "job-submitted", f"job {row.id} submitted by {owner}", now=now, by=owner)
+    lacks = workers.unserved(spec, workers.alive(tx, now=now))
+    words = f"job {row.id} submitted by {owner}" + (f"; {lacks}" if lacks else "")
+    events.add(tx, row.seq, "job-submitted", words, now=now, by=owner)
     said = {"task": spec.task.name, "name": spec.name, "full_runs": spec.most_runs}
     audit_log.add(tx, owner, action, row.id, now=now, **said)
     webhooks.arm(tx, row.seq, spec.webhook, now=now)
@@ -126,7 +143,8 @@ def page(
         query = query.where(exists().where(TagRow.job == JobRow.seq, wanted))
     rows = tx.scalars(query).all()
     more = lookup.cursor(rows[limit - 1].seq) if len(rows) > limit else None
-    return Page(items=[_view(tx, row) for row in rows[:limit]], next=more)
+    living = workers.alive(tx)
+    return Page(items=[_view(tx, row, living) for row in rows[:limit]], next=more)
 
 
 def admitted(tx: Session, job_id: str) -> AdmittedJob:
@@ -188,7 +206,7 @@ def _cancel_open(tx: Session, job: int, reason: str, now: datetime) -> list[int]
     gone = {"state": TrialState.CANCELLED, "reason": reason, "finished_at": now, "token": None, "lease_until": None}
     opened = update(TrialRow).where(TrialRow.job == job, TrialRow.state.in_(OPEN))
     ids = list(tx.scalars(opened.values(gone).returning(TrialRow.id)))
-    leases.close(tx, AttemptRow.trial.in_(ids), "cancelled", now)
+    attempts.close(tx, AttemptRow.trial.in_(ids), "cancelled", now)
     return ids
 
 
@@ -234,6 +252,7 @@ def extend(
         events.add(tx, row.seq, "job-extended", f"new budget{_by(by)}: {words}", now=now, **_who(by))
         more = None if new.most_runs is None else max(0.0, new.most_runs - (spec.most_runs or 0.0))
         audit_log.add(tx, by, "job-extended", row.id, now=now, budget=budget.model_dump(), full_runs=more)
+        shares.join(tx, row.owner)
         if row.state in OVER:
             row.state, row.reason, row.finished_at, row.thinned = JobState.RUNNING, "", None, False
             webhooks.arm(tx, row.seq, spec.webhook, now=now)
@@ -266,20 +285,14 @@ def set_steps(tx: Session, job_id: str, steps: int, *, now: datetime | None = No
     """Write down how many steps the job's epochs are; the first worker that opens the task knows."""
     row = lookup.job(tx, job_id, lock=True)
     if row.steps is None:
-        row.steps = steps
+        row.steps, row.size = steps, row.size or steps
         events.add(tx, row.seq, "horizon", f"the horizon is {steps} steps", now=now or clock(tx))
 
 
-def wanting(tx: Session, commands: Collection[str] = ()) -> list[tuple[str, bool]]:
-    """The active jobs that may want something of a worker, oldest first, and whether one of its `commands` trains them.
-
-    Where the worker itself does, they are those with nothing waiting.
-    """
-    waiting = exists().where(TrialRow.job == JobRow.seq, trials.ready())
-    trained = and_(lookup.COMMAND, JobRow.task.in_(commands))
-    query = select(JobRow.id, lookup.COMMAND).where(JobRow.state.in_(ACTIVE))
-    query = query.where(or_(and_(lookup.BY_WORKERS, ~waiting), trained))
-    return [(job_id, command) for job_id, command in tx.execute(query.order_by(JobRow.seq)).all()]
+def for_commands(tx: Session, commands: Collection[str]) -> list[str]:
+    """The active jobs that one of these commands trains."""
+    query = select(JobRow.id).where(JobRow.state.in_(ACTIVE), lookup.command(JobRow), JobRow.task.in_(commands))
+    return list(tx.scalars(query))
 
 
 def note(tx: Session, job_id: str, kind: str, message: str) -> None:
@@ -356,8 +369,11 @@ def _who(somebody: str) -> dict[str, Any]:
     return {"by": somebody} if somebody else {}
 
 
-def _view(tx: Session, row: JobRow) -> Job:
+def _view(tx: Session, row: JobRow, living: Sequence[Worker] | None = None) -> Job:
     spec, counts = AdmittedJob.model_validate(row.spec), tallies.counts(tx, row.seq)
+    lacks = ""
+    if row.state in ACTIVE and not spec.external:
+        lacks = workers.unserved(spec, workers.alive(tx) if living is None else living)
     return Job(
         id=row.id,
         owner=row.owner,
@@ -370,4 +386,5 @@ def _view(tx: Session, row: JobRow) -> Job:
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        waiting_for=lacks,
     )

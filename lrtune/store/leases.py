@@ -6,7 +6,7 @@ in statements of their own: inside the claim's WHERE the test would cost it its 
 """
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,11 +16,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
-from lrtune.store import checkpoints, events, lookup, tallies, trials
+from lrtune.store import attempts, checkpoints, events, shares, tallies, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
-from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import AdmittedJob, TaskSpec, Training
+from lrtune.wire.job import EXTERNAL, AdmittedJob
 from lrtune.wire.results import ACTIVE, JobState, Outcome, Report, Stop, Trial, TrialState
 
 _FREE = {"token": None, "lease_until": None}
@@ -53,31 +52,47 @@ def claim(
     *,
     ttl: timedelta,
     job_id: str | None = None,
-    tasks: Collection[str] | None = None,
-    without: Collection[str] = (),
+    able: shares.Able | None = None,
     loop: checkpoints.Loop | None = None,
     now: datetime | None = None,
 ) -> Lease | None:
-    """Take the oldest waiting trial of an active job that workers train, or of the job that is named; or None.
+    """Take the oldest waiting trial of the job that is named, or of the one whose turn it is; or None.
 
-    With `tasks`, only of a job about one of these; never one whose optimizer the worker is `without`; for a `loop`,
-    only one that it can begin or go on with.
+    Where a job is not named, it is one that workers train by themselves; with `able`, one that this worker can. For a
+    `loop`, only a trial that it can begin or go on with.
     """
     now = now or clock(tx)
     requeue(tx, now=now)
-    mine = lookup.BY_WORKERS if job_id is None else JobRow.id == job_id
+    passed = set[int]()
+    while job_id is None:
+        turn = shares.whose_turn(tx, able, now=now, thinking=False, skip=passed)
+        if turn is None:
+            return None
+        if (lease := _claimed(tx, worker, turn.id, ttl, able, None, now)) is not None:
+            return lease
+        passed.add(turn.seq)  # another was quicker
+    return _claimed(tx, worker, job_id, ttl, able, loop, now)
+
+
+def _claimed(
+    tx: Session,
+    worker: str,
+    job_id: str,
+    ttl: timedelta,
+    able: shares.Able | None,
+    loop: checkpoints.Loop | None,
+    now: datetime,
+) -> Lease | None:
     oldest = (
         select(TrialRow.id)
         .join(JobRow, JobRow.seq == TrialRow.job)
-        .where(trials.ready(), JobRow.state.in_(ACTIVE), mine)
+        .where(trials.ready(), JobRow.state.in_(ACTIVE), JobRow.id == job_id)
         .order_by(TrialRow.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=TrialRow)
     )
-    if tasks is not None:
-        oldest = oldest.where(JobRow.task.in_(tasks))
-    if without:
-        oldest = oldest.where(TrialRow.configuration[("optimizer", "name")].as_string().not_in(without))
+    if able is not None and able.without:
+        oldest = oldest.where(trials.optimizer().not_in(able.without))
     if loop is not None:
         oldest = oldest.where(checkpoints.startable(loop, now=now))
     token = uuid.uuid4().hex
@@ -86,17 +101,21 @@ def claim(
     claimed = update(TrialRow).where(TrialRow.id == oldest.scalar_subquery()).values(taken)
     claimed = claimed.values(attempt=TrialRow.attempt + 1, started_at=func.coalesce(TrialRow.started_at, now))
     row = tx.scalars(claimed.returning(TrialRow).execution_options(populate_existing=True)).one_or_none()
-    if row is not None and loop is not None and row.start:
-        found = checkpoints.latest(tx, row.id, loop)
-        step, why = found.step if found else 0, "no loop that lives has its checkpoint"
-        go_back(tx, row, step, began=row.start, why=why, now=now)
     return None if row is None else _begin(tx, row, worker, token, now, loop)
 
 
 def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime, loop: checkpoints.Loop | None) -> Lease:
+    job = tx.get_one(JobRow, row.job)
+    steps = (row.until or row.horizon) - row.start
+    charged = None if job.task == EXTERNAL else shares.charge(tx, job, steps)
+    if loop is not None and row.start:
+        found = checkpoints.latest(tx, row.id, loop)
+        step, why = found.step if found else 0, "no loop that lives has its checkpoint"
+        go_back(tx, row, step, began=row.start, why=why, now=now)
     stage = {"decision": row.decision, "why": row.stage_why, "start": row.start, "until": row.until, "step": row.start}
     attempt = {"token": token, "trial": row.id, "number": row.attempt, "worker": worker, "started_at": now}
-    tx.execute(insert(AttemptRow).values(attempt | stage | {"loop": loop and asdict(loop)}))
+    attempt |= {"loop": loop and asdict(loop), "charged": charged}
+    tx.execute(insert(AttemptRow).values(attempt | stage))
     # What an attempt before this one reported of the stage is trained again.
     tx.execute(delete(ReportRow).where(ReportRow.trial == row.id, ReportRow.step > row.start))
     goes_on = f" from step {row.start}" if row.start else ""
@@ -139,7 +158,7 @@ def again(tx: Session, lease: Lease) -> Lease:
 
 def leased(tx: Session, row: TrialRow, token: str) -> Lease:
     """The lease on a trial, with what the trial has been through."""
-    job = tx.scalars(select(JobRow).where(JobRow.seq == row.job)).one()
+    job = tx.get_one(JobRow, row.job)
     spec, trial = AdmittedJob.model_validate(job.spec), trials.detailed(tx, row)
     return Lease(row.id, token, row.job, job.id, spec, job.steps or row.horizon, trial)
 
@@ -204,11 +223,13 @@ def finish(
 def _end(tx: Session, lease: Lease, outcome: Outcome, reached: Mapping[str, Any], now: datetime, **data: Any) -> None:
     state, value, step, reason = (reached[name] for name in ("state", "value", "step", "reason"))
     _touch(tx, _held(lease).values(**reached, reused=_reused(step), **_FREE))
-    close(tx, AttemptRow.token == lease.token, outcome, now)
+    attempts.close(tx, AttemptRow.token == lease.token, outcome, now)
     words = f"{state}: {reason}" if reason else f"{state}"
     found = "" if value is None else f", {lease.spec.metric.name} {value:.6g}"
     message, number = f"trial {lease.trial.number} {words}{found}", lease.trial.number
     events.add(tx, lease.job, f"trial-{state}", message, now=now, trial=number, value=value, step=step, **data)
+    if state is TrialState.COMPLETE and lease.trial.horizon == lease.steps:
+        shares.answered(tx, lease.job)
     tallies.ended(tx, TrialRow.id == lease.id)
 
 
@@ -234,7 +255,7 @@ def break_off(tx: Session, lease: Lease, *, step: int, reason: str, now: datetim
     """End an attempt within its stage, which goes on from this step when somebody takes it. Raises LeaseLost."""
     now = now or clock(tx)
     _touch(tx, _held(lease).values(step=step, reason=reason))
-    close(tx, AttemptRow.token == lease.token, "released", now)
+    attempts.close(tx, AttemptRow.token == lease.token, "released", now)
     goes_on = {"state": TrialState.WAITING, "start": step, "reused": _reused(step), "paid": step - _reused(step)}
     goes_on |= _further(step)
     tx.execute(_held(lease).values(goes_on | _FREE | {"attempt": TrialRow.attempt - 1}))
@@ -274,32 +295,6 @@ def take_up(
     events.add(tx, lease.job, "trial-taken-up", message, now=now, trial=lease.trial.number, step=step, reused=reused)
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """Another trial that is being trained, with what tells whether it begins like ours."""
-
-    id: int
-    name: str
-    task: TaskSpec
-    training: Training
-    configuration: Configuration
-    until: int | None
-    step: int
-
-
-def beside(tx: Session, lease: Lease) -> list[Beside]:
-    """The other running trials of the same seed and horizon, of whatever job, oldest first."""
-    query = select(TrialRow, JobRow).join(JobRow, JobRow.seq == TrialRow.job)
-    query = query.where(TrialRow.state == TrialState.RUNNING, TrialRow.id != lease.id)
-    query = query.where(TrialRow.seed == lease.trial.seed, TrialRow.horizon == lease.trial.horizon)
-    found = []
-    for row, job in tx.execute(query.order_by(TrialRow.id)).all():
-        spec, trial = AdmittedJob.model_validate(job.spec), trials.view(row)
-        name = f"trial {trial.number}" if job.seq == lease.job else f"trial {trial.number} of {job.id}"
-        found.append(Beside(row.id, name, spec.task, spec.training, trial.configuration, trial.until, trial.step))
-    return found
-
-
 def release(
     tx: Session,
     lease: Lease,
@@ -316,7 +311,7 @@ def release(
     waiting: dict[str, Any] = _AGAIN | {"attempt": TrialRow.attempt - 1}
     waiting |= {"blocked_by": blocked_by[0], "blocked_until": blocked_by[1]} if blocked_by else {}
     _touch(tx, _held(lease).values(reason=reason))  # everybody locks a trial before its attempts
-    close(tx, AttemptRow.token == lease.token, "released", now)
+    attempts.close(tx, AttemptRow.token == lease.token, "released", now)
     tx.execute(_held(lease).values(waiting))
     message = f"trial {lease.trial.number} released: {reason}"
     events.add(tx, lease.job, "trial-released", message, now=now, trial=lease.trial.number)
@@ -348,7 +343,10 @@ def expired(now: datetime) -> Select[Any]:
 
 def requeue(tx: Session, *, now: datetime) -> None:
     """Put trials whose lease has run out back to waiting; fail those whose workers die without getting further."""
-    for row in tx.scalars(expired(now).with_for_update(skip_locked=True)).all():
+    rows = tx.scalars(expired(now).order_by(TrialRow.job).with_for_update(skip_locked=True)).all()
+    if rows:
+        shares.settle(tx, AttemptRow.token.in_([row.token for row in rows]), "lost", now)
+    for row in rows:
         _lost(tx, row, f"nothing was heard of {row.worker} for longer than its lease", now)
 
 
@@ -357,12 +355,14 @@ def lose(tx: Session, lease: Lease, *, reason: str, now: datetime | None = None)
     row = tx.scalars(select(TrialRow).where(*_ours(lease)).with_for_update()).one_or_none()
     if row is None:
         raise LeaseLost
-    _lost(tx, row, reason, now or clock(tx))
+    now = now or clock(tx)
+    shares.settle(tx, AttemptRow.token == lease.token, "lost", now)
+    _lost(tx, row, reason, now)
 
 
 def _lost(tx: Session, row: TrialRow, reason: str, now: datetime) -> None:
     """Put a trial back to waiting; fail it after too many deaths."""
-    close(tx, AttemptRow.token == row.token, "lost", now)
+    attempts.end(tx, AttemptRow.token == row.token, "lost", now)
     if row.deaths + 1 < MAX_DEATHS:
         values = _AGAIN | {"reason": reason}
     else:
@@ -372,14 +372,6 @@ def _lost(tx: Session, row: TrialRow, reason: str, now: datetime) -> None:
     message = f"trial {row.number}: {values['reason']}"
     events.add(tx, row.job, f"trial-{values['state']}", message, now=now, trial=row.number)
     tallies.ended(tx, TrialRow.id == row.id)  # where it has failed
-
-
-def close(tx: Session, which: ColumnElement[bool], outcome: Outcome, now: datetime) -> None:
-    """End those of some attempts that are still open, each at the step that its trial has got to."""
-    step = select(TrialRow.step).where(TrialRow.id == AttemptRow.trial).scalar_subquery()
-    cost = case((AttemptRow.start < step, step - AttemptRow.start), else_=0)
-    opened = update(AttemptRow).where(which, AttemptRow.ended_at.is_(None))
-    tx.execute(opened.values(ended_at=now, outcome=outcome, step=step, cost=cost))
 
 
 def _ours(lease: Lease) -> tuple[ColumnElement[bool], ...]:

@@ -2,18 +2,24 @@
 
 import base64
 import binascii
+from typing import Any
 
-from sqlalchemy import and_, false, func, select
+from sqlalchemy import ColumnElement, false, func, select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, UnknownJob, UnknownTrial
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL
 
-# The jobs whose trials a command of the workers' trains.
-COMMAND = func.coalesce(JobRow.spec[("task", "command")].as_boolean(), false())
-# The jobs whose trials our own workers claim: not those that are handed out over HTTP.
-BY_WORKERS = and_(JobRow.task != EXTERNAL, ~COMMAND)
+
+def command(job: Any) -> ColumnElement[bool]:
+    """Whether a command of the workers' trains a job's trials; `job` is the table, or another name of it."""
+    return func.coalesce(job.spec[("task", "command")].as_boolean(), false())
+
+
+def not_external(job: Any) -> ColumnElement[bool]:
+    """Whether workers train a job's trials, by a command or by themselves: not a loop of the user's own."""
+    return job.task != EXTERNAL  # type: ignore[no-any-return]
 
 
 def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:

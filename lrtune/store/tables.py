@@ -28,6 +28,10 @@ from lrtune.wire.people import ADMIN
 Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only under INTEGER
 
 
+LARGEST = 2**62  # the size of a job that has an answer: it comes after all that have none
+UNFINISHED = "state in ('queued', 'running')"
+
+
 class Base(DeclarativeBase):
     """Names for every constraint, so that a migration can find them on both databases."""
 
@@ -47,6 +51,12 @@ class JobRow(Base):
 
     `decisions` counts what the search has decided: each began a trial or resumed one. Whoever writes down a decision
     names the count that it rests on, so that two workers never carry out the same one.
+
+    Whose turn it is: `rank` is its priority, negated; `size` how many steps a job trains to its first answer (LARGEST
+    once it has one), `served` the number of its owner's trials that was the last taken of it, `pace` how many seconds
+    of a device a step takes. It needs a worker with this `device` and `memory_gb`, where it says so. The `thinker`
+    looks for its next trials, until `thinking_until` at most; when its log was `thought` lines long there was nothing
+    to do.
     """
 
     __tablename__ = "jobs"
@@ -55,6 +65,12 @@ class JobRow(Base):
         Index(None, "owner", "state"),
         Index(None, "owner", "seq"),
         Index(None, "owner", "created_at"),
+        *(
+            Index(
+                f"ix_jobs_{name}", "owner", *columns, sqlite_where=text(UNFINISHED), postgresql_where=text(UNFINISHED)
+            )
+            for name, columns in (("next", ("rank", "size", "seq")), ("unserved", ("served", "seq")))
+        ),
     )
     seq: Mapped[int] = mapped_column(Id, primary_key=True)
     id: Mapped[str] = mapped_column(String(40), unique=True)
@@ -69,9 +85,31 @@ class JobRow(Base):
     events: Mapped[int] = mapped_column(default=0)
     decisions: Mapped[int] = mapped_column(default=0, server_default="0")
     thinned: Mapped[bool] = mapped_column(default=False, server_default=false())  # its reports, as it is old
+    rank: Mapped[int] = mapped_column(default=0, server_default="0")
+    device: Mapped[str | None] = mapped_column(String(16))
+    memory_gb: Mapped[float | None]
+    size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    served: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    pace: Mapped[float | None]
+    thought: Mapped[int] = mapped_column(default=-1, server_default="-1")
+    thinker: Mapped[str | None] = mapped_column(String(100))
+    thinking_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class ShareRow(Base):
+    """What the workers have done for an owner: `virtual` seconds, which are those of a device over the owner's weight.
+
+    `taken` counts the trials that workers took. The owner "" is nobody: its `virtual` is that of the owner whose turn
+    it was last, which is the least that an owner has who comes back.
+    """
+
+    __tablename__ = "shares"
+    owner: Mapped[str] = mapped_column(String(100), primary_key=True)
+    virtual: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    taken: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class TagRow(Base):
@@ -164,7 +202,8 @@ class AttemptRow(Base):
     It was to go until step `until` (null: to the end of the trial) because of `why`, began after step `start` (less
     than where the trial was paused when that checkpoint was lost), got as far as `step`, and cost `cost` steps.
     `outcome` says how it ended: paused, finished, released, lost or cancelled. `checkpoint` is the row of the one that
-    a loop of the user's own was given to go on from, and `loop` what that loop said of itself.
+    a loop of the user's own was given to go on from, and `loop` what that loop said of itself. `charged` are the
+    seconds of a device that its owner's share was charged when it began; null where no worker trains it.
     """
 
     __tablename__ = "attempts"
@@ -191,6 +230,7 @@ class AttemptRow(Base):
     outcome: Mapped[str | None] = mapped_column(String(16))
     checkpoint: Mapped[int | None] = mapped_column(BigInteger)
     loop: Mapped[dict[str, Any] | None]
+    charged: Mapped[float | None]
 
 
 class WebhookRow(Base):
@@ -258,13 +298,16 @@ class EventRow(Base):
 
 
 class WorkerRow(Base):
-    """A process that trains."""
+    """A process that trains, on a device of a `kind` with so much memory, of which its host has `count`."""
 
     __tablename__ = "workers"
     id: Mapped[str] = mapped_column(String(100), primary_key=True)
     host: Mapped[str] = mapped_column(String(255))
     pid: Mapped[int]
     device: Mapped[str] = mapped_column(String(40))
+    kind: Mapped[str] = mapped_column(String(16), default="", server_default="")
+    memory_gb: Mapped[float | None]
+    count: Mapped[int] = mapped_column(default=1, server_default="1")
     tasks: Mapped[list[str]]
     job: Mapped[str | None] = mapped_column(String(40))
     trial: Mapped[int | None]

@@ -26,6 +26,11 @@ def ready() -> ColumnElement[bool]:
     return and_(TrialRow.state == TrialState.WAITING, ~training)
 
 
+def optimizer() -> ColumnElement[str]:
+    """The name of a trial's optimizer."""
+    return TrialRow.configuration[("optimizer", "name")].as_string()  # type: ignore[no-any-return]
+
+
 def completed(steps: int | None) -> ColumnElement[bool]:
     """A complete run over so many steps, with a value to compare: `Trial.completed` as a condition."""
     return and_(TrialRow.state == TrialState.COMPLETE, TrialRow.horizon == steps, TrialRow.value.is_not(None))

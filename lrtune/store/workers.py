@@ -1,6 +1,8 @@
 """Who is working: every worker signs in, is seen with each heartbeat, and is forgotten when it has been silent."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select, update
@@ -8,10 +10,20 @@ from sqlalchemy.orm import Session
 
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, WorkerRow
+from lrtune.wire.job import JobSpec
 from lrtune.wire.results import Worker
 
 SILENT = timedelta(minutes=2)
-IDLE = timedelta(seconds=5)  # since a worker without a trial was seen: it asks for one every half second
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a worker trains on, as torch calls it; what kind that is, its memory, how many of them its host has."""
+
+    device: str
+    kind: str = ""
+    memory_gb: float | None = None
+    count: int = 1
 
 
 def able(optimizer: str) -> str:
@@ -20,12 +32,20 @@ def able(optimizer: str) -> str:
 
 
 def sign_in(
-    tx: Session, worker: str, *, host: str, pid: int, device: str, tasks: list[str], now: datetime | None = None
+    tx: Session,
+    worker: str,
+    *,
+    host: str,
+    pid: int,
+    device: Device | str,
+    tasks: list[str],
+    now: datetime | None = None,
 ) -> None:
     """List a worker, and forget those that have been silent for an hour."""
     now = now or clock(tx)
     tx.execute(delete(WorkerRow).where((WorkerRow.seen_at < now - timedelta(hours=1)) | (WorkerRow.id == worker)))
-    tx.add(WorkerRow(id=worker, host=host, pid=pid, device=device, tasks=tasks, started_at=now, seen_at=now))
+    has = asdict(Device(device) if isinstance(device, str) else device)
+    tx.add(WorkerRow(id=worker, host=host, pid=pid, tasks=tasks, started_at=now, seen_at=now, **has))
 
 
 def clocks(tx: Session, *, host: str) -> tuple[datetime, dict[str, datetime]] | None:
@@ -37,6 +57,34 @@ def clocks(tx: Session, *, host: str) -> tuple[datetime, dict[str, datetime]] | 
         return None
     rows = tx.execute(select(WorkerRow.id, WorkerRow.host, WorkerRow.pid, WorkerRow.seen_at))
     return clock(tx), {one.id: one.seen_at for one in rows if one.host != host or _runs(one.pid)}
+
+
+def unserved(spec: JobSpec, living: Sequence[Worker]) -> str:
+    """Why none of the workers that live can train a job, in words; nothing where one can, or a loop of the user's own.
+
+    One of a version that does not say what it has can train what needs nothing special.
+    """
+    if spec.external or any(fits(spec, one) for one in living):
+        return ""
+    if not living:
+        return "no worker is alive: start one with `lrtune worker`"
+    able_to = [one for one in living if spec.task.name in one.tasks]
+    what = ", ".join(sorted({_words(one) for one in able_to or living}))
+    if not able_to:
+        return f"no worker that lives has the task {spec.task.name}; {len(living)} live: {what}"
+    return f"no worker that lives has {spec.resources}; those that have the task {spec.task.name}: {what}"
+
+
+def fits(spec: JobSpec, worker: Worker) -> bool:
+    """Whether a worker can train a job: it has its task, the kind of device and the memory."""
+    needs = spec.resources
+    enough = needs.memory_gb is None or (worker.memory_gb is not None and worker.memory_gb >= needs.memory_gb)
+    return spec.task.name in worker.tasks and needs.device in (None, worker.kind) and enough
+
+
+def _words(worker: Worker) -> str:
+    memory = "" if worker.memory_gb is None else f" with {worker.memory_gb:.3g} GB"
+    return f"{worker.kind or worker.device}{memory}"
 
 
 def _runs(pid: int) -> bool:
@@ -55,20 +103,16 @@ def seen(tx: Session, worker: str, *, job: str | None, trial: int | None, now: d
     tx.execute(update(WorkerRow).where(WorkerRow.id == worker).values(values))
 
 
-def idle(tx: Session, task: str, *, now: datetime | None = None) -> int:
-    """How many workers have nothing to train but could train this task, whoever asks among them."""
-    query = select(WorkerRow.tasks).where(WorkerRow.job.is_(None), WorkerRow.seen_at >= (now or clock(tx)) - IDLE)
-    return max(1, sum(task in tasks for tasks in tx.scalars(query)))
-
-
 def sign_out(tx: Session, worker: str) -> None:
     """Forget a worker that stops in good order."""
     tx.execute(delete(WorkerRow).where(WorkerRow.id == worker))
 
 
-def alive(tx: Session, *, only: str | None = None, now: datetime | None = None) -> list[Worker]:
+def alive(
+    tx: Session, *, only: str | None = None, now: datetime | None = None, within: timedelta = SILENT
+) -> list[Worker]:
     """The workers heard of lately, oldest first; to whom sees `only` their own jobs, one at another's is just busy."""
-    query = select(WorkerRow).where(WorkerRow.seen_at >= (now or clock(tx)) - SILENT)
+    query = select(WorkerRow).where(WorkerRow.seen_at >= (now or clock(tx)) - within)
     rows = tx.scalars(query.order_by(WorkerRow.started_at, WorkerRow.id))
     found = [Worker.model_validate(row, from_attributes=True) for row in rows]
     if only is None:

@@ -159,6 +159,18 @@ class Training(Strict):
     devices: Annotated[int, Field(ge=1, le=64)] = 1  # of one host, for each trial
 
 
+class Resources(Strict):
+    """What a job needs of a worker: its device's kind, as `GET /v1/workers` says, and at least so much memory of it."""
+
+    device: Annotated[str, StringConstraints(pattern=r"^[a-z]{1,16}$")] | None = None
+    memory_gb: Annotated[float, Field(strict=False, gt=0, le=1e6)] | None = None
+
+    def __str__(self) -> str:
+        """In words."""
+        memory = "" if self.memory_gb is None else f"{self.memory_gb:g} GB"
+        return " with ".join(filter(None, [self.device and f"the device {self.device}", memory]))
+
+
 # PostgreSQL keeps no NUL in text; a colon parts a tag's key from its value in `GET /v1/jobs?tag=`.
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^:\x00]+$")]
@@ -221,6 +233,8 @@ class JobSpec(Strict):
     warm_start: Annotated[bool | list[str], BeforeValidator(_warm_start)] = False
     budget: Budget = Budget()
     confirm: Confirm = Confirm()
+    priority: Annotated[int, Field(ge=-100, le=100, exclude_if=lambda found: found == 0)] = 0  # of its owner's jobs
+    resources: Annotated[Resources, Field(exclude_if=lambda found: found == Resources())] = Resources()
     tags: Annotated[dict[Tag, Text], Field(max_length=50)] = {}
     webhook: Annotated[str, Field(max_length=2000), AfterValidator(_address)] | None = None
 

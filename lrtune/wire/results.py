@@ -299,7 +299,7 @@ class Progress(Result):
 
 
 class Job(Result):
-    """A job as it stands."""
+    """A job as it stands; `waiting_for` says why, where no worker that lives can train it."""
 
     id: str
     owner: str = ADMIN
@@ -312,6 +312,7 @@ class Job(Result):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    waiting_for: str = ""
 
 
 class Event(Result):
@@ -326,12 +327,15 @@ class Event(Result):
 
 
 class Worker(Result):
-    """A process that trains, and what it is at."""
+    """A process that trains, and what it is at: on a `device` of this `kind`, of which its host has `count`."""
 
     id: str
     host: str
     pid: int
     device: str
+    kind: str = ""
+    memory_gb: float | None = None
+    count: int = 1
     tasks: list[str]
     job: str | None
     trial: int | None

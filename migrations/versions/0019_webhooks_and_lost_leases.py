@@ -1,13 +1,13 @@
 """Who is told of a job's end, whose reports are thinned, and an index that finds the leases that were lost lately.
 
-Revision: 0019, after 0017
+Revision: 0019, after 0018
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0019"
-down_revision = "0017"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,161 @@
+"""Owners share the workers by their weights, and nobody starves: counted in trials, on a clock of the test's own."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from benchmarks.fairness import Shop, Wish
+from lrtune.store import Database, jobs, shares, thinking, workers
+from lrtune.wire.job import AdmittedJob
+from tests.leasing import NOON, SPEC
+from tests.serving import served
+
+
+@pytest.fixture
+def service(database_url: str) -> Iterator[httpx.Client]:
+    with served(database_url) as client:
+        yield client
+
+
+EVEN = {"ada": 1.0, "ben": 1.0, "cleo": 2.0}
+
+
+def test_owners_share_by_weight_whatever_they_submit(database: Database) -> None:
+    """Jobs of 3 to 1,000 full runs of 1 to 9 seconds, weights of 1, 1 and 2, eight workers: shares within a tenth."""
+    wishes = [
+        Wish("ada", 1000, 4.0),
+        Wish("ada", 3, 4.0, at=10.0),
+        Wish("ben", 30, 1.0),
+        Wish("ben", 1000, 9.0),
+        Wish("cleo", 1000, 2.0),
+        Wish("cleo", 300, 5.0, at=20.0, priority=1),
+    ]
+    found = Shop(database, wishes, EVEN).run(8, 200)
+    for owner, weight in EVEN.items():
+        assert found.share(owner) == pytest.approx(weight / 4, rel=0.1)
+    assert found.first[1] - found.came[1] <= 16, "the smallest job waits for two trials of each worker at most"
+    assert found.end[1] - found.came[1] <= 60
+    assert set(found.first) == set(range(len(wishes))), "every job has begun"
+
+
+def test_an_owner_of_a_thousand_jobs_gets_no_more_than_one_of_a_single_job(database: Database) -> None:
+    wishes = [*(Wish("ada", 50, 2.0) for _ in range(30)), Wish("ben", 500, 2.0)]
+    found = Shop(database, wishes, {"ada": 1.0, "ben": 1.0}).run(4, 80)
+    assert found.share("ben") == pytest.approx(0.5, rel=0.1)
+
+
+def test_who_comes_back_has_saved_nothing_up(database: Database) -> None:
+    """One who was away while another trained alone is served as much as that one from then on, and not more."""
+    wishes = [Wish("ada", 500, 20.0), Wish("ben", 500, 20.0, at=1000.0)]
+    shop = Shop(database, wishes, {"ada": 1.0, "ben": 1.0})
+    found = shop.run(2, 160)
+    since = found.order[found.first[1] :]
+    assert since.count(1) == pytest.approx(since.count(0), abs=(shares.SAVED + 40) / 20)
+
+
+def test_a_job_of_higher_priority_comes_first_among_those_of_its_owner_alone(database: Database) -> None:
+    wishes = [Wish("ada", 50, 2.0), Wish("ada", 50, 2.0, priority=5), Wish("ben", 50, 2.0)]
+    found = Shop(database, wishes, {"ada": 1.0, "ben": 1.0}).run(1, 24)
+    own = [place for place in found.order if place != 2]
+    assert (own.count(0), own.count(1)) == (3, 9), "and each fourth is of the one that has waited longest"
+    assert len(own) == 12, "which is no priority over others"
+
+
+def test_the_shortest_way_to_a_first_answer_comes_first(database: Database) -> None:
+    wishes = [Wish("ada", 5, 9.0, steps=10_000), Wish("ada", 5, 2.0, steps=1000), Wish("ada", 5, 2.0, steps=100)]
+    found = Shop(database, wishes, {"ada": 1.0}).run(1, 3)
+    assert found.order == [2, 1, 0]
+
+
+def test_no_job_starves_behind_those_of_its_owner_that_keep_coming(database: Database) -> None:
+    more = [Wish("ada", 2, 1.0, at=2.0 * number, priority=9, steps=10) for number in range(40)]
+    found = Shop(database, [Wish("ada", 20, 1.0), *more], {"ada": 1.0}).run(1, 60)
+    assert found.order.count(0) >= 60 // shares.LONGEST_FIRST // 3, "each fourth is of the one that has waited longest"
+
+
+def test_one_thinks_for_a_job_and_the_others_serve_another(database: Database) -> None:
+    with database.write() as tx:
+        first, second = (jobs.create(tx, SPEC, now=NOON)[0].id for _ in range(2))
+    thought = list[str]()
+    for worker in "ab":
+        with database.write() as tx:
+            turn = shares.whose_turn(tx, shares.Able(["digits"]), now=NOON)
+            assert turn is not None
+            assert turn.undecided
+            assert thinking.begin(tx, turn.id, worker, now=NOON)
+            assert not thinking.begin(tx, turn.id, "c", now=NOON)
+            thought.append(turn.id)
+    assert thought == [first, second]
+    with database.write() as tx:
+        assert shares.whose_turn(tx, shares.Able(["digits"]), now=NOON) is None
+        later = NOON + 2 * shares.THINKING  # a thinker that died
+        assert shares.whose_turn(tx, shares.Able(["digits"]), now=later) is not None
+        thinking.end(tx, first, "a", events=1)
+        thinking.end(tx, second, "b")
+        turn = shares.whose_turn(tx, shares.Able(["digits"]), now=NOON)
+        assert turn is not None
+        assert turn.id == second, "of the first there is nothing to decide until its log goes on"
+        jobs.pause(tx, first, now=NOON)
+        jobs.resume(tx, first, now=NOON)
+        turn = shares.whose_turn(tx, shares.Able(["digits"]), now=NOON)
+        assert turn is not None
+        assert turn.id == first
+
+
+@pytest.mark.parametrize(
+    ("needs", "by"),
+    [
+        ({}, ["cpu", "small", "big"]),
+        ({"device": "cuda"}, ["small", "big"]),
+        ({"device": "cuda", "memory_gb": 40}, ["big"]),
+        ({"memory_gb": 20}, ["small", "big"]),
+        ({"device": "mps"}, []),
+        ({"memory_gb": 1000}, []),
+    ],
+)
+def test_only_workers_that_have_what_a_job_needs_serve_it(
+    database: Database, needs: dict[str, object], by: list[str]
+) -> None:
+    have = {"cpu": ("cpu", 16.0), "small": ("cuda", 24.0), "big": ("cuda", 80.0)}
+    spec = AdmittedJob.model_validate(SPEC.model_dump(mode="json") | {"resources": needs})
+    with database.write() as tx:
+        assert "no worker is alive" in jobs.create(tx, spec)[0].waiting_for
+        for name, (kind, memory) in have.items():
+            device = workers.Device(f"{kind}:0", kind, memory, 2)
+            workers.sign_in(tx, name, host="h", pid=1, device=device, tasks=["digits"])
+        job = jobs.create(tx, spec)[0]
+        served = [
+            name
+            for name, (kind, memory) in have.items()
+            if shares.whose_turn(tx, shares.Able(["digits"], kind=kind, memory_gb=memory), now=NOON)
+        ]
+    assert served == by
+    assert bool(job.waiting_for) == (not by)
+    if not by:
+        assert "cpu with 16 GB, cuda with 24 GB, cuda with 80 GB" in job.waiting_for
+
+
+def test_a_job_that_nobody_can_train_says_so_at_once_and_in_its_log(service: httpx.Client, database_url: str) -> None:
+    asked = {"task": "digits", "resources": {"device": "cuda", "memory_gb": 40}, "priority": 3}
+    job = service.post("/v1/jobs", json=asked).json()
+    assert job["waiting_for"] == "no worker is alive: start one with `lrtune worker`"
+    database = Database(database_url)
+    with database.write() as tx:
+        has = workers.Device("cuda:0", "cuda", 24.0, 1)
+        workers.sign_in(tx, "w", host="h", pid=1, device=has, tasks=["digits"])
+    database.dispose()
+    said = "no worker that lives has the device cuda with 40 GB; those that have the task digits: cuda with 24 GB"
+    job = service.post("/v1/jobs", json=asked).json()
+    assert job["waiting_for"] == said
+    assert (job["spec"]["priority"], job["spec"]["resources"]) == (3, {"device": "cuda", "memory_gb": 40})
+    assert said in service.get(f"/v1/jobs/{job['id']}/events").json()["items"][0]["message"]
+    assert said in service.get(f"/jobs/{job['id']}").text
+    (worker,) = service.get("/v1/workers").json()["items"]
+    assert (worker["kind"], worker["memory_gb"], worker["count"]) == ("cuda", 24.0, 1)
+    external = {"task": "external", "metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 9}}
+    assert service.post("/v1/jobs", json=external).json()["waiting_for"] == ""
+    for needs, pointer in (({"device": "GPU!"}, "device"), ({"memory_gb": 0}, "memory_gb"), ({"cores": 4}, "cores")):
+        problem = service.post("/v1/jobs", json={"task": "digits", "resources": needs})
+        assert problem.status_code == 422
+        assert problem.json()["errors"][0]["pointer"] == f"/resources/{pointer}"
