@@ -37,6 +37,8 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch
 COPY lrtune lrtune
 COPY worker worker
+# `lrtune doctor`, which needs nothing of the server's
+COPY app app
 RUN pip install -c constraints.txt '.[worker]'
 USER lrtune
 ENV LRTUNE_DATA_DIR=/data

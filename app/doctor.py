@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -72,8 +73,11 @@ def wrong(about: str, words: str) -> Finding:
 
 def versions(_: Settings) -> Iterator[Finding]:
     """What is installed."""
-    found = ", ".join(f"{name} {version(name)}" for name in ("sqlalchemy", "fastapi", "pydantic"))
-    yield well("versions", f"lrtune {__version__}, Python {platform.python_version()}, {found}")
+    found = [f"lrtune {__version__}", f"Python {platform.python_version()}"]
+    for name in ("sqlalchemy", "psycopg", "pydantic", "optuna", "fastapi"):
+        with suppress(PackageNotFoundError):  # a host with a worker alone needs no fastapi
+            found.append(f"{name} {version(name)}")
+    yield well("versions", ", ".join(found))
 
 
 def database(settings: Settings) -> Iterator[Finding]:

@@ -14,7 +14,8 @@ class Proxy:
         self.target, self.refusing, self.port, self._host = target, False, 0, host
         self._open: set[asyncio.StreamWriter] = set()
         self._loop, ready = asyncio.new_event_loop(), threading.Event()
-        threading.Thread(target=self._run, args=(ready,), name="proxy", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="proxy", daemon=True)
+        self._thread.start()
         ready.wait()
 
     def cut(self) -> int:
@@ -26,8 +27,9 @@ class Proxy:
     def close(self) -> None:
         """Cut, and take nobody any more."""
         self.refusing = True
-        self._loop.call_soon_threadsafe(self._abort)
+        self.cut()
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
 
     def _abort(self) -> None:
         for each in list(self._open):
@@ -40,19 +42,30 @@ class Proxy:
         ready.set()
         self._loop.run_forever()
         server.close()
+        if left := asyncio.all_tasks(self._loop):  # each ends, now that its connection is broken
+            self._loop.run_until_complete(asyncio.wait(left, timeout=5))
+        self._loop.close()
 
     async def _come(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         if self.refusing:
             back.transport.abort()
             return
         self._open.add(back)
-        with suppress(OSError):
-            far, there = await self._beyond()
-            self._open.add(there)
+        try:
+            with suppress(OSError):
+                await self._handed_on(near, back)
+        finally:
+            self._open.discard(back)
+            back.transport.abort()
+
+    async def _handed_on(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        far, there = await self._beyond()
+        self._open.add(there)
+        try:
             await asyncio.gather(_hand_on(near, there), _hand_on(far, back), return_exceptions=True)
+        finally:
             self._open.discard(there)
-        self._open.discard(back)
-        back.transport.abort()
+            there.transport.abort()
 
     async def _beyond(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self.target, str):

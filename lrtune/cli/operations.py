@@ -24,16 +24,16 @@ def check(
 @commands.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False) -> None:
     """Look at everything the service needs here, and say what is wrong and what to do. Exit code 1: something is."""
-    raise typer.Exit(programs.run("app.doctor", *(["--json"] if as_json else []), needs="fastapi", extra="app"))
+    raise typer.Exit(programs.run("app.doctor", *(["--json"] if as_json else []), needs="sqlalchemy", extra="app"))
 
 
 @commands.command()
 def backup(file: Annotated[Path, typer.Argument(help="The archive to write, a .zip file.")]) -> None:
     """Write the whole database and the uploaded files into one archive, while the service runs."""
-    raise typer.Exit(programs.run("app.backup", "backup", str(file), needs="fastapi", extra="app"))
+    raise typer.Exit(programs.run("app.backup", "backup", str(file), needs="alembic", extra="app"))
 
 
 @commands.command()
 def restore(file: Annotated[Path, typer.Argument(help="An archive that `lrtune backup` wrote.")]) -> None:
     """Bring an archive back into an empty database, of either kind, before the service is started."""
-    raise typer.Exit(programs.run("app.backup", "restore", str(file), needs="fastapi", extra="app"))
+    raise typer.Exit(programs.run("app.backup", "restore", str(file), needs="alembic", extra="app"))
