@@ -20,6 +20,7 @@ from benchmarks.load.measuring import LOOPS, Cpu, summary, value
 from lrtune.wire.results import report_points
 
 POINTS = report_points(STEPS)
+LONGEST = 60.0  # seconds of reports
 GRPC = (
     "import sys, optuna; optuna.storages.run_grpc_proxy_server("
     "optuna.storages.RDBStorage(sys.argv[1]), host='localhost', port=int(sys.argv[2]))"
@@ -83,12 +84,13 @@ def _run(storage: BaseStorage, name: str, cpu: Cpu) -> dict[str, Any]:
     claims = summary(seen, time.monotonic() - started, cpu.spent(), each="claim")
     seen, started = Seen(), time.monotonic()
     cpu.start()
-    for step in POINTS:
-        for trial in held:
-            began = time.perf_counter()
-            trial.report(value(step), step)
-            if trial.should_prune():
-                seen.errors["pruned"] += 1
-            seen.times["report"].append((time.perf_counter() - began) * 1000)
+    for step, trial in ((step, trial) for step in POINTS for trial in held):
+        if time.monotonic() - started > LONGEST:
+            break
+        began = time.perf_counter()
+        trial.report(value(step), step)
+        if trial.should_prune():
+            seen.errors["pruned"] += 1
+        seen.times["report"].append((time.perf_counter() - began) * 1000)
     reports = summary(seen, time.monotonic() - started, cpu.spent(), each="report")
     return {"claims alone": claims, "reports alone": reports}
