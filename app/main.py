@@ -4,6 +4,7 @@ Puts the parts together; a new noun is one more router here.
 """
 
 import asyncio
+import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -50,11 +51,12 @@ from app.unpacking import Unpack
 from app.watching import Watch
 from app.webhooks import telling
 from lrtune import __version__, logs
-from lrtune.store import Database
+from lrtune.store import Database, schema
 
 AT_ONCE = 10  # transactions of a kind; SQLite has one writer
 THINKING = 2  # requests that fit a model, for a second or so
 DESCRIBED = 2  # uploads that are described at once: each takes a core
+log = logging.getLogger("lrtune.server")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -98,7 +100,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     lite = make_url(url).get_backend_name() == "sqlite"
     app.state.database = Database(url)  # makes SQLite's folder
     if lite:
-        await asyncio.to_thread(migrations.upgrade, url)
+        await asyncio.to_thread(_upgrade, app.state.database)
     app.state.key = server_key(settings)
     app.state.ended = sessions.Ended(settings.credentials.with_name("signed-out"))
     await asyncio.to_thread(receiving.sweep, settings.data_dir)
@@ -125,6 +127,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.stopping.set()
         await seeing_to
         app.state.database.dispose()
+
+
+def _upgrade(database: Database) -> None:
+    """Bring the schema up to date; a newer one is left alone, and `/readyz` says so, too."""
+    with database.read() as tx:
+        found = schema.found(tx)
+    if found is not None and found > schema.REVISION:
+        log.error("%s", schema.differs(found))
+    else:
+        migrations.upgrade(database.url)
 
 
 @contextmanager

@@ -92,3 +92,13 @@ def test_a_server_of_another_schema_is_not_ready_and_says_which_is_older(
         revise(database_url, found)
         answer = service.get("/readyz")
         assert (answer.status_code, words in answer.json()["detail"]) == (503, True)
+
+
+def test_a_server_beside_a_newer_sqlite_database_starts_leaves_it_alone_and_says_so(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    revise(sqlite_url, "9999")
+    with served(sqlite_url) as service:
+        assert service.get("/healthz").status_code == 200
+        assert service.get("/readyz").status_code == 503
+    assert "newer than" in caplog.text
