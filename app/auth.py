@@ -107,10 +107,12 @@ async def _job_admitted(request: Request, caller: Caller, scope: Scope, job_id: 
     if caller.admin or (scope == "read" and (shared or caller.everywhere)):
         return
     owner = await request.app.state.keys.owner(job_id)
-    if owner is None or owner == caller.person:  # of one that is not there the route says so
+    if owner == caller.person:
         return
-    if not (shared or caller.everywhere):
+    if not (shared or caller.everywhere):  # no answer tells a job that is another's from one that is not there
         raise UnknownJob(f"there is no job {job_id[:60]!r}")
+    if owner is None:  # the route says so
+        return
     if not (caller.may_train(owner) if scope == "work" else caller.may_change(owner)):
         raise NotYours(f"{job_id} belongs to {owner}; only they, or an admin, can change it")
 
