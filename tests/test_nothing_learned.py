@@ -74,6 +74,25 @@ def test_while_nothing_learns_others_are_looked_at_for_longer_and_longer():
     assert [one.steps // EVERY for one in sorted(runs, key=lambda one: one.born)][6:] == [1, 1, 2, 1, 1, 2, 4] * 2
 
 
+def test_a_run_that_has_left_the_level_by_a_little_is_given_time_to_learn():
+    def slow(rate: float, step: int) -> float:
+        gain = 0.004 * step / EVERY if 0.1 < rate < 10 else 0.0
+        return CHANCE * (1 - gain) + 3e-4 * math.sin(step * rate)
+
+    runs = search(slow, 8, left=50.0)
+    assert any(one.reports[-1][1] < CHANCE * 0.99 for one in runs), "two decisions after the initial design"
+
+
+def test_runs_that_have_left_the_level_and_learn_nothing_get_no_more_than_half_of_the_steps():
+    def stuck(rate: float, step: int) -> float:
+        return CHANCE * (0.996 if 0.1 < rate < 10 else 1.0) + 3e-4 * math.sin(step * rate)
+
+    runs = search(stuck, 30, left=50.0)
+    given = sum(one.steps for one in runs if one.reports[-1][1] < CHANCE * 0.998)
+    assert given <= 0.7 * sum(one.steps for one in runs), "a half, and the last stage"
+    assert len(runs) > 15, "others are looked at besides"
+
+
 def test_the_looking_ends_at_half_of_the_budget():
     runs = search(lambda rate, step: CHANCE + 3e-4 * math.sin(step * rate), 200, left=4.0)
     assert any(one.steps == STEPS for one in runs)
