@@ -43,7 +43,9 @@ SAVED = 60.0  # virtual seconds that an owner may lie behind the one whose turn 
 UNKNOWN = 1.0  # seconds that a trial is charged of whose job no stage has ended yet
 LONGEST_FIRST = 4  # each so many trials of an owner are of the job that has waited longest
 THINKING = timedelta(seconds=60)  # for a thinker of whom nothing is heard
-AHEAD = 4  # workers at a job, for each so many of which a suggestion lies ready; there are more once half are taken
+# So many workers at a job, for each two of whom a suggestion lies ready, where a full run takes less than these seconds:
+# thinking is then long beside a stage. More are made once half are taken. Otherwise the newest results are worth more.
+MANY, SHORT = 8, 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,15 @@ def _undecided(job: Any) -> ColumnElement[bool]:
         for state in (TrialState.WAITING, TrialState.RUNNING)
     )
     free = or_(job.thinking_until.is_(None), job.thinking_until < bindparam("now", type_=Utc))
-    return and_(job.thought < job.events, free, running >= 2 * AHEAD * waiting)
+    short = func.coalesce(job.pace, SHORT) * func.coalesce(job.steps, 1) < SHORT
+    few = or_(waiting == 0, and_(short, running >= MANY, running >= 4 * waiting))
+    return and_(job.thought < job.events, free, few)
+
+
+def ahead(job: JobRow, running: int) -> int:
+    """How many suggestions are to lie ready for the workers that train a job."""
+    short = job.pace is not None and job.pace * (job.steps or 1) < SHORT
+    return running // 2 if short and running >= MANY else 0
 
 
 def _fits(job: Any) -> ColumnElement[bool]:
