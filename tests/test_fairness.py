@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from sqlalchemy import Engine, event
 
 from benchmarks.fairness import Shop, Wish
 from lrtune.store import Database, jobs, shares, thinking, workers
 from lrtune.wire.job import AdmittedJob
 from tests.leasing import NOON, SPEC
-from tests.serving import served
+from tests.serving import KEY, served
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def service(database_url: str) -> Iterator[httpx.Client]:
 EVEN = {"ada": 1.0, "ben": 1.0, "cleo": 2.0}
 
 
-def test_owners_share_by_weight_whatever_they_submit(database: Database) -> None:
+def test_owners_share_by_weight_whatever_they_submit(sqlite_url: str) -> None:
     """Jobs of 3 to 1,000 full runs of 1 to 9 seconds, weights of 1, 1 and 2, eight workers: shares within a tenth."""
     wishes = [
         Wish("ada", 1000, 4.0),
@@ -31,7 +32,7 @@ def test_owners_share_by_weight_whatever_they_submit(database: Database) -> None
         Wish("cleo", 1000, 2.0),
         Wish("cleo", 300, 5.0, at=20.0, priority=1),
     ]
-    found = Shop(database, wishes, EVEN).run(8, 200)
+    found = Shop(Database(sqlite_url), wishes, EVEN).run(8, 200)
     for owner, weight in EVEN.items():
         assert found.share(owner) == pytest.approx(weight / 4, rel=0.1)
     assert found.first[1] - found.came[1] <= 16, "the smallest job waits for two trials of each worker at most"
@@ -40,15 +41,15 @@ def test_owners_share_by_weight_whatever_they_submit(database: Database) -> None
 
 
 def test_an_owner_of_a_thousand_jobs_gets_no_more_than_one_of_a_single_job(database: Database) -> None:
-    wishes = [*(Wish("ada", 50, 2.0) for _ in range(30)), Wish("ben", 500, 2.0)]
+    wishes = [*(Wish("ada", 50, 2.0) for _ in range(20)), Wish("ben", 500, 2.0)]
     found = Shop(database, wishes, {"ada": 1.0, "ben": 1.0}).run(4, 80)
     assert found.share("ben") == pytest.approx(0.5, rel=0.1)
 
 
-def test_who_comes_back_has_saved_nothing_up(database: Database) -> None:
+def test_who_comes_back_has_saved_nothing_up(sqlite_url: str) -> None:
     """One who was away while another trained alone is served as much as that one from then on, and not more."""
     wishes = [Wish("ada", 500, 20.0), Wish("ben", 500, 20.0, at=1000.0)]
-    shop = Shop(database, wishes, {"ada": 1.0, "ben": 1.0})
+    shop = Shop(Database(sqlite_url), wishes, {"ada": 1.0, "ben": 1.0})
     found = shop.run(2, 160)
     since = found.order[found.first[1] :]
     assert since.count(1) == pytest.approx(since.count(0), abs=(shares.SAVED + 40) / 20)
@@ -150,7 +151,10 @@ def test_a_job_that_nobody_can_train_says_so_at_once_and_in_its_log(service: htt
     assert job["waiting_for"] == said
     assert (job["spec"]["priority"], job["spec"]["resources"]) == (3, {"device": "cuda", "memory_gb": 40})
     assert said in service.get(f"/v1/jobs/{job['id']}/events").json()["items"][0]["message"]
-    assert said in service.get(f"/jobs/{job['id']}").text
+    with httpx.Client(base_url=service.base_url, trust_env=False) as browser:
+        browser.post("/sign-in", data={"key": KEY})
+        assert said in browser.get(f"/jobs/{job['id']}").text
+        assert "cuda:0, 24 GB" in browser.get("/workers").text
     (worker,) = service.get("/v1/workers").json()["items"]
     assert (worker["kind"], worker["memory_gb"], worker["count"]) == ("cuda", 24.0, 1)
     external = {"task": "external", "metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 9}}
@@ -159,3 +163,26 @@ def test_a_job_that_nobody_can_train_says_so_at_once_and_in_its_log(service: htt
         problem = service.post("/v1/jobs", json={"task": "digits", "resources": needs})
         assert problem.status_code == 422
         assert problem.json()["errors"][0]["pointer"] == f"/resources/{pointer}"
+
+
+def test_whose_turn_it_is_is_found_by_an_index(sqlite_url: str) -> None:
+    """However many jobs an owner has: those that are over are not looked at, the others are in order already."""
+    database, seen = Database(sqlite_url), list[tuple[str, object]]()
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        with database.read() as tx:
+            shares.whose_turn(tx, shares.Able(["digits"], ["mine"], ["prodigy"], "cuda", 24.0), now=NOON)
+            statement, parameters = seen[-1]
+            rows = tx.connection().exec_driver_sql(f"explain query plan {statement}", parameters).all()  # type: ignore[arg-type]
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+        database.dispose()
+    plan = [str(row[-1]) for row in rows]
+    assert any("INDEX ix_jobs_next" in line for line in plan)
+    assert any("INDEX ix_jobs_unserved" in line for line in plan)
+    assert not [line for line in plan if line.startswith(("SCAN jobs", "SCAN trials"))]
+    assert sum("TEMP B-TREE" in line for line in plan) == 1, "owners alone are sorted"

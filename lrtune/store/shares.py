@@ -43,8 +43,8 @@ SAVED = 60.0  # virtual seconds that an owner may lie behind the one whose turn 
 UNKNOWN = 1.0  # seconds that a trial is charged of whose job no stage has ended yet
 LONGEST_FIRST = 4  # each so many trials of an owner are of the job that has waited longest
 THINKING = timedelta(seconds=60)  # for a thinker of whom nothing is heard
-# So many workers at a job, for each two of whom a suggestion lies ready, where a full run takes less than these seconds:
-# thinking is then long beside a stage. More are made once half are taken. Otherwise the newest results are worth more.
+# So many workers at a job, for each two of whom a suggestion lies ready, where a full run takes less than so many
+# seconds: thinking is long beside a stage. More are made once half are taken. Else the newest results are worth more.
 MANY, SHORT = 8, 600.0
 
 
