@@ -20,7 +20,7 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LRTUNE_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("LRTUNE_API_KEY", KEY)
     monkeypatch.setenv("LRTUNE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(app.doctor, "GPU", "import sys; sys.exit('No module named 'torch'')")
+    monkeypatch.setattr(app.doctor, "GPU", "raise ModuleNotFoundError(\"No module named 'torch'\")")
 
 
 def found(monkeypatch: pytest.MonkeyPatch, url: str) -> dict[str, list[Finding]]:

@@ -17,9 +17,9 @@ from worker.settings import Settings
 class Until(threading.Event):
     """A stop that waits for nothing: the third look finds the schema as it should be, and later waits are the end."""
 
-    def __init__(self, database_url: str, found: str) -> None:
+    def __init__(self, database_url: str, *, waited: int = 0) -> None:
         super().__init__()
-        self._url, self._found, self._waited = database_url, found, 0
+        self._url, self._waited = database_url, waited
 
     def wait(self, timeout: float | None = None) -> bool:
         self._waited += 1
@@ -47,15 +47,14 @@ def test_a_worker_of_another_schema_says_so_once_and_waits(
 ) -> None:
     caplog.set_level(logging.INFO)
     revise(database_url, found)
-    Worker(Settings(database_url=database_url, data_dir=tmp_path), Until(database_url, found)).work()
+    Worker(Settings(database_url=database_url, data_dir=tmp_path), Until(database_url)).work()
     said = [line for line in caplog.messages if "schema" in line]
     assert [words in line for line in said] == [True, False]
     assert caplog.messages.index(said[1]) < next(n for n, line in enumerate(caplog.messages) if "is ready" in line)
 
 
 def test_a_worker_before_its_tables_says_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    stop = Until(url := f"sqlite:///{tmp_path / 'new.db'}", "")
-    stop._waited = 2
+    stop = Until(url := f"sqlite:///{tmp_path / 'new.db'}", waited=2)
     Worker(Settings(database_url=url, data_dir=tmp_path), stop).work()
     database = Database(url)
     with database.read() as tx:
@@ -69,8 +68,7 @@ def test_a_worker_whose_database_is_upgraded_under_it_claims_no_more(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("worker.schemas.AGAIN", 0.0)
-    stop = Until(sqlite_url, "")
-    stop._waited = 2
+    stop = Until(sqlite_url, waited=2)
     revised = workers.sign_in
 
     def then(*args: object, **named: object) -> None:

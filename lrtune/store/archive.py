@@ -19,6 +19,7 @@ from sqlalchemy import (
     create_engine,
     insert,
     make_url,
+    null,
     select,
     text,
 )
@@ -98,17 +99,10 @@ def _read(table: Table, row: dict[str, Any]) -> dict[str, Any]:
         value = row.get(column.name)
         if value is None:
             if isinstance(column.type, JSON):
-                row[column.name] = _null(column.nullable)
+                row[column.name] = null() if column.nullable else JSON.NULL
         elif isinstance(column.type, DateTime):
             at = datetime.fromisoformat(value)
             row[column.name] = at if column.type.timezone else at.replace(tzinfo=None)
         elif isinstance(column.type, Boolean):
             row[column.name] = bool(value)
     return row
-
-
-def _null(nullable: bool | None) -> Any:
-    """No value, where there may be none; else the JSON that says so."""
-    from sqlalchemy import null
-
-    return null() if nullable else JSON.NULL

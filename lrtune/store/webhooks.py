@@ -6,7 +6,7 @@ A row is there from the start; it is due once its job is over. Several servers m
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.store import events
@@ -73,6 +73,6 @@ def missed(tx: Session, due: Due, why: str, *, for_good: bool = False, now: date
         row.next_at = now + min(LONGEST, FIRST * 2 ** (3 * (row.tries - 1)))
 
 
-def _due(now: datetime):  # type: ignore[no-untyped-def]  # SQLAlchemy's own type of two entities is its own business
+def _due(now: datetime) -> "Select[WebhookRow, JobRow]":
     over = select(WebhookRow, JobRow).join(JobRow, JobRow.seq == WebhookRow.job)
     return over.where(WebhookRow.next_at <= now, JobRow.state.in_(OVER))
