@@ -16,6 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app import sessions
 from app.addresses import client
+from app.deps import known_form
 from app.keys import Keys, Known
 from app.quotas import usual
 from app.scopes import lacking, of_call
@@ -99,7 +100,7 @@ async def admit(request: Request, found: Known | None, scope: Scope) -> None:
     if not found.caller.may(scope):
         raise MissingScope(lacking(found.caller, scope))
     if "job_id" in request.path_params:
-        await _job_admitted(request, found.caller, scope, str(request.path_params["job_id"]))
+        await _job_admitted(request, found.caller, scope, known_form(str(request.path_params["job_id"])))
 
 
 async def _job_admitted(request: Request, caller: Caller, scope: Scope, job_id: str) -> None:

@@ -81,7 +81,8 @@ def _clamped(limit: int) -> int:
     return min(max(limit, 1), MOST)
 
 
-def _known_form(job_id: str) -> str:
+def known_form(job_id: str) -> str:
+    """An id such as jobs have, which any database can be asked for. Raises UnknownJob."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", job_id):
         raise UnknownJob(f"there is no job {job_id[:60]!r}")
     return job_id
@@ -96,7 +97,7 @@ Cursor = Annotated[
     str | None, Query(max_length=100, description="The `next` of the page before; leave it out for the first page.")
 ]
 Owner = Annotated[str | None, Query(pattern=PERSON, description="Only what belongs to this person.")]
-JobId = Annotated[str, Path(description="A job's id.", examples=["job-0123456789abcdef"]), AfterValidator(_known_form)]
+JobId = Annotated[str, Path(description="A job's id.", examples=["job-0123456789abcdef"]), AfterValidator(known_form)]
 
 
 async def remember_body(request: Request) -> None:

@@ -127,6 +127,8 @@ def test_what_is_anothers_is_not_there_where_nothing_is_shared(apart: httpx.Clie
             assert answer.json()["detail"] == missing
         for verb in VERBS:
             assert bob.post(f"/v1/jobs/{hers}/{verb}").status_code == 404
+        for odd in ("%00", "%F0%9F%98%80", "1" * 3000):
+            assert slug(bob.post(f"/v1/jobs/{odd}/cancel")) == slug(bob.get(f"/v1/jobs/{odd}")) == "unknown-job"
         for path in ("trials?limit=few", "trials/x", "events?after=-1", "best/export?format=none", "best?misspelt=1"):
             answers = [bob.get(f"/v1/jobs/{one}/{path}") for one in (hers, "job-0123456789abcdef")]
             assert [slug(one) for one in answers] == ["unknown-job"] * 2, path
