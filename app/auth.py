@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -66,15 +67,9 @@ def _make(path: Path) -> None:
 
 async def known(request: Request, given: str) -> Known | None:
     """Whose key a text is, in its turn; None where it is nobody's. Raises TooManyTries."""
-    address, name = client(request), people.digest(given)
-    tries: Tries = request.app.state.tries
     keys: Keys = request.app.state.keys
-    async with tries.one_at_a_time(address, name):
-        await tries.turn(address, name)
-        found = await keys.of_text(given)
-        if found is not None:
-            tries.good(address, name)
-    return found
+    tries: Tries = request.app.state.tries
+    return await tries.look(client(request), people.digest(given), partial(keys.of_text, given))
 
 
 async def in_session(request: Request) -> Known | None:

@@ -1,15 +1,16 @@
 """Keys that nobody knows are slowed down, address by address; so many as may be tried are far too few to find one.
 
-A key that has been good from an address before is let in at once. Any other waits for its turn before it is looked at,
-the right one as well as the wrong ones: who tries keys out must not see by the time which it was.
+A key that has been good from an address before is let in at once. Where too many wrong ones came from there, any other
+waits for its turn before it is looked at, the right one as well as the wrong ones: who tries keys out must not see by
+the time which it was.
 """
 
 import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from lrtune.errors import TooManyTries
@@ -18,6 +19,7 @@ FREE = 10  # tries without waiting
 SPACING = 1.0  # seconds between two of those that follow
 LONGEST = 5.0  # seconds that one waits for its turn; who would wait longer is told to come again
 MOST = 10_000  # addresses, and keys that were good from one
+Found = TypeVar("Found")
 
 
 class Tries:
@@ -29,39 +31,53 @@ class Tries:
         self._clock, self._sleep = clock, sleep
         self._booked: OrderedDict[str, float] = OrderedDict()  # until when turns are given away
         self._good: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._trying: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
 
-    @asynccontextmanager
-    async def one_at_a_time(self, address: str, key: str) -> AsyncIterator[None]:
-        """Of many requests with the same key, which is one try, the first waits for its turn and the others for it."""
-        if (address, key) in self._good:
-            yield
-            return
-        async with self._trying.setdefault((address, key), asyncio.Lock()):
-            yield
+    async def look(self, address: str, key: str, ask: Callable[[], Awaitable[Found | None]]) -> Found | None:
+        """What `ask` says of a key, in its turn; None where it is nobody's. Raises TooManyTries.
 
-    async def turn(self, address: str, key: str) -> None:
-        """Wait until a key may be looked at. Raises TooManyTries."""
-        if (address, key) in self._good:
-            self._good.move_to_end((address, key))
-            return
+        Many requests with the same key are one try. While nobody has to wait keys are looked at one after the other, so
+        that many people who come at once with right ones are in nobody's way.
+        """
+        if (address, key) not in self._good:
+            async with self._lock(address, key):
+                if (address, key) not in self._good:
+                    return await self._tried(address, key, ask)
+        found = await ask()
+        if found is None:  # it was revoked
+            self._good.pop((address, key), None)
+        return found
+
+    async def _tried(self, address: str, key: str, ask: Callable[[], Awaitable[Found | None]]) -> Found | None:
+        async with self._lock(address):
+            wait = self._turn(address)
+            if wait <= 0:
+                return self._judged(address, key, await ask())
+        await self._sleep(wait)
+        return self._judged(address, key, await ask())
+
+    def _lock(self, *names: str) -> asyncio.Lock:
+        return self._locks.setdefault(names, asyncio.Lock())
+
+    def _turn(self, address: str) -> float:
+        """Give away the next turn of an address; the seconds until it."""
         now = self._clock()
         booked = max(now, self._booked.get(address, now))
         wait = booked - now - (FREE - 1) * SPACING
         if wait > LONGEST:
             raise TooManyTries(retry_after=math.ceil(wait))
+        self._booked.pop(address, None)
         self._booked[address] = booked + SPACING
-        self._booked.move_to_end(address)
         if len(self._booked) > MOST:
             self._booked.popitem(last=False)
-        if wait > 0:
-            await self._sleep(wait)
+        return wait
 
-    def good(self, address: str, key: str) -> None:
-        """A key was somebody's: it costs no turn, and needs none from here any more."""
-        if (address, key) not in self._good:
+    def _judged(self, address: str, key: str, found: Found | None) -> Found | None:
+        """What was found; a key that was somebody's has cost no turn, and needs none from here any more."""
+        if found is not None:
             if address in self._booked:
                 self._booked[address] -= SPACING
             self._good[(address, key)] = None
             if len(self._good) > MOST:
                 self._good.popitem(last=False)
+        return found

@@ -160,16 +160,24 @@ class Time:
         self.now += seconds
 
 
+async def nobodys() -> str | None:
+    return None
+
+
+async def somebodys() -> str | None:
+    return "ada"
+
+
 def test_wrong_keys_of_an_address_are_slowed_to_one_a_second_and_those_of_others_are_not() -> None:
     clock = Time()
     tries = Tries(clock, clock.sleep)
     for number in range(FREE):
-        asyncio.run(tries.turn("here", f"wrong-{number}"))
+        asyncio.run(tries.look("here", f"wrong-{number}", nobodys))
     assert clock.now == 100.0
     for number in range(60):
-        asyncio.run(tries.turn("here", f"wrong too-{number}"))
+        asyncio.run(tries.look("here", f"wrong too-{number}", nobodys))
     assert clock.now == pytest.approx(160.0, abs=1.5)
-    asyncio.run(tries.turn("there", "wrong"))
+    asyncio.run(tries.look("there", "wrong", nobodys))
     assert clock.now == pytest.approx(160.0, abs=1.5)
 
 
@@ -182,7 +190,7 @@ def tried_out(tries: Tries) -> TooManyTries:
     """What one hears who tries one key after the other, after as few as may be."""
     for number in range(FREE + round(LONGEST) + 2):
         try:
-            asyncio.run(tries.turn("here", f"wrong-{number}"))
+            asyncio.run(tries.look("here", f"wrong-{number}", nobodys))
         except TooManyTries as error:
             return error
     raise AssertionError("nobody was told to wait")
@@ -193,15 +201,31 @@ def test_a_key_that_was_good_from_an_address_waits_for_nothing_and_memory_is_bou
 ) -> None:
     monkeypatch.setattr("app.tries.MOST", 50)
     tries = Tries(lambda: 100.0, lambda _: asyncio.sleep(0))
-    asyncio.run(tries.turn("here", "right"))
-    tries.good("here", "right")
     for number in range(200):
-        asyncio.run(tries.turn(f"10.0.0.{number}", "wrong"))
-        tries.good(f"10.0.1.{number}", "another")
-    assert max(len(tries._booked), len(tries._good)) <= 51
-    tries.good("here", "right")
+        asyncio.run(tries.look(f"10.0.0.{number}", "wrong", nobodys))
+        asyncio.run(tries.look(f"10.0.1.{number}", "another", somebodys))
+    assert max(len(tries._booked), len(tries._good), len(tries._locks)) <= 51
+    assert asyncio.run(tries.look("here", "right", somebodys)) == "ada"
     tried_out(tries)
-    asyncio.run(tries.turn("here", "right"))
+    assert asyncio.run(tries.look("here", "right", somebodys)) == "ada"
+    assert asyncio.run(tries.look("here", "right", nobodys)) is None  # revoked
+    with pytest.raises(TooManyTries):
+        asyncio.run(tries.look("here", "right", somebodys))
+
+
+def test_many_people_who_come_at_once_from_one_address_do_not_wait() -> None:
+    clock = Time()
+    tries = Tries(clock, clock.sleep)
+
+    async def all_at_once() -> list[str | None]:
+        return await asyncio.gather(*(tries.look("proxy", f"key-{number}", slowly) for number in range(100)))
+
+    async def slowly() -> str | None:
+        await asyncio.sleep(0)
+        return "somebody"
+
+    assert asyncio.run(all_at_once()) == ["somebody"] * 100
+    assert clock.now == 100.0
 
 
 def test_wrong_keys_over_http_are_told_to_wait_and_right_ones_are_not_locked_out(
