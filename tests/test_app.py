@@ -371,7 +371,7 @@ def test_a_server_is_not_ready_before_its_schema_is_current(database_url: str) -
         migrations.downgrade(database_url, "base")
         answer = service.get("/readyz")
         assert (answer.status_code, slug(answer)) == (503, "unavailable")
-        assert "alembic upgrade head" in answer.json()["detail"]
+        assert "lrtune migrate" in answer.json()["detail"]
         migrations.upgrade(database_url)
         assert service.get("/readyz").status_code == 200
 

@@ -151,7 +151,7 @@ def _plateau(land: Landscape, name: Kind, first: Point, ends: Mapping[End, float
     for point in points:
         if point.behind is not None:
             best_at[point.rate] = min(point.behind, best_at.get(point.rate, math.inf))
-    if not best_at.get(first.rate, math.inf) <= land.tolerance:
+    if first.behind is None or first.behind > land.tolerance:
         return None
     below = [rate for rate in sorted(best_at, reverse=True) if rate <= first.rate]
     above = [rate for rate in sorted(best_at) if rate >= first.rate]
