@@ -216,3 +216,12 @@ class TestTrunks:
 
     def test_without_stages_there_are_none(self) -> None:
         assert {until for _, until in self.started(pool(), stages=False)} == {TARGET}
+
+
+def test_the_law_is_believed_less_beforehand_where_much_besides_the_rates_is_searched():
+    level = np.zeros(3)
+    shares = [expected_share(level, level, silent) for silent in (0, 2, 8)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[2] < 0.15
+    ahead = np.full(60, 2.0)
+    assert expected_share(ahead, 0 * ahead, 8) > 0.7, "what the reports bear out is believed all the same"

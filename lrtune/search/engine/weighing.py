@@ -20,7 +20,7 @@ from lrtune.search.engine.model import JobModel
 from lrtune.search.engine.types import Array, Ints, Pool, Run
 
 FREEDOM = 4.0  # degrees of freedom of the t distribution that a forecast counts as: one surprise does not decide
-SHARES = np.linspace(0.0, 1.0, 101)  # of the law, all as likely beforehand
+SHARES = np.linspace(0.0, 1.0, 101)  # of the law
 ALLOWED = 4.0  # by which the sum of the law's log densities may lie behind
 LEAST_VARIANCE = 1e-10  # of a score
 
@@ -40,8 +40,11 @@ def log_density(error: Array, variance: Array) -> Array:
     return np.asarray(shape - (FREEDOM + 1) / 2 * np.log1p(error * error / variance / FREEDOM))
 
 
-def expected_share(one: Array, other: Array) -> float:
+def expected_share(one: Array, other: Array, silent: int = 0) -> float:
     """The expected share of the first of two models in their mixture, given the log densities, (n,), of each.
+
+    Beforehand all shares are as likely; of each hyper-parameter of which the first is `silent`, and that may matter as
+    much as all it speaks of, the other has one more claim (a beta distribution of 1 and 1 + silent).
 
     A few runs in a hundred may be like a model that is wrong. Where all together speak against it, it is not believed
     even as far as that: the share is multiplied by the chance that it is not behind. That is the logistic function of
@@ -50,21 +53,24 @@ def expected_share(one: Array, other: Array) -> float:
     highest, better = np.maximum(one, other), one - other
     first, second = np.exp(one - highest), np.exp(other - highest)
     mixed = SHARES[:, None] * first + (1 - SHARES)[:, None] * second
-    log = np.log(np.maximum(mixed, 1e-300)).sum(axis=1)
+    log = np.log(np.maximum(mixed, 1e-300)).sum(axis=1) + silent * np.log(np.maximum(1 - SHARES, 1e-300))
     weight = np.exp(log - log.max())
     chance = expit(ALLOWED + better.sum() / np.sqrt(1 + np.pi / 8 * (better**2).sum()))
     return float((weight * SHARES).sum() / weight.sum() * chance)
 
 
-def law_share(law: Evidence, process: Evidence) -> float:
-    """How far the law is to be believed, by the last report of each run, foretold from the others; as values."""
+def law_share(law: Evidence, process: Evidence, knobs: int = 0) -> float:
+    """How far the law is to be believed, by the last report of each run, foretold from the others; as values.
+
+    `knobs` are the hyper-parameters besides the rates, of which the law says nothing.
+    """
     both = []
     for run in np.unique(law.run[law.seen]):
         by_law, by_process = law.foretold(law.run == run), process.foretold(process.run == run)
         if run in by_law and run in by_process:
             both.append((*by_law[run], *by_process[run]))
     columns = np.array(both).reshape(len(both), 6).T
-    return expected_share(log_density(*columns[:2]) + columns[2], log_density(*columns[3:5]) + columns[5])
+    return expected_share(log_density(*columns[:2]) + columns[2], log_density(*columns[3:5]) + columns[5], knobs)
 
 
 class WeighedModel:
@@ -81,8 +87,9 @@ class WeighedModel:
         self.share = 0.0
         if settings.law_share != 0.0 and np.isfinite(self.process.seen.values).sum() >= ENOUGH:
             self.law = LawModel(pool, runs, target, fitted.law if fitted else None, settings.edge)
+            knobs = int((np.ptp(pool.extras, axis=0) > 0).sum())
             known = settings.law_share or (fitted.share if fitted else None)
-            self.share = law_share(self.law.evidence(), self.process.evidence()) if known is None else known
+            self.share = law_share(self.law.evidence(), self.process.evidence(), knobs) if known is None else known
         self.fitted = Fitted(self.process.theta, self.law.fit if self.law else None, self.share)
 
     def forecast(self, rows: Ints) -> tuple[Array, Array]:
