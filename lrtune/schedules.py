@@ -1,9 +1,8 @@
 """Every learning-rate schedule: one frozen class a family, and nothing else names it.
 
-The fields of a class are its knobs, each field's annotation holds its legal and its searched range, `__call__` is the
-formula, the docstring is the sentence that users see. `@family` lists the class in `FAMILIES` under its kebab-case
-name; wire schema, search space, catalogue, preview, export, docs and contract tests all read that list. To add a
-schedule, write one class here; one that both rises and falls says where it turns (`breakpoints`).
+Fields of a class are its knobs, a field's annotation holds its legal and its searched range, `__call__` is the formula,
+the docstring the sentence that users see. `@family` lists the class in `FAMILIES` by its kebab-case name; wire schema,
+space, catalogue, preview, export, docs and tests read that list. One that rises and falls says where (`breakpoints`).
 
 Conventions: a factor of the peak rate; step `i` of `n`, counted from 0, has progress `u = i / n`, as in torch's closed
 forms. Warm-up and floor are not families but belong to every configuration: see `Curve`.

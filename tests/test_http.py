@@ -16,7 +16,7 @@ JSON = {"Content-Type": "application/json"}
 STREAM = {"Accept": "text/event-stream"}
 GZIP = JSON | {"Content-Encoding": "gzip"}
 JOB = json.dumps({"task": "digits"}).encode()
-VARYING = {"date"}
+VARYING = {"date", "x-request-id"}
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,7 @@ def test_an_old_job_has_the_answer_that_it_had(migrated: Database) -> None:
         assert best is not None
         then = before["job"]["best"]
         baseline = then["baseline"] | {"own": False}  # nobody could say one's own then
-        configuration = Configuration.model_validate(then["configuration"]).model_dump(mode="json")  # as it is read
+        configuration = Configuration.model_validate(then["configuration"]).model_dump(mode="json")
         new = {"trial": best.trial, "range": [0.0, None], "baseline": baseline, "diverged": 0}
         new |= {"configuration": configuration}
         assert _without_intervals(best.model_dump(mode="json")) == _without_intervals(then | new)
