@@ -15,7 +15,7 @@ JOB: dict[str, Any] = {
     "horizon": {"steps": 40},
     "budget": {"full_runs": 3},
     "optimizers": ["adamw"],
-    "schedules": ["cosine", "linear"],
+    "schedules": ["cosine"],
     "warmup": 0.0,
 }
 OWN = {"checkpoints": "own", "host": "one"}
