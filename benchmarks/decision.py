@@ -44,7 +44,7 @@ def main() -> None:
     """Run the job and print the decision."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--decision", type=int, default=22)
+    parser.add_argument("--decision", type=int, default=24)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     spec = AdmittedJob.model_validate(JOB | {"search": {"seed": asked.seed}})

@@ -113,17 +113,17 @@ def test_a_task_of_a_workers_own_of_the_same_name_is_no_commands(
 
 
 @pytest.mark.parametrize("first", ["llama", "digits"])
-def test_the_older_job_is_trained_first_whether_by_a_command_or_by_the_worker(
+def test_the_job_of_higher_priority_is_begun_first_whether_by_a_command_or_by_the_worker(
     door: httpx.Client, sqlite_url: str, tmp_path: Path, first: str
 ) -> None:
     work(sqlite_url, tmp_path)
     digits = {"task": "digits", "horizon": {"steps": 4}, "confirm": {"top": 0}}
-    few = {"budget": {"trials": 2}}
     ids = {}
-    for name in ("llama", "digits") if first == "llama" else ("digits", "llama"):
+    for name in ("digits", "llama") if first == "llama" else ("llama", "digits"):
+        few = {"budget": {"trials": 2}, "priority": int(name == first)}
         ids[name] = (submit(door, **few) if name == "llama" else door.post("/v1/jobs", json=digits | few)).json()["id"]
     work(sqlite_url, tmp_path)
     found = {name: door.get(f"/v1/jobs/{job}").json() for name, job in ids.items()}
-    older, younger = (found[name] for name in ids)
-    assert (older["state"], younger["state"]) == ("succeeded", "succeeded")
-    assert older["finished_at"] <= younger["started_at"]
+    later, begun = (found[name] for name in ids)
+    assert (later["state"], begun["state"]) == ("succeeded", "succeeded")
+    assert begun["started_at"] <= later["started_at"]

@@ -3,7 +3,7 @@
 import pytest
 
 from lrtune.schedules import Points, Wsd
-from lrtune.search import suggest
+from lrtune.search import suggestions
 from lrtune.search.curve.designed import MOMENTS
 from lrtune.wire.results import Proposal, Report, Trial, report_points
 from tests.simulated import job, train
@@ -27,7 +27,7 @@ def searched(noise: float = 2e-4) -> list[Trial]:
 def proposed(left: float, noise: float = 2e-4, schedules: list[object] = OPEN) -> Proposal:
     """What such a search of 30 full runs proposes next, with so much left of them."""
     spec = job("curve", steps=STEPS, schedules=schedules, budget={"full_runs": 30}, warmup=[0.0, 0.1])
-    return suggest(spec, searched(noise), steps=STEPS, left=left)
+    return suggestions(spec, searched(noise), steps=STEPS, left=left)[0]
 
 
 def designed(found: Proposal) -> bool:

@@ -61,7 +61,7 @@ def test_a_worker_before_its_tables_says_what_to_do(tmp_path: Path, caplog: pyte
         assert schema.found(tx) is None
     database.dispose()
     assert "no tables of lrtune's yet" in caplog.text
-    assert "alembic upgrade head" in caplog.text
+    assert "lrtune migrate" in caplog.text
 
 
 def test_a_worker_whose_database_is_upgraded_under_it_claims_no_more(
@@ -77,12 +77,12 @@ def test_a_worker_whose_database_is_upgraded_under_it_claims_no_more(
 
     monkeypatch.setattr(workers, "sign_in", then)
     worker = Worker(Settings(database_url=sqlite_url, data_dir=tmp_path), stop)
-    monkeypatch.setattr(worker, "_claim", lambda _: pytest.fail("it claimed"))
+    monkeypatch.setattr(worker, "_turn", lambda: pytest.fail("it claimed"))
     worker.work()
     assert "newer than" in caplog.text
 
 
-@pytest.mark.parametrize(("found", "words"), [("0015", "alembic upgrade head"), ("9999", "this program is the older")])
+@pytest.mark.parametrize(("found", "words"), [("0015", "lrtune migrate"), ("9999", "this program is the older")])
 def test_a_server_of_another_schema_is_not_ready_and_says_which_is_older(
     database_url: str, found: str, words: str
 ) -> None:

@@ -145,7 +145,7 @@ def test_pause_resume_extend_and_delete(person: Visitor, service: httpx.Client) 
     page.get_by_role("button", name="Extend…").click()
     page.get_by_label("Full runs").fill("33")
     page.get_by_role("button", name="Extend", exact=True).click()
-    expect(page.locator("#log")).to_contain_text("new budget: full_runs 33")
+    expect(page.locator("#log")).to_contain_text("new budget by admin: full_runs 33")
     service.post(f"/v1/jobs/{job}/cancel")
     expect(badge).to_have_text("cancelled")  # by itself
     page.get_by_role("button", name="Delete…").click()

@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     create_engine,
+    delete,
     insert,
     make_url,
     null,
@@ -29,6 +30,7 @@ from sqlalchemy.pool import NullPool
 from lrtune.store.schema import VERSION_TABLE
 
 AT_ONCE = 500  # rows
+SEEDED = {"shares"}  # tables that have a row from the start
 LEFT_OUT = (VERSION_TABLE, "workers")  # who works will sign in again
 
 
@@ -52,13 +54,14 @@ def connected(url: str) -> Connection:
 
 def rows(connection: Connection, table: Table) -> Iterator[str]:
     """Every row of a table, as a line of JSON."""
-    found = connection.execution_options(yield_per=AT_ONCE).execute(select(table))
+    found = connection.execution_options(yield_per=AT_ONCE).execute(select(table).order_by(*table.primary_key))
     for row in found.mappings():
         yield json.dumps(dict(row), default=_plain)
 
 
 def load(connection: Connection, table: Table, lines: Iterable[bytes]) -> int:
-    """Put rows into an empty table; how many there were."""
+    """Put rows into a table in place of what a migration put there; how many there were."""
+    connection.execute(delete(table))
     count, waiting = 0, list[dict[str, Any]]()
     for line in lines:
         waiting.append(_read(table, json.loads(line)))
@@ -83,8 +86,9 @@ def count_on(connection: Connection, table: Table) -> None:
 
 
 def is_empty(connection: Connection) -> bool:
-    """Whether no table has a row."""
-    return not any(connection.execute(select(table).limit(1)).first() for table in tables(connection))
+    """Whether no table has a row, but for those that a migration puts there."""
+    found = (table for table in tables(connection) if table.name not in SEEDED)
+    return not any(connection.execute(select(table).limit(1)).first() for table in found)
 
 
 def _plain(value: object) -> str:
