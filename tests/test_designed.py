@@ -3,8 +3,8 @@
 import pytest
 
 from lrtune.schedules import Points, Wsd
-from lrtune.search import suggestions
 from lrtune.search.curve.designed import MOMENTS
+from lrtune.search.propose import suggestions
 from lrtune.wire.results import Proposal, Report, Trial, report_points
 from tests.simulated import job, train
 from tests.test_horizons import STEPS, by_law, many
@@ -65,9 +65,9 @@ def test_no_curve_is_designed_elsewhere(left: float, noise: float, schedules: li
 
 def test_a_power_that_is_searched_moves_and_one_that_is_not_stays_at_one() -> None:
     spec = job("curve", steps=STEPS, schedules=[{"family": "wsd", "power": [0.3, 4.0]}], budget={"full_runs": 30})
-    found = suggest(spec, searched(), steps=STEPS, left=9.0).configuration.schedule
+    found = suggestions(spec, searched(), steps=STEPS, left=9.0)[0].configuration.schedule
     assert isinstance(found, Wsd)
     assert 0.3 <= found.power <= 4.0
     assert found.power != 1.0
     usual = job("curve", steps=STEPS, schedules=["wsd"], budget={"full_runs": 30})
-    assert suggest(usual, searched(), steps=STEPS, left=9.0).configuration.schedule.as_dict()["power"] == 1.0
+    assert suggestions(usual, searched(), steps=STEPS, left=9.0)[0].configuration.schedule.as_dict()["power"] == 1.0
