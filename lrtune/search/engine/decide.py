@@ -25,6 +25,7 @@ ANNEALS = 0.5  # of its highest rate, by which the rate of a run must still fall
 LEAST_COMPLETED = 3  # runs that had as much decay ahead, from which on the model knows how such runs end
 FAMILIES_FROM, FAMILIES_LEAVE = 0.5, 0.25  # of the budget: with so much left families are tried, which leaves so much
 FAMILIES_EARLIEST = 0.75  # of the budget that may be left when many families are to be tried
+FAMILIES_MANY = 6.0  # full runs of a budget from which on that is so: a smaller one has no runs for guesses
 CLEARLY = 0.2  # standard deviations below the best, by which a forecast must lie to be worth a confirmation
 
 
@@ -182,8 +183,8 @@ class Search:
     def _untried_family(self, full: Ints, mean: Array) -> int | None:
         """The best option of the families of which no run was to go to its end, from half of the budget on.
 
-        What is forecast of a family that the model has seen no end of is a guess. It begins earlier where there are
-        more of them than there would be runs, and a quarter of the budget is left to follow what they show.
+        What is forecast of a family that the model has seen no end of is a guess. Of a large budget it begins earlier
+        where there are more of them than there would be runs; a quarter is left to follow what they show.
         """
         budget = self.settings.budget
         if not self.pool.families or budget == np.inf:
@@ -191,8 +192,9 @@ class Search:
         ran = {run.family for run in self.runs if run.horizon == self.target and run.until >= self.target}
         untried = np.array([np.inf if self.pool.families[row] in ran else 0.0 for row in full]) + mean
         missing = {self.pool.families[row] for row in full[np.isfinite(untried)]}
-        least = FAMILIES_LEAVE * budget
-        most = min(max(FAMILIES_FROM * budget, least + 1.0 + len(missing)), FAMILIES_EARLIEST * budget)
+        least, most = FAMILIES_LEAVE * budget, FAMILIES_FROM * budget
+        if budget >= FAMILIES_MANY:
+            most = min(max(most, least + 1.0 + len(missing)), FAMILIES_EARLIEST * budget)
         return int(full[np.argmin(untried)]) if missing and least + 1.0 <= self.left <= most else None
 
     def _idle(self, rows: Ints) -> NDArray[np.bool_]:
