@@ -38,7 +38,7 @@ demo: setup ## tune a real network through the real server, worker and database,
 	@$(BIN)/python demo.py
 
 test: $(ALL) ## the whole suite, on SQLite and on a real PostgreSQL
-	@$(BIN)/pytest -q -n 3 --dist loadfile
+	@$(BIN)/pytest -q -n 4 --dist loadfile
 
 check: $(ALL) ## format, lint, types, floors between the parts
 	@$(BIN)/ruff format --check .

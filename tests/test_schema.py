@@ -87,6 +87,7 @@ def test_a_server_of_another_schema_is_not_ready_and_says_which_is_older(
     database_url: str, found: str, words: str
 ) -> None:
     with served(database_url) as service:
+        assert service.get("/readyz").status_code == 200, "it has started"
         revise(database_url, found)
         answer = service.get("/readyz")
         assert (answer.status_code, words in answer.json()["detail"]) == (503, True)
