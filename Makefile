@@ -9,7 +9,7 @@ ALL := $(VENV)/.ready-all
 PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check up bench chaos soak clean
+.PHONY: help setup demo test slow check up bench chaos soak clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -38,7 +38,10 @@ demo: setup ## tune a real network through the real server, worker and database,
 	@$(BIN)/python demo.py
 
 test: $(ALL) ## the whole suite, on SQLite and on a real PostgreSQL
-	@$(BIN)/pytest -q -n 4 --dist loadfile
+	@$(BIN)/pytest -q -n 4 --dist loadfile -m 'not slow'
+
+slow: $(ALL) ## the tests that take longest: Ray, SLURM, chaos, examples of the frameworks
+	@$(BIN)/pytest -q -m slow
 
 check: $(ALL) ## format, lint, types, floors between the parts
 	@$(BIN)/ruff format --check .

@@ -182,7 +182,7 @@ def test_streams_cost_as_many_statements_as_one_while_nothing_happens(
             for job in jobs:
                 service.post(f"{job}/cancel")
             assert [[one["event"] for one in each] for each in told] == [["job-cancelled"]] * count
-    assert max(found) <= 1.2, "one statement for all, each time"
+    assert max(found) <= 2, "one statement for all, each time, and what else a server looks after"
 
 
 @pytest.mark.parametrize("lines", [1, 2 * watching.KEPT + 10])

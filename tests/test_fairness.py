@@ -46,6 +46,7 @@ def test_an_owner_of_a_thousand_jobs_gets_no_more_than_one_of_a_single_job(datab
     assert found.share("ben") == pytest.approx(0.5, rel=0.1)
 
 
+@pytest.mark.slow
 def test_who_comes_back_has_saved_nothing_up(sqlite_url: str) -> None:
     """One who was away while another trained alone is served as much as that one from then on, and not more."""
     wishes = [Wish("ada", 500, 20.0), Wish("ben", 500, 20.0, at=1000.0)]

@@ -15,7 +15,7 @@ from lrtune.wire.results import Best, JobState
 from tests.leasing import SPEC
 from worker.fleet import Fleet, Size
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]  # Ray's own warnings
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]  # Ray's own warnings
 SMALL = AdmittedJob.model_validate(
     SPEC.model_dump(mode="json") | {"budget": {"full_runs": 2.0}, "confirm": {"top": 1, "seeds": 1}}
 )

@@ -19,6 +19,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
 def test_a_task_of_an_array_comes_back_and_the_job_goes_on(door: httpx.Client, tmp_path: Path, ending: Any) -> None:

@@ -37,6 +37,12 @@ TUNED = {
 # How each is run, in this order; torch has a script for each way.
 WAYS: dict[str, list[str]] = {name: ["whole", "stages"] for name in TUNED}
 WAYS |= {"torch_tuned": ["whole"], "torch_stages": ["stages"], "torchrun_tuned": ["stages"]}
+LONG = {
+    "accelerate_tuned",
+    "torchrun_tuned",
+    "keras_tuned",
+    "lightning_tuned",
+}  # which start two processes, or long ones
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
@@ -98,7 +104,10 @@ def printed(command: list[str], name: str, **environment: str) -> float:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("name", "ways"), WAYS.items(), ids=WAYS)
+@pytest.mark.parametrize(
+    ("name", "ways"),
+    [pytest.param(name, ways, marks=[pytest.mark.slow] * (name in LONG), id=name) for name, ways in WAYS.items()],
+)
 def test_an_example_is_tuned_and_is_the_real_run_at_the_value_that_it_found(
     name: str, ways: list[str], command: list[str], door: httpx.Client
 ) -> None:
