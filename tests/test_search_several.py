@@ -54,6 +54,19 @@ def test_all_who_wait_get_something_else_to_train_and_the_first_gets_what_it_wou
     assert asked(job(), twelve, 4) == step
 
 
+@pytest.mark.parametrize(
+    ("budget", "continued"), [({"trials": 5}, True), ({"full_runs": 5}, True), ({"full_runs": 5}, False)]
+)
+def test_however_many_wait_no_budget_is_overspent(budget: dict[str, int], continued: bool):
+    spec, history = job(budget=budget, confirm={"top": 0}), list[Trial]()
+    while (step := advance(spec, history, steps=STEPS, seconds=0.0, waiting=9, continued=continued)).proposal:
+        for trial in [begin(history, found) for found in (step.proposal, *step.more)]:
+            assert spent(history, steps=STEPS) <= 5 + 1e-9
+            assert len(history) <= budget.get("trials", 1000)
+            simulated.end(history, trial, reports=learned(trial)[: 20 * (trial.until or STEPS) // STEPS])
+    assert len(history) >= 5
+
+
 def test_the_initial_design_is_handed_out_at_once():
     history: list[Trial] = []
     for _ in range(2):  # the baseline, and a range test

@@ -98,7 +98,9 @@ def _search(
     if budget.full_runs is not None:
         left = budget.full_runs - spent(past, steps=steps) + 1e-9
     late = budget.seconds is not None and seconds >= budget.seconds
-    if late or (budget.trials is not None and len(past) >= budget.trials):
+    if budget.trials is not None:
+        waiting = min(waiting, budget.trials - len(past))
+    if late or waiting <= 0:
         left = 0.0
     if not any(t.until is None and t.role != "range-test" and spec.allows(t.configuration) for t in past):
         left = max(left, 1.0)  # the first complete run of the job's own space is trained whatever the budget
