@@ -46,16 +46,21 @@ def simulated(random: np.random.Generator, spread: float, seeds: float, bought: 
     own = np.array([*truth[top], truth.min() + BASELINE])
     luck = random.normal(size=(TOP + 1, SEEDS)) * np.array([1.0] * TOP + [loud])[:, None]
     values = own[:, None] + seeds * random.normal(size=SEEDS) + luck
-    counts = [SEEDS] * (TOP + 1) if not bought else [0] * (TOP + 1)
     searched = {place: float(once[i]) for place, i in enumerate(top)}
-    while bought:
+    if not bought:
+        return _judged([dict(enumerate(map(float, row))) for row in values], own, {})
+    return _judged(buy(values, searched), own, searched)
+
+
+def buy(values: Array, searched: dict[int, float]) -> list[dict[int, float]]:
+    """The values, by seed, of the runs that confirming buys, one at a time, of those it could, (TOP + 1, SEEDS)."""
+    counts = [0] * (TOP + 1)
+    while True:
         fresh = [dict(enumerate(map(float, row[:count]))) for row, count in zip(values, counts, strict=True)]
         pick = next_to_run(fresh, counts, SEEDS, baseline=TOP, searched=searched)
         if pick is None:
-            break
+            return fresh
         counts[pick] += 1
-    fresh = [dict(enumerate(map(float, row[:count]))) for row, count in zip(values, counts, strict=True)]
-    return _judged(fresh, own, searched if bought else {})
 
 
 def _judged(fresh: Sequence[dict[int, float]], own: Array, searched: Mapping[int, float]) -> Ended:

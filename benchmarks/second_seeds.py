@@ -14,9 +14,8 @@ import math
 
 import numpy as np
 
-from benchmarks.confirming import BASELINE, SEEDS, TOP
+from benchmarks.confirming import BASELINE, SEEDS, TOP, buy
 from lrtune.analysis.additive import additive
-from lrtune.search.confirm import next_to_run
 from lrtune.search.engine.types import Array
 
 FIRST, MORE = 8, 4
@@ -40,16 +39,11 @@ def simulated(random: np.random.Generator, spread: float, near: float, again: bo
 
 
 def _confirmed(random: np.random.Generator, own: Array, searched: dict[int, float]) -> tuple[int, int]:
-    values, counts = own[:, None] + random.normal(size=(TOP + 1, SEEDS)), [0] * (TOP + 1)
-    while True:
-        fresh = [dict(enumerate(map(float, row[:count]))) for row, count in zip(values, counts, strict=True)]
-        pick = next_to_run(fresh, counts, SEEDS, baseline=TOP, searched=searched)
-        if pick is None:
-            break
-        counts[pick] += 1
+    fresh = buy(own[:, None] + random.normal(size=(TOP + 1, SEEDS)), searched)
     fit = additive(fresh)
     assert fit is not None
-    return min((i for i in range(TOP + 1) if len(fresh[i]) > 1), key=lambda i: fit.parts[i]), sum(counts)
+    answer = min((i for i in range(TOP + 1) if len(fresh[i]) > 1), key=lambda i: fit.parts[i])
+    return answer, sum(len(one) for one in fresh)
 
 
 def main() -> None:

@@ -34,12 +34,8 @@ def on_signal(stop: threading.Event) -> None:
         signal.signal(number, handle)
 
 
-def main() -> int:
-    """Run a worker; the exit status."""
-    names = ", ".join(f"LRTUNE_{name.upper()}" for name in Settings.model_fields)
-    about = "Train the trials of lrtune's jobs on one device, until SIGTERM or Ctrl-C."
-    parser = argparse.ArgumentParser("lrtune worker", description=about, epilog=f"Environment variables: {names}.")
-    parser.parse_args()
+def start() -> Settings:
+    """Make this process one of a worker's: its log, and its threads. Ends it, in words, where a setting is wrong."""
     lines = logging.StreamHandler()
     lines.setFormatter(Safe("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[lines])
@@ -50,11 +46,21 @@ def main() -> int:
         for one in error.errors():
             name = "_".join(str(part) for part in one["loc"]).upper()
             print(f"LRTUNE_{name}: {one['msg']}; found {one['input']!r}", file=sys.stderr)
-        return 2
+        raise SystemExit(2) from None
     if settings.log == "json":
         logs.as_json()
     torch.set_num_threads(settings.threads)
     threadpool_limits(settings.threads)  # the search's own matrices: BLAS threads that wait for a busy core cost most
+    return settings
+
+
+def main() -> int:
+    """Run a worker; the exit status."""
+    names = ", ".join(f"LRTUNE_{name.upper()}" for name in Settings.model_fields)
+    about = "Train the trials of lrtune's jobs on one device, until SIGTERM or Ctrl-C."
+    parser = argparse.ArgumentParser("lrtune worker", description=about, epilog=f"Environment variables: {names}.")
+    parser.parse_args()
+    settings = start()
     multiprocessing.set_forkserver_preload(PRELOAD)
     stop = threading.Event()
     on_signal(stop)

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from sqlalchemy import make_url
 from sqlalchemy.exc import InterfaceError, OperationalError
-from threadpoolctl import threadpool_limits
 
 from lrtune.errors import Invalid
 from lrtune.store import Database, workers
 from lrtune.store.census import wanted
-from worker.__main__ import on_signal
+from worker.__main__ import on_signal, start
 from worker.loop import Worker
 from worker.settings import Settings
 
@@ -49,11 +47,7 @@ class Actor:
 
     def work(self) -> None:
         """Train until drained. Ray calls it again where the actor has been started again."""
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        settings = Settings()
-        torch.set_num_threads(settings.threads)
-        threadpool_limits(settings.threads)
-        worker = Worker(settings, self._stop)
+        worker = Worker(start(), self._stop)
         self._id = worker.id
         worker.work()
 
@@ -167,11 +161,10 @@ def _places(settings: Settings) -> dict[str, str]:
     }
 
 
-def run(address: str | None, size: Size, seconds: float, stop: threading.Event) -> None:
+def run(settings: Settings, address: str, size: Size, seconds: float, stop: threading.Event) -> None:
     """Keep a fleet on a Ray cluster until asked to stop. Raises Invalid where no cluster answers."""
     root = str(Path(__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    settings = Settings()
     environment = {name: value for name, value in os.environ.items() if name.startswith("LRTUNE_")} | _places(settings)
     database = Database(settings.database_url)
     try:
@@ -196,7 +189,6 @@ def run(address: str | None, size: Size, seconds: float, stop: threading.Event) 
 
 def main(address: str, least: int, most: int, gpus: float, cpus: float, seconds: float) -> None:
     """The command: a fleet until SIGTERM or Ctrl-C."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    stop = threading.Event()
+    settings, stop = start(), threading.Event()
     on_signal(stop)
-    run(address, Size(least, most, gpus, cpus), seconds, stop)
+    run(settings, address, Size(least, most, gpus, cpus), seconds, stop)

@@ -19,7 +19,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
     forwarded_allow_ips: Annotated[
         str | None,
-        typer.Option(envvar="FORWARDED_ALLOW_IPS", help="Addresses of proxies that are believed, with commas between."),
+        typer.Option(help="Addresses of proxies that are believed, with commas between."),  # else FORWARDED_ALLOW_IPS
     ] = None,
 ) -> None:
     """Run the server, until SIGTERM or Ctrl-C. Its settings are environment variables (LRTUNE_...)."""
