@@ -99,8 +99,8 @@ def _carried_out(database: Database, job_id: str, step: NextStep, known: int) ->
         jobs.carry_out(tx, job_id, step, known=known)
 
 
-def _asked(tx: Session, job_id: str) -> jobs.Standing:
-    job = jobs.standing(tx, job_id)
+def _asked(tx: Session, job_id: str) -> jobs.Outline:
+    job = jobs.outline(tx, job_id)
     if not job.spec.over_http:
         raise NotExternal
     if job.state in OVER:

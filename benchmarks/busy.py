@@ -105,7 +105,7 @@ class Crowd:
                 return None
             lines, wanted = events.count(tx, self.job), thinking.wanted(tx, self.job, now=now)
             known = histories.of(self.job).read(tx)
-            job = jobs.standing(tx, self.job)
+            job = jobs.outline(tx, self.job)
         step = search.advance(job.spec, known, steps=STEPS, seconds=0.0, waiting=wanted)
         return step, trials.decided(known), lines
 

@@ -19,7 +19,7 @@ SPEC = AdmittedJob(
 ONE, OTHER = "1" * 64, "2" * 64
 
 
-def told(url: str, query: str) -> list[tuple[Any, ...]]:
+def heard(url: str, query: str) -> list[tuple[Any, ...]]:
     engine = create_engine(url)
     with engine.connect() as connection:
         found = [tuple(row) for row in connection.execute(text(query))]
@@ -44,7 +44,7 @@ def test_an_idempotency_key_and_a_name_of_a_dataset_are_ones_own(database: Datab
         jobs.create(tx, SPEC.model_copy(update={"name": "another"}), owner="bob", idempotency_key="mine")
     for owner, digest in (("ada", ONE), ("bob", ONE), ("eve", OTHER)):
         upload(database, owner, digest)
-    assert len(told(database.url, "select * from datasets")) == 3
+    assert len(heard(database.url, "select * from datasets")) == 3
 
 
 def test_what_was_there_belongs_to_admin(database_url: str) -> None:
@@ -59,7 +59,7 @@ def test_what_was_there_belongs_to_admin(database_url: str) -> None:
             connection.execute(text(words))
     engine.dispose()
     migrations.upgrade(database_url)
-    assert told(database_url, "select owner from jobs union all select owner from datasets") == [("admin",)] * 2
+    assert heard(database_url, "select owner from jobs union all select owner from datasets") == [("admin",)] * 2
 
 
 def test_on_the_way_down_names_are_one_for_all_again(database: Database) -> None:
@@ -70,8 +70,8 @@ def test_on_the_way_down_names_are_one_for_all_again(database: Database) -> None
         upload(database, owner, digest)
     database.dispose()
     migrations.downgrade(database.url, "0016")
-    keys = told(database.url, "select idempotency_key from jobs order by seq")
+    keys = heard(database.url, "select idempotency_key from jobs order by seq")
     assert keys == [("mine",), (None,)]
-    kept = told(database.url, "select id, name from datasets order by seq")
+    kept = heard(database.url, "select id, name from datasets order by seq")
     assert kept == [(ONE, "wine.csv"), (OTHER, f"{OTHER[:32]}.csv")]
     migrations.upgrade(database.url)

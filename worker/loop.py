@@ -294,9 +294,9 @@ class Worker:
     def _advance(self, job_id: str) -> int | None:
         """The same; where there is nothing to do, how long the job's log was then."""
 
-        def read(tx: Session) -> tuple[jobs.Standing, list[Trial], int, int]:
+        def read(tx: Session) -> tuple[jobs.Outline, list[Trial], int, int]:
             lines = events.count(tx, job_id)
-            return jobs.standing(tx, job_id), histories.of(job_id).read(tx), thinking.wanted(tx, job_id), lines
+            return jobs.outline(tx, job_id), histories.of(job_id).read(tx), thinking.wanted(tx, job_id), lines
 
         job, history, wanted, lines = self._write(read)
         if job.steps is None:

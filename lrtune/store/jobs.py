@@ -96,7 +96,7 @@ def get(tx: Session, job_id: str) -> Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Outline:
     """What there is to know of a job before it is given a trial: `seconds` since it began."""
 
     spec: AdmittedJob
@@ -107,12 +107,12 @@ class Standing:
     seconds: float
 
 
-def standing(tx: Session, job_id: str) -> Standing:
+def outline(tx: Session, job_id: str) -> Outline:
     """A job without what its trials have come to. Raises UnknownJob."""
     row = lookup.job(tx, job_id)
     seconds = (clock(tx) - row.started_at).total_seconds() if row.started_at else 0.0
     spec = AdmittedJob.model_validate(row.spec)
-    return Standing(spec, row.steps, JobState(row.state), row.reason, row.created_at, seconds)
+    return Outline(spec, row.steps, JobState(row.state), row.reason, row.created_at, seconds)
 
 
 def state(tx: Session, job_id: str) -> JobState:
