@@ -329,8 +329,7 @@ def understood(tables: Tables) -> Tables:
     """
     anew = {"served": None, "pace": None, "charged": None}
     jobs = [row | anew | {"spec": AdmittedJob.model_validate(row["spec"])} for row in tables["jobs"]]
-    attempts = [row | anew for row in tables["attempts"]]
-    return tables | {"jobs": jobs, "attempts": attempts, "shares": [], "audit": []}
+    return tables | {"jobs": jobs, "attempts": [row | anew for row in tables["attempts"]], "shares": [], "audit": []}
 
 
 def test_trials_that_were_imported_are_not_joined(database_url: str) -> None:
@@ -393,7 +392,8 @@ def new_job(url: str) -> None:
         paused = train(10, 0.5)
         leases.pause(tx, paused, value=0.5, step=10, reason="trained until step 10 of 40, as planned")
         propose(2, 2)
-        assert (given_back := leases.claim(tx, "a worker", ttl=ttl)) is not None
+        given_back = leases.claim(tx, "a worker", ttl=ttl)
+        assert given_back is not None
         leases.release(tx, given_back, reason="trial 1 trains what both begin with", blocked_by=(paused.id, 20))
         propose(3, 1, until=20, resume=1)
         leases.pause(tx, train(20, 0.4), value=0.4, step=20, reason="trained until step 20 of 40, as planned")
