@@ -1,10 +1,15 @@
 """The schema, by Alembic: `upgrade(url)` brings a database up to date, `lrtune migrate` does so by hand."""
 
+import threading
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+
+# Alembic keeps what it is at in globals of the process (`alembic.context`): two upgrades at once, of whichever
+# databases, take each other's.
+_one_at_a_time = threading.Lock()
 
 
 def config(url: str) -> Config:
@@ -17,12 +22,14 @@ def config(url: str) -> Config:
 
 def upgrade(url: str, revision: str = "head") -> None:
     """Bring the schema of a database up to `revision`."""
-    command.upgrade(config(url), revision)
+    with _one_at_a_time:
+        command.upgrade(config(url), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
     """Take the schema of a database down to `revision` (`base`: nothing is left)."""
-    command.downgrade(config(url), revision)
+    with _one_at_a_time:
+        command.downgrade(config(url), revision)
 
 
 def newest() -> str | None:

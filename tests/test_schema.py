@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,14 @@ def test_a_server_beside_a_newer_sqlite_database_starts_leaves_it_alone_and_says
         assert service.get("/healthz").status_code == 200
         assert service.get("/readyz").status_code == 503
     assert "newer than" in caplog.text
+
+
+def test_schemas_are_brought_up_to_date_by_several_threads_at_once(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path / str(number)}.db" for number in range(4)]
+    with ThreadPoolExecutor(len(urls)) as threads:
+        list(threads.map(migrations.upgrade, urls))
+    for url in urls:
+        database = Database(url)
+        with database.read() as tx:
+            assert schema.found(tx) == schema.REVISION
+        database.dispose()
