@@ -1,9 +1,10 @@
 """The default search decides for all workers who wait at once, and it is all written down at once."""
 
 from datetime import timedelta
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lrtune.search import advance
@@ -149,3 +150,13 @@ def test_a_worker_decides_for_one_that_waits_beside_it(
         assert jobs.state(tx, job_id) == JobState.SUCCEEDED
     database.dispose()
     assert ("trial-proposed", "trial-proposed") in pairwise(log)
+
+
+def test_one_model_that_is_asked_for_many_repeats_none_of_them_nearly(twelve):
+    step = asked(job(budget={"full_runs": 60}), twelve, 12)
+    found = [step.proposal, *step.more]
+    assert step.proposal == asked(job(budget={"full_runs": 60}), twelve, 1).proposal
+    assert len(found) == 12
+    curves = [np.array(one.configuration.learning_rates(STEPS)) for one in found]
+    apart = [np.abs(np.log((a + 1e-9) / (b + 1e-9))).max() for a, b in combinations(curves, 2)]
+    assert min(apart) > 0.01

@@ -43,7 +43,7 @@ SAVED = 60.0  # virtual seconds that an owner may lie behind the one whose turn 
 UNKNOWN = 1.0  # seconds that a trial is charged of whose job no stage has ended yet
 LONGEST_FIRST = 4  # each so many trials of an owner are of the job that has waited longest
 THINKING = timedelta(seconds=60)  # for a thinker of whom nothing is heard
-# So many workers at a job, for each two of whom a suggestion lies ready, where a full run takes less than so many
+# So many workers at a job, for three in four of whom a suggestion lies ready, where a full run takes less than so many
 # seconds: thinking is long beside a stage. More are made once a third is taken. Else the newest results are worth more.
 MANY, SHORT = 8, 600.0
 
@@ -132,14 +132,14 @@ def _undecided(job: Any) -> ColumnElement[bool]:
     )
     free = or_(job.thinking_until.is_(None), job.thinking_until < bindparam("now", type_=Utc))
     short = func.coalesce(job.pace, SHORT) * func.coalesce(job.steps, 1) < SHORT
-    few = or_(waiting == 0, and_(short, running >= MANY, running >= 3 * waiting))
+    few = or_(waiting == 0, and_(short, running >= MANY, running >= 2 * waiting))
     return and_(job.thought < job.events, free, few)
 
 
 def ahead(job: JobRow, running: int) -> int:
     """How many suggestions are to lie ready for the workers that train a job."""
     short = job.pace is not None and job.pace * (job.steps or 1) < SHORT
-    return running // 2 if short and running >= MANY else 0
+    return 3 * running // 4 if short and running >= MANY else 0
 
 
 def _fits(job: Any) -> ColumnElement[bool]:

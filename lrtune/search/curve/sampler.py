@@ -16,8 +16,8 @@ from lrtune.optimizers import OPTIMIZERS
 from lrtune.search.curve.designed import designed
 from lrtune.search.curve.encode import LOST, limits, rates, report_step, runs, static_knobs
 from lrtune.search.engine.costs import Settings, design_size
-from lrtune.search.engine.decide import decide
-from lrtune.search.engine.types import Decision, Ints, Pool, Run, under_way
+from lrtune.search.engine.decide import decide_several
+from lrtune.search.engine.types import Decision, Ints, Pool, Run
 from lrtune.search.engine.weighing import WeighedModel
 from lrtune.search.range_test import range_test, too_high
 from lrtune.search.studies.draw import RandomTrial
@@ -169,10 +169,7 @@ class _Search:
         return len({run.key for run in known}) < design_size(pool, self.settings)
 
     def decide(self, seeds: Sequence[int], left: float) -> list[tuple[Configuration, Decision]]:
-        """The engine's decisions, and the configurations that they are about, a decision for each seed.
-
-        Each takes those before it for under way, and what is fitted for the first is good enough for all.
-        """
+        """The engine's decisions, and the configurations that they are about, a decision for each seed."""
         pool, known = self.start
         settings = replace(self.settings, limits=limits(self.spec, known))
         fitted = None
@@ -193,15 +190,8 @@ class _Search:
             pool, known = self._encoded()
             same_knobs = pool.extras.shape[1] == model.pool.extras.shape[1]
             fitted = model.fitted if same_knobs else None
-        found = []
-        for seed in seeds:
-            decision, fitted = decide(pool, known, self.steps, seed, settings, fitted, left)
-            if decision is None:
-                break
-            found.append((self.candidates[pool.keys[decision.row]], decision))
-            known, steps = under_way(pool, known, decision)
-            left -= steps / self.steps
-        return found
+        found = decide_several(pool, known, self.steps, seeds, settings, fitted, left)
+        return [(self.candidates[pool.keys[decision.row]], decision) for decision in found]
 
     @cached_property
     def start(self) -> tuple[Pool, list[Run]]:

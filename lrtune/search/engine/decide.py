@@ -5,7 +5,7 @@ the improvement it may bring for its *remaining* cost: training an option to its
 over a shorter horizon, which is worth as much as, in this job, it is known to explain of the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,12 @@ from scipy.special import ndtr
 
 from lrtune.search.engine.costs import Options, Settings, design_size
 from lrtune.search.engine.early_stop import LIKE, decay_ahead
+from lrtune.search.engine.features import nearly_equal
 from lrtune.search.engine.gittins import gittins_index
 from lrtune.search.engine.initial_design import luby, next_of_design
 from lrtune.search.engine.normalise import in_words
 from lrtune.search.engine.nothing_learned import learned, level, moved
-from lrtune.search.engine.types import Array, Decision, Ints, Pool, Run
+from lrtune.search.engine.types import Array, Decision, Ints, Pool, Run, under_way
 from lrtune.search.engine.weighing import Fitted, WeighedModel
 
 SHORTER_FOR = 12  # of the shortlist, for how many runs over shorter horizons are weighed
@@ -26,6 +27,7 @@ LEAST_COMPLETED = 3  # runs that had as much decay ahead, from which on the mode
 FAMILIES_FROM, FAMILIES_LEAVE = 0.5, 0.25  # of the budget: with so much left families are tried, which leaves so much
 FAMILIES_EARLIEST = 0.75  # of the budget that may be left when many families are to be tried
 FAMILIES_MANY = 6.0  # full runs of a budget from which on that is so: a smaller one has no runs for guesses
+FEW = 4  # decisions asked for at once, up to which a model is made for each
 CLEARLY = 0.2  # standard deviations below the best, by which a forecast must lie to be worth a confirmation
 
 
@@ -49,6 +51,40 @@ def decide(
         return first, fitted
     model = WeighedModel(pool, runs, target, search.settings, fitted)
     return search.most_valuable(model), model.fitted
+
+
+def decide_several(
+    pool: Pool,
+    runs: Sequence[Run],
+    target: int,
+    seeds: Sequence[int],
+    settings: Settings,
+    fitted: Fitted | None = None,
+    left: float = np.inf,
+) -> list[Decision]:
+    """A decision for each seed, as long as there are any; the first is that of `decide`.
+
+    Each takes those before it for under way. Where more than a few are asked for one model is asked for all of them,
+    since it takes longer to make than to ask; what is fitted for the first is good enough for all.
+    """
+    found, known = list[Decision](), list(runs)
+    at_once = 1 if len(seeds) <= FEW else len(seeds)
+    while len(found) < len(seeds):
+        search = Search(pool, known, target, seeds[len(found)], settings, left)
+        first = search.initial_design() or search.until_something_learns()
+        if first is not None:
+            more = [first]
+        else:
+            model = WeighedModel(pool, known, target, settings, fitted)
+            fitted = model.fitted
+            more = search.several(model, min(at_once, len(seeds) - len(found)))
+        if not more:
+            break
+        for decision in more:
+            known, steps = under_way(pool, known, decision)
+            left -= steps / target
+        found += more
+    return found
 
 
 def improvement(best: float, mean: Array, std: Array) -> Array:
@@ -120,23 +156,18 @@ class Search:
 
     def most_valuable(self, model: WeighedModel) -> Decision | None:
         """The stage that is worth most for its cost, by what the model expects."""
-        full = np.array([row for row in self.full if self.options.open(int(row))], dtype=np.int64)
+        full = self._open()
         if not len(full):
             if self.left < np.inf:
                 return None
             row = int(self.full[self.random.integers(len(self.full))])
             return Decision(row, self.target, self.target, "every configuration is known: a new seed")
         mean, std = self._forecast(model, full)
-        finals = np.array([run.reports[-1][1] for run in self.completed])
-        scores = model.normaliser.score(np.full(len(finals), self.target), finals)
-
-        whole = float(scores.min()) if len(scores) else model.mean
+        whole = min(self._scores(model), default=model.mean)
 
         # Partial runs alone are no answer: after a while one of them is trained to its end.
-        keys = {run.key for run in self.runs}
         idle = self._idle(full)
-        tried = [i for i, row in enumerate(full) if self.pool.keys[row] in keys and not idle[i]]
-        incumbent = min(tried, key=lambda i: mean[i], default=None)
+        tried = self._tried(full)
         if (confirmed := self._overdue(full[tried], mean[tried], std[tried], whole)) is not None:
             return Decision(confirmed, self.target, self.target, "full-horizon confirmation of the incumbent")
         if (other := self._untried_family(full, np.where(idle, np.inf, mean))) is not None:
@@ -144,13 +175,9 @@ class Search:
             return Decision(other, self.target, self.target, reason)
 
         if self.left > 1.0:
-            best = float(min([*scores, *mean[tried]], default=model.mean))
-            worth = self._worth(full, improvement(best, mean, std))
-            shortlist = full[np.argsort(-worth, kind="stable")[: self.settings.shortlist]]
-            decision = self._best_stage(model, shortlist, best)
+            decision = next(self._ranked(model, full, mean, std, self.settings.shortlist))
             ends = decision.until == self.target == decision.horizon
-            reserve = self.options.worst_cost(int(full[incumbent]), self.target) if incumbent is not None else 0.0
-            if ends or self.left - self.options.worst_cost(decision.row, decision.until) >= reserve:
+            if ends or self.left - self._cost(decision) >= self._reserve(full, mean):
                 return decision
         # With little left a partial run is no use: what is worth most is trained to its end. Where many learn nothing
         # that is something that is known to learn.
@@ -161,6 +188,53 @@ class Search:
         gain = improvement(whole, mean, std)
         pick = int(np.argmax(np.where(idle, -1.0, self._worth(full, gain))))
         return self._with_reason(model, int(full[pick]), self.target, mean[pick], std[pick], 1.0)
+
+    def several(self, model: WeighedModel, wanted: int) -> list[Decision]:
+        """The most valuable stage, and up to `wanted` in all: those with the next highest Gittins indices.
+
+        The model knows nothing of one when the next is chosen, so none is of a configuration nearly equal to another.
+        """
+        first = self.most_valuable(model)
+        full = self._open()
+        if first is None or wanted == 1 or not len(full):
+            return [] if first is None else [first]
+        mean, std = self._forecast(model, full)
+        found, left, reserve = [first], self.left - self._cost(first), self._reserve(full, mean)
+        for decision in self._ranked(model, full, mean, std, self.settings.shortlist + 2 * wanted):
+            if len(found) == wanted or left <= 1.0:
+                break
+            enough = left - self._cost(decision) >= reserve
+            if enough and not any(self._alike(decision.row, other.row) for other in found):
+                found.append(decision)
+                left -= self._cost(decision)
+        return found
+
+    def _alike(self, row: int, other: int) -> bool:
+        """Whether two options are one configuration, or nearly so."""
+        both = np.column_stack([self.pool.features, self.pool.standardised(self.pool.extras)])[[row, other]]
+        return self.pool.keys[row] == self.pool.keys[other] or bool(nearly_equal(both[:1], both[1:])[0, 0])
+
+    def _open(self) -> Ints:
+        """The affordable options that may be trained now, (n,)."""
+        return np.array([row for row in self.full if self.options.open(int(row))], dtype=np.int64)
+
+    def _scores(self, model: WeighedModel) -> list[float]:
+        """The normalised scores that whole runs have ended at."""
+        finals = np.array([run.reports[-1][1] for run in self.completed])
+        return [float(score) for score in model.normaliser.score(np.full(len(finals), self.target), finals)]
+
+    def _tried(self, full: Ints) -> list[int]:
+        """The places of the options of which something is known, and not that they learn nothing."""
+        keys = {run.key for run in self.runs} - self.idle
+        return [i for i, row in enumerate(full) if self.pool.keys[row] in keys]
+
+    def _reserve(self, full: Ints, mean: Array) -> float:
+        """What it costs at most to train the best that was tried to its end."""
+        incumbent = min(self._tried(full), key=lambda i: mean[i], default=None)
+        return 0.0 if incumbent is None else self.options.worst_cost(int(full[incumbent]), self.target)
+
+    def _cost(self, decision: Decision) -> float:
+        return self.options.worst_cost(decision.row, decision.until)
 
     def _overdue(self, tried: Ints, mean: Array, std: Array, best: float) -> int | None:
         """The tried option to be trained to its end, after so many steps without a whole run; None if none is due.
@@ -229,8 +303,11 @@ class Search:
             spent += run.steps / self.target
         return spent
 
-    def _best_stage(self, model: WeighedModel, shortlist: Ints, best: float) -> Decision:
-        """The first stage of the training whose Gittins index is highest, of all ways to train the shortlist."""
+    def _ranked(self, model: WeighedModel, full: Ints, mean: Array, std: Array, most: int) -> Iterator[Decision]:
+        """First stages of training, of all ways to train up to `most` options: the highest Gittins index first."""
+        best = min([*self._scores(model), *(float(mean[i]) for i in self._tried(full))], default=model.mean)
+        worth = self._worth(full, improvement(best, mean, std))
+        shortlist = full[np.argsort(-worth, kind="stable")[:most]]
         ways = [way for i, row in enumerate(shortlist) for way in self.options.ways(int(row), i < SHORTER_FOR)]
         # As arrays of ways by stages; where a way has fewer of them, its last one is repeated, for nothing.
         width = max(len(way.rows) for way in ways)
@@ -241,13 +318,12 @@ class Search:
 
         explained = model.variance_explained(rows.ravel(), until.ravel(), np.repeat(final, width))
         explained = np.where(until >= self.target, 1.0, explained.reshape(rows.shape))
-        mean, std = self._forecast(model, final)
-        index = gittins_index(best, mean, std, explained, price if self.settings.cost else np.sign(price))
+        means, stds = self._forecast(model, final)
+        index = gittins_index(best, means, stds, explained, price if self.settings.cost else np.sign(price))
         ending = (until[:, 0] >= self.target) & self._idle(final)
-        pick = int(np.argmax(np.where(ending, -1.0, index)))
-        return self._with_reason(
-            model, int(rows[pick, 0]), int(until[pick, 0]), mean[pick], std[pick], explained[pick, 0]
-        )
+        for pick in np.argsort(-np.where(ending, -1.0, index), kind="stable"):
+            row, end = int(rows[pick, 0]), int(until[pick, 0])
+            yield self._with_reason(model, row, end, means[pick], stds[pick], explained[pick, 0])
 
     def _with_reason(
         self, model: WeighedModel, row: int, until: int, mean: float, std: float, share: float
