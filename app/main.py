@@ -25,6 +25,7 @@ from app.heads import Head
 from app.keys import Keys
 from app.limits import BodyLimit
 from app.metrics import Requests
+from app.openid import Provider
 from app.retention import forgetting
 from app.routes import (
     audit,
@@ -76,6 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if app.state.settings.log == "json":
         logs.as_json()
     app.state.requests, app.state.streams = Requests(), 0
+    app.state.provider = Provider(app, app.state.settings) if app.state.settings.oidc_issuer else None
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)
     app.add_middleware(Unpack, limit=app.state.settings.max_upload_bytes)
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)  # packed

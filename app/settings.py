@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SHORTEST_KEY = 16  # characters: what can be tried out over a network is far less
 ADVICE = """python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"""
@@ -19,6 +19,10 @@ def _sendable(key: SecretStr) -> SecretStr:
             f"found {len(key.get_secret_value())} characters; accepted are {SHORTEST_KEY} or more: {ADVICE}"
         )
     return key
+
+
+def _by_commas(given: object) -> object:
+    return tuple(one.strip() for one in given.split(",") if one.strip()) if isinstance(given, str) else given
 
 
 def settings() -> "Settings":
@@ -52,3 +56,9 @@ class Settings(BaseSettings):
     webhook_private: bool = False
     reports_days: Annotated[float, Field(gt=0)] | None = None
     jobs_days: Annotated[float, Field(gt=0)] | None = None
+    oidc_issuer: HttpUrl | None = None
+    oidc_client_id: str = "lrtune"
+    oidc_client_secret: SecretStr | None = None
+    oidc_name: str | None = None
+    oidc_claim: str = "email"
+    oidc_admins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_by_commas)] = None

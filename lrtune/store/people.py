@@ -15,10 +15,11 @@ from lrtune.errors import UnknownKey
 from lrtune.store import audit_log, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, KeyRow, PersonRow
-from lrtune.wire.people import ApiKey, Caller, MadeKey, NewKey, PersonChange
+from lrtune.wire.people import ApiKey, Caller, MadeKey, NewKey, PersonChange, Scope
 from lrtune.wire.results import Page
 
 MARK = "lrt_"  # what every key begins with, so that one that leaked is found
+UNSEEN = "(sign-in)"  # in place of the beginning of a key that nobody has
 SHOWN = 10  # characters of a key that are kept to recognise it by
 
 
@@ -45,6 +46,22 @@ def make_key(tx: Session, asked: NewKey, *, by: str = "", now: datetime | None =
     said = {"person": asked.person, "name": asked.name, "scopes": list(asked.scopes)}
     audit_log.add(tx, by, "key-made", row.id, now=now, **said)
     return MadeKey(**_view(row).model_dump(), key=key)
+
+
+def session_key(tx: Session, person: str, scopes: Iterable[Scope], name: str, *, now: datetime | None = None) -> str:
+    """The id of the key that somebody's sessions of a sign-in rest on, made where there is none; no one has its text.
+
+    One with other scopes is revoked, and the sessions that began with it end.
+    """
+    asked = NewKey(person=person, name=name, scopes=tuple(scopes))
+    held = KeyRow.person == person, KeyRow.name == name, KeyRow.revoked_at.is_(None), KeyRow.beginning == UNSEEN
+    for row in tx.scalars(select(KeyRow).where(*held)):
+        if tuple(row.scopes) == asked.scopes:
+            return row.id
+        revoke(tx, row.id, by=person, now=now)
+    made = make_key(tx, asked, by=person, now=now)
+    tx.get_one(KeyRow, made.id).beginning = UNSEEN
+    return made.id
 
 
 def keys(tx: Session, *, limit: int, cursor: str | None = None) -> Page[ApiKey]:
