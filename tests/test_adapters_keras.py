@@ -298,6 +298,7 @@ def test_the_trials_own_optimizer_is_accepted(name: str) -> None:
     assert moves
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="it would call itself")
 def test_the_same_holds_where_jax_is_the_backend() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", __file__]

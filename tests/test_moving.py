@@ -163,6 +163,7 @@ print(json.dumps([[r.info.run_name, r.info.status, r.data.params["learning_rate"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+@pytest.mark.slow
 def test_mlflow_has_a_run_for_each_trial(job: str, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert "3 trials are runs" in run("export-study", job, "--mlflow", uri)

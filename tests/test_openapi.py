@@ -62,7 +62,7 @@ def fuzzed(service: httpx.Client, folder: Path, config: str, *options: str) -> N
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "schemathesis.toml")),
             *("run", f"{service.base_url}/openapi.json", "--header", f"Authorization: Bearer {KEY}"),
-            *("--checks", "all", "--max-examples", "6", "--seed", "1", "--no-color", *options),
+            *("--checks", "all", "--max-examples", "4", "--seed", "1", "--no-color", *options),
         ],
         cwd=folder,
         capture_output=True,

@@ -61,7 +61,10 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("start", "full_runs"), [([], 3), (TORCHRUN, 2)], ids=["one process", "torchrun"])
+@pytest.mark.parametrize(
+    ("start", "full_runs"),
+    [pytest.param([], 3, id="one process"), pytest.param(TORCHRUN, 2, id="torchrun", marks=pytest.mark.slow)],
+)
 def test_the_losses_of_every_process_are_those_of_the_real_run_however_often_the_trial_was_paused_and_died(
     door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: list[str], full_runs: float
 ) -> None:

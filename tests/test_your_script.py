@@ -38,6 +38,8 @@ TUNED = {
 WAYS: dict[str, list[str]] = {name: ["whole", "stages"] for name in TUNED}
 WAYS |= {"torch_tuned": ["whole"], "torch_stages": ["stages"], "torchrun_tuned": ["stages"]}
 LONG = {
+    "trainer_tuned",
+    "torch_tuned",
     "accelerate_tuned",
     "torchrun_tuned",
     "keras_tuned",
