@@ -38,7 +38,7 @@ CHUNK = 65_536  # steps whose records are in memory at once
 def header(
     task: TaskSpec, task_digest: str, trial: Trial, training: Training, device: torch.device, *, owner: str
 ) -> dict[str, Any]:
-    """What a run is beside its rates. What is compiled is measured anew in each trial, so it stays its `owner`'s."""
+    """What a run is beside its rates. What is compiled each worker measures for itself, so it stays its `owner`'s."""
     configuration = trial.configuration
     return {
         "format": FORMAT,

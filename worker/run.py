@@ -31,7 +31,7 @@ class LiveRun:
         if member is not None:
             member.order(Order.BEGIN)
         make_deterministic(trial.seed, mode_of(training, device), matmul=training.matmul)
-        self.engine = Engine(task.to(device), trial, training, device, say=say, member=member)
+        self.engine = Engine(task.to(device), trial, training, device, say=say, member=member, kept_for=task)
         self.losses, self.reports, self.step = Losses(device), list[Report](), 0
         self.batches = endless(self.engine.task.batches(trial.seed))
         self._seed = trial.seed

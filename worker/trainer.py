@@ -18,6 +18,7 @@ from lrtune.errors import TaskError
 from lrtune.task import Task
 from lrtune.wire.job import Metric, Training
 from lrtune.wire.results import Report, Trial, TrialState
+from worker import compiling
 from worker.checkpoint_cache import CheckpointCache
 from worker.determinism import Noticing, mode_of, refused, words_of
 from worker.memory import does_not_fit, give_back, out_of_memory
@@ -75,6 +76,7 @@ def train(
         with Noticing(say_once) if mode_of(training, device) == "preferred" else nullcontext() as noticing:
             return _explained(begin, partial(ask, on_report=_telling(on_report, noticing)), device)
     finally:
+        compiling.rest()
         give_back(device)  # no frame holds the run any more
 
 
