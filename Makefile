@@ -9,10 +9,10 @@ ALL := $(VENV)/.ready-all
 PROFILE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check up bench chaos soak clean
+.PHONY: help setup demo test slow test-gpu check up bench chaos soak clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## a virtual environment with the service and its workers, in .venv
 
@@ -38,10 +38,13 @@ demo: setup ## tune a real network through the real server, worker and database,
 	@$(BIN)/python demo.py
 
 test: $(ALL) ## the whole suite, on SQLite and on a real PostgreSQL
-	@$(BIN)/pytest -q -n 4 --dist loadfile -m 'not slow'
+	@$(BIN)/pytest -q -n 4 --dist loadfile -m 'not slow and not gpu'
 
 slow: $(ALL) ## the tests that take longest: Ray, SLURM, chaos, examples of the frameworks
-	@$(BIN)/pytest -q -m slow
+	@$(BIN)/pytest -q -m 'slow and not gpu'
+
+test-gpu: $(ALL) ## the tests that need a GPU of this machine
+	@$(BIN)/pytest -q -m gpu
 
 check: $(ALL) ## format, lint, types, floors between the parts
 	@$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -49,6 +50,7 @@ def start() -> Settings:
         raise SystemExit(2) from None
     if settings.log == "json":
         logs.as_json()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.compile_dir.absolute()))
     torch.set_num_threads(settings.threads)
     threadpool_limits(settings.threads)  # the search's own matrices: BLAS threads that wait for a busy core cost most
     return settings

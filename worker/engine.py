@@ -20,12 +20,12 @@ from lrtune.task import Task, moved
 from lrtune.wire.job import Training
 from lrtune.wire.results import Trial
 from worker.batches import examples, split
-from worker.compiling import where_it_pays
+from worker.compiling import Measuring, next_graph, where_it_pays
+from worker.memory import does_not_fit, give_back, out_of_memory
 from worker.optimizers import build
 from worker.parallel import Member, Order
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-CPU_FULL = "can't allocate memory"  # the CPU's allocator has no exception class of its own
 
 
 class Engine:
@@ -40,32 +40,37 @@ class Engine:
         *,
         say: Callable[[str], None] = lambda _: None,
         member: Member | None = None,
+        kept_for: Task | None = None,  # the task whose trials share what is compiled, where `task` is a copy of it
     ) -> None:
         self.task, self.training, self.device = task, training, device
+        self.member, self._chosen, self._say = member, trial.configuration, say
+        self.parts = 1  # of a batch, when it does not fit into memory at once
         self.model: nn.Module = task.model().to(device)
+        self._forward, self._graphs = self.model, False  # what the task's loss sees
+        if training.compile == "auto" and member is None:
+            self._compile(trial, kept_for or task)
         chosen = trial.configuration
         groups = task.groups(self.model)
         self.optimizer = build(chosen.optimizer, self.model, learning_rate=chosen.learning_rate, groups=groups)
         if self.optimizer.averages and any(isinstance(part, _BatchNorm) for part in self.model.modules()):
             say("batch norms keep statistics of the weights that are trained, not of their average, which is measured")
-        self.parts = 1  # of a batch, when it does not fit into memory at once
-        self.member, self._chosen, self._say = member, chosen, say
         self._scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
         average = None if training.ema is None else get_ema_multi_avg_fn(training.ema)  # type: ignore[no-untyped-call]
         self._averaged = AveragedModel(self.model, multi_avg_fn=average) if average else None
-        self._forward = self._prepared(trial)
+        if member is not None:
+            if member.rank:
+                torch.manual_seed(trial.seed + member.rank)  # dropout is not to be the same on every device
+            self._forward = member.wrapped(self.model)
 
-    def _prepared(self, trial: Trial) -> nn.Module:
-        """What the task's loss sees: the model, compiled or spread over devices."""
-        model = self.model
-        if self.training.compile == "auto" and self.member is None:
-            fresh = partial(self.task.batches, trial.seed)
-            model = where_it_pays(model, self.task, fresh, self.device, steps=trial.horizon, say=self._say)
-        if self.member is None:
-            return model
-        if self.member.rank:
-            torch.manual_seed(trial.seed + self.member.rank)  # dropout is not to be the same on every device
-        return self.member.wrapped(model)
+    def _compile(self, trial: Trial, kept_for: Task) -> None:
+        """Train through compiled code where that is quicker: then the model is the one whose code is compiled."""
+        graphs = self.device.type == "cuda" and self.training.accumulate == 1  # they have one batch's outputs at a time
+        fresh = partial(self.task.batches, trial.seed)
+        measuring = Measuring(self.task, fresh, self.device, self._cast, graphs)
+        how = f"{self.device} {self.training.model_dump_json()}"
+        chosen = where_it_pays(self.model, measuring, of=kept_for, how=how, user=self, say=self._say)
+        if chosen.module is not None and chosen.forward is not None:
+            self.model, self._forward, self._graphs = chosen.module, chosen.forward, chosen.graphs
 
     def set_factor(self, factor: float) -> None:
         """Set the factor of the peak rate for the next step."""
@@ -82,9 +87,10 @@ class Engine:
             try:
                 return self._backward(taken)
             except RuntimeError as error:
-                if not _out_of_memory(error) or self.member is not None:
+                if not out_of_memory(error) or self.member is not None:
                     raise
-                self._halve(examples(taken[0]), str(error).splitlines()[0])
+                why = self.does_not_fit(error)
+            self._halve(examples(taken[0]), why)  # out here the error is gone, and with it what its frames held
             _restore(drawn, self.device)
 
     def apply(self) -> None:
@@ -124,6 +130,10 @@ class Engine:
         if self._averaged is not None:
             self._averaged.load_state_dict(state["averaged"])
 
+    def does_not_fit(self, error: BaseException) -> str:
+        """Why there is not enough memory, in words with the numbers."""
+        return does_not_fit(error, self.device, self.model, self._chosen.optimizer.as_dict()["name"])
+
     def _cast(self) -> AbstractContextManager[Any]:
         dtype = DTYPES.get(self.training.precision)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
@@ -150,26 +160,26 @@ class Engine:
 
     def _part(self, part: Any, weight: float) -> Tensor:
         """Add the gradients of a part of a batch; its share of the loss."""
+        if self._graphs:
+            next_graph()
         with self._cast():
             loss = self.task.loss(self._forward, moved(part, self.device))
         loss = loss if weight == 1 else loss * weight
         several = 1 if self.member is None else self.member.size  # whose gradients will be averaged
         self._scaler.scale(loss * several if several > 1 else loss).backward()
         answer: Tensor = loss.detach()
-        return answer
+        return answer.clone() if self._graphs else answer  # the next step writes where a graph's outputs lie
 
-    def _halve(self, size: int, error: str) -> None:
+    def _halve(self, size: int, why: str) -> None:
         """Train batches in twice as many parts from here on. Raises TaskError when there is nothing left to halve."""
         if self.parts >= size:
-            raise TaskError(f"out of memory with a single example of a batch: {error}")
+            raise TaskError(f"a single example of a batch does not fit: {why}")
         self.parts = min(2 * self.parts, size)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self._graphs:
+            self._forward, self._graphs = self.model, False
+        self.optimizer.zero_grad()
+        give_back(self.device, thoroughly=True)
         self._say(f"out of memory with {size} examples at once: batches are trained in {self.parts} parts from here on")
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or CPU_FULL in str(error)
 
 
 def _generators(device: torch.device) -> list[Tensor]:

@@ -21,5 +21,6 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(ge=1)] = 90.0
     state_dir: str = ".lrtune/states"  # or any URL of fsspec's, for workers on several hosts
     state_bytes: Annotated[int, Field(ge=0)] = 4 * 2**30  # 0: nothing is kept, and nothing shared
+    compile_dir: Path = Path(".lrtune/compiled")  # code, and this worker runs it: nobody else may write there
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
     log: Literal["text", "json"] = "text"
