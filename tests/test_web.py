@@ -277,7 +277,7 @@ def test_the_form_says_whose_rate_the_baseline_has_and_takes_ones_own(
         "untuned baseline: sgd, the first of the job's optimizers, at its usual rate 0.1"
     )
     own = ticked | {"/baseline/learning_rate": "0.002", "/baseline/optimizer": "adamw", "/baseline/schedule": "linear"}
-    assert baseline(**own).startswith("your own settings, the job's baseline: adamw at 0.002, linear")
+    assert baseline(**own).startswith("your own settings, the job's baseline: adamw at 2e-3, linear")
     spec = service.get(f"/v1{submitted(visitor, **own).headers['location']}").json()["spec"]
     assert (spec["baseline"]["learning_rate"], spec["baseline"]["optimizer"]["name"]) == (0.002, "adamw")
     answer = submitted(visitor, **{"/baseline/optimizer": "adamw"})
