@@ -3,7 +3,9 @@
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -11,10 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from app import curves
-from lrtune.analysis.words import details, headline, rate, wins
+from lrtune.analysis.words import details, headline, wins
+from lrtune.analysis.words import rate as written
 from lrtune.optimizers import OPTIMIZERS
+from lrtune.store import Database, leases, trials
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.results import Baseline, Best, SeedValue
+from lrtune.wire.results import Baseline, Best, Proposal, Report, SeedValue, TrialState
+from tests.crowd import crowded
 from tests.serving import KEY, served, trained
 
 STEP = {
@@ -54,10 +59,10 @@ def heading(text: str) -> str:
 
 @given(some.floats(1e-30, 1e3))
 def test_a_rate_is_written_to_three_digits_and_never_as_another(value: float) -> None:
-    written = rate(value)
-    assert math.isclose(float(written), value, rel_tol=0.0051)
-    assert not re.search(r"e-0|e\+|\.0+(e|$)", written), "as engineers write it, not as printf does"
-    assert len(re.sub(r"e.*|[.]|^0[.]", "", written).lstrip("0")) <= 3
+    said = written(value)
+    assert math.isclose(float(said), value, rel_tol=0.0051)
+    assert not re.search(r"e-0|e\+|\.0+(e|$)", said), "as engineers write it, not as printf does"
+    assert len(re.sub(r"e.*|[.]|^0[.]", "", said).lstrip("0")) <= 3
 
 
 def test_an_answer_is_said_in_one_line_with_its_knobs_beside_it() -> None:
@@ -148,3 +153,122 @@ def test_a_job_without_an_answer_says_what_it_waits_for(service: httpx.Client) -
     assert 'id="answer"' not in text
     assert "the first complete run decides" in text
     assert "as soon as there is one" in service.get(f"/jobs/{job}/export").text
+
+
+# Where good rates lie -------------------------------------------------------------------------------------------------
+
+
+def ran(url: str, job: str, rate: float, values: Sequence[float], *, end: TrialState, **more: Any) -> None:
+    """Let a job have one more trial, with these values at evenly spaced steps of its 200, that ended so."""
+    database, ttl = Database(url), timedelta(minutes=1)
+    horizon, role = more.get("horizon", 200), more.get("role", "search")
+    chosen = {"optimizer": "adamw", "learning_rate": rate, "schedule": more.get("schedule", "cosine")}
+    rates = more.get("rates", [rate] * len(values))
+    reports = [
+        Report(step=horizon * place // 20, learning_rate=at, metrics={"val_accuracy": value})
+        for place, (value, at) in enumerate(zip(values, rates, strict=True), start=1)
+    ]
+    with database.write() as tx:
+        known = trials.decided(trials.history(tx, job))
+        asked = {"configuration": chosen, "role": role, "seed": 0, "horizon": horizon}
+        assert trials.propose(tx, job, Proposal.model_validate(asked), known=known)
+        lease = leases.claim(tx, "worker", ttl=ttl)
+        assert lease is not None
+        leases.report(tx, lease, reports, ttl=ttl)
+        last = reports[-1].step
+        value = values[-1] if end is TrialState.COMPLETE else None
+        leases.finish(tx, lease, end, value=value, step=last, reason="" if end is TrialState.COMPLETE else "a test")
+    database.dispose()
+
+
+def learned(rate: float, reports: int = 20) -> list[float]:
+    """An accuracy that comes near 1, fastest at 0.01."""
+    off = abs(math.log10(rate / 0.01))
+    return [1.0 - 0.9 * math.exp(-place * (1.2 - 0.5 * off) / 4) for place in range(1, reports + 1)]
+
+
+@pytest.fixture(scope="module")
+def searched(service: httpx.Client) -> tuple[str, dict[str, Any]]:
+    """A job whose accuracy comes near its upper end, with runs of all kinds; and its map."""
+    url = str(service.headers["x-database"])
+    body = {"task": "digits", "metric": {"name": "val_accuracy"}, "horizon": {"steps": 200}}
+    job = str(service.post("/v1/jobs", json=body).json()["id"])
+    ran(url, job, 0.001, learned(0.001), end=TrialState.COMPLETE, role="baseline")
+    climbing = [1e-4 * 10 ** (place / 5) for place in range(20)]
+    fall = [0.1 + 0.05 * place if rate < 0.2 else 0.1 for place, rate in enumerate(climbing)]
+    ran(url, job, 1.0, fall, end=TrialState.COMPLETE, role="range-test", horizon=20, rates=climbing,
+        schedule="exponential-growth")  # fmt: skip
+    for rate in (0.003, 0.01, 0.03):
+        ran(url, job, rate, learned(rate), end=TrialState.COMPLETE)
+        ran(url, job, 1.4 * rate, learned(1.4 * rate, 6), end=TrialState.STOPPED, schedule="linear")
+    ran(url, job, 0.8, [0.1, 0.1], end=TrialState.DIVERGED)
+    return job, service.get(f"/v1/jobs/{job}/landscape").json()
+
+
+def test_every_run_is_on_the_map_and_those_cut_short_lie_at_their_forecast(
+    searched: tuple[str, dict[str, Any]],
+) -> None:
+    points = {point["number"]: point for series in searched[1]["series"] for point in series["points"]}
+    assert sorted(points) == [0, 2, 3, 4, 5, 6, 7, 8], "all but the range test"
+    partial = [point for point in points.values() if point["state"] == "stopped"]
+    assert len(partial) == 3
+    for point in partial:
+        seen = learned(point["rate"], 6)[-1]
+        assert point["value"] is None
+        assert point["share"] == 0.3
+        assert seen < point["forecast"]["value"] <= 1.0, "they were still getting better, and there is an end to that"
+        assert point["forecast"]["low"] < point["forecast"]["value"] < point["forecast"]["high"] <= 1.0
+    assert points[8]["state"] == "diverged"
+    assert points[8]["forecast"] is None
+
+
+def test_each_family_has_a_curve_with_a_band_inside_the_range_of_the_metric(
+    searched: tuple[str, dict[str, Any]],
+) -> None:
+    series = {one["family"]: one for one in searched[1]["series"]}
+    assert set(series) == {"cosine", "linear"}
+    for one in series.values():
+        curve = one["curve"]
+        assert curve["rates"] == sorted(curve["rates"])
+        assert (curve["rates"][0], curve["rates"][-1]) == (0.001, 0.8)
+        assert all(
+            0.0 <= low <= value <= high <= 1.0
+            for low, value, high in zip(curve["low"], curve["values"], curve["high"], strict=True)
+        )
+        best = max(range(len(curve["rates"])), key=lambda place: curve["values"][place])
+        assert 0.003 <= curve["rates"][best] <= 0.04, "where the runs were best"
+    assert series["cosine"]["curve"]["trial"] in (4, 6)
+
+
+def test_the_edge_of_stability_is_where_the_range_test_stopped_getting_better(
+    searched: tuple[str, dict[str, Any]],
+) -> None:
+    (edge,) = searched[1]["edges"]
+    assert edge["optimizer"] == "adamw"
+    assert edge["rate"] == pytest.approx(1e-4 * 10 ** (16 / 5), rel=1e-4)
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_before_a_run_is_complete_the_map_has_what_is_expected_and_no_report(service: httpx.Client, seen: int) -> None:
+    url = str(service.headers["x-database"])
+    body = {"task": "digits", "metric": {"name": "val_accuracy"}, "horizon": {"steps": 200}}
+    job = str(service.post("/v1/jobs", json=body).json()["id"])
+    for rate in (0.003, 0.03)[: 2 * seen]:
+        ran(url, job, rate, learned(rate, 5), end=TrialState.STOPPED)
+    if not seen:
+        assert service.get(f"/jobs/{job}/landscape").status_code == 204, "no error: there is nothing yet"
+        return
+    found = service.get(f"/v1/jobs/{job}/landscape").json()
+    assert found["report"] is None
+    assert [point["forecast"] is not None for point in found["series"][0]["points"]] == [True, True]
+
+
+def test_a_large_job_keeps_its_map_small_and_says_what_it_shows(database_url: str) -> None:
+    job = crowded(database_url, trials=600)
+    with served(database_url) as service:
+        answer = service.get(f"/v1/jobs/{job}/landscape")
+    found = answer.json()
+    assert len(answer.content) < 80_000
+    assert found["trials"] == 600
+    assert 100 < found["sampled"] == sum(len(one["points"]) for one in found["series"]) <= 480
+    assert all(one["curve"] for one in found["series"])

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app import quotas
 from app.addresses import root
 from app.deps import LARGEST, JobId, ReadTx, Thinking, Tx, Who
-from app.landscape import terrain
+from app.landscape import known, terrain
 from app.pages.answer import picture
 from app.pages.deps import Fields, Form
 from app.pages.job_form import value
@@ -68,8 +68,17 @@ def _left(job: Job) -> float | None:
 def why(request: Request, job_id: JobId, tx: ReadTx) -> Response:
     """The answers to "too high?", "too low?" and "how sure?"."""
     job = jobs.get(tx, job_id)
-    found = None if job.best is None else terrain(tx, job)
+    found = None if job.best is None else known(tx, job)
     return page(request, "parts/why.html", job=job, found=found)
+
+
+@router.get("/landscape")
+def landscape(job_id: JobId, database: Thinking) -> Response:
+    """The map of rates as `/v1` has it; nothing (204) where there is none yet, which is no error of a page's."""
+    try:
+        return Response(terrain(database, job_id).model_dump_json(), media_type="application/json")
+    except NoResultYet:
+        return Response(status_code=204)
 
 
 @router.get("/longer")
@@ -77,7 +86,7 @@ def longer(request: Request, job_id: JobId, database: Thinking) -> Response:
     """What the answer would be over longer runs; nothing before there is one."""
     with database.read() as tx:
         job = jobs.get(tx, job_id)
-        history = trials.history(tx, job_id) if job.best else []
+        history = charts.modelled(tx, job) if job.best else []
     found = horizons.longer(job.spec, job.best, history) if job.best else []
     return page(request, "parts/longer.html", found=found)
 
