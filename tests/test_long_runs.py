@@ -11,7 +11,7 @@ from tests.serving import KEY, served
 
 LONG = 100_000_000  # steps; the most that a job may ask for
 FEW = 5_000  # rates looked up for one answer; the search looks at 64 of every candidate
-FITTED = 20_000  # of the 250 candidates, at 64 points each, for which a report forecasts other horizons
+FITTED = 20_000  # of the 250 candidates, at 64 points each, among which a model forecasts for a report or a map
 ANSWERED = 100_000  # rates in one answer at most
 
 
@@ -73,7 +73,7 @@ def test_no_call_takes_longer_for_a_longer_run(sqlite_url: str, looked_up: Calla
             assert len(asked(f"{trial}/rates?start={LONG - 20}&count=10")["learning_rates"]) == 10
             asked(f"{trial}/finish", {"token": token, "value": 1.0 - number / 2, "step": LONG})
         for part in ("", "/trials", "/curves", "/landscape", "/best", "/report", "/events"):
-            asked(path + part, most=FITTED if part == "/report" else FEW)
+            asked(path + part, most=FITTED if part in ("/report", "/landscape") else FEW)
         for format in ("pytorch", "keras", "optax", "transformers", "lightning", "deepspeed", "timm"):
             asked(f"{path}/best/export?format={format}")
         asked("/v1/schedules/preview", {"schedule": family, "steps": 1_000_000, "floor": 0.01})

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from app import quotas
 from app.addresses import root
 from app.deps import LARGEST, JobId, ReadTx, Thinking, Tx, Who
-from app.landscape import terrain
+from app.landscape import known, terrain
+from app.pages.answer import picture
 from app.pages.deps import Fields, Form
 from app.pages.job_form import value
 from app.problems import invalid
@@ -26,6 +27,9 @@ from lrtune.wire.results import OVER, Job, JobState, TrialState
 router = APIRouter(prefix="/jobs/{job_id}")
 TRIALS, EVENTS = 25, 8
 SHOWN = 20_000  # characters of an export on the page; the whole is in the file
+TITLES = {"pytorch": "PyTorch", "deepspeed": "DeepSpeed", "json": "JSON", "csv": "CSV", "timm": "timm"} | {
+    name: name.capitalize() for name in ("keras", "optax", "transformers", "lightning")
+}
 Skip = Annotated[int, Query(ge=0, le=1_000_000)]
 State = Annotated[str, Query(max_length=20)]
 
@@ -34,18 +38,19 @@ State = Annotated[str, Query(max_length=20)]
 def whole(request: Request, job_id: JobId, tx: ReadTx) -> Response:
     """The page of a job."""
     job = jobs.get(tx, job_id)
-    parts = _summary(job) | _log(tx, job_id, None) | _table(tx, job_id, "newest", "", 0)
-    return page(request, "job.html", **parts, formats=FORMATS)
+    parts = _summary(tx, job) | _log(tx, job_id, None) | _table(tx, job_id, "newest", "", 0)
+    return page(request, "job.html", **parts)
 
 
 @router.get("/summary")
 def summary(request: Request, job_id: JobId, tx: ReadTx) -> Response:
     """What is asked first: is it working, what is winning, when will it be done."""
-    return page(request, "parts/summary.html", **_summary(jobs.get(tx, job_id)))
+    return page(request, "parts/summary.html", **_summary(tx, jobs.get(tx, job_id)))
 
 
-def _summary(job: Job) -> dict[str, Any]:
-    return {"job": job, "over": job.state in OVER, "left": _left(job), "took": _took(job)}
+def _summary(tx: Session, job: Job) -> dict[str, Any]:
+    drawn = picture(tx, job.id, job.best) if job.best else None
+    return {"job": job, "over": job.state in OVER, "left": _left(job), "took": _took(job), "picture": drawn}
 
 
 def _took(job: Job) -> float | None:
@@ -63,8 +68,17 @@ def _left(job: Job) -> float | None:
 def why(request: Request, job_id: JobId, tx: ReadTx) -> Response:
     """The answers to "too high?", "too low?" and "how sure?"."""
     job = jobs.get(tx, job_id)
-    found = None if job.best is None else terrain(tx, job)
+    found = None if job.best is None else known(tx, job)
     return page(request, "parts/why.html", job=job, found=found)
+
+
+@router.get("/landscape")
+def landscape(job_id: JobId, database: Thinking) -> Response:
+    """The map of rates as `/v1` has it; nothing (204) where there is none yet, which is no error of a page's."""
+    try:
+        return Response(terrain(database, job_id).model_dump_json(), media_type="application/json")
+    except NoResultYet:
+        return Response(status_code=204)
 
 
 @router.get("/longer")
@@ -72,7 +86,7 @@ def longer(request: Request, job_id: JobId, database: Thinking) -> Response:
     """What the answer would be over longer runs; nothing before there is one."""
     with database.read() as tx:
         job = jobs.get(tx, job_id)
-        history = trials.history(tx, job_id) if job.best else []
+        history = charts.modelled(tx, job) if job.best else []
     found = horizons.longer(job.spec, job.best, history) if job.best else []
     return page(request, "parts/longer.html", found=found)
 
@@ -111,10 +125,10 @@ def exported(
     try:
         best = jobs.best(tx, job_id)
     except NoResultYet:
-        return page(request, "parts/export.html", job_id=job_id, file=None, format=format, text="", formats=FORMATS)
+        return page(request, "parts/export.html", file=None)
     file = export(best, trials.get(tx, job_id, best.trial), format)
     text = file.beginning(SHOWN + 1)
-    known: dict[str, Any] = {"job_id": job_id, "file": file, "format": format, "formats": FORMATS}
+    known: dict[str, Any] = {"job_id": job_id, "file": file, "format": format, "formats": FORMATS, "titles": TITLES}
     return page(request, "parts/export.html", **known, text=text[:SHOWN], more=len(text) > SHOWN)
 
 

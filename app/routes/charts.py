@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from app import curves
-from app.deps import JobId, ReadTx
+from app.deps import JobId, ReadTx, Thinking
 from app.landscape import terrain
 from app.problems import problems
 from lrtune import errors
@@ -58,6 +58,10 @@ def _line(job: Job, part: Part, trial: Trial) -> Line:
     summary="Read the map of rates",
     responses=problems(errors.UnknownJob, errors.NoResultYet, errors.Unavailable),
 )
-def landscape(job_id: JobId, tx: ReadTx) -> Terrain:
-    """The value over the peak rate, family by family, with the rates that do as well as the best."""
-    return terrain(tx, jobs.get(tx, job_id))
+def landscape(job_id: JobId, database: Thinking) -> Terrain:
+    """The value over the peak rate, family by family, with the rates that do as well as the best.
+
+    Runs that are not complete lie where they are expected to end, and each family has a curve of what is expected of it
+    at other rates: both are forecasts of the job's model, which is fitted for this call.
+    """
+    return terrain(database, job_id)

@@ -17,6 +17,14 @@ const charts = (() => {
     if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6)) return value.toExponential(digits - 2).replace(/\.?0+e/, "e");
     return String(Number(value.toPrecision(digits)));
   };
+  // As `rate` in lrtune/analysis/words.py writes it: 2.26e-2, 0.3.
+  const rate = (value) => {
+    if (value === null || value === undefined) return "–";
+    const size = Math.abs(Number(value.toPrecision(3)));
+    if (value === 0 || (size >= 0.1 && size < 1000)) return String(Number(value.toPrecision(3)));
+    const [mantissa, power] = value.toExponential(2).split("e");
+    return `${Number(mantissa)}e${Number(power)}`;
+  };
   const element = (tag, className, text) => {
     const made = document.createElement(tag);
     if (className) made.className = className;
@@ -28,6 +36,9 @@ const charts = (() => {
     grid: { stroke: colour("line"), width: 1 },
     ticks: { stroke: colour("line"), width: 1, size: 4 },
     font: "12px system-ui, sans-serif",
+    labelFont: "12px system-ui, sans-serif",
+    labelSize: 20,
+    labelGap: 0,
     ...more,
   });
   // uPlot's own ticks of a log axis go astray where its low end is no power of ten, so these are made here: as many of
@@ -41,7 +52,8 @@ const charts = (() => {
       for (let place = Math.ceil(low / step); place * step <= high; place += 1) found.push(Number((place * step).toPrecision(6)));
       return found;
     }
-    const leads = decades > 3 ? [1] : decades > 1.2 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
+    const room = axisIndex === 0 ? u.bbox.width / 46 : u.bbox.height / 24, most = room / (devicePixelRatio || 1) / decades;
+    const leads = most < 3 ? [1] : decades > 1.2 || most < 8 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
     for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
       for (const lead of leads) {
         const value = Number((lead * 10 ** power).toPrecision(6));
@@ -57,6 +69,25 @@ const charts = (() => {
     return low <= all[0] && high >= all[all.length - 1] ? ends : [low, high];
   };
   const labels = (u, values) => values.map((value) => (value === null ? "" : number(value, 3)));
+  const rates = (u, values) => values.map((value) => (value === null ? "" : rate(value)));
+  const steps = (more = {}) => axis({ label: "optimizer steps", size: 28, values: (u, values) => values.map((v) => v.toLocaleString("en")), ...more });
+
+  // An answer of the server; null while it is away, or has nothing to draw.
+  const fetched = async (path) => {
+    try {
+      const answer = await fetch(path, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(30000) });
+      return answer.status === 200 ? await answer.text() : null;
+    } catch { return null; }
+  };
+
+  // What somebody has chosen on a page, until the tab is closed.
+  const place = (name) => `${location.pathname}#${name}`;
+  const recall = (name, usual = null) => {
+    try { return JSON.parse(sessionStorage.getItem(place(name))) ?? usual; } catch { return usual; }
+  };
+  const remember = (name, value) => {
+    try { sessionStorage.setItem(place(name), JSON.stringify(value)); } catch { /* a browser that keeps nothing */ }
+  };
 
   const nothing = (box, words) => box.replaceChildren(element("div", "plot-empty", words));
 
@@ -87,6 +118,82 @@ const charts = (() => {
   };
   const showAll = (u) => u.setData(u.data, true);
 
+  // A place to stand for the keyboard, and what was chosen there said aloud.
+  const stage = (words, keys) => {
+    const made = element("div", "plot");
+    made.tabIndex = 0;
+    made.setAttribute("role", "group");
+    made.setAttribute("aria-label", words);
+    made.setAttribute("aria-describedby", "keys");
+    const said = element("p", "unseen");
+    said.setAttribute("aria-live", "polite");
+    made.append(said);
+    made.addEventListener("keydown", (event) => { if (event.target === made && keys(event)) event.preventDefault(); });
+    made.say = (lines) => { said.textContent = lines.join(", "); };
+    return made;
+  };
+  const zoomed = (u, key) => {
+    if (key === "+" || key === "=") zoom(u, 0.6);
+    else if (key === "-") zoom(u, 1 / 0.6);
+    else if (key === "0") showAll(u);
+    else return false;
+    return true;
+  };
+  const TURNS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+  const turned = (key, at, count) => {
+    if (!(key in TURNS) || !count) return null;
+    return at === null ? (TURNS[key] > 0 ? 0 : count - 1) : (at + TURNS[key] + count) % count;
+  };
+
+  const toggle = (words, pressed, press) => {
+    const button = element("button", "scale", words);
+    button.type = "button";
+    button.setAttribute("aria-pressed", String(pressed));
+    button.addEventListener("click", press);
+    return button;
+  };
+  const choice = (words, options, chosen, choose) => {
+    const label = element("label", "pick-one", `${words} `), select = element("select");
+    for (const [value, text] of options) {
+      const option = element("option", "", text);
+      option.value = value;
+      option.selected = value === chosen;
+      select.append(option);
+    }
+    select.addEventListener("change", () => choose(select.value));
+    label.append(select);
+    return label;
+  };
+  // The same in words and numbers, for those who do not see a picture, or want to copy from it.
+  const table = (words, heads, rows, kept) => {
+    const made = element("details", "small"), inner = element("table"), scroll = element("div", "scroll");
+    const line = (cells, tag) => {
+      const row = element("tr");
+      for (const text of cells) row.append(element(tag, "", text));
+      for (const cell of row.children) if (tag === "th") cell.scope = "col";
+      return row;
+    };
+    const head = element("thead"), body = element("tbody");
+    head.append(line(heads, "th"));
+    body.append(...rows.map((cells) => line(cells, "td")));
+    inner.append(head, body);
+    scroll.tabIndex = 0;
+    scroll.setAttribute("role", "region");
+    scroll.setAttribute("aria-label", `${words}, as a table`);
+    scroll.append(inner);
+    made.append(element("summary", "", "As a table"), scroll);
+    made.open = recall(kept, false);
+    made.addEventListener("toggle", () => remember(kept, made.open));
+    return made;
+  };
+  // Whether the mouse has been dragged since it was pressed: then the click that follows opens nothing.
+  const drags = (box) => {
+    let from = 0, way = 0;
+    box.addEventListener("mousedown", (event) => { from = event.clientX; }, true);
+    box.addEventListener("mouseup", (event) => { way = Math.abs(event.clientX - from); }, true);
+    return () => way > 5;
+  };
+
   // Keeps a chart as wide as its place.
   const fit = (box, made) => {
     const watcher = new ResizeObserver(() => {
@@ -111,5 +218,8 @@ const charts = (() => {
     return svg;
   };
 
-  return { colour, faint, number, element, axis, logAxis, whole, labels, nothing, tip, zoom, showAll, fit, sample };
+  return {
+    colour, faint, number, rate, element, axis, logAxis, whole, labels, rates, steps, nothing, tip, zoom, showAll, fit, sample,
+    recall, remember, stage, zoomed, turned, toggle, choice, table, drags, fetched,
+  };
 })();

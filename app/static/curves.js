@@ -330,8 +330,8 @@ const curves = (() => {
 
   return {
     async refresh() {
-      const answer = await fetch(box.dataset.src, { headers: { Accept: "application/json" } });
-      if (answer.ok) draw(await answer.json());
+      const text = await charts.fetched(box.dataset.src);
+      if (text !== null) draw(JSON.parse(text));
     },
   };
 })();

@@ -3,47 +3,57 @@
 
 (() => {
   const job = document.getElementById("job");
-  let busy = false, again = false, answer = "", waited = 0;
+  let busy = false, again = false, answer = "", waited = 0, asked = false;
 
   // A refresh costs the server something, so the next one comes no sooner than four times what the last one took.
-  async function refresh() {
+  async function refresh(slow) {
     if (busy) { again = true; return; }
     busy = true;
     again = false;
     const began = performance.now();
     try {
-      await curves.refresh();
-    } catch { /* the server is away; the stream comes back with it */ }
-    const pause = Math.max(1000, 4 * (performance.now() - began));
-    setTimeout(() => { busy = false; if (again) news(); }, pause);
+      await Promise.all([curves, ...(slow ? [landscape] : [])].map((part) => part.refresh()));
+    } finally {
+      const pause = Math.max(1000, 4 * (performance.now() - began));
+      setTimeout(() => { busy = false; if (again) news(); }, pause);
+    }
   }
 
   function news() {
     if (document.hidden) { again = true; return; }
     document.body.dispatchEvent(new Event("news"));
     waited += 1;
-    if (waited % 5 === 0) document.body.dispatchEvent(new Event("later"));
-    refresh();
+    const slow = asked || waited % 5 === 0;
+    asked = false;
+    if (slow) document.body.dispatchEvent(new Event("later"));
+    refresh(slow);
+  }
+
+  // What takes a model to draw comes with every fifth piece of news, with another answer, and at the end.
+  function later() {
+    asked = true;
+    if (busy) again = true;
+    else news();
   }
 
   // The export and the map follow when there is another answer.
   document.addEventListener("htmx:afterSettle", () => {
     const now = document.getElementById("summary")?.dataset.answer ?? "";
-    if (answer !== "" && now !== answer) for (const word of ["answer", "later"]) document.body.dispatchEvent(new Event(word));
+    if (answer !== "" && now !== answer) { document.body.dispatchEvent(new Event("answer")); later(); }
     answer = now;
   });
   document.addEventListener("visibilitychange", () => { if (!document.hidden && again && !busy) news(); });
 
   answer = document.getElementById("summary").dataset.answer;
-  refresh();
+  refresh(true);
   if (job.dataset.over === "yes") return;
   const stream = new EventSource(job.dataset.live);
   let first = true;
   stream.addEventListener("beat", (event) => {
     const { over } = JSON.parse(event.data);
     if (over) stream.close();
-    if (!first || over) { if (busy) again = true; else news(); }
-    if (over) document.body.dispatchEvent(new Event("later"));
+    if (over) later();
+    else if (!first) { if (busy) again = true; else news(); }
     first = false;
   });
   addEventListener("pagehide", () => stream.close());

@@ -1,197 +1,390 @@
-// The value over the peak rate: every run a dot, a line through the best of each family, the good rates shaded.
+// The value over the peak rate: every run a mark, those that are not complete hollow at their forecast; the curve that
+// the job's model expects of each family, with its band; the good rates shaded, and the edge of stability.
 "use strict";
 
 const landscape = (() => {
   const box = document.getElementById("landscape");
   const DASH = [undefined, [7, 3], [2, 3]];
-  let terrain = null, u = null, points = [], shape = "", tip = null, near = null;
+  const BUSY = 90;  // marks, beyond which they are small and their forecasts have no whiskers
+  const FOG = 3;  // families, beyond which not all bands are drawn
+  const hidden = new Set(charts.recall("map-hidden", []));
+  const log = { rate: charts.recall("map-log-rate", true), value: charts.recall("map-log-value") };  // null: as the values ask for
+  let terrain = null, u = null, points = [], shape = "", tip = null, near = null, place = null, ends = null, all = null, lit = null;
 
-  const style = (place) => ({ stroke: charts.colour(`family-${place % 8}`), width: 1.8, dash: DASH[Math.floor(place / 8) % 3] });
-  const name = (group) => (many() ? `${group.optimizer} ${group.family}` : group.family);
+  const style = (at) => ({ stroke: charts.colour(`family-${at % 8}`), width: 2, dash: DASH[Math.floor(at / 8) % 3] });
   const many = () => new Set(terrain.series.map((group) => group.optimizer)).size > 1;
-  const sign = () => (metricFalls() ? 1 : -1);
-  const metricFalls = () => terrain.falls;
+  const name = (group) => (many() ? `${group.optimizer} ${group.family}` : group.family);
+  const falls = () => terrain.goal !== "maximize";
+  const own = (group) => Number(group.family === terrain.report?.family && group.optimizer === terrain.report?.optimizer);
+  const shown = () => terrain.series.map((group, at) => ({ group, at })).filter(({ group }) => !hidden.has(name(group)));
+  const end = (point) => point.value ?? point.forecast?.value ?? null;
 
-  // One point a half doubling, the best: rates lie on a grid of √2 unless a job says otherwise. Fresh seeds have luck of
-  // their own, and the best rates have most of them, so a line is drawn through the runs over the search's seed.
-  function line(group) {
-    const best = new Map();
-    for (const point of group.points) {
-      if (point.value === null || point.fresh) continue;
-      const bin = Math.round(2 * Math.log2(point.rate));
-      const there = best.get(bin);
-      if (!there || sign() * point.value < sign() * there.value) best.set(bin, point);
-    }
-    return [...best.values()].sort((a, b) => a.rate - b.rate);
+  async function refresh() {
+    const text = await charts.fetched(box.dataset.src);
+    if (text === null && terrain === null) charts.nothing(box, "The map of rates appears with the first run.");
+    if (text === null || text === shape) return;
+    shape = text;
+    terrain = JSON.parse(text);
+    terrain.series.sort((a, b) => own(b) - own(a));
+    draw();
   }
 
   function draw() {
-    const source = document.getElementById("terrain");
-    if (!source) { charts.nothing(box, "The map of rates appears with the first complete run."); return; }
-    if (source.textContent === shape && u) return;
-    shape = source.textContent;
-    terrain = JSON.parse(shape);
-    terrain.falls = box.dataset.goal !== "maximize";
-    terrain.series.sort((a, b) => own(b) - own(a));
-    points = terrain.series.flatMap((group, place) => group.points.map((point) => ({ ...point, place })));
+    points = shown().flatMap(({ group, at }) => group.points.map((point) => ({ ...point, at, group })));
+    points.sort((a, b) => a.rate - b.rate);
+    const known = terrain.series.flatMap((group) => group.points.map(end)).filter((value) => value !== null).sort((a, b) => a - b);
+    if (!known.length) { charts.nothing(box, "No run has got far enough to say where it ends."); return; }
+    ends = range(known);
+    if (log.value === null || !(ends[0] > 0)) log.value = ends[0] > 0 && ends[1] / ends[0] > 8;
+    document.getElementById("land-count").textContent = terrain.sampled < terrain.trials ? `${terrain.sampled} of ${terrain.trials.toLocaleString("en")} runs` : `all ${terrain.sampled} runs`;
     build();
   }
 
-  const own = (group) => Number(group.family === terrain.report.family && group.optimizer === terrain.report.optimizer);
-
   function build() {
+    const kept = charts.recall("map-zoom"), standing = place?.contains(document.activeElement);
     u?.destroy();
-    const lines = terrain.series.map(line);
-    const values = points.filter((point) => point.value !== null).map((point) => point.value).sort((a, b) => a - b);
-    const ends = range(values);
-    const log = ends[0] > 0 && ends[1] / ends[0] > 8;
-    const rates = points.map((point) => point.rate);
-    const low = Math.min(...rates) / 1.25, high = Math.max(...rates) * 1.25;
-    const place = charts.element("div", "plot");
-    place.setAttribute("role", "img");
-    place.setAttribute("aria-label", `${terrain.report.metric} over the peak rate for ${terrain.series.length} families; the best is ${charts.number(terrain.report.value)} at ${charts.number(terrain.report.rate)} with ${terrain.report.family}`);
-    place.append(charts.element("h3", "", `${terrain.report.metric} over the peak learning rate`));
-    box.replaceChildren(legend(), place);
+    near = null;
+    all = range_of_rates();
+    place = charts.stage(described(), keys);
+    box.replaceChildren(legend(), place, caption(), table());
+    const rates = [...new Set([all[0], all[1], ...points.map((point) => point.rate)])].sort((a, b) => a - b);
     u = new uPlot({
-      width: Math.max(200, box.clientWidth), height: 420, padding: [12, 22, 0, 0],
+      width: Math.max(200, box.clientWidth), height: 430, padding: [12, 22, 0, 0],
       legend: { show: false },
       cursor: { points: { show: false }, x: false, y: false, drag: { x: true, y: false, dist: 6 } },
       scales: {
-        x: { time: false, distr: 3, range: charts.whole([low, high]) },
-        y: { distr: log ? 3 : 1, range: () => pad(ends, log) },
+        x: { time: false, distr: log.rate ? 3 : 1, range: charts.whole(all) },
+        y: { distr: log.value ? 3 : 1, range: () => pad(ends) },
       },
-      axes: [charts.logAxis({ values: charts.labels, size: 28 }), (log ? charts.logAxis : charts.axis)({ size: 58, values: charts.labels })],
-      series: [{}, ...lines.map((_, at) => ({ ...style(at), width: at ? 1.1 : 2.6, alpha: at ? 0.65 : 1, spanGaps: true, points: { show: false } }))],
+      axes: [
+        (log.rate ? charts.logAxis : charts.axis)({ label: "peak learning rate", values: charts.rates, size: 28 }),
+        (log.value ? charts.logAxis : charts.axis)({ label: terrain.metric, size: 58, values: charts.labels }),
+      ],
+      series: [{}, { stroke: "transparent", points: { show: false } }],
       hooks: {
-        drawAxes: [shade],
-        draw: [dots],
-        setCursor: [point],
-        ready: [(self) => {
-          self.over.addEventListener("click", () => { if (near) location.assign(box.dataset.trials + near.number); });
-        }],
+        drawAxes: [(self) => inside(self, () => { shade(self); bands(self); edges(self); })],
+        draw: [(self) => { inside(self, () => lines(self)); marks(self); }],
+        setCursor: [hover],
+        setScale: [(self, key) => { if (key === "x") keep(self); }],
+        ready: [(self) => self.over.addEventListener("click", () => { if (!dragged()) open(); })],
       },
-    }, uPlot.join(lines.map((some) => [some.map((point) => point.rate), some.map((point) => point.value)])), place);
+    }, [rates, rates.map(() => null)], place);
     tip = charts.tip(u.over);
+    if (kept && kept[0] < all[1] && kept[1] > all[0]) u.setScale("x", { min: kept[0], max: kept[1] });
+    if (standing) place.focus({ preventScroll: true });
+  }
+
+  function range_of_rates() {
+    const tried = terrain.series.flatMap((group) => group.points.map((point) => point.rate));
+    const edge = terrain.edges.map((one) => one.rate).filter((rate) => rate < 3 * Math.max(...tried));
+    const low = Math.min(...tried), high = Math.max(...tried, ...edge);
+    return log.rate ? [low / 1.25, high * 1.25] : [0, high * 1.06];
+  }
+
+  function keep(self) {
+    const { min, max } = self.scales.x;
+    const whole = min <= all[0] * 1.0001 && max >= all[1] * 0.9999;
+    charts.remember("map-zoom", whole ? null : [min, max]);
+    const seen = points.filter((point) => point.rate >= min && point.rate <= max).map(end).filter((value) => value !== null).sort((a, b) => a - b);
+    if (seen.length > 2) ends = range(seen);
+    const [low, high] = pad(ends);
+    if (self.scales.y.min !== low || self.scales.y.max !== high) self.setScale("y", { min: low, max: high });
   }
 
   // From the best to what nine in ten reach; the others stand at the edge.
   function range(values) {
     const cut = Math.min(values.length - 1, Math.ceil(values.length * 0.9));
-    return metricFalls() ? [values[0], values[cut]] : [values[values.length - 1 - cut], values.at(-1)];
+    return falls() ? [values[0], values[cut]] : [values[values.length - 1 - cut], values.at(-1)];
   }
 
-  function pad([low, high], log) {
-    if (log) return [low / 1.15, high * 1.3];
+  function pad([low, high]) {
+    if (log.value) return [low / 1.15, high * 1.3];
     const room = (high - low) * 0.08 || Math.abs(high) * 0.05 || 1;
-    return [low < 0 ? low - room : Math.max(0, low - room), high + room * 1.6];  // nor a loss below zero on the axis
+    const [below, above] = falls() ? [room, room * 1.6] : [room * 1.6, room];
+    return [low < 0 ? low - below : Math.max(0, low - below), high + above];  // nor a loss below zero on the axis
   }
 
-  function shade(self) {
-    const group = terrain.series.find(own);
-    const { ctx, bbox } = self, ratio = devicePixelRatio || 1;
-    if (!group?.plateau) return;
-    const left = self.valToPos(group.plateau.low / 1.09, "x", true), right = self.valToPos(group.plateau.high * 1.09, "x", true);
-    const from = Math.max(bbox.left, left), to = Math.min(bbox.left + bbox.width, right);
-    if (to <= from) return;
+  function described() {
+    const found = terrain.report, runs = `${terrain.metric} over the peak learning rate, ${points.length} runs of ${shown().length} families`;
+    return found ? `${runs}; the best is ${charts.number(found.value)} at ${charts.rate(found.rate)} with ${found.family}` : runs;
+  }
+
+  // Painting ----------------------------------------------------------------------------------------------------------
+
+  function inside(self, paint) {
+    const { ctx, bbox } = self;
     ctx.save();
-    ctx.fillStyle = charts.faint("winner", 0.16);
-    ctx.fillRect(from, bbox.top, to - from, bbox.height);
-    ctx.fillStyle = charts.colour("dim");
-    ctx.font = `${12 * ratio}px system-ui, sans-serif`;
-    ctx.textAlign = "center";
-    ctx.fillText("as good", (from + to) / 2, bbox.top + 14 * ratio);
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    paint();
     ctx.restore();
   }
 
+  function shade(self) {
+    const group = terrain.series.find(own), { ctx, bbox } = self, ratio = devicePixelRatio || 1;
+    if (!group?.plateau || hidden.has(name(group))) return;
+    const from = self.valToPos(group.plateau.low / 1.04, "x", true), to = self.valToPos(group.plateau.high * 1.04, "x", true);
+    ctx.fillStyle = charts.faint("winner", 0.15);
+    ctx.fillRect(from, bbox.top, to - from, bbox.height);
+    words(ctx, "as good", (Math.max(from, bbox.left) + Math.min(to, bbox.left + bbox.width)) / 2, bbox.top + 14 * ratio, "dim", "center");
+  }
+
+  // Where a learning-rate range test stopped making progress: beyond, training comes apart.
+  function edges(self) {
+    const { ctx, bbox } = self, ratio = devicePixelRatio || 1;
+    terrain.edges.forEach((edge, at) => {
+      const x = self.valToPos(edge.rate, "x", true);
+      ctx.strokeStyle = charts.colour("danger");
+      ctx.lineWidth = 1.5 * ratio;
+      ctx.setLineDash([2 * ratio, 4 * ratio]);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      ctx.setLineDash([]);
+      const text = terrain.edges.length > 1 ? `${edge.optimizer}: edge of stability` : "edge of stability";
+      const right = x > bbox.left + bbox.width * 0.6;
+      words(ctx, text, x + (right ? -6 : 6) * ratio, bbox.top + (32 + 16 * at) * ratio, "danger", right ? "right" : "left");
+    });
+  }
+
+  // Of many families each has its band when a run or its name in the legend is pointed at: all of them together are fog.
+  function bands(self) {
+    for (const { group, at } of shown()) {
+      if (!group.curve || !(own(group) || shown().length <= FOG || group === near?.group || name(group) === lit)) continue;
+      const { ctx } = self, { rates, low, high } = group.curve;
+      ctx.fillStyle = charts.faint(`family-${at % 8}`, own(group) || name(group) === lit ? 0.16 : 0.1);
+      ctx.beginPath();
+      rates.forEach((rate, i) => ctx.lineTo(self.valToPos(rate, "x", true), within(self, low[i])));
+      for (let i = rates.length - 1; i >= 0; i -= 1) ctx.lineTo(self.valToPos(rates[i], "x", true), within(self, high[i]));
+      ctx.fill();
+    }
+  }
+
+  function lines(self) {
+    const { ctx } = self, ratio = devicePixelRatio || 1;
+    for (const { group, at } of shown().reverse()) {
+      if (!group.curve) continue;
+      const { stroke, dash } = style(at), { rates, values } = group.curve;
+      ctx.strokeStyle = stroke;
+      const forward = own(group) || name(group) === lit;
+      ctx.lineWidth = (forward ? 2.6 : 1.3) * ratio;
+      ctx.globalAlpha = forward ? 1 : 0.7;
+      ctx.setLineDash((dash ?? []).map((one) => one * ratio));
+      ctx.beginPath();
+      rates.forEach((rate, i) => ctx.lineTo(self.valToPos(rate, "x", true), within(self, values[i])));
+      ctx.stroke();
+    }
+  }
+
+  // No farther out than a window's height: canvases draw nothing at heights that are not finite.
+  function within(self, value) {
+    const y = log.value && !(value > 0) ? Infinity : self.valToPos(value, "y", true);
+    return Math.max(-self.bbox.height, Math.min(3 * self.bbox.height, y));
+  }
+
   function position(self, point) {
-    const x = self.valToPos(point.rate, "x", true);
+    const x = self.valToPos(point.rate, "x", true), value = end(point);
     if (x < self.bbox.left || x > self.bbox.left + self.bbox.width) return null;
     const top = self.bbox.top + 6, bottom = self.bbox.top + self.bbox.height - 6;
-    if (point.value === null) return { x, y: metricFalls() ? top : bottom, out: true };
-    const y = self.valToPos(point.value, "y", true);
+    if (value === null) return { x, y: falls() ? top : bottom, out: true };
+    const y = within(self, value);
     return { x, y: Math.max(top, Math.min(bottom, y)), out: y < top || y > bottom };
   }
 
-  function dots(self) {
-    const { ctx } = self, ratio = devicePixelRatio || 1;
+  function marks(self) {
+    const { ctx } = self, ratio = devicePixelRatio || 1, busy = points.length > BUSY;
     ctx.save();
     for (const point of points) {
       const at = position(self, point);
       if (!at) continue;
-      ctx.strokeStyle = ctx.fillStyle = charts.colour(`family-${point.place % 8}`);
-      ctx.globalAlpha = points.length > 300 ? 0.5 : 0.85;
-      ctx.lineWidth = 1.5 * ratio;
-      ctx.beginPath();
-      if (point.value === null) cross(ctx, at, 3.5 * ratio);
-      else if (at.out) triangle(ctx, at, 4 * ratio);
-      else ctx.arc(at.x, at.y, (points.length > 300 ? 2 : 3) * ratio, 0, 2 * Math.PI);
-      if (point.value === null) ctx.stroke();
-      else ctx.fill();
+      ctx.strokeStyle = ctx.fillStyle = charts.colour(`family-${point.at % 8}`);
+      ctx.globalAlpha = busy ? 0.6 : 0.9;
+      if (point.value === null && point.forecast && !at.out && (!busy || point === near)) whisker(self, point, at);
+      mark(ctx, point, at, (busy ? 2.4 : 3.6) * ratio);
     }
     ctx.globalAlpha = 1;
-    ring(self, { rate: terrain.report.rate, value: terrain.report.value }, "winner", 8 * ratio);
-    const baseline = points.find((point) => point.number === 0);
+    if (terrain.report) ring(self, { rate: terrain.report.rate, value: terrain.report.value }, "winner", 8 * ratio);
+    const baseline = terrain.series.flatMap((group) => group.points).find((point) => point.role === "baseline");
     if (baseline) ring(self, baseline, "baseline", 6 * ratio);
+    if (near) ring(self, near, "link", 10 * ratio);
     ctx.restore();
   }
 
-  function cross(ctx, { x, y }, size) {
-    ctx.moveTo(x - size, y - size); ctx.lineTo(x + size, y + size);
-    ctx.moveTo(x + size, y - size); ctx.lineTo(x - size, y + size);
+  function mark(ctx, point, { x, y, out }, size) {
+    const ratio = devicePixelRatio || 1;
+    ctx.lineWidth = 1.5 * ratio;
+    ctx.beginPath();
+    if (point.value === null && !point.forecast) {
+      ctx.moveTo(x - size, y - size); ctx.lineTo(x + size, y + size);
+      ctx.moveTo(x + size, y - size); ctx.lineTo(x - size, y + size);
+      ctx.stroke();
+      return;
+    }
+    if (out) { ctx.moveTo(x - size, y + size / 2); ctx.lineTo(x + size, y + size / 2); ctx.lineTo(x, y - size); ctx.closePath(); }
+    else ctx.arc(x, y, size, 0, 2 * Math.PI);
+    if (point.value !== null) { ctx.fill(); return; }
+    const { fillStyle } = ctx;
+    ctx.fillStyle = charts.colour("card");
+    ctx.fill();
+    ctx.fillStyle = fillStyle;
+    ctx.stroke();
   }
-  function triangle(ctx, { x, y }, size) {
-    ctx.moveTo(x - size, y + size / 2); ctx.lineTo(x + size, y + size / 2); ctx.lineTo(x, y - size);
+
+  function whisker(self, point, { x }) {
+    const { ctx } = self;
+    ctx.lineWidth = devicePixelRatio || 1;
+    ctx.beginPath();
+    const { top, height } = self.bbox;
+    for (const one of [point.forecast.low, point.forecast.high]) ctx.lineTo(x, Math.max(top, Math.min(top + height, within(self, one))));
+    ctx.stroke();
   }
+
   function ring(self, point, part, size) {
-    const at = position(self, point);
+    const at = position(self, point), { ctx } = self, ratio = devicePixelRatio || 1;
     if (!at) return;
-    const { ctx } = self, ratio = devicePixelRatio || 1;
-    ctx.strokeStyle = ctx.fillStyle = charts.colour(part);
+    ctx.strokeStyle = charts.colour(part);
     ctx.lineWidth = 2.5 * ratio;
     ctx.beginPath();
     ctx.arc(at.x, at.y, size, 0, 2 * Math.PI);
     ctx.stroke();
-    ctx.font = `600 ${12 * ratio}px system-ui, sans-serif`;
+    if (part === "link") return;
     const right = at.x > self.bbox.left + self.bbox.width * 0.7;
-    ctx.textAlign = right ? "right" : "left";
-    const x = at.x + (right ? -1 : 1) * (size + 5 * ratio);
-    const y = at.y + (part === "winner" ? 12 : -4) * ratio;
-    ctx.lineWidth = 4 * ratio;
-    ctx.strokeStyle = charts.colour("card");
-    const words = part === "winner" ? "best" : "baseline";
-    ctx.strokeText(words, x, y);
-    ctx.fillText(words, x, y);
+    const x = at.x + (right ? -1 : 1) * (size + 5 * ratio), y = at.y + (part === "winner" ? 12 : -4) * ratio;
+    words(ctx, part === "winner" ? "best" : "baseline", x, y, part, right ? "right" : "left", 600);
   }
 
-  function point(self) {
+  function words(ctx, text, x, y, colour, align, weight = 400) {
+    const ratio = devicePixelRatio || 1;
+    ctx.font = `${weight} ${12 * ratio}px system-ui, sans-serif`;
+    ctx.textAlign = align;
+    ctx.lineWidth = 4 * ratio;
+    ctx.strokeStyle = charts.colour("card");
+    ctx.fillStyle = charts.colour(colour);
+    ctx.strokeText(text, x, y);
+    ctx.fillText(text, x, y);
+  }
+
+  // Choosing ----------------------------------------------------------------------------------------------------------
+
+  function hover(self) {
     const { left, top } = self.cursor, ratio = devicePixelRatio || 1;
-    near = null;
-    let least = 14 ** 2;
+    if (!tip || (left < 0 && place === document.activeElement)) return;
+    let found = null, least = 14 ** 2;
     for (const point of left < 0 ? [] : points) {
       const at = position(self, point);
       if (!at) continue;
       const away = ((at.x - self.bbox.left) / ratio - left) ** 2 + ((at.y - self.bbox.top) / ratio - top) ** 2;
-      if (away < least) { least = away; near = point; }
+      if (away < least) { least = away; found = point; }
     }
-    if (!near) { tip.hide(); return; }
-    const group = terrain.series[near.place];
-    const value = near.value === null ? "diverged" : `${terrain.report.metric} ${charts.number(near.value)}`;
-    tip.show([`Trial ${near.number}${near.number === 0 ? ", the baseline" : ""}`, `${group.optimizer} at ${charts.number(near.rate, 3)}, ${group.family}`, value], left, top);
+    choose(found, left, top);
   }
 
+  function choose(point, left, top) {
+    if (point !== near) { near = point; u.redraw(false); }
+    if (point) tip.show(said(point), left, top);
+    else tip.hide();
+  }
+
+  function said(point) {
+    const role = point.role === "baseline" ? ", the baseline" : point.fresh ? ", over a fresh seed" : "";
+    const far = point.share < 1 ? `${point.state} at ${Math.round(100 * point.share)} % of the run` : point.state;
+    const value = point.value !== null ? `${terrain.metric} ${charts.number(point.value)}`
+      : point.forecast ? `${terrain.metric} ${charts.number(point.forecast.value)} expected (${charts.number(point.forecast.low)} to ${charts.number(point.forecast.high)})` : "";
+    return [`Trial ${point.number}${role}`, `${point.group.optimizer} at ${charts.rate(point.rate)}, ${point.group.family}`, far, value].filter(Boolean);
+  }
+
+  const dragged = charts.drags(box);
+  function open() {
+    if (near) location.assign(box.dataset.trials + near.number);
+  }
+
+  function keys({ key }) {
+    const { min, max } = u.scales.x, seen = points.filter((point) => point.rate >= min && point.rate <= max);
+    const at = near ? seen.indexOf(near) : -1, next = charts.turned(key, at < 0 ? null : at, seen.length);
+    if (next !== null) {
+      const { x, y } = position(u, seen[next]), ratio = devicePixelRatio || 1;
+      choose(seen[next], (x - u.bbox.left) / ratio, (y - u.bbox.top) / ratio);
+      place.say(said(seen[next]));
+    } else if (key === "Enter") open();
+    else if (key === "Escape") choose(null);
+    else return charts.zoomed(u, key);
+    return true;
+  }
+
+  // Beside it ---------------------------------------------------------------------------------------------------------
+
   function legend() {
-    const made = charts.element("div", "legend");
-    terrain.series.forEach((group, place) => {
-      const chip = charts.element("span", "badge");
-      chip.append(charts.sample(style(place)), charts.element("span", "", name(group)));
-      made.append(chip);
-    });
-    if (points.some((point) => point.value === null)) made.append(charts.element("span", "dim small", "× diverged"));
+    const made = charts.element("div", "legend"), every = terrain.series.map((group, at) => ({ group, at }));
+    for (const { group, at } of every) {
+      const button = charts.element("button");
+      button.type = "button";
+      button.dataset.part = name(group);
+      button.setAttribute("aria-pressed", String(!hidden.has(name(group))));
+      button.append(charts.sample(style(at)), charts.element("span", "", `${name(group)} (${group.points.length})`));
+      button.addEventListener("click", () => flip(name(group)));
+      for (const [event, one] of [["mouseenter", name(group)], ["focus", name(group)], ["mouseleave", null], ["blur", null]]) {
+        button.addEventListener(event, () => { lit = one; u.redraw(false); });
+      }
+      made.append(button);
+    }
+    made.append(charts.element("span", "gap"), scale("rate", "log rate"), scale("value", `log ${terrain.metric}`));
+    const whole = charts.element("button", "", "show all");
+    whole.type = "button";
+    whole.addEventListener("click", () => charts.showAll(u));
+    made.append(whole);
     return made;
+  }
+
+  function flip(family) {
+    if (hidden.has(family)) hidden.delete(family);
+    else hidden.add(family);
+    charts.remember("map-hidden", [...hidden]);
+    redrawn(family);
+  }
+
+  function scale(kind, text) {
+    const button = charts.toggle(text, log[kind], () => {
+      log[kind] = !log[kind];
+      charts.remember(`map-log-${kind}`, log[kind]);
+      redrawn(`log-${kind}`);
+    });
+    button.dataset.part = `log-${kind}`;
+    return button;
+  }
+
+  function redrawn(part) {
+    draw();
+    [...box.querySelectorAll(".legend button")].find((button) => button.dataset.part === part)?.focus();
+  }
+
+  function caption() {
+    const part = points.some((point) => point.forecast && point.value === null), apart = points.some((point) => !end(point) && point.state === "diverged");
+    const said = ["Curves: what the job's model expects of each family at other peak rates, with the knobs of its best run; the band is a standard deviation."];
+    if (part) said.push("Hollow: runs not trained to the end, where they are expected to end.");
+    if (apart) said.push("×: diverged.");
+    if (terrain.edges.length) said.push("Edge of stability: where a range test, a short run with a rising rate, stopped making progress.");
+    return charts.element("p", "dim small", said.join(" "));
+  }
+
+  function table() {
+    const heads = ["Family", "Runs", "Best peak rate", terrain.metric, "As good from", "to", "Expected best at"];
+    return charts.table("Where good rates lie", heads, terrain.series.map(cells), "map-table");
+  }
+
+  function cells(group) {
+    const sign = falls() ? 1 : -1, done = group.points.filter((point) => point.value !== null);
+    const best = done.sort((a, b) => sign * (a.value - b.value))[0];
+    const curve = group.curve, at = curve ? curve.values.reduce((low, value, i) => (sign * value < sign * curve.values[low] ? i : low), 0) : null;
+    return [
+      `${group.optimizer} ${group.family}`, String(group.points.length), best ? charts.rate(best.rate) : "–", best ? charts.number(best.value) : "–",
+      group.plateau ? charts.rate(group.plateau.low) : "–", group.plateau ? charts.rate(group.plateau.high) : "–",
+      curve ? `${charts.rate(curve.rates[at])}: ${charts.number(curve.values[at])}` : "–",
+    ];
   }
 
   charts.fit(box, () => (u ? [u] : []));
   document.addEventListener("theme", () => { if (u) build(); });
-  document.addEventListener("htmx:afterSettle", draw);
-  return { draw };
+  return { refresh };
 })();

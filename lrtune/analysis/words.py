@@ -1,7 +1,7 @@
 """How configurations and values read in a line, in the terminal, on the page and in a report. New wordings go here."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrtune.analysis import paired
@@ -9,26 +9,86 @@ from lrtune.wire.configuration import Configuration
 from lrtune.wire.report import FamilyFindings, Lift
 from lrtune.wire.results import Baseline, Best
 
+OPTIMIZERS = {
+    "sgd": "SGD",
+    "adagrad": "Adagrad",
+    "rmsprop": "RMSprop",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+    "adamax": "Adamax",
+    "adadelta": "Adadelta",
+    "muon": "Muon",
+    "schedule-free-adamw": "Schedule-Free AdamW",
+    "prodigy": "Prodigy",
+}  # as their papers write them
+FAMILIES = {"wsd": "WSD"}
+PLAIN = (0.1, 1000.0)  # rates between these are written without an exponent
+
+
+def rate(value: float | None) -> str:
+    """A learning rate as engineers write it, to three digits: 2.26e-2, 1e-3, 0.3."""
+    if value is None:
+        return "–"
+    if value == 0 or PLAIN[0] <= abs(float(f"{value:.3g}")) < PLAIN[1]:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def headline(configuration: Configuration) -> str:
+    """A configuration as somebody says it: AdamW, peak 2.26e-2, step schedule."""
+    optimizer, family = configuration.kind
+    shape = "constant rate" if family == "constant" else f"{FAMILIES.get(family, family)} schedule"
+    return f"{OPTIMIZERS.get(optimizer, optimizer)}, peak {rate(configuration.learning_rate)}, {shape}"
+
+
+def details(configuration: Configuration) -> list[str]:
+    """What the headline leaves out, a knob each: gamma 0.243, every 0.25, warm-up 5 %."""
+    shape = _shown(configuration.schedule.as_dict(), "family")
+    return [*shape, *_common(configuration), *_unusual(configuration)]
+
 
 def described(configuration: Configuration) -> str:
     """A configuration in one line; of the optimizer's knobs only those that are not as usual."""
+    optimizer, family = configuration.kind
+    at = f"{_call(optimizer, _unusual(configuration))} at {rate(configuration.learning_rate)}"
+    return ", ".join([at, _call(family, _shown(configuration.schedule.as_dict(), "family")), *_common(configuration)])
+
+
+def _common(configuration: Configuration) -> list[str]:
+    """Warm-up, floor and clipping, where there are any."""
+    parts = [f"warm-up {percent(configuration.warmup)}"] if configuration.warmup else []
+    sizes = {"floor": configuration.floor or None, "clip norm": configuration.clip_norm}
+    sizes |= {"clip value": configuration.clip_value}
+    return parts + [f"{name} {value:.3g}" for name, value in sizes.items() if value is not None]
+
+
+def _unusual(configuration: Configuration) -> list[str]:
+    """The optimizer's knobs that are not as usual."""
     usual = type(configuration.optimizer)().as_dict().items()
     chosen = {name: value for name, value in configuration.optimizer.as_dict().items() if (name, value) not in usual}
-    optimizer = _call({"name": configuration.optimizer.as_dict()["name"], **chosen}, "name")
-    parts = [f"{optimizer} at {configuration.learning_rate:.4g}", _call(configuration.schedule.as_dict(), "family")]
-    if configuration.warmup:
-        parts.append(f"warm-up {configuration.warmup:.1%}")
-    if configuration.floor:
-        parts.append(f"floor {configuration.floor:.3g}")
-    clips = {"clip norm": configuration.clip_norm, "clip value": configuration.clip_value}
-    parts += [f"{name} {value:.3g}" for name, value in clips.items() if value is not None]
-    return ", ".join(parts)
+    return _shown(chosen, "name")
 
 
-def _call(knobs: Mapping[str, Any], tag: str) -> str:
-    others = [(name, value) for name, value in knobs.items() if name != tag]
-    shown = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in others]
-    return f"{knobs[tag]} ({', '.join(shown)})" if shown else str(knobs[tag])
+def _shown(knobs: Mapping[str, Any], tag: str) -> list[str]:
+    """Knobs to three digits; what they are called by stands under the tag."""
+    others = ((name.replace("_", " "), value) for name, value in knobs.items() if name != tag)
+    return [f"{name} {_short(value)}" for name, value in others]
+
+
+def _short(value: Any) -> str:
+    """A knob to three digits; one just below 1 to as many as tell it from 1."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_short, value))}]"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.{2 - math.floor(math.log10(1 - value))}g}" if 0.9 < value < 1 else f"{value:.3g}"
+
+
+def _call(name: str, shown: Sequence[str]) -> str:
+    return f"{name} ({', '.join(shown)})" if shown else name
 
 
 def measured(value: float | None, interval: tuple[float, float] | None) -> str:
@@ -84,6 +144,18 @@ def lift(best: Best) -> str:
         why += f"; it says nothing of the {best.diverged} that diverged"
     over = f"over the same {found.seeds} seeds"
     return f"{brief_lift(best)}: the 95 % interval of the difference {over}, {low:.3g} to {high:.3g}, {why}"
+
+
+def wins(best: Best) -> str:
+    """On how many of the seeds that both ran the answer did better than the baseline; empty where there are none."""
+    if best.baseline is None or _unbeaten(best):
+        return ""
+    theirs, sign = {run.seed: run.value for run in best.baseline.seeds}, best.objective.sign
+    both = [(run.value, theirs[run.seed]) for run in best.seeds if run.seed in theirs]
+    if not both:
+        return ""
+    won = sum(sign * ours < sign * other for ours, other in both)
+    return f"better than {label(best.baseline)} on {won} of {len(both)} seed{'s' * (len(both) > 1)}"
 
 
 def brief_lift(best: Best) -> str:

@@ -5,7 +5,7 @@ and poor low rates in the design teach the search how far apart runs lie.
 After L. N. Smith, "Cyclical learning rates for training neural networks", arXiv:1506.01186, section 3.3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import ExponentialGrowth
@@ -48,12 +48,16 @@ def range_test(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, left: fl
 
 
 def too_high(spec: AdmittedJob, past: Sequence[Trial]) -> dict[str, float]:
-    """The rate above which an initial design is wasted, by optimizer.
+    """The rate above which an initial design is wasted, by optimizer: some way above the edge of stability."""
+    return {optimizer: SLACK * edge for optimizer, edge in edges(spec, past).items()}
 
-    It is some way above the highest rate at which most of the gain was there: beyond that training comes apart. An
-    optimizer whose test did not come to its end is left out.
+
+def edges(spec: AdmittedJob, past: Iterable[Trial]) -> dict[str, float]:
+    """The highest rate at which a range test still had most of its gain, by optimizer: beyond, training comes apart.
+
+    An optimizer whose test did not come to its end is left out.
     """
-    limits = {}
+    found = {}
     for trial in past:
         if trial.role != "range-test" or trial.state not in OVER:
             continue
@@ -61,5 +65,5 @@ def too_high(spec: AdmittedJob, past: Sequence[Trial]) -> dict[str, float]:
         if known := [(rate, spec.metric.sign * value) for rate, value in seen if value is not None]:
             first, best = known[0][1], min(value for _, value in known)
             good = [rate for rate, value in known if value <= first - MOST_OF * (first - best)]
-            limits[trial.configuration.kind[0]] = SLACK * max(good)
-    return limits
+            found[trial.configuration.kind[0]] = max(good)
+    return found

@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from statistics import quantiles
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, cast, func, select
+from sqlalchemy import BigInteger, Select, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from lrtune.store import lookup, trials
 from lrtune.store.tables import ReportRow, TrialRow
 from lrtune.wire.charts import Band, Part
-from lrtune.wire.results import RESUMABLE, Best, Job, Page, Report, Trial, TrialState
+from lrtune.wire.results import REPORTS, RESUMABLE, Job, Page, Report, Trial, TrialState
 
 BEST, RECENT, RUNNING, STOPPED, DIVERGED = 12, 10, 16, 6, 4  # lines of each kind at most
 FEW = 20  # of the others are no band
 REST = 120  # trials that stand for those without a line
 POINTS = 100  # reports of a trial that are drawn at most
 BINS = 40  # of the band
+FEW_ENOUGH, MODELLED = 240, 60  # trials that a model is fitted to at most, and of a larger job of each kind
 TERRAIN = 300  # best trials on the map of rates, and as many of the others
 _RUN = TrialRow.role != "range-test"
 _SEEN = TrialRow.finished_at.is_not(None) | (TrialRow.state == TrialState.PAUSED)
@@ -41,10 +42,15 @@ def lines(tx: Session, job: Job) -> list[tuple[Part, Trial]]:
     parts = _parts(tx, job)
     query = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq, TrialRow.number.in_(list(parts)))
     rows = tx.scalars(query.order_by(TrialRow.number)).all()
+    return [(parts[trial.number], trial) for trial in _reported(tx, rows, POINTS)]
+
+
+def _reported(tx: Session, rows: Sequence[TrialRow], points: int) -> list[Trial]:
+    """Trials with so many of their reports at most."""
     reports: dict[int, list[Report]] = {row.id: [] for row in rows}
-    for trial, step, rate, metrics in _thinned(tx, list(reports)):
+    for trial, step, rate, metrics in _thinned(tx, list(reports), points):
         reports[trial].append(Report.model_construct(step=step, learning_rate=rate, metrics=metrics))
-    return [(parts[row.number], trials.view(row).model_copy(update={"reports": reports[row.id]})) for row in rows]
+    return [trials.view(row).model_copy(update={"reports": reports[row.id]}) for row in rows]
 
 
 def _parts(tx: Session, job: Job) -> dict[int, Part]:
@@ -70,7 +76,7 @@ def _parts(tx: Session, job: Job) -> dict[int, Part]:
     return chosen
 
 
-def _thinned(tx: Session, ids: Sequence[int], points: int = POINTS) -> Sequence[Any]:
+def _thinned(tx: Session, ids: Sequence[int], points: int) -> Sequence[Any]:
     """The reports of these trials in order of their steps, every k-th from the last backwards where there are many."""
     among = ReportRow.trial.in_(ids)
     counts = select(func.count().label("n")).where(among).group_by(ReportRow.trial).subquery()
@@ -122,15 +128,32 @@ def _band(reports: Sequence[Any], metric: str, others: int, sampled: int) -> Ban
     return Band(trials=others, sampled=sampled, steps=list(cuts), low=low, middle=middle, high=high)
 
 
-def telling(tx: Session, job: Job, best: Best) -> list[Trial]:
+def telling(tx: Session, job: Job) -> list[Trial]:
     """The trials that tell where good rates lie, without their reports; of a large job its best and a sample."""
     rows = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq, _RUN)
-    leaders = rows.where(trials.completed(best.steps)).order_by(*trials.best_first(best.goal))
+    leaders = rows.where(trials.completed(job.steps)).order_by(*trials.best_first(job.spec.metric.goal))
     fixed = rows.where(TrialRow.role != "search").order_by(TrialRow.number)
     found = {row.number: row for query in (leaders, fixed) for row in tx.scalars(query.limit(TERRAIN))}
     others = _spread(rows.where(_SEEN), count(tx, job.id), TERRAIN)
     found |= {row.number: row for row in tx.scalars(others)}
     return [trials.view(row) for _, row in sorted(found.items())]
+
+
+def modelled(tx: Session, job: Job) -> list[Trial]:
+    """The trials that a model of the job is fitted to, with few reports each.
+
+    All of them where there are few enough, else its best, the newest of those that are not complete, and a sample.
+    """
+    rows = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq, TrialRow.step > 0)
+    if count(tx, job.id) <= FEW_ENOUGH:
+        return _reported(tx, tx.scalars(rows.order_by(TrialRow.number)).all(), REPORTS)
+    leaders = rows.where(trials.completed(job.steps)).order_by(*trials.best_first(job.spec.metric.goal))
+    apart = or_(TrialRow.state != TrialState.COMPLETE, TrialRow.horizon != job.steps)
+    partial = rows.where(_RUN, apart, TrialRow.state != TrialState.DIVERGED).order_by(TrialRow.number.desc())
+    tests = rows.where(TrialRow.role == "range-test")
+    found = {row.number: row for query in (leaders, partial, tests) for row in tx.scalars(query.limit(MODELLED))}
+    found |= {row.number: row for row in tx.scalars(_spread(rows, count(tx, job.id), MODELLED))}
+    return _reported(tx, [row for _, row in sorted(found.items())], REPORTS)
 
 
 def table(

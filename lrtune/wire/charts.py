@@ -56,16 +56,45 @@ class Curves(Result):
     rest: Band | None
 
 
-class Point(Result):
-    """A trial on the map of rates; `value` is null where it diverged.
+class Expected(Result):
+    """Where a run, or a configuration, is expected to end at the job's horizon: the median of the forecast.
 
-    `fresh` is one over a fresh seed, whose value compares with those over the same seed only.
+    `low` and `high` lie a standard deviation to both sides of it, inside the metric's range.
+    """
+
+    value: Short
+    low: Short
+    high: Short
+
+
+class Point(Result):
+    """A trial on the map of rates, which got to `share` of the job's horizon.
+
+    `value` is null where it did not complete the horizon: it diverged, or `forecast` says where it is expected to end
+    (null where nobody can say). `fresh` is one over a fresh seed, whose value compares with those over the same seed.
     """
 
     number: int
+    role: Role
+    state: TrialState
     rate: Short
+    share: Short
     value: Short | None
+    forecast: Expected | None = None
     fresh: bool = False
+
+
+class FamilyCurve(Result):
+    """What the job's model expects of a family at each of `rates`, with the knobs of trial `trial`, the family's best.
+
+    `low` and `high` are a standard deviation away from `values`, inside the metric's range.
+    """
+
+    trial: int
+    rates: list[Short]
+    values: list[Short]
+    low: list[Short]
+    high: list[Short]
 
 
 class Series(Result):
@@ -74,16 +103,27 @@ class Series(Result):
     optimizer: str
     family: str
     plateau: Plateau | None
+    curve: FamilyCurve | None = None
     points: list[Point]
+
+
+class Edge(Result):
+    """Up to which rate an optimizer's learning-rate range test, a trial, still made progress: the edge of stability."""
+
+    optimizer: str
+    rate: Short
 
 
 class Terrain(Result):
     """The map of rates with the report that explains it; of a large job, from its best trials and a sample.
 
-    `trials` is how many there are, `sampled` how many of them it shows.
+    `trials` is how many there are, `sampled` how many of them it shows. `report` is null before there is an answer.
     """
 
+    metric: str
+    goal: Literal["minimize", "maximize"]
     trials: int
     sampled: int
     series: list[Series]
-    report: Findings
+    edges: list[Edge] = []
+    report: Findings | None

@@ -24,6 +24,7 @@ from lrtune.search.studies.draw import RandomTrial
 from lrtune.search.studies.samplers import seeded
 from lrtune.search.studies.space import Coordinates, coordinates
 from lrtune.space import GRID
+from lrtune.wire.charts import Expected
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import ended_by_loop
 from lrtune.wire.job import AdmittedJob, JobSpec
@@ -120,6 +121,31 @@ def weighed(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> WeighedM
     return WeighedModel(pool, known, steps, search.settings) if any(run.reports for run in known) else None
 
 
+def expected(
+    spec: AdmittedJob, past: Sequence[Trial], wanted: Iterable[Configuration], *, steps: int
+) -> dict[Configuration, Expected]:
+    """What configurations are expected to end at after `steps`, in the metric's own unit, whatever sampler a job has.
+
+    All of it lies inside the metric's range. Nothing where nothing has been reported; left out are configurations that
+    failed, and those outside the space.
+    """
+    kind = spec.search.sampler if isinstance(spec.search.sampler, CurveSearch) else CurveSearch()
+    search = _Search(spec, kind, past, (), steps, np.random.default_rng(spec.search.seed), stages=True)
+    asked = {one for one in dict.fromkeys(wanted) if search.knobs.row(one) is not None}
+    search.candidates = [*dict.fromkeys([*search.candidates, *asked])]
+    pool, known = search.start
+    if not any(run.reports for run in known):
+        return {}
+    model = WeighedModel(pool, known, steps, search.settings)
+    places = zip(pool.keys, pool.horizons, strict=True)
+    rows = np.array([row for row, (key, h) in enumerate(places) if h == steps and search.candidates[key] in asked])
+    limited, found = limits(spec, known), dict[Configuration, Expected]()
+    for row, mean, variance in zip(rows, *model.forecast(rows.astype(np.int64)), strict=True):
+        middle, *ends = spec.metric.sign * model.normaliser.quantiles(steps, mean, np.sqrt(variance), limited) + 0.0
+        found[search.candidates[pool.keys[row]]] = Expected(value=middle, low=min(ends), high=max(ends))
+    return found
+
+
 class _Search:
     """One decision of a job: its candidates, whose places in their list are the engine's keys, and its runs."""
 
@@ -145,11 +171,11 @@ class _Search:
             budget=budget,
         )
         self.horizons = [steps, *(steps // part for part in SHORTER if kind.short_horizons and steps // part > 1)]
-        self.space, knobs = coordinates(spec), static_knobs(spec)
+        self.space, self.knobs = coordinates(spec), static_knobs(spec)
         # What its loop ended early it would end there again, at its whole price.
         self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST or ended_by_loop(t)}
         self.candidates: list[Configuration] = []
-        self._extras = cache(lambda configuration: knobs.row(configuration) or ())
+        self._extras = cache(lambda configuration: self.knobs.row(configuration) or ())
         self._rates = cache(rates)
         self.candidates += dict.fromkeys(
             t.configuration for t in past if t.role == "search" and self._unclosed(t.configuration)

@@ -1,0 +1,274 @@
+"""What the page of a job shows: the answer as somebody says it, how sure it is, against what, and how to use it."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from app import curves
+from lrtune.analysis.words import details, headline, wins
+from lrtune.analysis.words import rate as written
+from lrtune.optimizers import OPTIMIZERS
+from lrtune.store import Database, leases, trials
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.results import Baseline, Best, Proposal, Report, SeedValue, TrialState
+from tests.crowd import crowded
+from tests.serving import KEY, served, trained
+
+STEP = {
+    "optimizer": {"name": "adamw", "beta2": 0.9995, "weight_decay": 0.1},
+    "learning_rate": 0.022627416997969,
+    "schedule": {"family": "step", "gamma": 0.24341234, "every": 0.25},
+    "warmup": 0.05,
+    "clip_norm": 1.0,
+}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('page') / 'lrtune.db'}"
+    with served(url) as client:
+        client.post("/sign-in", data={"key": KEY})
+        client.headers["x-database"] = url
+        yield client
+
+
+def found(service: httpx.Client, values: list[float], **fields: object) -> str:
+    """The path of the page of a job that is over, whose trials ended at these values."""
+    body = {"task": "digits", "horizon": {"steps": 40}} | fields
+    job = service.post("/v1/jobs", json=body).json()["id"]
+    trained(str(service.headers["x-database"]), job, values)
+    return f"/jobs/{job}"
+
+
+def heading(text: str) -> str:
+    said = re.search(r'id="answer">([^<]+)<', text)
+    assert said is not None
+    return said[1]
+
+
+# In words -------------------------------------------------------------------------------------------------------------
+
+
+@given(some.floats(1e-30, 1e3))
+def test_a_rate_is_written_to_three_digits_and_never_as_another(value: float) -> None:
+    said = written(value)
+    assert math.isclose(float(said), value, rel_tol=0.0051)
+    assert not re.search(r"e-0|e\+|\.0+(e|$)", said), "as engineers write it, not as printf does"
+    assert len(re.sub(r"e.*|[.]|^0[.]", "", said).lstrip("0")) <= 3
+
+
+def test_an_answer_is_said_in_one_line_with_its_knobs_beside_it() -> None:
+    chosen = Configuration.model_validate(STEP)
+    assert headline(chosen) == "AdamW, peak 2.26e-2, step schedule"
+    assert details(chosen) == ["gamma 0.243", "every 0.25", "warm-up 5 %", "clip norm 1", "beta2 0.9995",
+                               "weight decay 0.1"]  # fmt: skip
+    flat = chosen.model_copy(update={"learning_rate": 0.3, "schedule": type(chosen)(**STEP | {"schedule": "constant"}).schedule})  # fmt: skip  # noqa: E501
+    assert headline(flat) == "AdamW, peak 0.3, constant rate"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_is_called_what_its_paper_calls_it(name: str) -> None:
+    said = headline(Configuration.model_validate({"optimizer": name, "learning_rate": 1e-3, "schedule": "constant"}))
+    assert said[0].isupper()
+    assert said.partition(",")[0].replace(" ", "-").lower() == name
+
+
+def test_wins_are_counted_over_the_seeds_that_both_ran() -> None:
+    def best(goal: str) -> Best:
+        ours, theirs = ([SeedValue(seed=seed, value=v) for seed, v in some] for some in (OURS, THEIRS))
+        usual = Configuration.model_validate(STEP | {"learning_rate": 1e-3})
+        return Best.model_validate(
+            {"configuration": STEP, "metric": "m", "goal": goal, "value": 0.2, "seeds": ours, "interval": None,
+             "baseline": Baseline(configuration=usual, value=0.3, seeds=theirs), "full_runs": 1.0, "trial": 1,
+             "steps": 40, "confirmed": True}
+        )  # fmt: skip
+
+    assert wins(best("minimize")) == "better than untuned on 2 of 3 seeds"
+    assert wins(best("maximize")) == "better than untuned on 1 of 3 seeds"
+
+
+OURS = [(1, 0.1), (2, 0.2), (3, 0.5), (4, 0.0)]
+THEIRS = [(1, 0.3), (2, 0.3), (3, 0.3)]
+
+
+# On the page ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_is_the_heading_of_the_page_and_its_curve_is_drawn(service: httpx.Client) -> None:
+    path = found(service, [0.5, 0.25])
+    text = service.get(path).text
+    assert heading(text) == "AdamW, peak 2e-3, linear schedule"
+    drawn = re.search(r'aria-label="The learning rate of the answer: ([^"]+)"', text)
+    assert drawn is not None
+    assert drawn[1] == "from 2e-3 at the first of 40 steps, at most 2e-3, to 5e-5 at the last"
+    line = re.search(r'class="own" d="M([^"]+)"', text)
+    assert line is not None
+    points = [tuple(map(float, point.split())) for point in line[1].split("L")]
+    assert points[0] == (0.0, 0.0), "at the peak, which is the upper edge"
+    assert points[-1] == (1000.0, 300 * (1 - 1 / 40)), "a fortieth of it at the last step"
+    assert all(later >= sooner for (_, sooner), (_, later) in itertools.pairwise(points))
+
+
+def test_a_drop_of_the_rate_is_drawn_as_one_in_a_long_run() -> None:
+    curve = Configuration.model_validate(STEP | {"warmup": 0.0}).curve
+    points = curves.sharp(curve, 1.0, steps=10**8, points=100)
+    drops = [(one, other) for (one, high), (other, low) in itertools.pairwise(points) if low < high]
+    assert drops == [(at - 1, at) for at in (25 * 10**6, 50 * 10**6, 75 * 10**6)]
+    assert len(points) < 130
+
+
+def test_the_loss_stands_beside_the_answer_with_what_it_is_compared_with(service: httpx.Client) -> None:
+    text = service.get(found(service, [0.5, 0.25])).text
+    assert re.search(r'class="big">0\.25 <span class="unit">val_loss</span>', text)
+    assert "a single run, not confirmed" in text
+    assert "Untuned: 0.5 with adamw at 1e-3, linear (final 0)" in text
+    assert "Better than untuned on 1 of 1 seed." in text
+    assert 'aria-label="untuned: 0.5 over 1 seed"' in text
+
+
+def test_the_copied_answer_is_exact_and_every_framework_is_one_click_away(service: httpx.Client) -> None:
+    path = found(service, [0.5, 0.25])
+    best = service.get(f"/v1{path}/best").json()
+    copied = re.search(r'id="answer-exactly"[^>]*>([^<]+)</pre>', service.get(path).text)
+    assert copied is not None
+    assert Configuration.model_validate_json(copied[1].replace("&#34;", '"')) == Configuration.model_validate(
+        best["configuration"]
+    )
+    snippets = service.get(f"{path}/export").text
+    for name in ("PyTorch", "Keras", "Optax", "Transformers", "Lightning", "DeepSpeed", "timm", "JSON", "CSV"):
+        assert f"<span>{name}</span>" in snippets
+
+
+def test_a_job_without_an_answer_says_what_it_waits_for(service: httpx.Client) -> None:
+    job = service.post("/v1/jobs", json={"task": "digits"}).json()["id"]
+    text = service.get(f"/jobs/{job}").text
+    assert 'id="answer"' not in text
+    assert "the first complete run decides" in text
+    assert "as soon as there is one" in service.get(f"/jobs/{job}/export").text
+
+
+# Where good rates lie -------------------------------------------------------------------------------------------------
+
+
+def ran(url: str, job: str, rate: float, values: Sequence[float], *, end: TrialState, **more: Any) -> None:
+    """Let a job have one more trial, with these values at evenly spaced steps of its 200, that ended so."""
+    database, ttl = Database(url), timedelta(minutes=1)
+    horizon, role = more.get("horizon", 200), more.get("role", "search")
+    chosen = {"optimizer": "adamw", "learning_rate": rate, "schedule": more.get("schedule", "cosine")}
+    rates = more.get("rates", [rate] * len(values))
+    reports = [
+        Report(step=horizon * place // 20, learning_rate=at, metrics={"val_accuracy": value})
+        for place, (value, at) in enumerate(zip(values, rates, strict=True), start=1)
+    ]
+    with database.write() as tx:
+        known = trials.decided(trials.history(tx, job))
+        asked = {"configuration": chosen, "role": role, "seed": 0, "horizon": horizon}
+        assert trials.propose(tx, job, Proposal.model_validate(asked), known=known)
+        lease = leases.claim(tx, "worker", ttl=ttl)
+        assert lease is not None
+        leases.report(tx, lease, reports, ttl=ttl)
+        last = reports[-1].step
+        value = values[-1] if end is TrialState.COMPLETE else None
+        leases.finish(tx, lease, end, value=value, step=last, reason="" if end is TrialState.COMPLETE else "a test")
+    database.dispose()
+
+
+def learned(rate: float, reports: int = 20) -> list[float]:
+    """An accuracy that comes near 1, fastest at 0.01."""
+    off = abs(math.log10(rate / 0.01))
+    return [1.0 - 0.9 * math.exp(-place * (1.2 - 0.5 * off) / 4) for place in range(1, reports + 1)]
+
+
+@pytest.fixture(scope="module")
+def searched(service: httpx.Client) -> tuple[str, dict[str, Any]]:
+    """A job whose accuracy comes near its upper end, with runs of all kinds; and its map."""
+    url = str(service.headers["x-database"])
+    body = {"task": "digits", "metric": {"name": "val_accuracy"}, "horizon": {"steps": 200}}
+    job = str(service.post("/v1/jobs", json=body).json()["id"])
+    ran(url, job, 0.001, learned(0.001), end=TrialState.COMPLETE, role="baseline")
+    climbing = [1e-4 * 10 ** (place / 5) for place in range(20)]
+    fall = [0.1 + 0.05 * place if rate < 0.2 else 0.1 for place, rate in enumerate(climbing)]
+    ran(url, job, 1.0, fall, end=TrialState.COMPLETE, role="range-test", horizon=20, rates=climbing,
+        schedule="exponential-growth")  # fmt: skip
+    for rate in (0.003, 0.01, 0.03):
+        ran(url, job, rate, learned(rate), end=TrialState.COMPLETE)
+        ran(url, job, 1.4 * rate, learned(1.4 * rate, 6), end=TrialState.STOPPED, schedule="linear")
+    ran(url, job, 0.8, [0.1, 0.1], end=TrialState.DIVERGED)
+    return job, service.get(f"/v1/jobs/{job}/landscape").json()
+
+
+def test_every_run_is_on_the_map_and_those_cut_short_lie_at_their_forecast(
+    searched: tuple[str, dict[str, Any]],
+) -> None:
+    points = {point["number"]: point for series in searched[1]["series"] for point in series["points"]}
+    assert sorted(points) == [0, 2, 3, 4, 5, 6, 7, 8], "all but the range test"
+    partial = [point for point in points.values() if point["state"] == "stopped"]
+    assert len(partial) == 3
+    for point in partial:
+        seen = learned(point["rate"], 6)[-1]
+        assert point["value"] is None
+        assert point["share"] == 0.3
+        assert seen < point["forecast"]["value"] <= 1.0, "they were still getting better, and there is an end to that"
+        assert point["forecast"]["low"] < point["forecast"]["value"] < point["forecast"]["high"] <= 1.0
+    assert points[8]["state"] == "diverged"
+    assert points[8]["forecast"] is None
+
+
+def test_each_family_has_a_curve_with_a_band_inside_the_range_of_the_metric(
+    searched: tuple[str, dict[str, Any]],
+) -> None:
+    series = {one["family"]: one for one in searched[1]["series"]}
+    assert set(series) == {"cosine", "linear"}
+    for one in series.values():
+        curve = one["curve"]
+        assert curve["rates"] == sorted(curve["rates"])
+        assert (curve["rates"][0], curve["rates"][-1]) == (0.001, 0.8)
+        assert all(
+            0.0 <= low <= value <= high <= 1.0
+            for low, value, high in zip(curve["low"], curve["values"], curve["high"], strict=True)
+        )
+        best = max(range(len(curve["rates"])), key=lambda place: curve["values"][place])
+        assert 0.003 <= curve["rates"][best] <= 0.04, "where the runs were best"
+    assert series["cosine"]["curve"]["trial"] in (4, 6)
+
+
+def test_the_edge_of_stability_is_where_the_range_test_stopped_getting_better(
+    searched: tuple[str, dict[str, Any]],
+) -> None:
+    (edge,) = searched[1]["edges"]
+    assert edge["optimizer"] == "adamw"
+    assert edge["rate"] == pytest.approx(1e-4 * 10 ** (16 / 5), rel=1e-4)
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_before_a_run_is_complete_the_map_has_what_is_expected_and_no_report(service: httpx.Client, seen: int) -> None:
+    url = str(service.headers["x-database"])
+    body = {"task": "digits", "metric": {"name": "val_accuracy"}, "horizon": {"steps": 200}}
+    job = str(service.post("/v1/jobs", json=body).json()["id"])
+    for rate in (0.003, 0.03)[: 2 * seen]:
+        ran(url, job, rate, learned(rate, 5), end=TrialState.STOPPED)
+    if not seen:
+        assert service.get(f"/jobs/{job}/landscape").status_code == 204, "no error: there is nothing yet"
+        return
+    found = service.get(f"/v1/jobs/{job}/landscape").json()
+    assert found["report"] is None
+    assert [point["forecast"] is not None for point in found["series"][0]["points"]] == [True, True]
+
+
+def test_a_large_job_keeps_its_map_small_and_says_what_it_shows(database_url: str) -> None:
+    job = crowded(database_url, trials=600)
+    with served(database_url) as service:
+        answer = service.get(f"/v1/jobs/{job}/landscape")
+    found = answer.json()
+    assert len(answer.content) < 80_000
+    assert found["trials"] == 600
+    assert 100 < found["sampled"] == sum(len(one["points"]) for one in found["series"]) <= 480
+    assert all(one["curve"] for one in found["series"])
