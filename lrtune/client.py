@@ -30,7 +30,7 @@ from lrtune.wire.imports import ImportedJob
 from lrtune.wire.job import Budget, JobSpec
 from lrtune.wire.people import Me
 from lrtune.wire.report import Findings
-from lrtune.wire.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
+from lrtune.wire.results import OVER, Best, Event, Job, JobOrder, JobState, Page, Plan, Trial, TrialDetail, Worker
 
 PAUSES = (0.2, 0.8)  # seconds before a call is tried again when no answer came
 DROPS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # the same for a broken event stream: a server may restart meanwhile
@@ -106,10 +106,19 @@ class Client:
         return joined(read(LoopJob, self._send("GET", _path(job_id))), self)
 
     def list(
-        self, *, state: JobState | str | None = None, tag: str | None = None, owner: str | None = None
+        self,
+        *,
+        state: JobState | str | None = None,
+        tag: str | None = None,
+        owner: str | None = None,
+        task: str | None = None,
+        search: str | None = None,
+        sort: JobOrder = "newest",
     ) -> Iterator[Job]:
-        """All jobs that you may see, newest first; `tag` is a key, or "key:value", and `owner` whose they are."""
-        return self._items(Page[Job], "/v1/jobs", {"state": state, "tag": tag, "owner": owner})
+        """All jobs that you may see; `tag` is a key, or "key:value", and `search` words that all stand somewhere."""
+        asked = {"state": state, "tag": tag, "owner": owner, "task": task, "search": search}
+        asked["sort"] = None if sort == "newest" else sort
+        return self._items(Page[Job], "/v1/jobs", asked)
 
     def watch(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's events as they happen, each once and in order, until the job is over."""

@@ -58,6 +58,8 @@ const charts = (() => {
   };
   const labels = (u, values) => values.map((value) => (value === null ? "" : number(value, 3)));
 
+  // Where there is nothing to draw: what will come, or that nothing has, once the job is over.
+  const missing = (box, coming, none) => nothing(box, document.getElementById("summary")?.dataset.over === "yes" ? none : coming);
   const nothing = (box, words) => box.replaceChildren(element("div", "plot-empty", words));
 
   const tip = (over) => {
@@ -111,5 +113,5 @@ const charts = (() => {
     return svg;
   };
 
-  return { colour, faint, number, element, axis, logAxis, whole, labels, nothing, tip, zoom, showAll, fit, sample };
+  return { colour, faint, number, element, axis, logAxis, whole, labels, missing, nothing, tip, zoom, showAll, fit, sample };
 })();

@@ -37,14 +37,21 @@
   answer = document.getElementById("summary").dataset.answer;
   refresh();
   if (job.dataset.over === "yes") return;
-  const stream = new EventSource(job.dataset.live);
-  let first = true;
-  stream.addEventListener("beat", (event) => {
-    const { over } = JSON.parse(event.data);
-    if (over) stream.close();
-    if (!first || over) { if (busy) again = true; else news(); }
-    if (over) document.body.dispatchEvent(new Event("later"));
-    first = false;
-  });
+  let stream = null;
+  function follow() {
+    let first = true;
+    stream?.close();
+    stream = new EventSource(job.dataset.live);
+    stream.addEventListener("beat", (event) => {
+      const { over } = JSON.parse(event.data);
+      if (over) stream.close();
+      if (!first || over) { if (busy) again = true; else news(); }
+      if (over) document.body.dispatchEvent(new Event("later"));
+      first = false;
+    });
+  }
+  // The server was away: whatever has happened meanwhile is fetched, and it is listened to again.
+  document.body.addEventListener("back", () => { news(); follow(); });
+  follow();
   addEventListener("pagehide", () => stream.close());
 })();

@@ -27,7 +27,7 @@ const landscape = (() => {
 
   function draw() {
     const source = document.getElementById("terrain");
-    if (!source) { charts.nothing(box, "The map of rates appears with the first complete run."); return; }
+    if (!source) { charts.missing(box, "The map of rates appears with the first complete run.", "No run was complete, so there is no map of rates."); return; }
     if (source.textContent === shape && u) return;
     shape = source.textContent;
     terrain = JSON.parse(shape);

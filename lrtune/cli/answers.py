@@ -7,10 +7,10 @@ import typer
 
 from lrtune.cli import out, terminal
 from lrtune.cli.options import AsJson, JobId
-from lrtune.cli.report import document
-from lrtune.cli.report.evidence import gather
 from lrtune.client import Client
 from lrtune.export import FORMATS
+from lrtune.report import document
+from lrtune.report.evidence import gather
 
 commands = typer.Typer()
 Steps = Annotated[int | None, typer.Option(min=1, help="Carry it over to a run of so many steps.")]
