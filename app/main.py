@@ -74,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings or settings_of_environment()
+    logs.without_pulse()
     if app.state.settings.log == "json":
         logs.as_json()
     app.state.requests, app.state.streams = Requests(), 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import BrowserContext, Locator, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.browsing import NARROW, WIDE, Visitor, browser, faults, visitor
 from tests.crowd import crowded
@@ -232,6 +232,36 @@ def test_an_answers_report_comes_from_the_page_as_html_markdown_and_png(
     assert service.get(f"/v1/jobs/{job}/report?format=pdf").status_code == 422
     queued = submitted(service)
     assert service.get(f"/v1/jobs/{queued}/report?format=html").status_code == 409
+
+
+def test_from_signing_in_to_a_submitted_job_by_keyboard_alone(chrome: BrowserContext, service: httpx.Client) -> None:
+    with visitor(chrome, str(service.base_url)) as someone:
+        tab = someone.open("/sign-in")
+        tab.keyboard.type(KEY)
+        tab.keyboard.press("Enter")
+        tab.get_by_role("heading", name="Jobs").wait_for()
+        tabbed(tab, "New job").press("Enter")
+        tabbed(tab, "name").press_sequentially("by hand")
+        field = tabbed(tab, "horizon")
+        field.press_sequentially("300")
+        box, bottom = field.bounding_box(), tab.viewport_size
+        assert box
+        assert bottom
+        assert box["y"] + box["height"] < bottom["height"], "nothing covers what is filled in"
+        assert tab.evaluate("(one) => document.elementFromPoint(one.x + 9, one.y + 9).id", box) == "/horizon"
+        tabbed(tab, "Submit").press("Enter")
+        tab.get_by_role("heading", name="by hand").wait_for()
+        assert service.get("/v1/jobs").json()["items"][0]["spec"]["horizon"]["steps"] == 300
+
+
+def tabbed(tab: Page, name: str) -> Locator:
+    """What is reached by the tab key and called so."""
+    for _ in range(250):
+        tab.keyboard.press("Tab")
+        called = "(one) => one.getAttribute('aria-label') ?? one.labels?.[0]?.textContent ?? one.textContent"
+        if tab.locator(":focus").evaluate(called).strip() == name:
+            return tab.locator(":focus")
+    raise AssertionError(f"the tab key does not reach {name}")
 
 
 # Data -----------------------------------------------------------------------------------------------------------------
