@@ -4,6 +4,7 @@ Starlette has a middleware for this, but it answers in plain text where every er
 """
 
 import asyncio
+from collections.abc import Collection
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers
@@ -26,17 +27,17 @@ async def _before(until: float, receive: Receive) -> Message:
 class BodyLimit:
     """Refuses bodies of more than `limit` bytes, with or without a Content-Length, and those that take over a minute.
 
-    Not so on the path of uploads: those are never in memory as a whole, and their route has a limit of its own.
+    Not so on the paths of uploads: those are never in memory as a whole, and their route has a limit of its own.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, uploads: str) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, uploads: Collection[str]) -> None:
         self.app = app
         self.limit = limit
         self.uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] == "http" and (scope["method"], path(Request(scope))) == ("POST", self.uploads):
+        if scope["type"] == "http" and scope["method"] == "POST" and path(Request(scope)) in self.uploads:
             return await self.app(scope, receive, send)
         seen, whole = 0, scope["type"] != "http"
         until = asyncio.get_running_loop().time() + BODY_SECONDS

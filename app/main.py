@@ -54,6 +54,7 @@ from app.webhooks import telling
 from lrtune import __version__, logs
 from lrtune.store import Database, schema
 
+UPLOADS = (datasets.PATH, "/datasets")  # of the API, and of the page
 AT_ONCE = 10  # transactions of a kind; SQLite has one writer
 THINKING = 2  # requests that fit a model, for a second or so
 DESCRIBED = 2  # uploads that are described at once: each takes a core
@@ -74,13 +75,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings or settings_of_environment()
+    logs.without_pulse()
     if app.state.settings.log == "json":
         logs.as_json()
     app.state.requests, app.state.streams = Requests(), 0
     app.state.provider = Provider(app, app.state.settings) if app.state.settings.oidc_issuer else None
-    app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)
+    app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=UPLOADS)
     app.add_middleware(Unpack, limit=app.state.settings.max_upload_bytes)
-    app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=datasets.PATH)  # packed
+    app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=UPLOADS)  # packed
     app.add_middleware(Head)
     app.state.requests.watch(app)
     app.add_middleware(SecurityHeaders)

@@ -1,4 +1,4 @@
-"""Taking in an upload: streamed to a temporary file beside its later place, its digest counted on the way.
+"""Taking in a dataset: streamed to a temporary file beside its later place, its digest counted on the way; and out.
 
 A temporary file is locked while its upload lives, so at the next start one that a crash left is known from one that
 another server still writes.
@@ -11,17 +11,35 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
+from fastapi import Query
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect, Request
 
-from lrtune.errors import BadRequest, TooLarge, Unavailable
-from lrtune.wire.datasets import FOLDER
+from app import quotas
+from lrtune.errors import BadRequest, NameTaken, TooLarge, Unavailable
+from lrtune.store import Database, datasets
+from lrtune.uploads import describe, kind_of
+from lrtune.wire.datasets import FOLDER, Dataset, Description, Kind
+from lrtune.wire.people import Caller
 
 PART = ".part"
 BLOCK = 1024 * 1024
 IDLE = 60.0  # seconds without a byte after which an upload is given up
+UNPACKED = 4  # times the largest upload that a file may take unpacked
+Name = Annotated[
+    str,
+    Query(
+        description="What jobs call it; the suffix says what it is, and the content must agree.",
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ .()+-]{0,95}\.[A-Za-z]{2,7}$",
+        max_length=100,
+        examples=["wine.csv"],
+    ),
+]
 
 
 @contextmanager
@@ -97,3 +115,60 @@ def _settle(file: BinaryIO) -> None:
     file.flush()
     os.fchmod(file.fileno(), 0o644)  # the workers may be another user
     os.fsync(file.fileno())
+
+
+async def dataset(request: Request, name: str, person: str) -> tuple[Dataset, bool]:
+    """Take in the body of a request as somebody's dataset; (the dataset, whether it is new).
+
+    Raises BadRequest, TooLarge, UnusableFile, NameTaken, QuotaReached, Unavailable.
+    """
+    settings, kind = request.app.state.settings, kind_of(name)
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise BadRequest("found a form; accepted is the file itself as the body, as `curl --data-binary @FILE`")
+    announced = request.headers.get("content-length", "")
+    async with request.app.state.reading:
+        await run_in_threadpool(_room, request, person, int(announced) if announced.isdigit() else 0)
+    with part(settings.data_dir) as (file, path):
+        digest, size = await receive(request, file, limit=settings.max_upload_bytes)
+        largest = UNPACKED * settings.max_upload_bytes
+        async with request.app.state.describing:
+            found = await run_in_threadpool(describe, path, kind, largest=largest)
+        keep = partial(_keep, request, person, found, path)
+        async with request.app.state.writing:
+            return await run_in_threadpool(keep, digest=digest, name=name, kind=kind, size=size)
+
+
+def _room(request: Request, person: str, size: int) -> None:
+    """Raise QuotaReached before anything is received where it would be afterwards."""
+    database: Database = request.app.state.database
+    with database.read() as tx:
+        quotas.upload(tx, request.app.state.settings, person, size, hold=False)
+
+
+def _keep(
+    request: Request, person: str, found: Description, part: Path, *, digest: str, name: str, kind: Kind, size: int
+) -> tuple[Dataset, bool]:
+    settings, database = request.app.state.settings, request.app.state.database
+    data_dir: Path = settings.data_dir
+    if (data_dir / name).exists():
+        raise NameTaken(f"a file {name!r} lies in the data folder already; choose another name")
+
+    def put(file: str) -> None:
+        try:
+            part.replace(data_dir / file)
+        except OSError as error:
+            raise Unavailable(f"the upload cannot be kept: {error.strerror}") from None
+
+    with database.write() as tx:
+        quotas.upload(tx, settings, person, size)
+        return datasets.add(tx, found, digest=digest, name=name, kind=kind, size=size, owner=person, put=put)
+
+
+def remove(request: Request, tx: Session, name: str, who: Caller, only: str | None) -> None:
+    """Forget a dataset and its bytes. Raises UnknownDataset, NotYours, DatasetInUse."""
+    data_dir: Path = request.app.state.settings.data_dir
+
+    def unlink(file: str) -> None:
+        (data_dir / file).unlink(missing_ok=True)
+
+    datasets.remove(tx, name, unlink=unlink, by=who, only=only)

@@ -21,7 +21,7 @@ from lrtune.analysis import words
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-_LINKS = re.compile(r'\b(href|src|action|hx-get|hx-post|data-live|data-trials)="/')
+_LINKS = re.compile(r'\b(href|src|(?:form)?action|hx-get|hx-post|data-live|data-trials)="/')
 THEMES = ("light", "dark")
 
 
@@ -59,6 +59,14 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def size(count: int) -> str:
+    """Bytes as people write them: 12.3 MB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} bytes"
+
+
 def lasting(seconds: float) -> str:
     """A stretch of time in its two largest units: 3 h 20 min."""
     left, parts = max(0, round(seconds)), list[str]()
@@ -78,6 +86,12 @@ def since(moment: datetime | None) -> str:
         return "just now"
     count, unit, *_ = lasting(seconds).split(" ")
     return f"{count} {unit} ago"
+
+
+def once(text: str, told: str) -> str:
+    """A line of a log without its reason, where that was told above: `trial 2 failed: no such file` is a repetition."""
+    head, colon, reason = text.partition(": ")
+    return head if colon and told and reason.strip() and reason in told else text
 
 
 def clock(moment: datetime | None) -> str:
@@ -148,6 +162,8 @@ _templates.filters |= {
     "percent": percent,
     "lasting": lasting,
     "since": since,
+    "once": once,
+    "size": size,
     "clock": clock,
     "pretty": _pretty,
     "takes": takes,

@@ -31,7 +31,7 @@ from app import external
 from app.turns import Turns
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine
-from lrtune.store import Database, jobs, leases, lookup, shares, tallies, trials
+from lrtune.store import Database, jobs, leases, listing, lookup, shares, tallies, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import EventRow, ReportRow, TrialRow
 from lrtune.wire.configuration import Configuration
@@ -122,7 +122,7 @@ def calls(database: Database, job: str, count: int) -> Iterator[tuple[str, Timin
         yield "read the job", timed(lambda: read(database, lambda tx: jobs.get(tx, job)))
         yield (
             "list the jobs",
-            timed(lambda: read(database, lambda tx: jobs.page(tx, state=None, tag=None, limit=50, cursor=None))),
+            timed(lambda: read(database, lambda tx: listing.page(tx, limit=50, cursor=None))),
         )
         yield "jobs that want a trial", timed(lambda: read(database, turn))
         yield (

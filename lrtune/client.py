@@ -18,6 +18,7 @@ import httpx
 from pydantic import BaseModel
 
 from lrtune import errors
+from lrtune.found_key import found_key, unknown
 from lrtune.job_file import job_file
 from lrtune.loop import LEASE_SECONDS, LoopJob, joined
 from lrtune.loop_trial import LoopTrial, settle
@@ -30,7 +31,7 @@ from lrtune.wire.imports import ImportedJob
 from lrtune.wire.job import Budget, JobSpec
 from lrtune.wire.people import Me
 from lrtune.wire.report import Findings
-from lrtune.wire.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
+from lrtune.wire.results import OVER, Best, Event, Job, JobOrder, JobState, Page, Plan, Trial, TrialDetail, Worker
 
 PAUSES = (0.2, 0.8)  # seconds before a call is tried again when no answer came
 DROPS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # the same for a broken event stream: a server may restart meanwhile
@@ -53,12 +54,12 @@ class Client:
     ) -> None:
         self.url = (url or os.environ.get("LRTUNE_URL") or URL).rstrip("/")
         host = host_of(self.url)
-        self.key = key = key or found_key()
-        if not re.fullmatch(r"[\x21-\x7e]+", key):
+        self.key, self._source = (key, "the key= of Client") if key else found_key()
+        if not re.fullmatch(r"[\x21-\x7e]+", self.key):
             raise errors.Unauthorized("the key holds what no header can: accepted is visible ASCII without spaces")
         self._http = httpx.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"},
+            headers={"Authorization": f"Bearer {self.key}"},
             timeout=30.0,
             transport=transport,
             trust_env=host not in ("127.0.0.1", "localhost", "::1"),  # no proxy to oneself
@@ -106,10 +107,19 @@ class Client:
         return joined(read(LoopJob, self._send("GET", _path(job_id))), self)
 
     def list(
-        self, *, state: JobState | str | None = None, tag: str | None = None, owner: str | None = None
+        self,
+        *,
+        state: JobState | str | None = None,
+        tag: str | None = None,
+        owner: str | None = None,
+        task: str | None = None,
+        search: str | None = None,
+        sort: JobOrder = "newest",
     ) -> Iterator[Job]:
-        """All jobs that you may see, newest first; `tag` is a key, or "key:value", and `owner` whose they are."""
-        return self._items(Page[Job], "/v1/jobs", {"state": state, "tag": tag, "owner": owner})
+        """All jobs that you may see; `tag` is a key, or "key:value", and `search` words that all stand somewhere."""
+        asked = {"state": state, "tag": tag, "owner": owner, "task": task, "search": search}
+        asked["sort"] = None if sort == "newest" else sort
+        return self._items(Page[Job], "/v1/jobs", asked)
 
     def watch(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's events as they happen, each once and in order, until the job is over."""
@@ -292,7 +302,7 @@ class Client:
             raise self._away(error) from error
         except OSError as error:
             raise errors.Invalid(f"{path}: {error.strerror}") from None
-        return read(Dataset, checked(answer))
+        return read(Dataset, self._checked(answer))
 
     def datasets(self) -> Iterator[DatasetSummary]:
         """All uploaded datasets, newest first, in short."""
@@ -331,7 +341,7 @@ class Client:
         settle()  # so that what is asked for is as the loops in this process have left it
         for pause in (*(PAUSES if method != "DELETE" else ()), None):
             try:
-                return checked(self._http.request(method, path, **content))
+                return self._checked(self._http.request(method, path, **content))
             except httpx.TransportError as error:
                 if pause is None:
                     raise self._away(error) from error
@@ -344,6 +354,13 @@ class Client:
                 raise errors.Invalid(f"the request cannot be written as JSON: {error}") from None
         raise AssertionError
 
+    def _checked(self, response: httpx.Response) -> httpx.Response:
+        """A good response. Raises what it tells of; of a key that is not known, which it is and where it is from."""
+        try:
+            return checked(response)
+        except errors.Unauthorized:
+            raise unknown(self.key, self._source, self.url) from None
+
     def _stream(self, job_id: str, after: int, **query: str) -> Iterator[str]:
         """What one connection brings; it ends when the server ends it, and `Unavailable` says that it broke."""
         wait, headers = httpx.Timeout(30.0, read=QUIET), {"Accept": STREAM, "Last-Event-ID": str(after)}
@@ -352,23 +369,13 @@ class Client:
             with self._http.stream("GET", path, params=query, headers=headers, timeout=wait) as response:
                 if not response.is_success:
                     response.read()
-                yield from messages(checked(response).iter_lines())
+                yield from messages(self._checked(response).iter_lines())
         except httpx.TransportError as error:
             raise self._away(error) from error
 
     def _away(self, error: httpx.TransportError) -> errors.Unavailable:
         start = "start one with `lrtune serve`, or name another in LRTUNE_URL"
         return errors.Unavailable(f"no lrtune server answers at {self.url} ({error}); {start}")
-
-
-def found_key() -> str:
-    """The key of this environment: LRTUNE_API_KEY, else the credentials file that the server wrote. Raises."""
-    path = Path(os.environ.get("LRTUNE_CREDENTIALS") or ".lrtune/credentials")
-    key = os.environ.get("LRTUNE_API_KEY") or (path.read_text().strip() if path.is_file() else "")
-    if not key:
-        set_one = "set LRTUNE_API_KEY, or LRTUNE_CREDENTIALS to the file that the server wrote at its first start"
-        raise errors.Unauthorized(f"no key: found no {path.absolute()}; {set_one}")
-    return key
 
 
 def _path(*parts: str, noun: str = "jobs") -> str:

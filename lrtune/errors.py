@@ -24,8 +24,8 @@ class LrtuneError(Exception):
         super().__init__(self.detail)
 
     def __str__(self) -> str:
-        rejected = [f"{one['pointer'] or '/'}: {one['detail']}" for one in self.errors]
-        return "\n  ".join([self.detail, *(line for line in rejected if line != self.detail)])
+        said = [(one["detail"], f"{one['pointer'] or '/'}: {one['detail']}") for one in self.errors]
+        return "\n  ".join([self.detail, *(line for words, line in said if self.detail not in (words, line))])
 
     @classmethod
     def slug(cls) -> str:

@@ -47,6 +47,22 @@ class Json(logging.Formatter):
         return json.dumps({**said, **_about.get()}, default=str)
 
 
+class _Pulse(logging.Filter):
+    """Leaves out that somebody looked whether the server is up, as every open page does each two seconds."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is to be written."""
+        args = record.args if isinstance(record.args, tuple) else ()
+        return not (len(args) == 5 and str(args[2]).endswith("/healthz") and args[4] == 200)
+
+
+def without_pulse() -> None:
+    """Keep the server's log free of looks at `/healthz` that found it well."""
+    access = logging.getLogger("uvicorn.access")
+    if not any(isinstance(one, _Pulse) for one in access.filters):
+        access.addFilter(_Pulse())
+
+
 def as_json() -> None:
     """Let every handler that is there, uvicorn's among them, write JSON."""
     if not logging.getLogger().handlers:

@@ -144,7 +144,7 @@ def test_no_server_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
         raise httpx.ConnectError("Connection refused")
 
     monkeypatch.setattr(client, "time", SimpleNamespace(sleep=lambda _: None))
-    monkeypatch.setattr(commands, "Client", partial(Client, key=KEY, transport=httpx.MockTransport(refuse)))
+    monkeypatch.setattr(client, "Client", partial(Client, key=KEY, transport=httpx.MockTransport(refuse)))
     assert "no lrtune server answers" in run("list", code=3).output
 
 
@@ -152,6 +152,52 @@ def test_no_key_is_told_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LRTUNE_API_KEY", raising=False)
     assert "LRTUNE_API_KEY" in run("list", code=2).output
+
+
+def test_a_key_that_the_server_does_not_know_is_named_with_where_it_came_from(
+    service: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LRTUNE_API_KEY", "stale-key-of-last-week")
+    said = words(run("list", code=2))
+    assert "does not know the key that begins with 'stale-', from LRTUNE_API_KEY" in said
+    assert "last-week" not in said
+    (tmp_path / "old").write_text("another-key-of-before\n")
+    monkeypatch.delenv("LRTUNE_API_KEY")
+    monkeypatch.setenv("LRTUNE_CREDENTIALS", str(tmp_path / "old"))
+    for arguments in (["list"], ["datasets", "add", str(tmp_path / "old")], ["watch", "job-0123456789abcdef"]):
+        said = words(run(*arguments, code=2)).replace(" ", "")
+        assert f"'anothe',from{tmp_path}/old(LRTUNE_CREDENTIALS)" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["list", "--sort", "best"], "accepted is 'newest'"),
+        (["submit", "digits", "--steps", "1"], "greater than or equal to 2"),
+        (["submit", "nonsense"], "no worker has announced"),
+        (["show", "job-none"], "there is no job"),
+    ],
+)
+def test_an_error_is_said_once(service: Database, arguments: list[str], told: str) -> None:
+    assert words(run(*arguments, code=2)).count(told) == 1
+
+
+def test_jobs_are_searched_sorted_and_compared(service: Database) -> None:
+    ended(service, JobState.SUCCEEDED)
+    wide, narrow = (
+        str(submitted("--name", name, "--tag", "team=risk", *more)["id"])
+        for name, more in (("wide", ["--schedule", "linear"]), ("narrow", ["--full-runs", "7"]))
+    )
+    found = [job["id"] for job in json.loads(run("list", "--search", "RISK", "--sort", "name", "--json").stdout)]
+    assert found == [narrow, wide]
+    assert json.loads(run("list", "--search", "risk", "--task", "images", "--json").stdout) == []
+    said = words(run("compare", wide, narrow))
+    assert "budget.full_runs 20 7" in said
+    assert "schedules.linear" not in said, "both try it"
+    assert "schedules.cosine – as usual" in said
+    assert "all are about digits, val_loss after 40 steps" in said
+    assert [job["id"] for job in json.loads(run("compare", wide, narrow, "--json").stdout)] == [wide, narrow]
+    assert "accepted are two or more" in run("compare", wide, wide, code=2).output
 
 
 def test_watching_a_job_to_its_good_end_shows_the_answer(service: Database) -> None:

@@ -10,7 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from lrtune.errors import IdempotencyKeyReused, Invalid, JobFinished, JobNotFinished, NoResultYet, UnknownJob
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine, Linear
-from lrtune.store import Database, events, jobs, leases, trials, workers
+from lrtune.store import Database, events, jobs, leases, listing, trials, workers
+from lrtune.store.listing import Wanted
 from lrtune.store.tables import Base
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob, Budget, Confirm, Horizon, Objective
@@ -71,7 +72,7 @@ def test_paging_sees_every_job_once_although_jobs_arrive_meanwhile(database: Dat
     cursor: str | None = None
     while True:
         with database.read() as tx:
-            page = jobs.page(tx, state=None, tag=None, limit=3, cursor=cursor)
+            page = listing.page(tx, limit=3, cursor=cursor)
         seen += [job.id for job in page.items]
         submit(database)
         if (cursor := page.next) is None:
@@ -82,7 +83,7 @@ def test_paging_sees_every_job_once_although_jobs_arrive_meanwhile(database: Dat
 def test_a_made_up_cursor_is_refused_in_words(database: Database) -> None:
     for cursor in ("x", "é", "LTU", "////", "a" * 500):
         with pytest.raises(Invalid, match="the `next` of an earlier page"), database.read() as tx:
-            jobs.page(tx, state=None, tag=None, limit=3, cursor=cursor)
+            listing.page(tx, limit=3, cursor=cursor)
 
 
 def test_jobs_are_found_by_state_and_tag(database: Database) -> None:
@@ -91,10 +92,10 @@ def test_jobs_are_found_by_state_and_tag(database: Database) -> None:
     with database.write() as tx:
         jobs.cancel(tx, other)
         found = {
-            tag: [job.id for job in jobs.page(tx, state=None, tag=tag, limit=9, cursor=None).items]
+            tag: [job.id for job in listing.page(tx, Wanted(tag=tag), limit=9, cursor=None).items]
             for tag in ("team:risk", "team", "nobody")
         }
-        queued = jobs.page(tx, state=JobState.QUEUED, tag=None, limit=9, cursor=None)
+        queued = listing.page(tx, Wanted(state=JobState.QUEUED), limit=9, cursor=None)
     assert found == {"team:risk": [risk], "team": [other, risk], "nobody": []}
     assert [job.id for job in queued.items] == [risk]
 

@@ -34,6 +34,7 @@ def test_a_servers_lines_are_json_with_the_request_and_the_trial(sqlite_url: str
     finally:
         server.terminate()
         server.join()
+    assert "/healthz" not in (tmp_path / "log").read_text(), "open pages ask for it all the time"
     (line,) = [one for one in lines(tmp_path / "log") if one.get("request") == "mine-1"]
     assert {"job": "job-0123456789abcdef", "trial": 7, "method": "GET", "status": 404}.items() <= line.items()
     unread = [one for one in (tmp_path / "log").read_text().splitlines() if not one.startswith("{")]

@@ -5,6 +5,7 @@ Exit codes: 0 nothing is wrong, 1 something is, 2 the command was badly put.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -172,7 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="lrtune check", description=__doc__)
     parser.add_argument("task", help="an import path such as my_tasks:Vision")
     parser.add_argument("--params", default="{}", help="the task's parameters, as JSON")
-    parser.add_argument("--data-dir", type=Path, default=Path(".lrtune/data"))
+    data_dir = os.environ.get("LRTUNE_DATA_DIR") or ".lrtune/data"
+    parser.add_argument("--data-dir", type=Path, default=Path(data_dir))
     asked = parser.parse_args(arguments)
     try:
         params = json.loads(asked.params)

@@ -38,5 +38,12 @@ def _ours(
     return fields
 
 
+def _tokened(request: Request, _: Annotated[None, Depends(signed_in)]) -> None:
+    """Let a request pass that a page of this session sent, its token in a header. Raises Unauthorized, Forbidden."""
+    if not (sessions.own(request) and sessions.same(request.headers.get("x-token", ""), sessions.token(request))):
+        raise errors.Forbidden
+
+
+Tokened = Depends(_tokened)  # for what is no form, and not read before this has been looked at
 AnyForm = Annotated[Fields, Depends(_sent)]
 Form = Annotated[Fields, Depends(_ours)]

@@ -39,7 +39,7 @@ def whole(request: Request, job_id: JobId, tx: ReadTx) -> Response:
     """The page of a job."""
     job = jobs.get(tx, job_id)
     parts = _summary(tx, job) | _log(tx, job_id, None) | _table(tx, job_id, "newest", "", 0)
-    return page(request, "job.html", **parts)
+    return page(request, "job.html", **parts, formats=FORMATS, server=str(request.base_url).rstrip("/"))
 
 
 @router.get("/summary")
@@ -49,8 +49,16 @@ def summary(request: Request, job_id: JobId, tx: ReadTx) -> Response:
 
 
 def _summary(tx: Session, job: Job) -> dict[str, Any]:
+    traceback = events.traceback(tx, job.id) if job.state is JobState.FAILED else ""
+    times = {"left": _left(job), "took": _took(job)}
     drawn = picture(tx, job.id, job.best) if job.best else None
-    return {"job": job, "over": job.state in OVER, "left": _left(job), "took": _took(job), "picture": drawn}
+    failed = {"told": told(job), "traceback": traceback}
+    return {"job": job, "over": job.state in OVER, "picture": drawn, **failed, **times}
+
+
+def told(job: Job) -> str:
+    """The reason that the top of a failed job's page has, so that nothing below says it again."""
+    return job.reason if job.state is JobState.FAILED else ""
 
 
 def _took(job: Job) -> float | None:
@@ -69,7 +77,7 @@ def why(request: Request, job_id: JobId, tx: ReadTx) -> Response:
     """The answers to "too high?", "too low?" and "how sure?"."""
     job = jobs.get(tx, job_id)
     found = None if job.best is None else known(tx, job)
-    return page(request, "parts/why.html", job=job, found=found)
+    return page(request, "parts/why.html", job=job, found=found, over=job.state in OVER)
 
 
 @router.get("/landscape")
@@ -96,7 +104,8 @@ def table(
     request: Request, job_id: JobId, tx: ReadTx, order: State = "newest", state: State = "", skip: Skip = 0
 ) -> Response:
     """A page of the trials."""
-    return page(request, "parts/table.html", **_table(tx, job_id, order, state, skip), job=jobs.get(tx, job_id))
+    job = jobs.get(tx, job_id)
+    return page(request, "parts/table.html", **_table(tx, job_id, order, state, skip), job=job, told=told(job))
 
 
 def _table(tx: Session, job_id: str, order: str, state: str, skip: int) -> dict[str, Any]:
@@ -109,7 +118,8 @@ def _table(tx: Session, job_id: str, order: str, state: str, skip: int) -> dict[
 @router.get("/log")
 def log(request: Request, job_id: JobId, tx: ReadTx, before: Annotated[int | None, Query(ge=0)] = None) -> Response:
     """A page of the log."""
-    return page(request, "parts/log.html", job=jobs.get(tx, job_id), **_log(tx, job_id, before))
+    job = jobs.get(tx, job_id)
+    return page(request, "parts/log.html", job=job, told=told(job), **_log(tx, job_id, before))
 
 
 def _log(tx: Session, job_id: str, before: int | None) -> dict[str, Any]:
@@ -125,7 +135,8 @@ def exported(
     try:
         best = jobs.best(tx, job_id)
     except NoResultYet:
-        return page(request, "parts/export.html", file=None)
+        over = jobs.state(tx, job_id) in OVER
+        return page(request, "parts/export.html", job_id=job_id, file=None, over=over)
     file = export(best, trials.get(tx, job_id, best.trial), format)
     text = file.beginning(SHOWN + 1)
     known: dict[str, Any] = {"job_id": job_id, "file": file, "format": format, "formats": FORMATS, "titles": TITLES}
@@ -139,7 +150,9 @@ def trial(request: Request, job_id: JobId, number: Annotated[int, Path(ge=0, le=
     before, after = trials.neighbours(tx, job_id, number)
     metrics = sorted({name for report in found.reports for name in report.metrics})
     winner = job.best is not None and job.best.configuration == found.configuration
-    return page(request, "trial.html", job=job, trial=found, before=before, after=after, metrics=metrics, winner=winner)
+    known: dict[str, Any] = {"before": before, "after": after, "metrics": metrics, "winner": winner}
+    traceback = events.traceback(tx, job_id, number) if found.state is TrialState.FAILED else ""
+    return page(request, "trial.html", job=job, trial=found, traceback=traceback, **known)
 
 
 @router.post("/cancel")

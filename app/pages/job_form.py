@@ -36,6 +36,7 @@ NAMES = (
     *("/metric/name", "/metric/goal", "/search/sampler", "/search/pruner"),
     *("/baseline/optimizer", "/baseline/schedule", "/resources/device"),
 )
+OTHER = ":other"  # of a list of datasets: a file that was not uploaded
 SAMPLERS, PRUNERS = (
     tuple((kind.model_fields["name"].default, (kind.__doc__ or "").strip()) for kind in get_args(union))
     for union in (Samplers, Pruners)
@@ -169,7 +170,8 @@ def _put(target: dict[str, Any], pointer: str, value: Any) -> None:
 def _params(fields: Fields, schema: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, one in schema.get("properties", {}).items():
-        if text := _text(fields, f"/task/params/{name}"):
+        text = _text(fields, pointer := f"/task/params/{name}")
+        if text := _text(fields, pointer + OTHER) if text == OTHER else text:
             found[name] = _param(text, one)
     return found
 
@@ -227,6 +229,7 @@ def named(rejected: Sequence[Rejection], made: Mapping[str, Any]) -> dict[str, s
             item = made[parts[0]][int(parts[1])]
             parts[1] = item if isinstance(item, str) else item[LISTS[parts[0]][0]]
             parts = parts[:3]
+        parts = ["metric", "name"] if parts == ["metric"] else parts
         name = "/" + "/".join(parts[:1] if parts[:1] in (["horizon"], ["tags"], *([c] for c in COMMON)) else parts)
         found.setdefault(name, one["detail"])
     return found

@@ -1,17 +1,33 @@
-"""The first page: the jobs."""
+"""The first page: the jobs, searched and sorted; several of them compared, cancelled or deleted together."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from sqlalchemy.orm import Session
 
-from app.deps import Cursor, Only, ReadTx
+from app.addresses import root
+from app.deps import Only, ReadTx, Tx, Who, known_form
+from app.pages.deps import Fields, Form
+from app.problems import invalid
 from app.rendering import page
-from lrtune.store import jobs, workers
-from lrtune.wire.results import JobState
+from lrtune.analysis.differences import differing, measures
+from lrtune.errors import LrtuneError, NotYours, UnknownJob
+from lrtune.store import jobs, listing, lookup, workers
+from lrtune.store.listing import Wanted
+from lrtune.wire.people import Caller
+from lrtune.wire.results import ACTIVE, Job, JobOrder, JobState
 
 router = APIRouter()
-PAGE = 20
+PAGE, MOST = 20, 8  # jobs on a page; beside each other
+ORDERS: dict[JobOrder, str] = {
+    **{"newest": "newest first", "oldest": "oldest first", "finished": "finished last", "name": "by name"},
+    **{"task": "by task", "state": "by state", "owner": "by owner"},
+}
+Text = Annotated[str, Query(max_length=301, pattern=r"^[^\x00]*$")]
+Ids = Annotated[list[str], Query(alias="job", max_length=MOST)]
 
 
 @router.get("/")
@@ -19,28 +35,103 @@ def listed(
     request: Request,
     tx: ReadTx,
     only: Only,
-    state: Annotated[str, Query(max_length=20)] = "",
-    tag: Annotated[str, Query(max_length=301, pattern=r"^[^\x00]*$")] = "",
-    owner: Annotated[str, Query(max_length=64, pattern=r"^[^\x00]*$")] = "",
-    cursor: Cursor = None,
+    search: Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$")] = "",
+    state: Text = "",
+    tag: Text = "",
+    task: Text = "",
+    owner: Text = "",
+    sort: Text = "newest",
+    cursor: Annotated[str | None, Query(max_length=500)] = None,
 ) -> Response:
-    """The jobs, newest first, by state, tag and owner."""
-    wanted = JobState(state) if state in list(JobState) else None
-    asked: dict[str, Any] = {"state": wanted or "", "tag": tag.strip(), "owner": owner.strip()}
-    narrowed: dict[str, Any] = {
-        "state": wanted,
-        "tag": asked["tag"] or None,
-        "owner": asked["owner"] or None,
-        "only": only,
-    }
-    found = jobs.page(tx, limit=PAGE, cursor=cursor or None, **narrowed)
+    """The jobs that fit."""
+    given = {"search": search, "tag": tag, "task": task, "owner": owner}
+    wanted: dict[str, Any] = {name: text.strip() or None for name, text in given.items()}
+    wanted |= {"state": JobState(state) if state in list(JobState) else None, "only": only}
+    order: JobOrder = sort if sort in ORDERS else "newest"
+    found = listing.page(tx, Wanted(**wanted), order=order, limit=PAGE, cursor=cursor or None)
+    asked = {name: value for name, value in wanted.items() if value is not None and name != "only"}
+    query = asked | ({} if order == "newest" else {"sort": order})
     return page(
         request,
         "jobs.html",
         jobs=found.items,
+        lacking=_lacking(found.items) if not workers.alive(tx) else None,
+        asked=asked,
+        order=order,
+        orders=ORDERS,
         states=list(JobState),
-        older=urlencode(asked | {"cursor": found.next}) if found.next else None,
-        workers=len(workers.alive(tx)),
+        tasks=listing.tasks(tx, only=only),
+        query=urlencode(query),
+        here=urlencode(query | ({"cursor": cursor} if cursor else {})),
+        older=urlencode(query | {"cursor": found.next}) if found.next else None,
         first=cursor is None,
-        **asked,
     )
+
+
+def _lacking(found: Sequence[Job]) -> int:
+    """How many of these jobs wait for a worker."""
+    return sum(job.state in ACTIVE and bool(job.waiting_for) for job in found)
+
+
+@router.get("/compare")
+def compare(request: Request, tx: ReadTx, only: Only, ids: Ids) -> Response:
+    """Some jobs beside each other: their answers, their curves, and what differs in what they ask for."""
+    found = [_seen(tx, one, only) for one in dict.fromkeys(ids)]
+    if len(found) < 2:
+        raise invalid([{"pointer": "/job", "detail": f"found {len(found)}; accepted are 2 to {MOST} jobs to compare"}])
+    specs = [job.spec for job in found]
+    return page(request, "compare.html", jobs=found, rows=differing(specs), measures=measures(specs))
+
+
+def _seen(tx: Session, job_id: str, only: str | None) -> Job:
+    job = jobs.get(tx, known_form(job_id))
+    if only is not None and job.owner != only:
+        raise UnknownJob(f"there is no job {job_id[:60]!r}")
+    return job
+
+
+@router.post("/selected/cancel")
+def cancel(request: Request, tx: Tx, who: Who, only: Only, fields: Form) -> Response:
+    """Stop the chosen jobs for good."""
+    return _each(request, tx, fields, who, only, "cancelled", lambda one: jobs.cancel(tx, one, by=who.person))
+
+
+@router.post("/selected/delete")
+def delete(request: Request, tx: Tx, who: Who, only: Only, fields: Form) -> Response:
+    """Forget the chosen jobs, those that are over."""
+    return _each(request, tx, fields, who, only, "deleted", lambda one: jobs.delete(tx, one, by=who.person))
+
+
+def _each(
+    request: Request,
+    tx: Session,
+    fields: Fields,
+    who: Caller,
+    only: str | None,
+    done: str,
+    verb: Callable[[str], object],
+) -> Response:
+    """Do something to each chosen job; where one cannot be, the others are done, and a page says which was not."""
+    refused = dict[str, str]()
+    chosen = list(dict.fromkeys(fields.get("job", [])))[:PAGE]
+    for job_id in chosen:
+        try:
+            _require_own(tx, job_id, who, only)
+            with tx.begin_nested():
+                verb(job_id)
+        except LrtuneError as error:
+            refused[job_id] = error.detail
+    back = request.url.query  # of the list in which they were chosen
+    if not refused:
+        return RedirectResponse(f"{root(request)}/" + (f"?{back}" if back else ""), 303)
+    count = len(chosen) - len(refused)
+    return page(request, "refused.html", status=409, refused=refused, count=count, done=done, back=back)
+
+
+def _require_own(tx: Session, job_id: str, who: Caller, only: str | None) -> None:
+    """Raise UnknownJob, NotYours."""
+    owner = lookup.owner(tx, known_form(job_id))
+    if owner is None or (only is not None and owner != only):
+        raise UnknownJob(f"there is no job {job_id[:60]!r}")
+    if not who.may_change(owner):
+        raise NotYours(f"{job_id} belongs to {owner}; only they, or an admin, can change it")

@@ -13,16 +13,17 @@ from sqlalchemy.orm import Session
 
 from app import admission, catalogue, curves, plans, pointers, quotas
 from app.addresses import root
-from app.deps import Only, ReadTx, Tx, Who
-from app.pages import job_form
+from app.deps import MOST, Only, ReadTx, Tx, Who, known_form
+from app.pages import job_clone, job_form
 from app.pages.deps import Fields, Form
 from app.problems import invalid
 from app.rendering import page
-from lrtune.errors import Invalid
+from lrtune.errors import Invalid, UnknownJob
 from lrtune.schedules import FAMILIES, WARMUP, Curve, schedule
 from lrtune.space import Axis, Choice, Range
-from lrtune.store import jobs
+from lrtune.store import datasets, jobs
 from lrtune.wire.configuration import AnySchedule, ScheduleSearch
+from lrtune.wire.datasets import TAKEN_BY, DatasetSummary
 from lrtune.wire.job import AdmittedJob, JobSpec
 from lrtune.wire.results import TaskSummary
 
@@ -32,17 +33,74 @@ _SEARCH: TypeAdapter[ScheduleSearch] = TypeAdapter(AnySchedule)
 
 
 @router.get("")
-def form(request: Request, tx: ReadTx, task: Annotated[str, Query(max_length=200)] = "") -> Response:
-    """The form, as its defaults have it."""
-    return _shown(request, tx, job_form.usual(_known(tx, task)), {})
+def form(
+    request: Request,
+    tx: ReadTx,
+    who: Who,
+    only: Only,
+    task: Annotated[str, Query(max_length=200)] = "",
+    dataset: Annotated[str, Query(max_length=100)] = "",
+    like: Annotated[list[str] | None, Query(alias="job", max_length=20)] = None,
+) -> Response:
+    """The form, as its defaults have it, or as a job has it that is to be cloned."""
+    choices = Choices(tx, who.person, only)
+    if like:
+        return _shown(request, tx, choices, _cloned(tx, choices, like[0], only), {}, like=like[0])
+    fields = job_form.usual(_known(tx, task)) | {"/task/params/dataset": [dataset]}
+    return _shown(request, tx, choices, fields, {})
 
 
 @router.get("/params")
 def params(
-    request: Request, tx: ReadTx, task: Annotated[str, Query(alias="/task/name", max_length=200)] = ""
+    request: Request,
+    tx: ReadTx,
+    who: Who,
+    only: Only,
+    task: Annotated[str, Query(alias="/task/name", max_length=200)] = "",
 ) -> Response:
     """The part of the form that asks for a task's own parameters."""
-    return page(request, "parts/params.html", task=_task(tx, _known(tx, task)), fields=job_form.usual(task), wrong={})
+    name = _known(tx, task)
+    known: dict[str, Any] = {"task": _task(tx, name), "datasets": Choices(tx, who.person, only).of(name)}
+    return page(request, "parts/params.html", fields=job_form.usual(name), wrong={}, **known)
+
+
+class Choices:
+    """The uploaded datasets that somebody may choose among, by what a job calls them."""
+
+    def __init__(self, tx: Session, mine: str, only: str | None) -> None:
+        self._found = datasets.page(tx, only=only, limit=MOST, cursor=None).items
+        self._mine = mine
+
+    def of(self, task: str) -> dict[str, str] | None:
+        """Those of a task, each with words about it; none where the task reads no data of the user's."""
+        kinds = TAKEN_BY.get(task)
+        return None if kinds is None else {self._name(one): _words(one) for one in self._found if one.kind in kinds}
+
+    def named(self, file: str) -> str:
+        """What a job calls the dataset of a file; the file where there is none."""
+        return next((self._name(one) for one in self._found if one.file == file), file)
+
+    def _name(self, dataset: DatasetSummary) -> str:
+        """Its name, or its id where the name may be another's."""
+        return dataset.name if dataset.owner == self._mine else dataset.id
+
+
+def _words(dataset: DatasetSummary) -> str:
+    size = f"{dataset.rows:,} rows" + (f", {dataset.columns} columns" if dataset.columns else "")
+    return f"{dataset.name} ({size})"
+
+
+def _cloned(tx: Session, choices: Choices, job_id: str, only: str | None) -> Fields:
+    """The form as a job has it. Raises UnknownJob."""
+    job = jobs.get(tx, known_form(job_id))
+    if only is not None and job.owner != only:
+        raise UnknownJob(f"there is no job {job_id[:60]!r}")
+    task = job.spec.task.name
+    if _known(tx, task) != task:
+        detail = f"the job's task {task} is not here any more: no worker has announced it"
+        raise invalid([{"pointer": "/task/name", "detail": detail}])
+    params = _task(tx, task).params
+    return job_clone.fields(job.spec, params, named=choices.named)
 
 
 def _known(tx: Session, name: str) -> str:
@@ -54,7 +112,17 @@ def _task(tx: Session, name: str) -> TaskSummary:
     return next(one for one in catalogue.tasks(tx) if one.name == name)
 
 
-def _shown(request: Request, tx: Session, fields: Fields, wrong: Mapping[str, str], status: int = 200) -> Response:
+def _shown(
+    request: Request,
+    tx: Session,
+    choices: Choices,
+    fields: Fields,
+    wrong: Mapping[str, str],
+    *,
+    status: int = 200,
+    like: str = "",
+) -> Response:
+    task = _task(tx, _known(tx, fields["/task/name"][0]))
     return page(
         request,
         "submit.html",
@@ -62,7 +130,9 @@ def _shown(request: Request, tx: Session, fields: Fields, wrong: Mapping[str, st
         fields=fields,
         wrong=wrong,
         tasks=catalogue.tasks(tx),
-        task=_task(tx, _known(tx, fields["/task/name"][0])),
+        task=task,
+        datasets=choices.of(task.name),
+        like=like,
         optimizers=job_form.picks("optimizers"),
         schedules=job_form.picks("schedules"),
         common=job_form.common(),
@@ -83,7 +153,8 @@ def submit(request: Request, tx: Tx, who: Who, only: Only, fields: Form) -> Resp
         key = f"form-{once[:64]}" if once else None
         job, _ = jobs.create(tx, admitted, owner=who.person, only=only, idempotency_key=key, allow=allow)
     except Invalid as error:
-        return _shown(request, tx, fields, job_form.named(error.errors, made), status=422)
+        choices = Choices(tx, who.person, only)
+        return _shown(request, tx, choices, fields, job_form.named(error.errors, made), status=422)
     return RedirectResponse(f"{root(request)}/jobs/{job.id}", 303)
 
 

@@ -1,25 +1,20 @@
 """Datasets: upload, list, describe, remove."""
 
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import APIRouter, Request, Response, status
 from fastapi import Path as InPath
-from fastapi.concurrency import run_in_threadpool
 
-from app import quotas, receiving
+from app import receiving
 from app.addresses import root
 from app.deps import PAGE, Cursor, Limit, Only, Owner, ReadTx, Tx, Who
 from app.problems import problems
 from lrtune import errors
-from lrtune.store import Database, datasets
-from lrtune.uploads import describe, kind_of
-from lrtune.wire.datasets import Dataset, DatasetSummary, Description, Kind
+from lrtune.store import datasets
+from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.results import Page
 
 PATH = "/v1/datasets"
-UNPACKED = 4  # times the largest upload that a file may take unpacked
 router = APIRouter(prefix=PATH, tags=["datasets"])
 LOCATION = {"Location": {"description": "The dataset's own path.", "schema": {"type": "string"}}}
 BODY: dict[str, Any] = {
@@ -32,15 +27,6 @@ BODY: dict[str, Any] = {
 DatasetId = Annotated[
     str,
     InPath(description="A dataset's id or name.", min_length=1, max_length=100, pattern=r"^[^\x00-\x1f/]+$"),
-]
-Name = Annotated[
-    str,
-    Query(
-        description="What jobs call it; the suffix says what it is, and the content must agree.",
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ .()+-]{0,95}\.[A-Za-z]{2,7}$",
-        max_length=100,
-        examples=["wine.csv"],
-    ),
 ]
 
 
@@ -56,50 +42,11 @@ Name = Annotated[
         201: {"description": "The dataset, with what was found in it.", "headers": LOCATION},
     },
 )
-async def upload(request: Request, name: Name, who: Who) -> Response:
+async def upload(request: Request, name: receiving.Name, who: Who) -> Response:
     """Send a file as the body: `curl --data-binary @wine.csv '.../v1/datasets?name=wine.csv'`."""
-    settings, kind = request.app.state.settings, kind_of(name)
-    if request.headers.get("content-type", "").startswith("multipart/"):
-        raise errors.BadRequest("found a form; accepted is the file itself as the body, as `curl --data-binary @FILE`")
-    announced = request.headers.get("content-length", "")
-    async with request.app.state.reading:
-        await run_in_threadpool(_room, request, who.person, int(announced) if announced.isdigit() else 0)
-    with receiving.part(settings.data_dir) as (file, path):
-        digest, size = await receiving.receive(request, file, limit=settings.max_upload_bytes)
-        largest = UNPACKED * settings.max_upload_bytes
-        async with request.app.state.describing:
-            found = await run_in_threadpool(describe, path, kind, largest=largest)
-        keep = partial(_keep, request, who.person, found, path)
-        async with request.app.state.writing:
-            dataset, new = await run_in_threadpool(keep, digest=digest, name=name, kind=kind, size=size)
+    dataset, new = await receiving.dataset(request, name, who.person)
     headers = {"Location": f"{root(request)}{PATH}/{dataset.id}"}
     return Response(dataset.model_dump_json(), 201 if new else 200, headers=headers, media_type="application/json")
-
-
-def _room(request: Request, person: str, size: int) -> None:
-    """Raise QuotaReached before anything is received where it would be afterwards."""
-    database: Database = request.app.state.database
-    with database.read() as tx:
-        quotas.upload(tx, request.app.state.settings, person, size, hold=False)
-
-
-def _keep(
-    request: Request, person: str, found: Description, part: Path, *, digest: str, name: str, kind: Kind, size: int
-) -> tuple[Dataset, bool]:
-    settings, database = request.app.state.settings, request.app.state.database
-    data_dir: Path = settings.data_dir
-    if (data_dir / name).exists():
-        raise errors.NameTaken(f"a file {name!r} lies in the data folder already; choose another name")
-
-    def put(file: str) -> None:
-        try:
-            part.replace(data_dir / file)
-        except OSError as error:
-            raise errors.Unavailable(f"the upload cannot be kept: {error.strerror}") from None
-
-    with database.write() as tx:
-        quotas.upload(tx, settings, person, size)
-        return datasets.add(tx, found, digest=digest, name=name, kind=kind, size=size, owner=person, put=put)
 
 
 @router.get("", summary="List datasets", responses=problems(errors.Unavailable))
@@ -127,10 +74,4 @@ def get(dataset_id: DatasetId, tx: ReadTx, who: Who, only: Only) -> Dataset:
 )
 def remove(dataset_id: DatasetId, tx: Tx, request: Request, who: Who, only: Only) -> None:
     """Forget a dataset and its bytes, once no job that is not over needs it."""
-    data_dir: Path = request.app.state.settings.data_dir
-    unlink = partial(_unlink, data_dir)
-    datasets.remove(tx, dataset_id, unlink=unlink, by=who, only=only)
-
-
-def _unlink(data_dir: Path, file: str) -> None:
-    (data_dir / file).unlink(missing_ok=True)
+    receiving.remove(request, tx, dataset_id, who, only)

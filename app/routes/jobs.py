@@ -9,13 +9,13 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, 
 
 from app import admission, plans, quotas, table_checks
 from app.addresses import root
-from app.deps import PAGE, Cursor, JobId, Limit, Only, Owner, ReadTx, Tx, Who, remember_body
+from app.deps import PAGE, JobId, Limit, Only, Owner, ReadTx, Tx, Who, remember_body
 from app.problems import problems
 from lrtune import errors
-from lrtune.store import Database, jobs, warm_start
+from lrtune.store import Database, jobs, listing, warm_start
 from lrtune.wire.configuration import Strict
 from lrtune.wire.job import Budget, JobSpec
-from lrtune.wire.results import Job, JobState, Page, Plan, Result
+from lrtune.wire.results import Job, JobOrder, JobState, Page, Plan, Result
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 LOCATION = {"Location": {"description": "The job's own path.", "schema": {"type": "string"}}}
@@ -115,12 +115,29 @@ def page(
     tag: Annotated[
         str | None, Query(max_length=301, pattern=r"^[^\x00]*$", description="A tag's key, or `key:value`.")
     ] = None,
+    task: Annotated[
+        str | None, Query(max_length=200, pattern=r"^[^\x00]*$", description="Only jobs of this task.")
+    ] = None,
     owner: Owner = None,
+    search: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            pattern=r"^[^\x00]*$",
+            description="Words that all stand in the name, the id, the task, the owner or a tag (`key:value`).",
+        ),
+    ] = None,
+    sort: Annotated[
+        JobOrder, Query(description="The order; `finished` has what has finished last first, others rise.")
+    ] = "newest",
     limit: Limit = PAGE,
-    cursor: Cursor = None,
+    cursor: Annotated[
+        str | None, Query(max_length=500, description="The `next` of the page before, in the same order.")
+    ] = None,
 ) -> Page[Job]:
-    """Jobs, newest first. A page's `next` is the `cursor` of the following one, or null at the end."""
-    return jobs.page(tx, state=state, tag=tag, owner=owner, only=only, limit=limit, cursor=cursor)
+    """Jobs, newest first unless sorted. A page's `next` is the `cursor` of the following one, or null at the end."""
+    wanted = listing.Wanted(state=state, tag=tag, task=task, owner=owner, search=search, only=only)
+    return listing.page(tx, wanted, order=sort, limit=limit, cursor=cursor)
 
 
 @router.get(

@@ -2,25 +2,23 @@
 
 from collections.abc import AsyncIterator
 from itertools import chain, islice
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app import curves
+from app import curves, reports
 from app.deps import LARGEST, PAGE, Cursor, JobId, Limit, ReadTx, Thinking
 from app.problems import problems
 from lrtune import errors
-from lrtune.analysis.report import report
 from lrtune.export import FORMATS, export
 from lrtune.search import horizons
-from lrtune.store import Database, audits, jobs, trials
+from lrtune.store import Database, jobs, trials
 from lrtune.wire.horizons import MOST_STEPS, AtHorizon
 from lrtune.wire.report import Findings
 from lrtune.wire.results import Best, Page, Trial, TrialDetail
 
 router = APIRouter(prefix="/v1/jobs/{job_id}")
-POINTS = 2000
 WHOLE = (
     8  # pieces of a file from which on it is sent as it is made, with no Content-Length; no transaction is open then
 )
@@ -28,6 +26,11 @@ FILES = {
     "text/x-python": {"schema": {"type": "string"}},
     "application/json": {"schema": {"type": "object"}},
     "text/csv": {"schema": {"type": "string"}},
+}
+REPORTS = {
+    "text/html": {"schema": {"type": "string"}},
+    "text/markdown": {"schema": {"type": "string"}},
+    "image/png": {"schema": {"type": "string", "format": "binary"}},
 }
 FILE_NAME = {"Content-Disposition": {"description": "A name for the file.", "schema": {"type": "string"}}}
 
@@ -74,7 +77,7 @@ def get(job_id: JobId, number: Annotated[int, Path(ge=0, le=LARGEST)], tx: ReadT
     """One trial with its reports and its learning-rate curve."""
     trial = trials.get(tx, job_id, number)
     metric = jobs.get(tx, job_id).spec.metric
-    return TrialDetail(**dict(trial), curve=curves.of_trial(trial, metric, POINTS))
+    return TrialDetail(**dict(trial), curve=curves.of_trial(trial, metric, reports.POINTS))
 
 
 @router.get(
@@ -97,18 +100,28 @@ def best(job_id: JobId, database: InTurn, steps: Steps = None) -> Best | AtHoriz
     "/report",
     tags=["best"],
     summary="Read the answer's report",
-    responses=problems(errors.UnknownJob, errors.NoResultYet, errors.Unavailable),
+    response_model=Findings,
+    responses={
+        **problems(errors.UnknownJob, errors.NoResultYet, errors.Unavailable),
+        200: {"description": "The findings; or the file.", "content": REPORTS, "headers": FILE_NAME},
+    },
 )
-def reported(job_id: JobId, database: Thinking) -> Findings:
+def reported(
+    job_id: JobId,
+    database: Thinking,
+    format: Annotated[
+        Literal["json", "html", "md", "png"], Query(description="The findings as JSON, or a file to send around.")
+    ] = "json",
+) -> Response:
     """Where good rates lie, what happens above and below, what it cost and saved, and how sure the answer is.
 
     And what the answer would be over a few multiples of the job's horizon.
     """
-    with database.read() as tx:
-        spec, best = jobs.admitted(tx, job_id), jobs.best(tx, job_id)
-        history, known = trials.history(tx, job_id), audits.read(tx, job_id)
-    longer = horizons.longer(spec, best, history)
-    return report(spec, best, history, known).model_copy(update={"horizons": longer})
+    if format == "json":
+        return Response(reports.findings(database, job_id).model_dump_json(), media_type="application/json")
+    content = reports.file(database, job_id, format)
+    headers = {"Content-Disposition": f'attachment; filename="{job_id}.{format}"'}
+    return Response(content, media_type=reports.MEDIA[format], headers=headers)
 
 
 @router.get(

@@ -89,6 +89,8 @@ const charts = (() => {
     try { sessionStorage.setItem(place(name), JSON.stringify(value)); } catch { /* a browser that keeps nothing */ }
   };
 
+  // Where there is nothing to draw: what will come, or that nothing has, once the job is over.
+  const missing = (box, coming, none) => nothing(box, document.getElementById("summary")?.dataset.over === "yes" ? none : coming);
   const nothing = (box, words) => box.replaceChildren(element("div", "plot-empty", words));
 
   const tip = (over) => {
@@ -219,7 +221,7 @@ const charts = (() => {
   };
 
   return {
-    colour, faint, number, rate, element, axis, logAxis, whole, labels, rates, steps, nothing, tip, zoom, showAll, fit, sample,
+    colour, faint, number, rate, element, axis, logAxis, whole, labels, rates, steps, missing, nothing, tip, zoom, showAll, fit, sample,
     recall, remember, stage, zoomed, turned, toggle, choice, table, drags, fetched,
   };
 })();

@@ -24,6 +24,9 @@ const curves = (() => {
   const shown = () => data.lines.filter((line) => !hidden.has(line.part) && line.steps.length > 0);
   const positive = (values, wanted) => (wanted ? values.map((v) => (v !== null && v > 0 ? v : null)) : values);
 
+  const missing = () => charts.missing(box, "No report yet. Curves appear with the first one.", "No trial has reported anything.");
+  document.addEventListener("htmx:afterSettle", () => { if (box.dataset.reports === "0") missing(); });
+
   function draw(fresh) {
     data = fresh;
     data.lines.sort((a, b) => ORDER.indexOf(a.part) - ORDER.indexOf(b.part) || a.number - b.number);
@@ -31,7 +34,7 @@ const curves = (() => {
     box.dataset.reports = data.lines.reduce((sum, line) => sum + line.steps.length, 0);
     if (box.dataset.reports === "0") {
       clear();
-      charts.nothing(box, "No report yet. Curves appear with the first one.");
+      missing();
       return;
     }
     if (log.value === null) log.value = asksForLog();

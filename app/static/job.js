@@ -47,14 +47,21 @@
   answer = document.getElementById("summary").dataset.answer;
   refresh(true);
   if (job.dataset.over === "yes") return;
-  const stream = new EventSource(job.dataset.live);
-  let first = true;
-  stream.addEventListener("beat", (event) => {
-    const { over } = JSON.parse(event.data);
-    if (over) stream.close();
-    if (over) later();
-    else if (!first) { if (busy) again = true; else news(); }
-    first = false;
-  });
+  let stream = null;
+  function follow() {
+    let first = true;
+    stream?.close();
+    stream = new EventSource(job.dataset.live);
+    stream.addEventListener("beat", (event) => {
+      const { over } = JSON.parse(event.data);
+      if (over) stream.close();
+      if (over) later();
+      else if (!first) { if (busy) again = true; else news(); }
+      first = false;
+    });
+  }
+  // The server was away: whatever has happened meanwhile is fetched, and it is listened to again.
+  document.body.addEventListener("back", () => { news(); follow(); });
+  follow();
   addEventListener("pagehide", () => stream.close());
 })();

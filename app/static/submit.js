@@ -7,6 +7,8 @@
   const preview = document.getElementById("preview");
   const SVG = "http://www.w3.org/2000/svg";
   const COLOURS = 8, DASHES = [undefined, [7, 3], [2, 3]];
+  // What a form that nobody has touched lacks is no mistake yet; one that came back with mistakes says them.
+  let touched = form.querySelector("[data-wrong]:not([hidden])") !== null;
   let timer = 0, asked = 0, u = null, seen = "", last = null;
 
   // Sliders: a knob is moved with the hand, and the number beside it says where it stands.
@@ -53,7 +55,7 @@
   }
 
   form.querySelectorAll(".between input").forEach(slider);
-  form.addEventListener("input", () => soon());
+  form.addEventListener("input", () => { touched = true; soon(); });
   form.addEventListener("change", (event) => {
     if (event.target.name?.endsWith(":how")) start(event.target);
     soon();
@@ -77,7 +79,7 @@
     document.getElementById("json").textContent = JSON.stringify(job, null, 2);
     document.getElementById("cost").textContent = cost ? costs(cost) : "";
     document.getElementById("baseline").textContent = baseline ? `Trial 0 will be ${/^untuned/.test(baseline) ? "the " : ""}${baseline}.` : "";
-    errors(wrong);
+    errors(touched ? wrong : {});
     for (const svg of form.querySelectorAll(".spark")) spark(svg, curves[svg.dataset.family] ?? []);
     const now = JSON.stringify(curves);
     if (now !== seen) { seen = now; draw(curves); }
@@ -158,5 +160,6 @@
 
   charts.fit(preview, () => (u ? [u] : []));
   document.addEventListener("theme", () => { if (last) { seen = ""; show(last); } });
+  document.body.addEventListener("back", () => soon());
   validate();
 })();

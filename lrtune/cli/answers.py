@@ -1,17 +1,22 @@
 """The commands that show a job's answer: `lrtune best`, `lrtune report` and `lrtune export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrtune.cli import out, terminal
+from lrtune.cli import out
+from lrtune.cli.lazy import client as clients
+from lrtune.cli.lazy import lazily, terminal
 from lrtune.cli.options import AsJson, JobId
-from lrtune.cli.report import document
-from lrtune.cli.report.evidence import gather
-from lrtune.client import Client
-from lrtune.export import FORMATS
 
+if TYPE_CHECKING:
+    from lrtune.report import document, evidence
+else:
+    document, evidence = lazily("lrtune.report.document"), lazily("lrtune.report.evidence")
+
+# As `lrtune.export.FORMATS` has them, which takes all of them to import; a test holds that.
+FORMATS = ("pytorch", "keras", "optax", "transformers", "lightning", "deepspeed", "timm", "json", "csv")
 commands = typer.Typer()
 Steps = Annotated[int | None, typer.Option(min=1, help="Carry it over to a run of so many steps.")]
 
@@ -22,7 +27,7 @@ def best(job: JobId, steps: Steps = None, as_json: AsJson = False) -> None:
 
     With --steps: what the best peak rate and schedule would be over so many, and how that is known.
     """
-    with Client() as client:
+    with clients.Client() as client:
         if steps is not None:
             at = client.best_at(job, steps)
             out.show(at, as_json, lambda: terminal.carried_over(at))
@@ -43,11 +48,11 @@ def report(
 ) -> None:
     """Why this answer: where good rates lie, what happens above and below, what it cost, how sure it is."""
     write = document.writer(output) if output else None
-    with Client() as client:
+    with clients.Client() as client:
         if write is None or output is None:
             found = client.report(job)
             return out.show(found, as_json, lambda: terminal.report(found))
-        out.write(output, write(gather(client, job)))
+        out.write(output, write(evidence.gather(client, job)))
     return out.say(f"wrote {output}")
 
 
@@ -59,7 +64,7 @@ def export(
     steps: Steps = None,
 ) -> None:
     """The answer as code or as a file of rates."""
-    with Client() as client:
+    with clients.Client() as client:
         text = client.export(job, format, steps=steps)
     if output is None:
         return out.say(text, end="")

@@ -6,24 +6,29 @@ Exit codes: 0 done; 1 the job failed or was cancelled; 2 the request was refused
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 from typer.core import TyperGroup
 
 from lrtune import __doc__ as about
 from lrtune import __version__, errors
-from lrtune import runner as running
-from lrtune.cli import datasets, options, out, people, terminal
+from lrtune.cli import datasets, options, out, people
 from lrtune.cli.answers import commands as answers
+from lrtune.cli.lazy import client as clients
+from lrtune.cli.lazy import lazily, terminal
 from lrtune.cli.moving import commands as moving
 from lrtune.cli.operations import commands as operations
 from lrtune.cli.service import app as service
-from lrtune.cli.watch import follow
-from lrtune.client import Client
-from lrtune.wire.external import Checkpoints
-from lrtune.wire.results import Job, JobState
+
+if TYPE_CHECKING:
+    from lrtune import runner as running
+    from lrtune.cli import watch as watching
+    from lrtune.client import Client
+    from lrtune.wire.external import Checkpoints
+    from lrtune.wire.results import Job
+else:
+    running, watching = lazily("lrtune.runner"), lazily("lrtune.cli.watch")
 
 FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
@@ -104,7 +109,7 @@ def submit(
     options.add(asked, "tags", options.pairs(tag, plain=True))
     options.add(asked, "baseline", options.pairs(baseline))
     options.put(asked, **{"try": [options.part(one) for one in try_ or []] or None})
-    with Client() as client:
+    with clients.Client() as client:
         if dry_run:
             return out.show(plan := client.plan(asked), as_json, lambda: terminal.plan(plan))
         queued = client.submit(asked)
@@ -121,7 +126,7 @@ def submit(
 @app.command()
 def watch(job: options.JobId, as_json: options.AsJson = False) -> None:
     """Follow a job until it is over, and show its answer. With --json: its events, one to a line, then the job."""
-    with Client() as client:
+    with clients.Client() as client:
         _follow(client, job, as_json)
 
 
@@ -149,40 +154,62 @@ def run(
     """
     kind: Checkpoints = "none" if whole else "shared" if shared else "own"
     asked = running.Options(kind, checkpoints, silence=silence, grace=grace, tries=tries, deterministic=deterministic)
-    with Client() as client:
+    with clients.Client() as client:
         running.Runner(client, job, command, asked).work()
         found = client.get(job)
     out.say(f"{job} is {found.state}" + (f"; `lrtune best {job}` shows its answer" if found.best else ""))
-    if found.state in (JobState.FAILED, JobState.CANCELLED):
+    if found.state in ("failed", "cancelled"):
         raise typer.Exit(FAILED)
 
 
 @app.command("list")
 def list_(
-    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    search: Annotated[
+        str | None,
+        typer.Option("--search", "-s", help="Words that all stand in the name, the id, the task, the owner or a tag."),
+    ] = None,
+    state: Annotated[str | None, typer.Option(help="Only queued, running, paused, succeeded, ... jobs.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only jobs of this task.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only jobs with this tag: KEY or KEY:VALUE.")] = None,
     owner: Annotated[str | None, typer.Option(help="Only this person's jobs.")] = None,
+    sort: Annotated[
+        str, typer.Option(help="newest, oldest, finished (the last to finish first), name, task, owner or state.")
+    ] = "newest",
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     as_json: options.AsJson = False,
 ) -> None:
-    """The jobs, newest first."""
-    with Client() as client:
-        found = tuple(islice(client.list(state=state, tag=tag, owner=owner), limit))
+    """The jobs, newest first unless sorted."""
+    asked = {"state": state, "task": task, "tag": tag, "owner": owner, "search": search, "sort": sort}
+    with clients.Client() as client:
+        found = tuple(islice(client.list(**asked), limit))  # type: ignore[arg-type]
     out.show(found, as_json, lambda: terminal.jobs(found))
 
 
 @app.command()
 def show(job: options.JobId, as_json: options.AsJson = False) -> None:
     """A job and its trials."""
-    with Client() as client:
+    with clients.Client() as client:
         found = client.get(job)
         if as_json:
             return out.show(found, as_json, lambda: "")
         trials = tuple(client.trials(job))
-    screen = out.Screen()
+    screen = out.screen()
     screen.print(terminal.jobs([found]))
     screen.print(terminal.status(found))
     return screen.print(terminal.trials(trials))
+
+
+@app.command()
+def compare(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB JOB...", help="The ids of two or more jobs.")],
+    as_json: options.AsJson = False,
+) -> None:
+    """Some jobs beside each other: their answers, and what differs in what they ask for."""
+    if len(set(jobs)) < 2:
+        raise errors.Invalid(f"found {len(set(jobs))} job; accepted are two or more to compare")
+    with clients.Client() as client:
+        found = tuple(client.get(job) for job in dict.fromkeys(jobs))
+    out.show(found, as_json, lambda: terminal.compared(found))
 
 
 @app.command()
@@ -219,7 +246,7 @@ def extend(
 @app.command()
 def delete(job: options.JobId) -> None:
     """Forget a finished job."""
-    with Client() as client:
+    with clients.Client() as client:
         client.delete(job)
     out.say(f"{job} is forgotten")
 
@@ -227,7 +254,7 @@ def delete(job: options.JobId) -> None:
 @app.command()
 def tasks(as_json: options.AsJson = False) -> None:
     """What can be tuned here."""
-    with Client() as client:
+    with clients.Client() as client:
         found = client.tasks()
     out.show(found, as_json, lambda: terminal.listed(found, "name", "summary", "metrics", "steps"))
 
@@ -235,7 +262,7 @@ def tasks(as_json: options.AsJson = False) -> None:
 @app.command()
 def workers(as_json: options.AsJson = False) -> None:
     """Who is working, and on what."""
-    with Client() as client:
+    with clients.Client() as client:
         found = tuple(client.workers())
     out.show(found, as_json, lambda: terminal.workers(found))
 
@@ -243,7 +270,7 @@ def workers(as_json: options.AsJson = False) -> None:
 @app.command()
 def schedules(as_json: options.AsJson = False) -> None:
     """Every schedule family with its knobs and its formula."""
-    with Client() as client:
+    with clients.Client() as client:
         found = client.schedules()
     out.show(found, as_json, lambda: terminal.listed(found, "family", "sentence", "formula"))
 
@@ -260,27 +287,27 @@ def preview(
 ) -> None:
     """Draw the curve of a schedule."""
     asked = {"family": family, **options.pairs(knob)}
-    with Client() as client:
+    with clients.Client() as client:
         found = client.preview(asked, steps=steps, learning_rate=learning_rate, warmup=warmup, floor=floor)
     out.show({"curve": found}, as_json, lambda: terminal.curve(found, steps))
 
 
-def _ask(verb: Callable[[Client], Job], as_json: bool) -> None:
-    with Client() as client:
+def _ask(verb: "Callable[[Client], Job]", as_json: bool) -> None:
+    with clients.Client() as client:
         job = verb(client)
-    out.show(job, as_json, lambda: Text(f"{job.id} is {job.state}" + (f": {job.reason}" if job.reason else "")))
+    out.show(job, as_json, lambda: f"{job.id} is {job.state}" + (f": {job.reason}" if job.reason else ""))
 
 
-def _follow(client: Client, job_id: str, as_json: bool) -> None:
+def _follow(client: "Client", job_id: str, as_json: bool) -> None:
     """Show a job until it is over; the exit code says how it ended."""
-    screen = out.Screen()
+    screen = out.screen()
     try:
-        job = _events(client, job_id) if as_json else follow(client, job_id, screen)
+        job = _events(client, job_id) if as_json else watching.follow(client, job_id, screen)
     except KeyboardInterrupt:
         again = f"`lrtune watch {job_id}` follows it again, `lrtune cancel {job_id}` stops it"
         out.say(f"\nthe job goes on without you: {again}", err=as_json)
         raise typer.Exit(INTERRUPTED) from None
-    if job.state is not JobState.SUCCEEDED:
+    if job.state != "succeeded":
         raise typer.Exit(FAILED)
     if as_json:
         return
@@ -288,7 +315,7 @@ def _follow(client: Client, job_id: str, as_json: bool) -> None:
     screen.print(terminal.answer(found, client.trial(job_id, found.trial)))
 
 
-def _events(client: Client, job_id: str) -> Job:
+def _events(client: "Client", job_id: str) -> "Job":
     """Print a job's events as they come, and the job in the end, as JSON, one to a line."""
     for event in client.watch(job_id):
         out.as_json(event)

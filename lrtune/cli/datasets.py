@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from lrtune.cli import out, terminal
+from lrtune.cli import out
+from lrtune.cli.lazy import client as clients
+from lrtune.cli.lazy import terminal
 from lrtune.cli.options import AsJson
-from lrtune.client import Client
 
 commands = typer.Typer(no_args_is_help=True, help="Data of your own: upload, list, show, remove.")
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Its name or its id.")]
@@ -20,7 +21,7 @@ def add_dataset(
     as_json: AsJson = False,
 ) -> None:
     """Upload a file for jobs to train on."""
-    with Client() as client:
+    with clients.Client() as client:
         found = client.add_dataset(file, name=name)
     out.show(found, as_json, lambda: terminal.dataset(found))
 
@@ -28,7 +29,7 @@ def add_dataset(
 @commands.command("list")
 def list_datasets(as_json: AsJson = False) -> None:
     """What was uploaded, newest first."""
-    with Client() as client:
+    with clients.Client() as client:
         found = tuple(client.datasets())
     out.show(found, as_json, lambda: terminal.datasets(found))
 
@@ -36,7 +37,7 @@ def list_datasets(as_json: AsJson = False) -> None:
 @commands.command("show")
 def show_dataset(dataset: DatasetName, as_json: AsJson = False) -> None:
     """What is in a dataset: columns, classes, first rows."""
-    with Client() as client:
+    with clients.Client() as client:
         found = client.dataset(dataset)
     out.show(found, as_json, lambda: terminal.dataset(found))
 
@@ -44,6 +45,6 @@ def show_dataset(dataset: DatasetName, as_json: AsJson = False) -> None:
 @commands.command("remove")
 def remove_dataset(dataset: DatasetName) -> None:
     """Forget a dataset and its bytes, once no job needs it."""
-    with Client() as client:
+    with clients.Client() as client:
         client.remove_dataset(dataset)
     out.say(f"{dataset} is removed")

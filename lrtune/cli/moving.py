@@ -1,15 +1,19 @@
 """The commands that move jobs to other tools and back: `lrtune export-study` and `lrtune import-study`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lrtune.cli import options, out
-from lrtune.client import Client
+from lrtune.cli.lazy import client as clients
+from lrtune.cli.lazy import lazily
 from lrtune.errors import Invalid
-from lrtune.moving import boards, studies
-from lrtune.wire.results import TrialDetail
+
+if TYPE_CHECKING:
+    from lrtune.moving import boards, studies
+else:
+    boards, studies = lazily("lrtune.moving.boards"), lazily("lrtune.moving.studies")
 
 commands = typer.Typer()
 
@@ -31,9 +35,9 @@ def export_study(
     """Write a job as an Optuna study, as TensorBoard event files, or as an MLflow run a trial."""
     if storage is None and tensorboard is None and mlflow is None:
         raise Invalid("found no target; accepted is --storage URL, --tensorboard DIR or --mlflow URI")
-    with Client() as client:
+    with clients.Client() as client:
         found = client.get(job)
-        trials: list[TrialDetail] = [client.trial(job, trial.number) for trial in client.trials(job)]
+        trials = [client.trial(job, trial.number) for trial in client.trials(job)]
     if storage is not None:
         written = studies.export(found, trials, storage=storage, name=name)
         out.say(f"{written} trials are the study {name or job} in {storage}; `optuna-dashboard {storage}` shows it")
@@ -71,7 +75,7 @@ def import_study(
     metric, horizon = str(spec["metric"].get("name")), spec["horizon"]["steps"]
     trials = studies.trials(found, metric=metric, steps=horizon, names=names, fixed=fixed)
     body = {"job": spec, "trials": [trial.model_dump(mode="json") for trial in trials]}
-    with Client() as client:
+    with clients.Client() as client:
         made = client.import_job(body | {"source": f"the Optuna study {found.study_name}"})
     out.say(f"{made.id} is {made.state}: {made.reason}; `lrtune best {made.id}` shows what it found")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from lrtune import errors
-from lrtune.client import Client
+from lrtune.cli.lazy import client as clients
 from lrtune.job_file import job_file
 from lrtune.printable import printable
 
@@ -15,7 +15,7 @@ from lrtune.printable import printable
 def _newest(incomplete: str) -> list[tuple[str, str]]:
     """Ids of the newest jobs for the shell to complete; none where no server answers."""
     try:
-        with Client() as client:
+        with clients.Client() as client:
             found = [
                 (job.id, f"{job.state} {job.spec.name or job.spec.task.name}") for job in islice(client.list(), 20)
             ]

@@ -3,17 +3,20 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from pydantic import BaseModel
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
 
 from lrtune import errors
 from lrtune.printable import printable
 
-Answer = BaseModel | dict[str, Any]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import RenderableType
+
+    from lrtune.cli.screen import Screen
+
+    Answer = BaseModel | dict[str, Any]
 
 
 def say(text: str, *, err: bool = False, end: str = "\n") -> None:
@@ -21,36 +24,31 @@ def say(text: str, *, err: bool = False, end: str = "\n") -> None:
     typer.echo(printable(text) + end, err=err, nl=False)
 
 
-def as_json(value: BaseModel | Any) -> None:
+def as_json(value: "BaseModel | Any") -> None:
     """Print JSON on one line, all but ASCII escaped: lossless, and harmless on a screen."""
-    plain = json.loads(value.model_dump_json()) if isinstance(value, BaseModel) else value
+    plain = json.loads(value.model_dump_json()) if hasattr(value, "model_dump_json") else value
     say(json.dumps(plain, separators=(",", ":")))
 
 
-class Screen(Console):
-    """A terminal that reads no markup in what it is given, and prints only what is printable."""
+def screen(**options: Any) -> "Screen":
+    """A terminal to print on what Rich can print."""
+    from lrtune.cli.screen import Screen
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, emoji=False, **options)
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The pieces of anything that Rich can print, whichever way it got there."""
-        for one in super().render(renderable, options):
-            yield one if one.control else Segment(printable(one.text), one.style)
+    return Screen(**options)
 
 
-def show(found: Answer | tuple[Answer, ...], as_json: bool, view: Callable[[], RenderableType]) -> None:
+def show(found: "Answer | tuple[Answer, ...]", as_json: bool, view: "Callable[[], RenderableType]") -> None:
     """An answer as JSON, or as a person reads it."""
     if as_json:
         say(json.dumps(_plain(found), indent=2))
     else:
-        Screen().print(view())
+        screen().print(view())
 
 
-def _plain(found: Answer | Iterable[Answer]) -> Any:
-    if isinstance(found, BaseModel):
-        return found.model_dump(mode="json")
-    return found if isinstance(found, dict) else [_plain(one) for one in found]
+def _plain(found: "Answer | Iterable[Answer]") -> Any:
+    if isinstance(found, dict):
+        return found
+    return [_plain(one) for one in found] if isinstance(found, tuple) else found.model_dump(mode="json")  # type: ignore[union-attr]
 
 
 def write(output: Path, content: bytes) -> None:

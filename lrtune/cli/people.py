@@ -1,22 +1,27 @@
 """What only admins do: `lrtune keys`, `lrtune people` and `lrtune audit`."""
 
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import RenderableType
 
-from lrtune.admin import Admin
-from lrtune.cli import out, terminal
+from lrtune.cli import out
+from lrtune.cli.lazy import admin as admins
+from lrtune.cli.lazy import client as clients
+from lrtune.cli.lazy import terminal
 from lrtune.cli.options import AsJson
-from lrtune.client import Client
 from lrtune.errors import Invalid
-from lrtune.wire.people import SCOPES, USUAL_SCOPES, Person, Quotas
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from lrtune.wire.people import Person
 
 keys = typer.Typer(no_args_is_help=True, help="People's keys: create, list, revoke. For admins.")
 people = typer.Typer(no_args_is_help=True, help="What each person may use: list, set. For admins.")
 others = typer.Typer()
 Name = Annotated[str, typer.Argument(metavar="PERSON", help="What the person is called here.")]
+USUAL = "read,submit,work"
 AMOUNT = "A number, `none` for no bound, or `usual` for the settings' own."
 
 
@@ -24,15 +29,13 @@ AMOUNT = "A number, `none` for no bound, or `usual` for the settings' own."
 def create(
     person: Name,
     name: Annotated[str, typer.Option(help="What the key is for, to tell it from others.")] = "",
-    scopes: Annotated[str, typer.Option(help=f"Any of {', '.join(SCOPES)}; admin includes the others.")] = ",".join(
-        USUAL_SCOPES
-    ),
+    scopes: Annotated[str, typer.Option(help="Any of read, submit, work, admin, which includes the others.")] = USUAL,
     as_json: AsJson = False,
 ) -> None:
     """Make a key, and print it, which happens this once."""
     asked = [one for one in scopes.replace(",", " ").split() if one]
-    with Client() as client:
-        made = Admin(client).create_key(person, name=name, scopes=asked)
+    with clients.Client() as client:
+        made = admins.Admin(client).create_key(person, name=name, scopes=asked)
     if as_json:
         return out.as_json(made)
     out.say(f"{made.id} of {made.person}, for {', '.join(made.scopes)}. This is shown once:", err=True)
@@ -42,8 +45,8 @@ def create(
 @keys.command("list")
 def list_keys(as_json: AsJson = False) -> None:
     """Everybody's keys, newest first: not the keys, but their beginnings."""
-    with Client() as client:
-        found = tuple(Admin(client).keys())
+    with clients.Client() as client:
+        found = tuple(admins.Admin(client).keys())
     columns = ("id", "person", "name", "beginning", "scopes", "created_at", "used_at", "revoked_at")
     out.show(found, as_json, lambda: terminal.listed([one.model_dump(mode="json") for one in found], *columns))
 
@@ -53,16 +56,16 @@ def revoke(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The key's id, which `lrtune keys list` has.")],
 ) -> None:
     """Let a key be good for nothing any more."""
-    with Client() as client:
-        Admin(client).revoke_key(key)
+    with clients.Client() as client:
+        admins.Admin(client).revoke_key(key)
     out.say(f"{key} is revoked")
 
 
 @people.command("list")
 def list_people(as_json: AsJson = False) -> None:
     """Everybody with a key, with what they may use."""
-    with Client() as client:
-        found = tuple(Admin(client).people())
+    with clients.Client() as client:
+        found = tuple(admins.Admin(client).people())
     out.show(found, as_json, lambda: _people(found))
 
 
@@ -83,8 +86,8 @@ def set_person(
         "upload_bytes": upload_bytes,
         "requests_a_minute": requests_a_minute,
     }
-    with Client() as client:
-        admin = Admin(client)
+    with clients.Client() as client:
+        admin = admins.Admin(client)
         known = next((one for one in admin.people() if one.name == person), None)
         quotas = {name: known.quotas[name] for name in known.own} if known else {}
         for name, text in named.items():
@@ -108,12 +111,12 @@ def _set(quotas: dict[str, Any], name: str, text: str | None) -> None:
         raise Invalid(f"--{option}: found {text!r}; accepted is a number, none, or usual") from None
 
 
-def _people(found: list[Person] | tuple[Person, ...]) -> RenderableType:
+def _people(found: "list[Person] | tuple[Person, ...]") -> "RenderableType":
     rows = [{"person": one.name, "weight": f"{one.weight:g}"} | _held(one) for one in found]
-    return terminal.listed(rows, "person", "weight", *Quotas.model_fields)
+    return terminal.listed(rows, "person", "weight", *(found[0].quotas if found else ()))
 
 
-def _held(person: Person) -> dict[str, str]:
+def _held(person: "Person") -> dict[str, str]:
     return {name: "none" if most is None else f"{most:,}" for name, most in person.quotas.items()}
 
 
@@ -125,8 +128,8 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Who changed what, newest first. For admins."""
-    with Client() as client:
-        found = tuple(islice(Admin(client).audit(actor=actor, subject=subject), limit))
+    with clients.Client() as client:
+        found = tuple(islice(admins.Admin(client).audit(actor=actor, subject=subject), limit))
     rows = [one.model_dump(mode="json") for one in found]
     said = [row | {"details": " ".join(f"{key}={value}" for key, value in row["details"].items())} for row in rows]
     out.show(found, as_json, lambda: terminal.listed(said, "at", "actor", "action", "subject", "details"))

@@ -13,8 +13,8 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from lrtune.analysis.words import described, fresh, label, lift, measured, seeds
-from lrtune.export import recorded
+from lrtune.analysis.differences import differing, measures
+from lrtune.analysis.words import brief_lift, described, fresh, label, lift, measured, seeds
 from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.people import ADMIN
@@ -61,6 +61,8 @@ def curve(points: Sequence[tuple[int, float]], steps: int) -> RenderableType:
 
 def answer(best: Best, trial: Trial) -> RenderableType:
     """The answer: the configuration, its value, the baseline beside it, and the learning rate over the run."""
+    from lrtune.export import recorded  # every exporter, which nothing else here needs
+
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_row("found", described(best.configuration))
     value = Text(measured(best.value, best.interval), style="bold")
@@ -152,6 +154,33 @@ def jobs(found: Iterable[Job]) -> Table:
             f"{best.value:.5g}" if best else "", f"{baseline:.5g}" if baseline is not None else "",
         )  # fmt: skip
     return table
+
+
+def compared(found: Sequence[Job]) -> RenderableType:
+    """Some jobs beside each other: their answers, and what differs in what they ask for."""
+    specs = [job.spec for job in found]
+    about = measures(specs)
+    table = _folding("", *(job.spec.name or job.id for job in found))
+    bests = [job.best for job in found]
+    for name, cells in (
+        ("id", [job.id for job in found]),
+        ("state", [f"{job.state}, {job.progress.fraction:.0%}" for job in found]),
+        ("found", [described(best.configuration) if best else "nothing yet" for best in bests]),
+        (
+            "value",
+            [f"{best.metric} {measured(best.value, best.interval)} {fresh(best)}" if best else "" for best in bests],
+        ),
+        ("so", [brief_lift(best) if best else "" for best in bests]),
+        ("cost", [f"{job.progress.full_runs:.3g} full runs" for job in found]),
+    ):
+        table.add_row(name, *map(Text, cells))
+    rows = differing(specs)
+    for field, values in rows:
+        table.add_row(Text(field, style="bold"), *map(Text, values))
+    same = "" if rows else "\nthey ask for the same"
+    alike = len(set(about)) == 1
+    words = f"all are about {about[0]}" if alike else "their values do not compare: they are about " + "; ".join(about)
+    return Group(table, Text(f"\n{words}{same}"))
 
 
 def trials(found: Iterable[Trial]) -> Table:

@@ -104,6 +104,11 @@ def _engine(url: str, *, writes: bool) -> Engine:
     return engine if writes else engine.execution_options(postgresql_readonly=True)
 
 
+def _lower(text: Any) -> Any:
+    """SQLite's own knows ASCII alone."""
+    return text.lower() if isinstance(text, str) else text
+
+
 def _sqlite(url: str, *, writes: bool) -> Engine:
     if path := make_url(url).database:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +119,7 @@ def _sqlite(url: str, *, writes: bool) -> Engine:
     def prepare(connection: Any, record: object) -> None:  # noqa: ARG001
         for pragma in pragmas:
             connection.execute(f"pragma {pragma}")
+        connection.create_function("lower", 1, _lower, deterministic=True)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:

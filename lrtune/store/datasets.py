@@ -1,6 +1,7 @@
 """Uploaded datasets: what was found in them stands here, their bytes lie on disk."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from sqlalchemy import delete, func, or_, select
@@ -14,6 +15,13 @@ from lrtune.store.tables import DatasetRow, JobRow
 from lrtune.wire.datasets import Dataset, DatasetSummary, Description, Kind, file_of
 from lrtune.wire.people import ADMIN, Caller
 from lrtune.wire.results import OVER, Page
+
+# What a job says of the files that it names.
+_PARAMS = JobRow.spec["task"]["params"]
+_NAMED = {
+    "dataset": _PARAMS["dataset"].as_string(),
+    "validation": _PARAMS["validation"]["dataset"].as_string(),
+}
 
 
 def add(
@@ -59,6 +67,17 @@ def get(tx: Session, dataset: str, *, mine: str = ADMIN, only: str | None = None
     found = find(tx, dataset, mine=mine, only=only)
     if found is None:
         raise UnknownDataset(f"there is no dataset {dataset[:60]!r}")
+    return found.model_copy(update={"jobs": uses(tx, [found.file], only=only)[found.file]})
+
+
+def uses(tx: Session, files: Collection[str], *, only: str | None = None) -> Counter[str]:
+    """How many jobs name each of these files, to train or to validate on; of everybody's, or `only` somebody's."""
+    found, columns = Counter[str](), [column.label(name) for name, column in _NAMED.items()]
+    rows = select(*columns, func.count().label("many")).where(or_(*(one.in_(files) for one in _NAMED.values())))
+    rows = rows if only is None else rows.where(JobRow.owner == only)
+    for row in tx.execute(rows.group_by(*columns)):
+        for file in {row.dataset, row.validation} & set(files):
+            found[file] += row.many
     return found
 
 
@@ -91,7 +110,8 @@ def page(
         query = query.where(DatasetRow.seq < lookup.number(cursor))
     found = [(row.seq, _summary(row)) for row in tx.scalars(query.execution_options(yield_per=1))]
     more = lookup.cursor(found[limit - 1][0]) if len(found) > limit else None
-    return Page(items=[summary for _, summary in found[:limit]], next=more)
+    counts = uses(tx, [summary.file for _, summary in found], only=only) if found else Counter[str]()
+    return Page(items=[one.model_copy(update={"jobs": counts[one.file]}) for _, one in found[:limit]], next=more)
 
 
 def _summary(row: DatasetRow) -> DatasetSummary:
@@ -127,8 +147,7 @@ def remove(
 
 def _require_unused(tx: Session, found: Dataset) -> None:
     """Raise DatasetInUse where a job that is not over needs a file."""
-    params = JobRow.spec["task"]["params"]
-    named = or_(*(one.as_string() == found.file for one in (params["dataset"], params["validation"]["dataset"])))
+    named = or_(*(one == found.file for one in _NAMED.values()))
     needing = tx.scalars(select(JobRow.id).where(JobRow.state.not_in(OVER), named).limit(1)).first()
     if needing:
         raise DatasetInUse(f"{needing} needs this dataset; cancel the job, or wait for its end")

@@ -10,6 +10,8 @@ from lrtune.store import changes, lookup
 from lrtune.store.tables import EventRow, JobRow
 from lrtune.wire.results import Event, Page
 
+FEW = 20  # failures among which a traceback is looked for
+
 
 def add(
     tx: Session, job: int, kind: str, message: str, *, now: datetime, trial: int | None = None, **data: Any
@@ -41,6 +43,14 @@ def of_trial(tx: Session, job: int, trial: int, kind: str) -> tuple[Event | None
     newest = tx.scalars(about.order_by(EventRow.number.desc()).limit(1)).one_or_none()
     count = tx.scalar(select(func.count()).select_from(about.where(EventRow.kind == kind).subquery())) or 0
     return (None if newest is None else _event(newest)), count
+
+
+def traceback(tx: Session, job_id: str, trial: int | None = None) -> str:
+    """The traceback of the failure of a trial, or of the newest that has one; nothing where none was kept."""
+    failures = select(EventRow.data).where(EventRow.job == lookup.job(tx, job_id).seq, EventRow.kind == "trial-failed")
+    failures = failures if trial is None else failures.where(EventRow.trial == trial)
+    kept = tx.scalars(failures.order_by(EventRow.number.desc()).limit(FEW))
+    return next((str(data["traceback"]) for data in kept if data.get("traceback")), "")
 
 
 def page(tx: Session, job_id: str, *, after: int, limit: int) -> Page[Event]:

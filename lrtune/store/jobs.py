@@ -32,7 +32,7 @@ from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, EventRow, JobRow, TagRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Budget
 from lrtune.wire.people import ADMIN
-from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, Page, TrialState, Worker
+from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, TrialState, Worker
 
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
@@ -57,7 +57,7 @@ def create(
     body = spec.model_dump(mode="json")
     digest = hashlib.sha256((json.dumps(body, sort_keys=True) + beside).encode()).hexdigest()
     if found := _same(tx, owner, idempotency_key, digest):
-        return _view(tx, found), False
+        return view(tx, found), False
     allow()
     now = now or clock(tx)
     body = warm_start.resolved(tx, spec, only=only).model_dump(mode="json")
@@ -70,7 +70,7 @@ def create(
         with tx.begin_nested():
             tx.add(row)
     except IntegrityError:  # the same key came in at the same moment
-        return _view(tx, _same(tx, owner, idempotency_key, digest) or row), False
+        return view(tx, _same(tx, owner, idempotency_key, digest) or row), False
     tx.add_all(TagRow(job=row.seq, key=key, value=value) for key, value in spec.tags.items())
     lacks = workers.unserved(spec, workers.alive(tx, now=now))
     words = f"job {row.id} submitted by {owner}" + (f"; {lacks}" if lacks else "")
@@ -79,7 +79,7 @@ def create(
     audit_log.add(tx, owner, action, row.id, now=now, **said)
     webhooks.arm(tx, row.seq, spec.webhook, now=now)
     warm_start.log(tx, row, now=now)
-    return _view(tx, row), True
+    return view(tx, row), True
 
 
 def _same(tx: Session, owner: str, key: str | None, digest: str) -> JobRow | None:
@@ -92,7 +92,7 @@ def _same(tx: Session, owner: str, key: str | None, digest: str) -> JobRow | Non
 
 def get(tx: Session, job_id: str) -> Job:
     """A job as it stands. Raises UnknownJob."""
-    return _view(tx, lookup.job(tx, job_id))
+    return view(tx, lookup.job(tx, job_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,33 +118,6 @@ def outline(tx: Session, job_id: str) -> Outline:
 def state(tx: Session, job_id: str) -> JobState:
     """A job's state alone, for those who ask often. Raises UnknownJob."""
     return JobState(lookup.job(tx, job_id).state)
-
-
-def page(
-    tx: Session,
-    *,
-    state: JobState | None,
-    tag: str | None,
-    limit: int,
-    cursor: str | None,
-    owner: str | None = None,
-    only: str | None = None,
-) -> Page[Job]:
-    """Jobs, newest first; `tag` is a key, or key:value. Of everybody's, or `only` somebody's. Raises Invalid."""
-    query = select(JobRow).order_by(JobRow.seq.desc()).limit(limit + 1)
-    query = query.where(*(JobRow.owner == one for one in (owner, only) if one is not None))
-    if state is not None:
-        query = query.where(JobRow.state == state)
-    if cursor is not None:
-        query = query.where(JobRow.seq < lookup.number(cursor))
-    if tag is not None:
-        key, colon, value = tag.partition(":")
-        wanted = (TagRow.key == key) & (TagRow.value == value) if colon else TagRow.key == key
-        query = query.where(exists().where(TagRow.job == JobRow.seq, wanted))
-    rows = tx.scalars(query).all()
-    more = lookup.cursor(rows[limit - 1].seq) if len(rows) > limit else None
-    living = workers.alive(tx)
-    return Page(items=[_view(tx, row, living) for row in rows[:limit]], next=more)
 
 
 def admitted(tx: Session, job_id: str) -> AdmittedJob:
@@ -369,7 +342,8 @@ def _who(somebody: str) -> dict[str, Any]:
     return {"by": somebody} if somebody else {}
 
 
-def _view(tx: Session, row: JobRow, living: Sequence[Worker] | None = None) -> Job:
+def view(tx: Session, row: JobRow, living: Sequence[Worker] | None = None) -> Job:
+    """A job's row as it looks from outside; of a list the workers that live are read once."""
     spec, counts = AdmittedJob.model_validate(row.spec), tallies.counts(tx, row.seq)
     lacks = ""
     if row.state in ACTIVE and not spec.external:

@@ -14,7 +14,7 @@ from lrtune.store import trials
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import OVER, Best, Progress, TrialState
+from lrtune.wire.results import OVER, Best, JobState, Progress, TrialState
 
 # How many of the best search runs the answer is looked for in: those that were confirmed are among them.
 LEADERS = 20
@@ -37,14 +37,15 @@ def progress(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Pro
         trials=dict(states),
         full_runs=round(sum(spent.values()), 4),
         planned_full_runs=spec.most_runs,
-        fraction=1.0 if over else _fraction(tx, job, spec, spent, sum(states.values())),
+        fraction=1.0 if job.state == JobState.SUCCEEDED else _fraction(tx, job, spec, spent, sum(states.values())),
     )
 
 
 def _fraction(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, float], count: int) -> float:
-    """The share of the work that is done, by whichever bound of the budget is nearest."""
+    """The share of the work that is done, by whichever bound of the budget is nearest; of a failed job, was done."""
     budget, search = spec.budget, spent.get("search", 0.0)
-    seconds = (clock(tx) - job.started_at).total_seconds() if budget.seconds and job.started_at else 0.0
+    timed = budget.seconds and job.started_at
+    seconds = ((job.finished_at or clock(tx)) - job.started_at).total_seconds() if timed and job.started_at else 0.0
     shares = [
         search / budget.full_runs if budget.full_runs else 0.0,
         min(search, count) / budget.trials if budget.trials else 0.0,

@@ -83,7 +83,10 @@ class Description(Result):
 
 
 class DatasetSummary(Result):
-    """An uploaded dataset in a list: what it is called, and how large it is. What was found in it says it alone."""
+    """An uploaded dataset in a list: what it is called, how large it is, and how many `jobs` name it.
+
+    What was found in it says it alone.
+    """
 
     id: str
     name: str
@@ -94,10 +97,11 @@ class DatasetSummary(Result):
     bytes: int
     file: str
     created_at: datetime
+    jobs: int = 0
 
 
 class Dataset(Description):
-    """An uploaded dataset; `file` is where it lies below the data directory."""
+    """An uploaded dataset; `file` is where it lies below the data directory, and so many `jobs` name it."""
 
     id: str
     name: str
@@ -106,6 +110,7 @@ class Dataset(Description):
     bytes: int
     file: str
     created_at: datetime
+    jobs: int = 0
 
 
 def file_of(digest: str, kind: Kind) -> str:

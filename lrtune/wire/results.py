@@ -46,6 +46,7 @@ class TrialState(StrEnum):
     CANCELLED = "cancelled"
 
 
+JobOrder = Literal["newest", "oldest", "name", "task", "owner", "state", "finished"]  # of a list of jobs
 ACTIVE = (JobState.QUEUED, JobState.RUNNING)
 OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 OPEN = (TrialState.WAITING, TrialState.RUNNING)

@@ -1,6 +1,8 @@
-"""What a report of a finished job rests on, fetched once: the answer, its findings, and the trials worth drawing.
+"""What a report of a finished job rests on: the answer, its findings, and the trials worth drawing.
 
-`lrtune/cli/report/figures.py` draws it and `lrtune/cli/report/document.py` writes it up; both see nothing else.
+A client fetches it with `gather`; the server has it all (`app/reports.py`).
+
+`lrtune/report/figures.py` draws it and `lrtune/report/document.py` writes it up; both see nothing else.
 """
 
 from collections.abc import Iterable
@@ -46,12 +48,12 @@ def gather(client: Client, job_id: str) -> Evidence:
         best=best,
         findings=client.report(job_id),
         trials=trials,
-        drawn=tuple(client.trial(job_id, number) for number in _worth_drawing(best, trials)),
+        drawn=tuple(client.trial(job_id, number) for number in worth_drawing(best, trials)),
         snippet=client.export(job_id, "pytorch"),
     )
 
 
-def _worth_drawing(best: Best, trials: Iterable[Trial]) -> list[int]:
+def worth_drawing(best: Best, trials: Iterable[Trial]) -> list[int]:
     """The answer, the baseline, then the best of the others, the last places kept for what was stopped or diverged."""
     searched = [t for t in trials if t.role == "search" and t.number != best.trial]
     done = [

@@ -1,6 +1,6 @@
 """A job's report as one file to send to a colleague: HTML that needs nothing beside it, Markdown, or a picture.
 
-The texts stand in `lrtune/cli/report/templates/`; what anybody typed is escaped there. Needs the extra `plot`.
+The texts stand in `lrtune/report/templates/`; what anybody typed is escaped there. Needs the extra `plot`.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lrtune import errors
 from lrtune.analysis.words import described, fresh, label, lift, measured, seeds
-from lrtune.cli.report.evidence import Evidence
+from lrtune.report.evidence import Evidence
 
 TEMPLATES = Path(__file__).parent / "templates"
 ESCAPED = "\\`*_[]<>|#&"  # what Markdown would take for its own in the middle of a line
@@ -16,7 +16,7 @@ ESCAPED = "\\`*_[]<>|#&"  # what Markdown would take for its own in the middle o
 
 def html(evidence: Evidence) -> bytes:
     """One page with the pictures in it, light or dark as its reader's screen is."""
-    from lrtune.cli.report.figures import svg
+    from lrtune.report.figures import svg
 
     return _filled("report.html.jinja", evidence, picture=svg(evidence)).encode()
 
@@ -28,7 +28,7 @@ def markdown(evidence: Evidence) -> bytes:
 
 def png(evidence: Evidence) -> bytes:
     """The pictures alone."""
-    from lrtune.cli.report import figures
+    from lrtune.report import figures
 
     return figures.png(evidence, f"{title(evidence)}: {described(evidence.best.configuration)}")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lrtune.analysis.words import label
-from lrtune.cli.report.evidence import Evidence
 from lrtune.errors import Invalid
+from lrtune.report.evidence import Evidence
 from lrtune.wire.results import Trial, TrialDetail, TrialState
 
 try:

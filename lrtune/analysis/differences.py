@@ -1,0 +1,66 @@
+"""What differs between jobs, in what they ask for: a row for each field, for the page and the command line."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lrtune.wire.job import AdmittedJob
+
+NAMED = {"optimizers": "name", "schedules": "family"}  # lists whose parts are told apart by a name
+ABSENT = "–"
+
+
+class Row(NamedTuple):
+    """One field that is not the same in all jobs, with its value in each, in words."""
+
+    field: str
+    values: list[str]
+
+
+def differing(specs: Sequence[AdmittedJob]) -> list[Row]:
+    """The fields in which jobs differ, names apart; fields that a job does not have are –."""
+    flat = [dict(_flat(spec.model_dump(mode="json", exclude={"name"}))) for spec in specs]
+    fields = dict.fromkeys(field for one in flat for field in one)
+    rows = [Row(field, [one.get(field, ABSENT) for one in flat]) for field in fields]
+    return [row for row in rows if len(set(row.values)) > 1]
+
+
+def measures(specs: Sequence[AdmittedJob]) -> list[str]:
+    """What each job's value is of; values compare where this is the same."""
+    return [f"{_data(spec)}, {spec.metric.name} after {_length(spec)}" for spec in specs]
+
+
+def _data(spec: AdmittedJob) -> str:
+    data = spec.task.params.get("dataset")
+    return f"{spec.task.name} on {data}" if data else spec.task.name
+
+
+def _length(spec: AdmittedJob) -> str:
+    horizon = spec.horizon
+    return f"{horizon.epochs:g} epochs" if horizon.steps is None else f"{horizon.steps:,} steps"
+
+
+def _flat(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    for name, one in value.items():
+        field = f"{above}{name}"
+        if isinstance(one, Mapping) and one:
+            yield from _flat(one, f"{field}.")
+        elif name in NAMED and not above:
+            yield from _parts(field, one, NAMED[name])
+        elif one is not None and one != {}:
+            yield field, _words(one)
+
+
+def _parts(field: str, listed: Sequence[Mapping[str, Any]], tag: str) -> Iterator[tuple[str, str]]:
+    """Each part of a list under its own name, with what the job says of it."""
+    for part in listed:
+        said = {name: value for name, value in part.items() if name != tag and value is not None}
+        yield f"{field}.{part[tag]}", ", ".join(f"{name} {_words(one)}" for name, one in said.items()) or "as usual"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 2 and all(type(one) in (int, float) for one in value):
+        return f"{value[0]:g} to {value[1]:g}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

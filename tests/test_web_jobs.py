@@ -1,0 +1,371 @@
+"""The pages of many jobs and of data: search, compare, clone, several at once, upload, and the reports of answers."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+
+from tests.browsing import NARROW, WIDE, Visitor, browser, faults, visitor
+from tests.crowd import crowded
+from tests.people import made
+from tests.serving import KEY, served
+
+PAGE = {"Accept": "text/html"}
+TABLE = "width,height,kind\n" + "".join(f"{n % 7},{n % 5},{'ab'[n % 2]}\n" for n in range(120))
+expect.set_options(timeout=30_000)
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[BrowserContext]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture
+def service(sqlite_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
+    with served(sqlite_url, data_dir=tmp_path / "data", max_upload_bytes=200_000) as client:
+        yield client
+
+
+@pytest.fixture
+def person(chrome: BrowserContext, service: httpx.Client) -> Iterator[Visitor]:
+    with visitor(chrome, str(service.base_url)) as someone:
+        someone.sign_in()
+        yield someone
+
+
+@pytest.fixture
+def page(service: httpx.Client) -> Iterator[httpx.Client]:
+    """A browser without scripts that has signed in."""
+    with httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as one:
+        assert one.post("/sign-in", data={"key": KEY}).status_code == 303
+        yield one
+
+
+def token(one: httpx.Client, path: str = "/") -> str:
+    found = re.search(r'name="token" value="([^"]+)"', one.get(path).text)
+    assert found is not None
+    return found[1]
+
+
+def submitted(service: httpx.Client, **fields: Any) -> str:
+    answer = service.post("/v1/jobs", json={"task": "digits", **fields})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+# Jobs -----------------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_searched_as_one_types_and_the_address_keeps_it(person: Visitor, service: httpx.Client) -> None:
+    for name in ("wide", "narrow"):
+        submitted(service, name=name, tags={"team": "risk"})
+    tab = person.open("/")
+    tab.get_by_label("Search").fill("narr")
+    expect(tab.locator("table.jobs")).not_to_contain_text("wide")
+    expect(tab.locator("#said")).to_have_text("1 job found")
+    expect(tab).to_have_url(re.compile("search=narr"))
+    tab.get_by_label("Search").fill("")
+    tab.get_by_label("Order").select_option("by name")
+    expect(tab.locator("table.jobs a.strong")).to_have_text(["narrow", "wide"])
+    tab.go_back()
+    expect(tab.get_by_role("heading", name="Jobs")).to_be_visible()
+
+
+def test_chosen_jobs_stay_chosen_while_the_list_is_fetched_again_and_are_cancelled_and_deleted_together(
+    person: Visitor, service: httpx.Client
+) -> None:
+    ids = [submitted(service, name=name) for name in ("first", "second", "third")]
+    tab = person.open("/")
+    expect(tab.get_by_role("button", name="Compare")).to_be_hidden()
+    for name in ("first", "second"):
+        tab.get_by_label(f"Choose {name}").check()
+    tab.get_by_role("heading", name="Jobs").click()
+    tab.evaluate("document.body.dispatchEvent(new Event('back'))")
+    service.post(f"/v1/jobs/{ids[2]}/pause")
+    expect(tab.locator(f"#state-{ids[2]}")).to_contain_text("paused")
+    expect(tab.locator("#said")).to_have_text("third is paused")
+    expect(tab.get_by_label("Choose first")).to_be_checked()
+    tab.get_by_role("button", name="Cancel…").click()
+    tab.get_by_role("button", name="Cancel them").click()
+    expect(tab.locator(f"#state-{ids[0]}")).to_contain_text("cancelled")
+    assert [service.get(f"/v1/jobs/{one}").json()["state"] for one in ids] == ["cancelled", "cancelled", "paused"]
+    for name in ("first", "third"):
+        tab.get_by_label(f"Choose {name}").check()
+    tab.get_by_role("button", name="Delete…").click()
+    tab.get_by_role("button", name="Delete them").click()
+    expect(tab.get_by_role("alert").filter(has_text="only a finished one can be deleted")).to_be_visible()
+    assert [service.get(f"/v1/jobs/{one}").status_code for one in ids] == [404, 200, 200]
+    assert "409" in person.complaints.pop()
+
+
+def test_nobody_changes_or_compares_what_is_not_theirs(service: httpx.Client, page: httpx.Client) -> None:
+    mine, others = submitted(service), made(service, "ada")["key"]
+    headers = {"Authorization": f"Bearer {others}"}
+    with httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as ada:
+        ada.post("/sign-in", data={"key": others})
+        theirs = service.post("/v1/jobs", json={"task": "digits"}, headers=headers).json()["id"]
+        sent = {"token": token(ada), "job": [mine, theirs]}
+        answer = ada.post("/selected/cancel", data=sent)
+        assert (answer.status_code, mine in answer.text) == (409, True)
+        states = [service.get(f"/v1/jobs/{one}").json()["state"] for one in (mine, theirs)]
+        assert states == ["queued", "cancelled"]
+        for sent in ({"job": theirs}, {"job": theirs, "token": token(page)}):
+            assert ada.post("/selected/delete", data=sent).status_code == 403
+        assert service.get(f"/v1/jobs/{theirs}").status_code == 200
+
+
+def test_jobs_beside_each_other_say_what_differs_and_whether_they_compare(
+    person: Visitor, service: httpx.Client, sqlite_url: str
+) -> None:
+    first = crowded(sqlite_url, trials=12, name="wide", optimizers=["adamw", {"name": "sgd", "momentum": 0.5}])
+    second = crowded(sqlite_url, trials=12, name="narrow", tags={"team": "risk"}, warmup=0.0)
+    longer = submitted(service, name="longer", horizon={"steps": 5000})
+    tab = person.open(f"/compare?job={first}&job={second}")
+    expect(tab.locator("#compare canvas")).to_have_count(2)
+    rows = tab.locator("section", has_text="What differs in the request").get_by_role("row")
+    assert {tuple(row.inner_text().split("\t")) for row in rows.all()[1:]} == {
+        ("optimizers.sgd", "momentum 0.5", "–"), ("warmup", "0 to 0.1", "0"), ("tags.team", "–", "risk"),
+    }  # fmt: skip
+    expect(tab.locator("#compare-landscape [role=img]")).to_have_attribute("aria-label", re.compile("wide: .*narrow: "))
+    assert faults(tab) == []
+    tab.set_viewport_size(NARROW)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    tab.set_viewport_size(WIDE)
+    tab = person.open(f"/compare?job={first}&job={longer}")
+    expect(tab.locator(".note")).to_contain_text("do not compare: wide is about digits, val_loss after 1,000 steps")
+    expect(tab.locator("#compare canvas")).to_have_count(2)
+    person.open(f"/compare?job={first}")
+    expect(person.page.locator("main")).to_contain_text("accepted are 2 to 8 jobs")
+    assert "422" in person.complaints.pop()
+
+
+CLONED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "knobs": {
+        "name": "a", "tags": {"team": "risk", "x": ""}, "horizon": {"epochs": 2.5}, "warmup": 0.05, "clip_norm": None,
+        "schedules": ["cosine", {"family": "wsd", "decay": [0.1, 0.8], "shape": "sqrt"},
+                      {"family": "multistep", "milestones": [0.2, 0.5, 0.7]}],
+        "optimizers": [{"name": "sgd", "learning_rate": [0.001, 0.1], "nesterov": True, "momentum": 0.5}],
+        "task": {"name": "digits", "params": {"hidden": [16, 8], "noise": 0.5}},
+        "metric": {"name": "val_accuracy"}, "budget": {"trials": 7, "full_runs": None},
+        "confirm": {"top": 1, "seeds": 2},
+        "search": {"sampler": "random", "pruner": "none", "seed": 3}, "priority": 4, "resources": {"memory_gb": 2},
+    },
+    "without controls": {
+        "try": [{"learning_rate": 0.01}], "training": {"accumulate": 2}, "baseline": {"learning_rate": 0.002},
+        "horizon": {"steps": 800}, "horizons": [0.5], "tags": {"odd, key": "a=b"},
+        "search": {"sampler": {"name": "curve", "short_horizons": True},
+                   "pruner": {"name": "hyperband", "min_reports": 2}},
+    },
+    "external": {
+        "task": "external", "metric": {"name": "loss", "goal": "maximize", "range": [0, 5]}, "horizon": {"steps": 50},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", CLONED.values(), ids=CLONED)
+def test_a_clone_asks_for_what_the_job_asked_for(
+    service: httpx.Client, page: httpx.Client, asked: dict[str, Any]
+) -> None:
+    first = submitted(service, **asked)
+    text = page.get(f"/submit?job={first}").text
+    answer = page.post("/submit", data=filled(text))
+    assert answer.status_code == 303, re.findall(r'data-wrong="[^"]*">[^<]+', answer.text)
+    again = service.get(f"/v1{answer.headers['location']}").json()
+    assert again["id"] != first
+    assert again["spec"] == service.get(f"/v1/jobs/{first}").json()["spec"]
+
+
+def filled(text: str) -> dict[str, Any]:
+    """What a browser sends of the form as it stands."""
+    from html import unescape
+
+    form = text[text.index('id="job-form"') :]
+    sent: dict[str, Any] = {}
+    for tag in re.findall(r"<input[^>]*>", form):
+        known = {name: unescape(value) for name, value in re.findall(r'(\w+)="([^"]*)"', tag)}
+        if known.get("type") != "checkbox" or " checked" in tag:
+            sent[known["name"]] = known.get("value", "")
+    for name, options in re.findall(r'<select[^>]*name="([^"]*)"[^>]*>(.*?)</select>', form, re.S):
+        listed = re.findall(r"<option([^>]*)>([^<]*)", options)
+        chosen = next((one for one in listed if " selected" in one[0]), listed[0])
+        value = re.search(r'value="([^"]*)"', chosen[0])
+        sent[name] = unescape(value[1] if value else chosen[1])
+    for name, value in re.findall(r'<textarea[^>]*name="([^"]*)"[^>]*>([^<]*)', form):
+        sent[name] = unescape(value)
+    return sent
+
+
+def test_a_clone_is_reached_from_the_list_and_the_jobs_page(person: Visitor, service: httpx.Client) -> None:
+    job = submitted(service, name="mine", schedules=["linear"])
+    tab = person.open("/")
+    tab.get_by_label("Choose mine").check()
+    tab.get_by_role("button", name="Clone and edit").click()
+    expect(tab.get_by_label("name", exact=True)).to_have_value("mine")
+    expect(tab.locator('input[name="/schedules/cosine"]')).not_to_be_checked()
+    tab = person.open(f"/jobs/{job}")
+    tab.get_by_role("link", name="Clone…").click()
+    expect(tab.locator("main")).to_contain_text(f"As {job} has it")
+
+
+def test_an_answers_report_comes_from_the_page_as_html_markdown_and_png(
+    person: Visitor, service: httpx.Client, sqlite_url: str
+) -> None:
+    job = crowded(sqlite_url, trials=12, name="<b>wide</b>")
+    tab = person.open(f"/jobs/{job}")
+    for words, ending, beginning in (
+        ("HTML", "html", b"<!doctype html>"),
+        ("Markdown", "md", b"# "),
+        ("PNG", "png", b"\x89PNG"),
+    ):
+        with tab.expect_download() as download:
+            tab.locator("#export").get_by_role("link", name=words, exact=True).click()
+        assert download.value.suggested_filename == f"{job}.{ending}"
+        content = Path(download.value.path()).read_bytes()
+        assert content.lower().startswith(beginning.lower())
+        assert b"<b>wide" not in content
+    assert service.get(f"/v1/jobs/{job}/report?format=pdf").status_code == 422
+    queued = submitted(service)
+    assert service.get(f"/v1/jobs/{queued}/report?format=html").status_code == 409
+
+
+def test_from_signing_in_to_a_submitted_job_by_keyboard_alone(chrome: BrowserContext, service: httpx.Client) -> None:
+    with visitor(chrome, str(service.base_url)) as someone:
+        tab = someone.open("/sign-in")
+        tab.keyboard.type(KEY)
+        tab.keyboard.press("Enter")
+        tab.get_by_role("heading", name="Jobs").wait_for()
+        tabbed(tab, "New job").press("Enter")
+        tabbed(tab, "name").press_sequentially("by hand")
+        field = tabbed(tab, "horizon")
+        field.press_sequentially("300")
+        box, bottom = field.bounding_box(), tab.viewport_size
+        assert box
+        assert bottom
+        assert box["y"] + box["height"] < bottom["height"], "nothing covers what is filled in"
+        assert tab.evaluate("(one) => document.elementFromPoint(one.x + 9, one.y + 9).id", box) == "/horizon"
+        tabbed(tab, "Submit").press("Enter")
+        tab.get_by_role("heading", name="by hand").wait_for()
+        assert service.get("/v1/jobs").json()["items"][0]["spec"]["horizon"]["steps"] == 300
+
+
+def tabbed(tab: Page, name: str) -> Locator:
+    """What is reached by the tab key and called so."""
+    for _ in range(250):
+        tab.keyboard.press("Tab")
+        called = "(one) => one.getAttribute('aria-label') ?? one.labels?.[0]?.textContent ?? one.textContent"
+        if tab.locator(":focus").evaluate(called).strip() == name:
+            return tab.locator(":focus")
+    raise AssertionError(f"the tab key does not reach {name}")
+
+
+# Data -----------------------------------------------------------------------------------------------------------------
+
+
+def test_data_is_uploaded_understood_tuned_on_counted_and_deleted(person: Visitor, service: httpx.Client) -> None:
+    tab = person.open("/datasets")
+    files = [
+        {"name": "häuser (1).csv", "mimeType": "text/csv", "buffer": TABLE.encode()},
+        {"name": "empty.csv", "mimeType": "text/csv", "buffer": b""},
+        {"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"%PDF"},
+        {"name": "large.txt", "mimeType": "text/plain", "buffer": b"x" * 200_001},
+    ]
+    tab.locator("#file").set_input_files(files)
+    told = tab.locator("#uploads li")
+    expect(told.nth(0)).to_contain_text("hauser (1).csv: 120 rows, 3 columns of csv")
+    expect(told.nth(1)).to_contain_text("empty.csv: ")
+    expect(told.nth(2)).to_contain_text(".csv")
+    expect(told.nth(3)).to_contain_text("at most 200.0 kB are accepted here")
+    assert all("[object" not in one and "undefined" not in one for one in told.all_inner_texts())
+    assert faults(tab) == []
+    expect(cell(tab.locator("#datasets"), "hauser (1).csv", "jobs")).to_have_text("0")
+    assert len([person.complaints.pop() for _ in range(2)]) == 2, "the browser's own word for each that was refused"
+    tab.locator("#datasets").get_by_role("link", name="hauser (1).csv").click()
+    expect(tab.get_by_role("region", name="Columns")).to_contain_text("height")
+    tab.get_by_role("link", name="Tune tabular on it").click()
+    expect(tab.get_by_label("dataset (needed)")).to_have_value("hauser (1).csv")
+    tab.get_by_role("button", name="Submit").click()
+    expect(tab.locator("#summary .badge").first).to_have_text("queued")
+    assert service.get("/v1/datasets").json()["items"][0]["jobs"] == 1
+    tab = person.open("/datasets/hauser%20(1).csv")
+    expect(tab.locator("main")).to_contain_text("named by 1 job")
+    tab.get_by_role("button", name="Delete…").click()
+    tab.get_by_role("button", name="Delete the data").click()
+    expect(tab.get_by_role("alert")).to_contain_text("needs this dataset")
+    assert "409" in person.complaints.pop()
+    job = service.get("/v1/jobs").json()["items"][0]["id"]
+    assert 'value="hauser (1).csv" selected' in tab.request.get(f"{person.address}/submit?job={job}").text()
+    service.post(f"/v1/jobs/{job}/cancel")
+    tab = person.open("/datasets/hauser%20(1).csv")
+    tab.get_by_role("button", name="Delete…").click()
+    tab.get_by_role("button", name="Delete the data").click()
+    expect(tab.get_by_role("heading", name="No data of your own yet")).to_be_visible()
+
+
+def cell(table: Locator, row: str, label: str) -> Locator:
+    return table.get_by_role("row").filter(has_text=row).locator(f'[data-label="{label}"]')
+
+
+def test_a_file_is_dropped_anywhere_on_the_page(person: Visitor, service: httpx.Client) -> None:
+    tab = person.open("/datasets")
+    tab.evaluate(
+        """(text) => {
+            const data = new DataTransfer();
+            data.items.add(new File([text], "dropped.csv", { type: "text/csv" }));
+            const about = { bubbles: true, cancelable: true, dataTransfer: data };
+            for (const kind of ["dragenter", "dragover", "drop"])
+                document.querySelector("h1").dispatchEvent(new DragEvent(kind, about));
+        }""",
+        TABLE,
+    )
+    expect(tab.locator("#uploads li")).to_contain_text("120 rows")
+    assert service.get("/v1/datasets/dropped.csv").json()["rows"] == 120
+
+
+def test_an_upload_of_another_site_or_without_a_token_is_refused_unread(page: httpx.Client) -> None:
+    right = re.search(r'data-token="([^"]+)"', page.get("/datasets").text)
+    assert right is not None
+    for headers in ({}, {"X-Token": "0" * 64}, {"X-Token": right[1], "Sec-Fetch-Site": "cross-site"}):
+        answer = page.post("/datasets?name=a.csv", content=TABLE, headers=headers | {"Accept": "application/json"})
+        assert answer.status_code == 403
+    assert page.post("/datasets?name=a.csv", content=TABLE, headers={"X-Token": right[1]}).status_code == 201
+
+
+def test_uses_of_data_are_counted_to_train_and_to_validate_on(database_url: str, tmp_path: Path) -> None:
+    with served(database_url, data_dir=tmp_path / "data") as service:
+        for name, text in (("train.csv", TABLE), ("test.csv", TABLE + "1,2,a\n")):
+            assert service.post(f"/v1/datasets?name={name}", content=text).json()["jobs"] == 0
+        for _ in range(2):
+            params = {"dataset": "train.csv", "validation": {"dataset": "test.csv"}}
+            submitted(service, task={"name": "tabular", "params": params})
+        submitted(service, task={"name": "tabular", "params": {"dataset": "train.csv"}})
+        counts = {one["name"]: one["jobs"] for one in service.get("/v1/datasets").json()["items"]}
+        assert counts == {"train.csv": 3, "test.csv": 2}
+        assert service.get("/v1/datasets/test.csv").json()["jobs"] == 2
+
+
+# Loops of one's own ---------------------------------------------------------------------------------------------------
+
+
+def test_what_to_paste_into_a_loop_stands_in_the_form_and_on_the_page_of_its_job(
+    person: Visitor, service: httpx.Client
+) -> None:
+    tab = person.open("/submit")
+    tab.get_by_label("task", exact=True).select_option("external")
+    lines = tab.get_by_label("Lines for your training script")
+    expect(lines).to_contain_text("trial.report(step, val_loss=value)")
+    expect(tab.locator(".error:visible")).to_have_count(0)
+    tab.get_by_label("metric (needed)").fill("my loss")
+    tab.get_by_label("goal").select_option("lower is better")
+    tab.get_by_label("horizon", exact=True).fill("200")
+    tab.get_by_role("button", name="Submit").click()
+    expect(lines).to_contain_text('trial.report(step, **{"my loss": value})')
+    compile(lines.inner_text(), "train.py", "exec")
+    job = service.get("/v1/jobs").json()["items"][0]["id"]
+    expect(tab.get_by_label("The command that trains the trials")).to_contain_text(f"lrtune run {job} --whole")
+    assert faults(tab) == []
