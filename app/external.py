@@ -88,7 +88,7 @@ def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop, w
         seconds=job.seconds,
         warm_start=earlier,
         continued=hold.checkpoints != "none",
-        beginnings=begun,
+        beginnings=search.Beginnings(begun),
         waiting=waiting,
     )
     return step, trials.decided(history)

@@ -57,7 +57,8 @@ def watched_writing() -> list[int]:
 
     def writing(*given, **named):  # type: ignore[no-untyped-def]
         entry = write(*given, **named)
-        sizes.append(entry.size)
+        if entry:
+            sizes.append(entry.size)
         return entry
 
     Store.write = writing  # type: ignore[method-assign]

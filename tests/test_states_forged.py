@@ -1,21 +1,23 @@
 """States that somebody wrote, with the right name and the right checksum, and that are no state of this training."""
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lrtune.wire.job import TaskSpec
-from tests.test_states import Lab, only_state, same
+from tests.test_states import Lab, filed, only_state, same
 from tests.test_trainer import trial
+from worker.packing import Damaged, unpacked
 from worker.snapshot import Snapshot
-from worker.states import Damaged, packed, unpacked
 from worker.tasks import prepare
 
 Forge = Callable[[dict[str, torch.Tensor], dict[str, Any]], object]
@@ -51,9 +53,9 @@ def test_a_state_of_wrong_content_is_ignored_said_and_removed(how: str, tmp_path
     lab.train(task, asked.model_copy(update={"until": 22}))
     path = only_state(tmp_path)
     key, *middle = path.stem.split("_")[:-1]
-    state = unpacked(path.read_bytes(), key=key, step=22)
+    state = unpacked(np.fromfile(path, dtype=np.uint8), key=key, step=22)
     FORGED[how](state.tensors, state.notes)
-    data = packed(Snapshot(state.tensors, state.notes), key=key)
+    data = filed(Snapshot(state.tensors, state.notes), key)
     path.unlink()
     forged(path, data, "_".join([key, *middle]))
     assert same(lab.train(task, asked), lab.train(task, asked, shares=False))
@@ -94,9 +96,48 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["step", "reports", "trained", "losses"]), json_values))
 def test_whatever_the_notes_say_a_state_is_read_or_damaged(notes: dict[str, Any]) -> None:
-    data = packed(Snapshot({}, {"step": 1, "reports": [], "trained": [[1, "w"]], **notes}), key="k")
+    data = filed(Snapshot({}, {"step": 1, "reports": [], "trained": [[1, "w"]], **notes}))
     try:
-        found = unpacked(data, key="k", step=1)
+        found = unpacked(np.frombuffer(data, dtype=np.uint8).copy(), key="k", step=1)
     except Damaged:
         return
     assert found.notes["trained"][-1][0] == 1
+
+
+BROKEN = {
+    "no header": b"",
+    "a header that is too long": (1 << 40).to_bytes(8, "little"),
+    "a header that is no JSON": (4).to_bytes(8, "little") + b"{{{{",
+    "a header that is no object": (4).to_bytes(8, "little") + b"[1] ",
+}
+HEADERS: dict[str, dict[str, Any]] = {
+    "a type that nobody knows": {"dtype": "F7"},
+    "another shape": {"shape": [3]},
+    "a shape that is none": {"shape": [-2, -1]},
+    "a shape of truths": {"shape": [True, 2]},
+    "more bytes than there are": {"shape": [1 << 40], "data_offsets": [0, 1 << 42]},
+    "bytes before its own": {"data_offsets": [-8, 0]},
+    "bytes that are another's": {"data_offsets": [4, 12]},
+    "bytes that are none": {"data_offsets": [0, "8"]},
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_file_without_a_header_is_damaged(how: str) -> None:
+    with pytest.raises(Damaged):
+        unpacked(np.frombuffer(BROKEN[how], dtype=np.uint8).copy(), key="k", step=1)
+
+
+@pytest.mark.parametrize("how", HEADERS)
+def test_a_header_that_says_what_the_file_has_not_is_damaged(how: str) -> None:
+    notes = json.dumps({"format": 1, "key": "k", "step": 1, "reports": [], "trained": [[1, "w"]]})
+    said = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    for changes in ({}, HEADERS[how]):
+        head = json.dumps({"__metadata__": {"lrtune": notes}, "model/w": said | changes}).encode()
+        head += b" " * (-len(head) % 8)
+        data = np.frombuffer(len(head).to_bytes(8, "little") + head + bytes(8), dtype=np.uint8).copy()
+        if changes:
+            with pytest.raises(Damaged):
+                unpacked(data, key="k", step=1)
+        else:
+            assert unpacked(data, key="k", step=1).tensors["model/w"].tolist() == [0.0, 0.0]

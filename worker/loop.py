@@ -298,11 +298,11 @@ class Worker:
     def _advance(self, job_id: str) -> int | None:
         """The same; where there is nothing to do, how long the job's log was then."""
 
-        def read(tx: Session) -> tuple[jobs.Outline, list[Trial], int, int]:
-            lines = events.count(tx, job_id)
-            return jobs.outline(tx, job_id), histories.of(job_id).read(tx), thinking.wanted(tx, job_id), lines
+        def read(tx: Session) -> tuple[jobs.Outline, list[Trial], search.Beginnings, int, int]:
+            lines, begun = events.count(tx, job_id), self._sharing.beginnings(tx, job_id)
+            return jobs.outline(tx, job_id), histories.of(job_id).read(tx), begun, thinking.wanted(tx, job_id), lines
 
-        job, history, wanted, lines = self._write(read)
+        job, history, begun, wanted, lines = self._write(read)
         if job.steps is None:
             self._resolve(job_id, job.spec.task, job.spec.horizon.epochs or 1.0)
             return None
@@ -314,7 +314,8 @@ class Worker:
             steps=job.steps,
             seconds=job.seconds,
             warm_start=self._warm_start[job_id],
-            continued=self._settings.state_bytes > 0,
+            continued=self._settings.state_bytes != 0,
+            beginnings=begun,
             waiting=wanted,
         )
         if step.nothing_to_do:

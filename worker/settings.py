@@ -20,7 +20,7 @@ class Settings(BaseSettings):
     threads: Annotated[int, Field(ge=1)] = 1  # per worker, on a CPU: small networks gain from more workers, not threads
     lease_seconds: Annotated[float, Field(ge=1)] = 90.0
     state_dir: str = ".lrtune/states"  # or any URL of fsspec's, for workers on several hosts
-    state_bytes: Annotated[int, Field(ge=0)] = 4 * 2**30  # 0: nothing is kept, and nothing shared
+    state_bytes: Annotated[int, Field(ge=0)] | None = None  # a quarter of the free disk; 0: nothing is kept or shared
     compile_dir: Path = Path(".lrtune/compiled")  # code, and this worker runs it: nobody else may write there
     poll_seconds: Annotated[float, Field(gt=0)] = 0.5
     log: Literal["text", "json"] = "text"

@@ -3,8 +3,8 @@
 Of a training over several devices it is that of the first, who keeps it, and of the others their random generators: all
 else is the same there. Back in place it is sent to each of them, tensor by tensor.
 
-Taking one copies tensors where they are, so that the training can go on while a thread brings them to the store; who
-writes it before the training goes on needs no copy. Nothing here can run code: names, numbers and bytes.
+A copy of one lies where the tensors are, so that the training can go on while a thread brings it to the store; who
+writes it before the training goes on needs none. Nothing here can run code: names, numbers and bytes.
 """
 
 import random
@@ -37,9 +37,14 @@ class Snapshot:
         """Its tensors' bytes."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
+    def copied(self) -> "Snapshot":
+        """The same, which the training does not change as it goes on."""
+        alone = torch.contiguous_format
+        return Snapshot({n: tensor.clone(memory_format=alone) for n, tensor in self.tensors.items()}, self.notes)
 
-def take(run: LiveRun, *, copy: bool = True) -> Snapshot:
-    """The state of a training after its step; without a copy it is good until the next step begins.
+
+def take(run: LiveRun) -> Snapshot:
+    """The state of a training after its step: good until the next step begins, then a copy of it is needed.
 
     Raises Unfit where the network keeps more than tensors.
     """
@@ -51,8 +56,6 @@ def take(run: LiveRun, *, copy: bool = True) -> Snapshot:
         (tensors if isinstance(value, Tensor) else numbers)[name] = value
     on_cpu = [name for name, tensor in tensors.items() if tensor.device.type == "cpu"]
     tensors = {name: tensor.detach() for name, tensor in tensors.items()}
-    if copy:
-        tensors = {n: tensor.clone(memory_format=torch.contiguous_format) for n, tensor in tensors.items()}
     notes = {
         "step": run.step,
         "reports": [report.model_dump(exclude={"reused"}) for report in run.reports],
@@ -150,7 +153,8 @@ def _put_optimizer(run: LiveRun, state: Snapshot) -> None:
         optimizer = run.engine.optimizer.parts[int(part)]
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         device = torch.device("cpu") if name in on_cpu else run.engine.device
-        moved = value.to(device) if isinstance(value, Tensor) else value
+        # A place of its own: what was read is views of one buffer, aligned otherwise.
+        moved = value.to(device, copy=True) if isinstance(value, Tensor) else value
         parameter = parameters[int(place)]
         if isinstance(moved, Tensor) and not _alike(moved, parameter):
             raise ValueError(f"{name}: found {tuple(moved.shape)} for a parameter of {tuple(parameter.shape)}")
@@ -179,10 +183,17 @@ def generators(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]
 
 def _put_generators(device: torch.device, state: Snapshot, *, rank: int) -> None:
     notes = state.notes["random"][rank]
-    tensors = {name: state.tensors[f"random/{rank}/{name}"].cpu() for name in ("python", "numpy", "torch")}
+    # Copies: torch reads a generator's state as a structure, which must lie where a processor takes one.
+    tensors = {name: one.to("cpu", copy=True) for name, one in _drawn(state, rank).items()}
     random.setstate((notes["python"][0], tuple(tensors["python"].tolist()), notes["python"][1]))
     rest, key = notes["numpy"], tensors["numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", key, rest["pos"], rest["has_gauss"], rest["gauss"]))
     torch.set_rng_state(tensors["torch"])
     if device.type == "cuda":
-        torch.cuda.set_rng_state(state.tensors[f"random/{rank}/cuda"].cpu(), device)
+        torch.cuda.set_rng_state(tensors["cuda"], device)
+
+
+def _drawn(state: Snapshot, rank: int) -> dict[str, Tensor]:
+    """The random generators of one device's process, by name."""
+    begin = f"random/{rank}/"
+    return {name.removeprefix(begin): one for name, one in state.tensors.items() if name.startswith(begin)}

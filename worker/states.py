@@ -3,336 +3,316 @@
 A file's name says what it is, `<key>_<step>_<kind>_<score>_<checksum>.safetensors` in the folder of its namespace (the
 hash of the key's header: runs that differ in their rates alone share one), so that looking up and making room need no
 reading. It is written beside its place and moved there in one piece, which outlives the worker; `secure` waits until it
-outlives the host as well. What is read must have the checksum of its name, the format of `cache_key.FORMAT` and its own
-key inside, or it is `Damaged`.
+outlives the host as well. What is read must have the checksum of its name, or it is `Damaged`.
+
+A ledger has which state is of which trial (`lrtune/store/states.py`), so that room is made of what nobody counts on.
 """
 
 import errno
 import hashlib
-import json
 import os
-import re
 import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
-from itertools import pairwise
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import IO, Any, Protocol
 
 import fsspec
-import torch
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_core import to_json
-from safetensors import SafetensorError
-from safetensors.torch import load
-from torch import Tensor
+import numpy as np
 
 from lrtune.errors import TaskError
-from lrtune.wire.results import Report
-from worker.cache_key import FORMAT
+from lrtune.store.states import Use
+from worker.packing import Bytes, Damaged, Packed, packed, unpacked
+from worker.room import ELSEWHERE, NAME, Entry, Kind, entry, share_of_disk, worst_first
 from worker.snapshot import Snapshot
 
-# What a state is of: a stretch where other runs may leave, the end of a stage or of a schedule, a run on its way.
-Kind: TypeAlias = Literal["trunk", "stage", "end", "running"]
-LEADERS = 3  # of each namespace: the ends with the best scores go last
-STALE = 3600.0  # seconds after which a state on its way, or a half-written file, is nobody's
 ROOM = 0.95  # making room goes down to this share of the budget
-NAME = re.compile(
-    r"([0-9a-f]{64})_(\d{1,18})_(trunk|stage|look|end|running)_(nan|[-+]?\d[\d.]*(?:e[-+]?\d+)?)_([0-9a-f]{32})\.safetensors"
-)
 FOLDER, CHECKSUM = 32, 32  # characters of a namespace, and of a checksum
-
-# What safetensors calls them.
-DTYPES = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.uint16: "U16",
-    torch.uint32: "U32",
-    torch.uint64: "U64",
-    torch.int8: "I8",
-    torch.int16: "I16",
-    torch.int32: "I32",
-    torch.int64: "I64",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.complex64: "C64",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-}
+LARGE = 16 * 2**20  # bytes from which on a state is written beside the training, and what it costs is weighed
+CHUNK = 8 * 2**20  # bytes that are read before the next are asked for
+ID = "store-id"  # the file that tells one store of states from another
 
 
-class Damaged(Exception):
-    """A state that is not what its name says."""
+class Ledger(Protocol):
+    """What a database knows of the states of one store, by their keys."""
 
+    def uses(self) -> Mapping[str, Sequence[Use]]:
+        """What each is of."""
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A state that is there."""
-
-    path: str
-    key: str
-    step: int
-    kind: Kind
-    score: float
-    size: int
-    at: float  # when it was last used, in seconds
+    def let_go(self, keys: Collection[str]) -> set[str]:
+        """Count on these no more; those of which the files may go."""
 
 
 class Store:
-    """The states below one URL, with room for `budget` bytes. Every method may raise OSError."""
+    """The states below one URL, with room for `budget` bytes; None is for a share of the disk.
 
-    def __init__(self, url: str, *, budget: int) -> None:
+    Every method may raise OSError.
+    """
+
+    def __init__(self, url: str, *, budget: int | None = None, ledger: Ledger | None = None) -> None:
         try:
             self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise TaskError(
                 f"LRTUNE_STATE_DIR: found {url!r}; accepted is a directory or a URL of fsspec's ({error})"
             ) from None
-        self._budget, self._seen, self._added = budget, 0, 0
-        self._fresh, self._counting = False, threading.RLock()  # one thread writes while another drops
+        self._seen, self._added, self._fresh, self._ledger = 0, 0, False, ledger
+        self._id: str | None = None
+        self._counting = threading.RLock()  # one thread writes while another drops
+        self._wrote, self._seconds = 0.0, 0.0  # bytes of large states, and what writing them took
+        self._shared, self.budget = budget is None, self._share() if budget is None else budget
 
     @property
     def local(self) -> bool:
         """Whether the states are files of this host."""
         return "file" in self._files.protocol
 
+    def room(self) -> str:
+        """How much room there is for states, and why, in words."""
+        if not self._shared:
+            return f"at most {self.budget / 1e9:.3g} GB, as LRTUNE_STATE_BYTES says"
+        why = "a quarter of what is free there" if self.local else "as nobody knows what is free there"
+        return f"at most {self.budget / 1e9:.3g} GB, {why}; LRTUNE_STATE_BYTES says otherwise"
+
+    def id(self) -> str:
+        """What tells this store from others, for all who use it; made by the first who asks."""
+        if self._id is not None and not self.local:  # here a folder may be made anew at any time
+            return self._id
+        path = f"{self._root}/{ID}"
+        if not self._files.exists(path):
+            own = uuid.uuid4().hex.encode()
+            half = self._half(self._root, Packed(len(own), iter([own])))
+            with suppress(FileExistsError):  # another was quicker
+                os.link(half, path) if self.local else self._files.mv(half, path)
+            if self.local:
+                self._files.rm_file(half)
+        found: bytes = self._files.cat_file(path)
+        self._id = found.decode()[:100]
+        return self._id
+
     def entries(self, namespace: str) -> dict[str, Entry]:
         """The states of runs that differ in their rates alone, by key."""
-        return {entry.key: entry for entry in self._listed(f"{self._root}/{namespace[:FOLDER]}")}
+        return {one.key: one for one in self._listed(f"{self._root}/{namespace[:FOLDER]}")}
 
-    def read(self, entry: Entry) -> Snapshot:
+    def read(self, one: Entry) -> Snapshot:
         """A state, and note that it was of use. Raises Damaged."""
-        if entry.size > self._budget:
-            raise Damaged(f"its {entry.size:,} bytes are more than LRTUNE_STATE_BYTES, which is {self._budget:,}")
-        data = _content(entry.path) if self.local else self._files.cat_file(entry.path)
-        found = NAME.fullmatch(_last(entry.path))
-        if found is None or _checksum(data) != found[5]:
+        if one.size > self.budget:
+            raise Damaged(f"its {one.size:,} bytes are more than LRTUNE_STATE_BYTES, which is {self.budget:,}")
+        with self._opened(one.path) as file:
+            data, checksum = _content(file, one.size)
+        found = NAME.fullmatch(_last(one.path))
+        if found is None or checksum != found[5]:
             raise Damaged(f"its {len(data):,} bytes do not have the checksum of its name")
-        state = unpacked(data, key=entry.key, step=entry.step)
+        state = unpacked(data, key=one.key, step=one.step)
         if self.local:
-            os.utime(entry.path)
+            os.utime(one.path)
         return state
 
-    def write(self, namespace: str, key: str, kind: Kind, score: float | None, state: Snapshot) -> Entry:
-        """Keep a state, all of it or nothing, after making room for it."""
-        data = packed(state, key=key)
-        if len(data) > self._budget:
-            raise OSError(
-                f"a state of {len(data):,} bytes is larger than LRTUNE_STATE_BYTES, which is {self._budget:,}"
-            )
-        self._make_room(len(data))
+    def write(
+        self,
+        namespace: str,
+        key: str,
+        kind: Kind,
+        score: float | None,
+        state: Snapshot,
+        *,
+        instead: Entry | None = None,
+    ) -> Entry | None:
+        """Keep a state, all of it or nothing, after making room for it: first of the one that it is there `instead` of.
+
+        None where all that is there is worth more.
+        """
+        began, file = time.monotonic(), packed(state, key=key)
+        if file.size > self.budget:
+            raise OSError(f"a state of {file.size:,} bytes is larger than LRTUNE_STATE_BYTES, which is {self.budget:,}")
+        if not self._make_room(file.size, kind, instead):
+            return None
         folder, step = f"{self._root}/{namespace[:FOLDER]}", state.notes["step"]
-        worth = "nan" if score is None else f"{score:.6g}"
-        path = f"{folder}/{key}_{step}_{kind}_{worth}_{_checksum(data)}.safetensors"
-        self._put(folder, path, data)
+        worth, checksum = "nan" if score is None else f"{score:.6g}", hashlib.sha256()
+        half = self._half(folder, Packed(file.size, _hashed(file, checksum)))
+        path = f"{folder}/{key}_{step}_{kind}_{worth}_{checksum.hexdigest()[:CHECKSUM]}.safetensors"
+        self._move(half, path)
         with self._counting:
-            self._added += len(data)
-        return Entry(path, key, step, kind, float(worth), len(data), time.time())
+            self._added += file.size
+        self._took(file.size, time.monotonic() - began)
+        return Entry(path, key, step, kind, float(worth), file.size, time.time())
 
-    def secure(self, entries: Sequence[Entry]) -> None:
-        """Wait until the disk has these states, their names included; what lies elsewhere is there once written."""
+    def secure(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Wait until the disk has these states, their names included; what lies elsewhere is there once written.
+
+        Those that are there: of others room was made meanwhile.
+        """
         if not self.local:
-            return
-        folders = dict.fromkeys(entry.path.rpartition("/")[0] for entry in entries)
-        for path in (*(entry.path for entry in entries), *folders):
-            with suppress(FileNotFoundError):  # room was made of it meanwhile
-                _sync(path)
+            return [*entries]
+        began, there = time.monotonic(), [one for one in entries if _synced(one.path)]
+        for folder in dict.fromkeys(one.path.rpartition("/")[0] for one in there):
+            _synced(folder)
+        self._took(max((one.size for one in there), default=0), time.monotonic() - began, again=True)
+        return there
 
-    def drop(self, entry: Entry) -> None:
+    def seconds(self, size: int) -> float:
+        """How long it takes to keep a state of so many bytes, by the large ones that were written last."""
+        return size * self._seconds / self._wrote if self._wrote and size >= LARGE else 0.0
+
+    def drop(self, one: Entry) -> None:
         """Forget a state; another worker may have been quicker."""
         with self._counting:
             try:
-                self._files.rm_file(entry.path)
+                self._files.rm_file(one.path)
             except FileNotFoundError:
                 return
-            self._added -= entry.size
+            self._added -= one.size
 
-    def _put(self, folder: str, path: str, data: bytes) -> None:
+    def _took(self, size: int, seconds: float, *, again: bool = False) -> None:
+        """Learn what large states cost; the last count most. `again`: more of what the last one cost."""
+        if size >= LARGE:
+            self._wrote = self._wrote if again else self._wrote / 2 + size
+            self._seconds = self._seconds + seconds if again else self._seconds / 2 + seconds
+
+    def _share(self) -> int:
+        if not self.local:
+            return ELSEWHERE
+        try:
+            return share_of_disk(self._root, sum(one.size for one in self._listed(self._root, half=True)))
+        except OSError:
+            return ELSEWHERE  # who cannot write there says so when there is something to write
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[IO[bytes]]:
+        """A file to read: here a regular one, opened so that neither a pipe nor a link is waited for."""
+        if not self.local:
+            with self._files.open(path, "rb") as file:
+                yield file
+            return
+        try:
+            opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise Damaged("it is no regular file") from error
+            raise
+        with os.fdopen(opened, "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(opened).st_mode):
+                raise Damaged("it is no regular file")
+            yield file
+
+    def _half(self, folder: str, data: Packed) -> str:
+        """A file that is written and not yet in its place; nothing is left of one that cannot be."""
         half = f"{folder}/half-{uuid.uuid4().hex}"
         try:
-            if self.local:
-                _write(half, data)
-                Path(half).replace(path)
-            else:
-                self._files.makedirs(folder, exist_ok=True)
-                self._files.pipe_file(half, data)
-                self._files.mv(half, path)
+            with self._new(half) as file:
+                if self.local and data.size >= LARGE:
+                    file.truncate(data.size)  # others see at once what it will take
+                for part in data.parts:
+                    file.write(part)
         except Exception as error:
             if self._files.exists(half):
                 self._files.rm_file(half)
             raise error if isinstance(error, OSError) else OSError(str(error)) from error
+        return half
 
-    def _make_room(self, size: int) -> None:
-        """Keep below the budget. Others write as well, so what is there is counted again every fiftieth of it."""
-        if self._fresh and self._seen + self._added + size <= self._budget and self._added < self._budget / 50:
-            return
+    def _new(self, path: str) -> Any:
+        """A file to write, and the folders above it where there are none."""
+        if not self.local:
+            return self._files.open(path, "wb")
+        try:
+            return Path(path).open("wb")
+        except FileNotFoundError:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            return Path(path).open("wb")
+
+    def _move(self, half: str, path: str) -> None:
+        """Bring a written file to its place in one piece."""
+        if self.local:
+            Path(half).replace(path)
+        else:
+            self._files.mv(half, path)
+
+    def _make_room(self, size: int, kind: Kind, instead: Entry | None) -> bool:
+        """Keep below the budget; whether there is room. What others write is counted again every fiftieth of it."""
+        if self._fresh and self._seen + self._added + size <= self.budget and self._added < self.budget / 50:
+            return True
         with self._counting:
             every = self._listed(self._root, half=True)
-            self._seen, self._added, self._fresh = sum(entry.size for entry in every), 0, True
-        if self._seen + size <= self._budget:
-            return
-        for entry in _worst_first(every, now=time.time()):
-            self.drop(entry)
-            if self._seen + self._added + size <= ROOM * self._budget:
-                return
+            self._seen, self._added, self._fresh = sum(one.size for one in every), 0, True
+        if self._seen + size <= self.budget:
+            return True
+        uses = self._ledger.uses() if self._ledger else {}
+        order = [*([instead] if instead else ()), *worst_first(every, uses, kind=kind, now=time.time())]
+        enough, spared, freed = self.budget * (ROOM if size < self.budget / 50 else 1), list[Entry](), 0
+        for one in {one.path: one for one in order}.values():
+            if self._seen + size - freed <= enough:
+                break
+            spared.append(one)
+            freed += one.size
+        if self._seen + size - freed <= self.budget:  # else it would be in vain
+            self._let_go(spared)
+        return self._seen + self._added + size <= self.budget
+
+    def _let_go(self, spared: Sequence[Entry]) -> None:
+        """Remove states, once nobody counts on them any more."""
+        keys = {one.key for one in spared if one.key}
+        gone = self._ledger.let_go(keys) if self._ledger and keys else keys
+        for one in spared:
+            if not one.key or one.key in gone:
+                self.drop(one)
+        if self._ledger and gone:
+            self._ledger.let_go(gone)  # one that was written down while it went
 
     def _listed(self, folder: str, *, half: bool = False) -> list[Entry]:
         try:
             found = self._files.find(folder, detail=True)
         except FileNotFoundError:
             return []
-        return [entry for path, info in found.items() if (entry := _entry(path, info, half=half))]
+        return [one for path, info in found.items() if (one := entry(path, info, half=half))]
 
 
-def _write(path: str, data: bytes) -> None:
-    """A file, and the folders above it where there are none."""
+def _hashed(file: Packed, checksum: Any) -> Iterator[Any]:
+    """The parts of a file, with their checksum; of a large one it is worked out while the disk is busy."""
+    if file.size < LARGE:
+        for part in file.parts:
+            checksum.update(part)
+            yield part
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="checksum") as thread:
+        done = thread.submit(checksum.update, b"")
+        for part in file.parts:
+            done.result()
+            done = thread.submit(checksum.update, part)
+            yield part
+        done.result()
+
+
+def _content(file: IO[bytes], size: int) -> tuple[Bytes, str]:
+    """The bytes of a file, and their checksum."""
+    data, checksum = np.empty(size, dtype=np.uint8), hashlib.sha256()
+    filled = sum(len(part) for part in _hashed(Packed(size, _chunks(file, data)), checksum))
+    return data[:filled], checksum.hexdigest()[:CHECKSUM]
+
+
+def _chunks(file: Any, into: Bytes) -> Iterator[Bytes]:
+    """What a file has, read into its place."""
+    filled = 0
+    while filled < len(into) and (found := file.readinto(into[filled : filled + CHUNK])):
+        yield into[filled : filled + found]
+        filled += found
+
+
+def _synced(path: str) -> bool:
+    """Wait until the disk has a file, or the names in a folder; whether it is there."""
     try:
-        Path(path).write_bytes(data)
+        opened = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(data)
-
-
-def _content(path: str) -> bytes:
-    """The bytes of a regular file, opened so that neither a pipe nor a link is waited for. Raises Damaged."""
-    try:
-        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise Damaged("it is no regular file") from error
-        raise
-    with os.fdopen(opened, "rb") as file:
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
-            raise Damaged("it is no regular file")
-        return file.read()
-
-
-def _sync(path: str) -> None:
-    """Wait until the disk has a file, or the names in a folder."""
-    opened = os.open(path, os.O_RDONLY)
+        return False
     try:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def packed(state: Snapshot, *, key: str) -> bytes:
-    """A state as the bytes of a safetensors file. Raises OSError for tensors that the format does not know.
-
-    Written here, by https://github.com/huggingface/safetensors#format, because the library takes five times as long for
-    the many small tensors of a small network, before each next segment of its training.
-    """
-    notes = to_json({"format": FORMAT, "key": key, **state.notes}, inf_nan_mode="constants").decode()
-    head: dict[str, Any] = {"__metadata__": {"lrtune": notes}}
-    parts, end = list[Any](), 0
-    aligned = sorted(state.tensors.items(), key=lambda item: -item[1].element_size())
-    try:
-        for name, tensor in aligned:
-            parts.append(_plain(tensor.cpu().contiguous()))
-            begin, end = end, end + tensor.nbytes
-            head[name] = {"dtype": DTYPES[tensor.dtype], "shape": tuple(tensor.shape), "data_offsets": [begin, end]}
-    except (RuntimeError, NotImplementedError, KeyError, TypeError) as error:
-        raise OSError(f"the state cannot be written: {error}") from error
-    written = to_json(head)
-    written += b" " * (-len(written) % 8)
-    return b"".join([len(written).to_bytes(8, "little"), written, *parts])
-
-
-def _plain(tensor: Tensor) -> Any:
-    """A tensor's bytes as a buffer; NumPy has no bfloat16 and no eight-bit floats."""
-    try:
-        return tensor.numpy()
-    except TypeError:
-        return tensor.reshape(-1).view(torch.uint8).numpy()
-
-
-class _Beginning(BaseModel):
-    """What every state says of its training, whatever was trained: each report and each stretch up to its step."""
-
-    step: Annotated[int, Field(ge=1)]
-    reports: list[Report]
-    trained: Annotated[list[tuple[int, str]], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        for places in ([one.step for one in self.reports], [step for step, _ in self.trained]):
-            if (
-                any(not before < after for before, after in pairwise([0, *places]))
-                or max(places, default=0) > self.step
-            ):
-                raise ValueError(f"its steps {places} are not those of a training of {self.step} steps")
-        if self.trained[-1][0] != self.step:
-            raise ValueError(f"nobody trained it up to its step {self.step}")
-        return self
-
-
-def unpacked(data: bytes, *, key: str, step: int) -> Snapshot:
-    """A state from the bytes of a file. Raises Damaged."""
-    try:
-        tensors: dict[str, Tensor] = load(data)
-        length = int.from_bytes(data[:8], "little")
-        notes: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["lrtune"])
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(f"it cannot be read: {error}") from error
-    if not isinstance(notes, dict):
-        raise Damaged("it cannot be read: its notes are no object")
-    if notes.get("format") != FORMAT:
-        raise Damaged(f"it is of format {notes.get('format')}; this worker reads {FORMAT}")
-    if notes.get("key") != key:
-        raise Damaged("it is another state than its name says")
-    try:
-        said = _Beginning.model_validate(notes)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise Damaged(f"it says what no training does: {'.'.join(map(str, first['loc']))} {first['msg']}") from error
-    if said.step != step:
-        raise Damaged(f"it is of step {said.step}, and its name says {step}")
-    return Snapshot(tensors, notes)
-
-
-def _checksum(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:CHECKSUM]
+    return True
 
 
 def _last(path: str) -> str:
     return path.rpartition("/")[2]
-
-
-def _entry(path: str, info: dict[str, Any], *, half: bool) -> Entry | None:
-    """What a file's name says; half-written ones are nobody's state, but take room. A link or a pipe is no state."""
-    if info.get("type") != "file" or info.get("islink"):
-        return None
-    at = next((info[name] for name in ("mtime", "LastModified", "last_modified", "created") if name in info), 0.0)
-    seconds = at.timestamp() if isinstance(at, datetime) else float(at)
-    size = int(info.get("size") or 0)
-    if found := NAME.fullmatch(_last(path)):
-        kind: Any = "stage" if found[3] == "look" else found[3]  # what earlier versions wrote
-        return Entry(path, found[1], int(found[2]), kind, float(found[4]), size, seconds)
-    if half and _last(path).startswith("half-"):
-        return Entry(path, "", 0, "running", float("nan"), size, seconds)
-    return None
-
-
-def _worst_first(entries: Iterable[Entry], *, now: float) -> Iterator[Entry]:
-    """What is least likely to be used again first: strays, ends, stages, trunks, leaders, runs on their way."""
-    every = list(entries)
-    ends: dict[str, list[Entry]] = {}  # with a score, by namespace
-    for entry in every:
-        if entry.kind in ("end", "stage") and entry.score == entry.score:
-            ends.setdefault(entry.path.rpartition("/")[0], []).append(entry)
-    best = (sorted(those, key=lambda entry: entry.score)[:LEADERS] for those in ends.values())
-    leaders = {entry.path for those in best for entry in those}
-    ranks = {"end": 1, "stage": 2, "trunk": 3, "running": 5}
-
-    def rank(entry: Entry) -> tuple[int, float]:
-        stray = entry.kind == "running" and now - entry.at > STALE
-        return (0 if stray else 4 if entry.path in leaders else ranks[entry.kind]), entry.at
-
-    return iter(sorted(every, key=rank))

@@ -15,6 +15,7 @@ import optuna
 from lrtune.search.advance import advance
 from lrtune.search.asked import filled, refused
 from lrtune.search.baseline import reference
+from lrtune.search.curve.beginnings import Beginnings
 from lrtune.search.curve.pruner import PruneVerdict, fitted
 from lrtune.search.optuna_sampler import CurveSampler
 from lrtune.search.propose import SpaceExhausted, suggest
@@ -23,6 +24,7 @@ from lrtune.search.prune import may_act, verdict
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # every rebuilt study would announce itself
 
 __all__ = [
+    "Beginnings",
     "CurveSampler",
     "PruneVerdict",
     "SpaceExhausted",

@@ -13,7 +13,8 @@ from functools import partial
 from itertools import takewhile
 
 from lrtune.search.confirm import confirming
-from lrtune.search.curve.sampler import Beginnings, forecasts, staged
+from lrtune.search.curve.beginnings import Beginnings
+from lrtune.search.curve.sampler import forecasts, staged
 from lrtune.search.propose import SpaceExhausted, suggestions
 from lrtune.search.studies.study import searched
 from lrtune.search.warm_start import as_past
@@ -46,8 +47,7 @@ def advance(
 
     `waiting` is how many wait for something to train: the default search decides for all of them at once.
     `warm_start` is what earlier jobs showed; `continued` says whether a paused trial can be resumed: only then are
-    trials trained in stages. `beginnings` are the steps of each trial, by its number, after which there is a checkpoint
-    that another trial can begin with; None is for a worker, which sees to that itself.
+    trials trained in stages. `beginnings` are the checkpoints that there are; None: all that a worker would keep.
     """
     past = searched(history)
     failure = _broken(spec, past) or _short(spec, past, steps=steps)

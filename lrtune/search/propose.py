@@ -12,7 +12,8 @@ from optuna.study import Study
 
 from lrtune.search.asked import next_asked
 from lrtune.search.baseline import baseline
-from lrtune.search.curve.sampler import Beginnings, propose, staged
+from lrtune.search.curve.beginnings import Beginnings
+from lrtune.search.curve.sampler import propose, staged
 from lrtune.search.shorter import next_shorter
 from lrtune.search.studies import samplers
 from lrtune.search.studies.space import Coordinates, coordinates

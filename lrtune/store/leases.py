@@ -111,7 +111,7 @@ def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime, l
     if loop is not None and row.start:
         found = checkpoints.latest(tx, row.id, loop)
         step, why = found.step if found else 0, "no loop that lives has its checkpoint"
-        go_back(tx, row, step, began=row.start, why=why, now=now)
+        trials.go_back(tx, row, step, began=row.start, why=why, now=now)
     stage = {"decision": row.decision, "why": row.stage_why, "start": row.start, "until": row.until, "step": row.start}
     attempt = {"token": token, "trial": row.id, "number": row.attempt, "worker": worker, "started_at": now}
     attempt |= {"loop": loop and asdict(loop), "charged": charged}
@@ -129,22 +129,11 @@ def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime, l
     return leased(tx, row, token)
 
 
-def go_back(tx: Session, row: TrialRow, step: int, *, began: int, why: str, now: datetime) -> None:
-    """Let the stage at hand begin before the step where it `began`; what its trial has cost stays paid for."""
-    if step >= began:
-        return
-    message = f"trial {row.number} begins again at step {step} instead of {began}: {why}"
-    events.add(tx, row.job, "trial-began-again", message, now=now, trial=row.number, step=step, lost=began - step)
-    back = {"start": min(step, row.start), "step": step, "reused": step - TrialRow.paid}
-    tx.execute(update(TrialRow).where(TrialRow.id == row.id).values(back))
-    tx.refresh(row)
-
-
 def begin_again(tx: Session, lease: Lease, step: int, *, why: str, now: datetime | None = None) -> Lease:
     """Let an attempt that has reported nothing begin before the checkpoint it was given. Raises LeaseLost."""
     hold(tx, lease)
     row = tx.scalars(select(TrialRow).where(TrialRow.id == lease.id)).one()
-    go_back(tx, row, step, began=lease.began, why=why, now=now or clock(tx))
+    trials.go_back(tx, row, step, began=lease.began, why=why, now=now or clock(tx))
     checkpoints.distrust(tx, lease.token)
     tx.execute(update(AttemptRow).where(AttemptRow.token == lease.token).values(start=step, step=step))
     tx.execute(delete(ReportRow).where(ReportRow.trial == lease.id, ReportRow.step > step))

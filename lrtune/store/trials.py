@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from lrtune.store import events, lookup, tallies
+from lrtune.store import events, lookup, states, tallies
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, ReportRow, TrialRow
 from lrtune.wire.results import ACTIVE, RESUMABLE, NextStep, Page, Proposal, Report, Stage, Stop, Trial, TrialState
@@ -114,7 +114,8 @@ def decided(history: Sequence[Trial]) -> int:
 def propose(tx: Session, job_id: str, proposal: Proposal, *, known: int, now: datetime | None = None) -> bool:
     """Add a trial, or resume one, that then waits for a worker; `known` is how many decisions the proposal rests on.
 
-    False when another worker was quicker, or the job is not active, or the trial cannot be resumed.
+    False when another worker was quicker, or the job is not active, or the trial cannot be resumed, or not from where
+    the proposal counts on.
     """
     job = lookup.job(tx, job_id, lock=True)
     if job.state not in ACTIVE or job.steps is None or job.decisions != known:
@@ -133,16 +134,31 @@ def propose(tx: Session, job_id: str, proposal: Proposal, *, known: int, now: da
         number, there = proposal.resume, (TrialRow.job == job.seq, TrialRow.number == proposal.resume)
         goes_on: dict[str, Any] = {"start": TrialRow.step, "paid": TrialRow.step - TrialRow.reused}
         goes_on |= {"value": None, "finished_at": None, "deaths": 0, "furthest": 0}
-        resumable = and_(*there, TrialRow.state.in_(RESUMABLE))
+        resumable = and_(*there, TrialRow.state.in_(RESUMABLE), states.kept(proposal.start))
         tallies.goes_on(tx, resumable)
-        resumed = update(TrialRow).where(resumable).values(stage | goes_on)
-        if not tx.execute(resumed.returning(TrialRow.id)).all():
+        resumed = update(TrialRow).where(resumable).values(stage | goes_on).returning(TrialRow)
+        row = tx.scalars(resumed.execution_options(populate_existing=True)).one_or_none()
+        if row is None:
             return False
+        if proposal.start is not None:
+            why = "there is no later state of it"
+            go_back(tx, row, proposal.start, began=row.start, why=why, now=now)
         until = f"step {proposal.until} of {proposal.horizon}" if proposal.until else "its end"
         kind, message = "trial-resumed", f"trial {number} goes on until {until}: {proposal.reason}"
     job.decisions = known + 1
     events.add(tx, job.seq, kind, message, now=now, trial=number, decision=known, until=proposal.until)
     return True
+
+
+def go_back(tx: Session, row: TrialRow, step: int, *, began: int, why: str, now: datetime) -> None:
+    """Let the stage at hand begin before the step where it `began`; what its trial has cost stays paid for."""
+    if step >= began:
+        return
+    message = f"trial {row.number} begins again at step {step} instead of {began}: {why}"
+    events.add(tx, row.job, "trial-began-again", message, now=now, trial=row.number, step=step, lost=began - step)
+    back = {"start": min(step, row.start), "step": step, "reused": step - TrialRow.paid}
+    tx.execute(update(TrialRow).where(TrialRow.id == row.id).values(back))
+    tx.refresh(row)
 
 
 def stop(tx: Session, job_id: str, step: NextStep, *, known: int, now: datetime | None = None) -> None:

@@ -169,6 +169,7 @@ class Proposal(Result):
     """What to train next, and why, in words: a new trial, or `resume` is the number of the one that goes on.
 
     `horizon` counts the steps of its schedule; `until` is the step at which it pauses, null where it runs to its end.
+    One that is resumed begins after `start` steps, where its checkpoint is; null: where it was paused.
     """
 
     configuration: Configuration
@@ -176,6 +177,7 @@ class Proposal(Result):
     seed: int
     horizon: int
     resume: int | None = None
+    start: int | None = None
     until: int | None = None
     reason: str = ""
 

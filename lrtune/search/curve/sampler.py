@@ -5,7 +5,7 @@ expected to be best: other rates, and other families at the same mean rate. Wher
 trained in stages: a decision about a configuration whose trial is paused, or was stopped, resumes that trial.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from statistics import fmean
@@ -13,6 +13,7 @@ from statistics import fmean
 import numpy as np
 
 from lrtune.optimizers import OPTIMIZERS
+from lrtune.search.curve.beginnings import Beginnings
 from lrtune.search.curve.designed import designed
 from lrtune.search.curve.encode import LOST, limits, rates, report_step, runs, static_knobs
 from lrtune.search.engine.costs import Settings, design_size
@@ -40,7 +41,6 @@ ENOUGH = 4  # options for each member of the initial design, or a range test rul
 SHORTER = (2, 4)  # the horizon over these
 ROUNDED = 30  # binary digits of a rate, nine decimal ones, in which equal curves agree
 LATE, TRUSTED = 1 / 3, 0.8  # of the budget left, and share of the law, from which on it designs shapes
-Beginnings = Mapping[int, Collection[int]]  # the steps after which a checkpoint of a trial, by its number, can be had
 
 
 def staged(spec: JobSpec) -> bool:
@@ -66,8 +66,8 @@ def propose(
     """What to train next and why; nothing where no candidate is left, or none that `left` full runs bring to its end.
 
     `steps` is the job's horizon, `numbers` those of the decisions that are asked for. `warm_start` are trials of other
-    jobs: something to learn from, no runs of this one. `beginnings` are what a loop can begin at; None is for a worker,
-    which keeps its own.
+    jobs: something to learn from, no runs of this one. `beginnings` are what there is to begin at; None: every end of a
+    stage, and wherever a rate stood still.
     """
     seeds = [seeded(spec.search.seed, number) for number in numbers]
     search = _Search(spec, kind, past, warm_start, steps, np.random.default_rng(seeds[0]), stages, beginnings)
@@ -75,18 +75,26 @@ def propose(
         return []
     if stages and search.designing() and (first := range_test(spec, past, steps=steps, left=left)):
         return [first]
-    return [_proposal(spec, past, *found) for found in search.decide(seeds, left)]
+    return [_proposal(spec, past, *found, beginnings) for found in search.decide(seeds, left)]
 
 
-def _proposal(spec: AdmittedJob, past: Sequence[Trial], configuration: Configuration, decision: Decision) -> Proposal:
+def _proposal(
+    spec: AdmittedJob,
+    past: Sequence[Trial],
+    configuration: Configuration,
+    decision: Decision,
+    beginnings: Beginnings | None,
+) -> Proposal:
     run = RunId(configuration, spec.search.seed, decision.horizon)
     until = report_step(decision.until, decision.horizon)
+    resumed = next((trial for trial in past if trial.run == run and trial.state in RESUMABLE), None)
     return Proposal(
         configuration=configuration,
         role="search",
         seed=run.seed,
         horizon=run.horizon,
-        resume=next((trial.number for trial in past if trial.run == run and trial.state in RESUMABLE), None),
+        resume=None if resumed is None else resumed.number,
+        start=None if resumed is None or beginnings is None else beginnings.start(resumed),
         until=until if until < run.horizon else None,
         reason=decision.reason,
     )
@@ -169,6 +177,7 @@ class _Search:
             edge=_edge(spec, past),
             sign=spec.metric.sign,
             budget=budget,
+            least_stage=0 if beginnings is None else beginnings.least,
         )
         self.horizons = [steps, *(steps // part for part in SHORTER if kind.short_horizons and steps // part > 1)]
         self.space, self.knobs = coordinates(spec), static_knobs(spec)
@@ -275,11 +284,9 @@ class _Search:
         return replace(pool, free=shared(pool, own, everywhere=self.beginnings is None)), known
 
     def _runs(self) -> list[Run]:
-        """This job's runs; those of a loop end where it has a checkpoint that others can begin at."""
+        """This job's runs, with the checkpoints that there are of them."""
         found = runs(self.spec, self.past)
-        if self.beginnings is None:
-            return found
-        return [replace(run, ends=tuple(self.beginnings.get(run.key, ()))) for run in found]
+        return found if self.beginnings is None else [self.beginnings.of(run) for run in found]
 
     def _leaders(self, model: WeighedModel) -> list[Configuration]:
         """Those tried whose end is known, or expected, to be best."""

@@ -14,6 +14,7 @@ from lrtune.search.engine.normalise import EVERYTHING
 from lrtune.search.engine.types import Pool, Run
 
 AT_LEAST = 0.4  # of what a run would cost alone is its price, however much of it others have trained
+MOST_OF_A_RUN = 4  # a first stage is no longer than the run over this
 MOST_PARTIAL, MOST_FULL = 16, 10  # runs of the initial design, whatever the number of other hyper-parameters
 
 
@@ -27,7 +28,8 @@ class Settings:
     reached the target; `budget` is what the whole search may cost, in full runs. `law_share` is how far the law is
     believed where that is not to be weighed (0: not at all); `idle`: runs that learn nothing are known for it; `edge`
     is the rate, where one was found, beyond which training makes no more progress. `sign` is -1 where values are
-    encoded negated, `limits` are what encoded values lie between; only the reasons read them.
+    encoded negated, `limits` are what encoded values lie between; only the reasons read them. No stage of a run over
+    the target horizon is shorter than `least_stage` steps.
     """
 
     embedding: bool = True
@@ -44,6 +46,7 @@ class Settings:
     budget: float = np.inf
     sign: float = 1.0
     limits: tuple[float, float] = EVERYTHING
+    least_stage: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Options:
 
     def __init__(self, pool: Pool, runs: Sequence[Run], target: int, settings: Settings) -> None:
         self.pool, self.target, self.settings = pool, target, settings
-        self.steps = {(run.key, run.horizon): run.until if run.state == "running" else run.steps for run in runs}
+        self.steps = {(run.key, run.horizon): run.until if run.state == "running" else run.ready for run in runs}
+        self.seen = {(run.key, run.horizon): run.steps for run in runs}
         closed = ("diverged", "running") if settings.partial_runs else ("diverged", "running", "paused")
         self.closed = {(run.key, run.horizon) for run in runs if run.state in closed}
         self.beside = self._beside([run for run in runs if run.state == "diverged"])
@@ -74,7 +78,7 @@ class Options:
             self.shorter.setdefault(pool.keys[row], []).append(int(row))
 
     def trained(self, row: int) -> int:
-        """How many steps of an option have been trained."""
+        """How many steps of an option have been trained, and need not be trained once more."""
         return self.steps.get((self.pool.keys[row], int(self.pool.horizons[row])), 0)
 
     def open(self, row: int) -> bool:
@@ -119,11 +123,21 @@ class Options:
             ways.append(Way([row, *ways[0].rows], [end, *until], [self.price(row, end), *price]))
         return ways
 
+    def least_stage(self, row: int) -> int:
+        """How many steps a stage of an option has at least: as many as its reports are apart, or some times as many."""
+        every = int(self.pool.every[row])
+        return -(-min(self.settings.least_stage, self.target // MOST_OF_A_RUN) // every) * every or every
+
     def _checkpoints(self, row: int) -> list[float]:
-        """Steps at which a stage may end: the next report, then ever further."""
-        every, trained = int(self.pool.every[row]), max(self.trained(row), int(self.pool.free[row]))
-        trained = trained // every * every
-        steps, step = [], max(every, trained + every, int(trained * 1.5) // every * every)
+        """Steps at which a stage may end: the next report that is worth a stage, then ever further."""
+        every, least = int(self.pool.every[row]), self.least_stage(row)
+        begin = max(self.trained(row), int(self.pool.free[row]))
+        # What was seen of a run whose checkpoint is gone is no news.
+        trained = max(begin, self.seen.get((self.pool.keys[row], int(self.pool.horizons[row])), 0)) // every * every
+        steps, step = (
+            [],
+            max(every, trained + every, int(trained * 1.5) // every * every, begin // every * every + least),
+        )
         while step < 0.9 * self.target:
             steps.append(float(step))
             step = max(step + every, int(step * 1.6) // every * every)

@@ -138,7 +138,7 @@ class Search:
             return None
         row = found[0]
         looks = len({run.key for run in self.runs}) - design_size(self.pool, self.settings) + 1
-        until = min(luby(max(looks, 1)) * int(self.pool.every[row]), self.target // 2)
+        until = min(luby(max(looks, 1)) * self.options.least_stage(row), self.target // 2)
         return Decision(row, self.target, until, f"nothing has learned anything yet: {stands}")
 
     def _moving(self) -> tuple[int, int] | None:

@@ -32,15 +32,15 @@ def next_of_design(
         wanted = max(wanted, 2 * tried)
     if tried >= wanted or tried >= len(full):
         return None
-    every = int(options.pool.every[full[0]])
-    until = int(-(-TRUNK * options.target // every) * every)
+    every, least = int(options.pool.every[full[0]]), options.least_stage(int(full[0]))
+    until = max(int(-(-TRUNK * options.target // every) * every), least)
     trunk = (
         _next_trunk(options, full, runs, until) if settings.partial_runs and settings.trunks and not beyond else None
     )
     if trunk is not None:
         return trunk, until
     row = _farthest(options, full, full, runs, wanted, random)
-    return None if row is None else (row, every if settings.partial_runs else options.target)
+    return None if row is None else (row, least if settings.partial_runs else options.target)
 
 
 def holds(curves: Array) -> tuple[Flags, Flags]:

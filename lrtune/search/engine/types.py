@@ -24,8 +24,9 @@ class Run:
     horizon; `extras` its other hyper-parameters as numbers; `reports` pairs of step and value, lower being better, NaN
     where it diverged. `state` is running, complete, diverged, or paused: trained so far, and may go on. `until` is the
     step that it was asked to reach; a paused run that did not reach it was stopped by a pruner. `born` orders runs by
-    their beginning, where they are listed by their latest stage; `ends` are the steps at which stages ended; `family`
-    names its schedule's, which the model does not see.
+    their beginning, where they are listed by their latest stage; `ends` are the steps at which stages ended;
+    `resumes_at` is where a paused one goes on, if not where it stands; `family` names its schedule's, which the model
+    does not see.
     """
 
     key: int
@@ -38,11 +39,17 @@ class Run:
     born: int = 0
     ends: tuple[int, ...] = ()
     family: str = ""
+    resumes_at: int | None = None
 
     @property
     def steps(self) -> int:
         """How far it got."""
         return self.reports[-1][0] if self.reports else 0
+
+    @property
+    def ready(self) -> int:
+        """How many of its steps need not be trained once more to go on."""
+        return self.steps if self.resumes_at is None else self.resumes_at
 
     @property
     def best(self) -> float:
@@ -146,4 +153,4 @@ def under_way(pool: Pool, runs: Sequence[Run], decision: Decision) -> tuple[list
         key, decision.horizon, tuple(pool.curves[row]), tuple(pool.extras[row]), (), born=len(runs), family=family
     )
     asked = replace(begun or new, state="running", until=decision.until)
-    return [*(run for run in runs if run is not begun), asked], decision.until - asked.steps
+    return [*(run for run in runs if run is not begun), asked], decision.until - asked.ready
