@@ -17,12 +17,13 @@ from lrtune.analysis.prefixes import Course
 from lrtune.schedules import Curve
 from lrtune.wire.job import TaskSpec, Training
 from lrtune.wire.results import Trial
-from worker import digest, parallel
+from worker import determinism, digest, parallel
 
 FORMAT = 1  # of the key and of the file; another number is another worker's business
 ENGINE = (  # what turns rates into weights
     "worker.trainer",
     "worker.run",
+    "worker.determinism",
     "worker.engine",
     "worker.parallel",
     "worker.batches",
@@ -48,10 +49,16 @@ def header(
         "clip_value": configuration.clip_value,
         "peak": configuration.learning_rate,
         "seed": trial.seed,
-        "training": training.model_dump(mode="json"),
+        "training": _as_trained(training, device),
         "owner": owner if training.compile == "auto" else None,
         "device": place(device, training.devices),
     }
+
+
+def _as_trained(training: Training, device: torch.device) -> dict[str, Any]:
+    """A job's training with the determinism that it comes to here; exact goes without saying."""
+    mode = determinism.mode_of(training, device)
+    return training.model_copy(update={"determinism": None if mode == "exact" else mode}).model_dump(mode="json")
 
 
 def place(device: torch.device, count: int = 1) -> dict[str, Any]:

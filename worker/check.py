@@ -18,8 +18,8 @@ from lrtune.errors import LrtuneError, TaskError
 from lrtune.optimizers import optimizer
 from lrtune.printable import printable
 from lrtune.task import Batch, Task, moved
+from worker.determinism import make_deterministic
 from worker.optimizers import build
-from worker.run import make_deterministic
 from worker.tasks import own
 from worker.traces import theirs, words
 

@@ -21,11 +21,11 @@ from lrtune.wire.job import Training
 from lrtune.wire.results import Trial
 from worker.batches import examples, split
 from worker.compiling import where_it_pays
+from worker.memory import does_not_fit, give_back, out_of_memory
 from worker.optimizers import build
 from worker.parallel import Member, Order
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-CPU_FULL = "can't allocate memory"  # the CPU's allocator has no exception class of its own
 
 
 class Engine:
@@ -82,9 +82,10 @@ class Engine:
             try:
                 return self._backward(taken)
             except RuntimeError as error:
-                if not _out_of_memory(error) or self.member is not None:
+                if not out_of_memory(error) or self.member is not None:
                     raise
-                self._halve(examples(taken[0]), str(error).splitlines()[0])
+                why = self.does_not_fit(error)
+            self._halve(examples(taken[0]), why)  # out here the error is gone, and with it what its frames held
             _restore(drawn, self.device)
 
     def apply(self) -> None:
@@ -124,6 +125,10 @@ class Engine:
         if self._averaged is not None:
             self._averaged.load_state_dict(state["averaged"])
 
+    def does_not_fit(self, error: BaseException) -> str:
+        """Why there is not enough memory, in words with the numbers."""
+        return does_not_fit(error, self.device, self.model, self._chosen.optimizer.as_dict()["name"])
+
     def _cast(self) -> AbstractContextManager[Any]:
         dtype = DTYPES.get(self.training.precision)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
@@ -158,18 +163,14 @@ class Engine:
         answer: Tensor = loss.detach()
         return answer
 
-    def _halve(self, size: int, error: str) -> None:
+    def _halve(self, size: int, why: str) -> None:
         """Train batches in twice as many parts from here on. Raises TaskError when there is nothing left to halve."""
         if self.parts >= size:
-            raise TaskError(f"out of memory with a single example of a batch: {error}")
+            raise TaskError(f"a single example of a batch does not fit: {why}")
         self.parts = min(2 * self.parts, size)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.optimizer.zero_grad()
+        give_back(self.device, thoroughly=True)
         self._say(f"out of memory with {size} examples at once: batches are trained in {self.parts} parts from here on")
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or CPU_FULL in str(error)
 
 
 def _generators(device: torch.device) -> list[Tensor]:

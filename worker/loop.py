@@ -191,6 +191,9 @@ class Worker:
         def say(message: str) -> None:
             self._write(lambda tx: leases.note(tx, lease, "trial-noted", message))
 
+        def say_once(message: str) -> None:
+            self._write(lambda tx: leases.note_once(tx, lease, message))
+
         try:
             task = prepare(lease.spec.task, self._settings.data_dir, self._own)
             if lease.trial.number == 0 and not lease.trial.start:
@@ -207,6 +210,7 @@ class Worker:
                     should_stop=should_stop,
                     training=lease.spec.training,
                     say=say,
+                    say_once=say_once,
                     member=member,
                     cache=cache,
                 )

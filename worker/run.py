@@ -1,30 +1,18 @@
 """Everything that changes while a trial trains, in one object: what a state is taken of, and put back into."""
 
-import os
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from lrtune.errors import TaskError
 from lrtune.task import Task
 from lrtune.wire.job import Training
 from lrtune.wire.results import Report, Trial
+from worker.determinism import make_deterministic, mode_of
 from worker.engine import Engine
 from worker.losses import Losses
 from worker.parallel import Member, Order
-
-
-def make_deterministic(seed: int) -> None:
-    """Seed every generator, and have torch choose algorithms that give the same bits each time."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)  # of every device
 
 
 class LiveRun:
@@ -42,7 +30,7 @@ class LiveRun:
     ) -> None:
         if member is not None:
             member.order(Order.BEGIN)
-        make_deterministic(trial.seed)
+        make_deterministic(trial.seed, mode_of(training, device), matmul=training.matmul)
         self.engine = Engine(task.to(device), trial, training, device, say=say, member=member)
         self.losses, self.reports, self.step = Losses(device), list[Report](), 0
         self.batches = endless(self.engine.task.batches(trial.seed))

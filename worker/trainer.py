@@ -7,7 +7,7 @@ changes on the way in `worker/run.py`, what is known from other trials in `worke
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +19,8 @@ from lrtune.task import Task
 from lrtune.wire.job import Metric, Training
 from lrtune.wire.results import Report, Trial, TrialState
 from worker.checkpoint_cache import CheckpointCache
+from worker.determinism import Noticing, mode_of, refused, words_of
+from worker.memory import does_not_fit, give_back, out_of_memory
 from worker.parallel import Member, Order
 from worker.run import LiveRun
 from worker.snapshot import Snapshot, Unfit, generators, restore_together
@@ -51,19 +53,66 @@ def train(
     should_stop: Callable[[], str | None],
     training: Training = PLAIN,
     say: Callable[[str], None] = lambda _: None,
+    say_once: Callable[[str], None] = lambda _: None,
     member: Member | None = None,
     cache: CheckpointCache | None = None,
 ) -> Outcome:
     """Train one trial until its stage ends, it diverges, `on_report` gives a reason to stop it, or it is interrupted.
 
     With a cache of checkpoints it starts from the longest known beginning, whose reports come first as if trained here.
-    Raises Interrupted as soon as `should_stop` gives a reason; it is asked at every step.
+    Raises Interrupted as soon as `should_stop` gives a reason; it is asked at every step. `say` gets what is decided
+    for this trial, `say_once` what is the same for all trials of its job on such a device.
     """
     if metric.name not in task.metrics:
         raise TaskError(f"metric: found {metric.name!r}; this task measures {', '.join(task.metrics)}")
+    if words := words_of(training, device):
+        say_once(words)
     course = Course(trial.configuration, trial.horizon, sign=metric.sign, until=trial.until)
     fresh = partial(LiveRun, task, trial, training, device, say=say, member=member)
-    run = cache.begin(fresh, course) if cache else fresh()
+    begin = partial(cache.begin, fresh, course) if cache else fresh
+    ask = partial(_trained, course=course, metric=metric, should_stop=should_stop, cache=cache)
+    try:
+        with Noticing(say_once) if mode_of(training, device) == "preferred" else nullcontext() as noticing:
+            return _explained(begin, partial(ask, on_report=_telling(on_report, noticing)), device)
+    finally:
+        give_back(device)  # no frame holds the run any more
+
+
+def _explained(begin: Callable[[], LiveRun], go_on: Callable[[LiveRun], Outcome], device: torch.device) -> Outcome:
+    """A run from its beginning; what only a person can mend ends it in words: no memory, no deterministic algorithm."""
+    run: LiveRun | None = None
+    try:
+        run = begin()
+        return go_on(run)
+    except RuntimeError as error:
+        if words := refused(error):
+            raise TaskError(words) from error
+        if out_of_memory(error):
+            raise TaskError(run.engine.does_not_fit(error) if run else does_not_fit(error, device, None)) from error
+        raise
+
+
+def _telling(on_report: Callable[[Report], str | None], noticing: Noticing | None) -> Callable[[Report], str | None]:
+    """The same, and what has been noticed is told at each report."""
+
+    def heard(report: Report) -> str | None:
+        if noticing is not None:
+            noticing.tell()
+        return on_report(report)
+
+    return heard
+
+
+def _trained(
+    run: LiveRun,
+    *,
+    course: Course,
+    metric: Metric,
+    on_report: Callable[[Report], str | None],
+    should_stop: Callable[[], str | None],
+    cache: CheckpointCache | None,
+) -> Outcome:
+    """Train a run from where it stands until its stage ends, or it does."""
     course = course.after(_seen(run, metric))
     judged = partial(_judged, metric=metric, on_report=on_report, end=course.end)
     if ended := next(filter(None, map(judged, run.reports)), None):

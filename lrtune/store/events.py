@@ -22,6 +22,14 @@ def add(
     tx.execute(writing if tx.get_bind().dialect.name == "sqlite" else writing.returning(changes.said()))
 
 
+def add_once(tx: Session, job: int, kind: str, message: str, *, now: datetime, trial: int) -> None:
+    """Write a line that the job's log is to have once, whoever has it to say: several workers may."""
+    tx.execute(select(JobRow.seq).where(JobRow.seq == job).with_for_update())
+    same = select(EventRow.number).where(EventRow.job == job, EventRow.kind == kind, EventRow.message == message)
+    if tx.scalar(same.limit(1)) is None:
+        add(tx, job, kind, message, now=now, trial=trial)
+
+
 def count(tx: Session, job_id: str) -> int:
     """How many lines a job's log has. Raises UnknownJob."""
     return lookup.job(tx, job_id).events

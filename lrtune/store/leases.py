@@ -270,6 +270,12 @@ def note(tx: Session, lease: Lease, kind: str, message: str, *, now: datetime | 
     events.add(tx, lease.job, kind, text, now=now or clock(tx), trial=lease.trial.number, **data)
 
 
+def note_once(tx: Session, lease: Lease, message: str) -> None:
+    """Write a line into the job's log that is as true of all its trials, once. Raises LeaseLost."""
+    _touch(tx, _held(lease).values(worker=TrialRow.worker))
+    events.add_once(tx, lease.job, "job-noted", message, now=clock(tx), trial=lease.trial.number)
+
+
 def take_up(
     tx: Session, lease: Lease, *, step: int, reused: int, whose: Sequence[str], now: datetime | None = None
 ) -> None:

@@ -157,6 +157,12 @@ class Training(Strict):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of an average of the weights, which is then measured
     compile: Literal["never", "auto"] = "never"  # auto: by torch, where that pays on the first steps
     devices: Annotated[int, Field(ge=1, le=64)] = 1  # of one host, for each trial
+    determinism: Annotated[
+        Literal["exact", "preferred", "off"] | None, Field(exclude_if=lambda found: found is None)
+    ] = None  # None: as the worker's device has it, exact on a CPU and preferred on a GPU
+    matmul: Annotated[Literal["highest", "high", "medium"], Field(exclude_if=lambda found: found == "highest")] = (
+        "highest"  # of float32 products, as torch.set_float32_matmul_precision says: below it TF32, or bfloat16
+    )
 
 
 class Resources(Strict):
