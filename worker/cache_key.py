@@ -24,6 +24,8 @@ ENGINE = (  # what turns rates into weights
     "worker.trainer",
     "worker.run",
     "worker.stage",
+    "worker.cohort",
+    "worker.stacked",
     "worker.determinism",
     "worker.engine",
     "worker.parallel",

@@ -51,6 +51,7 @@ from worker.schemas import Schema
 from worker.settings import Settings
 from worker.sharing import Sharing
 from worker.tasks import offered, own, prepare
+from worker.together import Cohorts
 from worker.traces import words
 from worker.trainer import Outcome, follow, train
 
@@ -85,6 +86,7 @@ class Worker:
         self._running = commands.Commands(self._commands, self.id, stop, self._write)
         self._sharing = Sharing(settings, self.device, self._write)
         self._means = Means(self.id, self._database, self._ttl, stop, self._write)
+        self._cohorts = Cohorts(settings.lanes, self.device, self._means, self._sharing)
 
     def work(self) -> None:
         """Run trials until asked to stop."""
@@ -158,23 +160,35 @@ class Worker:
         return self._retrying(once)
 
     def _run(self, lease: leases.Lease) -> None:
-        """Train a trial and write how it ended."""
-        attempt = Attempt(self._means, lease)
+        """Train a trial, and others together with it where that pays, and write how each ended."""
+        attempt, mates = Attempt(self._means, lease), list[Attempt]()
         how: Outcome | BaseException
         try:
-            how = self._train(attempt)
+            task = self._prepared(attempt)
+            mates = self._cohorts.mates(attempt, task)
+            if mates:
+                self._cohorts.train([attempt, *mates], task)
+                return
+            how = self._train(attempt, task)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a task may even call sys.exit(): that ends its trial, not this worker
+            if mates:
+                raise
             how = error
         attempt.end(how)
 
-    def _train(self, attempt: Attempt) -> Outcome:
+    def _prepared(self, attempt: Attempt) -> Task:
+        """A trial's task; what it says of its data goes into the job's log."""
         lease = attempt.lease
         task = prepare(lease.spec.task, self._settings.data_dir, self._own)
         if lease.trial.number == 0 and not lease.trial.start:
             for note in getattr(task, "notes", ()):
                 attempt.say(note)
+        return task
+
+    def _train(self, attempt: Attempt, task: Task) -> Outcome:
+        lease = attempt.lease
         cache = self._sharing.cache(lease, task)
         with closing(cache) if cache else nullcontext(), self._team(lease) as member:
             outcome = train(
@@ -212,7 +226,7 @@ class Worker:
         """
         nothing = None
         try:
-            nothing = self._advance(job_id)
+            nothing = self._advance(job_id, self._cohorts.wanted(job_id))
         except (*AWAY, KeyboardInterrupt):
             raise
         except (NotFound, Conflict) as error:
@@ -224,8 +238,8 @@ class Worker:
         self._write(lambda tx: thinking.end(tx, job_id, self.id, events=nothing))
         return nothing is None
 
-    def _advance(self, job_id: str) -> int | None:
-        """The same; where there is nothing to do, how long the job's log was then."""
+    def _advance(self, job_id: str, lanes: int) -> int | None:
+        """The same, for so many trials at a time; where there is nothing to do, how long the job's log was then."""
 
         def read(tx: Session) -> tuple[jobs.Outline, list[Trial], int, int]:
             lines = events.count(tx, job_id)
@@ -244,11 +258,13 @@ class Worker:
             seconds=job.seconds,
             warm_start=self._warm_start[job_id],
             continued=self._settings.state_bytes > 0,
-            waiting=wanted,
+            waiting=max(wanted, lanes),
         )
         if step.nothing_to_do:
             return lines
         self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=trials.decided(history)))
+        if 0 < (made := bool(step.proposal) + len(step.more)) < lanes:
+            self._advance(job_id, lanes - made)  # a search may decide one at a time
         return None
 
     def _resolve(self, job_id: str, task: TaskSpec, epochs: float) -> None:

@@ -61,12 +61,13 @@ def train(
     fresh = partial(LiveRun, task, trial, training, device, say=say, member=member)
     begin = partial(cache.begin, fresh, course) if cache else fresh
 
-    def go_on(run: LiveRun) -> Outcome:
-        return _trained(Stage(run, trial, metric, _telling(on_report, noticing), cache), should_stop)
+    def trained(run: LiveRun) -> Outcome:
+        stage = Stage(run, trial, metric, _telling(on_report, noticing), cache)
+        return stage.begun() or go_on(stage, should_stop)
 
     try:
         with Noticing(say_once) if mode_of(training, device) == "preferred" else nullcontext() as noticing:
-            return _explained(begin, go_on, device)
+            return _explained(begin, trained, device)
     finally:
         give_back(device)  # no frame holds the run any more
 
@@ -96,9 +97,9 @@ def _telling(on_report: Callable[[Report], str | None], noticing: Noticing | Non
     return heard
 
 
-def _trained(stage: Stage, should_stop: Callable[[], str | None]) -> Outcome:
-    """Train a run from where it stands until its stage ends, or it does."""
-    ended = stage.begun()
+def go_on(stage: Stage, should_stop: Callable[[], str | None]) -> Outcome:
+    """Train a run from where it stands until its stage ends, or it does. Raises Interrupted."""
+    ended = None
     while ended is None:
         if reason := should_stop():
             raise Interrupted(reason)
