@@ -23,6 +23,9 @@ FORMAT = 1  # of the key and of the file; another number is another worker's bus
 ENGINE = (  # what turns rates into weights
     "worker.trainer",
     "worker.run",
+    "worker.stage",
+    "worker.cohort",
+    "worker.stacked",
     "worker.determinism",
     "worker.engine",
     "worker.parallel",

@@ -1,7 +1,7 @@
-"""Staying alive while a trial trains: a `with` whose thread renews the lease, writes reports in batches and hears news.
+"""Staying alive while a trial trains: a thread renews the lease, writes reports in batches and hears news.
 
 The training loop asks `should_stop()` at every step. The thread never dies unseen: whatever ends it stands in
-`failure`, and leaving the `with` raises it.
+`failure`, and closing raises it.
 """
 
 import logging
@@ -9,8 +9,6 @@ import threading
 import time
 from contextvars import copy_context
 from datetime import timedelta
-from types import TracebackType
-from typing import Self
 
 from sqlalchemy.exc import DBAPIError
 
@@ -35,14 +33,15 @@ class Heartbeat:
         self._over = threading.Event()
         self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="heartbeat", daemon=True)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Be alive from here on."""
         self._thread.start()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self, *, quietly: bool) -> None:
+        """Be alive no longer. Raises what the thread has died of, if not `quietly`."""
         self._over.set()
         self._thread.join()
-        if self.failure is not None and kind is None:
+        if self.failure is not None and not quietly:
             raise self.failure
 
     def add(self, report: Report) -> None:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set
 from tenacity import wait_exponential as exponential
 
 from lrtune import logs, search
-from lrtune.errors import Conflict, LeaseLost, LrtuneError, NotFound, TaskError
+from lrtune.errors import Conflict, LrtuneError, NotFound, TaskError
 from lrtune.store import (
     Database,
     events,
@@ -41,22 +41,21 @@ from lrtune.store import (
 from lrtune.store.database import clock
 from lrtune.task import Task
 from lrtune.wire.job import TaskSpec, Training
-from lrtune.wire.results import JobState, Report, Trial, TrialState, WarmStartTrial
+from lrtune.wire.results import JobState, Trial, TrialState, WarmStartTrial
 from worker import commands
+from worker.attempt import AWAY, Attempt, Means
 from worker.clocks import wait_for_agreement
-from worker.heartbeat import Heartbeat
 from worker.optimizers import with_package, without_package
-from worker.parallel import Died, Member, Team
-from worker.pruning import Pruning
+from worker.parallel import Member, Team
 from worker.schemas import Schema
 from worker.settings import Settings
-from worker.sharing import Blocked, Sharing
+from worker.sharing import Sharing
 from worker.tasks import offered, own, prepare
-from worker.traces import theirs, words
-from worker.trainer import Interrupted, Outcome, follow, train
+from worker.together import Cohorts
+from worker.traces import words
+from worker.trainer import Outcome, follow, train
 
 SOON = 0.1  # seconds until an idle worker looks again where somebody thinks
-AWAY = (OperationalError, InterfaceError)  # what a database raises that is not there
 log = logging.getLogger("lrtune.worker")
 T = TypeVar("T")
 
@@ -86,6 +85,8 @@ class Worker:
         self._able = shares.Able([*self._tasks], [*self._commands], without_package(), kind, memory_gb(self.device))
         self._running = commands.Commands(self._commands, self.id, stop, self._write)
         self._sharing = Sharing(settings, self.device, self._write)
+        self._means = Means(self.id, self._database, self._ttl, stop, self._write)
+        self._cohorts = Cohorts(settings.lanes, self.device, self._means, self._sharing)
 
     def work(self) -> None:
         """Run trials until asked to stop."""
@@ -159,72 +160,53 @@ class Worker:
         return self._retrying(once)
 
     def _run(self, lease: leases.Lease) -> None:
-        """Train a trial and write how it ended. A lost lease is dropped quietly: the trial is somebody else's now."""
-        heartbeat = Heartbeat(self._database, lease, worker=self.id, ttl=self._ttl)
+        """Train a trial, and others together with it where that pays, and write how each ended."""
+        attempt, mates = Attempt(self._means, lease), list[Attempt]()
+        how: Outcome | BaseException
         try:
-            with heartbeat:
-                outcome = self._train(lease, heartbeat)
-            reports = heartbeat.take()
-            self._write(lambda tx: self._finish(tx, lease, reports, outcome))
-        except (Interrupted, Blocked) as interrupted:
-            if heartbeat.failure is not None:
-                raise heartbeat.failure from interrupted
-            if not heartbeat.lost:
-                self._release(lease, interrupted)
-        except Died as died:
-            self._lose(lease, heartbeat.take(), died)
-        except LeaseLost:
-            heartbeat.lost = True
-        if heartbeat.lost:
-            log.info("trial %s of %s is no longer ours", lease.trial.number, lease.job_id)
-
-    def _train(self, lease: leases.Lease, heartbeat: Heartbeat) -> Outcome:
-        pruning = Pruning(self._database, lease)
-
-        def on_report(report: Report) -> str | None:
-            heartbeat.add(report)
-            return pruning.verdict(report)
-
-        def should_stop() -> str | None:
-            return "the worker was asked to stop" if self._stop.is_set() else heartbeat.should_stop()
-
-        def say(message: str) -> None:
-            self._write(lambda tx: leases.note(tx, lease, "trial-noted", message))
-
-        def say_once(message: str) -> None:
-            self._write(lambda tx: leases.note_once(tx, lease, message))
-
-        try:
-            task = prepare(lease.spec.task, self._settings.data_dir, self._own)
-            if lease.trial.number == 0 and not lease.trial.start:
-                for note in getattr(task, "notes", ()):
-                    say(note)
-            cache = self._sharing.cache(lease, task)
-            with closing(cache) if cache else nullcontext(), self._team(lease) as member:
-                outcome = train(
-                    task,
-                    lease.trial,
-                    metric=lease.spec.metric,
-                    device=self.device,
-                    on_report=on_report,
-                    should_stop=should_stop,
-                    training=lease.spec.training,
-                    say=say,
-                    say_once=say_once,
-                    member=member,
-                    cache=cache,
-                )
-                if cache and outcome.state is TrialState.DIVERGED:
-                    cache.forget()
-                return outcome
-        except (Interrupted, Blocked, Died, LeaseLost, KeyboardInterrupt):
+            task = self._prepared(attempt)
+            mates = self._cohorts.mates(attempt, task)
+            if mates:
+                self._cohorts.train([attempt, *mates], task)
+                return
+            how = self._train(attempt, task)
+        except KeyboardInterrupt:
             raise
-        except LrtuneError as error:
-            return Outcome(TrialState.FAILED, None, str(error), lease.trial.start)
         except BaseException as error:  # a task may even call sys.exit(): that ends its trial, not this worker
-            log.exception("trial %s of %s failed", lease.trial.number, lease.job_id)
-            own.forget()
-            return Outcome(TrialState.FAILED, None, words(error), lease.trial.start, traceback=theirs(error))
+            if mates:
+                raise
+            how = error
+        attempt.end(how)
+
+    def _prepared(self, attempt: Attempt) -> Task:
+        """A trial's task; what it says of its data goes into the job's log."""
+        lease = attempt.lease
+        task = prepare(lease.spec.task, self._settings.data_dir, self._own)
+        if lease.trial.number == 0 and not lease.trial.start:
+            for note in getattr(task, "notes", ()):
+                attempt.say(note)
+        return task
+
+    def _train(self, attempt: Attempt, task: Task) -> Outcome:
+        lease = attempt.lease
+        cache = self._sharing.cache(lease, task)
+        with closing(cache) if cache else nullcontext(), self._team(lease) as member:
+            outcome = train(
+                task,
+                lease.trial,
+                metric=lease.spec.metric,
+                device=self.device,
+                on_report=attempt.on_report,
+                should_stop=attempt.should_stop,
+                training=lease.spec.training,
+                say=attempt.say,
+                say_once=attempt.say_once,
+                member=member,
+                cache=cache,
+            )
+            if cache and outcome.state is TrialState.DIVERGED:
+                cache.forget()
+            return outcome
 
     def _team(self, lease: leases.Lease) -> AbstractContextManager[Member | None]:
         """Processes on the other devices that a trial asks for."""
@@ -237,45 +219,6 @@ class Worker:
             partial(_follow, spec.task, spec.training, self._settings.data_dir, self._own, lease.trial),
         )
 
-    def _finish(self, tx: Session, lease: leases.Lease, reports: list[Report], outcome: Outcome) -> None:
-        if reports:
-            leases.report(tx, lease, reports, ttl=self._ttl)
-        if outcome.state is TrialState.PAUSED:
-            leases.pause(tx, lease, value=outcome.value, step=outcome.step, reason=outcome.reason)
-            return
-        leases.finish(
-            tx,
-            lease,
-            outcome.state,
-            value=outcome.value,
-            step=outcome.step,
-            reason=outcome.reason,
-            traceback=outcome.traceback,
-        )
-
-    def _release(self, lease: leases.Lease, why: Interrupted | Blocked) -> None:
-        """Give a trial back. While stopping there is one try only: the lease runs out by itself."""
-        blocked_by = (why.ahead, why.step) if isinstance(why, Blocked) else None
-        try:
-            self._write(lambda tx: leases.release(tx, lease, reason=str(why), blocked_by=blocked_by))
-        except LeaseLost:
-            log.info("trial %s of %s is no longer ours", lease.trial.number, lease.job_id)
-        except AWAY as error:
-            log.warning("could not release trial %s, its lease will run out: %s", lease.trial.number, error)
-
-    def _lose(self, lease: leases.Lease, reports: list[Report], died: Died) -> None:
-        """Put a trial back, one of whose processes is gone: the next attempt goes on from its last checkpoint."""
-
-        def lost(tx: Session) -> None:
-            if reports:
-                leases.report(tx, lease, reports, ttl=self._ttl)
-            leases.lose(tx, lease, reason=str(died))
-
-        try:
-            self._write(lost)
-        except LeaseLost:
-            log.info("trial %s of %s is no longer ours", lease.trial.number, lease.job_id)
-
     def _moved_on(self, job_id: str) -> bool:
         """Do one thing that a job needs next: begin or resume trials, or end the job. False when there is nothing.
 
@@ -283,7 +226,7 @@ class Worker:
         """
         nothing = None
         try:
-            nothing = self._advance(job_id)
+            nothing = self._advance(job_id, self._cohorts.wanted(job_id))
         except (*AWAY, KeyboardInterrupt):
             raise
         except (NotFound, Conflict) as error:
@@ -295,8 +238,8 @@ class Worker:
         self._write(lambda tx: thinking.end(tx, job_id, self.id, events=nothing))
         return nothing is None
 
-    def _advance(self, job_id: str) -> int | None:
-        """The same; where there is nothing to do, how long the job's log was then."""
+    def _advance(self, job_id: str, lanes: int) -> int | None:
+        """The same, for so many trials at a time; where there is nothing to do, how long the job's log was then."""
 
         def read(tx: Session) -> tuple[jobs.Outline, list[Trial], search.Beginnings, int, int]:
             lines, begun = events.count(tx, job_id), self._sharing.beginnings(tx, job_id)
@@ -316,11 +259,13 @@ class Worker:
             warm_start=self._warm_start[job_id],
             continued=self._settings.state_bytes != 0,
             beginnings=begun,
-            waiting=wanted,
+            waiting=max(wanted, lanes),
         )
         if step.nothing_to_do:
             return lines
         self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=trials.decided(history)))
+        if 0 < (made := bool(step.proposal) + len(step.more)) < lanes:
+            self._advance(job_id, lanes - made)  # a search may decide one at a time
         return None
 
     def _resolve(self, job_id: str, task: TaskSpec, epochs: float) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -40,9 +40,12 @@ class Losses:
         if not unread:
             return None
         values = torch.stack([loss for _, _, loss in unread]).tolist()
-        self._since_report += values
-        troubles = (self._trouble(step, rate, value) for (step, rate, _), value in zip(unread, values, strict=True))
-        return next(filter(None, troubles), None)
+        return self.heard([(step, rate, value) for (step, rate, _), value in zip(unread, values, strict=True)])
+
+    def heard(self, read: Sequence[tuple[int, float, float]]) -> str | None:
+        """Take the losses of steps at their rates that have been read; why the run has diverged, if it has."""
+        self._since_report += [value for _, _, value in read]
+        return next(filter(None, (self._trouble(step, rate, value) for step, rate, value in read)), None)
 
     def notes(self) -> dict[str, Any]:
         """What has been read so far, for a state."""

@@ -2,13 +2,12 @@
 
 The divergence guard works whatever the pruner: a loss that is not finite, or one that has gone far above the first,
 ends a trial at once. What a task is stands in `lrtune/task.py`, how one update is made in `worker/engine.py`, what
-changes on the way in `worker/run.py`, what is known from other trials in `worker/checkpoint_cache.py`.
+changes on the way in `worker/run.py`, what is due between two steps in `worker/stage.py`, what is known from other
+trials in `worker/checkpoint_cache.py`.
 """
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,7 +16,7 @@ from lrtune.analysis.prefixes import Course
 from lrtune.errors import TaskError
 from lrtune.task import Task
 from lrtune.wire.job import Metric, Training
-from lrtune.wire.results import Report, Trial, TrialState
+from lrtune.wire.results import Report, Trial
 from worker import compiling
 from worker.checkpoint_cache import CheckpointCache
 from worker.determinism import Noticing, mode_of, refused, words_of
@@ -25,23 +24,14 @@ from worker.memory import does_not_fit, give_back, out_of_memory
 from worker.parallel import Member, Order
 from worker.run import LiveRun
 from worker.snapshot import Snapshot, Unfit, generators, restore_together
+from worker.stage import Outcome as Outcome
+from worker.stage import Stage
 
 PLAIN = Training()
 
 
 class Interrupted(Exception):
     """The trial was given up in mid-course, for a reason that is not its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How training ended: the trial's state, its last value, why in words, and how many steps it took."""
-
-    state: TrialState
-    value: float | None
-    reason: str
-    step: int
-    traceback: str = ""  # of a task that raised something: the frames of whoever wrote it
 
 
 def train(
@@ -71,10 +61,14 @@ def train(
     course = Course(trial.configuration, trial.horizon, sign=metric.sign, until=trial.until)
     fresh = partial(LiveRun, task, trial, training, device, say=say, member=member)
     begin = partial(cache.begin, fresh, course) if cache else fresh
-    ask = partial(_trained, course=course, metric=metric, should_stop=should_stop, cache=cache)
+
+    def trained(run: LiveRun) -> Outcome:
+        stage = Stage(run, trial, metric, _telling(on_report, noticing), cache)
+        return stage.begun() or go_on(stage, should_stop)
+
     try:
         with Noticing(say_once) if mode_of(training, device) == "preferred" else nullcontext() as noticing:
-            return _explained(begin, partial(ask, on_report=_telling(on_report, noticing)), device)
+            return _explained(begin, trained, device)
     finally:
         compiling.rest()
         give_back(device)  # no frame holds the run any more
@@ -105,75 +99,26 @@ def _telling(on_report: Callable[[Report], str | None], noticing: Noticing | Non
     return heard
 
 
-def _trained(
-    run: LiveRun,
-    *,
-    course: Course,
-    metric: Metric,
-    on_report: Callable[[Report], str | None],
-    should_stop: Callable[[], str | None],
-    cache: CheckpointCache | None,
-) -> Outcome:
-    """Train a run from where it stands until its stage ends, or it does."""
-    course = course.after(_seen(run, metric))
-    judged = partial(_judged, metric=metric, on_report=on_report, end=course.end)
-    if ended := next(filter(None, map(judged, run.reports)), None):
-        return ended
-    while run.step < course.end:
+def go_on(stage: Stage, should_stop: Callable[[], str | None]) -> Outcome:
+    """Train a run from where it stands until its stage ends, or it does. Raises Interrupted."""
+    ended = None
+    while ended is None:
         if reason := should_stop():
             raise Interrupted(reason)
-        report, diverged = _step(run, course)
-        if diverged:
-            return Outcome(TrialState.DIVERGED, None, diverged, run.step)
-        ended = judged(report) if report else None
-        if ended and ended.state is TrialState.DIVERGED:
-            return ended
-        if report:
-            course = course.after(_seen(run, metric))
-        if cache and run.step in course.boundaries:
-            cache.keep(run, course)  # of a run that is stopped too: the search may go on with it
-        if ended:
-            return ended
-    value = run.reports[-1].metrics[metric.name] if run.reports else None
-    if course.end < course.horizon:
-        planned = f"trained until step {course.end} of {course.horizon}, as planned"
-        return Outcome(TrialState.PAUSED, value, planned, course.end)
-    return Outcome(TrialState.COMPLETE, value, "", course.horizon)
+        ended = _step(stage.run, stage) or stage.reached()
+    return ended
 
 
-def _seen(run: LiveRun, metric: Metric) -> list[tuple[int, float | None]]:
-    """The metric at every report so far."""
-    return [(report.step, report.metrics[metric.name]) for report in run.reports]
-
-
-def _step(run: LiveRun, course: Course) -> tuple[Report | None, str | None]:
-    """One step: the report where one is due after it, and why the run has diverged, once that is seen."""
-    rate = course.rate(run.step)
-    run.engine.set_factor(course.factor(run.step))
+def _step(run: LiveRun, stage: Stage) -> Outcome | None:
+    """One step; the end of a run that has diverged, once that is seen."""
+    rate = stage.course.rate(run.step)
+    run.engine.set_factor(stage.course.factor(run.step))
     loss = run.engine.gradients(run.batches)
     run.step += 1
     if diverged := run.losses.add(run.step, rate, loss):
-        return None, diverged
+        return stage.diverged(diverged)
     run.engine.apply()
-    if run.step not in course.points:
-        return None, run.losses.read() if run.step in course.boundaries else None
-    mean, diverged = run.losses.mean()
-    if diverged:
-        return None, diverged
-    measured = {**run.engine.evaluate(), "train_loss": mean}
-    metrics = {name: value if math.isfinite(value) else None for name, value in measured.items()}
-    report = Report(step=run.step, learning_rate=rate, metrics=metrics)
-    run.reports.append(report)
-    return report, None
-
-
-def _judged(report: Report, metric: Metric, on_report: Callable[[Report], str | None], end: int) -> Outcome | None:
-    """The end of a trial that this report brings, if it does."""
-    stop, value = on_report(report), report.metrics[metric.name]
-    if value is None:
-        reason = f"{metric.name} was not finite at step {report.step} (learning rate {report.learning_rate:.3g})"
-        return Outcome(TrialState.DIVERGED, None, reason, report.step)
-    return Outcome(TrialState.STOPPED, value, stop, report.step) if stop and report.step < end else None
+    return None
 
 
 def follow(task: Task, trial: Trial, training: Training, member: Member) -> None:

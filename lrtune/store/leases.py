@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Update, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, Update, case, delete, func, insert, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -54,9 +54,10 @@ def claim(
     job_id: str | None = None,
     able: shares.Able | None = None,
     loop: checkpoints.Loop | None = None,
+    which: ColumnElement[bool] | None = None,
     now: datetime | None = None,
 ) -> Lease | None:
-    """Take the oldest waiting trial of the job that is named, or of the one whose turn it is; or None.
+    """Take the oldest waiting trial (`which`) of the job that is named, or of the one whose turn it is; or None.
 
     Where a job is not named, it is one that workers train by themselves; with `able`, one that this worker can. For a
     `loop`, only a trial that it can begin or go on with.
@@ -68,10 +69,10 @@ def claim(
         turn = shares.whose_turn(tx, able, now=now, thinking=False, skip=passed)
         if turn is None:
             return None
-        if (lease := _claimed(tx, worker, turn.id, ttl, able, None, now)) is not None:
+        if (lease := _claimed(tx, worker, turn.id, ttl, able, None, which, now)) is not None:
             return lease
         passed.add(turn.seq)  # another was quicker
-    return _claimed(tx, worker, job_id, ttl, able, loop, now)
+    return _claimed(tx, worker, job_id, ttl, able, loop, which, now)
 
 
 def _claimed(
@@ -81,12 +82,13 @@ def _claimed(
     ttl: timedelta,
     able: shares.Able | None,
     loop: checkpoints.Loop | None,
+    which: ColumnElement[bool] | None,
     now: datetime,
 ) -> Lease | None:
     oldest = (
         select(TrialRow.id)
         .join(JobRow, JobRow.seq == TrialRow.job)
-        .where(trials.ready(), JobRow.state.in_(ACTIVE), JobRow.id == job_id)
+        .where(trials.ready(), JobRow.state.in_(ACTIVE), JobRow.id == job_id, true() if which is None else which)
         .order_by(TrialRow.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=TrialRow)

@@ -1,0 +1,196 @@
+"""A worker that trains several trials of a job at a time: who is taken along, and how each of them ends."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lrtune.store import Database, events, jobs, leases, mates, trials
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import Proposal, Trial
+from tests.leasing import MINUTE, NOON, PLAIN, SPEC, claim
+from tests.serving import Done
+from worker import stacked, together
+from worker.cohort import Lane
+from worker.lanes import Worth
+from worker.loop import Worker
+from worker.settings import Settings
+
+OTHER = Configuration.model_validate(PLAIN.model_dump() | {"learning_rate": 2e-3, "clip_norm": 0.5})
+SGD = Configuration.model_validate(PLAIN.model_dump() | {"optimizer": "sgd"})
+TOGETHER = SPEC.model_dump() | {
+    "task": {"name": "digits", "params": {"hidden": [8]}},
+    "horizon": {"steps": 40},
+    "search": {"sampler": "random", "pruner": "none"},
+    "budget": {"trials": 6, "full_runs": None},
+    "confirm": {"top": 0},
+    "training": {"determinism": "preferred"},
+}
+PAYS = Worth(2, 4, "2 to 4 trials are trained at a time, as lanes of one network: so says the test")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+# Who is taken along ---------------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_trials_that_differ_in_rates_alone_are_taken_along(database: Database) -> None:
+    with database.write() as tx:
+        job = jobs.create(tx, SPEC, now=NOON)[0].id
+        for number, (chosen, seed, horizon) in enumerate(
+            [
+                (PLAIN, 0, 100),
+                (PLAIN, 1, 100),
+                (OTHER, 0, 100),
+                (PLAIN, 0, 50),
+                (SGD, 0, 100),
+                (OTHER, 0, 100),
+                (PLAIN, 0, 100),
+            ]
+        ):
+            proposal = Proposal(configuration=chosen, role="search", seed=seed, horizon=horizon)
+            assert trials.propose(tx, job, proposal, known=number)
+    lease = claim(database)
+
+    def along(least: int, most: int) -> list[int]:
+        with database.write() as tx:
+            found = mates.claim(tx, lease, "a", ttl=MINUTE, least=least, most=most, now=NOON)
+            assert len({one.token for one in found}) == len(found)
+            return [one.trial.number for one in found]
+
+    assert along(least=4, most=9) == [], "only three wait that fit"
+    assert along(least=2, most=2) == [2, 5]
+    assert along(least=1, most=9) == [6]
+    with database.write() as tx:
+        assert mates.claim(tx, lease, "a", ttl=MINUTE, least=1, most=9, now=NOON) == []
+        assert [one.worker for one in trials.page(tx, job, limit=9, cursor=None).items if one.state == "running"] == [
+            "a"
+        ] * 4
+
+
+# What becomes of them -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def work(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Submit a job and have a worker do it: its state, its trials and its log."""
+    monkeypatch.setattr(together, "measure", lambda *_: PAYS)
+
+    def worked(stop: threading.Event | None = None, **changes: Any) -> tuple[str, list[Trial], list[str]]:
+        database = Database(sqlite_url)
+        with database.write() as tx:
+            job = jobs.create(tx, AdmittedJob.model_validate(TOGETHER | changes))[0].id
+        settings = Settings(database_url=sqlite_url, device="cpu", data_dir=tmp_path, lanes=4)
+        Worker(settings, stop or Done()).work()
+        with database.read() as tx:
+            numbers = [one.number for one in trials.page(tx, job, limit=100, cursor=None).items]
+            found = [trials.get(tx, job, number) for number in numbers]
+            said = [line.message for line in events.page(tx, job, after=0, limit=1000).items]
+            state = str(jobs.get(tx, job).state)
+        database.dispose()
+        return state, found, said
+
+    return worked
+
+
+def cohorts(found: list[Trial]) -> list[int]:
+    """How many stages were trained at a time, one after another."""
+    spans = sorted((stage.started_at, stage.ended_at) for trial in found for stage in trial.stages)
+    sizes, end = list[int](), None
+    for begin, over in spans:
+        if end is None or begin >= end:
+            sizes.append(0)
+        sizes[-1] += 1
+        end = over if end is None else max(end, over)
+    return sizes
+
+
+def test_a_job_is_trained_several_trials_at_a_time_and_its_log_says_so(work: Callable[..., Any]) -> None:
+    state, found, said = work()
+    assert (state, [trial.state for trial in found]) == ("succeeded", ["complete"] * 6)
+    assert cohorts(found) == [1, 4, 1]  # what pays is known when the first has begun; six are all
+    assert [len(trial.reports) for trial in found] == [20] * 6
+    assert sum(PAYS.words in line for line in said) == 1
+    assert sum(trial.step - trial.reused for trial in found) == 6 * 40
+
+
+def test_trials_that_would_share_a_beginning_make_way_and_go_on_from_it(work: Callable[..., Any]) -> None:
+    """Schedules over one rate: others wait until the first has trained what they begin with."""
+    held = {"optimizer": "adamw", "learning_rate": 0.01, "warmup": 0.0, "clip_norm": None}
+    tried = [{**held, "schedule": {"family": "wsd", "decay": decay}} for decay in (0.2, 0.3, 0.4, 0.5)]
+    state, found, said = work(**{"try": tried}, schedules=["wsd"], budget={"trials": 5, "full_runs": None})
+    assert state == "succeeded"
+    assert sum("is training its first" in line for line in said) >= 1
+    assert max(trial.reused for trial in found) >= 20
+
+
+def test_what_breaks_as_lanes_waits_again_and_is_trained_alone(
+    work: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward, times = stacked.Network.backward, [0]
+
+    def breaks(self: stacked.Network, batches: Any) -> torch.Tensor:
+        times[0] += 1
+        if times[0] == 25:
+            raise RuntimeError("no room for so many")
+        return backward(self, batches)
+
+    monkeypatch.setattr(stacked.Network, "backward", breaks)
+    state, found, said = work()
+    assert (state, [trial.state for trial in found]) == ("succeeded", ["complete"] * 6)
+    assert times == [25], "nothing is tried a second time"
+    assert sum("not as lanes: RuntimeError: no room for so many" in line for line in said) == 4
+    assert max(trial.attempt for trial in found) == 1, "being given back costs no attempt"
+
+
+def test_a_worker_that_is_stopped_gives_all_lanes_back(
+    work: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, due = Done(), together.train_together
+
+    def stopping(lanes: list[Lane], least: int) -> Iterator[Any]:
+        if len(lanes) == 4:
+            stop.set()
+        return due(lanes, least)
+
+    monkeypatch.setattr(together, "train_together", stopping)
+    state, found, said = work(stop=stop)
+    assert state == "running"
+    assert sorted(trial.state for trial in found) == ["complete", *["waiting"] * 4]
+    assert sum("released: the worker was asked to stop" in line for line in said) == 4
+
+
+def test_a_lane_whose_lease_is_lost_is_dropped_and_the_others_are_complete(
+    work: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
+    due = together.train_together
+
+    def losing(lanes: list[Lane], least: int) -> Iterator[Any]:
+        if len(lanes) == 4:
+            attempt: Any = getattr(lanes[1].should_stop, "__self__")  # noqa: B009
+            database = Database(sqlite_url)
+            with database.write() as tx:
+                leases.lose(tx, attempt.lease, reason="nothing was heard of it")
+            database.dispose()
+        return due(lanes, least)
+
+    monkeypatch.setattr(together, "train_together", losing)
+    state, found, _ = work()
+    assert (state, {trial.state for trial in found}) == ("succeeded", {"complete"})
+    assert sorted(stage.outcome or "" for trial in found for stage in trial.stages) == ["finished"] * 6 + ["lost"]
+
+
+def test_under_exact_determinism_trials_are_trained_one_by_one_and_the_log_says_why(
+    work: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    state, found, said = work(training={}, budget={"trials": 3, "full_runs": None})
+    assert (state, cohorts(found)) == ("succeeded", [1, 1, 1])
+    assert sum("not as lanes: training.determinism is exact" in line for line in said) == 1
