@@ -4,21 +4,24 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from sqlalchemy import func, select, update
 
 from app import curves
 from lrtune.analysis.words import details, headline, wins
 from lrtune.analysis.words import rate as written
 from lrtune.optimizers import OPTIMIZERS
-from lrtune.store import Database, leases, trials
+from lrtune.store import Database, jobs, leases, search_history, trials
+from lrtune.store.tables import TrialRow
+from lrtune.wire.charts import SearchHistory
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.results import Baseline, Best, Proposal, Report, SeedValue, TrialState
+from lrtune.wire.results import Baseline, Best, JobState, Proposal, Report, SeedValue, TrialState
 from tests.crowd import crowded
 from tests.serving import KEY, served, trained
 
@@ -176,7 +179,7 @@ def ran(url: str, job: str, rate: float, values: Sequence[float], *, end: TrialS
         assert lease is not None
         leases.report(tx, lease, reports, ttl=ttl)
         last = reports[-1].step
-        value = values[-1] if end is TrialState.COMPLETE else None
+        value = None if end is TrialState.DIVERGED else values[-1]
         leases.finish(tx, lease, end, value=value, step=last, reason="" if end is TrialState.COMPLETE else "a test")
     database.dispose()
 
@@ -272,3 +275,89 @@ def test_a_large_job_keeps_its_map_small_and_says_what_it_shows(database_url: st
     assert found["trials"] == 600
     assert 100 < found["sampled"] == sum(len(one["points"]) for one in found["series"]) <= 480
     assert all(one["curve"] for one in found["series"])
+
+
+# How the search went --------------------------------------------------------------------------------------------------
+
+
+def read(database_url: str, job_id: str) -> SearchHistory:
+    database = Database(database_url)
+    with database.read() as tx:
+        found = search_history.read(tx, jobs.get(tx, job_id))
+    database.dispose()
+    return found
+
+
+def test_a_search_is_told_by_its_best_over_its_cost_its_stages_and_where_its_time_went(database_url: str) -> None:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def at(seconds: float) -> datetime:
+        return began + timedelta(seconds=seconds)
+
+    with served(database_url) as http:
+        body = {"task": "digits", "horizon": {"steps": 200}, "confirm": {"top": 0}}
+        job = str(http.post("/v1/jobs", json=body).json()["id"])
+    database, ttl = Database(database_url), timedelta(hours=1)
+
+    def staged(
+        number: int | None, until: int | None, value: float, asked: float, claimed: float, ended: float, rate: float
+    ) -> None:
+        """One stage: asked for, begun and ended after so many seconds."""
+        chosen = {"optimizer": "adamw", "learning_rate": rate, "schedule": "cosine"}
+        role = "baseline" if rate == 0.001 else "search"
+        fields = {"configuration": chosen, "role": role, "seed": 0, "horizon": 200, "until": until, "resume": number}
+        with database.write() as tx:
+            known = trials.decided(trials.history(tx, job))
+            assert trials.propose(tx, job, Proposal.model_validate(fields), known=known, now=at(asked))
+            lease = leases.claim(tx, "worker", ttl=ttl, now=at(claimed))
+            assert lease is not None
+            report = Report(step=until or 200, learning_rate=rate, metrics={"val_loss": value})
+            leases.report(tx, lease, [report], ttl=ttl, now=at(ended))
+            if until is None:
+                leases.finish(tx, lease, TrialState.COMPLETE, value=value, step=200, now=at(ended))
+            else:
+                leases.pause(tx, lease, value=value, step=until, reason="so far", now=at(ended))
+
+    staged(None, None, 0.5, 0, 1, 11, 0.001)
+    staged(None, 20, 0.9, 12, 12, 14, 0.01)
+    staged(None, 20, 0.8, 14, 14, 16, 0.02)
+    staged(1, None, 0.3, 20, 21, 39, 0.01)
+    with database.write() as tx:
+        jobs.end(tx, job, JobState.SUCCEEDED, reason="", now=at(40))
+    database.dispose()
+    found = read(database_url, job)
+    assert [(end.number, end.cost, end.value, end.best) for end in found.ends] == [
+        (0, 1.0, 0.5, True),
+        (1, 2.1, 0.3, True),
+    ]
+    assert (found.trials, found.complete, found.partial, found.resumed, found.stages) == (2, 1, 1, 1, 4)
+    clock = found.clock
+    assert (clock.total, clock.training, clock.waiting, clock.held) == (39, 32, 1, 0)
+    assert clock.between == pytest.approx(clock.total - 33)
+    assert clock.device == 32
+
+
+def test_steps_had_for_nothing_are_a_share_of_all(database_url: str) -> None:
+    job = crowded(database_url, trials=60)
+    database = Database(database_url)
+    with database.write() as tx:
+        tx.execute(update(TrialRow).where(TrialRow.number < 30).values(reused=TrialRow.step // 2))
+        steps, reused = tx.execute(select(func.sum(TrialRow.step), func.sum(TrialRow.reused))).one()
+    database.dispose()
+    assert read(database_url, job).reused == pytest.approx(int(reused) / int(steps))
+
+
+def test_every_run_is_one_line_with_its_stages(searched: tuple[str, dict[str, Any]], service: httpx.Client) -> None:
+    text = service.get(f"/jobs/{searched[0]}/table?state=stopped").text
+    assert text.count('aria-label="Of 200 steps: 60 stopped"') == 3
+    assert "at 30 %" in text
+    whole = service.get(f"/jobs/{searched[0]}/history").text
+    assert "7: 3 trained to their end, 3 paused or stopped before it, 1 under way, diverged or failed" in whole
+    assert "had trained them" in whole
+
+
+def test_the_history_of_a_job_without_trials_is_empty_and_no_error(service: httpx.Client) -> None:
+    job = service.post("/v1/jobs", json={"task": "digits"}).json()["id"]
+    text = service.get(f"/jobs/{job}/history").text
+    assert '"ends": []' in text
+    assert "0: 0 trained to their end" in text

@@ -20,7 +20,7 @@ from app.rendering import page
 from lrtune.errors import NoResultYet
 from lrtune.export import FORMATS, export
 from lrtune.search import horizons
-from lrtune.store import charts, events, jobs, trials
+from lrtune.store import charts, events, jobs, search_history, trials
 from lrtune.wire.job import Budget
 from lrtune.wire.results import OVER, Job, JobState, TrialState
 
@@ -87,6 +87,13 @@ def landscape(job_id: JobId, database: Thinking) -> Response:
         return Response(terrain(database, job_id).model_dump_json(), media_type="application/json")
     except NoResultYet:
         return Response(status_code=204)
+
+
+@router.get("/history")
+def history(request: Request, job_id: JobId, tx: ReadTx) -> Response:
+    """How the search went: what its cost, its trials and its time went to, and what its picture is drawn from."""
+    job = jobs.get(tx, job_id)
+    return page(request, "parts/history.html", job=job, found=search_history.read(tx, job))
 
 
 @router.get("/longer")

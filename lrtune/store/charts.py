@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Select, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from lrtune.store import lookup, trials
-from lrtune.store.tables import ReportRow, TrialRow
+from lrtune.store.tables import AttemptRow, ReportRow, TrialRow
 from lrtune.wire.charts import Band, Part
 from lrtune.wire.results import REPORTS, RESUMABLE, Job, Page, Report, Trial, TrialState
 
@@ -159,7 +159,7 @@ def modelled(tx: Session, job: Job) -> list[Trial]:
 def table(
     tx: Session, job_id: str, *, best_first: bool, state: TrialState | None, limit: int, skip: int
 ) -> Page[Trial]:
-    """A page of trials without reports, the newest or the best first; `next` is how many to skip for the following."""
+    """A page of trials with stages, the newest or the best first; `next` is how many to skip for the following."""
     job = lookup.job(tx, job_id)
     query = select(TrialRow).where(TrialRow.job == job.seq)
     if state:
@@ -169,4 +169,9 @@ def table(
     else:
         query = query.order_by(TrialRow.number.desc())
     rows = tx.scalars(query.offset(skip).limit(limit + 1)).all()
-    return Page(items=[trials.view(row) for row in rows[:limit]], next=str(skip + limit) if len(rows) > limit else None)
+    stages: dict[int, list[AttemptRow]] = {row.id: [] for row in rows[:limit]}
+    attempts = select(AttemptRow).where(AttemptRow.trial.in_(list(stages)))
+    for attempt in tx.scalars(attempts.order_by(AttemptRow.started_at, AttemptRow.number)):
+        stages[attempt.trial].append(attempt)
+    items = [trials.view(row, stages=stages[row.id]) for row in rows[:limit]]
+    return Page(items=items, next=str(skip + limit) if len(rows) > limit else None)

@@ -127,3 +127,52 @@ class Terrain(Result):
     series: list[Series]
     edges: list[Edge] = []
     report: Findings | None
+
+
+class RunEnd(Result):
+    """A run that completed the job's horizon once the job had cost `cost` full runs; `best` if it was the best so far.
+
+    Runs over fresh seeds are left out: their values compare with those over the same seed only.
+    """
+
+    number: int
+    cost: Short
+    value: Short
+    best: bool
+
+
+class Clock(Result):
+    """Where the time of a job went, in seconds of the clock that add up to `total`; each moment is counted once.
+
+    `training`: some trial was being trained, over all of them `device` seconds of a device; `waiting`: a trial waited
+    for a worker; `held`: the job was paused; `between`: none of these, while the search decided or no worker was there.
+    """
+
+    total: float
+    training: float
+    waiting: float
+    held: float
+    between: float
+    device: float
+
+
+class SearchHistory(Result):
+    """How a search went: its best value over its cost, and what its trials and its time went to.
+
+    `ends` are few whatever the size of the job, every best so far among them. `cost` counts full runs; `reused` is the
+    share of steps that needed no training, because another trial had trained them. Of the `trials` of the search
+    `partial` are paused or stopped before their end; `resumed` went on after a partial evaluation, whatever became of
+    them.
+    """
+
+    metric: str
+    goal: Literal["minimize", "maximize"]
+    cost: float
+    reused: float
+    trials: int
+    complete: int
+    partial: int
+    resumed: int
+    stages: int
+    ends: list[RunEnd]
+    clock: Clock
