@@ -52,7 +52,8 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, list) and all(type(one) in (int, float) for one in value):
         return ", ".join(map(_text, value))
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return value if isinstance(value, str) else json.dumps(int(value) if whole else value, ensure_ascii=False)
 
 
 def _tag(key: str, value: str) -> str:

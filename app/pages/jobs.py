@@ -23,7 +23,7 @@ from lrtune.wire.results import ACTIVE, Job, JobOrder, JobState
 router = APIRouter()
 PAGE, MOST = 20, 8  # jobs on a page; beside each other
 ORDERS: dict[JobOrder, str] = {
-    **{"newest": "newest first", "oldest": "oldest first", "finished": "finished last", "name": "by name"},
+    **{"newest": "newest first", "oldest": "oldest first", "finished": "last finished first", "name": "by name"},
     **{"task": "by task", "state": "by state", "owner": "by owner"},
 }
 Text = Annotated[str, Query(max_length=301, pattern=r"^[^\x00]*$")]
