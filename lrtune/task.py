@@ -8,7 +8,6 @@ puts the model in eval mode without gradients around `evaluate`. A model is any 
 """
 
 import itertools
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 from pydantic import BaseModel
 
+from lrtune.errors import TaskError
 from lrtune.wire.configuration import Strict
 
 # torch's types under our words, because this ring does not import torch.
@@ -88,15 +88,12 @@ class Task(ABC):
 
         They are made of tensors, tuples, lists or mappings of them, or of anything that has `to(device)`.
         """
-        size = min(self._batch_size, len(self._train))
-        for epoch in itertools.count():
-            places = list(range(len(self._train)))
-            random.Random(f"{seed}:{epoch}").shuffle(places)
-            for start in range(0, len(places) - size + 1, size):
-                yield self.collate([self._train[place] for place in places[start : start + size]])
+        return self._fed(seed, 0)
 
     def batches_from(self, seed: int, start: int) -> Iterator[Batch]:
-        """The same batches without the first `start`: how a run goes on. Worth writing where skipping can be quick."""
+        """The same batches without the first `start`: how a run goes on. Worth writing beside one's own `batches`."""
+        if type(self).batches is Task.batches:
+            return self._fed(seed, start)
         batches = self.batches(seed)
         next(itertools.islice(batches, start, start), None)
         return batches
@@ -120,14 +117,19 @@ class Task(ABC):
 
     def evaluate(self, model: Model) -> Mapping[str, float]:
         """Every metric, on data that is not trained on: the means of `measure` over the validation examples."""
-        device, totals = next(model.parameters()).device, dict[str, float]()
-        count = len(self._validation)
-        for start in range(0, count, self._batch_size):
-            places = range(start, min(start + self._batch_size, count))
-            batch = moved(self.collate([self._validation[place] for place in places]), device)
-            for name, value in self.measure(model, batch).items():
-                totals[name] = totals.get(name, 0.0) + float(value) * len(places)
-        return {name: total / count for name, total in totals.items()}
+        from lrtune.feeding import Straight, read
+
+        device, count, size = next(model.parameters()).device, len(self._validation), self._batch_size
+        found: dict[str, tuple[list[Any], list[int]]] = {}
+        for start, batch in zip(
+            range(0, count, size), self._feed(self._validation, device).of(Straight(count, size)), strict=True
+        ):
+            for name, value in self.measure(model, moved(batch, device)).items():
+                values, sizes = found.setdefault(name, ([], []))
+                values.append(value)
+                sizes.append(min(size, count - start))
+        means = {name: zip(read(values), sizes, strict=True) for name, (values, sizes) in found.items()}
+        return {name: sum(value * many for value, many in each) / count for name, each in means.items()}
 
     def groups(self, model: Model) -> Iterable[Mapping[str, Any]]:
         """The parameters in groups, as torch's optimizers take them; `rate` is a group's multiple of the peak rate.
@@ -138,8 +140,9 @@ class Task(ABC):
         """
         return [{"params": model.parameters()}]
 
-    def to(self, device: Device) -> Self:  # noqa: ARG002
+    def to(self, device: Device) -> Self:
         """The task as it works on a device. A task that keeps its data in memory may answer with a copy over there."""
+        self._feeds["device"] = device
         return self
 
     @cached_property
@@ -149,6 +152,34 @@ class Task(ABC):
     @cached_property
     def _validation(self) -> Examples:
         return self.validation_set()
+
+    @cached_property
+    def _feeds(self) -> dict[Any, Any]:
+        """How each set is fed on each device, kept from trial to trial; a cached property, so no part of a digest."""
+        return {}
+
+    def _fed(self, seed: int, start: int) -> Iterator[Batch]:
+        """The training batches from number `start` on, near the device of `to`."""
+        import torch
+
+        from lrtune.feeding import Order
+
+        if not len(self._train):
+            raise TaskError("train_set: found no examples; accepted is at least one")
+        feed = self._feed(self._train, self._feeds.get("device", torch.device("cpu")))
+        yield from feed.of(Order(len(self._train), self._batch_size, seed=seed, start=start))
+
+    def _feed(self, examples: Examples, device: Device) -> Any:
+        from lrtune.feeding import Feed
+
+        key = id(examples), str(device)  # they live as long as the task
+        if key not in self._feeds:
+            self._feeds[key] = Feed(examples, None if type(self).collate is Task.collate else self.collate, device)
+        return self._feeds[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to processes that read examples: not the processes."""
+        return {name: value for name, value in vars(self).items() if name != "_feeds"}
 
     @property
     def _batch_size(self) -> int:

@@ -80,3 +80,24 @@ def test_muon_says_so_when_a_model_has_no_hidden_matrix_or_torch_is_too_old(monk
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(TaskError, match=r"muon needs torch 2\.9 or newer"):
         build(optimizer("muon"), torch.nn.Linear(2, 2), learning_rate=0.1)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadam"])
+def test_a_fused_step_is_the_same_up_to_rounding_and_skips_what_is_not_finite(name: str):
+    def moved(*, fused: bool, values: tuple[float, ...] = (1.0, -2.0, 0.5)) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+        stepper, scaler = build(optimizer(name), model, learning_rate=0.1, fused=fused), torch.amp.GradScaler("cpu")
+        for value in values:
+            stepper.zero_grad()
+            scaler.scale(model(torch.full((2, 3), value)).square().mean()).backward()
+            for part in stepper.parts:
+                scaler.unscale_(part)
+                scaler.step(part)
+            scaler.update()
+        return [parameter.detach() for parameter in model.parameters()]
+
+    for one, other in zip(moved(fused=True), moved(fused=False), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    kept = moved(fused=True, values=(1.0, -2.0, float("inf"), 0.5))
+    assert all(torch.isfinite(parameter).all() for parameter in kept)

@@ -188,15 +188,17 @@ def test_a_loss_that_is_not_a_number_ends_the_trial_at_that_step():
     assert outcome == Outcome(TrialState.DIVERGED, None, "training loss became nan at step 3 (learning rate 0.798)", 3)
 
 
-def test_on_a_gpu_the_loss_is_read_every_ten_steps_and_the_step_is_still_named():
+def test_on_a_gpu_losses_are_read_ten_steps_after_they_left_and_the_step_is_still_named():
     losses = Losses(torch.device("cuda"))
-    values = [1.0, 2.0, math.nan] + [math.nan] * 7
+    values = [1.0, 2.0, math.nan] + [math.nan] * 17
     seen = [losses.add(step, 0.5, torch.tensor(value)) for step, value in enumerate(values, start=1)]
-    assert seen == [None] * 9 + ["training loss became nan at step 3 (learning rate 0.5)"]
+    assert seen == [None] * 19 + ["training loss became nan at step 3 (learning rate 0.5)"]
     before_a_report = Losses(torch.device("cuda"))
-    before_a_report.add(1, 0.5, torch.tensor(3.0))
-    before_a_report.add(2, 0.5, torch.tensor(5.0))
-    assert before_a_report.mean() == (4.0, None)
+    for step in range(1, 13):
+        assert before_a_report.add(step, 0.5, torch.tensor(float(step))) is None
+    assert before_a_report.mean() == (6.5, None), "of all of them"
+    before_a_report.add(13, 0.5, torch.tensor(5.0))
+    assert before_a_report.mean() == (5.0, None)
 
 
 def test_one_odd_batch_is_no_divergence_and_a_loss_below_zero_is_none_either():

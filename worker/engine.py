@@ -19,8 +19,9 @@ from lrtune.errors import TaskError
 from lrtune.task import Task, moved
 from lrtune.wire.job import Training
 from lrtune.wire.results import Trial
-from worker.batches import examples, split
+from worker.batches import examples, mapped, split
 from worker.compiling import Measuring, next_graph, where_it_pays
+from worker.determinism import mode_of
 from worker.memory import does_not_fit, give_back, out_of_memory
 from worker.optimizers import build
 from worker.parallel import Member, Order
@@ -51,7 +52,10 @@ class Engine:
             self._compile(trial, kept_for or task)
         chosen = trial.configuration
         groups = task.groups(self.model)
-        self.optimizer = build(chosen.optimizer, self.model, learning_rate=chosen.learning_rate, groups=groups)
+        fused = device.type == "cuda" and mode_of(training, device) != "exact"
+        self.optimizer = build(
+            chosen.optimizer, self.model, learning_rate=chosen.learning_rate, groups=groups, fused=fused
+        )
         if self.optimizer.averages and any(isinstance(part, _BatchNorm) for part in self.model.modules()):
             say("batch norms keep statistics of the weights that are trained, not of their average, which is measured")
         self._scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
@@ -136,7 +140,7 @@ class Engine:
 
     def _cast(self) -> AbstractContextManager[Any]:
         dtype = DTYPES.get(self.training.precision)
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def _backward(self, batches: Sequence[Any]) -> Tensor:
         """The gradients of some batches, each in as many parts as memory asks for; their mean loss."""
@@ -163,12 +167,18 @@ class Engine:
         if self._graphs:
             next_graph()
         with self._cast():
-            loss = self.task.loss(self._forward, moved(part, self.device))
+            loss = self.task.loss(self._forward, self._here(part))
         loss = loss if weight == 1 else loss * weight
         several = 1 if self.member is None else self.member.size  # whose gradients will be averaged
         self._scaler.scale(loss * several if several > 1 else loss).backward()
         answer: Tensor = loss.detach()
         return answer.clone() if self._graphs else answer  # the next step writes where a graph's outputs lie
+
+    def _here(self, batch: Any) -> Any:
+        """A batch on the device; tensors go there without waiting, whatever else it is made of moves as it can."""
+        if self.device.type == "cuda":
+            batch = mapped(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
+        return moved(batch, self.device)
 
     def _halve(self, size: int, why: str) -> None:
         """Train batches in twice as many parts from here on. Raises TaskError when there is nothing left to halve."""

@@ -10,7 +10,30 @@ import torch
 from torch import Tensor
 
 WINDOW = 10  # steps whose median loss is compared with the first loss: one odd batch is no divergence
-SYNC_STEPS = 10  # on a GPU the loss is read so often, because reading it waits for the device
+# On a GPU losses travel so many at a time, and are read when the next ones leave: nobody waits for them.
+SYNC_STEPS = 10
+
+
+class Coming:
+    """Losses of some steps on their way from the device, which goes on meanwhile."""
+
+    def __init__(self, unread: Sequence[tuple[int, float, Tensor]]) -> None:
+        self._steps = [(step, rate) for step, rate, _ in unread]
+        self._event: torch.cuda.Event | None = None
+        losses = [loss for _, _, loss in unread]
+        self._values = losses[0] if len(losses) == 1 else torch.stack(losses)
+        if self._values.is_cuda:
+            here = torch.empty(self._values.shape, dtype=self._values.dtype, pin_memory=True)
+            self._values = here.copy_(self._values, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def arrived(self) -> list[tuple[int, float, float]]:
+        """Each step with its rate and its loss."""
+        if self._event is not None:
+            self._event.synchronize()
+        values = self._values.tolist() if self._values.dim() else [self._values.item()]
+        return [(step, rate, value) for (step, rate), value in zip(self._steps, values, strict=True)]
 
 
 class Losses:
@@ -19,6 +42,7 @@ class Losses:
     def __init__(self, device: torch.device) -> None:
         self._wait = 1 if device.type == "cpu" else SYNC_STEPS
         self._unread: list[tuple[int, float, Tensor]] = []
+        self._coming: Coming | None = None
         self._since_report: list[float] = []
         self._recent: deque[float] = deque(maxlen=WINDOW)
         self._first: float | None = None
@@ -26,7 +50,9 @@ class Losses:
     def add(self, step: int, rate: float, loss: Tensor) -> str | None:
         """Take the loss of a step; answers why the run has diverged, once that is seen."""
         self._unread.append((step, rate, loss.detach()))
-        return self.read() if len(self._unread) >= self._wait else None
+        if len(self._unread) < self._wait:
+            return None
+        return self.read() if self._wait == 1 else self._fetch()
 
     def mean(self) -> tuple[float, str | None]:
         """The mean since the last report, and why the run has diverged, if it has."""
@@ -36,11 +62,13 @@ class Losses:
 
     def read(self) -> str | None:
         """Read what is still on the device; answers why the run has diverged, if it has."""
-        unread, self._unread = self._unread, []
-        if not unread:
-            return None
-        values = torch.stack([loss for _, _, loss in unread]).tolist()
-        return self.heard([(step, rate, value) for (step, rate, _), value in zip(unread, values, strict=True)])
+        return (self._fetch() or self._fetch()) if self._unread else self._fetch()
+
+    def _fetch(self) -> str | None:
+        """Send for what is unread, and hear what was sent for the time before."""
+        coming, self._coming = self._coming, Coming(self._unread) if self._unread else None
+        self._unread = []
+        return self.heard(coming.arrived()) if coming else None
 
     def heard(self, read: Sequence[tuple[int, float, float]]) -> str | None:
         """Take the losses of steps at their rates that have been read; why the run has diverged, if it has."""

@@ -46,6 +46,8 @@ TORCH: dict[type[Optimizer], Callable[..., torch.optim.Optimizer]] = {
     Adadelta: torch.optim.Adadelta,
 }
 
+FUSED = (Sgd, Adam, Adamw)  # of which torch has a kernel for a GPU that moves all weights at once
+
 
 def with_package() -> list[str]:
     """The optimizers from packages beside torch that are installed here."""
@@ -122,10 +124,13 @@ def build(
     *,
     learning_rate: float,
     groups: Iterable[Mapping[str, Any]] | None = None,
+    fused: bool = False,
 ) -> Stepper:
     """The optimizer over a model's parameters; every group's base rate is its multiple of the peak rate.
 
-    Frozen parameters are left out. Raises TaskError for groups that are not the model's parameters, once each.
+    Frozen parameters are left out. `fused` takes torch's one kernel for a step where there is one: it rounds otherwise,
+    and leaves out a step whose scaled gradients are not finite without waiting for the device. Raises TaskError for
+    groups that are not the model's parameters, once each.
     """
     given = [{"params": model.parameters()}] if groups is None else groups
     parts = [_group(group, learning_rate) for group in given]
@@ -136,7 +141,12 @@ def build(
     if optimizer.packaged:
         return _packaged(optimizer, *optimizer.packaged, parts, learning_rate)
     with _in_words():
-        return Stepper([TORCH[type(optimizer)](parts, lr=learning_rate, **_arguments(optimizer))])
+        more = {"fused": True} if fused and isinstance(optimizer, FUSED) and _floating(parts) else {}
+        return Stepper([TORCH[type(optimizer)](parts, lr=learning_rate, **_arguments(optimizer), **more)])
+
+
+def _floating(groups: Sequence[Mapping[str, Any]]) -> bool:
+    return all(parameter.is_floating_point() for group in groups for parameter in group["params"])
 
 
 def _group(group: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:

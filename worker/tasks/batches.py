@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrtune.feeding import sent
+
 
 def per_epoch(count: int, batch_size: int | Literal["full"]) -> int:
     """How many batches go once through `count` examples: a last partial one is dropped, one is always left."""
@@ -23,7 +25,8 @@ def order(
     while True:
         mixed = np.random.SeedSequence((seed, epoch)).generate_state(1)
         generator = torch.Generator().manual_seed(int(mixed[0]))
-        places = torch.randperm(count, generator=generator).to(device)
+        places = torch.randperm(count, generator=generator)
+        places = sent(places, device)
         for first in range(done * size, count - size + 1, size):
             yield places[first : first + size]
         epoch, done = epoch + 1, 0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lrtune.errors import TaskError
+from lrtune.feeding import read
 from lrtune.task import Task, moved
 from lrtune.wire.tasks import HuggingfaceParams
 from worker.tasks.batches import order, per_epoch
@@ -99,13 +100,14 @@ class Finetuning(Task):
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """The means over the validation examples."""
         device, count = next(model.parameters()).device, len(self.validation["input_ids"])
-        total = dict.fromkeys(self.metrics, 0.0)
-        for places in torch.split(torch.arange(count), self.params.batch_size):
+        parts, means, rights = torch.split(torch.arange(count), self.params.batch_size), list[Tensor](), list[Tensor]()
+        for places in parts:
             losses, right = self._losses(model, moved(_cut(self.validation, places), device))
-            total["val_loss"] += float(losses.mean()) * len(places)
-            if "val_accuracy" in total:
-                total["val_accuracy"] += float(right.sum())
-        return {name: value / count for name, value in total.items()}
+            means.append(losses.mean())
+            rights.append(right.sum())
+        loss = sum(mean * len(places) for mean, places in zip(read(means), parts, strict=True))
+        found = {"val_loss": loss / count, "val_accuracy": sum(read(rights)) / count}
+        return {name: found[name] for name in self.metrics}
 
     def groups(self, model: nn.Module) -> Iterable[Mapping[str, Any]]:
         """All at one rate, or each layer at `layer_decay` times the rate of the one above it."""

@@ -99,11 +99,13 @@ class Supervised(Task):
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """The means over all validation examples."""
         x, y = self.validation
-        sums = torch.zeros(2, dtype=torch.float64)
+        found, sums = list[Tensor](), torch.zeros(2, dtype=torch.float64)
         for inputs, targets in zip(torch.split(x, CHUNK), torch.split(y, CHUNK), strict=True):
             outputs = model(inputs)
             loss = self.goal.loss(outputs, targets, reduction="sum")
-            sums += torch.stack([loss, self.goal.score(outputs, targets)]).cpu().double()
+            found.append(torch.stack([loss, self.goal.score(outputs, targets)]))
+        for each in torch.stack(found).cpu().double():  # one wait for the device
+            sums += each
         return dict(zip(self.goal.metrics, (sums / len(y)).tolist(), strict=True))
 
 

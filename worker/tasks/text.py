@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lrtune.errors import TaskError
+from lrtune.feeding import read
 from lrtune.task import Task
 from lrtune.wire.tasks import TextParams
 from worker.tasks.batches import order, per_epoch
@@ -86,7 +87,8 @@ class Text(Task):
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """The mean over the validation windows."""
         parts = torch.split(self.validation, CHUNK)
-        total = sum(float(self.loss(model, windows)) * len(windows) for windows in parts)
+        losses = read([self.loss(model, windows) for windows in parts])
+        total = sum(loss * len(windows) for loss, windows in zip(losses, parts, strict=True))
         return {"val_loss": total / len(self.validation)}
 
 
