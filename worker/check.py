@@ -18,6 +18,7 @@ from lrtune.errors import LrtuneError, TaskError
 from lrtune.optimizers import optimizer
 from lrtune.printable import printable
 from lrtune.task import Batch, Task, moved
+from lrtune.uploads import mirror
 from worker.optimizers import build
 from worker.run import make_deterministic
 from worker.tasks import own
@@ -167,12 +168,16 @@ def _same(one: Any, two: Any) -> bool:
     return bool(one == two)
 
 
+def _folder(named: str) -> Path:
+    return Path(str(mirror.place(named)))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Check a task and say what is wrong; the exit status."""
     parser = argparse.ArgumentParser(prog="lrtune check", description=__doc__)
     parser.add_argument("task", help="an import path such as my_tasks:Vision")
     parser.add_argument("--params", default="{}", help="the task's parameters, as JSON")
-    parser.add_argument("--data-dir", type=Path, default=Path(".lrtune/data"))
+    parser.add_argument("--data-dir", type=_folder, default=Path(".lrtune/data"))
     asked = parser.parse_args(arguments)
     try:
         params = json.loads(asked.params)

@@ -14,7 +14,7 @@ from app.deps import PAGE, Cursor, Limit, Only, Owner, ReadTx, Tx, Who
 from app.problems import problems
 from lrtune import errors
 from lrtune.store import Database, datasets
-from lrtune.uploads import describe, kind_of
+from lrtune.uploads import describe, kind_of, mirror
 from lrtune.wire.datasets import Dataset, DatasetSummary, Description, Kind
 from lrtune.wire.results import Page
 
@@ -88,12 +88,14 @@ def _keep(
 ) -> tuple[Dataset, bool]:
     settings, database = request.app.state.settings, request.app.state.database
     data_dir: Path = settings.data_dir
+    mirror.fetch(data_dir, [name])
     if (data_dir / name).exists():
         raise errors.NameTaken(f"a file {name!r} lies in the data folder already; choose another name")
 
     def put(file: str) -> None:
         try:
             part.replace(data_dir / file)
+            mirror.keep(data_dir, file)
         except OSError as error:
             raise errors.Unavailable(f"the upload cannot be kept: {error.strerror}") from None
 
@@ -128,9 +130,4 @@ def get(dataset_id: DatasetId, tx: ReadTx, who: Who, only: Only) -> Dataset:
 def remove(dataset_id: DatasetId, tx: Tx, request: Request, who: Who, only: Only) -> None:
     """Forget a dataset and its bytes, once no job that is not over needs it."""
     data_dir: Path = request.app.state.settings.data_dir
-    unlink = partial(_unlink, data_dir)
-    datasets.remove(tx, dataset_id, unlink=unlink, by=who, only=only)
-
-
-def _unlink(data_dir: Path, file: str) -> None:
-    (data_dir / file).unlink(missing_ok=True)
+    datasets.remove(tx, dataset_id, unlink=partial(mirror.remove, data_dir), by=who, only=only)
