@@ -352,6 +352,29 @@ def test_a_large_state_is_kept_where_that_takes_less_than_to_train_again_what_no
     assert (max(kept, default=None), lab.said) == (steps, [])
 
 
+@pytest.mark.usefixtures("_small_is_large")
+def test_a_job_whose_states_take_long_to_keep_says_so_once_and_its_stages_are_longer(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    wire = {"horizon": {"steps": 40}, "budget": {"full_runs": 2}, "schedules": ["cosine"], "confirm": {"top": 0}}
+    database, states_at = Database(sqlite_url), str(tmp_path / "kept")
+    with database.write() as tx:
+        made = jobs.create(tx, AdmittedJob.model_validate(SPEC.model_dump() | wire))[0].id
+    Worker(Settings(database_url=sqlite_url, device="cpu", state_dir=states_at), Done()).work()
+    with database.read() as tx:
+        assert jobs.get(tx, made).state == "succeeded"
+        log, history = events.page(tx, made, after=0, limit=1000).items, trials.history(tx, made)
+        least = states.least_stage(tx, made)
+    database.dispose()
+    (said,) = [one for one in log if one.kind == "state-cost"]
+    assert f"no stage is shorter than {least} steps from now on" in said.message
+    assert least > 10, "keeping and deciding take a second, and a step a thousandth"
+    later = [one for one in history if one.role == "search"]
+    assert later
+    assert {one.stages[0].until for one in later} <= {10, None}, "a quarter of a run"
+
+
 def test_what_large_states_cost_is_measured_and_of_small_ones_nothing_is(tmp_path: Path) -> None:
     store = Store(str(tmp_path), budget=GIB)
     small, large = state(1, 1000), state(2, state_files.LARGE)
