@@ -20,6 +20,7 @@ from lrtune.errors import Rejection, UnusableFile
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.space import shown
 from lrtune.store import tasks, workers
+from lrtune.uploads import mirror
 from lrtune.uploads.places import below
 from lrtune.wire.datasets import FOLDER, SUFFIXES
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Horizon, JobSpec, Metric, Training
@@ -45,7 +46,9 @@ def admit(
     takes its dataset away until the transaction ends, for which that must be one that writes. A job that was done
     elsewhere is not `to_train`, and needs no worker.
     """
+    mirror.fetch(data_dir, _named(spec))
     spec = uploaded.pinned(tx, spec, data_dir, hold=hold, mine=mine, only=only)
+    mirror.fetch(data_dir, _named(spec))
     if spec.external:
         return _external(spec)
     announced = tasks.known(tx)
@@ -204,6 +207,12 @@ def _table(tx: Session, params: dict[str, Any], data_dir: Path, wrong: list[Reje
     return params if found or kind is None else params | {"kind": kind}
 
 
+def _named(spec: JobSpec) -> list[object]:
+    """What may be names of data files: those of the built-in tasks' parameters."""
+    params, split = spec.task.params, spec.task.params.get("validation")
+    return [params.get("dataset"), params.get("model"), split.get("dataset") if isinstance(split, dict) else None]
+
+
 def _missing_files(info: TaskInfo, params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
     """Which data files are missing, where their folder can be seen from here; the workers' may be elsewhere."""
     name, split = params.get("dataset"), params.get("validation")
@@ -226,7 +235,7 @@ def _missing_file(name: str, pointer: str, data_dir: Path) -> list[Rejection]:
     except UnusableFile as error:
         return [{"pointer": pointer, "detail": f"found {error}"}]
     hidden = (FOLDER, ".")
-    files = sorted(path.name for path in data_dir.iterdir() if not path.name.startswith(hidden))
+    files = [one for one in mirror.names(data_dir) if not one.startswith(hidden)]
     some = ", ".join(files[:10]) + (f" and {len(files) - 10} more" if len(files) > 10 else "")
     there_are = f"there are {some or 'no files'}, and GET /v1/datasets has what was uploaded"
     return [{"pointer": pointer, "detail": f"found no {shown(name)} in the data folder; {there_are}"}]

@@ -23,6 +23,7 @@ from app.settings import Settings, settings
 from lrtune import __version__
 from lrtune.errors import Conflict, Invalid, LrtuneError
 from lrtune.store import Database, archive, schema
+from lrtune.uploads import mirror
 from lrtune.uploads.places import below
 from lrtune.wire.datasets import FOLDER
 
@@ -94,6 +95,7 @@ def _write(made_of: Settings, packed: zipfile.ZipFile) -> dict[str, Any]:
                     1 for line in archive.rows(connection, table) if out.write(f"{line}\n".encode())
                 )
     # After the rows: a file is there before its row is, and files are never changed.
+    mirror.fetch(made_of.data_dir, [FOLDER])
     uploads = made_of.data_dir / FOLDER
     files = sorted(path for path in uploads.rglob("*") if path.is_file() and path.suffix != ".part")
     for path in files:
@@ -142,6 +144,7 @@ def _files(packed: zipfile.ZipFile, data_dir: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with packed.open(name) as content, target.open("wb") as out:
                 shutil.copyfileobj(content, out)
+            mirror.keep(data_dir, name.removeprefix("data/"))
 
 
 def _rows(packed: zipfile.ZipFile, url: str, found: dict[str, Any]) -> None:

@@ -28,11 +28,12 @@ from sqlalchemy.orm import Session
 from app.settings import Settings
 from lrtune import __version__
 from lrtune.client import Client
-from lrtune.errors import LrtuneError
+from lrtune.errors import LrtuneError, Unavailable
 from lrtune.printable import printable
 from lrtune.store import Database, schema, workers
 from lrtune.store.census import unserved, waiting
 from lrtune.store.database import clock
+from lrtune.uploads import mirror
 
 OFF = 5.0  # seconds that two clocks may differ
 LITTLE, SHARE = 2**30, 0.05  # bytes, and of a disk: less is little
@@ -152,7 +153,12 @@ def _working(tx: Session) -> Iterator[Finding]:
 
 
 def disk(settings: Settings) -> Iterator[Finding]:
-    """Room where we write."""
+    """Room where we write, and that the data can be reached."""
+    if "://" in (url := mirror.said(settings.data_dir)):
+        try:
+            yield well("disk", f"{url} (LRTUNE_DATA_DIR) can be read: {len(mirror.names(settings.data_dir))} names")
+        except Unavailable as error:
+            yield wrong("disk", str(error))
     places = {"LRTUNE_DATA_DIR": settings.data_dir}
     if settings.database_url.startswith("sqlite:///"):
         places["LRTUNE_DATABASE_URL"] = Path(settings.database_url.removeprefix("sqlite:///")).parent

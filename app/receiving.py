@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from app import quotas
 from lrtune.errors import BadRequest, NameTaken, TooLarge, Unavailable
 from lrtune.store import Database, datasets
-from lrtune.uploads import describe, kind_of
+from lrtune.uploads import describe, kind_of, mirror
 from lrtune.wire.datasets import FOLDER, Dataset, Description, Kind
 from lrtune.wire.people import Caller
 
@@ -150,12 +150,14 @@ def _keep(
 ) -> tuple[Dataset, bool]:
     settings, database = request.app.state.settings, request.app.state.database
     data_dir: Path = settings.data_dir
+    mirror.fetch(data_dir, [name])
     if (data_dir / name).exists():
         raise NameTaken(f"a file {name!r} lies in the data folder already; choose another name")
 
     def put(file: str) -> None:
         try:
             part.replace(data_dir / file)
+            mirror.keep(data_dir, file)
         except OSError as error:
             raise Unavailable(f"the upload cannot be kept: {error.strerror}") from None
 
@@ -167,8 +169,4 @@ def _keep(
 def remove(request: Request, tx: Session, name: str, who: Caller, only: str | None) -> None:
     """Forget a dataset and its bytes. Raises UnknownDataset, NotYours, DatasetInUse."""
     data_dir: Path = request.app.state.settings.data_dir
-
-    def unlink(file: str) -> None:
-        (data_dir / file).unlink(missing_ok=True)
-
-    datasets.remove(tx, name, unlink=unlink, by=who, only=only)
+    datasets.remove(tx, name, unlink=partial(mirror.remove, data_dir), by=who, only=only)

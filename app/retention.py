@@ -19,6 +19,7 @@ from app.streams import pause
 from lrtune.errors import LrtuneError
 from lrtune.store import Database, jobs, retention
 from lrtune.store.database import clock
+from lrtune.uploads import mirror
 
 SECONDS, FOLDER = 3600.0, "archived"
 log = logging.getLogger("lrtune.retention")
@@ -60,7 +61,9 @@ def _archived(database: Database, settings: Settings) -> bool:
             job = retention.ended(tx, before=clock(tx) - timedelta(days=settings.jobs_days))
             if job is None:
                 return False
-            path = _write(settings.data_dir / FOLDER / f"{job}.json.gz", json.dumps(retention.written(tx, job)))
+            name = f"{FOLDER}/{job}.json.gz"
+            path = _write(settings.data_dir / name, json.dumps(retention.written(tx, job)))
+            mirror.keep(settings.data_dir, name)
             jobs.delete(tx, job)
         log.info("%s is forgotten, and stands in %s", job, path)
         return True

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from lrtune.uploads import mirror
+
 SHORTEST_KEY = 16  # characters: what can be tried out over a network is far less
 ADVICE = """python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"""
 
@@ -42,7 +44,7 @@ class Settings(BaseSettings):
     database_url: str = "sqlite:///.lrtune/lrtune.db"
     api_key: Annotated[SecretStr, AfterValidator(_sendable)] | None = None
     credentials: Path = Path(".lrtune/credentials")
-    data_dir: Path = Path(".lrtune/data")
+    data_dir: Annotated[Path, BeforeValidator(mirror.place)] = Path(".lrtune/data")
     max_body_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
     max_upload_bytes: Annotated[int, Field(ge=1)] = 2 * 1024 * 1024 * 1024
     metrics_public: bool = False

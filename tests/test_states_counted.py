@@ -328,22 +328,51 @@ def test_a_large_state_is_written_while_the_training_goes_on_and_is_the_same(
     assert ([start.step for start in lab.starts], lab.said) == ([22], [])
 
 
-def kept_steps(folder: Path) -> list[int]:
-    return sorted(int(path.name.split("_")[1]) for path in folder.rglob("*.safetensors"))
-
-
-@pytest.mark.parametrize(("seconds", "ends"), [(0.0, [2, 20]), (1e6, [])])
+@pytest.mark.parametrize(
+    ("seconds", "crowded", "steps"), [(0.0, False, 20), (15.0, False, 16), (15.0, True, 20), (21.0, False, None)]
+)
 @pytest.mark.usefixtures("_small_is_large")
-def test_a_large_state_that_takes_longer_to_keep_than_to_train_again_is_not_kept(
-    seconds: float, ends: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_large_state_is_kept_where_that_takes_less_than_to_train_again_what_no_other_has(
+    seconds: float, crowded: bool, steps: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
+    monkeypatch.setattr(CheckpointCache, "_step_seconds", lambda *_: 1.0)
     monkeypatch.setattr(Store, "seconds", lambda *_: seconds)
+    write = Store.write
+
+    def without_room(self: Store, space: str, key: str, kind: Any, *given: Any, **named: Any) -> Entry | None:
+        return None if kind == "trunk" else write(self, space, key, kind, *given, **named)
+
+    if crowded:
+        monkeypatch.setattr(Store, "write", without_room)
     lab, task = Lab(tmp_path), prepare(TaskSpec(name="digits"), Path())
     asked = trial(horizon=40, schedule={"family": "constant"})
     lab.train(task, asked.model_copy(update={"until": 20}))
-    steps = kept_steps(tmp_path)
-    assert (steps[:1] + steps[-1:], lab.said) == (ends, [])
+    kept = [int(path.name.split("_")[1]) for path in tmp_path.rglob("*.safetensors")]
+    assert (max(kept, default=None), lab.said) == (steps, [])
+
+
+@pytest.mark.usefixtures("_small_is_large")
+def test_a_job_whose_states_take_long_to_keep_says_so_once_and_its_stages_are_longer(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    wire = {"horizon": {"steps": 40}, "budget": {"full_runs": 2}, "schedules": ["cosine"], "confirm": {"top": 0}}
+    database, states_at = Database(sqlite_url), str(tmp_path / "kept")
+    with database.write() as tx:
+        made = jobs.create(tx, AdmittedJob.model_validate(SPEC.model_dump() | wire))[0].id
+    Worker(Settings(database_url=sqlite_url, device="cpu", state_dir=states_at), Done()).work()
+    with database.read() as tx:
+        assert jobs.get(tx, made).state == "succeeded"
+        log, history = events.page(tx, made, after=0, limit=1000).items, trials.history(tx, made)
+        least = states.least_stage(tx, made)
+    database.dispose()
+    (said,) = [one for one in log if one.kind == "state-cost"]
+    assert f"no stage is shorter than {least} steps from now on" in said.message
+    assert least > 10, "keeping and deciding take a second, and a step a thousandth"
+    later = [one for one in history if one.role == "search"]
+    assert later
+    assert {one.stages[0].until for one in later} <= {10, None}, "a quarter of a run"
 
 
 def test_what_large_states_cost_is_measured_and_of_small_ones_nothing_is(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from lrtune.errors import LrtuneError, TaskError
 from lrtune.optimizers import optimizer
 from lrtune.printable import printable
 from lrtune.task import Batch, Task, moved
+from lrtune.uploads import mirror
 from worker.determinism import make_deterministic
 from worker.optimizers import build
 from worker.tasks import own
@@ -168,13 +169,17 @@ def _same(one: Any, two: Any) -> bool:
     return bool(one == two)
 
 
+def _folder(named: str) -> Path:
+    return Path(str(mirror.place(named)))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Check a task and say what is wrong; the exit status."""
     parser = argparse.ArgumentParser(prog="lrtune check", description=__doc__)
     parser.add_argument("task", help="an import path such as my_tasks:Vision")
     parser.add_argument("--params", default="{}", help="the task's parameters, as JSON")
     data_dir = os.environ.get("LRTUNE_DATA_DIR") or ".lrtune/data"
-    parser.add_argument("--data-dir", type=Path, default=Path(data_dir))
+    parser.add_argument("--data-dir", type=_folder, default=data_dir)
     asked = parser.parse_args(arguments)
     try:
         params = json.loads(asked.params)

@@ -133,13 +133,14 @@ class CheckpointCache:
             return
         if not self._worth(run.step, state.size):
             return
-        self._kept, self._largest = run.step, max(self._largest, state.size)
+        self._largest = max(self._largest, state.size)
         trained = [*self._trained, (run.step, self._owner)]
         state = Snapshot(state.tensors, state.notes | {"trained": trained})
         if run.engine.device.type == "cpu" and self._store.local and state.size < LARGE:
             self._write_now(key, kind, self._score(run), state)
             return
-        write = partial(self._write, key, kind, self._score(run), state.copied())
+        still = state if run.step == course.end else state.copied()  # at its end nothing changes it any more
+        write = partial(self._write, key, kind, self._score(run), still)
         self._saving.append((state.size, self._thread.submit(lambda: self._secure(write()))))
 
     def _write_now(self, key: str, kind: Kind, score: float | None, state: Snapshot) -> None:
@@ -155,7 +156,10 @@ class CheckpointCache:
         last = self._last if self._last is not None and self._last.kind == "running" else None
         entry = self._store.write(self._keys.namespace, key, kind, score, state, instead=last)
         self._crowded = entry is None and kind == "stage"
-        return [] if entry is None else [entry]
+        if entry is None:
+            return []
+        self._kept = entry.step
+        return [entry]
 
     def _worth(self, step: int, size: int) -> bool:
         """Whether to train again what no state has would take longer than to keep this one."""

@@ -18,6 +18,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from lrtune.errors import Invalid
 from lrtune.store import Database, workers
 from lrtune.store.census import wanted
+from lrtune.uploads import mirror
 from worker.__main__ import on_signal, start
 from worker.loop import Worker
 from worker.settings import Settings
@@ -156,7 +157,7 @@ def _places(settings: Settings) -> dict[str, str]:
         url = url.set(database=str(Path(url.database).absolute()))
     return {
         "LRTUNE_DATABASE_URL": url.render_as_string(hide_password=False),
-        "LRTUNE_DATA_DIR": str(settings.data_dir.absolute()),
+        "LRTUNE_DATA_DIR": mirror.said(settings.data_dir),
         "LRTUNE_STATE_DIR": states if "://" in states else str(Path(states).absolute()),
     }
 

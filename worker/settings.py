@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lrtune.uploads import mirror
 
 
 class Settings(BaseSettings):
@@ -13,7 +15,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LRTUNE_", extra="ignore")
 
     database_url: str = "sqlite:///.lrtune/lrtune.db"
-    data_dir: Path = Path(".lrtune/data")
+    data_dir: Annotated[Path, BeforeValidator(mirror.place)] = Path(".lrtune/data")
     device: str = "auto"  # "cuda" where there is one, else "cpu"; or any of torch's names: "cuda:1"
     tasks: str | None = None  # import paths of tasks of your own, with commas between: "my_tasks:Vision"
     commands: Path | None = None  # a TOML file of commands that are tasks

@@ -7,8 +7,8 @@ And so does which states there are: the search counts on those, and room is made
 
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -51,13 +51,15 @@ class Ledger:
     def uses(self) -> Mapping[str, Sequence[states.Use]]:
         """What each is of."""
         store = self._store()
-        found: dict[str, list[states.Use]] = self._write(lambda tx: states.uses(tx, store))
+        with _or_else():
+            found: dict[str, list[states.Use]] = self._write(lambda tx: states.uses(tx, store))
         return found
 
     def let_go(self, keys: Collection[str]) -> set[str]:
         """Count on these no more; those of which the files may go."""
         store = self._store()
-        gone: set[str] = self._write(lambda tx: states.let_go(tx, store, keys))
+        with _or_else():
+            gone: set[str] = self._write(lambda tx: states.let_go(tx, store, keys))
         return gone
 
     def record(self, trial: int, steps: Mapping[str, int], gone: Collection[str]) -> None:
@@ -71,6 +73,15 @@ class Ledger:
             with suppress(OperationalError, InterfaceError, OSError):
                 store = self._store()
                 self._write(record)
+
+
+@contextmanager
+def _or_else() -> Iterator[None]:
+    """A worker that stops while its database is away makes no room any more."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise OSError("the database does not answer") from error
 
 
 class Sharing:

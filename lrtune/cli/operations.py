@@ -14,10 +14,10 @@ commands = typer.Typer()
 def check(
     task: Annotated[str, typer.Argument(help="The import path of a task of your own, such as my_tasks:Vision.")],
     params: Annotated[str, typer.Option(help="Its parameters, as a JSON object.")] = "{}",
-    data_dir: Annotated[Path, typer.Option(envvar="LRTUNE_DATA_DIR", help="The data folder.")] = Path(".lrtune/data"),
+    data_dir: Annotated[str, typer.Option(envvar="LRTUNE_DATA_DIR", help="The data folder.")] = ".lrtune/data",
 ) -> None:
     """Try a task of your own on the spot, and say what is wrong with it."""
-    asked = (task, "--params", params, "--data-dir", str(data_dir))
+    asked = (task, "--params", params, "--data-dir", data_dir)
     raise typer.Exit(programs.run("worker.check", *asked, needs="torch", extra="worker"))
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from lrtune.errors import TaskError
 from lrtune.task import Task
+from lrtune.uploads import mirror
 from lrtune.wire.job import TaskSpec
 from lrtune.wire.tasks import BUILT_IN, HuggingfaceParams
 from worker.tasks import digits, images, tabular, text
@@ -52,6 +53,7 @@ def prepare(spec: TaskSpec, data_dir: Path, own: Mapping[str, type[Task]] | None
         raise TaskError(f"task {spec.name}: {'; '.join(found)}") from None
     named = [getattr(params, field, None) for field in ("dataset", "model")]
     named.append(getattr(getattr(params, "validation", None), "dataset", None))
+    mirror.fetch(data_dir, named)
     changed = tuple(_changed_at(data_dir / name) for name in named if name)
     return _prepared(spec.name, params.model_dump_json(), data_dir, changed)
 

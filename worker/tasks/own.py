@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lrtune.errors import TaskError
 from lrtune.task import Task
+from lrtune.uploads import mirror
 from lrtune.wire.job import EXTERNAL, MetricRange
 from lrtune.wire.results import TaskSummary
 from lrtune.wire.tasks import BUILT_IN
@@ -145,6 +146,7 @@ def schema(name: str, cls: type[Task]) -> dict[str, Any]:
 
 def make(name: str, cls: type[Task], params: Mapping[str, Any], data_dir: Path) -> Task:
     """The task with these parameters, made once for many trials. Raises TaskError for wrong ones."""
+    mirror.fetch_all(data_dir, params)
     return _made(name, cls, json.dumps(params, sort_keys=True), data_dir)
 
 
