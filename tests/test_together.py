@@ -2,16 +2,19 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sqlalchemy import update
 
 from lrtune.store import Database, events, jobs, leases, mates, trials
+from lrtune.store.tables import ShareRow, TrialRow
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import Proposal, Trial
+from lrtune.wire.results import Proposal, Trial, TrialState
 from tests.leasing import MINUTE, NOON, PLAIN, SPEC, claim
 from tests.serving import Done
 from worker import stacked, together
@@ -20,6 +23,7 @@ from worker.lanes import Worth
 from worker.loop import Worker
 from worker.settings import Settings
 
+HOUR = timedelta(hours=1)
 OTHER = Configuration.model_validate(PLAIN.model_dump() | {"learning_rate": 2e-3, "clip_norm": 0.5})
 SGD = Configuration.model_validate(PLAIN.model_dump() | {"optimizer": "sgd"})
 TOGETHER = SPEC.model_dump() | {
@@ -73,6 +77,33 @@ def test_the_oldest_trials_that_differ_in_rates_alone_are_taken_along(database: 
         assert [one.worker for one in trials.page(tx, job, limit=9, cursor=None).items if one.state == "running"] == [
             "a"
         ] * 4
+
+
+@pytest.mark.parametrize("last", ["finished", "lost"])
+def test_lanes_share_the_seconds_that_their_owner_is_charged(last: str, database: Database) -> None:
+    """Four over forty seconds, and two over sixty more: a hundred seconds of a device, whoever ends how."""
+    with database.write() as tx:
+        job = jobs.create(tx, SPEC, owner="ada", now=NOON)[0].id
+        for number in range(4):
+            proposal = Proposal(configuration=PLAIN, role="search", seed=0, horizon=100 + number // 4)
+            assert trials.propose(tx, job, proposal, known=number)
+        before = tx.get_one(ShareRow, "ada").virtual
+    first = claim(database)
+    with database.write() as tx:
+        held = [first, *mates.claim(tx, first, "a", ttl=HOUR, least=3, most=3, now=NOON)]
+    assert len(held) == 4
+    for lease in held[:2]:
+        with database.write() as tx:
+            leases.finish(tx, lease, TrialState.COMPLETE, value=1.0, step=100, now=NOON + timedelta(seconds=40))
+    with database.write() as tx:
+        if last == "lost":
+            tx.execute(update(TrialRow).values(lease_until=NOON))
+            leases.requeue(tx, now=NOON + timedelta(seconds=100))
+        else:
+            for lease in held[2:]:
+                leases.finish(tx, lease, TrialState.COMPLETE, value=1.0, step=100, now=NOON + timedelta(seconds=100))
+    with database.read() as tx:
+        assert tx.get_one(ShareRow, "ada").virtual - before == pytest.approx(100)
 
 
 # What becomes of them -------------------------------------------------------------------------------------------------

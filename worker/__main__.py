@@ -56,8 +56,19 @@ def start() -> Settings:
     return settings
 
 
+def serve(settings: Settings, stop: threading.Event) -> int:
+    """Be one worker until asked to stop; the exit status."""
+    try:
+        worker = Worker(settings, stop)
+    except LrtuneError as error:
+        print(error, file=sys.stderr)
+        return 2
+    worker.work()
+    return 0
+
+
 def main() -> int:
-    """Run a worker; the exit status."""
+    """Run a worker, or several; the exit status."""
     names = ", ".join(f"LRTUNE_{name.upper()}" for name in Settings.model_fields)
     about = "Train the trials of lrtune's jobs on one device, until SIGTERM or Ctrl-C."
     parser = argparse.ArgumentParser("lrtune worker", description=about, epilog=f"Environment variables: {names}.")
@@ -66,13 +77,11 @@ def main() -> int:
     multiprocessing.set_forkserver_preload(PRELOAD)
     stop = threading.Event()
     on_signal(stop)
-    try:
-        worker = Worker(settings, stop)
-    except LrtuneError as error:
-        print(error, file=sys.stderr)
-        return 2
-    worker.work()
-    return 0
+    if settings.slots == 1:
+        return serve(settings, stop)
+    from worker import slots  # which imports this module
+
+    return slots.run(settings, stop)
 
 
 if __name__ == "__main__":

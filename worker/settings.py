@@ -20,6 +20,7 @@ class Settings(BaseSettings):
     tasks: str | None = None  # import paths of tasks of your own, with commas between: "my_tasks:Vision"
     commands: Path | None = None  # a TOML file of commands that are tasks
     threads: Annotated[int, Field(ge=1)] = 1  # per worker, on a CPU: small networks gain from more workers, not threads
+    slots: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = 1  # workers side by side that share the device
     lanes: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"  # trials of a job in lock-step; 1: one by one
     lease_seconds: Annotated[float, Field(ge=1)] = 90.0
     state_dir: str = ".lrtune/states"  # or any URL of fsspec's, for workers on several hosts

@@ -9,7 +9,7 @@ An owner's own jobs come by their priority, then the one with the shortest way t
 each fourth trial is of the job that has waited longest, so that none of them starves.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -19,6 +19,8 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Double,
+    Row,
+    ScalarSelect,
     Select,
     String,
     and_,
@@ -174,26 +176,56 @@ class _Correction:
 
 
 def settle(tx: Session, which: ColumnElement[bool], outcome: Outcome, now: datetime) -> None:
-    """Charge the owners of attempts that end what they have really taken. Called before they are closed."""
+    """Charge the owners of attempts that end what they have really taken. Called before they are closed.
+
+    Those that a worker trains in lock-step share its seconds, as long as they are at it together.
+    """
     query = select(
         *(AttemptRow.charged, AttemptRow.started_at, AttemptRow.start, TrialRow.step),
         *(JobRow.seq, JobRow.owner, func.coalesce(PersonRow.weight, 1.0).label("weight"), JobRow.spec),
+        *(AttemptRow.trial, AttemptRow.worker, _beside().label("beside")),
     )
     query = query.join(TrialRow, TrialRow.id == AttemptRow.trial).join(JobRow, JobRow.seq == TrialRow.job)
     query = query.outerjoin(PersonRow, PersonRow.name == JobRow.owner)
     unsettled = (which, AttemptRow.ended_at.is_(None), AttemptRow.charged.is_not(None))
     found: dict[str, _Correction] = {}
-    for row in tx.execute(query.where(*unsettled)).all():
-        seconds = max(0.0, (now - row.started_at).total_seconds()) * _devices(row.spec)
+    rows = tx.execute(query.where(*unsettled)).all()
+    for row in rows:
+        seconds = max(0.0, (now - row.started_at).total_seconds()) * _devices(row.spec) / (row.beside + 1)
         mine = found.setdefault(row.owner, _Correction())
         mine.seconds += (seconds - row.charged) / row.weight
         if outcome in ("paused", "finished") and row.step > row.start:
             mine.paces[row.seq] = seconds / (row.step - row.start)
+    for worker in sorted({row.worker for row in rows if row.beside}):
+        _left(tx, worker, [row for row in rows if row.worker == worker], now)
     for owner in sorted(found):
         more = ShareRow.virtual + found[owner].seconds
         tx.execute(update(ShareRow).where(ShareRow.owner == owner).values(virtual=more))
     for job, pace in sorted(pair for one in found.values() for pair in one.paces.items()):
         tx.execute(update(JobRow).where(JobRow.seq == job).values(pace=pace))
+
+
+def _beside() -> ScalarSelect[int]:
+    """How many other trials the worker of an attempt trains at the same time."""
+    other = aliased(TrialRow)
+    same = (other.state == TrialState.RUNNING, other.worker == AttemptRow.worker, other.id != AttemptRow.trial)
+    return select(func.count()).where(*same).correlate(AttemptRow).scalar_subquery()
+
+
+def _left(tx: Session, worker: str, gone: Sequence[Row[Any]], now: datetime) -> None:
+    """Let those that go on beside some that end count the time so far as shared by all.
+
+    At its end each is charged for all its time, shared by those who are there then: what is too much of it is charged
+    to it beforehand.
+    """
+    going = select(AttemptRow.token).join(TrialRow, TrialRow.token == AttemptRow.token)
+    going = going.where(TrialRow.state == TrialState.RUNNING, TrialRow.worker == worker)
+    going = going.where(TrialRow.id.not_in([row.trial for row in gone])).order_by(AttemptRow.token)
+    tokens = tx.scalars(going.with_for_update(skip_locked=True, of=AttemptRow)).all()
+    if tokens:
+        seconds = max(0.0, (now - min(row.started_at for row in gone)).total_seconds())
+        more = seconds / len(tokens) - seconds / (len(tokens) + len(gone))
+        tx.execute(update(AttemptRow).where(AttemptRow.token.in_(tokens)).values(charged=AttemptRow.charged + more))
 
 
 def _devices(spec: Mapping[str, Any]) -> int:

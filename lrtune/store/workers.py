@@ -1,15 +1,15 @@
 """Who is working: every worker signs in, is seen with each heartbeat, and is forgotten when it has been silent."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.store.database import clock
-from lrtune.store.tables import JobRow, WorkerRow
+from lrtune.store.tables import AttemptRow, JobRow, TrialRow, WorkerRow
 from lrtune.wire.job import JobSpec
 from lrtune.wire.results import Worker
 
@@ -57,6 +57,16 @@ def clocks(tx: Session, *, host: str) -> tuple[datetime, dict[str, datetime]] | 
         return None
     rows = tx.execute(select(WorkerRow.id, WorkerRow.host, WorkerRow.pid, WorkerRow.seen_at))
     return clock(tx), {one.id: one.seen_at for one in rows if one.host != host or _runs(one.pid)}
+
+
+def trained(tx: Session, *, host: str, pids: Collection[int]) -> tuple[int, int]:
+    """How many steps the workers of these processes have trained in all, and how many of them have a trial now."""
+    rows = tx.execute(select(WorkerRow.id, WorkerRow.job).where(WorkerRow.host == host, WorkerRow.pid.in_(pids))).all()
+    reached = case((AttemptRow.ended_at.is_(None), TrialRow.step), else_=AttemptRow.step)
+    steps = select(func.sum(reached - AttemptRow.start)).join(TrialRow, TrialRow.id == AttemptRow.trial)
+    return tx.scalar(steps.where(AttemptRow.worker.in_([row.id for row in rows]))) or 0, sum(
+        row.job is not None for row in rows
+    )
 
 
 def unserved(spec: JobSpec, living: Sequence[Worker]) -> str:
