@@ -1,7 +1,11 @@
 """The pages of many jobs and of data: search, compare, clone, several at once, upload, and the reports of answers."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +187,6 @@ def test_a_clone_asks_for_what_the_job_asked_for(
 
 def filled(text: str) -> dict[str, Any]:
     """What a browser sends of the form as it stands."""
-    from html import unescape
-
     form = text[text.index('id="job-form"') :]
     sent: dict[str, Any] = {}
     for tag in re.findall(r"<input[^>]*>", form):
@@ -369,3 +371,36 @@ def test_what_to_paste_into_a_loop_stands_in_the_form_and_on_the_page_of_its_job
     job = service.get("/v1/jobs").json()["items"][0]["id"]
     expect(tab.get_by_label("The command that trains the trials")).to_contain_text(f"lrtune run {job} --whole")
     assert faults(tab) == []
+
+
+MODEL = """import torch
+model = torch.nn.Linear(2, 1)
+points = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+def measured():
+    return ((model(points) - points.sum(1, keepdim=True)) ** 2).mean()
+"""
+UPDATE = "loss = measured(); optimizer.zero_grad(); loss.backward(); optimizer.step()"
+
+
+@pytest.mark.slow
+def test_the_lines_that_the_page_gives_train_a_job_to_its_answer(
+    service: httpx.Client, page: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 40}, "budget": {"full_runs": 2}}
+    job = submitted(service, task="external", confirm={"top": 0, "seeds": 0}, **asked)
+    text = page.get(f"/jobs/{job}").text
+    pasted = re.search(r'<pre id="loop-lines"[^>]*>(.*?)</pre>', text, re.S)
+    command = re.search(r'<pre id="loop-command"[^>]*>(.*?)</pre>', text, re.S)
+    assert pasted
+    assert command
+    lines = re.sub(r"value = \.\.\..*", "value = measured().item()", unescape(pasted[1]))
+    (tmp_path / "train.py").write_text(MODEL + re.sub(r"\.\.\.  #.*", UPDATE, lines))
+    monkeypatch.setenv("LRTUNE_API_KEY", KEY)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(Path.cwd())}
+    cli = f"{sys.executable} -c 'from lrtune.cli.commands import app; app()'"
+    typed = unescape(command[1]).replace("lrtune run", f"{cli} run")
+    subprocess.run(["sh", "-ec", typed], cwd=tmp_path, env=environment, check=True, timeout=200)
+    found = service.get(f"/v1/jobs/{job}").json()
+    assert found["state"] == "succeeded", found["reason"]
+    assert found["best"]["value"] < 1.5
