@@ -24,7 +24,6 @@
     bar.max = 1;
     bar.value = 0;
     bar.setAttribute("aria-label", `Sent of ${file.name}`);
-    bar.setAttribute("aria-live", "off");
     item.append(words, bar);
     list.append(item);
     return { item, words, bar };
@@ -41,7 +40,7 @@
 
   function send(file, { item, words, bar }) {
     const name = named(file), renamed = name === file.name ? "" : `, as ${name}`;
-    const wrong = (text) => { words.textContent = `${file.name}: ${text}`; words.className = "error"; bar.remove(); };
+    const wrong = (text) => { words.textContent = `${file.name}: ${text}`; words.className = "error"; bar.remove(); alive.say(words.textContent); };
     if (file.size > most) { wrong(`it has ${size(file.size)}; at most ${size(most)} are accepted here`); return Promise.resolve(); }
     if (!alive.here()) { wrong("not sent, as the server does not answer"); return Promise.resolve(); }
     return new Promise((done) => {
@@ -74,6 +73,7 @@
     bar.remove();
     words.replaceChildren(link, `${renamed && ` ${renamed.slice(2)}`}: ${call.status === 200 ? "was here already, " : ""}${found}`);
     item.append(words);
+    alive.say(words.textContent);
     document.body.dispatchEvent(new Event("uploaded"));
   }
 
