@@ -279,7 +279,9 @@ def test_data_is_uploaded_understood_tuned_on_counted_and_deleted(person: Visito
     ]
     tab.locator("#file").set_input_files(files)
     told = tab.locator("#uploads li")
-    expect(told.nth(0)).to_contain_text("hauser (1).csv: 120 rows, 3 columns of csv")
+    expect(told.nth(0)).to_contain_text(
+        "häuser (1).csv, which is called hauser (1).csv here: 120 rows, 3 columns of csv"
+    )
     expect(told.nth(1)).to_contain_text("empty.csv: ")
     expect(told.nth(2)).to_contain_text(".csv")
     expect(told.nth(3)).to_contain_text("at most 200.0 kB are accepted here")
@@ -288,8 +290,10 @@ def test_data_is_uploaded_understood_tuned_on_counted_and_deleted(person: Visito
     expect(cell(tab.locator("#datasets"), "hauser (1).csv", "jobs")).to_have_text("0")
     assert len([person.complaints.pop() for _ in range(2)]) == 2, "the browser's own word for each that was refused"
     tab.locator("#datasets").get_by_role("link", name="hauser (1).csv").click()
-    expect(tab.get_by_role("region", name="Columns")).to_contain_text("height")
-    tab.get_by_role("link", name="Tune tabular on it").click()
+    expect(tab.get_by_role("region", name="Table of columns")).to_contain_text("height")
+    assert faults(tab) == []
+    tab.get_by_role("link", name="Predict height").click()
+    expect(tab.get_by_label("target", exact=True)).to_have_value("height")
     expect(tab.get_by_label("dataset (needed)")).to_have_value("hauser (1).csv")
     tab.get_by_role("button", name="Submit").click()
     expect(tab.locator("#summary .badge").first).to_have_text("queued")

@@ -55,7 +55,7 @@
         words.textContent = loaded < total ? `${file.name}${renamed}: ${Math.round((100 * loaded) / total)} % of ${size(total)}` : `${file.name}${renamed}: sent; it is being read`;
       });
       call.addEventListener("load", () => {
-        if (call.status === 200 || call.status === 201) good(call, { item, words, bar }, renamed);
+        if (call.status === 200 || call.status === 201) good(call, file, { item, words, bar }, renamed);
         else wrong(refused(call));
         done();
       });
@@ -65,13 +65,13 @@
     });
   }
 
-  function good(call, { item, words, bar }, renamed) {
+  function good(call, file, { item, words, bar }, renamed) {
     const { name, id, rows, columns, kind, notes } = call.response;
     const link = made("a", "strong", name);
     link.href = `${drop.dataset.src}/${id}`;
     const found = `${rows.toLocaleString("en")} rows${columns.length ? `, ${columns.length} columns` : ""} of ${kind}${notes.length ? `; ${notes.length} thing${notes.length > 1 ? "s" : ""} worth knowing` : ""}`;
     bar.remove();
-    words.replaceChildren(link, `${renamed && ` ${renamed.slice(2)}`}: ${call.status === 200 ? "was here already, " : ""}${found}`);
+    words.replaceChildren(renamed && `${file.name}, which is called `, link, `${renamed && " here"}: ${call.status === 200 ? "was here already, " : ""}${found}`);
     item.append(words);
     alive.say(words.textContent);
     document.body.dispatchEvent(new Event("uploaded"));
