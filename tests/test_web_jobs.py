@@ -1,7 +1,8 @@
-"""The pages of many jobs and of data: search, compare, clone, several at once, upload, and the reports of answers."""
+"""The pages of many jobs: search, compare, clone, several at once, and the reports of answers."""
 
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +184,6 @@ def test_a_clone_asks_for_what_the_job_asked_for(
 
 def filled(text: str) -> dict[str, Any]:
     """What a browser sends of the form as it stands."""
-    from html import unescape
-
     form = text[text.index('id="job-form"') :]
     sent: dict[str, Any] = {}
     for tag in re.findall(r"<input[^>]*>", form):
@@ -262,110 +261,3 @@ def tabbed(tab: Page, name: str) -> Locator:
         if tab.locator(":focus").evaluate(called).strip() == name:
             return tab.locator(":focus")
     raise AssertionError(f"the tab key does not reach {name}")
-
-
-# Data -----------------------------------------------------------------------------------------------------------------
-
-
-def test_data_is_uploaded_understood_tuned_on_counted_and_deleted(person: Visitor, service: httpx.Client) -> None:
-    tab = person.open("/datasets")
-    files = [
-        {"name": "häuser (1).csv", "mimeType": "text/csv", "buffer": TABLE.encode()},
-        {"name": "empty.csv", "mimeType": "text/csv", "buffer": b""},
-        {"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"%PDF"},
-        {"name": "large.txt", "mimeType": "text/plain", "buffer": b"x" * 200_001},
-    ]
-    tab.locator("#file").set_input_files(files)
-    told = tab.locator("#uploads li")
-    expect(told.nth(0)).to_contain_text("hauser (1).csv: 120 rows, 3 columns of csv")
-    expect(told.nth(1)).to_contain_text("empty.csv: ")
-    expect(told.nth(2)).to_contain_text(".csv")
-    expect(told.nth(3)).to_contain_text("at most 200.0 kB are accepted here")
-    assert all("[object" not in one and "undefined" not in one for one in told.all_inner_texts())
-    assert faults(tab) == []
-    expect(cell(tab.locator("#datasets"), "hauser (1).csv", "jobs")).to_have_text("0")
-    assert len([person.complaints.pop() for _ in range(2)]) == 2, "the browser's own word for each that was refused"
-    tab.locator("#datasets").get_by_role("link", name="hauser (1).csv").click()
-    expect(tab.get_by_role("region", name="Columns")).to_contain_text("height")
-    tab.get_by_role("link", name="Tune tabular on it").click()
-    expect(tab.get_by_label("dataset (needed)")).to_have_value("hauser (1).csv")
-    tab.get_by_role("button", name="Submit").click()
-    expect(tab.locator("#summary .badge").first).to_have_text("queued")
-    assert service.get("/v1/datasets").json()["items"][0]["jobs"] == 1
-    tab = person.open("/datasets/hauser%20(1).csv")
-    expect(tab.locator("main")).to_contain_text("named by 1 job")
-    tab.get_by_role("button", name="Delete…").click()
-    tab.get_by_role("button", name="Delete the data").click()
-    expect(tab.get_by_role("alert")).to_contain_text("needs this dataset")
-    assert "409" in person.complaints.pop()
-    job = service.get("/v1/jobs").json()["items"][0]["id"]
-    assert 'value="hauser (1).csv" selected' in tab.request.get(f"{person.address}/submit?job={job}").text()
-    service.post(f"/v1/jobs/{job}/cancel")
-    tab = person.open("/datasets/hauser%20(1).csv")
-    tab.get_by_role("button", name="Delete…").click()
-    tab.get_by_role("button", name="Delete the data").click()
-    expect(tab.get_by_role("heading", name="No data of your own yet")).to_be_visible()
-
-
-def cell(table: Locator, row: str, label: str) -> Locator:
-    return table.get_by_role("row").filter(has_text=row).locator(f'[data-label="{label}"]')
-
-
-def test_a_file_is_dropped_anywhere_on_the_page(person: Visitor, service: httpx.Client) -> None:
-    tab = person.open("/datasets")
-    tab.evaluate(
-        """(text) => {
-            const data = new DataTransfer();
-            data.items.add(new File([text], "dropped.csv", { type: "text/csv" }));
-            const about = { bubbles: true, cancelable: true, dataTransfer: data };
-            for (const kind of ["dragenter", "dragover", "drop"])
-                document.querySelector("h1").dispatchEvent(new DragEvent(kind, about));
-        }""",
-        TABLE,
-    )
-    expect(tab.locator("#uploads li")).to_contain_text("120 rows")
-    assert service.get("/v1/datasets/dropped.csv").json()["rows"] == 120
-
-
-def test_an_upload_of_another_site_or_without_a_token_is_refused_unread(page: httpx.Client) -> None:
-    right = re.search(r'data-token="([^"]+)"', page.get("/datasets").text)
-    assert right is not None
-    for headers in ({}, {"X-Token": "0" * 64}, {"X-Token": right[1], "Sec-Fetch-Site": "cross-site"}):
-        answer = page.post("/datasets?name=a.csv", content=TABLE, headers=headers | {"Accept": "application/json"})
-        assert answer.status_code == 403
-    assert page.post("/datasets?name=a.csv", content=TABLE, headers={"X-Token": right[1]}).status_code == 201
-
-
-def test_uses_of_data_are_counted_to_train_and_to_validate_on(database_url: str, tmp_path: Path) -> None:
-    with served(database_url, data_dir=tmp_path / "data") as service:
-        for name, text in (("train.csv", TABLE), ("test.csv", TABLE + "1,2,a\n")):
-            assert service.post(f"/v1/datasets?name={name}", content=text).json()["jobs"] == 0
-        for _ in range(2):
-            params = {"dataset": "train.csv", "validation": {"dataset": "test.csv"}}
-            submitted(service, task={"name": "tabular", "params": params})
-        submitted(service, task={"name": "tabular", "params": {"dataset": "train.csv"}})
-        counts = {one["name"]: one["jobs"] for one in service.get("/v1/datasets").json()["items"]}
-        assert counts == {"train.csv": 3, "test.csv": 2}
-        assert service.get("/v1/datasets/test.csv").json()["jobs"] == 2
-
-
-# Loops of one's own ---------------------------------------------------------------------------------------------------
-
-
-def test_what_to_paste_into_a_loop_stands_in_the_form_and_on_the_page_of_its_job(
-    person: Visitor, service: httpx.Client
-) -> None:
-    tab = person.open("/submit")
-    tab.get_by_label("task", exact=True).select_option("external")
-    lines = tab.get_by_label("Lines for your training script")
-    expect(lines).to_contain_text("trial.report(step, val_loss=value)")
-    expect(tab.locator(".error:visible")).to_have_count(0)
-    tab.get_by_label("metric (needed)").fill("my loss")
-    tab.get_by_label("goal").select_option("lower is better")
-    tab.get_by_label("horizon", exact=True).fill("200")
-    tab.get_by_role("button", name="Submit").click()
-    expect(lines).to_contain_text('trial.report(step, **{"my loss": value})')
-    compile(lines.inner_text(), "train.py", "exec")
-    job = service.get("/v1/jobs").json()["items"][0]["id"]
-    expect(tab.get_by_label("The command that trains the trials")).to_contain_text(f"lrtune run {job} --whole")
-    assert faults(tab) == []

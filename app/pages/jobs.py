@@ -27,7 +27,7 @@ ORDERS: dict[JobOrder, str] = {
     **{"task": "by task", "state": "by state", "owner": "by owner"},
 }
 Text = Annotated[str, Query(max_length=301, pattern=r"^[^\x00]*$")]
-Ids = Annotated[list[str], Query(alias="job", max_length=MOST)]
+Ids = Annotated[list[str] | None, Query(alias="job", max_length=1000)]
 
 
 @router.get("/")
@@ -74,11 +74,12 @@ def _lacking(found: Sequence[Job]) -> int:
 
 
 @router.get("/compare")
-def compare(request: Request, tx: ReadTx, only: Only, ids: Ids) -> Response:
+def compare(request: Request, tx: ReadTx, only: Only, ids: Ids = None) -> Response:
     """Some jobs beside each other: their answers, their curves, and what differs in what they ask for."""
-    found = [_seen(tx, one, only) for one in dict.fromkeys(ids)]
-    if len(found) < 2:
-        raise invalid([{"pointer": "/job", "detail": f"found {len(found)}; accepted are 2 to {MOST} jobs to compare"}])
+    chosen = list(dict.fromkeys(ids or ()))
+    if not 2 <= len(chosen) <= MOST:
+        raise invalid([{"pointer": "/job", "detail": f"found {len(chosen)}; accepted are 2 to {MOST} jobs to compare"}])
+    found = [_seen(tx, one, only) for one in chosen]
     specs = [job.spec for job in found]
     return page(request, "compare.html", jobs=found, rows=differing(specs), measures=measures(specs))
 

@@ -40,13 +40,15 @@ def form(
     only: Only,
     task: Annotated[str, Query(max_length=200)] = "",
     dataset: Annotated[str, Query(max_length=100)] = "",
+    target: Annotated[str, Query(max_length=255)] = "",
     like: Annotated[list[str] | None, Query(alias="job", max_length=20)] = None,
 ) -> Response:
     """The form, as its defaults have it, or as a job has it that is to be cloned."""
     choices = Choices(tx, who.person, only)
     if like:
         return _shown(request, tx, choices, _cloned(tx, choices, like[0], only), {}, like=like[0])
-    fields = job_form.usual(_known(tx, task)) | {"/task/params/dataset": [dataset]}
+    given = {"/task/params/dataset": [dataset], "/task/params/target": [target]}
+    fields = job_form.usual(_known(tx, task)) | given
     return _shown(request, tx, choices, fields, {})
 
 

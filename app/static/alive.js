@@ -86,12 +86,16 @@ const alive = (() => {
     here();
   }, true);
 
-  // A server that answers with errors, its database being away, is said as well; the next good answer ends it.
+  // A server that answers with errors, its database being away, is said as well, and so is what it refuses, such as news
+  // of a job that was deleted; the next good answer ends it.
   document.addEventListener("htmx:sendError", () => check());
   document.addEventListener("htmx:responseError", ({ detail }) => {
-    if (self.away || detail.xhr.status < 500) return;
+    const { status, responseText } = detail.xhr;
+    if (self.away || status === 401) return;
     broken ||= Date.now();
-    show(`The server answers, but cannot say how things stand (${detail.xhr.status}) since ${clock(broken)}; this page goes on by itself.`);
+    const words = new DOMParser().parseFromString(responseText, "text/html").querySelector("[role=alert] p")?.textContent;
+    if (status < 500) show(words ?? `The server refuses this (${status}).`);
+    else show(`The server answers, but cannot say how things stand (${status}) since ${clock(broken)}; this page goes on by itself.`);
   });
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
     if (detail.successful && broken && !self.away) { broken = 0; show(""); }

@@ -24,7 +24,6 @@
     bar.max = 1;
     bar.value = 0;
     bar.setAttribute("aria-label", `Sent of ${file.name}`);
-    bar.setAttribute("aria-live", "off");
     item.append(words, bar);
     list.append(item);
     return { item, words, bar };
@@ -41,7 +40,7 @@
 
   function send(file, { item, words, bar }) {
     const name = named(file), renamed = name === file.name ? "" : `, as ${name}`;
-    const wrong = (text) => { words.textContent = `${file.name}: ${text}`; words.className = "error"; bar.remove(); };
+    const wrong = (text) => { words.textContent = `${file.name}: ${text}`; words.className = "error"; bar.remove(); alive.say(words.textContent); };
     if (file.size > most) { wrong(`it has ${size(file.size)}; at most ${size(most)} are accepted here`); return Promise.resolve(); }
     if (!alive.here()) { wrong("not sent, as the server does not answer"); return Promise.resolve(); }
     return new Promise((done) => {
@@ -56,7 +55,7 @@
         words.textContent = loaded < total ? `${file.name}${renamed}: ${Math.round((100 * loaded) / total)} % of ${size(total)}` : `${file.name}${renamed}: sent; it is being read`;
       });
       call.addEventListener("load", () => {
-        if (call.status === 200 || call.status === 201) good(call, { item, words, bar }, renamed);
+        if (call.status === 200 || call.status === 201) good(call, file, { item, words, bar }, renamed);
         else wrong(refused(call));
         done();
       });
@@ -66,14 +65,15 @@
     });
   }
 
-  function good(call, { item, words, bar }, renamed) {
+  function good(call, file, { item, words, bar }, renamed) {
     const { name, id, rows, columns, kind, notes } = call.response;
     const link = made("a", "strong", name);
     link.href = `${drop.dataset.src}/${id}`;
     const found = `${rows.toLocaleString("en")} rows${columns.length ? `, ${columns.length} columns` : ""} of ${kind}${notes.length ? `; ${notes.length} thing${notes.length > 1 ? "s" : ""} worth knowing` : ""}`;
     bar.remove();
-    words.replaceChildren(link, `${renamed && ` ${renamed.slice(2)}`}: ${call.status === 200 ? "was here already, " : ""}${found}`);
+    words.replaceChildren(renamed && `${file.name}, which is called `, link, `${renamed && " here"}: ${call.status === 200 ? "was here already, " : ""}${found}`);
     item.append(words);
+    alive.say(words.textContent);
     document.body.dispatchEvent(new Event("uploaded"));
   }
 

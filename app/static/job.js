@@ -62,6 +62,11 @@
   }
   // The server was away: whatever has happened meanwhile is fetched, and it is listened to again.
   document.body.addEventListener("back", () => { news(); follow(); });
+  // A browser has six connections for a server: a page that nobody sees gives its own back.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) stream.close();
+    else if (document.getElementById("summary").dataset.over === "no") { news(); follow(); }
+  });
   follow();
   addEventListener("pagehide", () => stream.close());
 })();

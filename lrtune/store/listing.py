@@ -91,7 +91,7 @@ def _narrowed(query: Select[Any], wanted: Wanted) -> Select[Any]:
     words = (wanted.search or "").split()
     if len(words) > MOST_WORDS:
         detail = f"query parameter search: found {len(words)} words; accepted are {MOST_WORDS} at most"
-        raise Invalid(errors=[{"pointer": "/search", "detail": detail}])
+        raise Invalid(detail, [{"pointer": "/search", "detail": detail}])
     return query.where(*map(_found, words))
 
 
@@ -125,5 +125,6 @@ def _place(cursor: str, order: JobOrder, read: Callable[[str], Any]) -> tuple[An
             raise ValueError
         return read(text), int(number)
     except (ValueError, TypeError, RecursionError, OverflowError):
-        detail = f"query parameter cursor: found {cursor[:60]!r}; accepted is the `next` of an earlier page"
-        raise Invalid(errors=[{"pointer": "/cursor", "detail": f"{detail} in the same order"}]) from None
+        accepted = "accepted is the `next` of an earlier page in the same order"
+        detail = f"query parameter cursor: found {cursor[:60]!r}; {accepted}"
+        raise Invalid(detail, [{"pointer": "/cursor", "detail": detail}]) from None
