@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,7 @@ from lrtune.wire.charts import SearchHistory
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.results import Baseline, Best, JobState, Proposal, Report, SeedValue, TrialState
 from tests.crowd import crowded
+from tests.mapped import learned, ran, varied
 from tests.serving import KEY, served, trained
 
 STEP = {
@@ -161,50 +162,10 @@ def test_a_job_without_an_answer_says_what_it_waits_for(service: httpx.Client) -
 # Where good rates lie -------------------------------------------------------------------------------------------------
 
 
-def ran(url: str, job: str, rate: float, values: Sequence[float], *, end: TrialState, **more: Any) -> None:
-    """Let a job have one more trial, with these values at evenly spaced steps of its 200, that ended so."""
-    database, ttl = Database(url), timedelta(minutes=1)
-    horizon, role = more.get("horizon", 200), more.get("role", "search")
-    chosen = {"optimizer": "adamw", "learning_rate": rate, "schedule": more.get("schedule", "cosine")}
-    rates = more.get("rates", [rate] * len(values))
-    reports = [
-        Report(step=horizon * place // 20, learning_rate=at, metrics={"val_accuracy": value})
-        for place, (value, at) in enumerate(zip(values, rates, strict=True), start=1)
-    ]
-    with database.write() as tx:
-        known = trials.decided(trials.history(tx, job))
-        asked = {"configuration": chosen, "role": role, "seed": 0, "horizon": horizon}
-        assert trials.propose(tx, job, Proposal.model_validate(asked), known=known)
-        lease = leases.claim(tx, "worker", ttl=ttl)
-        assert lease is not None
-        leases.report(tx, lease, reports, ttl=ttl)
-        last = reports[-1].step
-        value = None if end is TrialState.DIVERGED else values[-1]
-        leases.finish(tx, lease, end, value=value, step=last, reason="" if end is TrialState.COMPLETE else "a test")
-    database.dispose()
-
-
-def learned(rate: float, reports: int = 20) -> list[float]:
-    """An accuracy that comes near 1, fastest at 0.01."""
-    off = abs(math.log10(rate / 0.01))
-    return [1.0 - 0.9 * math.exp(-place * (1.2 - 0.5 * off) / 4) for place in range(1, reports + 1)]
-
-
 @pytest.fixture(scope="module")
 def searched(service: httpx.Client) -> tuple[str, dict[str, Any]]:
-    """A job whose accuracy comes near its upper end, with runs of all kinds; and its map."""
-    url = str(service.headers["x-database"])
-    body = {"task": "digits", "metric": {"name": "val_accuracy"}, "horizon": {"steps": 200}}
-    job = str(service.post("/v1/jobs", json=body).json()["id"])
-    ran(url, job, 0.001, learned(0.001), end=TrialState.COMPLETE, role="baseline")
-    climbing = [1e-4 * 10 ** (place / 5) for place in range(20)]
-    fall = [0.1 + 0.05 * place if rate < 0.2 else 0.1 for place, rate in enumerate(climbing)]
-    ran(url, job, 1.0, fall, end=TrialState.COMPLETE, role="range-test", horizon=20, rates=climbing,
-        schedule="exponential-growth")  # fmt: skip
-    for rate in (0.003, 0.01, 0.03):
-        ran(url, job, rate, learned(rate), end=TrialState.COMPLETE)
-        ran(url, job, 1.4 * rate, learned(1.4 * rate, 6), end=TrialState.STOPPED, schedule="linear")
-    ran(url, job, 0.8, [0.1, 0.1], end=TrialState.DIVERGED)
+    """A job with runs of all kinds, and its map."""
+    job = varied(service, str(service.headers["x-database"]))
     return job, service.get(f"/v1/jobs/{job}/landscape").json()
 
 
@@ -361,3 +322,32 @@ def test_the_history_of_a_job_without_trials_is_empty_and_no_error(service: http
     text = service.get(f"/jobs/{job}/history").text
     assert '"ends": []' in text
     assert "0: 0 trained to their end" in text
+
+
+# Any metric -----------------------------------------------------------------------------------------------------------
+
+
+def test_curves_are_of_any_metric_that_was_reported(
+    searched: tuple[str, dict[str, Any]], service: httpx.Client
+) -> None:
+    path = f"/v1/jobs/{searched[0]}/curves"
+    own, other = service.get(path).json(), service.get(path, params={"metric": "val_loss"}).json()
+    assert own["metric"] == own["aim"] == other["aim"] == "val_accuracy"
+    assert own["metrics"] == other["metrics"] == ["val_accuracy", "val_loss"]
+    assert (own["goal"], other["goal"]) == ("maximize", None)
+    for one, two in zip(own["lines"], other["lines"], strict=True):
+        assert one["value"] == two["value"], "what it ended at is the job's own metric"
+        assert two["values"] == pytest.approx([1 - value for value in one["values"]], abs=1e-4)
+
+
+def test_a_metric_that_nobody_reported_is_refused_with_those_that_are(
+    searched: tuple[str, dict[str, Any]], service: httpx.Client
+) -> None:
+    answer = service.get(f"/v1/jobs/{searched[0]}/curves", params={"metric": "<b>loss"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [
+        {
+            "pointer": "/metric",
+            "detail": "found '<b>loss'; accepted is one that these trials have reported: val_accuracy, val_loss",
+        }
+    ]

@@ -341,7 +341,7 @@ def opened(browser: httpx.Client, path: str) -> tuple[float, int]:
     began = time.process_time()
     page = browser.get(path)
     rest = re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text)
-    parts = [f"/v1{path}/curves", *(f"{path}/{part}" for part in ("landscape", "why", "export"))]
+    parts = [f"/v1{path}/curves", *(f"{path}/{part}" for part in ("landscape", "history", "why", "export"))]
     answers = [page, *(browser.get(part) for part in [*parts, *dict.fromkeys(rest)])]
     assert all(answer.status_code == 200 for answer in answers)
     return time.process_time() - began, sum(len(answer.content) for answer in answers)

@@ -219,7 +219,7 @@ def test_no_page_has_a_serious_fault_and_every_width_fits(
 
 def settled(page: Page, name: str) -> None:
     """Until what a page asks for by itself has come and is drawn."""
-    charts = {"job": 3, "trial": 2, "submit": 1}.get(name, 0)
+    charts = {"job": 4, "trial": 2, "submit": 1}.get(name, 0)
     expect(page.locator("canvas")).to_have_count(charts)
     if name == "job":
         expect(page.locator("#why dd").first).to_be_visible()

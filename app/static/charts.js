@@ -120,6 +120,12 @@ const charts = (() => {
   };
   const showAll = (u) => u.setData(u.data, true);
 
+  // What is seen of a chart, kept until somebody shows all; `box` says it to whoever looks from outside.
+  const keepZoom = (box, name, seen) => {
+    remember(name, seen);
+    box.dataset.zoom = seen ? seen.map((end) => end.toPrecision(4)).join(" ") : "";
+  };
+
   // A place to stand for the keyboard, and what was chosen there said aloud.
   const stage = (words, keys) => {
     const made = element("div", "plot");
@@ -166,6 +172,19 @@ const charts = (() => {
     label.append(select);
     return label;
   };
+  // An exponential moving average, corrected for its beginning; 0 leaves values as they are.
+  const SMOOTHINGS = [["0", "none"], ["0.5", "light"], ["0.8", "strong"], ["0.95", "very strong"]];
+  const smoothed = (values, weight) => {
+    if (!weight) return values;
+    let sum = 0, mass = 0;
+    return values.map((value) => {
+      if (value === null || value === undefined) return value;
+      sum = weight * sum + (1 - weight) * value;
+      mass = weight * mass + (1 - weight);
+      return sum / mass;
+    });
+  };
+
   // The same in words and numbers, for those who do not see a picture, or want to copy from it.
   const table = (words, heads, rows, kept) => {
     const made = element("details", "small"), inner = element("table"), scroll = element("div", "scroll");
@@ -222,6 +241,6 @@ const charts = (() => {
 
   return {
     colour, faint, number, rate, element, axis, logAxis, whole, labels, rates, steps, missing, nothing, tip, zoom, showAll, fit, sample,
-    recall, remember, stage, zoomed, turned, toggle, choice, table, drags, fetched,
+    recall, remember, stage, zoomed, turned, toggle, choice, table, drags, fetched, smoothed, SMOOTHINGS, keepZoom,
   };
 })();

@@ -1,5 +1,5 @@
-// A job's curves: the metric above, the learning rate below, on one axis of steps. Winner and baseline are marked; what
-// the cursor is near stands out in both, and says what it is.
+// A job's curves: any metric above, the learning rate below, on one axis of steps. Winner and baseline are marked; what
+// the cursor is near stands out in both, and says what it is. What was chosen, zoom and all, is kept.
 "use strict";
 
 const curves = (() => {
@@ -16,8 +16,10 @@ const curves = (() => {
   const ORDER = Object.keys(PARTS);
   const TELLING = ["winner", "baseline", "best", "running", "confirm"];  // whose rates the axis of rates has room for
   const box = document.getElementById("curves");
-  const hidden = new Set();
-  const log = { value: null, rate: false };  // null: as the values ask for
+  const RATE = " rate";  // no metric's name begins so
+  const hidden = new Set(charts.recall("curves-hidden", []));
+  const log = charts.recall("curves-log", { value: null, rate: false });  // null: as the values ask for
+  let metric = charts.recall("curves-metric"), smoothing = charts.recall("curves-smoothing", 0);
   let data = null, plots = [], shape = "", legend = null, focused = null, tips = [];
 
   const drawnAs = (part) => ({ ...PARTS[part], stroke: charts.colour(PARTS[part].colour) });
@@ -38,7 +40,8 @@ const curves = (() => {
       return;
     }
     if (log.value === null) log.value = asksForLog();
-    const now = JSON.stringify([data.lines.map((line) => [line.number, line.part]), Boolean(data.rest), [...hidden], log]);
+    data.lines.forEach((line) => { line.drawn = charts.smoothed(line.values, smoothing); });
+    const now = JSON.stringify([data.lines.map((line) => [line.number, line.part]), Boolean(data.rest), [...hidden], log, metric, smoothing, data.metrics]);
     if (now === shape && plots.length) update();
     else { build(); shape = now; }
   }
@@ -54,7 +57,7 @@ const curves = (() => {
   }
 
   function asksForLog() {
-    const all = data.lines.filter((line) => line.part !== "diverged").flatMap((line) => line.values).filter((v) => v !== null);
+    const all = data.lines.filter((line) => line.part !== "diverged").flatMap((line) => line.drawn ?? line.values).filter((v) => v !== null);
     return all.length > 0 && Math.min(...all) > 0 && Math.max(...all) / Math.min(...all) > 8;
   }
 
@@ -65,7 +68,7 @@ const curves = (() => {
     const lines = shown();
     return {
       lines,
-      value: uPlot.join([...band, ...lines.map((line) => [line.steps, positive(line.values, log.value)])]),
+      value: uPlot.join([...band, ...lines.map((line) => [line.steps, positive(line.drawn, log.value)])]),
       rate: uPlot.join([
         ...band.map(() => [[0], [null]]),
         ...lines.map((line) => [line.rates.map(([step]) => step), positive(line.rates.map(([, rate]) => rate), log.rate)]),
@@ -74,24 +77,38 @@ const curves = (() => {
   }
 
   function build() {
-    const range = plots[0] && plots[0].zoomed ? { ...plots[0].scales.x } : null;
+    const range = charts.recall("curves-zoom");
     clear();
-    const made = tables();
-    legend = legend ?? makeLegend();
+    const made = tables(), alone = metric === RATE;
+    legend = legend ?? charts.element("div", "legend");
     fillLegend();
-    const places = ["value", "rate"].map((kind) => {
-      const place = charts.element("div", "plot");
-      place.tabIndex = 0;
-      place.setAttribute("role", "group");
-      place.setAttribute("aria-label", `${kind === "value" ? data.metric : "learning rate"} over steps, ${made.lines.length} trials`);
-      place.append(charts.element("h3", "", kind === "value" ? data.metric : "learning rate"));
-      place.addEventListener("keydown", keys);
-      return place;
-    });
-    box.replaceChildren(legend, ...places);
-    plots = [plot("value", made, places[0], 300), plot("rate", made, places[1], 190)];
+    const places = ["value", "rate"].map((kind) => charts.stage(`${kind === "value" ? data.metric : "learning rate"} over optimizer steps, ${made.lines.length} trials`, keys));
+    places[0].hidden = alone;
+    box.replaceChildren(tools(), legend, ...places);
+    plots = [plot("value", made, places[0], 310), plot("rate", made, places[1], alone ? 420 : 210)];
     tips = plots.map((u) => charts.tip(u.over));
-    if (range) plots.forEach((u) => u.setScale("x", { min: range.min, max: range.max }));
+    if (range && range[0] < last()) plots.forEach((u) => u.setScale("x", { min: range[0], max: Math.min(range[1], last()) }));
+  }
+
+  // Which metric, and how smooth.
+  function tools() {
+    const made = charts.element("div", "tools"), names = data.metrics.map((name) => [name, name]);
+    made.append(
+      charts.choice("Show", [...names, [RATE, "learning rate"]], metric ?? data.metric, (name) => {
+        metric = name;
+        log.value = null;
+        charts.remember("curves-metric", name);
+        shape = "";
+        refresh().then(() => box.querySelector("select").focus());
+      }),
+      charts.choice("Smoothing", charts.SMOOTHINGS, String(smoothing), (weight) => {
+        smoothing = Number(weight);
+        charts.remember("curves-smoothing", smoothing);
+        draw(data);
+        box.querySelectorAll("select")[1].focus();
+      }),
+    );
+    return made;
   }
 
   function update() {
@@ -128,8 +145,8 @@ const curves = (() => {
         y: { distr: log[kind] ? 3 : 1, range: (u, low, high) => within(u, kind, low, high) },
       },
       axes: [
-        charts.axis({ values: (u, values) => values.map((v) => v.toLocaleString("en")), size: 28 }),
-        (log[kind] ? charts.logAxis : charts.axis)({ size: 58, values: charts.labels }),
+        charts.steps(),
+        (log[kind] ? charts.logAxis : charts.axis)({ label: kind === "value" ? data.metric : "learning rate", size: 58, values: kind === "value" ? charts.labels : charts.rates }),
       ],
       bands: [{ series: [1, 2], fill: charts.faint("other", 0.22) }],
       series: [{ label: "step" }, edge, edge, middle, ...made.lines.map((line) => series(line))],
@@ -138,7 +155,7 @@ const curves = (() => {
         setCursor: [(u) => point(u)],
         setScale: [(u, key) => { if (key === "x") together(u); }],
         draw: [(u) => { if (kind === "value") mark(u); }],
-        ready: [(u) => u.over.addEventListener("click", () => { if (!dragged(u)) open(); })],
+        ready: [(u) => u.over.addEventListener("click", () => { if (!dragged()) open(); })],
       },
     };
     const u = new uPlot(options, made[kind], place);
@@ -170,7 +187,7 @@ const curves = (() => {
     });
     if (!seen.length) return log.value ? [low / 1.3, high * 1.3] : [low, high === low ? low + 1 : high];
     seen.sort((a, b) => a - b);
-    const worst = data.goal === "maximize" ? seen[Math.floor(seen.length * 0.01)] : seen[0];
+    const worst = data.goal === "minimize" ? seen[0] : seen[Math.floor(seen.length * 0.01)];
     const top = data.goal === "maximize" ? seen.at(-1) : seen[Math.ceil(seen.length * 0.99) - 1];
     if (log.value) return [worst / 1.12, top * 1.12];
     const room = (top - worst) * 0.05 || Math.abs(top) * 0.05 || 1;
@@ -180,6 +197,7 @@ const curves = (() => {
   function together(u) {
     const { min, max } = u.scales.x;
     u.zoomed = min > 0 || max < last();
+    charts.keepZoom(box, "curves-zoom", u.zoomed ? [min, max] : null);
     for (const other of plots) {
       if (other !== u && (other.scales.x.min !== min || other.scales.x.max !== max)) other.setScale("x", { min, max });
     }
@@ -201,8 +219,8 @@ const curves = (() => {
 
   function described(u, line, idx) {
     const step = u.data[0][idx], value = u.data[focused][idx];
-    const at = value === null || value === undefined ? [] : [`step ${step.toLocaleString("en")}: ${charts.number(value)}`];
-    const end = line.value === null ? line.state : `${data.metric} ${charts.number(line.value)}`;
+    const at = value === null || value === undefined ? [] : [`step ${step.toLocaleString("en")}: ${u.kind === "rate" ? charts.rate(value) : charts.number(value)}`];
+    const end = line.value === null ? line.state : `${data.aim} ${charts.number(line.value)} at its end`;
     return [`Trial ${line.number}, ${line.part === "winner" ? "the best" : PARTS[line.part].name}`, line.words, end, ...at];
   }
 
@@ -217,10 +235,10 @@ const curves = (() => {
     for (const part of ["winner", "baseline"]) {
       const line = u.lines?.find((one) => one.part === part);
       if (!line) continue;
-      const last = line.steps.findLastIndex((step, i) => line.values[i] !== null && step <= u.scales.x.max);
+      const last = line.steps.findLastIndex((step, i) => line.drawn[i] !== null && step <= u.scales.x.max);
       if (last < 0 || line.steps[last] < u.scales.x.min) continue;
       const x = u.valToPos(line.steps[last], "x", true) - 6 * ratio;
-      const base = u.valToPos(line.values[last], "y", true);
+      const base = u.valToPos(line.drawn[last], "y", true);
       let y = part === "winner" ? base + 16 * ratio : base - 8 * ratio;
       y = Math.max(u.bbox.top + 14 * ratio, Math.min(y, u.bbox.top + u.bbox.height - 4 * ratio));
       while (taken.some((other) => Math.abs(other - y) < 15 * ratio)) y -= 16 * ratio;
@@ -235,47 +253,34 @@ const curves = (() => {
     ctx.restore();
   }
 
-  let downAt = 0;
-  box.addEventListener("mousedown", (event) => { downAt = event.clientX; }, true);
-  box.addEventListener("mouseup", (event) => { downAt = Math.abs(event.clientX - downAt); }, true);
-  const dragged = () => downAt > 5;
+  const dragged = charts.drags(box);
 
   function open() {
     const line = focused === null ? null : plots[0].lines[focused - 4];
     if (line) location.assign(box.dataset.trials + line.number);
   }
 
-  function keys(event) {
-    const u = plots[0];
-    const turns = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-    if (event.key in turns) {
-      const count = u.lines.length;
-      const at = focused === null ? (turns[event.key] > 0 ? -1 : count) : focused - 4;
-      choose((at + turns[event.key] + count) % count);
-    } else if (event.key === "Enter") open();
-    else if (event.key === "+" || event.key === "=") charts.zoom(u, 0.6);
-    else if (event.key === "-") charts.zoom(u, 1 / 0.6);
-    else if (event.key === "0" || event.key === "Escape") { charts.showAll(u); if (event.key === "Escape") unchoose(); }
-    else return;
-    event.preventDefault();
+  function keys({ key }) {
+    const u = plots[0], next = charts.turned(key, focused === null ? null : focused - 4, u.lines.length);
+    if (next !== null) choose(next);
+    else if (key === "Enter") open();
+    else if (key === "Escape") unchoose();
+    else return charts.zoomed(u, key);
+    return true;
   }
 
   function choose(place) {
     const line = plots[0].lines[place];
     plots.forEach((u) => u.setSeries(place + 4, { focus: true }, false));
     focused = place + 4;
-    const middle = plots[0].over.clientWidth / 2;
-    tips[0].show(described(plots[0], line, plots[0].data[0].length - 1), middle, 20);
-    plots[0].root.closest(".plot").setAttribute("aria-label", described(plots[0], line, 0).slice(0, 3).join(", "));
+    const shown = plots[metric === RATE ? 1 : 0], words = described(shown, line, shown.data[0].length - 1);
+    tips[plots.indexOf(shown)].show(words, shown.over.clientWidth / 2, 20);
+    shown.root.closest(".plot").say(words);
   }
 
   function unchoose() {
     plots.forEach((u) => u.setSeries(null, { focus: false }, false));
     focus(null);
-  }
-
-  function makeLegend() {
-    return charts.element("div", "legend");
   }
 
   function fillLegend() {
@@ -298,6 +303,7 @@ const curves = (() => {
     button.addEventListener("click", () => {
       if (hidden.has(part)) hidden.delete(part);
       else hidden.add(part);
+      charts.remember("curves-hidden", [...hidden]);
       rebuilt(part);
     });
     button.dataset.part = part;
@@ -305,12 +311,12 @@ const curves = (() => {
   }
 
   function scale(kind, words) {
-    const button = charts.element("button", "", words);
-    button.type = "button";
-    button.className = "scale";
+    const button = charts.toggle(words, Boolean(log[kind]), () => {
+      log[kind] = !log[kind];
+      charts.remember("curves-log", log);
+      rebuilt(`log-${kind}`);
+    });
     button.dataset.part = `log-${kind}`;
-    button.setAttribute("aria-pressed", String(Boolean(log[kind])));
-    button.addEventListener("click", () => { log[kind] = !log[kind]; rebuilt(`log-${kind}`); });
     return button;
   }
 
@@ -331,10 +337,11 @@ const curves = (() => {
   charts.fit(box, () => plots);
   document.addEventListener("theme", () => { if (data) { shape = ""; draw(data); } });
 
-  return {
-    async refresh() {
-      const text = await charts.fetched(box.dataset.src);
-      if (text !== null) draw(JSON.parse(text));
-    },
-  };
+  async function refresh() {
+    const asked = metric && metric !== RATE ? `?${new URLSearchParams({ metric })}` : "";
+    const text = await charts.fetched(box.dataset.src + asked);
+    if (text !== null) draw(JSON.parse(text));
+    else if (asked && data && !data.metrics.includes(metric)) metric = null;  // nobody reports it any more
+  }
+  return { refresh };
 })();

@@ -84,7 +84,7 @@ const landscape = (() => {
   function keep(self) {
     const { min, max } = self.scales.x;
     const whole = min <= all[0] * 1.0001 && max >= all[1] * 0.9999;
-    charts.remember("map-zoom", whole ? null : [min, max]);
+    charts.keepZoom(box, "map-zoom", whole ? null : [min, max]);
     const seen = points.filter((point) => point.rate >= min && point.rate <= max).map(end).filter((value) => value !== null).sort((a, b) => a - b);
     if (seen.length > 2) ends = range(seen);
     const [low, high] = pad(ends);

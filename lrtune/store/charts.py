@@ -91,8 +91,8 @@ def _thinned(tx: Session, ids: Sequence[int], points: int) -> Sequence[Any]:
     return tx.execute(kept.order_by(placed.c.trial, placed.c.step)).all()
 
 
-def rest(tx: Session, job: Job, drawn: Sequence[int]) -> Band | None:
-    """The trials without a line as a band, read off a sample spread evenly over their numbers."""
+def rest(tx: Session, job: Job, metric: str, drawn: Sequence[int]) -> Band | None:
+    """A metric of the trials without a line as a band, read off a sample spread evenly over their numbers."""
     if job.steps is None:
         return None
     own = TrialRow.job == lookup.job(tx, job.id).seq
@@ -101,7 +101,7 @@ def rest(tx: Session, job: Job, drawn: Sequence[int]) -> Band | None:
     if found < FEW:
         return None
     ids = list(tx.scalars(_spread(select(TrialRow.id).where(*others), found, REST)))
-    return _band(_thinned(tx, ids, BINS), job.spec.metric.name, found, len(ids))
+    return _band(_thinned(tx, ids, BINS), metric, found, len(ids))
 
 
 def _spread(query: Select[Any], found: int, limit: int) -> Select[Any]:

@@ -46,10 +46,16 @@ class Band(Result):
 
 
 class Curves(Result):
-    """A job's curves, few enough to draw: the winner, the baseline, the best, the newest, some stopped; the rest."""
+    """A job's curves, few enough to draw: the winner, the baseline, the best, the newest, some stopped; the rest.
+
+    They are of `metric`, one of the `metrics` that those drawn have reported; `goal` is null where that is not the
+    job's own, which is `aim`, and which the values at the lines' ends are of.
+    """
 
     metric: str
-    goal: Literal["minimize", "maximize"]
+    metrics: list[str] = []
+    aim: str = ""
+    goal: Literal["minimize", "maximize"] | None
     steps: int | None
     trials: int
     lines: list[Line]
