@@ -16,7 +16,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import make_url
 
 import migrations
-from app import openapi, pages, patience, problems, quotas, receiving, sessions
+from app import openapi, pages, patience, problems, quotas, receiving, sessions, traces
 from app.addresses import Prefix
 from app.auth import authorized, server_key
 from app.deps import known_query
@@ -94,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     pages.install(app)
     openapi.install(app)
+    app.state.end_traces = traces.install(app) if app.state.settings.traces else None
     return app
 
 
@@ -131,6 +132,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.stopping.set()
         await seeing_to
         app.state.database.dispose()
+        if app.state.end_traces:
+            await asyncio.to_thread(app.state.end_traces)
 
 
 def _upgrade(database: Database) -> None:

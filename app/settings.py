@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     quota_upload_bytes: Annotated[int, Field(ge=0)] | None = None
     quota_requests_a_minute: Annotated[int, Field(ge=1)] | None = None
     log: Literal["text", "json"] = "text"
+    traces: bool = False
     webhook_secret: Annotated[SecretStr, AfterValidator(_sendable)] | None = None
     webhook_private: bool = False
     reports_days: Annotated[float, Field(gt=0)] | None = None

@@ -257,7 +257,7 @@ def tabbed(tab: Page, name: str) -> Locator:
     """What is reached by the tab key and called so."""
     for _ in range(250):
         tab.keyboard.press("Tab")
-        called = "(one) => one.getAttribute('aria-label') ?? one.labels?.[0]?.textContent ?? one.textContent"
-        if tab.locator(":focus").evaluate(called).strip() == name:
+        called = "(one) => one?.getAttribute('aria-label') ?? one?.labels?.[0]?.textContent ?? one?.textContent ?? ''"
+        if tab.evaluate(f"({called})(document.querySelector(':focus'))").strip() == name:
             return tab.locator(":focus")
     raise AssertionError(f"the tab key does not reach {name}")
