@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.gpu_parts import PARTS, Bench, Row
 
-SECONDS = {"a": 110.0, "b": 60.0, "c": 60.0, "d": 45.0, "e": 30.0, "f": 20.0, "g": 30.0}  # 355 in all
+SECONDS = {"a": 85.0, "b": 50.0, "c": 115.0, "d": 40.0, "e": 25.0, "f": 15.0, "g": 25.0}  # 355 in all
 PATIENT = 10  # times as long, on a CPU
 WIDE = 100  # characters of what was found
 
