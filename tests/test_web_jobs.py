@@ -16,6 +16,7 @@ from tests.people import made
 from tests.serving import KEY, served
 
 PAGE = {"Accept": "text/html"}
+LOOP = {"metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 50}}
 TABLE = "width,height,kind\n" + "".join(f"{n % 7},{n % 5},{'ab'[n % 2]}\n" for n in range(120))
 expect.set_options(timeout=30_000)
 
@@ -104,7 +105,26 @@ def test_chosen_jobs_stay_chosen_while_the_list_is_fetched_again_and_are_cancell
     assert "409" in person.complaints.pop()
 
 
-def test_nobody_changes_or_compares_what_is_not_theirs(service: httpx.Client, page: httpx.Client) -> None:
+def test_where_nothing_is_shared_no_list_clone_or_comparison_shows_what_is_anothers(sqlite_url: str) -> None:
+    with served(sqlite_url, shared=False) as service:
+        hidden, key = submitted(service, name="secretive", task="external", **LOOP), made(service, "ada")["key"]
+        with httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as ada:
+            ada.post("/sign-in", data={"key": key})
+            headers = {"Authorization": f"Bearer {key}"}
+            theirs = service.post("/v1/jobs", json={"task": "digits"}, headers=headers).json()["id"]
+            first = ada.get("/?search=e")
+            assert "secretive" not in first.text
+            assert "external" not in first.text, "nor is a task offered that only others' jobs have"
+            for path in (f"/compare?job={theirs}&job={hidden}", f"/submit?job={hidden}"):
+                assert ada.get(path).status_code == 404, path
+            answer = ada.post("/selected/cancel", data={"token": token(ada), "job": [hidden, theirs]})
+            assert "there is no job" in answer.text
+        listed = service.get("/v1/jobs?search=secretive", headers=headers).json()["items"]
+        assert listed == []
+        assert service.get(f"/v1/jobs/{hidden}").json()["state"] == "queued"
+
+
+def test_nobody_changes_what_is_not_theirs(service: httpx.Client, page: httpx.Client) -> None:
     mine, others = submitted(service), made(service, "ada")["key"]
     headers = {"Authorization": f"Bearer {others}"}
     with httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as ada:
