@@ -16,6 +16,7 @@ from tests.people import made
 from tests.serving import KEY, served
 
 PAGE = {"Accept": "text/html"}
+HOSTILE = "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'>\"><b>bold</b>"
 LOOP = {"metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 50}}
 TABLE = "width,height,kind\n" + "".join(f"{n % 7},{n % 5},{'ab'[n % 2]}\n" for n in range(120))
 expect.set_options(timeout=30_000)
@@ -145,7 +146,7 @@ def test_jobs_beside_each_other_say_what_differs_and_whether_they_compare(
 ) -> None:
     first = crowded(sqlite_url, trials=12, name="wide", optimizers=["adamw", {"name": "sgd", "momentum": 0.5}])
     second = crowded(sqlite_url, trials=12, name="narrow", tags={"team": "risk"}, warmup=0.0)
-    longer = submitted(service, name="longer", horizon={"steps": 5000})
+    longer = submitted(service, name=HOSTILE, tags={HOSTILE.replace(":", ""): HOSTILE}, horizon={"steps": 5000})
     tab = person.open(f"/compare?job={first}&job={second}")
     expect(tab.locator("#compare canvas")).to_have_count(2)
     rows = tab.locator("section", has_text="What differs in the request").get_by_role("row")
@@ -160,6 +161,9 @@ def test_jobs_beside_each_other_say_what_differs_and_whether_they_compare(
     tab = person.open(f"/compare?job={first}&job={longer}")
     expect(tab.locator(".note")).to_contain_text("do not compare: wide is about digits, val_loss after 1,000 steps")
     expect(tab.locator("#compare canvas")).to_have_count(2)
+    expect(tab.locator("main")).to_contain_text(HOSTILE)
+    assert tab.evaluate("window.ran") is None
+    assert tab.locator("main img, main b, main script").count() == 0
     person.open(f"/compare?job={first}")
     expect(person.page.locator("main")).to_contain_text("accepted are 2 to 8 jobs")
     assert "422" in person.complaints.pop()
