@@ -359,6 +359,8 @@ class Client:
         try:
             return checked(response)
         except errors.Unauthorized:
+            if response.status_code != httpx.codes.UNAUTHORIZED:
+                raise
             raise unknown(self.key, self._source, self.url) from None
 
     def _stream(self, job_id: str, after: int, **query: str) -> Iterator[str]:

@@ -13,6 +13,8 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Locator, expect
 
+from lrtune.store import Database, tasks
+from lrtune.wire.results import TaskSummary
 from tests.browsing import Visitor, browser, faults, visitor
 from tests.serving import KEY, served
 
@@ -168,6 +170,27 @@ def test_what_to_paste_into_a_loop_stands_in_the_form_and_on_the_page_of_its_job
     job = service.get("/v1/jobs").json()["items"][0]["id"]
     expect(tab.get_by_label("The command that trains the trials")).to_contain_text(f"lrtune run {job} --whole")
     assert faults(tab) == []
+
+
+def test_the_form_of_a_command_has_its_parameters_and_how_its_script_finds_its_rates(
+    service: httpx.Client, page: httpx.Client, sqlite_url: str
+) -> None:
+    params = {"type": "object", "properties": {"width": {"type": "integer", "default": 64}}}
+    about = {"summary": "Theirs.", "metrics": {"val_loss": "minimize"}, "steps": 200, "command": True}
+    database = Database(sqlite_url)
+    with database.write() as tx:
+        tasks.announce(tx, [TaskSummary(name="mlp", params=params, **about)])
+    database.dispose()
+    text = page.get("/submit?task=mlp").text
+    assert 'name="/task/params/width"' in text
+    assert "trial.report(step, val_loss=value)" in text
+    sent = {"/task/name": "mlp", "/task/params/width": "32", "/schedules/linear": "on", "/optimizers/adamw": "on"}
+    right = re.search(r'name="token" value="([^"]+)"', text)
+    assert right
+    answer = page.post("/submit", data=sent | {"token": right[1]})
+    assert answer.status_code == 303, answer.text
+    spec = service.get(f"/v1{answer.headers['location']}").json()["spec"]
+    assert spec["task"] == {"name": "mlp", "params": {"width": 32}, "command": True}
 
 
 MODEL = """import torch

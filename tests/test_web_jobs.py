@@ -16,6 +16,8 @@ from tests.people import made
 from tests.serving import KEY, served
 
 PAGE = {"Accept": "text/html"}
+HOSTILE = "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'>\"><b>bold</b>"
+LOOP = {"metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 50}}
 TABLE = "width,height,kind\n" + "".join(f"{n % 7},{n % 5},{'ab'[n % 2]}\n" for n in range(120))
 expect.set_options(timeout=30_000)
 
@@ -104,7 +106,26 @@ def test_chosen_jobs_stay_chosen_while_the_list_is_fetched_again_and_are_cancell
     assert "409" in person.complaints.pop()
 
 
-def test_nobody_changes_or_compares_what_is_not_theirs(service: httpx.Client, page: httpx.Client) -> None:
+def test_where_nothing_is_shared_no_list_clone_or_comparison_shows_what_is_anothers(sqlite_url: str) -> None:
+    with served(sqlite_url, shared=False) as service:
+        hidden, key = submitted(service, name="secretive", task="external", **LOOP), made(service, "ada")["key"]
+        with httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as ada:
+            ada.post("/sign-in", data={"key": key})
+            headers = {"Authorization": f"Bearer {key}"}
+            theirs = service.post("/v1/jobs", json={"task": "digits"}, headers=headers).json()["id"]
+            first = ada.get("/?search=e")
+            assert "secretive" not in first.text
+            assert "external" not in first.text, "nor is a task offered that only others' jobs have"
+            for path in (f"/compare?job={theirs}&job={hidden}", f"/submit?job={hidden}"):
+                assert ada.get(path).status_code == 404, path
+            answer = ada.post("/selected/cancel", data={"token": token(ada), "job": [hidden, theirs]})
+            assert "there is no job" in answer.text
+        listed = service.get("/v1/jobs?search=secretive", headers=headers).json()["items"]
+        assert listed == []
+        assert service.get(f"/v1/jobs/{hidden}").json()["state"] == "queued"
+
+
+def test_nobody_changes_what_is_not_theirs(service: httpx.Client, page: httpx.Client) -> None:
     mine, others = submitted(service), made(service, "ada")["key"]
     headers = {"Authorization": f"Bearer {others}"}
     with httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as ada:
@@ -125,7 +146,7 @@ def test_jobs_beside_each_other_say_what_differs_and_whether_they_compare(
 ) -> None:
     first = crowded(sqlite_url, trials=12, name="wide", optimizers=["adamw", {"name": "sgd", "momentum": 0.5}])
     second = crowded(sqlite_url, trials=12, name="narrow", tags={"team": "risk"}, warmup=0.0)
-    longer = submitted(service, name="longer", horizon={"steps": 5000})
+    longer = submitted(service, name=HOSTILE, tags={HOSTILE.replace(":", ""): HOSTILE}, horizon={"steps": 5000})
     tab = person.open(f"/compare?job={first}&job={second}")
     expect(tab.locator("#compare canvas")).to_have_count(2)
     rows = tab.locator("section", has_text="What differs in the request").get_by_role("row")
@@ -140,6 +161,9 @@ def test_jobs_beside_each_other_say_what_differs_and_whether_they_compare(
     tab = person.open(f"/compare?job={first}&job={longer}")
     expect(tab.locator(".note")).to_contain_text("do not compare: wide is about digits, val_loss after 1,000 steps")
     expect(tab.locator("#compare canvas")).to_have_count(2)
+    expect(tab.locator("main")).to_contain_text(HOSTILE)
+    assert tab.evaluate("window.ran") is None
+    assert tab.locator("main img, main b, main script").count() == 0
     person.open(f"/compare?job={first}")
     expect(person.page.locator("main")).to_contain_text("accepted are 2 to 8 jobs")
     assert "422" in person.complaints.pop()
