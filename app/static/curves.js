@@ -16,7 +16,7 @@ const curves = (() => {
   const ORDER = Object.keys(PARTS);
   const TELLING = ["winner", "baseline", "best", "running", "confirm"];  // whose rates the axis of rates has room for
   const box = document.getElementById("curves");
-  const RATE = " rate";  // no metric's name begins so
+  const RATE = "\u0000rate";  // no name of a metric has this character
   const hidden = new Set(charts.recall("curves-hidden", []));
   const log = charts.recall("curves-log", { value: null, rate: false });  // null: as the values ask for
   let metric = charts.recall("curves-metric"), smoothing = charts.recall("curves-smoothing", 0);
@@ -228,7 +228,7 @@ const curves = (() => {
     ctx.font = `600 ${12 * ratio}px system-ui, sans-serif`;
     ctx.textAlign = "right";
     const taken = [];
-    const first = u.lines?.find((one) => one.number === 0 && one.part === "winner");  // nothing has beaten the baseline
+    const first = u.lines?.find((one) => one.role === "baseline" && one.part === "winner");  // nothing has beaten the baseline
     for (const part of ["winner", "baseline"]) {
       const line = u.lines?.find((one) => one.part === part);
       if (!line) continue;

@@ -127,7 +127,13 @@ const landscape = (() => {
     const from = self.valToPos(group.plateau.low / 1.04, "x", true), to = self.valToPos(group.plateau.high * 1.04, "x", true);
     ctx.fillStyle = charts.faint("winner", 0.15);
     ctx.fillRect(from, bbox.top, to - from, bbox.height);
-    words(ctx, "as good", (Math.max(from, bbox.left) + Math.min(to, bbox.left + bbox.width)) / 2, bbox.top + 14 * ratio, "dim", "center");
+    words(ctx, "as good", (Math.max(from, bbox.left) + Math.min(to, bbox.left + bbox.width)) / 2, margin(bbox, 0), "dim", "center");
+  }
+
+  // The lines for words lie where values are bad.
+  function margin(bbox, line) {
+    const away = (14 + 17 * line) * (devicePixelRatio || 1);
+    return falls() ? bbox.top + away : bbox.top + bbox.height - away + 4;
   }
 
   // Where a learning-rate range test stopped making progress: beyond, training comes apart.
@@ -145,7 +151,7 @@ const landscape = (() => {
       ctx.setLineDash([]);
       const text = terrain.edges.length > 1 ? `${edge.optimizer}: edge of stability` : "edge of stability";
       const right = x > bbox.left + bbox.width * 0.6;
-      words(ctx, text, x + (right ? -6 : 6) * ratio, bbox.top + (32 + 16 * at) * ratio, "danger", right ? "right" : "left");
+      words(ctx, text, x + (right ? -6 : 6) * ratio, margin(bbox, at + 1), "danger", right ? "right" : "left");
     });
   }
 

@@ -25,7 +25,7 @@
     } catch { return null; }
   }
 
-  const ALL = " all", RATE = " rate", FEW = 3;  // no metric's name begins so; metrics that are all shown at first
+  const ALL = "\u0000all", RATE = "\u0000rate", FEW = 3;  // no name of a metric has this character; metrics that are all shown at first
   let last = null, shown = charts.recall("trial-shown"), smoothing = charts.recall("trial-smoothing", 0), log = charts.recall("trial-log", false);
 
   function draw(trial) {
