@@ -41,12 +41,12 @@ const landscape = (() => {
   }
 
   function build() {
-    const kept = charts.recall("map-zoom"), standing = place?.contains(document.activeElement);
+    const kept = charts.recall("map-zoom");
     u?.destroy();
     near = null;
     all = range_of_rates();
     place = charts.stage(described(), keys);
-    box.replaceChildren(legend(), place, caption(), table());
+    charts.keepFocus(box, () => box.replaceChildren(legend(), place, caption(), table()));
     const rates = [...new Set([all[0], all[1], ...points.map((point) => point.rate)])].sort((a, b) => a - b);
     u = new uPlot({
       width: Math.max(200, box.clientWidth), height: 430, padding: [12, 22, 0, 0],
@@ -71,7 +71,6 @@ const landscape = (() => {
     }, [rates, rates.map(() => null)], place);
     tip = charts.tip(u.over);
     if (kept && kept[0] < all[1] && kept[1] > all[0]) u.setScale("x", { min: kept[0], max: kept[1] });
-    if (standing) place.focus({ preventScroll: true });
   }
 
   function range_of_rates() {
@@ -336,10 +335,7 @@ const landscape = (() => {
       made.append(button);
     }
     made.append(charts.element("span", "gap"), scale("rate", "log rate"), scale("value", `log ${terrain.metric}`));
-    const whole = charts.element("button", "", "show all");
-    whole.type = "button";
-    whole.addEventListener("click", () => charts.showAll(u));
-    made.append(whole);
+    made.append(charts.everything(() => [u]));
     return made;
   }
 
@@ -347,22 +343,15 @@ const landscape = (() => {
     if (hidden.has(family)) hidden.delete(family);
     else hidden.add(family);
     charts.remember("map-hidden", [...hidden]);
-    redrawn(family);
+    draw();
   }
 
   function scale(kind, text) {
-    const button = charts.toggle(text, log[kind], () => {
+    return charts.toggle(text, log[kind], () => {
       log[kind] = !log[kind];
       charts.remember(`map-log-${kind}`, log[kind]);
-      redrawn(`log-${kind}`);
+      draw();
     });
-    button.dataset.part = `log-${kind}`;
-    return button;
-  }
-
-  function redrawn(part) {
-    draw();
-    [...box.querySelectorAll(".legend button")].find((button) => button.dataset.part === part)?.focus();
   }
 
   function caption() {
