@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 from rich.console import Console
 
 import demo
@@ -40,9 +40,11 @@ def keep(page: Page, name: str) -> None:
     print(f"{name}.png: {(HERE / f'{name}.png').stat().st_size / 1000:.0f} kB")
 
 
-def signed_in(started: Browser, url: str, key: str, scheme: str) -> Page:
+def signed_in(started: BrowserContext, url: str, key: str, scheme: str) -> Page:
     """A page of somebody who has signed in."""
-    page = started.new_context(viewport=SIZE, color_scheme=scheme).new_page()  # type: ignore[arg-type]
+    if started.browser is None:
+        raise RuntimeError("the browser has ended")
+    page = started.browser.new_context(viewport=SIZE, color_scheme=scheme).new_page()  # type: ignore[arg-type]
     page.goto(f"{url}/sign-in")
     page.get_by_label("Key").fill(key)
     page.get_by_role("button", name="Sign in").click()

@@ -1,7 +1,7 @@
 """A job with as many trials as one likes, as workers would have left it, but written in one go."""
 
 import random
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, aliased
 
 from lrtune.store import Database, jobs, tallies
 from lrtune.store.database import clock
-from lrtune.store.tables import JobRow, ReportRow, TrialRow
+from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
 from lrtune.wire.job import AdmittedJob
 
 STEPS, REPORTS = 1000, 50
@@ -36,6 +36,7 @@ def crowded(database_url: str, *, trials: int, reports: int = REPORTS, **fields:
         tx.execute(
             insert(ReportRow), [one for row in rows[:MODELS] for one in _reports(ids[row["number"]], row, reports)]
         )
+        tx.execute(insert(AttemptRow), [_attempt(ids[row["number"]], row, now) for row in rows])
         _copied(tx, seq)
         tallies.ended(tx, TrialRow.job == seq)
     database.dispose()
@@ -80,6 +81,14 @@ def _trial(number: int, count: int) -> dict[str, Any]:
         "value": value if state == "complete" else None,
         "attempt": 1,
     }
+
+
+def _attempt(trial: int, row: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Its one stage, of two seconds."""
+    begun = now - timedelta(hours=1) + timedelta(seconds=row["number"] / 2)
+    trained = {"token": f"{trial}", "trial": trial, "number": 1, "decision": row["number"], "worker": "worker"}
+    ended = {"started_at": begun, "ended_at": begun + timedelta(seconds=2), "outcome": "finished"}
+    return trained | ended | {"step": row["step"], "cost": row["step"]}
 
 
 def _reports(trial: int, row: dict[str, Any], count: int) -> list[dict[str, Any]]:

@@ -106,9 +106,18 @@ def test_the_history_is_walked_too_and_every_picture_is_there_as_a_table(page: P
     expect(page.locator("#landscape tbody tr").first).to_contain_text("adamw cosine")
 
 
+def test_what_has_the_focus_keeps_it_when_a_picture_is_drawn_anew(page: Page) -> None:
+    for part in ("#landscape .plot", "#landscape .legend button >> nth=1", "#history .plot", "#history summary",
+                 "#curves .plot >> nth=1", "#curves select >> nth=0"):  # fmt: skip
+        page.locator(part).first.focus()
+        page.evaluate("document.dispatchEvent(new Event('theme'))")
+        expect(page.locator(part).first).to_be_focused()
+
+
 def test_any_metric_is_shown_and_what_was_chosen_is_kept(page: Page) -> None:
     curves = page.locator("#curves")
     expect(curves.locator(".plot").first).to_have_attribute("aria-label", "val_accuracy over optimizer steps, 8 trials")
+    curves.get_by_label("Show").focus()
     curves.get_by_label("Show").select_option("val_loss")
     expect(curves.locator(".plot").first).to_have_attribute("aria-label", "val_loss over optimizer steps, 8 trials")
     expect(curves.get_by_label("Show")).to_be_focused()

@@ -133,12 +133,25 @@ const charts = (() => {
     made.setAttribute("role", "group");
     made.setAttribute("aria-label", words);
     made.setAttribute("aria-describedby", "keys");
+    made.dataset.part = words.split(",")[0];
     const said = element("p", "unseen");
     said.setAttribute("aria-live", "polite");
     made.append(said);
     made.addEventListener("keydown", (event) => { if (event.target === made && keys(event)) event.preventDefault(); });
     made.say = (lines) => { said.textContent = lines.join(", "); };
     return made;
+  };
+  // What is made anew while somebody stands in it has the focus where it was: parts are told by their `data-part`.
+  const keepFocus = (box, make) => {
+    const part = box.contains(document.activeElement) ? document.activeElement.dataset.part : undefined;
+    make();
+    if (part !== undefined) [...box.querySelectorAll("[data-part]")].find((one) => one.dataset.part === part)?.focus({ preventScroll: true });
+  };
+  // The same element with other children, unless what they are made of is as before: an open list of choices stays open.
+  const refill = (made, key, children) => {
+    if (made.dataset.key === key) return;
+    made.dataset.key = key;
+    made.replaceChildren(...children());
   };
   const zoomed = (u, key) => {
     if (key === "+" || key === "=") zoom(u, 0.6);
@@ -156,12 +169,21 @@ const charts = (() => {
   const toggle = (words, pressed, press) => {
     const button = element("button", "scale", words);
     button.type = "button";
+    button.dataset.part = words;
     button.setAttribute("aria-pressed", String(pressed));
     button.addEventListener("click", press);
     return button;
   };
+  const everything = (shown) => {
+    const button = element("button", "", "show all");
+    button.type = "button";
+    button.dataset.part = "all";
+    button.addEventListener("click", () => shown().forEach(showAll));
+    return button;
+  };
   const choice = (words, options, chosen, choose) => {
-    const label = element("label", "pick-one", `${words} `), select = element("select");
+    const label = element("label", "", `${words} `), select = element("select");
+    select.dataset.part = words;
     for (const [value, text] of options) {
       const option = element("option", "", text);
       option.value = value;
@@ -203,6 +225,7 @@ const charts = (() => {
     scroll.setAttribute("aria-label", `${words}, as a table`);
     scroll.append(inner);
     made.append(element("summary", "", "As a table"), scroll);
+    made.firstChild.dataset.part = "table";
     made.open = recall(kept, false);
     made.addEventListener("toggle", () => remember(kept, made.open));
     return made;
@@ -241,6 +264,6 @@ const charts = (() => {
 
   return {
     colour, faint, number, rate, element, axis, logAxis, whole, labels, rates, steps, missing, nothing, tip, zoom, showAll, fit, sample,
-    recall, remember, stage, zoomed, turned, toggle, choice, table, drags, fetched, smoothed, SMOOTHINGS, keepZoom,
+    recall, remember, stage, zoomed, turned, toggle, choice, table, drags, fetched, smoothed, SMOOTHINGS, keepZoom, keepFocus, refill, everything,
   };
 })();

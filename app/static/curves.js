@@ -16,11 +16,12 @@ const curves = (() => {
   const ORDER = Object.keys(PARTS);
   const TELLING = ["winner", "baseline", "best", "running", "confirm"];  // whose rates the axis of rates has room for
   const box = document.getElementById("curves");
-  const RATE = " rate";  // no metric's name begins so
+  const RATE = "\u0000rate";  // no name of a metric has this character
   const hidden = new Set(charts.recall("curves-hidden", []));
   const log = charts.recall("curves-log", { value: null, rate: false });  // null: as the values ask for
   let metric = charts.recall("curves-metric"), smoothing = charts.recall("curves-smoothing", 0);
-  let data = null, plots = [], shape = "", legend = null, focused = null, tips = [];
+  const [tools, legend, frame] = ["tools", "legend", ""].map((name) => charts.element("div", name));
+  let data = null, plots = [], shape = "", focused = null, tips = [];
 
   const drawnAs = (part) => ({ ...PARTS[part], stroke: charts.colour(PARTS[part].colour) });
   const shown = () => data.lines.filter((line) => !hidden.has(line.part) && line.steps.length > 0);
@@ -80,35 +81,36 @@ const curves = (() => {
     const range = charts.recall("curves-zoom");
     clear();
     const made = tables(), alone = metric === RATE;
-    legend = legend ?? charts.element("div", "legend");
-    fillLegend();
     const places = ["value", "rate"].map((kind) => charts.stage(`${kind === "value" ? data.metric : "learning rate"} over optimizer steps, ${made.lines.length} trials`, keys));
     places[0].hidden = alone;
-    box.replaceChildren(tools(), legend, ...places);
+    charts.keepFocus(box, () => {
+      if (!box.contains(legend)) box.replaceChildren(tools, legend, frame);
+      charts.refill(tools, JSON.stringify([data.metrics, metric, smoothing]), choices);
+      fillLegend();
+      frame.replaceChildren(...places);
+    });
     plots = [plot("value", made, places[0], 310), plot("rate", made, places[1], alone ? 420 : 210)];
     tips = plots.map((u) => charts.tip(u.over));
     if (range && range[0] < last()) plots.forEach((u) => u.setScale("x", { min: range[0], max: Math.min(range[1], last()) }));
   }
 
   // Which metric, and how smooth.
-  function tools() {
-    const made = charts.element("div", "tools"), names = data.metrics.map((name) => [name, name]);
-    made.append(
+  function choices() {
+    const names = data.metrics.map((name) => [name, name]);
+    return [
       charts.choice("Show", [...names, [RATE, "learning rate"]], metric ?? data.metric, (name) => {
         metric = name;
         log.value = null;
         charts.remember("curves-metric", name);
         shape = "";
-        refresh().then(() => box.querySelector("select").focus());
+        refresh();
       }),
       charts.choice("Smoothing", charts.SMOOTHINGS, String(smoothing), (weight) => {
         smoothing = Number(weight);
         charts.remember("curves-smoothing", smoothing);
         draw(data);
-        box.querySelectorAll("select")[1].focus();
       }),
-    );
-    return made;
+    ];
   }
 
   function update() {
@@ -124,6 +126,7 @@ const curves = (() => {
     for (const u of plots) u.destroy();
     plots = [];
     shape = "";
+    focused = null;
   }
 
   function plot(kind, made, place, height) {
@@ -231,7 +234,7 @@ const curves = (() => {
     ctx.font = `600 ${12 * ratio}px system-ui, sans-serif`;
     ctx.textAlign = "right";
     const taken = [];
-    const first = u.lines?.find((one) => one.number === 0 && one.part === "winner");  // nothing has beaten the baseline
+    const first = u.lines?.find((one) => one.role === "baseline" && one.part === "winner");  // nothing has beaten the baseline
     for (const part of ["winner", "baseline"]) {
       const line = u.lines?.find((one) => one.part === part);
       if (!line) continue;
@@ -292,7 +295,7 @@ const curves = (() => {
     });
     if (data.rest) chips.push(chip("rest", "the others", { stroke: charts.faint("other", 0.35), width: 8 }));
     const gap = charts.element("span", "gap");
-    legend.replaceChildren(...chips, gap, scale("value", `log ${data.metric}`), scale("rate", "log rate"), all());
+    legend.replaceChildren(...chips, gap, scale("value", `log ${data.metric}`), scale("rate", "log rate"), charts.everything(() => plots));
   }
 
   function chip(part, words, style) {
@@ -304,34 +307,23 @@ const curves = (() => {
       if (hidden.has(part)) hidden.delete(part);
       else hidden.add(part);
       charts.remember("curves-hidden", [...hidden]);
-      rebuilt(part);
+      rebuilt();
     });
     button.dataset.part = part;
     return button;
   }
 
   function scale(kind, words) {
-    const button = charts.toggle(words, Boolean(log[kind]), () => {
+    return charts.toggle(words, Boolean(log[kind]), () => {
       log[kind] = !log[kind];
       charts.remember("curves-log", log);
-      rebuilt(`log-${kind}`);
+      rebuilt();
     });
-    button.dataset.part = `log-${kind}`;
-    return button;
   }
 
-  function all() {
-    const button = charts.element("button", "", "show all");
-    button.type = "button";
-    button.addEventListener("click", () => plots.forEach(charts.showAll));
-    return button;
-  }
-
-  // The chips are made anew, so the focus is put back on the one that was pressed.
-  function rebuilt(part) {
+  function rebuilt() {
     shape = "";
     draw(data);
-    legend.querySelector(`[data-part="${part}"]`)?.focus();
   }
 
   charts.fit(box, () => plots);

@@ -24,13 +24,13 @@
   }
 
   function build() {
-    const standing = place?.contains(document.activeElement);
     u?.destroy();
     near = null;
     const [costs, values] = stairs(), [low, high] = ends();
     const best = found.ends.filter((end) => end.best);
     place = charts.stage(`best ${found.metric} over cost: ${best.length} times better, from ${charts.number(values[0])} to ${charts.number(values.at(-1))} after ${charts.number(costs.at(-1), 3)} full runs`, keys);
-    box.replaceChildren(place, charts.table("How the search went", ["After full runs", found.metric, "Trial"], best.map((end) => [charts.number(end.cost, 3), charts.number(end.value), String(end.number)]), "history-table"));
+    const table = charts.table("How the search went", ["After full runs", found.metric, "Trial"], best.map((end) => [charts.number(end.cost, 3), charts.number(end.value), String(end.number)]), "history-table");
+    charts.keepFocus(box, () => box.replaceChildren(place, table));
     u = new uPlot({
       width: Math.max(200, box.clientWidth), height: 240, padding: [12, 22, 0, 0],
       legend: { show: false },
@@ -48,7 +48,6 @@
       },
     }, [costs, values], place);
     tip = charts.tip(u.over);
-    if (standing) place.focus({ preventScroll: true });
   }
 
   // From the best to what three in four reach: the first runs of a search may be far off.

@@ -41,12 +41,12 @@ const landscape = (() => {
   }
 
   function build() {
-    const kept = charts.recall("map-zoom"), standing = place?.contains(document.activeElement);
+    const kept = charts.recall("map-zoom");
     u?.destroy();
     near = null;
     all = range_of_rates();
     place = charts.stage(described(), keys);
-    box.replaceChildren(legend(), place, caption(), table());
+    charts.keepFocus(box, () => box.replaceChildren(legend(), place, caption(), table()));
     const rates = [...new Set([all[0], all[1], ...points.map((point) => point.rate)])].sort((a, b) => a - b);
     u = new uPlot({
       width: Math.max(200, box.clientWidth), height: 430, padding: [12, 22, 0, 0],
@@ -71,7 +71,6 @@ const landscape = (() => {
     }, [rates, rates.map(() => null)], place);
     tip = charts.tip(u.over);
     if (kept && kept[0] < all[1] && kept[1] > all[0]) u.setScale("x", { min: kept[0], max: kept[1] });
-    if (standing) place.focus({ preventScroll: true });
   }
 
   function range_of_rates() {
@@ -127,7 +126,13 @@ const landscape = (() => {
     const from = self.valToPos(group.plateau.low / 1.04, "x", true), to = self.valToPos(group.plateau.high * 1.04, "x", true);
     ctx.fillStyle = charts.faint("winner", 0.15);
     ctx.fillRect(from, bbox.top, to - from, bbox.height);
-    words(ctx, "as good", (Math.max(from, bbox.left) + Math.min(to, bbox.left + bbox.width)) / 2, bbox.top + 14 * ratio, "dim", "center");
+    words(ctx, "as good", (Math.max(from, bbox.left) + Math.min(to, bbox.left + bbox.width)) / 2, margin(bbox, 0), "dim", "center");
+  }
+
+  // The lines for words lie where values are bad.
+  function margin(bbox, line) {
+    const away = (14 + 17 * line) * (devicePixelRatio || 1);
+    return falls() ? bbox.top + away : bbox.top + bbox.height - away + 4;
   }
 
   // Where a learning-rate range test stopped making progress: beyond, training comes apart.
@@ -145,7 +150,7 @@ const landscape = (() => {
       ctx.setLineDash([]);
       const text = terrain.edges.length > 1 ? `${edge.optimizer}: edge of stability` : "edge of stability";
       const right = x > bbox.left + bbox.width * 0.6;
-      words(ctx, text, x + (right ? -6 : 6) * ratio, bbox.top + (32 + 16 * at) * ratio, "danger", right ? "right" : "left");
+      words(ctx, text, x + (right ? -6 : 6) * ratio, margin(bbox, at + 1), "danger", right ? "right" : "left");
     });
   }
 
@@ -330,10 +335,7 @@ const landscape = (() => {
       made.append(button);
     }
     made.append(charts.element("span", "gap"), scale("rate", "log rate"), scale("value", `log ${terrain.metric}`));
-    const whole = charts.element("button", "", "show all");
-    whole.type = "button";
-    whole.addEventListener("click", () => charts.showAll(u));
-    made.append(whole);
+    made.append(charts.everything(() => [u]));
     return made;
   }
 
@@ -341,22 +343,15 @@ const landscape = (() => {
     if (hidden.has(family)) hidden.delete(family);
     else hidden.add(family);
     charts.remember("map-hidden", [...hidden]);
-    redrawn(family);
+    draw();
   }
 
   function scale(kind, text) {
-    const button = charts.toggle(text, log[kind], () => {
+    return charts.toggle(text, log[kind], () => {
       log[kind] = !log[kind];
       charts.remember(`map-log-${kind}`, log[kind]);
-      redrawn(`log-${kind}`);
+      draw();
     });
-    button.dataset.part = `log-${kind}`;
-    return button;
-  }
-
-  function redrawn(part) {
-    draw();
-    [...box.querySelectorAll(".legend button")].find((button) => button.dataset.part === part)?.focus();
   }
 
   function caption() {

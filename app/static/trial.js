@@ -25,7 +25,8 @@
     } catch { return null; }
   }
 
-  const ALL = " all", RATE = " rate", FEW = 3;  // no metric's name begins so; metrics that are all shown at first
+  const ALL = "\u0000all", RATE = "\u0000rate", FEW = 3;  // no name of a metric has this character; metrics that are all shown at first
+  const [tools, frame] = ["tools", ""].map((name) => charts.element("div", name));
   let last = null, shown = charts.recall("trial-shown"), smoothing = charts.recall("trial-smoothing", 0), log = charts.recall("trial-log", false);
 
   function draw(trial) {
@@ -33,30 +34,34 @@
     const main = box.dataset.metric, metrics = [...new Set(trial.reports.flatMap((report) => Object.keys(report.metrics)))];
     metrics.sort((a, b) => Number(b === main) - Number(a === main) || a.localeCompare(b));
     const known = [ALL, RATE, ...metrics].includes(shown) ? shown : metrics.length > FEW ? main : ALL;
-    const standing = [...box.children].findIndex((child) => child.contains(document.activeElement));
     for (const u of plots) u.destroy();
-    box.replaceChildren(tools(metrics, known));
-    plots = (known === ALL ? metrics : metrics.filter((name) => name === known)).map((name) => of_metric(trial, name, name === main));
-    plots.push(plot("learning rate", trial.horizon, [trial.curve.map(([step]) => step), trial.curve.map(([, rate]) => rate)], known === RATE ? 300 : 170, "running"));
+    charts.keepFocus(box, () => {
+      if (!box.contains(frame)) box.replaceChildren(tools, frame);
+      charts.refill(tools, JSON.stringify([metrics, known, smoothing, log]), () => choices(metrics, known));
+      frame.replaceChildren();
+      plots = drawn(trial, metrics, known);
+    });
     const zoom = charts.recall("trial-zoom");
     if (zoom && zoom[0] < trial.horizon) plots[0].setScale("x", { min: zoom[0], max: Math.min(zoom[1], trial.horizon) });
-    if (standing > 0) box.children[standing]?.focus?.({ preventScroll: true });
   }
 
-  function tools(metrics, known) {
-    const made = charts.element("div", "tools"), again = (name, value) => { charts.remember(name, value); draw(last); };
-    const names = metrics.map((name) => [name, name]), every = metrics.length > 1 ? [[ALL, "all metrics"]] : [];
-    made.append(
-      charts.choice("Show", [...every, ...names, [RATE, "learning rate"]], known === ALL && !every.length ? metrics[0] ?? RATE : known, (name) => { again("trial-shown", shown = name); box.querySelector("select").focus(); }),
-      charts.choice("Smoothing", charts.SMOOTHINGS, String(smoothing), (weight) => { again("trial-smoothing", smoothing = Number(weight)); box.querySelectorAll("select")[1].focus(); }),
-      charts.element("span", "gap"),
-      charts.toggle("log values", log, () => { again("trial-log", log = !log); box.querySelector(".tools .scale").focus(); }),
-    );
-    const whole = charts.element("button", "", "show all");
-    whole.type = "button";
-    whole.addEventListener("click", () => plots.forEach(charts.showAll));
-    made.append(whole);
+  function drawn(trial, metrics, known) {
+    const main = box.dataset.metric;
+    const made = (known === ALL ? metrics : metrics.filter((name) => name === known)).map((name) => of_metric(trial, name, name === main));
+    made.push(plot("learning rate", trial.horizon, [trial.curve.map(([step]) => step), trial.curve.map(([, rate]) => rate)], known === RATE ? 300 : 170, "running"));
     return made;
+  }
+
+  function choices(metrics, known) {
+    const again = (name, value) => { charts.remember(name, value); draw(last); };
+    const names = metrics.map((name) => [name, name]), every = metrics.length > 1 ? [[ALL, "all metrics"]] : [];
+    return [
+      charts.choice("Show", [...every, ...names, [RATE, "learning rate"]], known === ALL && !every.length ? metrics[0] ?? RATE : known, (name) => again("trial-shown", shown = name)),
+      charts.choice("Smoothing", charts.SMOOTHINGS, String(smoothing), (weight) => again("trial-smoothing", smoothing = Number(weight))),
+      charts.element("span", "gap"),
+      charts.toggle("log values", log, () => again("trial-log", log = !log)),
+      charts.everything(() => plots),
+    ];
   }
 
   function of_metric(trial, name, main) {
@@ -71,7 +76,7 @@
     const positive = log && seen.length > 0 && Math.min(...data.slice(1).flat().filter((value) => value !== null)) > 0;
     const shape = seen.length ? `${name} over optimizer steps, from ${charts.number(seen[0])} to ${charts.number(seen.at(-1))}` : `${name}: nothing yet`;
     const place = charts.stage(shape, (event) => keys(made, event.key, say));
-    box.append(place);
+    frame.append(place);
     const line = { stroke: charts.colour(colour), width: 2, spanGaps: true, points: { show: data[0].length < 3 } };
     const made = new uPlot({
       width: Math.max(200, box.clientWidth), height, padding: [10, 22, 0, 0],
