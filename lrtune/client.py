@@ -28,10 +28,10 @@ from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, Rates, Verdict, hold
 from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.imports import ImportedJob
-from lrtune.wire.job import Budget, JobSpec
+from lrtune.wire.job import Budget, JobOrder, JobSpec
 from lrtune.wire.people import Me
 from lrtune.wire.report import Findings
-from lrtune.wire.results import OVER, Best, Event, Job, JobOrder, JobState, Page, Plan, Trial, TrialDetail, Worker
+from lrtune.wire.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
 
 PAUSES = (0.2, 0.8)  # seconds before a call is tried again when no answer came
 DROPS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)  # the same for a broken event stream: a server may restart meanwhile

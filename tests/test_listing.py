@@ -9,8 +9,7 @@ import pytest
 from lrtune.errors import Invalid
 from lrtune.store import Database, jobs, listing
 from lrtune.store.listing import Wanted
-from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import JobOrder
+from lrtune.wire.job import AdmittedJob, JobOrder
 from tests.serving import served, slug
 
 PLAIN = {"task": "digits", "metric": {"name": "val_loss", "goal": "minimize"}, "horizon": {"steps": 40}}

@@ -17,8 +17,9 @@ from lrtune.analysis.differences import differing, measures
 from lrtune.errors import LrtuneError, NotYours, UnknownJob
 from lrtune.store import jobs, listing, lookup, workers
 from lrtune.store.listing import Wanted
+from lrtune.wire.job import JobOrder
 from lrtune.wire.people import Caller
-from lrtune.wire.results import ACTIVE, Job, JobOrder, JobState
+from lrtune.wire.results import ACTIVE, Job, JobState
 
 router = APIRouter()
 PAGE, MOST = 20, 8  # jobs on a page; beside each other

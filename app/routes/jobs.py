@@ -14,8 +14,8 @@ from app.problems import problems
 from lrtune import errors
 from lrtune.store import Database, jobs, listing, warm_start
 from lrtune.wire.configuration import Strict
-from lrtune.wire.job import Budget, JobSpec
-from lrtune.wire.results import Job, JobOrder, JobState, Page, Plan, Result
+from lrtune.wire.job import Budget, JobOrder, JobSpec
+from lrtune.wire.results import Job, JobState, Page, Plan, Result
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 LOCATION = {"Location": {"description": "The job's own path.", "schema": {"type": "string"}}}

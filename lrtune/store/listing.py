@@ -18,7 +18,8 @@ from lrtune.errors import Invalid
 from lrtune.store import jobs, lookup, workers
 from lrtune.store.database import Utc
 from lrtune.store.tables import JobRow, TagRow
-from lrtune.wire.results import Job, JobOrder, JobState, Page
+from lrtune.wire.job import JobOrder
+from lrtune.wire.results import Job, JobState, Page
 
 KEY = 60  # characters of a text by which jobs are sorted
 MOST_WORDS, MOST_TASKS = 10, 200  # of a search; to choose from

@@ -45,6 +45,9 @@ def _unstorable(value: object) -> str:
     return "found the character NUL; accepted is text without it" if b"\\u0000" in written.replace(rb"\\", b"") else ""
 
 
+JobOrder = Literal["newest", "oldest", "name", "task", "owner", "state", "finished"]  # of a list of jobs
+
+
 class TaskSpec(Strict):
     """The training problem to tune, and its parameters; `GET /v1/tasks` lists both."""
 

@@ -46,7 +46,6 @@ class TrialState(StrEnum):
     CANCELLED = "cancelled"
 
 
-JobOrder = Literal["newest", "oldest", "name", "task", "owner", "state", "finished"]  # of a list of jobs
 ACTIVE = (JobState.QUEUED, JobState.RUNNING)
 OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
@@ -166,11 +165,9 @@ class TrialDetail(Trial):
 
 
 class Proposal(Result):
-    """What to train next, and why, in words: a new trial, or `resume` is the number of the one that goes on.
+    """What to train next, and why: a new trial, or number `resume` after `start` steps (null: where it was paused).
 
-    `horizon` counts the steps of its schedule; `until` is the step at which it pauses, null where it runs to its end.
-    One that is resumed begins after `start` steps, where its checkpoint is; null: where it was paused.
-    """
+    `horizon` counts the steps of its schedule; `until` is the step at which it pauses, null where it ends."""
 
     configuration: Configuration
     role: Role
