@@ -88,10 +88,10 @@ def since(moment: datetime | None) -> str:
     return f"{count} {unit} ago"
 
 
-def once(text: str, told: str) -> str:
-    """A line of a log without its reason, where that was told above: `trial 2 failed: no such file` is a repetition."""
+def once(text: str, said: str) -> str:
+    """A line of a log without its reason, where that was said above: `trial 2 failed: no such file` is a repetition."""
     head, colon, reason = text.partition(": ")
-    return head if colon and told and reason.strip() and reason in told else text
+    return head if colon and said and reason.strip() and reason in said else text
 
 
 def clock(moment: datetime | None) -> str:

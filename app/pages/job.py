@@ -52,11 +52,11 @@ def _summary(tx: Session, job: Job) -> dict[str, Any]:
     traceback = events.traceback(tx, job.id) if job.state is JobState.FAILED else ""
     times = {"left": _left(job), "took": _took(job)}
     drawn = picture(tx, job.id, job.best) if job.best else None
-    failed = {"told": told(job), "traceback": traceback}
+    failed = {"failure": failure(job), "traceback": traceback}
     return {"job": job, "over": job.state in OVER, "picture": drawn, **failed, **times}
 
 
-def told(job: Job) -> str:
+def failure(job: Job) -> str:
     """The reason that the top of a failed job's page has, so that nothing below says it again."""
     return job.reason if job.state is JobState.FAILED else ""
 
@@ -112,7 +112,7 @@ def table(
 ) -> Response:
     """A page of the trials."""
     job = jobs.get(tx, job_id)
-    return page(request, "parts/table.html", **_table(tx, job_id, order, state, skip), job=job, told=told(job))
+    return page(request, "parts/table.html", **_table(tx, job_id, order, state, skip), job=job, failure=failure(job))
 
 
 def _table(tx: Session, job_id: str, order: str, state: str, skip: int) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _table(tx: Session, job_id: str, order: str, state: str, skip: int) -> dict[
 def log(request: Request, job_id: JobId, tx: ReadTx, before: Annotated[int | None, Query(ge=0)] = None) -> Response:
     """A page of the log."""
     job = jobs.get(tx, job_id)
-    return page(request, "parts/log.html", job=job, told=told(job), **_log(tx, job_id, before))
+    return page(request, "parts/log.html", job=job, failure=failure(job), **_log(tx, job_id, before))
 
 
 def _log(tx: Session, job_id: str, before: int | None) -> dict[str, Any]:

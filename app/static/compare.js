@@ -48,7 +48,7 @@
     }
     const box = charts.element("div", "");
     box.setAttribute("role", "img");
-    box.setAttribute("aria-label", `${title}. ${some.map(({ job, points }) => `${job.name}: ${told(points)}`).join("; ")}`);
+    box.setAttribute("aria-label", `${title}. ${some.map(({ job, points }) => `${job.name}: ${summed(points)}`).join("; ")}`);
     place.append(box, legend);
     const data = uPlot.join(some.map(({ points }) => [points.map(([x]) => x), points.map(([, y]) => y)]));
     const numbers = { size: 30, values: charts.labels, label, labelSize: 22, labelFont: "12px system-ui, sans-serif" };
@@ -73,7 +73,7 @@
     plots.push(made);
   }
 
-  const told = (points) => `${points.length} points, from ${charts.number(points[0][1])} at ${charts.number(points[0][0])} to ${charts.number(points.at(-1)[1])} at ${charts.number(points.at(-1)[0])}`;
+  const summed = (points) => `${points.length} points, from ${charts.number(points[0][1])} at ${charts.number(points[0][0])} to ${charts.number(points.at(-1)[1])} at ${charts.number(points.at(-1)[0])}`;
 
   let found = null;
   function redraw() {
