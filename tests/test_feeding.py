@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pickle
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from torch.utils.data import Subset, TensorDataset, default_collate
 from lrtune import feeding
 from lrtune.errors import TaskError
 from lrtune.task import Task
+from worker.digest import task_digest
 
 
 class Params(Task.Params):
@@ -157,6 +159,14 @@ def test_a_task_with_batches_of_its_own_may_still_use_those_it_inherits():
     task = Doubled(pairs(6))
     promised = [(2 * x, y) for x, y in itertools.islice(task.by_hand(1), 3)]
     assert all(map(same, itertools.islice(task.batches_from(1, 1), 2), promised[1:]))
+
+
+def test_feeding_is_no_part_of_what_a_task_is():
+    task = Given(pairs(8))
+    before = task_digest(task)
+    list(itertools.islice(task.to(torch.device("cpu")).batches(0), 3))
+    task.evaluate(task.model().requires_grad_(False))
+    assert task_digest(task) == before == task_digest(pickle.loads(pickle.dumps(task)))
 
 
 def test_no_examples_are_said_in_words():
