@@ -125,12 +125,13 @@ def test_batches_are_those_of_the_seed_from_any_position(
     assert torch.equal(torch.get_rng_state(), before), "the training's generator is left alone"
 
 
-def test_tensors_are_cut_and_what_has_to_be_made_is_read_by_torchs_loader():
+def test_tensors_are_cut_and_what_has_to_be_made_is_read_by_torchs_loader(monkeypatch: pytest.MonkeyPatch):
     cpu = torch.device("cpu")
     cut = {kind for kind, examples in kinds(5).items() if feeding.rows(examples, cpu) is not None}
     assert cut == {"tensors", "a part of them", "pairs", "mappings", "arrays"}
-    big = TensorDataset(torch.empty(1).expand(10**14))
-    assert feeding.rows(big, cpu) is None, "not what does not fit"
+    monkeypatch.setattr(feeding, "SHARE", 0.0)
+    fits = {kind for kind, examples in kinds(5).items() if feeding.rows(examples, cpu) is not None}
+    assert fits == {"tensors"}, "only what is there as it is needed, where there is no room for a copy"
 
 
 def test_a_run_that_goes_on_reads_nothing_of_what_it_skips():
@@ -192,8 +193,10 @@ def test_processes_that_read_change_nothing_however_many_there_are(monkeypatch: 
     assert all(later <= first and os.getpid() not in first for first, later in readers), "the same ones, kept"
 
 
-def test_only_a_gpu_has_processes_that_read_and_not_for_what_they_cannot_be_given():
+def test_only_a_gpu_has_processes_that_read_and_not_for_what_they_cannot_be_given(monkeypatch: pytest.MonkeyPatch):
     cuda, plain = torch.device("cuda"), feeding.Batches(pairs(3), default_collate)
     assert feeding.readers(torch.device("cpu"), plain) == 0
     assert 0 <= feeding.readers(cuda, plain) <= feeding.MOST_WORKERS
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
+    assert feeding.readers(cuda, plain) == feeding.MOST_WORKERS
     assert feeding.readers(cuda, feeding.Batches(pairs(3), lambda examples: examples)) == 0
