@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate, get_worker_info
 
 MOST_WORKERS = 4  # processes that read, for each loader: more than this is seldom quicker, and others want cores, too
-SHARE = 0.25  # of a device's free memory that examples may take
+SHARE = 0.25  # of the free memory of a device, or the host, that copies of examples may take
 SIGNATURES = (bool, int, float)  # what collates to a number; anything else that is no tensor is left to the loader
 Drawn = tuple[int, int, list[int]]  # the seed, the batch's number, the places of its examples
 Epoch = tuple[list[int], list[tuple[int, int, int]]]  # its places, and of each batch the number, first and last place
@@ -145,9 +145,7 @@ def rows(examples: Any, device: torch.device) -> Any:
         return None
     if whole is None:
         return None
-    tensors = list[Tensor]()
-    _mapped(whole, tensors.append)
-    if sum(tensor.nbytes for tensor in tensors) > SHARE * _free(device):
+    if device.type == "cuda" and sum(one.nbytes for one in _tensors(whole) if not one.is_cuda) > SHARE * _free(device):
         return None
     return _mapped(whole, lambda tensor: tensor.to(device) if tensor.device.type == "cpu" else tensor)
 
@@ -159,10 +157,19 @@ def _whole(examples: Any) -> Any:
         return tensors if all(map(_plain, tensors)) else None
     if type(examples) is Subset:
         inner = _whole(examples.dataset)
-        return None if inner is None else _mapped(inner, lambda tensor: tensor[torch.tensor(list(examples.indices))])
+        if inner is None or not _copied(inner, 1):
+            return None
+        at = torch.tensor(list(examples.indices))
+        return _mapped(inner, lambda tensor: tensor[at.to(tensor.device)])
     if type(examples) in (list, tuple) and len({_signature(one) for one in examples} | {None}) == 2:
-        return default_collate(list(examples))
+        one = default_collate(list(examples[:1]))
+        return default_collate(list(examples)) if _copied(one, len(examples)) else None
     return None
+
+
+def _copied(batch: Any, times: int) -> bool:
+    """Whether there is room for so many copies of a batch in the host's memory."""
+    return times * sum(tensor.nbytes for tensor in _tensors(batch)) <= SHARE * _free(torch.device("cpu"))
 
 
 def _plain(tensor: Tensor) -> bool:
@@ -191,11 +198,18 @@ def readers(device: torch.device, batches: Batches) -> int:
         return 0
     cores = len(os.sched_getaffinity(0)) // max(1, torch.cuda.device_count())
     try:
-        pickle.Pickler(_Nowhere()).dump(batches)
+        _Trying(_Nowhere()).dump(batches)
     except Exception as error:  # of whoever wrote the task: a lambda, an open file
         log.warning("examples are read by the worker itself, because they cannot be given to others: %s", error)
         return 0
     return max(0, min(MOST_WORKERS, cores - 1))
+
+
+class _Trying(pickle.Pickler):
+    """Finds out whether something can be pickled; tensors can be, and travel in shared memory."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return (int, ()) if isinstance(value, Tensor) else NotImplemented
 
 
 class _Nowhere:
@@ -217,6 +231,12 @@ def _free(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
+
+
+def _tensors(batch: Any) -> list[Tensor]:
+    found = list[Tensor]()
+    _mapped(batch, found.append)
+    return found
 
 
 def _mapped(batch: Any, change: Callable[[Tensor], Any]) -> Any:

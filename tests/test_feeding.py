@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pickle
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from torch.utils.data import Subset, TensorDataset, default_collate
 from lrtune import feeding
 from lrtune.errors import TaskError
 from lrtune.task import Task
+from worker.digest import task_digest
 
 
 class Params(Task.Params):
@@ -123,12 +125,13 @@ def test_batches_are_those_of_the_seed_from_any_position(
     assert torch.equal(torch.get_rng_state(), before), "the training's generator is left alone"
 
 
-def test_tensors_are_cut_and_what_has_to_be_made_is_read_by_torchs_loader():
+def test_tensors_are_cut_and_what_has_to_be_made_is_read_by_torchs_loader(monkeypatch: pytest.MonkeyPatch):
     cpu = torch.device("cpu")
     cut = {kind for kind, examples in kinds(5).items() if feeding.rows(examples, cpu) is not None}
     assert cut == {"tensors", "a part of them", "pairs", "mappings", "arrays"}
-    big = TensorDataset(torch.empty(1).expand(10**14))
-    assert feeding.rows(big, cpu) is None, "not what does not fit"
+    monkeypatch.setattr(feeding, "SHARE", 0.0)
+    fits = {kind for kind, examples in kinds(5).items() if feeding.rows(examples, cpu) is not None}
+    assert fits == {"tensors"}, "only what is there as it is needed, where there is no room for a copy"
 
 
 def test_a_run_that_goes_on_reads_nothing_of_what_it_skips():
@@ -159,6 +162,14 @@ def test_a_task_with_batches_of_its_own_may_still_use_those_it_inherits():
     assert all(map(same, itertools.islice(task.batches_from(1, 1), 2), promised[1:]))
 
 
+def test_feeding_is_no_part_of_what_a_task_is():
+    task = Given(pairs(8))
+    before = task_digest(task)
+    list(itertools.islice(task.to(torch.device("cpu")).batches(0), 3))
+    task.evaluate(task.model().requires_grad_(False))
+    assert task_digest(task) == before == task_digest(pickle.loads(pickle.dumps(task)))
+
+
 def test_no_examples_are_said_in_words():
     with pytest.raises(TaskError, match="train_set: found no examples"):
         next(Given([]).batches(0))
@@ -182,8 +193,10 @@ def test_processes_that_read_change_nothing_however_many_there_are(monkeypatch: 
     assert all(later <= first and os.getpid() not in first for first, later in readers), "the same ones, kept"
 
 
-def test_only_a_gpu_has_processes_that_read_and_not_for_what_they_cannot_be_given():
+def test_only_a_gpu_has_processes_that_read_and_not_for_what_they_cannot_be_given(monkeypatch: pytest.MonkeyPatch):
     cuda, plain = torch.device("cuda"), feeding.Batches(pairs(3), default_collate)
     assert feeding.readers(torch.device("cpu"), plain) == 0
     assert 0 <= feeding.readers(cuda, plain) <= feeding.MOST_WORKERS
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
+    assert feeding.readers(cuda, plain) == feeding.MOST_WORKERS
     assert feeding.readers(cuda, feeding.Batches(pairs(3), lambda examples: examples)) == 0

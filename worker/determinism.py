@@ -55,8 +55,9 @@ def make_deterministic(seed: int, mode: Mode = "exact", *, matmul: str = "highes
 
 def refused(error: BaseException) -> str:
     """The sentence for an operation that `exact` has refused; nothing for any other error."""
+    strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     found = WITHOUT.match(str(error))
-    if found is None or not isinstance(error, RuntimeError):
+    if found is None or not strict or not isinstance(error, RuntimeError):
         return ""
     return (
         f"training.determinism: found exact; {found[1]} has no deterministic algorithm here, "

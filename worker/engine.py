@@ -46,6 +46,7 @@ class Engine:
         self.task, self.training, self.device = task, training, device
         self.member, self._chosen, self._say = member, trial.configuration, say
         self.parts = 1  # of a batch, when it does not fit into memory at once
+        self._place = torch.empty(0, device=device).device  # with its number, as tensors have it
         self.model: nn.Module = task.model().to(device)
         self._forward, self._graphs = self.model, False  # what the task's loss sees
         if training.compile == "auto" and member is None:
@@ -176,6 +177,8 @@ class Engine:
 
     def _here(self, batch: Any) -> Any:
         """A batch on the device; tensors go there without waiting, whatever else it is made of moves as it can."""
+        if type(batch) in (tuple, list) and all(type(one) is Tensor and one.device == self._place for one in batch):
+            return batch  # as most are: to look is quicker than to move what is there
         if self.device.type == "cuda":
             batch = mapped(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
         return moved(batch, self.device)
