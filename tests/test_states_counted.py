@@ -160,6 +160,25 @@ def test_a_state_is_left_out_where_all_that_is_there_is_worth_more_and_nothing_g
     assert at_hand(database, job) == {0: [10, 20, 30], 1: [10, 20, 30], 2: [10, 20]}
 
 
+def test_what_one_worker_is_writing_takes_its_room_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (Store(str(tmp_path), budget=30_000) for _ in range(2))
+    fill, meanwhile = Store._fill, list[Entry | None]()
+
+    def slowly(self: Store, half: str, data: Any) -> None:
+        if self is first:
+            meanwhile.append(second.write("0" * 64, "2" * 64, "stage", 0.1, state(2, 20_000)))
+        fill(self, half, data)
+
+    monkeypatch.setattr(Store, "_fill", slowly)
+    assert first.write("0" * 64, "1" * 64, "stage", 0.2, state(1, 20_000))
+    assert meanwhile == [None]
+    assert [*second.entries("0" * 64)] == ["1" * 64]
+    assert second.write("0" * 64, "2" * 64, "stage", 0.1, state(2, 20_000))
+    assert [*second.entries("0" * 64)] == ["2" * 64]
+
+
 def test_the_folder_of_a_store_that_is_made_anew_is_another_store(tmp_path: Path) -> None:
     first, second = Store(str(tmp_path / "s"), budget=GIB), Store(str(tmp_path / "s"), budget=GIB)
     known = first.id()
@@ -321,6 +340,7 @@ def test_a_large_state_is_written_while_the_training_goes_on_and_is_the_same(
             on.set()
         keep(self, run, course)
 
+    monkeypatch.setattr(Store, "seconds", lambda *_: 0.0)
     monkeypatch.setattr(Store, "write", slowly)
     monkeypatch.setattr(CheckpointCache, "keep", noticed)
     lab.train(task, whole.model_copy(update={"until": 22}))
