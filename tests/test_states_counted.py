@@ -191,7 +191,7 @@ def test_the_folder_of_a_store_that_is_made_anew_is_another_store(tmp_path: Path
 def test_the_room_for_states_is_by_default_a_quarter_of_the_free_disk_and_is_said(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "not" / "there"))
     assert store.budget == pytest.approx(shutil.disk_usage(tmp_path).free / 4, rel=0.05)
-    assert "a quarter of what is free there; LRTUNE_STATE_BYTES says otherwise" in store.room()
+    assert "a quarter of what is free there; LRTUNE_STATE_BYTES sets it" in store.room()
     assert Store("memory://states").budget == 32 * GIB
     assert "as LRTUNE_STATE_BYTES says" in Store(str(tmp_path), budget=GIB).room()
 

@@ -28,7 +28,7 @@ import numpy as np
 from lrtune.errors import TaskError
 from lrtune.store.states import Use
 from worker.packing import Bytes, Damaged, Packed, packed, unpacked
-from worker.room import ELSEWHERE, NAME, Entry, Kind, entry, share_of_disk, worst_first
+from worker.room import ELSEWHERE, NAME, SHARE, Entry, Kind, entry, share_of_disk, worst_first
 from worker.snapshot import Snapshot
 
 ROOM = 0.95  # making room goes down to this share of the budget
@@ -79,7 +79,7 @@ class Store:
         if not self._shared:
             return f"at most {self.budget / 1e9:.3g} GB, as LRTUNE_STATE_BYTES says"
         why = "a quarter of what is free there" if self.local else "as nobody knows what is free there"
-        return f"at most {self.budget / 1e9:.3g} GB, {why}; LRTUNE_STATE_BYTES says otherwise"
+        return f"at most {self.budget / 1e9:.3g} GB, {why}; LRTUNE_STATE_BYTES sets it"
 
     def id(self) -> str:
         """What tells this store from others, for all who use it; made by the first who asks."""
@@ -104,8 +104,9 @@ class Store:
 
     def read(self, one: Entry) -> Snapshot:
         """A state, and note that it was of use. Raises Damaged."""
-        if one.size > self.budget:
-            raise Damaged(f"its {one.size:,} bytes are more than LRTUNE_STATE_BYTES, which is {self.budget:,}")
+        most = self.budget * SHARE if self._shared else self.budget  # another may have found more room free
+        if one.size > most:
+            raise Damaged(f"its {one.size:,} bytes are more than LRTUNE_STATE_BYTES, which is {most:,}")
         with self._opened(one.path) as file:
             data, checksum = _content(file, one.size)
         found = NAME.fullmatch(_last(one.path))
