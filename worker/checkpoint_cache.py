@@ -133,33 +133,31 @@ class CheckpointCache:
             return
         if not self._worth(run.step, state.size):
             return
-        self._largest = max(self._largest, state.size)
+        before, self._kept, self._largest = self._kept, run.step, max(self._largest, state.size)
         trained = [*self._trained, (run.step, self._owner)]
         state = Snapshot(state.tensors, state.notes | {"trained": trained})
         if run.engine.device.type == "cpu" and self._store.local and state.size < LARGE:
-            self._write_now(key, kind, self._score(run), state)
+            self._write_now(key, kind, self._score(run), state, before)
             return
         still = state if run.step == course.end else state.copied()  # at its end nothing changes it any more
-        write = partial(self._write, key, kind, self._score(run), still)
+        write = partial(self._write, key, kind, self._score(run), still, before)
         self._saving.append((state.size, self._thread.submit(lambda: self._secure(write()))))
 
-    def _write_now(self, key: str, kind: Kind, score: float | None, state: Snapshot) -> None:
+    def _write_now(self, key: str, kind: Kind, score: float | None, state: Snapshot, before: int) -> None:
         try:
-            self._written += self._write(key, kind, score, state)
+            self._written += self._write(key, kind, score, state, before)
         except OSError as error:
             self._fails(str(error))
         if time.monotonic() - self._secured >= SECURE_SECONDS:
             self._begin_to_secure()
 
-    def _write(self, key: str, kind: Kind, score: float | None, state: Snapshot) -> list[Entry]:
-        """The state that was written, or nothing where there is no room for it."""
+    def _write(self, key: str, kind: Kind, score: float | None, state: Snapshot, before: int) -> list[Entry]:
+        """The state that was written; nothing where there is no room for it, and the last kept is that of `before`."""
         last = self._last if self._last is not None and self._last.kind == "running" else None
         entry = self._store.write(self._keys.namespace, key, kind, score, state, instead=last)
         self._crowded = entry is None and kind == "stage"
-        if entry is None:
-            return []
-        self._kept = entry.step
-        return [entry]
+        self._kept = before if entry is None else self._kept
+        return [] if entry is None else [entry]
 
     def _worth(self, step: int, size: int) -> bool:
         """Whether to train again what no state has would take longer than to keep this one."""

@@ -9,6 +9,7 @@ A ledger has which state is of which trial (`lrtune/store/states.py`), so that r
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -27,13 +28,15 @@ import numpy as np
 from lrtune.errors import TaskError
 from lrtune.store.states import Use
 from worker.packing import Bytes, Damaged, Packed, packed, unpacked
-from worker.room import ELSEWHERE, NAME, Entry, Kind, entry, share_of_disk, worst_first
+from worker.room import ELSEWHERE, NAME, SHARE, Entry, Kind, entry, share_of_disk, worst_first
 from worker.snapshot import Snapshot
 
 ROOM = 0.95  # making room goes down to this share of the budget
 FOLDER, CHECKSUM = 32, 32  # characters of a namespace, and of a checksum
 LARGE = 16 * 2**20  # bytes from which on a state is written beside the training, and what it costs is weighed
 CHUNK = 8 * 2**20  # bytes that are read before the next are asked for
+OFTEN = 50  # what is there is counted again whenever one part of so many of the budget was written
+LOCK = "room"  # the file that is locked while room is made for a large state
 ID = "store-id"  # the file that tells one store of states from another
 
 
@@ -76,7 +79,7 @@ class Store:
         if not self._shared:
             return f"at most {self.budget / 1e9:.3g} GB, as LRTUNE_STATE_BYTES says"
         why = "a quarter of what is free there" if self.local else "as nobody knows what is free there"
-        return f"at most {self.budget / 1e9:.3g} GB, {why}; LRTUNE_STATE_BYTES says otherwise"
+        return f"at most {self.budget / 1e9:.3g} GB, {why}; LRTUNE_STATE_BYTES sets it"
 
     def id(self) -> str:
         """What tells this store from others, for all who use it; made by the first who asks."""
@@ -85,7 +88,8 @@ class Store:
         path = f"{self._root}/{ID}"
         if not self._files.exists(path):
             own = uuid.uuid4().hex.encode()
-            half = self._half(self._root, Packed(len(own), iter([own])))
+            half = f"{self._root}/half-{own.decode()}"
+            self._fill(half, Packed(len(own), iter([own])))
             with suppress(FileExistsError):  # another was quicker
                 os.link(half, path) if self.local else self._files.mv(half, path)
             if self.local:
@@ -100,8 +104,9 @@ class Store:
 
     def read(self, one: Entry) -> Snapshot:
         """A state, and note that it was of use. Raises Damaged."""
-        if one.size > self.budget:
-            raise Damaged(f"its {one.size:,} bytes are more than LRTUNE_STATE_BYTES, which is {self.budget:,}")
+        most = self.budget * SHARE if self._shared else self.budget  # another may have found more room free
+        if one.size > most:
+            raise Damaged(f"its {one.size:,} bytes are more than LRTUNE_STATE_BYTES, which is {most:,}")
         with self._opened(one.path) as file:
             data, checksum = _content(file, one.size)
         found = NAME.fullmatch(_last(one.path))
@@ -129,11 +134,14 @@ class Store:
         began, file = time.monotonic(), packed(state, key=key)
         if file.size > self.budget:
             raise OSError(f"a state of {file.size:,} bytes is larger than LRTUNE_STATE_BYTES, which is {self.budget:,}")
-        if not self._make_room(file.size, kind, instead):
-            return None
         folder, step = f"{self._root}/{namespace[:FOLDER]}", state.notes["step"]
+        half = f"{folder}/half-{uuid.uuid4().hex}"
+        with self._alone(file.size):
+            if not self._make_room(file.size, kind, instead):
+                return None
+            self._reserve(half, file.size)
         worth, checksum = "nan" if score is None else f"{score:.6g}", hashlib.sha256()
-        half = self._half(folder, Packed(file.size, _hashed(file, checksum)))
+        self._fill(half, Packed(file.size, _hashed(file, checksum)))
         path = f"{folder}/{key}_{step}_{kind}_{worth}_{checksum.hexdigest()[:CHECKSUM]}.safetensors"
         self._move(half, path)
         with self._counting:
@@ -199,30 +207,42 @@ class Store:
                 raise Damaged("it is no regular file")
             yield file
 
-    def _half(self, folder: str, data: Packed) -> str:
-        """A file that is written and not yet in its place; nothing is left of one that cannot be."""
-        half = f"{folder}/half-{uuid.uuid4().hex}"
-        try:
+    @contextmanager
+    def _alone(self, size: int) -> Iterator[None]:
+        """Let the other workers of this host wait while room is made for what takes much of it."""
+        if not self.local or size < self.budget / OFTEN:
+            yield
+            return
+        with self._new(f"{self._root}/{LOCK}", "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _reserve(self, half: str, size: int) -> None:
+        """Have a file that takes much room counted before it is written."""
+        if self.local and size >= self.budget / OFTEN:
             with self._new(half) as file:
-                if self.local and data.size >= LARGE:
-                    file.truncate(data.size)  # others see at once what it will take
+                file.truncate(size)
+
+    def _fill(self, half: str, data: Packed) -> None:
+        """Write a file that is not yet in its place; nothing is left of one that cannot be."""
+        try:
+            with self._new(half, "r+b" if self.local and Path(half).exists() else "wb") as file:
                 for part in data.parts:
                     file.write(part)
         except Exception as error:
             if self._files.exists(half):
                 self._files.rm_file(half)
             raise error if isinstance(error, OSError) else OSError(str(error)) from error
-        return half
 
-    def _new(self, path: str) -> Any:
+    def _new(self, path: str, mode: str = "wb") -> Any:
         """A file to write, and the folders above it where there are none."""
         if not self.local:
             return self._files.open(path, "wb")
         try:
-            return Path(path).open("wb")
+            return Path(path).open(mode)
         except FileNotFoundError:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            return Path(path).open("wb")
+            return Path(path).open(mode)
 
     def _move(self, half: str, path: str) -> None:
         """Bring a written file to its place in one piece."""
@@ -232,8 +252,8 @@ class Store:
             self._files.mv(half, path)
 
     def _make_room(self, size: int, kind: Kind, instead: Entry | None) -> bool:
-        """Keep below the budget; whether there is room. What others write is counted again every fiftieth of it."""
-        if self._fresh and self._seen + self._added + size <= self.budget and self._added < self.budget / 50:
+        """Keep below the budget; whether there is room. What others write is counted again now and then."""
+        if self._fresh and self._seen + self._added + size <= self.budget and self._added < self.budget / OFTEN:
             return True
         with self._counting:
             every = self._listed(self._root, half=True)
@@ -242,7 +262,7 @@ class Store:
             return True
         uses = self._ledger.uses() if self._ledger else {}
         order = [*([instead] if instead else ()), *worst_first(every, uses, kind=kind, now=time.time())]
-        enough, spared, freed = self.budget * (ROOM if size < self.budget / 50 else 1), list[Entry](), 0
+        enough, spared, freed = self.budget * (ROOM if size < self.budget / OFTEN else 1), list[Entry](), 0
         for one in {one.path: one for one in order}.values():
             if self._seen + size - freed <= enough:
                 break
