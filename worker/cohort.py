@@ -7,7 +7,7 @@ they have the same horizon. Each has its own losses, reports, states and end; th
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,13 +22,37 @@ from worker.trainer import Interrupted, go_on
 READ = 10  # steps after which the losses are read, because reading them waits for the device
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class Generators:
+    """Where every random generator stands."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        self._device = device
+        self._own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def put(self) -> None:
+        """Put them back there."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._torch)
+        if self._own is not None:
+            torch.cuda.set_rng_state(self._own, self._device)
+
+
+@dataclass(slots=True, eq=False)
 class Lane:
-    """One trial of a cohort: its configuration, its stage, and why it should stop now, or None."""
+    """One trial of a cohort: its configuration, its stage, and why it should stop now, or None.
+
+    It is made right after its run, whose `generators` it keeps: others may be begun before it trains.
+    """
 
     configuration: Configuration
     stage: Stage
     should_stop: Callable[[], str | None]
+    generators: Generators = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.generators = Generators(self.stage.run.engine.device)
 
 
 Ended = tuple[Lane, Outcome | BaseException]
@@ -42,6 +66,7 @@ def train_together(lanes: Sequence[Lane], least: int = 1) -> Iterator[Ended]:
     """
     batches, left = lanes[0].stage.run.batches, list(lanes)
     over = [(lane, how) for lane in lanes if (how := _guarded(lane.stage.begun))]
+    lanes[0].generators.put()
     while True:
         yield from over
         gone = [lane for lane, _ in over]
@@ -141,20 +166,3 @@ def _guarded(stage: Callable[[], Outcome | None]) -> Outcome | BaseException | N
         raise
     except BaseException as error:  # a task may even call sys.exit()
         return error
-
-
-class Generators:
-    """Where every random generator stands."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        self._device = device
-        self._own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    def put(self) -> None:
-        """Put them back there."""
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)
-        torch.set_rng_state(self._torch)
-        if self._own is not None:
-            torch.cuda.set_rng_state(self._own, self._device)

@@ -1,6 +1,7 @@
 """Several trials of one job on one device: which are taken, and each one's hold, states and end."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
@@ -80,10 +81,11 @@ class Cohorts:
     def _train(self, left: list[Attempt], task: Task, least: int, stack: ExitStack) -> None:
         """Train until none is left."""
         lanes = dict(self._lanes(left, task.to(self._device), partial(self._cache, task=task, stack=stack)))
-        furthest = max((lane.stage.run.step for lane in lanes), default=0)
-        apart = {one: Interrupted(f"it begins apart from others, which go on from step {furthest}") for one in lanes}
-        together = [lane for lane in lanes if lane.stage.run.step == furthest]
-        early = ((lane, why) for lane, why in apart.items() if lane not in together)
+        steps = Counter(lane.stage.run.step for lane in lanes)
+        begin = max(steps, key=lambda step: (steps[step], step), default=0)  # where most of them do
+        together = [lane for lane in lanes if lane.stage.run.step == begin]
+        apart = Interrupted(f"it is not trained with others, which begin at step {begin}")
+        early = ((lane, apart) for lane in lanes if lane not in together)
         for lane, how in chain(early, train_together(together, least) if together else ()):
             attempt, cache = lanes[lane]
             left.remove(attempt)
