@@ -156,7 +156,7 @@ def test_no_key_is_told_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_watching_a_job_to_its_good_end_shows_the_answer(service: Database) -> None:
     said = words(run("watch", ended(service, JobState.SUCCEEDED)))
-    assert "wsd (decay 0.2, shape linear, final 0, power 1), warm-up 5.0%" in said
+    assert "wsd (decay 0.2, shape linear, final 0, power 1), warm-up 5 %" in said
     assert "val_loss 0.25 in a single run, not confirmed" in said
     assert "50 % better than untuned" in said
     assert "0.002 ┤" in said
