@@ -55,7 +55,7 @@ def job(page: Page, url: str, job_id: str, name: str, *, at: str) -> None:
     """A job's page with its charts drawn, from a part of it on."""
     page.goto(f"{url}/jobs/{job_id}")
     expect(page.locator("canvas")).to_have_count(4, timeout=60_000)
-    expect(page.locator("#why dd")).to_have_count(3)
+    expect(page.locator("#why dd")).not_to_have_count(0)
     page.locator(at).evaluate("(part) => part.scrollIntoView({block: 'start'})")
     keep(page, name)
 

@@ -136,11 +136,9 @@ def test_the_sensitivity_is_the_median_worsening_per_doubling_and_halving():
 def test_what_happens_above_and_below_is_told_from_the_runs_there():
     found = reported(SEARCHED)
     assert found.above.words == (
-        "above 0.016: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median"
+        "above 1.6e-2: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median"
     )
-    assert (
-        found.below.words == "below 0.008: 3 runs end 15 % worse in the median and most were still falling at the end"
-    )
+    assert found.below.words == "below 8e-3: 3 runs end 15 % worse in the median and most were still falling at the end"
     assert (found.above.worse, found.above.improving) == (pytest.approx(0.4), False)
     assert (found.below.worse, found.below.improving) == (pytest.approx(0.15), True)
 
@@ -154,7 +152,7 @@ def test_other_families_speak_where_the_answers_own_has_no_run():
     above = reported(trials).above
     assert (above.family, above.runs, above.diverged, above.stopped, above.short) == (None, 3, 1, 1, 1)
     assert above.words == (
-        "above 0.016 with other schedules: "
+        "above 1.6e-2 with other schedules: "
         "1 of 3 runs diverged, at step 9; 1 was stopped early; 1 completed a shorter horizon"
     )
 
@@ -193,7 +191,7 @@ def test_the_lift_is_sure_when_the_paired_interval_excludes_zero():
         "The answer's val_loss, 0.41, is the mean over 3 fresh seeds, 95 % interval 0.39221 to 0.42779. "
         "It is 20 % better than untuned: "
         "the 95 % interval of the difference over the same 3 seeds, 0.0752 to 0.125, excludes zero. "
-        "The plateau with cosine, 0.008 to 0.016, rests on 5 runs."
+        "The plateau with cosine, 8e-3 to 1.6e-2, rests on 5 runs."
     )
 
 
@@ -229,7 +227,7 @@ def test_neighbours_that_did_better_on_the_seed_that_they_share_leave_the_answer
     answer = [run(3 + seed, 0.016, 0.41, role="confirm", seed=seed) for seed in (1, 2, 3)]
     found = reported([*searched, *answer])
     assert found.families[0].halving.absolute < 0
-    assert advised(found)["too high?"].startswith("Perhaps. Below 0.0113: 2 runs end 11 % worse in the median.")
+    assert advised(found)["too high?"].startswith("Perhaps. Below 1.13e-2: 2 runs end 11 % worse in the median.")
     assert "Lower rates nearby did no worse over the seeds that they share with it." in advised(found)["too high?"]
 
 
@@ -242,14 +240,14 @@ def test_a_configuration_that_diverged_with_a_seed_is_not_as_good():
 
 def test_advice_answers_three_questions():
     assert advised(reported(SEARCHED)) == {
-        "too high?": "No. Below 0.008: 3 runs end 15 % worse in the median and most were still falling at the end. "
-        "Rates down to 0.008 do as well at their best. "
-        "The smallest rate of adamw that diverged is 0.032, 2 times the answer's.",
-        "too low?": "No. Above 0.016: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median. "
+        "too high?": "No. Below 8e-3: 3 runs end 15 % worse in the median and most were still falling at the end. "
+        "Rates down to 8e-3 do as well at their best. "
+        "The smallest rate of adamw that diverged is 3.2e-2, 2 times the answer's.",
+        "too low?": "No. Above 1.6e-2: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median. "
         "Each doubling of the rate makes it about 27 % worse.",
         "how sure?": "Not very: the answer's val_loss, 0.4, is a single run's, not repeated over fresh seeds. "
         "It is 20 % better than untuned over the one seed that both ran, which may be chance. "
-        "The plateau with cosine, 0.008 to 0.016, rests on 2 runs.",
+        "The plateau with cosine, 8e-3 to 1.6e-2, rests on 2 runs.",
     }
 
 
@@ -289,7 +287,7 @@ def test_near_zero_the_tolerance_is_a_share_of_the_way_to_the_median_run():
     assert found.tolerance == pytest.approx(0.001 * 0.2502)
     assert (found.families[0].plateau.low, found.families[0].plateau.high) == (0.016, 0.016)
     assert found.families[0].halving.relative is None
-    assert found.below.words == "below 0.016: 3 runs end 0.5 worse in the median"
+    assert found.below.words == "below 1.6e-2: 3 runs end 0.5 worse in the median"
 
 
 def test_a_baseline_outside_the_space_counts_for_the_lift_and_not_for_the_plateau():
@@ -396,5 +394,5 @@ def test_the_report_over_http_and_in_the_terminal(database_url, monkeypatch):
     assert (found.rate, found.families[0].plateau.runs, found.lift.relative) == (0.002, 1, 0.5)
     assert (found.cost.baseline, found.cost.search, found.cost.total) == (1.0, 2.0, 3.0)
     said = " ".join(shown.output.split())
-    assert "Above 0.002: 1 run ends 20 % worse" in said
+    assert "Above 2e-3: 1 run ends 20 % worse" in said
     assert "cost: 3 full runs (1 baseline, 2 search)" in said

@@ -22,7 +22,7 @@ jobs = pytest.mark.parametrize("number", range(COUNT))
 
 
 def beyond(facts: Facts, sentence: str) -> None:
-    """`Above 0.016: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median`."""
+    """`Above 1.6e-2: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median`."""
     place = read(
         rf"(?:(above|below) ({NUMBER})( with (?:other|any) schedules?)?: (.+))", sentence[0].lower() + sentence[1:]
     )

@@ -16,16 +16,18 @@ def test_what_was_not_finished_for_want_of_budget_answers_nothing_and_whole_runs
     cut = [run(2, 0.032, 0.38, state="stopped", step=50), run(3, 0.064, 0.5, state="stopped", step=50)]
     assert advised(reported([*few, *cut], by="budget"))["too low?"].startswith(
         "Perhaps: 2 runs at higher rates were not finished; a larger budget (`extend`) would tell. "
-        "Above 0.016: 2 were not finished."
+        "Above 1.6e-2: 2 were not finished."
     )
-    assert advised(reported([*few, *cut], by="forecast"))["too low?"].startswith("Probably not. Above 0.016: 2 were st")
+    assert advised(reported([*few, *cut], by="forecast"))["too low?"].startswith(
+        "Probably not. Above 1.6e-2: 2 were st"
+    )
     brief = run(2, 0.032, 0.6, state="stopped", step=5)
     assert advised(reported([*few, brief], by="forecast"))["too low?"].startswith(
         "Perhaps: 1 run at higher rates was no"
     )
     others = [run(4, 0.032, 0.52, family="linear"), run(5, 0.064, 0.60, family="linear")]
     assert advised(reported([*few, *cut, *others], by="budget"))["too low?"].startswith(
-        "Probably not. Above 0.016 with any schedule: 2 runs end 40 % worse in the median; 2 were not finished."
+        "Probably not. Above 1.6e-2 with any schedule: 2 runs end 40 % worse in the median; 2 were not finished."
     )
 
 

@@ -6,6 +6,7 @@ Everything said here rests on numbers that stand in the report as well. A new se
 import math
 from collections.abc import Sequence
 
+from lrtune.analysis import words
 from lrtune.analysis.words import digits, gap, lift, percent
 from lrtune.wire.report import Advice, Audit, Beyond, Edge, FamilyFindings, Stability
 from lrtune.wire.results import Best
@@ -33,7 +34,7 @@ def beyond(seen: Beyond, side: str, goal: str) -> str:
     if seen.short:
         parts.append(f"{seen.short} completed a shorter horizon")
     others = "" if seen.family else " with any schedule" if seen.own else " with other schedules"
-    return f"{side} {seen.rate:.3g}{others}: {'; '.join(parts)}"
+    return f"{side} {words.rate(seen.rate)}{others}: {'; '.join(parts)}"
 
 
 def _were(count: int) -> str:
@@ -106,7 +107,7 @@ def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -
         verdict, far = _verdict(family, side, end), ""
         if verdict == "no" and side.nearest is not None and _times(side.nearest, rate) > TELLING + SAME:
             verdict, where = "probably not", "above" if end == "high" else "below"
-            far = f". No run within a factor of {TELLING:g} tells: the nearest {where} is at {side.nearest:.3g}"
+            far = f". No run within a factor of {TELLING:g} tells: the nearest {where} is at {words.rate(side.nearest)}"
         return f"{verdict}. {side.words[0].upper()}{side.words[1:]}{far}"
     last, way = ("largest", "up") if end == "high" else ("smallest", "down")
     at_end = plateau is None or rate == (plateau.high if end == "high" else plateau.low)
@@ -147,7 +148,7 @@ def _slope(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
     slope, step = (family.doubling, "doubling") if end == "high" else (family.halving, "halving")
     reached = plateau and (plateau.high if end == "high" else plateau.low)
     if reached and abs(math.log2(reached / rate)) >= 1.0 - SAME:
-        return f"rates {'up' if end == 'high' else 'down'} to {reached:.3g} do as well at their best"
+        return f"rates {'up' if end == 'high' else 'down'} to {words.rate(reached)} do as well at their best"
     if slope is None or side.as_good:
         return ""
     if slope.absolute <= 0:
@@ -164,12 +165,11 @@ def _margin(best: Best, stability: Stability | None) -> str:
     rate, edge = best.configuration.learning_rate, stability.smallest_diverged
     if edge <= rate:
         return (
-            f"a run of {stability.optimizer} diverged at {edge:.3g} already, with other knobs or another seed: "
+            f"a run of {stability.optimizer} diverged at {words.rate(edge)} already, with other knobs or another seed: "
             f"leave the rest of the answer as it is"
         )
-    return (
-        f"the smallest rate of {stability.optimizer} that diverged is {edge:.3g}, {edge / rate:.3g} times the answer's"
-    )
+    times = f"{edge / rate:.3g} times the answer's"
+    return f"the smallest rate of {stability.optimizer} that diverged is {words.rate(edge)}, {times}"
 
 
 def _evidence(best: Best) -> str:
@@ -230,4 +230,4 @@ def _support(family: FamilyFindings, above: Beyond, below: Beyond, tolerance: fl
     if low == high:
         return f"no rate next to it with {family.family} came within the tolerance, {tolerance:.3g}"
     but = f", and {family.plateau.worse} in between did worse" if family.plateau.worse else ""
-    return f"the plateau with {family.family}, {low:.3g} to {high:.3g}, rests on {runs} runs{but}"
+    return f"the plateau with {family.family}, {words.rate(low)} to {words.rate(high)}, rests on {runs} runs{but}"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from lrtune.analysis.plateaus import families, landscape
+from lrtune.analysis.words import rate as written
 from lrtune.search.curve.encode import rates
 from lrtune.search.curve.sampler import weighed
 from lrtune.search.engine.peaks import Move, exponent, mixture, moves_by_law, moves_by_rule
@@ -92,7 +93,7 @@ def _words(
     steps: int, best: Best, rate: float, ends: tuple[float, float], how: Known, share: float, known: Sequence[Move]
 ) -> str:
     """What is known of a horizon and how, in a sentence."""
-    peak = f"{steps} step{'s' * (steps != 1)}: peak rate {rate:.3g} ({ends[0]:.2g} to {ends[1]:.2g})"
+    peak = f"{steps} step{'s' * (steps != 1)}: peak rate {written(rate)} ({written(ends[0])} to {written(ends[1])})"
     if how == "run":
         return f"{peak}, as trained"
     mean, std = exponent(known, best.steps)

@@ -7,6 +7,7 @@ After L. N. Smith, "Cyclical learning rates for training neural networks", arXiv
 
 from collections.abc import Iterable, Sequence
 
+from lrtune.analysis.words import rate
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.schedules import ExponentialGrowth
 from lrtune.search.baseline import usual
@@ -36,7 +37,7 @@ def range_test(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, left: fl
         rising = usual(spec, optimizer.name).model_copy(update=changes)
         tells = OPTIMIZERS[optimizer.name].families is None  # one that goes with a constant rate alone takes no rise
         if tells and high >= WIDE * low and rising not in had:
-            climbs = f"the rate climbs from {low:.3g} to {high:.3g}, to see how high it may be"
+            climbs = f"the rate climbs from {rate(low)} to {rate(high)}, to see how high it may be"
             return Proposal(
                 configuration=rising,
                 role="range-test",
