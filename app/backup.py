@@ -95,7 +95,7 @@ def _write(made_of: Settings, packed: zipfile.ZipFile) -> dict[str, Any]:
                     1 for line in archive.rows(connection, table) if out.write(f"{line}\n".encode())
                 )
     # After the rows: a file is there before its row is, and files are never changed.
-    mirror.fetch(made_of.data_dir, [FOLDER])
+    mirror.fetch(made_of.data_dir, [FOLDER], ours=True)
     uploads = made_of.data_dir / FOLDER
     files = sorted(path for path in uploads.rglob("*") if path.is_file() and path.suffix != ".part")
     for path in files:

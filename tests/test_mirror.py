@@ -113,7 +113,20 @@ def test_a_folder_is_fetched_as_it_is_now_and_what_is_being_received_here_stays(
     (folder / "set").mkdir()
     (folder / "set" / "half.part").write_text("on its way")
     mirror.fetch(
-        folder, ["set", None, 7, "../bucket", "/etc/passwd", "set/../../this", "memory://other/x", "no\0name", ""]
+        folder,
+        [
+            "set",
+            None,
+            7,
+            "../bucket",
+            "/etc/passwd",
+            "set/../../this",
+            "memory://other/x",
+            "no\0name",
+            "",
+            "uploads",
+            "./uploads/",
+        ],
     )
     assert sorted(str(one.relative_to(folder)) for one in folder.rglob("*.txt")) == [
         "set/a/1.txt",

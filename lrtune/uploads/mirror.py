@@ -39,7 +39,9 @@ def place(named: object) -> object:
     copy.mkdir(parents=True, exist_ok=True, mode=0o700)
     for folder in (copy / MARKS, copy / "data"):
         folder.mkdir(exist_ok=True)
-    (copy / OF).write_text(named)
+    half = copy / f"half-{uuid.uuid4().hex}"
+    half.write_text(named)
+    half.replace(copy / OF)
     return copy / "data"
 
 
@@ -48,11 +50,15 @@ def said(folder: Path) -> str:
     return _url(folder) or str(folder.absolute())
 
 
-def fetch(folder: Path, names: Iterable[object]) -> None:
-    """Bring files and folders to this host as they are now; what is gone there goes here. Raises Unavailable."""
+def fetch(folder: Path, names: Iterable[object], *, ours: bool = False) -> None:
+    """Bring files and folders to this host as they are now; what is gone there goes here. Raises Unavailable.
+
+    All that was uploaded at once is nothing for a job to name: only with `ours` it comes.
+    """
     if (url := _url(folder)) is None:
         return
-    for name in dict.fromkeys(name for name in names if isinstance(name, str) and _inside(name)):
+    wanted = [name for name in names if isinstance(name, str) and _inside(name)]
+    for name in dict.fromkeys(name for name in wanted if ours or PurePosixPath(name).as_posix() not in OURS):
         with _reached(url) as (files, root):
             _fetch(files, f"{root}/{name}", folder / name, folder)
 
