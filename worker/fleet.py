@@ -19,8 +19,8 @@ from lrtune.errors import Invalid
 from lrtune.store import Database, workers
 from lrtune.store.census import wanted
 from lrtune.uploads import mirror
-from worker.__main__ import on_signal, start
 from worker.loop import Worker
+from worker.process import on_signal, start
 from worker.settings import Settings
 
 log = logging.getLogger("lrtune.fleet")

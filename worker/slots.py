@@ -21,9 +21,9 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from lrtune.store import Database, workers
-from worker.__main__ import on_signal, serve, start
 from worker.loop import device
 from worker.memory import room
+from worker.process import on_signal, serve, start
 from worker.settings import Settings
 
 T = TypeVar("T")
