@@ -2,10 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page, sync_playwright
@@ -16,6 +17,7 @@ PICTURES = os.environ.get("LRTUNE_TEST_SCREENSHOTS")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 QUIET += ["--renderer-process-limit=1"]  # tabs share a process
+AXE_RUN = "axe.run({resultTypes: ['violations']})"
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -97,7 +99,11 @@ def _foreign(url: str, address: str) -> list[str]:
 def faults(page: Page) -> list[str]:
     """What axe finds, whatever its weight, in words."""
     page.evaluate(AXE_SCRIPT)
-    found = page.evaluate("axe.run({resultTypes: ['violations']})")
+    return in_words(page.evaluate(AXE_RUN))
+
+
+def in_words(found: Mapping[str, Any]) -> list[str]:
+    """What axe found."""
     return [
         f"{one['id']} at {node['target']}: {node['failureSummary']}"
         for one in found["violations"]

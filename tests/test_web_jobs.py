@@ -145,15 +145,22 @@ def test_jobs_beside_each_other_say_what_differs_and_whether_they_compare(
     person: Visitor, service: httpx.Client, sqlite_url: str
 ) -> None:
     first = crowded(sqlite_url, trials=12, name="wide", optimizers=["adamw", {"name": "sgd", "momentum": 0.5}])
-    second = crowded(sqlite_url, trials=12, name="narrow", tags={"team": "risk"}, warmup=0.0)
+    narrow = {
+        "task": {"name": "digits", "params": {"hidden": [16, 8]}},
+        "tags": {"team": "risk"},
+        "horizons": [100, 500],
+    }
+    second = crowded(sqlite_url, trials=12, name="narrow", warmup=0.0, **narrow)
     longer = submitted(service, name=HOSTILE, tags={HOSTILE.replace(":", ""): HOSTILE}, horizon={"steps": 5000})
     tab = person.open(f"/compare?job={first}&job={second}")
     expect(tab.locator("#compare canvas")).to_have_count(2)
     rows = tab.locator("section", has_text="What differs in the request").get_by_role("row")
     assert {tuple(row.inner_text().split("\t")) for row in rows.all()[1:]} == {
         ("optimizers.sgd", "momentum 0.5", "–"), ("warmup", "0 to 0.1", "0"), ("tags.team", "–", "risk"),
+        ("task.params.hidden", "–", "[16, 8]"), ("horizons", "–", "[100, 500]"),
     }  # fmt: skip
-    expect(tab.locator("#compare-landscape [role=img]")).to_have_attribute("aria-label", re.compile("wide: .*narrow: "))
+    said = re.compile(r"wide: .* at [0-9.]+e-[0-9] .*narrow: ")
+    expect(tab.locator("#compare-landscape [role=img]")).to_have_attribute("aria-label", said)
     assert faults(tab) == []
     tab.set_viewport_size(NARROW)
     assert tab.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]

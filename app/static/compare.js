@@ -34,7 +34,7 @@
     return [...best.values()].sort((a, b) => a[0] - b[0]);
   }
 
-  function draw(place, lines, { label, log, title }) {
+  function draw(place, lines, { label, log, title, labels, at }) {
     const some = lines.filter(({ points }) => points.length);
     place.replaceChildren();
     if (!some.length) { charts.nothing(place, "Nothing yet: no run of these jobs is complete."); return; }
@@ -48,10 +48,10 @@
     }
     const box = charts.element("div", "");
     box.setAttribute("role", "img");
-    box.setAttribute("aria-label", `${title}. ${some.map(({ job, points }) => `${job.name}: ${summed(points)}`).join("; ")}`);
+    box.setAttribute("aria-label", `${title}. ${some.map(({ job, points }) => `${job.name}: ${summed(points, at)}`).join("; ")}`);
     place.append(box, legend);
     const data = uPlot.join(some.map(({ points }) => [points.map(([x]) => x), points.map(([, y]) => y)]));
-    const numbers = { size: 30, values: charts.labels, label, labelSize: 22, labelFont: "12px system-ui, sans-serif" };
+    const numbers = { size: 30, values: labels, label, labelSize: 22, labelFont: "12px system-ui, sans-serif" };
     const made = new uPlot({
       width: Math.max(200, place.clientWidth), height: 320, padding: [10, 18, 0, 0],
       legend: { show: false },
@@ -68,18 +68,18 @@
       const { left, top, idx } = self.cursor;
       const value = near && idx !== null ? self.data[1 + some.findIndex(({ job }) => job === near)][idx] : null;
       if (!near || left < 0) { tip?.hide(); return; }
-      tip.show([near.name, ...(value == null ? [] : [`${charts.number(value, 5)} at ${charts.number(self.data[0][idx])}`])], left, top);
+      tip.show([near.name, ...(value == null ? [] : [`${charts.number(value, 5)} at ${at(self.data[0][idx])}`])], left, top);
     }
     plots.push(made);
   }
 
-  const summed = (points) => `${points.length} points, from ${charts.number(points[0][1])} at ${charts.number(points[0][0])} to ${charts.number(points.at(-1)[1])} at ${charts.number(points.at(-1)[0])}`;
+  const summed = (points, at) => `${points.length} points, from ${charts.number(points[0][1])} at ${at(points[0][0])} to ${charts.number(points.at(-1)[1])} at ${at(points.at(-1)[0])}`;
 
   let found = null;
   function redraw() {
     for (const u of plots.splice(0)) u.destroy();
-    draw(places.curves, found.map(({ job, curves }) => ({ job, points: curve(curves) })), { label: "steps", log: false, title: "The metric of each answer over its steps" });
-    draw(places.landscape, found.map(({ job, curves, landscape }) => ({ job, points: rates(landscape, curves?.goal) })), { label: "peak learning rate", log: true, title: "The best value over the peak learning rate" });
+    draw(places.curves, found.map(({ job, curves }) => ({ job, points: curve(curves) })), { label: "steps", log: false, title: "The metric of each answer over its steps", labels: charts.labels, at: charts.number });
+    draw(places.landscape, found.map(({ job, curves, landscape }) => ({ job, points: rates(landscape, curves?.goal) })), { label: "peak learning rate", log: true, title: "The best value over the peak learning rate", labels: charts.rates, at: charts.rate });
   }
 
   async function refresh() {

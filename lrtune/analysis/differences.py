@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from lrtune.wire.job import AdmittedJob
 
 NAMED = {"optimizers": "name", "schedules": "family"}  # lists whose parts are told apart by a name
+LISTS = {"horizons"}  # of numbers, but no range where there are two; nor is any list in a task's parameters
 ABSENT = "–"
 
 
@@ -48,7 +49,7 @@ def _flat(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
         elif name in NAMED and not above:
             yield from _parts(field, one, NAMED[name])
         elif one is not None and one != {}:
-            yield field, _words(one)
+            yield field, _words(one, ranges=not field.startswith("task.") and field not in LISTS)
 
 
 def _parts(field: str, listed: Sequence[Mapping[str, Any]], tag: str) -> Iterator[tuple[str, str]]:
@@ -58,8 +59,8 @@ def _parts(field: str, listed: Sequence[Mapping[str, Any]], tag: str) -> Iterato
         yield f"{field}.{part[tag]}", ", ".join(f"{name} {_words(one)}" for name, one in said.items()) or "as usual"
 
 
-def _words(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 2 and all(type(one) in (int, float) for one in value):
+def _words(value: Any, *, ranges: bool = True) -> str:
+    if ranges and isinstance(value, list) and len(value) == 2 and all(type(one) in (int, float) for one in value):
         return f"{value[0]:g} to {value[1]:g}"
     if isinstance(value, float):
         return f"{value:g}"
