@@ -26,7 +26,11 @@ def crowded(database_url: str, *, trials: int, reports: int = REPORTS, **fields:
     with database.write() as tx:
         job, _ = jobs.create(tx, spec)
         now = clock(tx)
-        tx.execute(update(JobRow).values(state="running", started_at=now - timedelta(hours=1), decisions=trials))
+        tx.execute(
+            update(JobRow)
+            .where(JobRow.id == job.id)
+            .values(state="running", started_at=now - timedelta(hours=1), decisions=trials)
+        )
         seq = tx.scalars(select(JobRow.seq).where(JobRow.id == job.id)).one()
         rows = [_trial(number, trials) for number in range(trials)]
         always = {"job": seq, "created_at": now, "started_at": now, "finished_at": now}

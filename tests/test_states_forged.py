@@ -13,9 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lrtune.errors import TaskError
 from lrtune.wire.job import TaskSpec
 from tests.test_states import Lab, filed, only_state, same
 from tests.test_trainer import trial
+from worker import snapshot
 from worker.packing import Damaged, unpacked
 from worker.snapshot import Snapshot
 from worker.tasks import prepare
@@ -141,3 +143,21 @@ def test_a_header_that_says_what_the_file_has_not_is_damaged(how: str) -> None:
                 unpacked(data, key="k", step=1)
         else:
             assert unpacked(data, key="k", step=1).tensors["model/w"].tolist() == [0.0, 0.0]
+
+
+def test_a_state_for_which_memory_ran_out_as_it_was_read_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, task, asked = Lab(tmp_path), prepare(TaskSpec(name="digits"), Path()), trial(horizon=40)
+    lab.train(task, asked.model_copy(update={"until": 22}))
+    path = only_state(tmp_path)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshot, "_put_optimizer", full)
+        with pytest.raises(TaskError, match="memory"):
+            lab.train(task, asked)
+    assert path.exists()
+    assert same(lab.train(task, asked), lab.train(task, asked, shares=False))

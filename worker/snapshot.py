@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lrtune.wire.results import Report
+from worker.memory import out_of_memory
 from worker.parallel import Member, Order
 from worker.run import LiveRun
 
@@ -98,7 +99,10 @@ def restore_together(run: LiveRun, member: Member, state: Snapshot) -> None:
 
 
 def put(run: LiveRun, state: Snapshot) -> None:
-    """Bring a fresh training to a state. Raises Unfit, and leaves a training that is good for nothing, if it cannot."""
+    """Bring a fresh training to a state. Raises Unfit, and leaves a training that is good for nothing, if it cannot.
+
+    That memory runs out meanwhile is no fault of the state's, and raised as it is.
+    """
     try:
         with torch.no_grad():
             for name, tensor in _network(run.engine.model):
@@ -118,6 +122,8 @@ def put(run: LiveRun, state: Snapshot) -> None:
         run.skip(run.step)
         _put_generators(run.engine.device, state, rank=0 if run.engine.member is None else run.engine.member.rank)
     except Exception as error:  # whoever wrote the state may have written anything into it
+        if out_of_memory(error):
+            raise  # the state is good
         raise Unfit(f"it does not fit this training: {type(error).__name__} {error}") from error
 
 
