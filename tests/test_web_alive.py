@@ -86,6 +86,13 @@ def test_an_open_page_says_what_the_server_refuses(chrome: BrowserContext, sqlit
         expect(page.locator("#export p")).to_be_visible()
         for verb, path in (("POST", f"/v1/jobs/{job}/cancel"), ("DELETE", f"/v1/jobs/{job}")):
             service.request(verb, path)
+        expect(page.locator("#away")).to_contain_text("there is no job")  # and nobody has touched the page
+        page.reload()
+        expect(page.get_by_role("heading", name="Unknown job")).to_be_visible()
+        job = service.post("/v1/jobs", json={"task": "digits"}).json()["id"]
+        service.post(f"/v1/jobs/{job}/cancel")
+        person.open(f"/jobs/{job}")
+        service.delete(f"/v1/jobs/{job}")
         page.locator("#table-order").select_option("best first")
         expect(page.locator("#away")).to_contain_text("there is no job")
         page = person.open("/")

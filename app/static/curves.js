@@ -54,7 +54,7 @@ const curves = (() => {
     const drawn = data.lines.filter((line) => line.steps.length).length;
     if (!data.trials) return "";
     const rest = data.rest ? `; the grey band holds four in five of the other ${data.rest.trials.toLocaleString("en")}` : "";
-    return drawn < data.trials ? `${drawn} of ${data.trials.toLocaleString("en")} trials drawn${rest}` : `all ${drawn} trials`;
+    return drawn < data.trials ? `${drawn} of ${data.trials.toLocaleString("en")} trials drawn${rest}` : drawn === 1 ? "one trial" : `all ${drawn} trials`;
   }
 
   function asksForLog() {
