@@ -28,7 +28,6 @@ const curves = (() => {
   const positive = (values, wanted) => (wanted ? values.map((v) => (v !== null && v > 0 ? v : null)) : values);
 
   const missing = () => charts.missing(box, "No report yet. Curves appear with the first one.", "No trial has reported anything.");
-  document.addEventListener("htmx:afterSettle", () => { if (box.dataset.reports === "0") missing(); });
 
   function draw(fresh) {
     data = fresh;
