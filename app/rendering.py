@@ -113,8 +113,10 @@ def _shown(value: Any) -> str:
 
 
 def ticked(text: str) -> Markup:
-    """A sentence from the code, whose names in backticks are set as code."""
+    """A sentence whose names in backticks are set as code; a backtick that is never closed stays."""
     parts = text.split("`")
+    if len(parts) % 2 == 0:
+        parts[-2:] = ["`".join(parts[-2:])]
     return Markup("").join(Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts))
 
 

@@ -188,7 +188,7 @@ def test_jobs_are_searched_sorted_and_compared(service: Database) -> None:
         str(submitted("--name", name, "--tag", "team=risk", *more)["id"])
         for name, more in (("wide", ["--schedule", "linear"]), ("narrow", ["--full-runs", "7"]))
     )
-    found = [job["id"] for job in json.loads(run("list", "--search", "RISK", "--sort", "name", "--json").stdout)]
+    found = [job["id"] for job in json.loads(run("jobs", "--search", "RISK", "--sort", "name", "--json").stdout)]
     assert found == [narrow, wide]
     assert json.loads(run("list", "--search", "risk", "--task", "images", "--json").stdout) == []
     said = words(run("compare", wide, narrow))

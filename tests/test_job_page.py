@@ -14,6 +14,7 @@ from hypothesis import strategies as some
 from sqlalchemy import func, select, update
 
 from app import curves
+from app.pages.answer import seeds
 from lrtune.analysis.words import details, headline, wins
 from lrtune.analysis.words import rate as written
 from lrtune.optimizers import OPTIMIZERS
@@ -85,18 +86,28 @@ def test_every_optimizer_is_called_what_its_paper_calls_it(name: str) -> None:
     assert said.partition(",")[0].replace(" ", "-").lower() == name
 
 
-def test_wins_are_counted_over_the_seeds_that_both_ran() -> None:
-    def best(goal: str) -> Best:
-        ours, theirs = ([SeedValue(seed=seed, value=v) for seed, v in some] for some in (OURS, THEIRS))
-        usual = Configuration.model_validate(STEP | {"learning_rate": 1e-3})
-        return Best.model_validate(
-            {"configuration": STEP, "metric": "m", "goal": goal, "value": 0.2, "seeds": ours, "interval": None,
-             "baseline": Baseline(configuration=usual, value=0.3, seeds=theirs), "full_runs": 1.0, "trial": 1,
-             "steps": 40, "confirmed": True}
-        )  # fmt: skip
+def best(goal: str, interval: tuple[float, float] | None = None) -> Best:
+    ours, theirs = ([SeedValue(seed=seed, value=v) for seed, v in some] for some in (OURS, THEIRS))
+    usual = Configuration.model_validate(STEP | {"learning_rate": 1e-3})
+    return Best.model_validate(
+        {"configuration": STEP, "metric": "m", "goal": goal, "value": 0.2, "seeds": ours, "interval": interval,
+         "baseline": Baseline(configuration=usual, value=0.3, seeds=theirs), "full_runs": 1.0, "trial": 1,
+         "steps": 40, "confirmed": True}
+    )  # fmt: skip
 
+
+def test_wins_are_counted_over_the_seeds_that_both_ran() -> None:
     assert wins(best("minimize")) == "better than untuned on 2 of 3 seeds"
     assert wins(best("maximize")) == "better than untuned on 1 of 3 seeds"
+
+
+def test_the_axis_of_the_seeds_holds_the_interval_unless_that_would_press_them_together() -> None:
+    rows, ends = seeds(best("minimize", (-0.2, 0.6)))
+    assert ends == pytest.approx((-0.23, 0.63))
+    assert rows[0].interval == pytest.approx((100 * 0.03 / 0.86, 100 * 0.83 / 0.86), abs=0.01)
+    rows, ends = seeds(best("minimize", (-90.0, 90.0)))
+    assert ends == pytest.approx((-0.53, 1.03))
+    assert rows[0].interval == (0.0, 100.0)
 
 
 OURS = [(1, 0.1), (2, 0.2), (3, 0.5), (4, 0.0)]
@@ -313,7 +324,7 @@ def test_every_run_is_one_line_with_its_stages(searched: tuple[str, dict[str, An
     assert text.count('aria-label="Of 200 steps: 60 stopped"') == 3
     assert "at 30 %" in text
     whole = service.get(f"/jobs/{searched[0]}/history").text
-    assert "7: 3 trained to their end, 3 paused or stopped before it, 1 under way, diverged or failed" in whole
+    assert "7: 3 trained to the end, 3 paused or stopped before it, 1 under way, diverged or failed" in whole
     assert "none: no two trials began alike" in whole
 
 
@@ -321,7 +332,7 @@ def test_the_history_of_a_job_without_trials_is_empty_and_no_error(service: http
     job = service.post("/v1/jobs", json={"task": "digits"}).json()["id"]
     text = service.get(f"/jobs/{job}/history").text
     assert '"ends": []' in text
-    assert "trained to their end" not in text
+    assert "trained to the end" not in text
 
 
 # Any metric -----------------------------------------------------------------------------------------------------------

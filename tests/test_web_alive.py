@@ -74,6 +74,8 @@ def test_a_page_says_within_seconds_that_its_server_is_gone_and_comes_back_by_it
             service.post(f"/v1/jobs/{job}/cancel")
             expect(page.locator("#summary .badge").first).to_have_text("cancelled")  # nobody has reloaded the page
             expect(page.locator("#said")).to_have_text("kept is cancelled")
+            for part in ("#landscape", "#history", "#curves"):
+                expect(page.locator(part)).to_contain_text(re.compile("^No (run|trial)"))  # nothing is to come
             missed(person)
             ticking(page)
 
@@ -86,6 +88,13 @@ def test_an_open_page_says_what_the_server_refuses(chrome: BrowserContext, sqlit
         expect(page.locator("#export p")).to_be_visible()
         for verb, path in (("POST", f"/v1/jobs/{job}/cancel"), ("DELETE", f"/v1/jobs/{job}")):
             service.request(verb, path)
+        expect(page.locator("#away")).to_contain_text("there is no job")  # and nobody has touched the page
+        page.reload()
+        expect(page.get_by_role("heading", name="Unknown job")).to_be_visible()
+        job = service.post("/v1/jobs", json={"task": "digits"}).json()["id"]
+        service.post(f"/v1/jobs/{job}/cancel")
+        person.open(f"/jobs/{job}")
+        service.delete(f"/v1/jobs/{job}")
         page.locator("#table-order").select_option("best first")
         expect(page.locator("#away")).to_contain_text("there is no job")
         page = person.open("/")
@@ -121,13 +130,14 @@ def failed(database_url: str, job_id: str, reason: str) -> None:
 def test_a_failed_job_says_its_reason_once_and_has_the_traceback_folded(database_url: str) -> None:
     with served(database_url) as service, httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as one:
         job = service.post("/v1/jobs", json={"task": "digits"}).json()["id"]
-        failed(database_url, job, "ValueError: no such column: 'prize' (in load, mine.py:3)")
+        failed(database_url, job, "ValueError: no such column: 'prize' of `wine`, <b>`</b> (in load, mine.py:3)")
         assert one.post("/sign-in", data={"key": KEY}).status_code == 303
         text = one.get(f"/jobs/{job}").text
         assert text.count("no such column") == 1
         folded = re.search(r"<details[^>]*>(.*?)</details>", text[text.index("no such column") :], re.S)
         assert folded is not None
         assert "mine.py&#34;, line 3" in folded[1]
+        assert "<code>wine</code>, &lt;b&gt;`&lt;/b&gt;" in text
         assert "100 %" not in text
         assert "done when it failed" in text
         assert "ended without an answer" in one.get(f"/jobs/{job}/export").text

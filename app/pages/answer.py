@@ -48,7 +48,7 @@ class Picture:
 
 def picture(tx: Session, job_id: str, best: Best) -> Picture:
     """What is drawn of this answer."""
-    rows, ends = _seeds(best)
+    rows, ends = seeds(best)
     return Picture(_course(tx, job_id, best), rows, ends)
 
 
@@ -93,7 +93,7 @@ def _path(points: Iterable[tuple[int, float]], steps: int, top: float) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
 
 
-def _seeds(best: Best) -> tuple[list[Seeds], tuple[float, float]]:
+def seeds(best: Best) -> tuple[list[Seeds], tuple[float, float]]:
     """The answer and the baseline on one axis; nothing where there is but one value to show."""
     rows = [("the answer", best.seeds, best.value, best.interval)]
     if (other := best.baseline) is not None and other.value is not None and other.configuration != best.configuration:
@@ -101,8 +101,11 @@ def _seeds(best: Best) -> tuple[list[Seeds], tuple[float, float]]:
     shown = [one.value for _, seeds, *_ in rows for one in seeds] + [mean for _, _, mean, _ in rows]
     if len(set(shown)) < 2:
         return [], (0.0, 0.0)
-    room = 0.06 * (max(shown) - min(shown))
-    low, high = min(shown) - room, max(shown) + room
+    span = max(shown) - min(shown)
+    room, ends = 0.06 * span, [end for *_, interval in rows for end in interval or ()]
+    # Intervals are seen whole, unless one that knows little (of two seeds) would press the seeds together.
+    low = max(min(shown + ends), min(shown) - span) - room
+    high = min(max(shown + ends), max(shown) + span) + room
     return [_row(*row, low, high) for row in rows], (low, high)
 
 

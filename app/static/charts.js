@@ -90,7 +90,15 @@ const charts = (() => {
   };
 
   // Where there is nothing to draw: what will come, or that nothing has, once the job is over.
-  const missing = (box, coming, none) => nothing(box, document.getElementById("summary")?.dataset.over === "yes" ? none : coming);
+  // The end may be heard of only after this was said.
+  const over = () => document.getElementById("summary")?.dataset.over === "yes";
+  const missing = (box, coming, none) => {
+    nothing(box, over() ? none : coming);
+    box.firstChild.dataset.none = none;
+  };
+  document.addEventListener("htmx:afterSettle", () => {
+    if (over()) for (const one of document.querySelectorAll("[data-none]")) one.textContent = one.dataset.none;
+  });
   const nothing = (box, words) => box.replaceChildren(element("div", "plot-empty", words));
 
   const tip = (over) => {

@@ -28,7 +28,6 @@ const curves = (() => {
   const positive = (values, wanted) => (wanted ? values.map((v) => (v !== null && v > 0 ? v : null)) : values);
 
   const missing = () => charts.missing(box, "No report yet. Curves appear with the first one.", "No trial has reported anything.");
-  document.addEventListener("htmx:afterSettle", () => { if (box.dataset.reports === "0") missing(); });
 
   function draw(fresh) {
     data = fresh;
@@ -54,7 +53,7 @@ const curves = (() => {
     const drawn = data.lines.filter((line) => line.steps.length).length;
     if (!data.trials) return "";
     const rest = data.rest ? `; the grey band holds four in five of the other ${data.rest.trials.toLocaleString("en")}` : "";
-    return drawn < data.trials ? `${drawn} of ${data.trials.toLocaleString("en")} trials drawn${rest}` : `all ${drawn} trials`;
+    return drawn < data.trials ? `${drawn} of ${data.trials.toLocaleString("en")} trials drawn${rest}` : drawn === 1 ? "one trial" : `all ${drawn} trials`;
   }
 
   function asksForLog() {

@@ -13,7 +13,7 @@
     shape = text;
     found = JSON.parse(text);
     if (found.ends.length) build();
-    else charts.nothing(box, "The best value over the cost appears with the first complete run.");
+    else charts.missing(box, "The best value over the cost appears with the first complete run.", "No run of the search was complete, so none was the best.");
   }
 
   // The best so far is a stair: it stands from one run to the next that beats it.

@@ -47,7 +47,8 @@
   answer = document.getElementById("summary").dataset.answer;
   refresh(true);
   if (job.dataset.over === "yes") return;
-  let stream = null;
+  let stream = null, gone = false;
+  document.addEventListener("htmx:responseError", ({ detail }) => { gone ||= detail.xhr.status === 404; });
   function follow() {
     let first = true;
     stream?.close();
@@ -59,6 +60,14 @@
       else if (!first) { if (busy) again = true; else news(); }
       first = false;
     });
+    stream.addEventListener("error", refused);
+  }
+  // A browser does not ask again for a stream that was refused, the job being deleted or the database away: the parts are
+  // asked for instead, which says why, and where the job is still there it is listened to again.
+  function refused({ target }) {
+    if (target !== stream || target.readyState !== EventSource.CLOSED) return;
+    news();
+    setTimeout(() => { if (target === stream && !gone) { news(); follow(); } }, 10000);
   }
   // The server was away: whatever has happened meanwhile is fetched, and it is listened to again.
   document.body.addEventListener("back", () => { news(); follow(); });

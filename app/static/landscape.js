@@ -36,7 +36,7 @@ const landscape = (() => {
     if (!known.length) { charts.nothing(box, "No run has got far enough to say where it ends."); return; }
     ends = range(known);
     if (log.value === null || !(ends[0] > 0)) log.value = ends[0] > 0 && ends[1] / ends[0] > 8;
-    document.getElementById("land-count").textContent = terrain.sampled < terrain.trials ? `${terrain.sampled} of ${terrain.trials.toLocaleString("en")} runs` : `all ${terrain.sampled} runs`;
+    document.getElementById("land-count").textContent = terrain.sampled < terrain.trials ? `${terrain.sampled} of ${terrain.trials.toLocaleString("en")} runs` : terrain.sampled === 1 ? "one run" : `all ${terrain.sampled} runs`;
     build();
   }
 

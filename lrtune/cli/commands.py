@@ -162,6 +162,7 @@ def run(
         raise typer.Exit(FAILED)
 
 
+@app.command("jobs", hidden=True)  # what a newcomer types
 @app.command("list")
 def list_(
     search: Annotated[
