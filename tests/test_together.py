@@ -187,6 +187,12 @@ def test_a_job_is_trained_several_trials_at_a_time_and_its_log_says_so(work: Cal
     assert sum(trial.step - trial.reused for trial in found) == 6 * 40
 
 
+def test_the_log_says_it_of_each_optimizer_of_a_job_once(work: Callable[..., Any]) -> None:
+    _, found, said = work(optimizers=["adamw", "sgd"])
+    assert {trial.configuration.optimizer.as_dict()["name"] for trial in found} == {"adamw", "sgd"}
+    assert [sum(f"{name}: {PAYS.words}" in line for line in said) for name in ("adamw", "sgd")] == [1, 1]
+
+
 def test_trials_that_would_share_a_beginning_make_way_and_go_on_from_it(work: Callable[..., Any]) -> None:
     """Schedules over one rate: others wait until the first has trained what they begin with."""
     held = {"optimizer": "adamw", "learning_rate": 0.01, "warmup": 0.0, "clip_norm": None}

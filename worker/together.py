@@ -41,6 +41,7 @@ class Cohorts:
         self._device, self._means, self._sharing = device, means, sharing
         self._worth: dict[str, Worth] = {}
         self._jobs: dict[str, int] = {}
+        self._said: dict[str, bool] = {}
 
     def wanted(self, job_id: str) -> int:
         """How many trials of a job this worker would take at once, as far as it knows."""
@@ -128,13 +129,15 @@ class Cohorts:
         return Lane(trial.configuration, stage, attempt.should_stop)
 
     def _known(self, attempt: Attempt, task: Task) -> Worth:
-        """How many trials like this one pay together: measured once, and said once in each job's log."""
+        """How many trials like this one pay together: measured once, and said once for each optimizer of a job."""
         lease = attempt.lease
         if (worth := self._worth.get(_key(lease))) is None:
             worth = measure(task, lease.trial, lease.spec.training, self._device, self._most)
             _remember(self._worth, _key(lease), worth)
-        if lease.job_id not in self._jobs:
-            attempt.say_once(worth.words)
+        optimizer = lease.trial.configuration.optimizer.as_dict()["name"]
+        if not self._said.get(f"{lease.job_id} {optimizer}"):
+            _remember(self._said, f"{lease.job_id} {optimizer}", True)
+            attempt.say_once(worth.words if len(lease.spec.optimizers) == 1 else f"{optimizer}: {worth.words}")
             if words := words_of(lease.spec.training, self._device):
                 attempt.say_once(words)
         return worth
