@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, cast
 
 from pydantic import BaseModel
 
@@ -147,11 +147,11 @@ class Task(ABC):
 
     @cached_property
     def _train(self) -> Examples:
-        return self.train_set()
+        return _by_place("train_set", self.train_set(), "batches() and steps_per_epoch")
 
     @cached_property
     def _validation(self) -> Examples:
-        return self.validation_set()
+        return _by_place("validation_set", self.validation_set(), "evaluate()")
 
     @cached_property
     def _feeds(self) -> dict[Any, Any]:
@@ -184,6 +184,18 @@ class Task(ABC):
     @property
     def _batch_size(self) -> int:
         return int(getattr(self.params, "batch_size", BATCH_SIZE))
+
+
+def _by_place(name: str, examples: Any, own: str) -> Examples:
+    """Examples that have places, which the order of the seed needs. Raises TaskError for a stream."""
+    stream = any(cls.__name__ == "IterableDataset" for cls in type(examples).__mro__)  # torch's, Hugging Face's
+    if not stream and hasattr(examples, "__len__") and hasattr(examples, "__getitem__"):
+        return cast(Examples, examples)
+    kind = type(examples).__name__
+    raise TaskError(
+        f"{name}: found a {kind}, whose examples have no places; accepted is what has a length and takes "
+        f"places, such as a list or a torch Dataset; of a stream write your own {own}"
+    )
 
 
 def moved(batch: Batch, device: Device) -> Batch:

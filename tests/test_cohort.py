@@ -85,6 +85,25 @@ class Unused(nn.Module):
         return found
 
 
+class Keeps(nn.Module):
+    """A network that keeps what is neither a weight nor a buffer."""
+
+    def __init__(self, keep: Callable[[Any, torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.layer, self.keep, self.kept = nn.Linear(36, 4), keep, None
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layer(pictures.flatten(1))
+        self.kept = self.keep(self.kept, found)
+        return found
+
+
+def with_hook(add: Callable[[nn.Module], Any]) -> nn.Module:
+    layer = nn.Linear(36, 4)
+    add(layer)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
 def flat(*between: Callable[[], nn.Module]) -> nn.Module:
     """Without biases before a norm: their gradients are rounding alone, which Adam makes steps of."""
     first = nn.Linear(36, 16, bias=not between)
@@ -261,6 +280,28 @@ def test_a_network_that_cannot_be_lanes_says_why(task: Task, words: str) -> None
     worth = lanes.measure(task, chosen()[0], Training(determinism="off"), CPU, 4)
     assert (worth.most, worth.words) == (1, worth.words)
     assert re.search(f"^trials are trained one by one, not as lanes: .*{words}", worth.words)
+
+
+HOOK = "has a hook on its gradient"
+APART: dict[str, tuple[Task, str]] = {
+    "counts": (Made(partial(Keeps, lambda kept, _: (kept or 0) + 1)), "kept changes as it trains"),
+    "output": (Made(partial(Keeps, lambda _, found: found.detach())), "kept changes as it trains"),
+    "weight": (
+        Made(partial(with_hook, lambda one: one.weight.register_hook(lambda slope: slope / 10))),
+        f"weight {HOOK}",
+    ),
+    "layer": (Made(partial(with_hook, lambda one: one.register_full_backward_hook(lambda *_: None))), f"1 {HOOK}"),
+    "after": (Made(partial(with_hook, lambda one: one.bias.register_post_accumulate_grad_hook(print))), f"bias {HOOK}"),
+}
+
+
+@pytest.mark.parametrize(("task", "words"), APART.values(), ids=APART)
+def test_a_network_that_keeps_more_than_tensors_or_changes_its_gradients_is_trained_alone(
+    task: Task, words: str
+) -> None:
+    worth = lanes.measure(task, chosen()[0], Training(determinism="off"), CPU, 4)
+    assert worth.most == 1
+    assert words in worth.words
 
 
 @pytest.mark.parametrize(

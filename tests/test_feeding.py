@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import Subset, TensorDataset, default_collate
+from torch.utils.data import IterableDataset, Subset, TensorDataset, default_collate
 
 from lrtune import feeding
 from lrtune.errors import TaskError
@@ -168,6 +168,26 @@ def test_feeding_is_no_part_of_what_a_task_is():
     list(itertools.islice(task.to(torch.device("cpu")).batches(0), 3))
     task.evaluate(task.model().requires_grad_(False))
     assert task_digest(task) == before == task_digest(pickle.loads(pickle.dumps(task)))
+
+
+class Stream(IterableDataset):
+    """Examples without places, though it knows how many."""
+
+    def __iter__(self):
+        yield from pairs(8)
+
+    def __len__(self):
+        return 8
+
+
+@pytest.mark.parametrize("examples", [Stream(), iter(pairs(8)), {1, 2}], ids=["stream", "iterator", "set"])
+def test_examples_without_places_are_refused_with_what_would_be_accepted(examples: Any):
+    with pytest.raises(
+        TaskError, match=r"^train_set: found a \w+, .*accepted is .*your own batches\(\) and steps_per_"
+    ):
+        next(Given(examples).batches(0))
+    with pytest.raises(TaskError, match=r"^validation_set: found a \w+, .*accepted is .*your own evaluate\(\)"):
+        Given(examples).evaluate(torch.nn.Linear(3, 1))
 
 
 def test_no_examples_are_said_in_words():

@@ -1,5 +1,6 @@
 """A worker that trains several trials of a job at a time: who is taken along, and how each of them ends."""
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from sqlalchemy import update
+from torch import nn
 
 from lrtune.store import Database, events, jobs, leases, mates, trials
 from lrtune.store.tables import ShareRow, TrialRow
+from lrtune.task import Task
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Proposal, Trial, TrialState
@@ -109,16 +112,48 @@ def test_lanes_share_the_seconds_that_their_owner_is_charged(last: str, database
 # What becomes of them -------------------------------------------------------------------------------------------------
 
 
+class Puts(Task):
+    """What it does with its batch, before the network, has no deterministic algorithm, on a CPU either."""
+
+    def model(self) -> nn.Module:
+        return nn.Linear(4, 1)
+
+    def batches(self, seed: int) -> Iterator[torch.Tensor]:
+        drawn = torch.Generator().manual_seed(seed)
+        while True:
+            yield torch.randn(6, 4, generator=drawn)
+
+    def loss(self, model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        placed = torch.zeros(6).put_(torch.arange(6), batch.sum(1))
+        loss: torch.Tensor = (model(batch).squeeze(1) - placed).square().mean()
+        return loss
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return {"val_loss": float((model(torch.ones(1, 4)) - 4).square())}
+
+
+class Exits(Puts):
+    """It ends the process where it has no more batches."""
+
+    def batches(self, seed: int) -> Iterator[torch.Tensor]:
+        yield from itertools.islice(super().batches(seed), 30)
+        raise SystemExit("no more")
+
+
 @pytest.fixture
 def work(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Submit a job and have a worker do it: its state, its trials and its log."""
     monkeypatch.setattr(together, "measure", lambda *_: PAYS)
 
-    def worked(stop: threading.Event | None = None, **changes: Any) -> tuple[str, list[Trial], list[str]]:
+    def worked(
+        stop: threading.Event | None = None, state_bytes: int | None = None, **changes: Any
+    ) -> tuple[str, list[Trial], list[str]]:
         database = Database(sqlite_url)
         with database.write() as tx:
             job = jobs.create(tx, AdmittedJob.model_validate(TOGETHER | changes))[0].id
-        settings = Settings(database_url=sqlite_url, device="cpu", data_dir=tmp_path, lanes=4)
+        tasks = "tests.test_together:Puts,tests.test_together:Exits"
+        settings = Settings(database_url=sqlite_url, device="cpu", data_dir=tmp_path, lanes=4, tasks=tasks)
+        settings.state_dir, settings.state_bytes = str(tmp_path / "states"), state_bytes
         Worker(settings, stop or Done()).work()
         with database.read() as tx:
             numbers = [one.number for one in trials.page(tx, job, limit=100, cursor=None).items]
@@ -152,6 +187,12 @@ def test_a_job_is_trained_several_trials_at_a_time_and_its_log_says_so(work: Cal
     assert sum(trial.step - trial.reused for trial in found) == 6 * 40
 
 
+def test_the_log_says_it_of_each_optimizer_of_a_job_once(work: Callable[..., Any]) -> None:
+    _, found, said = work(optimizers=["adamw", "sgd"])
+    assert {trial.configuration.optimizer.as_dict()["name"] for trial in found} == {"adamw", "sgd"}
+    assert [sum(f"{name}: {PAYS.words}" in line for line in said) for name in ("adamw", "sgd")] == [1, 1]
+
+
 def test_trials_that_would_share_a_beginning_make_way_and_go_on_from_it(work: Callable[..., Any]) -> None:
     """Schedules over one rate: others wait until the first has trained what they begin with."""
     held = {"optimizer": "adamw", "learning_rate": 0.01, "warmup": 0.0, "clip_norm": None}
@@ -179,6 +220,31 @@ def test_what_breaks_as_lanes_waits_again_and_is_trained_alone(
     assert times == [25], "nothing is tried a second time"
     assert sum("not as lanes: RuntimeError: no room for so many" in line for line in said) == 4
     assert max(trial.attempt for trial in found) == 1, "being given back costs no attempt"
+
+
+def test_what_is_not_deterministic_in_lanes_is_named_once_in_the_log(work: Callable[..., Any]) -> None:
+    state, found, said = work(task={"name": "tests.test_together:Puts", "params": {}})
+    assert (state, [trial.state for trial in found]) == ("succeeded", ["complete"] * 6)
+    assert cohorts(found) == [1, 4, 1]
+    assert sum("trained all the same: put_" in line for line in said) == 1
+
+
+def test_a_task_that_ends_the_process_ends_the_trials_of_a_cohort_and_not_the_worker(work: Callable[..., Any]) -> None:
+    state, found, _ = work(task={"name": "tests.test_together:Exits", "params": {}})
+    assert (state, {trial.state for trial in found}) == ("failed", {"failed"})
+    assert all("no more" in (trial.reason or "") for trial in found[:3])
+
+
+def test_where_there_is_no_room_for_the_states_of_lanes_each_says_so_once_and_the_job_is_done(
+    work: Callable[..., Any],
+) -> None:
+    search = {"search": {"sampler": "curve", "pruner": "forecast"}, "budget": {"full_runs": 4, "trials": None}}
+    state, found, said = work(state_bytes=30_000, **search)
+    none = [line for line in said if "there was no room for its state" in line]
+    assert (state, max(cohorts(found))) == ("succeeded", 4)
+    assert none
+    assert len(none) <= sum(stage.outcome == "paused" for trial in found for stage in trial.stages)
+    assert sum(trial.cost for trial in found) <= 4 * 40
 
 
 def test_a_worker_that_is_stopped_gives_all_lanes_back(

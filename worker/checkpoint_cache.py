@@ -177,7 +177,8 @@ class CheckpointCache:
     def close(self) -> None:
         """Wait for what is being written."""
         self._settle(wait=True)
-        if self._crowded:
+        crowded, self._crowded = self._crowded, False  # said once, however often this is called
+        if crowded:
             self._say("state-not-saved", "there was no room for its state beside those that others are to go on from")
         if (seconds := self._store.seconds(self._largest)) and self._kept > self._began[0]:
             self._on_cost(Cost(self._largest, seconds, self._step_seconds(self._kept)))

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 
 from lrtune.wire.configuration import Configuration
+from worker.memory import out_of_memory
 from worker.stacked import Apart, Stacked
 from worker.stage import Outcome, Stage
 from worker.trainer import Interrupted, go_on
 
+ESCAPED = "escaped from inside a function being vmapped"  # what torch says of a tensor that a lane's step has left over
 READ = 10  # steps after which the losses are read, because reading them waits for the device
 
 
@@ -119,9 +121,9 @@ def _stretch(lanes: Sequence[Lane], stacked: Stacked, batches: Iterator[Any]) ->
             if len(losses) < len(rates) and any(lane.should_stop() for lane in lanes):
                 break
         read = torch.stack(losses).tolist()
-    except Apart:
+    except (Apart, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # a task may even call sys.exit(); alone it is its trial's end
         raise Apart(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     over = [(lane, ended) for place, lane in enumerate(lanes) if (ended := _heard(lane, place, rates, read))]
     gone = [lane for lane, _ in over]
@@ -159,10 +161,12 @@ def _reached(lanes: Sequence[tuple[int, Lane]], stacked: Stacked) -> list[Ended]
 
 
 def _guarded(stage: Callable[[], Outcome | None]) -> Outcome | BaseException | None:
-    """What goes wrong with one lane, in its task or its search, is its end."""
+    """What goes wrong with one lane, in its task or its search, is its end; not what goes wrong because it is one."""
     try:
         return stage()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a task may even call sys.exit()
+        if out_of_memory(error) or ESCAPED in str(error):
+            raise Apart(f"{type(error).__name__}: {error}".splitlines()[0]) from error
         return error

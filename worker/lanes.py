@@ -7,11 +7,13 @@ the one has lost. A task whose loss `torch.vmap` cannot take, or takes otherwise
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 
 from lrtune.analysis.prefixes import Course
 from lrtune.task import Task
@@ -61,7 +63,9 @@ def measure(task: Task, trial: Trial, training: Training, device: torch.device, 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of the training itself are heard
             return _measured(task, trial, training, device, most)
-    except Exception as error:  # whatever a task may do under vmap, alone it trains
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a task may do under vmap, alone it trains
         return Worth.none((str(error).strip() or type(error).__name__).splitlines()[0])
     finally:
         give_back(device)
@@ -90,6 +94,8 @@ def _measured(task: Task, trial: Trial, training: Training, device: torch.device
         runs = [LiveRun(task, trial, training, device) for _ in range(count)]
         found = _sample(runs, _stacked(runs, trial), device)
         _compare(alone, found, NEAR[training.precision])
+        if name := _remembered(runs[0].engine.model, runs[-1].engine.model):
+            raise Apart(f"{name} changes as it trains, which is neither a weight nor a buffer")
         return found.seconds
 
     if alone.seconds > LONG:
@@ -161,6 +167,20 @@ def _compare(alone: Sample, lanes: Sample, near: float) -> None:
         one = alone.buffers[place % len(alone.buffers)]
         if not torch.allclose(buffer.float(), one.float(), rtol=near, atol=near, equal_nan=True):
             raise Apart("its buffers change otherwise in a lane than alone")
+
+
+def _remembered(called: nn.Module, other: nn.Module) -> str:
+    """What a network keeps in plain attributes: all lanes go through that of the first, so it would be theirs alone."""
+    kept = {name: dict(vars(module)) for name, module in other.named_modules()}
+    for name, module in called.named_modules():
+        for key, value in vars(module).items():
+            before = kept.get(name, {}).get(key)
+            tensors = isinstance(value, Tensor) and is_batchedtensor(value)
+            plain = isinstance(value, bool | int | float | str) and value != before
+            grown = isinstance(value, list | deque) and isinstance(before, Sized) and len(value) != len(before)
+            if tensors or plain or grown:
+                return f"{name}.{key}".lstrip(".")
+    return ""
 
 
 def _wait(device: torch.device) -> None:

@@ -92,6 +92,9 @@ class Network:
         self.groups = [Rows(group) for group in groups]
         self.gradients = [torch.zeros_like(rows.matrix) for rows in self.groups]
         names = {id(parameter): name for name, parameter in engine.model.named_parameters()}
+        for name, one in (*engine.model.named_parameters(), *engine.model.named_modules()):
+            if one._backward_hooks or getattr(one, "_post_accumulate_grad_hooks", None):
+                raise Apart(f"{name or 'the model'} has a hook on its gradient, and a lane has no gradient of its own")
         self._leaves: dict[str, Tensor] = {}
         for rows, group in zip(self.groups, groups, strict=True):
             for lane, weights in zip(group, rows.views(), strict=True):

@@ -63,7 +63,7 @@ def train(
     begin = partial(cache.begin, fresh, course) if cache else fresh
 
     def trained(run: LiveRun) -> Outcome:
-        stage = Stage(run, trial, metric, _telling(on_report, noticing), cache)
+        stage = Stage(run, trial, metric, telling(on_report, noticing), cache)
         return stage.begun() or go_on(stage, should_stop)
 
     try:
@@ -88,7 +88,7 @@ def _explained(begin: Callable[[], LiveRun], go_on: Callable[[LiveRun], Outcome]
         raise
 
 
-def _telling(on_report: Callable[[Report], str | None], noticing: Noticing | None) -> Callable[[Report], str | None]:
+def telling(on_report: Callable[[Report], str | None], noticing: Noticing | None) -> Callable[[Report], str | None]:
     """The same, and what has been noticed is told at each report."""
 
     def heard(report: Report) -> str | None:
