@@ -77,7 +77,7 @@ def main() -> int:
     multiprocessing.set_forkserver_preload(PRELOAD)
     stop = threading.Event()
     on_signal(stop)
-    if settings.slots == 1:
+    if settings.slots == 1 and settings.device != "all":
         return serve(settings, stop)
     from worker import slots  # which imports this module
 

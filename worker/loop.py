@@ -278,14 +278,14 @@ def _say(state: RetryCallState) -> None:
 
 
 def device(name: str) -> torch.device:
-    """The device of a setting; "auto" is a GPU where there is one. Raises TaskError for one that is not here."""
+    """The device of a setting; "auto", and "all" in one worker, is a GPU where there is one. Raises TaskError."""
     try:
-        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name in ("auto", "all") else name)
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise TaskError(
-            f"LRTUNE_DEVICE: found {name!r}; accepted is auto, cpu or a GPU of this host ({reason})"
+            f"LRTUNE_DEVICE: found {name!r}; accepted is auto, all, cpu or a GPU of this host ({reason})"
         ) from None
     return found
 
