@@ -1,5 +1,10 @@
 """Workers on a Ray cluster of two nodes: as many as there is to train, also after a node has died."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +84,23 @@ def test_a_fleet_grows_with_the_queue_to_its_limit_and_shrinks_to_nothing(fleet:
         for job in submitted:
             jobs.cancel(tx, job)
     keep_until(fleet, lambda tx: not fleet.members and not workers.alive(tx))
+
+
+def test_a_fleet_that_is_asked_to_stop_drains_its_workers_and_ends_well(fleet: Fleet, nodes: list[Any]) -> None:
+    lrtune = [sys.executable, "-c", "from lrtune.cli.commands import app; app()"]
+    asked = ["fleet", "--address", nodes[0].address, "--min", "1", "--max", "1", "--gpus-per-worker", "0"]
+    command = subprocess.Popen([*lrtune, *asked], env=os.environ | fleet.environment)
+    while not alive(fleet):
+        assert command.poll() is None
+        time.sleep(0.2)
+    command.send_signal(signal.SIGTERM)
+    assert command.wait(60) == 0
+    assert not alive(fleet)
+
+
+def alive(fleet: Fleet) -> bool:
+    with fleet.database.read() as tx:
+        return bool(workers.alive(tx))
 
 
 def test_a_node_that_dies_changes_no_answer(fleet: Fleet, nodes: list[Any], sqlite_url: str, tmp_path: Path) -> None:

@@ -185,8 +185,9 @@ def _places(settings: Settings) -> dict[str, str]:
     }
 
 
-def run(settings: Settings, address: str, size: Size, seconds: float, stop: threading.Event) -> None:
+def run(settings: Settings, address: str, size: Size, seconds: float) -> None:
     """Keep a fleet on a Ray cluster until asked to stop. Raises Invalid where no cluster answers."""
+    stop = threading.Event()
     root = str(Path(__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED)} | _places(settings)
@@ -197,6 +198,7 @@ def run(settings: Settings, address: str, size: Size, seconds: float, stop: thre
         raise Invalid(
             f"--address: found no Ray cluster ({str(error).splitlines()[0]}); accepted is auto or host:port"
         ) from None
+    on_signal(stop)  # now: Ray has put a handler of its own there
     fleet = Fleet(database, size, environment | {"PYTHONPATH": os.pathsep.join(paths)})
     try:
         while not stop.is_set():
@@ -213,6 +215,4 @@ def run(settings: Settings, address: str, size: Size, seconds: float, stop: thre
 
 def main(address: str, size: Size, seconds: float) -> None:
     """The command: a fleet until SIGTERM or Ctrl-C."""
-    settings, stop = start(), threading.Event()
-    on_signal(stop)
-    run(settings, address, size, seconds, stop)
+    run(start(), address, size, seconds)
