@@ -39,7 +39,9 @@ COPY lrtune lrtune
 COPY worker worker
 # `lrtune doctor`, which needs nothing of the server's
 COPY app app
-RUN pip install -c constraints.txt '.[worker]'
+# with what its tasks and optimizers need beside torch, and what Ray's own jobs do; KubeRay asks its pods by wget if they live
+RUN apt-get update && apt-get install --yes --no-install-recommends wget && rm -rf /var/lib/apt/lists/* \
+    && pip install -c constraints.txt '.[worker,huggingface,optimizers,ray]' 'ray[default]'
 USER lrtune
 ENV LRTUNE_DATA_DIR=/data
 # SIGTERM releases the trial in hand, so that another worker takes it; give it a report's time to do so

@@ -69,6 +69,15 @@ class Raises(Noisy):
         return super().loss(model, batch)
 
 
+class Second(Noisy):
+    """Works on no second device."""
+
+    def loss(self, model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        if distributed.get_rank() == 1:
+            raise ValueError("on the second device")
+        return super().loss(model, batch)
+
+
 class Dies(Strict):
     """Whose process is killed at which of its batches, unless the folder says that one was; each notes itself there."""
 

@@ -1,5 +1,10 @@
 """Workers on a Ray cluster of two nodes: as many as there is to train, also after a node has died."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +14,13 @@ import ray
 from ray.cluster_utils import Cluster
 from sqlalchemy.orm import Session
 
-from lrtune.store import Database, jobs, workers
+from lrtune.errors import Invalid
+from lrtune.store import Database, events, jobs, trials, workers
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import Best, JobState
+from lrtune.wire.results import OVER, Best, Job, JobState, Trial
 from tests.leasing import SPEC
+from tests.test_devices import SPEC as NOISY
+from tests.test_states import unmarked
 from worker.fleet import Fleet, Size
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]  # Ray's own warnings
@@ -78,6 +86,23 @@ def test_a_fleet_grows_with_the_queue_to_its_limit_and_shrinks_to_nothing(fleet:
     keep_until(fleet, lambda tx: not fleet.members and not workers.alive(tx))
 
 
+def test_a_fleet_that_is_asked_to_stop_drains_its_workers_and_ends_well(fleet: Fleet, nodes: list[Any]) -> None:
+    lrtune = [sys.executable, "-c", "from lrtune.cli.commands import app; app()"]
+    asked = ["fleet", "--address", nodes[0].address, "--min", "1", "--max", "1", "--gpus-per-worker", "0"]
+    command = subprocess.Popen([*lrtune, *asked], env=os.environ | fleet.environment)
+    while not alive(fleet):
+        assert command.poll() is None
+        time.sleep(0.2)
+    command.send_signal(signal.SIGTERM)
+    assert command.wait(60) == 0
+    assert not alive(fleet)
+
+
+def alive(fleet: Fleet) -> bool:
+    with fleet.database.read() as tx:
+        return bool(workers.alive(tx))
+
+
 def test_a_node_that_dies_changes_no_answer(fleet: Fleet, nodes: list[Any], sqlite_url: str, tmp_path: Path) -> None:
     fleet.size = Size(0, 1, gpus=0, cpus=2)
     job = submit(fleet)
@@ -93,3 +118,63 @@ def test_a_node_that_dies_changes_no_answer(fleet: Fleet, nodes: list[Any], sqli
     keep_until(fleet, lambda tx: jobs.get(tx, again).state is JobState.SUCCEEDED)
     killed, whole = answer(fleet.database, job), answer(fleet.database, again)
     assert (killed.configuration, killed.value) == (whole.configuration, whole.value)
+
+
+def asked(fleet: Fleet, **changes: object) -> Job:
+    """A job over two devices, once it is over."""
+    spec = AdmittedJob.model_validate(NOISY | {"budget": {"full_runs": 1.1}} | changes)
+    with fleet.database.write() as tx:
+        job = jobs.create(tx, spec)[0].id
+    keep_until(fleet, lambda tx: jobs.get(tx, job).state in OVER)
+    with fleet.database.read() as tx:
+        return jobs.get(tx, job)
+
+
+def over_two_nodes(fleet: Fleet, **changes: object) -> tuple[list[Trial], list[str]]:
+    """The trials of a job over two devices, of a worker that has one on each of two nodes; and its log."""
+    job = asked(fleet, **changes)
+    with fleet.database.read() as tx:
+        assert (job.state, job.reason) == (JobState.SUCCEEDED, "")
+        said = [line.message for line in events.page(tx, job.id, after=0, limit=1000).items]
+        return trials.history(tx, job.id), said
+
+
+@pytest.fixture
+def pair(fleet: Fleet, nodes: list[Any], tmp_path: Path) -> Fleet:
+    """A fleet of one worker, whose two devices no single node has the room for."""
+    fleet.size = Size(0, 1, gpus=0, cpus=2, devices=2)
+    fleet.environment["LRTUNE_TASKS"] = "tests.devices:Noisy,tests.devices:Mortal,tests.devices:Second"
+    return fleet
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_trial_over_two_nodes_goes_on_from_its_state_when_a_member_is_killed(
+    pair: Fleet, tmp_path: Path, rank: int
+) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    mortal = {"name": "tests.devices:Mortal,tests.devices:Second", "params": {"folder": str(notes), "rank": rank}}
+    killed, said = over_two_nodes(pair, task=mortal)
+    (hit,) = (one for one in killed if any(stage.outcome == "lost" for stage in one.stages))
+    assert [(stage.outcome, stage.start, stage.step) for stage in hit.stages] == [
+        ("lost", 0, 24),
+        ("finished", 24, 40),
+    ]
+    assert any("the process on device 2 of 2, on" in line for line in said) == (rank == 1)
+    whole, _ = over_two_nodes(pair)
+    assert [unmarked(one.reports) for one in killed] == [unmarked(one.reports) for one in whole]
+    assert len({*notes.glob("1-*")}) > 1, "another process has taken its place"
+
+
+def test_what_goes_wrong_on_another_node_is_the_trials_error_and_the_next_job_is_trained(pair: Fleet) -> None:
+    broken = asked(pair, task="tests.devices:Second")
+    assert broken.state is JobState.FAILED
+    assert "ValueError on device 2 of 2: on the second device (in loss)" in broken.reason
+    wider = asked(pair, training={"devices": 3})
+    assert "training.devices: found 3; this worker has 2 (--devices-per-worker)" in wider.reason
+    assert asked(pair).state is JobState.SUCCEEDED
+
+
+def test_devices_that_reserve_nothing_are_refused() -> None:
+    with pytest.raises(Invalid, match="--devices-per-worker: found neither GPUs nor CPUs"):
+        Size(0, 1, gpus=0, cpus=0, devices=2)

@@ -5,18 +5,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+import torch
 
 from lrtune.store import Database, jobs, workers
 from lrtune.wire.job import AdmittedJob
 from tests.commands import alive
 from tests.leasing import SPEC
 from worker import slots
+from worker.settings import Settings
 from worker.slots import Climb, Slots
 
 ROOT = Path(__file__).parent.parent
@@ -138,3 +141,31 @@ def test_two_workers_of_one_command_do_a_job_though_one_is_killed_and_neither_ou
         parent.kill()
         parent.wait()
         database.dispose()
+
+
+def test_all_is_a_worker_for_each_gpu_and_on_a_host_without_one_for_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (slots.devices("all"), slots.devices("cuda:1")) == (["cpu"], ["cuda:1"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert slots.devices("all") == ["cuda:0", "cuda:1"]
+
+
+def test_each_device_has_a_worker_of_its_own_and_all_go_with_their_parent(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "devices", lambda name: ["cpu", "cpu:0"] if name == "all" else [name])
+    monkeypatch.setenv("LRTUNE_DATABASE_URL", sqlite_url)
+    database, stop = Database(sqlite_url), threading.Event()
+
+    def living() -> set[str]:
+        with database.read() as tx:
+            return {one.device for one in workers.alive(tx)}
+
+    parent = threading.Thread(target=slots.run, args=(Settings(device="all"), stop))
+    parent.start()
+    try:
+        soon(lambda: living() == {"cpu", "cpu:0"})
+    finally:
+        stop.set()
+        parent.join(60)
+    assert not living()
+    database.dispose()

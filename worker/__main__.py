@@ -22,7 +22,8 @@ def main() -> int:
     multiprocessing.set_forkserver_preload(PRELOAD)
     stop = threading.Event()
     on_signal(stop)
-    return serve(settings, stop) if settings.slots == 1 else slots.run(settings, stop)
+    alone = settings.slots == 1 and settings.device != "all"
+    return serve(settings, stop) if alone else slots.run(settings, stop)
 
 
 if __name__ == "__main__":

@@ -39,9 +39,19 @@ CHUNK = 65_536  # steps whose records are in memory at once
 
 
 def header(
-    task: TaskSpec, task_digest: str, trial: Trial, training: Training, device: torch.device, *, owner: str
+    task: TaskSpec,
+    task_digest: str,
+    trial: Trial,
+    training: Training,
+    device: torch.device,
+    *,
+    owner: str,
+    where: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a run is beside its rates. What is compiled each worker measures for itself, so it stays its `owner`'s."""
+    """What a run is beside its rates; `where` it is trained as `place` has it, if not on devices of this host.
+
+    What is compiled each worker measures for itself, so it stays its `owner`'s.
+    """
     configuration = trial.configuration
     return {
         "format": FORMAT,
@@ -54,7 +64,7 @@ def header(
         "seed": trial.seed,
         "training": _as_trained(training, device),
         "owner": owner if training.compile == "auto" else None,
-        "device": place(device, training.devices),
+        "device": where or place(device, training.devices),
     }
 
 

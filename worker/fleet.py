@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util import get_current_placement_group, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from sqlalchemy import make_url
 from sqlalchemy.exc import InterfaceError, OperationalError
 
@@ -19,25 +21,35 @@ from lrtune.errors import Invalid
 from lrtune.store import Database, workers
 from lrtune.store.census import wanted
 from lrtune.uploads import mirror
+from worker.gang import Gang
 from worker.loop import Worker
 from worker.process import on_signal, start
 from worker.settings import Settings
 
+PASSED = ("LRTUNE_", "GLOO_", "NCCL_")  # variables that workers are to have: the service's, and which network to use
 log = logging.getLogger("lrtune.fleet")
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many workers there may be, and what each reserves."""
+    """How many workers there may be, and what each reserves: that for each of its devices."""
 
     least: int
     most: int
     gpus: float
     cpus: float
+    devices: int = 1
 
     def __post_init__(self) -> None:
         if self.least > self.most:
             raise Invalid(f"--min: found {self.least}, more than --max, which is {self.most}")
+        if self.devices > 1 and not self.gpus and not self.cpus:
+            raise Invalid("--devices-per-worker: found neither GPUs nor CPUs to reserve for each of them")
+
+    def places(self) -> Any:
+        """Ask Ray for the devices of a worker, all or none, near each other; None for a single one."""
+        each = {"CPU": self.cpus, "GPU": self.gpus}
+        return placement_group([each] * self.devices) if self.devices > 1 else None
 
 
 class Actor:
@@ -48,7 +60,9 @@ class Actor:
 
     def work(self) -> None:
         """Train until drained. Ray calls it again where the actor has been started again."""
-        worker = Worker(start(), self._stop)
+        settings, group = start(), get_current_placement_group()
+        gang = None if group is None else Gang(settings, group, self._stop)
+        worker = Worker(settings, self._stop, gang)
         self._id = worker.id
         worker.work()
 
@@ -66,11 +80,18 @@ _remote: Any = ray.remote(Actor)
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """An actor, what its work comes to, and whether it is on its way out."""
+    """An actor, what its work comes to, its places where it has several, and whether it is on its way out."""
 
     actor: Any
     work: Any
+    places: Any = None
     drained: bool = False
+
+    def end(self) -> None:
+        """Let Ray have back what it holds."""
+        ray.kill(self.actor)
+        if self.places is not None:
+            remove_placement_group(self.places)
 
 
 @dataclass(slots=True)
@@ -108,14 +129,16 @@ class Fleet:
             self._drain(member)
         ray.wait([member.work for member in self.members], num_returns=len(self.members), timeout=seconds)
         for member in self.members:
-            ray.kill(member.actor)
+            member.end()
         self.members.clear()
 
     def _start(self) -> None:
-        options = {"num_cpus": self.size.cpus, "num_gpus": self.size.gpus, "max_concurrency": 2}
+        options: dict[str, Any] = {"num_cpus": self.size.cpus, "num_gpus": self.size.gpus, "max_concurrency": 2}
         lasting = {"max_restarts": -1, "max_task_retries": -1, "runtime_env": {"env_vars": self.environment}}
+        if (places := self.size.places()) is not None:
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(places, placement_group_bundle_index=0)
         actor = _remote.options(**options, **lasting).remote()
-        self.members.append(Member(actor, actor.work.remote()))
+        self.members.append(Member(actor, actor.work.remote(), places))
         log.info("a worker is asked for: %d of at most %d", len(self.members), self.size.most)
 
     def _drain(self, member: Member) -> None:
@@ -124,7 +147,7 @@ class Fleet:
             member.drained = True
             member.actor.drain.remote()
         else:
-            ray.kill(member.actor)
+            member.end()
             self.members.remove(member)
         log.info(
             "a worker is drained: %d of at most %d go on", sum(not one.drained for one in self.members), self.size.most
@@ -139,7 +162,7 @@ class Fleet:
                 ray.get(ref)
             except ray.exceptions.RayError as error:
                 log.warning("a worker has ended: %s", str(error).strip().splitlines()[-1])
-            ray.kill(refs[ref].actor)
+            refs[ref].end()
             self.members.remove(refs[ref])
 
 
@@ -162,11 +185,12 @@ def _places(settings: Settings) -> dict[str, str]:
     }
 
 
-def run(settings: Settings, address: str, size: Size, seconds: float, stop: threading.Event) -> None:
+def run(settings: Settings, address: str, size: Size, seconds: float) -> None:
     """Keep a fleet on a Ray cluster until asked to stop. Raises Invalid where no cluster answers."""
+    stop = threading.Event()
     root = str(Path(__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {name: value for name, value in os.environ.items() if name.startswith("LRTUNE_")} | _places(settings)
+    environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED)} | _places(settings)
     database = Database(settings.database_url)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
@@ -174,6 +198,7 @@ def run(settings: Settings, address: str, size: Size, seconds: float, stop: thre
         raise Invalid(
             f"--address: found no Ray cluster ({str(error).splitlines()[0]}); accepted is auto or host:port"
         ) from None
+    on_signal(stop)  # now: Ray has put a handler of its own there
     fleet = Fleet(database, size, environment | {"PYTHONPATH": os.pathsep.join(paths)})
     try:
         while not stop.is_set():
@@ -188,8 +213,6 @@ def run(settings: Settings, address: str, size: Size, seconds: float, stop: thre
         ray.shutdown()
 
 
-def main(address: str, least: int, most: int, gpus: float, cpus: float, seconds: float) -> None:
+def main(address: str, size: Size, seconds: float) -> None:
     """The command: a fleet until SIGTERM or Ctrl-C."""
-    settings, stop = start(), threading.Event()
-    on_signal(stop)
-    run(settings, address, Size(least, most, gpus, cpus), seconds, stop)
+    run(start(), address, size, seconds)

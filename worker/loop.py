@@ -9,11 +9,10 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -40,20 +39,21 @@ from lrtune.store import (
 )
 from lrtune.store.database import clock
 from lrtune.task import Task
-from lrtune.wire.job import TaskSpec, Training
+from lrtune.wire.job import TaskSpec
 from lrtune.wire.results import JobState, Trial, TrialState, WarmStartTrial
 from worker import commands
 from worker.attempt import AWAY, Attempt, Means
 from worker.clocks import wait_for_agreement
 from worker.optimizers import with_package, without_package
-from worker.parallel import Member, Team
+from worker.parallel import Member
 from worker.schemas import Schema
 from worker.settings import Settings
 from worker.sharing import Sharing
 from worker.tasks import offered, own, prepare
+from worker.teams import Here
 from worker.together import Cohorts
 from worker.traces import words
-from worker.trainer import Outcome, follow, train
+from worker.trainer import Outcome, train
 
 SOON = 0.1  # seconds until an idle worker looks again where somebody thinks
 log = logging.getLogger("lrtune.worker")
@@ -63,12 +63,13 @@ T = TypeVar("T")
 class Worker:
     """One process on one device."""
 
-    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+    def __init__(self, settings: Settings, stop: threading.Event, teams: Here | None = None) -> None:
         self.id = f"{socket.gethostname()[:60]}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
         self.device = device(settings.device)
         self._settings, self._stop = settings, stop
         self._warm_start: dict[str, list[WarmStartTrial]] = {}  # of the job that was moved on last
-        self._own = own.find(settings.tasks)
+        self._teams = teams or Here(settings)
+        self._own = self._teams.own
         self._tasks = [*offered(), *self._own]
         self._commands = commands.find(settings.commands)
         self._database = Database(settings.database_url)
@@ -84,7 +85,7 @@ class Worker:
         kind = self.device.type
         self._able = shares.Able([*self._tasks], [*self._commands], without_package(), kind, memory_gb(self.device))
         self._running = commands.Commands(self._commands, self.id, stop, self._write)
-        self._sharing = Sharing(settings, self.device, self._write)
+        self._sharing = Sharing(settings, self.device, self._write, self._teams.place)
         self._means = Means(self.id, self._database, self._ttl, stop, self._write)
         self._cohorts = Cohorts(settings.lanes, self.device, self._means, self._sharing)
 
@@ -92,13 +93,13 @@ class Worker:
         """Run trials until asked to stop."""
         try:
             fits = Schema(partial(self._write, schema.found), self._stop)
-            if not fits.wait():
+            if not (fits.wait() and self._teams.ready()):
                 return
             clocks = partial(workers.clocks, host=socket.gethostname())
             wait_for_agreement(partial(self._write, clocks), self._stop)
             self._write(self._sign_in)
             log.info("worker %s on %s is ready", self.id, self.device)
-            while fits.wait():
+            while fits.wait() and self._teams.ready():
                 if not self._turn():
                     poll = self._settings.poll_seconds
                     self._stop.wait(min(SOON, poll) if self._write(thinking.going_on) else poll)
@@ -145,7 +146,7 @@ class Worker:
     def _sign_in(self, tx: Session) -> None:
         host, device = socket.gethostname(), str(self.device)
         able = [*self._tasks, *self._commands, *map(workers.able, with_package())]
-        has = workers.Device(device, self._able.kind, self._able.memory_gb, devices(self.device))
+        has = workers.Device(device, self._able.kind, self._able.memory_gb, self._teams.count(self.device))
         workers.sign_in(tx, self.id, host=host, pid=os.getpid(), device=has, tasks=able)
         mine = [own.summary(name, cls) for name, cls in self._own.items()]
         tasks.announce(tx, [*mine, *(one.announced(name) for name, one in self._commands.items())])
@@ -210,14 +211,9 @@ class Worker:
 
     def _team(self, lease: leases.Lease) -> AbstractContextManager[Member | None]:
         """Processes on the other devices that a trial asks for."""
-        spec = lease.spec
-        if spec.training.devices == 1:
+        if lease.spec.training.devices == 1:
             return nullcontext()
-        return Team(
-            spec.training.devices,
-            self.device,
-            partial(_follow, spec.task, spec.training, self._settings.data_dir, self._own, lease.trial),
-        )
+        return self._teams.team(lease.spec, lease.trial, self.device)
 
     def _moved_on(self, job_id: str) -> bool:
         """Do one thing that a job needs next: begin or resume trials, or end the job. False when there is nothing.
@@ -274,18 +270,6 @@ class Worker:
         self._write(lambda tx: jobs.set_steps(tx, job_id, steps))
 
 
-def _follow(
-    task: TaskSpec,
-    training: Training,
-    data_dir: Path,
-    own: Mapping[str, type[Task]],
-    trial: Trial,
-    member: Member,
-) -> None:
-    """What a process on another device does."""
-    follow(prepare(task, data_dir, own), trial, training, member)
-
-
 def _say(state: RetryCallState) -> None:
     """Why a write is tried again, in one line of the log."""
     error = state.outcome.exception() if state.outcome else None
@@ -294,14 +278,14 @@ def _say(state: RetryCallState) -> None:
 
 
 def device(name: str) -> torch.device:
-    """The device of a setting; "auto" is a GPU where there is one. Raises TaskError for one that is not here."""
+    """The device of a setting; "auto", and "all" in one worker, is a GPU where there is one. Raises TaskError."""
     try:
-        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name in ("auto", "all") else name)
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise TaskError(
-            f"LRTUNE_DEVICE: found {name!r}; accepted is auto, cpu or a GPU of this host ({reason})"
+            f"LRTUNE_DEVICE: found {name!r}; accepted is auto, all, cpu or a GPU of this host ({reason})"
         ) from None
     return found
 
@@ -311,8 +295,3 @@ def memory_gb(found: torch.device) -> float:
     if found.type == "cuda":
         return float(torch.cuda.get_device_properties(found).total_memory) / 1e9
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-
-
-def devices(found: torch.device) -> int:
-    """How many such devices this host has."""
-    return torch.cuda.device_count() if found.type == "cuda" else 1

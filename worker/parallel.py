@@ -1,4 +1,5 @@
-"""One trial over several devices of one host: torch's DistributedDataParallel, this process the first of a team.
+"""One trial over several devices: torch's DistributedDataParallel, this process the first of a team. `Team` starts the
+others on this host; over several nodes Ray does (`worker/gang.py`).
 
 The others only follow: the first orders each step at a factor of the rate, and they take their share of the same batch
 and move their copy of the model. Reports, pruning, the lease, checkpoints and every decision stay with the first. The
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from enum import IntEnum
+from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 from torch import multiprocessing as processes
+from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from lrtune.errors import TaskError
@@ -54,19 +57,30 @@ class Member:
 
     _orders: distributed.ProcessGroup
 
-    def __init__(self, rank: int, device: torch.device, size: int, meeting: str) -> None:
-        self.rank, self.device, self.size, self._meeting = rank, device, size, meeting
+    def __init__(
+        self,
+        rank: int,
+        device: torch.device,
+        size: int,
+        meet: Callable[[], Store],
+        *,
+        silence: timedelta | None = None,
+    ) -> None:
+        """`meet` opens the store where all find each other; after so much `silence` in a step somebody is gone."""
+        self.rank, self.device, self.size, self._meet, self._silence = rank, device, size, meet, silence
 
     def join(self) -> None:
         """Wait until all are there."""
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         distributed.init_process_group(
-            backend, init_method=f"file://{self._meeting}", rank=self.rank, world_size=self.size
+            backend, store=self._meet(), rank=self.rank, world_size=self.size, timeout=self._silence
         )
         self._orders = distributed.new_group(backend="gloo", timeout=SILENCE)
 
     def leave(self, *, at_once: bool = False) -> None:
         """Close the connections; at once where the others may be gone, for whose answers NCCL would wait."""
+        if not distributed.is_initialized():  # it did not come to that
+            return
         if at_once and self.device.type == "cuda":
             distributed.distributed_c10d._abort_process_group()
         else:
@@ -138,8 +152,8 @@ class Team:
     def __init__(self, size: int, device: torch.device, follow: Follow) -> None:
         found = devices(device, size)
         self._folder = tempfile.TemporaryDirectory(prefix="lrtune-team-")
-        meeting = str(Path(self._folder.name) / "meeting")
-        self.first, *others = (Member(rank, one, size, meeting) for rank, one in enumerate(found))
+        meet = partial(FileStore, str(Path(self._folder.name) / "meeting"), size)
+        self.first, *others = (Member(rank, one, size, meet) for rank, one in enumerate(found))
         context = processes.get_context("forkserver")
         self._heard, self._says = context.Pipe(duplex=False)
         self._others = [context.Process(target=_run, args=(follow, one, self._says), daemon=True) for one in others]
@@ -219,6 +233,13 @@ def devices(first: torch.device, count: int) -> list[torch.device]:
     return [torch.device("cuda", start + rank) for rank in range(count)]
 
 
+def explained(error: BaseException, member: Member) -> str:
+    """What went wrong on a device, in words."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    words = f"{type(error).__name__} on device {member.rank + 1} of {member.size}: {error} (in {frame.name})"
+    return words[:LONGEST]
+
+
 def _bytes(tensor: Tensor) -> Tensor:
     """The memory of a contiguous tensor: no backend knows every type."""
     return tensor.reshape(-1).view(torch.uint8)
@@ -235,9 +256,7 @@ def _run(follow: Follow, member: Member, says: "connection.Connection") -> None:
         member.join()
         follow(member)
     except BaseException as error:  # a task may even call sys.exit()
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        words = f"{type(error).__name__} on device {member.rank + 1} of {member.size}: {error} (in {frame.name})"
         with suppress(OSError):
-            says.send(words[:LONGEST])
+            says.send(explained(error, member))
         raise SystemExit(RAISED) from None
     member.leave()

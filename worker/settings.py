@@ -16,7 +16,9 @@ class Settings(BaseSettings):
 
     database_url: str = "sqlite:///.lrtune/lrtune.db"
     data_dir: Annotated[Path, BeforeValidator(mirror.place)] = Path(".lrtune/data")
-    device: str = "auto"  # "cuda" where there is one, else "cpu"; or any of torch's names: "cuda:1"
+    device: str = (
+        "auto"  # "cuda" where there is one, else "cpu"; any of torch's names: "cuda:1"; "all": a worker for each GPU
+    )
     tasks: str | None = None  # import paths of tasks of your own, with commas between: "my_tasks:Vision"
     commands: Path | None = None  # a TOML file of commands that are tasks
     threads: Annotated[int, Field(ge=1)] = 1  # per worker, on a CPU: small networks gain from more workers, not threads

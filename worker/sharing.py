@@ -21,7 +21,7 @@ from lrtune.search import Beginnings
 from lrtune.store import beside, leases, states
 from lrtune.task import Task
 from lrtune.wire.results import REPORTS
-from worker.cache_key import Keys, header
+from worker.cache_key import Keys, header, place
 from worker.checkpoint_cache import CheckpointCache, Cost, Start
 from worker.digest import task_digest
 from worker.settings import Settings
@@ -29,6 +29,7 @@ from worker.states import Store
 
 T = TypeVar("T")
 Write = Callable[[Callable[[Session], Any]], Any]
+Place = Callable[[torch.device, int], dict[str, Any]]
 DECISION = 1.0  # seconds, about what the search takes to say what comes next
 WORTH = 4  # times as long as keeping its state and deciding what comes next is a stage at least
 log = logging.getLogger("lrtune.worker")
@@ -87,13 +88,13 @@ def _or_else() -> Iterator[None]:
 class Sharing:
     """The checkpoints as one worker uses them; with a budget of zero bytes there are none."""
 
-    def __init__(self, settings: Settings, device: torch.device, write: Write) -> None:
+    def __init__(self, settings: Settings, device: torch.device, write: Write, place: Place = place) -> None:
         self._store: Store | None = None
         self._ledger = Ledger(write, lambda: self._store.id() if self._store else "")
         if settings.state_bytes != 0:
             self._store = Store(settings.state_dir, budget=settings.state_bytes, ledger=self._ledger)
             log.info("training states in %s: %s", settings.state_dir, self._store.room())
-        self._device, self._write = device, write
+        self._device, self._write, self._place = device, write, place
         self._digest: tuple[Task, str] | None = None
 
     def beginnings(self, tx: Session, job_id: str) -> Beginnings:
@@ -118,7 +119,8 @@ class Sharing:
         owner = f"{lease.job_id}/{lease.trial.number}"
         if self._digest is None or self._digest[0] is not task:  # worked out once for trials in a row
             self._digest = task, task_digest(task)
-        head = header(lease.spec.task, self._digest[1], lease.trial, lease.spec.training, self._device, owner=owner)
+        training, where = lease.spec.training, self._place(self._device, lease.spec.training.devices)
+        head = header(lease.spec.task, self._digest[1], lease.trial, training, self._device, owner=owner, where=where)
 
         def say(kind: str, message: str) -> None:
             self._write(lambda tx: leases.note(tx, lease, kind, message))

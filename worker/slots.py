@@ -1,5 +1,5 @@
-"""Several workers side by side that share a device: `LRTUNE_SLOTS`. A parent starts them, starts again those that die,
-and lets them hand their trials back when it is asked to stop.
+"""Several workers of one command: side by side on a device (`LRTUNE_SLOTS`), one on each GPU (`LRTUNE_DEVICE=all`).
+A parent starts them, starts again those that die, and lets them hand their trials back when it is asked to stop.
 
 Each is a worker like any other, in a process of its own, with its own id and leases; the parent trains nothing and
 never touches the device. One whose parent is gone hands its trial back, too.
@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.synchronize import Event
 from typing import TypeVar
 
+import torch
 from sqlalchemy.exc import DBAPIError
 
 from lrtune.store import Database, workers
@@ -99,10 +101,14 @@ class Slots:
                 self._start()
         return None
 
-    def close(self) -> None:
-        """Let every worker hand its trial back and wait for them; interrupted, end them: their leases run out."""
+    def drain(self) -> None:
+        """Let every worker hand its trial back."""
         for slot in self._slots:
             slot.drain.set()
+
+    def close(self) -> None:
+        """Drain all and wait for them; interrupted, end them: their leases run out."""
+        self.drain()
         try:
             for slot in self._slots:
                 slot.process.join()
@@ -172,26 +178,39 @@ class Auto:
 
 def run(settings: Settings, stop: threading.Event) -> int:
     """Keep workers until asked to stop; the exit status."""
-    slots = Slots(work, 1 if settings.slots == "auto" else settings.slots)
-    auto = Auto(settings, slots) if settings.slots == "auto" else None
+    each = [settings.model_copy(update={"device": name}) for name in devices(settings.device)]
+    several = [Slots(partial(work, one.device), 1 if one.slots == "auto" else one.slots) for one in each]
+    auto = [Auto(*one) for one in zip(each, several, strict=True)] if settings.slots == "auto" else []
     looked = time.monotonic()
     try:
         while not stop.is_set():
-            if code := slots.round():
-                return code
-            if auto and time.monotonic() - looked >= WINDOW / 10:
+            for slots in several:
+                if code := slots.round():
+                    return code
+            if time.monotonic() - looked >= WINDOW / 10:
                 looked = time.monotonic()
-                auto.look()
+                for one in auto:
+                    one.look()
             stop.wait(LOOK)
         return 0
     finally:
-        slots.close()
-        if auto:
-            auto.close()
+        for slots in several:
+            slots.drain()
+        for slots in several:
+            slots.close()
+        for one in auto:
+            one.close()
 
 
-def work(drain: Event) -> None:
-    """What a process does: a worker's work, until it is drained or its parent is gone."""
+def devices(name: str) -> list[str]:
+    """The devices of a setting: `all` GPUs of this host, or the CPU where there is none."""
+    if name != "all":
+        return [name]
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def work(device: str, drain: Event) -> None:
+    """What a process does: a worker's work on a device, until it is drained or its parent is gone."""
     settings, stop, parent = start(), threading.Event(), multiprocessing.parent_process()
     on_signal(stop)
 
@@ -201,7 +220,7 @@ def work(drain: Event) -> None:
         stop.set()
 
     threading.Thread(target=watch, name="drain", daemon=True).start()
-    sys.exit(serve(settings, stop))
+    sys.exit(serve(settings.model_copy(update={"device": device}), stop))
 
 
 def _room(name: str) -> tuple[int, int]:

@@ -48,12 +48,23 @@ def fleet(
     most: Annotated[int, typer.Option("--max", min=1, help="Workers at most.")] = 16,
     gpus: Annotated[float, typer.Option("--gpus-per-worker", min=0, help="GPUs that each reserves.")] = 1,
     cpus: Annotated[float, typer.Option("--cpus-per-worker", min=0, help="CPUs that each reserves.")] = 1,
+    devices: Annotated[
+        int,
+        typer.Option(
+            "--devices-per-worker",
+            min=1,
+            max=64,
+            help="Devices of each, on any nodes, for trials over several (training.devices); "
+            "GPUs and CPUs are reserved for every one of them.",
+        ),
+    ] = 1,
     seconds: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks at the queue.")] = 5,
 ) -> None:
     """Keep workers on a Ray cluster, as many as would find something to train, until SIGTERM or Ctrl-C."""
     programs.require("worker,ray", "ray", "torch", "sqlalchemy")
     programs.become()
-    import_module("worker.fleet").main(address, least, most, gpus, cpus, seconds)
+    module = import_module("worker.fleet")
+    module.main(address, module.Size(least, most, gpus, cpus, devices), seconds)
 
 
 @app.command()

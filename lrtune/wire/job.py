@@ -159,7 +159,7 @@ class Training(Strict):
     accumulate: Annotated[int, Field(ge=1, le=4096)] = 1  # of the task's batches for one step
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of an average of the weights, which is then measured
     compile: Literal["never", "auto"] = "never"  # auto: by torch, where that pays on the first steps
-    devices: Annotated[int, Field(ge=1, le=64)] = 1  # of one host, for each trial
+    devices: Annotated[int, Field(ge=1, le=64)] = 1  # for each trial: of one host, or a fleet worker's own
     determinism: Annotated[
         Literal["exact", "preferred", "off"] | None, Field(exclude_if=lambda found: found is None)
     ] = None  # None: as the worker's device has it, exact on a CPU and preferred on a GPU
