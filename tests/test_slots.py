@@ -11,12 +11,14 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from lrtune.store import Database, jobs, workers
 from lrtune.wire.job import AdmittedJob
 from tests.commands import alive
 from tests.leasing import SPEC
 from worker import slots
+from worker.settings import Settings
 from worker.slots import Climb, Slots
 
 ROOT = Path(__file__).parent.parent
@@ -138,3 +140,18 @@ def test_two_workers_of_one_command_do_a_job_though_one_is_killed_and_neither_ou
         parent.kill()
         parent.wait()
         database.dispose()
+
+
+@pytest.mark.parametrize("name", ["slots", "lanes"])
+@pytest.mark.parametrize("value", ["0", "-3", "65", "2.5", "many", ""])
+def test_so_many_is_auto_or_a_whole_number_and_else_refused_in_one_sentence(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"LRTUNE_{name.upper()}", value)
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    found = [(one["loc"], one["msg"]) for one in refused.value.errors()]
+    assert found == [((name,), "Input should be auto, or a whole number from 1 to 64")]
+    for good, meant in (("auto", "auto"), ("3", 3)):
+        monkeypatch.setenv(f"LRTUNE_{name.upper()}", good)
+        assert getattr(Settings(), name) == meant
