@@ -291,6 +291,7 @@ APART: dict[str, tuple[Task, str]] = {
         f"weight {HOOK}",
     ),
     "layer": (Made(partial(with_hook, lambda one: one.register_full_backward_hook(lambda *_: None))), f"1 {HOOK}"),
+    "before": (Made(partial(with_hook, lambda one: one.register_full_backward_pre_hook(lambda *_: None))), f"1 {HOOK}"),
     "after": (Made(partial(with_hook, lambda one: one.bias.register_post_accumulate_grad_hook(print))), f"bias {HOOK}"),
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from lrtune.store import Database, jobs, workers
 from lrtune.wire.job import AdmittedJob
@@ -169,3 +170,18 @@ def test_each_device_has_a_worker_of_its_own_and_all_go_with_their_parent(
         parent.join(60)
     assert not living()
     database.dispose()
+
+
+@pytest.mark.parametrize("name", ["slots", "lanes"])
+@pytest.mark.parametrize("value", ["0", "-3", "65", "2.5", "many", ""])
+def test_so_many_is_auto_or_a_whole_number_and_else_refused_in_one_sentence(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"LRTUNE_{name.upper()}", value)
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    found = [(one["loc"], one["msg"]) for one in refused.value.errors()]
+    assert found == [((name,), "Input should be auto, or a whole number from 1 to 64")]
+    for good, meant in (("auto", "auto"), ("3", 3)):
+        monkeypatch.setenv(f"LRTUNE_{name.upper()}", good)
+        assert getattr(Settings(), name) == meant

@@ -222,6 +222,24 @@ def test_what_breaks_as_lanes_waits_again_and_is_trained_alone(
     assert max(trial.attempt for trial in found) == 1, "being given back costs no attempt"
 
 
+def test_trials_that_do_not_fit_together_are_trained_one_by_one(
+    work: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was room as it was measured; another worker on the device has it by now."""
+    begun, begin = [0], together.LiveRun
+
+    def full(*args: Any, **more: Any) -> Any:
+        begun[0] += 1
+        if begun[0] == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return begin(*args, **more)
+
+    monkeypatch.setattr(together, "LiveRun", full)
+    state, found, said = work()
+    assert (state, [trial.state for trial in found]) == ("succeeded", ["complete"] * 6)
+    assert sum("one by one, not as lanes: there is no memory for so many" in line for line in said) == 4
+
+
 def test_what_is_not_deterministic_in_lanes_is_named_once_in_the_log(work: Callable[..., Any]) -> None:
     state, found, said = work(task={"name": "tests.test_together:Puts", "params": {}})
     assert (state, [trial.state for trial in found]) == ("succeeded", ["complete"] * 6)

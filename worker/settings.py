@@ -1,12 +1,25 @@
 """The settings of a worker: environment variables with the prefix LRTUNE_, each documented in the README."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lrtune.uploads import mirror
+
+MOST = 64
+
+
+def _several(value: Any) -> Any:
+    """So many, or as many as pay: in one sentence, where a union would have one for each of its kinds."""
+    if value == "auto" or (str(value).isdecimal() and 1 <= int(value) <= MOST):
+        return value if value == "auto" else int(value)
+    raise PydanticCustomError("several", f"Input should be auto, or a whole number from 1 to {MOST}")
+
+
+Several: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_several)]
 
 
 class Settings(BaseSettings):
@@ -22,8 +35,8 @@ class Settings(BaseSettings):
     tasks: str | None = None  # import paths of tasks of your own, with commas between: "my_tasks:Vision"
     commands: Path | None = None  # a TOML file of commands that are tasks
     threads: Annotated[int, Field(ge=1)] = 1  # per worker, on a CPU: small networks gain from more workers, not threads
-    slots: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = 1  # workers side by side that share the device
-    lanes: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"  # trials of a job in lock-step; 1: one by one
+    slots: Several = 1  # workers side by side that share the device
+    lanes: Several = "auto"  # trials of a job in lock-step; 1: one by one
     lease_seconds: Annotated[float, Field(ge=1)] = 90.0
     state_dir: str = ".lrtune/states"  # or any URL of fsspec's, for workers on several hosts
     state_bytes: Annotated[int, Field(ge=0)] | None = None  # a quarter of the free disk; 0: nothing is kept or shared

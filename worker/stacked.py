@@ -22,6 +22,7 @@ from worker.engine import DTYPES
 from worker.optimizers import TORCH
 from worker.run import LiveRun
 
+HOOKS = ("_backward_hooks", "_backward_pre_hooks", "_post_accumulate_grad_hooks")  # where torch has those on gradients
 ALIGNED = 32  # elements; where a parameter begins in its row, so that kernels find it where they like it
 
 
@@ -93,7 +94,7 @@ class Network:
         self.gradients = [torch.zeros_like(rows.matrix) for rows in self.groups]
         names = {id(parameter): name for name, parameter in engine.model.named_parameters()}
         for name, one in (*engine.model.named_parameters(), *engine.model.named_modules()):
-            if one._backward_hooks or getattr(one, "_post_accumulate_grad_hooks", None):
+            if any(getattr(one, hooks, None) for hooks in HOOKS):
                 raise Apart(f"{name or 'the model'} has a hook on its gradient, and a lane has no gradient of its own")
         self._leaves: dict[str, Tensor] = {}
         for rows, group in zip(self.groups, groups, strict=True):
