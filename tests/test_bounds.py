@@ -98,6 +98,7 @@ def test_datasets_are_listed_in_short(shared: httpx.Client) -> None:
     assert listed == {
         **{name: made[name] for name in ("id", "name", "owner", "kind", "rows", "bytes", "file", "created_at")},
         "columns": 300,
+        "jobs": 0,
     }
     assert len(shared.get(f"/v1/datasets/{made['id']}").json()["columns"]) == 300
 

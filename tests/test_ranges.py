@@ -142,7 +142,7 @@ def test_wherever_an_interval_is_read_it_can_be(sqlite_url):
     dots = [point for series in terrain["series"] for point in series["points"]]
     assert [point["number"] for point in dots if not point["fresh"]] == [0, 1], "through which a line may be drawn"
     assert "95 % interval 0 to 0.01057, mean over 3 fresh seeds" in page
-    assert "not surely better or worse than untuned" in page
+    assert "Not surely better or worse than untuned" in page
 
 
 def test_the_lift_is_over_the_same_seeds_while_the_fresh_ones_still_run(sqlite_url):
