@@ -78,6 +78,26 @@ class Second(Noisy):
         return super().loss(model, batch)
 
 
+class Place(Strict):
+    """A folder that notes which process was there first."""
+
+    folder: str
+
+
+class Away(Noisy):
+    """Its data is where the first process is, and nowhere else."""
+
+    Params = Place
+
+    def __init__(self, params: Place, data_dir: Path) -> None:
+        super().__init__(params, data_dir)
+        first = Path(params.folder) / "first"
+        if not first.exists():
+            first.write_text(str(os.getpid()))
+        if first.read_text() != str(os.getpid()):
+            raise FileNotFoundError("no such data")
+
+
 class Dies(Strict):
     """Whose process is killed at which of its batches, unless the folder says that one was; each notes itself there."""
 

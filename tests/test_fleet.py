@@ -143,7 +143,9 @@ def over_two_nodes(fleet: Fleet, **changes: object) -> tuple[list[Trial], list[s
 def pair(fleet: Fleet, nodes: list[Any], tmp_path: Path) -> Fleet:
     """A fleet of one worker, whose two devices no single node has the room for."""
     fleet.size = Size(0, 1, gpus=0, cpus=2, devices=2)
-    fleet.environment["LRTUNE_TASKS"] = "tests.devices:Noisy,tests.devices:Mortal,tests.devices:Second"
+    fleet.environment["LRTUNE_TASKS"] = (
+        "tests.devices:Noisy,tests.devices:Mortal,tests.devices:Second,tests.devices:Away"
+    )
     return fleet
 
 
@@ -153,7 +155,7 @@ def test_a_trial_over_two_nodes_goes_on_from_its_state_when_a_member_is_killed(
 ) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
-    mortal = {"name": "tests.devices:Mortal,tests.devices:Second", "params": {"folder": str(notes), "rank": rank}}
+    mortal = {"name": "tests.devices:Mortal", "params": {"folder": str(notes), "rank": rank}}
     killed, said = over_two_nodes(pair, task=mortal)
     (hit,) = (one for one in killed if any(stage.outcome == "lost" for stage in one.stages))
     assert [(stage.outcome, stage.start, stage.step) for stage in hit.stages] == [
@@ -166,7 +168,11 @@ def test_a_trial_over_two_nodes_goes_on_from_its_state_when_a_member_is_killed(
     assert len({*notes.glob("1-*")}) > 1, "another process has taken its place"
 
 
-def test_what_goes_wrong_on_another_node_is_the_trials_error_and_the_next_job_is_trained(pair: Fleet) -> None:
+def test_what_goes_wrong_on_another_node_is_the_trials_error_and_the_next_job_is_trained(
+    pair: Fleet, tmp_path: Path
+) -> None:
+    away = asked(pair, task={"name": "tests.devices:Away", "params": {"folder": str(tmp_path)}})
+    assert "no such data" in away.reason
     broken = asked(pair, task="tests.devices:Second")
     assert broken.state is JobState.FAILED
     assert "ValueError on device 2 of 2: on the second device (in loss)" in broken.reason

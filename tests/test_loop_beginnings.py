@@ -1,6 +1,7 @@
 """Trials of a deterministic loop begin where another has trained the same: what it saves, whom, and how long."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -320,14 +321,24 @@ def test_what_is_free_is_a_checkpoint_and_not_wherever_the_rate_stands_still() -
     assert list(shared(pool, [replace(run, ends=())], everywhere=False)) == [0, 0, 0]
 
 
+SEEN = """
+import os, pathlib, sys, httpx
+pathlib.Path("seen").write_text(pathlib.Path(os.environ["LRTUNE_TRIAL"]).read_text())
+key = {"Authorization": "Bearer " + os.environ["LRTUNE_API_KEY"]}
+httpx.post(f"{os.environ['LRTUNE_URL']}/v1/jobs/{sys.argv[1]}/cancel", headers=key, trust_env=False)
+sys.exit(1)
+"""
+
+
 def test_lrtune_run_declares_it(door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LRTUNE_URL": str(door.base_url), "LRTUNE_API_KEY": KEY}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     job, _ = begun(door, checkpoints="shared")
-    command = ["sh", "-c", 'cat "$LRTUNE_TRIAL" >> seen; echo >> seen; exit 1']
+    (tmp_path / "script.py").write_text(SEEN)
+    command = [sys.executable, "script.py", job]
     refused = CliRunner().invoke(commands.app, ["run", job, "--deterministic", "--whole", "--", *command])
     assert (refused.exit_code, "found it with --whole; accepted is one of the two" in refused.output) == (2, True)
     CliRunner().invoke(commands.app, ["run", job, "--deterministic", "--shared", "--tries", "1", "--", *command])
-    seen = json.loads((tmp_path / "seen").read_text().splitlines()[0])["handout"]
+    seen = json.loads((tmp_path / "seen").read_text())["handout"]
     assert (seen["trial"]["number"], seen["start"], seen["checkpoint"]) == (1, 10, "0@10")

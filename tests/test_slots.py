@@ -102,7 +102,8 @@ def test_where_there_is_no_room_nobody_is_added_until_other_jobs_come() -> None:
     assert climb.now == 2
 
 
-@pytest.mark.parametrize("ends", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", [signal.SIGKILL, signal.SIGTERM])
 def test_two_workers_of_one_command_do_a_job_though_one_is_killed_and_neither_outlives_its_parent(
     ends: signal.Signals, sqlite_url: str
 ) -> None:

@@ -22,15 +22,18 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from lrtune.errors import TaskError
+from lrtune.task import Task
 from lrtune.wire.job import AdmittedJob, TaskSpec, Training
 from lrtune.wire.results import Trial
 from worker import cache_key
 from worker.loop import device
 from worker.memory import give_back
-from worker.parallel import GRACE, PATIENCE, RAISED, Died, Member, Order, explained
+from worker.parallel import GRACE, LONGEST, PATIENCE, RAISED, Died, Member, Order, explained
 from worker.process import start
 from worker.settings import Settings
-from worker.teams import Here, followed
+from worker.tasks import prepare
+from worker.teams import Here
+from worker.trainer import Interrupted, follow
 
 SILENCE = timedelta(minutes=10)  # after which a node of which nothing is heard, not even that it is gone, is given up
 AGAIN = 5.0  # seconds before a process is asked for again that could not begin
@@ -43,18 +46,27 @@ class Follower:
     def __init__(self) -> None:
         self._here = Here(start())
         self._device = device(self._here.settings.device)
+        self._task: Task  # the trial's
 
     def place(self) -> tuple[dict[str, Any], str]:
         """What of its device decides about the bits, and the name of its host."""
         return cache_key.place(self._device), socket.gethostname()
 
-    def follow(self, task: TaskSpec, training: Training, trial: Trial, rank: int, meeting: tuple[str, int]) -> None:
+    def prepare(self, task: TaskSpec) -> str:
+        """Have a task and its data here; why not, in words."""
+        try:
+            self._task = prepare(task, self._here.settings.data_dir, self._here.own)
+        except BaseException as error:  # a task may even call sys.exit()
+            return f"{type(error).__name__} on {socket.gethostname()}: {error}"[:LONGEST]
+        return ""
+
+    def follow(self, training: Training, trial: Trial, rank: int, meeting: tuple[str, int]) -> None:
         """Train a trial's share. What goes wrong is left in the store, and the end of this process tells the others."""
         store = TCPStore(*meeting, is_master=False)
         member = Member(rank, self._device, training.devices, lambda: store, silence=SILENCE)
         try:
             member.join()
-            followed(task, training, trial, self._here.settings.data_dir, self._here.own, member)
+            follow(self._task, trial, training, member)
             member.leave()
         except BaseException as error:  # a task may even call sys.exit()
             with suppress(RuntimeError):
@@ -116,9 +128,9 @@ class Gang(Here):
         """The devices that a trial asks for, this process the first. Raises TaskError and Died as `Team` does."""
         count = spec.training.devices
         store = TCPStore(_address(), 0, is_master=True, wait_for_workers=False)
-        share = spec.task, spec.training, trial
+        self._prepared(spec.task, count)
         refs = {
-            rank: self._others[rank].actor.follow.remote(*share, rank, (store.host, store.port))
+            rank: self._others[rank].actor.follow.remote(spec.training, trial, rank, (store.host, store.port))
             for rank in self._ranks(count)
         }
         first = Member(0, device, count, lambda: store, silence=SILENCE)
@@ -128,13 +140,14 @@ class Gang(Here):
         except BaseException as error:
             why = self._why(refs, store, GRACE if isinstance(error, RuntimeError) else 0)
             self._let_go(refs)
-            first.leave(at_once=True)
+            with suppress(RuntimeError):
+                first.leave(at_once=True)
             if why is not None:
                 raise why from error
             raise
         with suppress(RuntimeError):  # one that has died hears nothing
             first.order(Order.END)
-        first.leave()
+            first.leave()
         self._let_go(refs, after=PATIENCE)
 
     def _ranks(self, count: int) -> range:
@@ -160,6 +173,23 @@ class Gang(Here):
             ray.kill(self._others.pop(rank).actor)
             self._stop.wait(AGAIN)
 
+    def _prepared(self, task: TaskSpec, count: int) -> None:
+        """Have the task at the other places before anybody waits in a step: a host may have to fetch its data first."""
+        waiting = {self._others[rank].actor.prepare.remote(task): rank for rank in self._ranks(count)}
+        while waiting:
+            if self._stop.is_set():
+                raise Interrupted("the worker was asked to stop")
+            for ref in ray.wait([*waiting], timeout=1)[0]:
+                rank = waiting.pop(ref)
+                if _failed(ref):
+                    raise self._died(rank, count, gone=self._others.pop(rank))
+                if words := ray.get(ref):
+                    raise TaskError(words)
+
+    def _died(self, rank: int, count: int, gone: Other) -> Died:
+        ray.kill(gone.actor)
+        return Died(f"the process on device {rank + 1} of {count}, on {gone.host}, died")
+
     def _why(self, refs: dict[int, Any], store: TCPStore, seconds: float) -> Died | TaskError | None:
         """What has gone wrong on another device: one that was killed comes before those that found it gone."""
         ray.wait([*refs.values()], num_returns=len(refs), timeout=seconds)
@@ -167,8 +197,7 @@ class Gang(Here):
         said = [store.get(_words(rank)).decode() for rank in refs if store.check([_words(rank)])]
         for rank, ref in refs.items():
             if ref in over and not store.check([_words(rank)]) and _failed(ref):
-                size, host = len(refs) + 1, self._others[rank].host
-                return Died(f"the process on device {rank + 1} of {size}, on {host}, died")
+                return self._died(rank, len(refs) + 1, self._others[rank])
         return TaskError(said[0]) if said else None
 
     def _let_go(self, refs: dict[int, Any], *, after: float = 0.0) -> None:

@@ -38,11 +38,11 @@ class Here:
 
     def team(self, spec: AdmittedJob, trial: Trial, device: torch.device) -> AbstractContextManager[Member]:
         """The devices that a trial asks for, this process the first of them."""
-        following = partial(followed, spec.task, spec.training, trial, self.settings.data_dir, self.own)
+        following = partial(_followed, spec.task, spec.training, trial, self.settings.data_dir, self.own)
         return Team(spec.training.devices, device, following)
 
 
-def followed(
+def _followed(
     task: TaskSpec, training: Training, trial: Trial, data_dir: Path, own: Mapping[str, type[Task]], member: Member
 ) -> None:
     """What a process on another device does."""
