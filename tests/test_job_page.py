@@ -166,7 +166,7 @@ def test_a_job_without_an_answer_says_what_it_waits_for(service: httpx.Client) -
     job = service.post("/v1/jobs", json={"task": "digits"}).json()["id"]
     text = service.get(f"/jobs/{job}").text
     assert 'id="answer"' not in text
-    assert "the first complete run decides" in text
+    assert "The first complete run decides" in text
     assert "as soon as there is one" in service.get(f"/jobs/{job}/export").text
 
 

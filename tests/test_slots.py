@@ -151,6 +151,7 @@ def test_all_is_a_worker_for_each_gpu_and_on_a_host_without_one_for_its_cpu(monk
     assert slots.devices("all") == ["cuda:0", "cuda:1"]
 
 
+@pytest.mark.slow
 def test_each_device_has_a_worker_of_its_own_and_all_go_with_their_parent(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ MARGIN = 0.98  # of the time without: a gain that is less than this is as likely
 MOST = 2  # tasks of which something is kept, those trained last
 DEEPEST = 6  # attributes within attributes that are compared
 APART = ("_parameters", "_buffers", "_modules", "training")  # of a module: compared by themselves, or put right
+NOTED = "_compile_kwargs"  # by Lightning, which takes the place of `torch.compile` where it has been imported
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, set, frozenset)
 Batches = Callable[[], Iterator[Any]]
 Compiler = Callable[[nn.Module], nn.Module]
@@ -177,7 +178,7 @@ def alike(one: nn.Module, other: nn.Module) -> bool:
 def _rest(module: nn.Module, marks: Set[str] = frozenset()) -> dict[str, Any]:
     """What a module has beside its weights, buffers, parts and marks."""
     found = ((name, value) for name, value in vars(module).items() if name not in APART)
-    return {n: v for n, v in found if not (n in marks and n.startswith("_") and isinstance(v, bool))}
+    return {n: v for n, v in found if not (n in marks and (n == NOTED or (n.startswith("_") and isinstance(v, bool))))}
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
