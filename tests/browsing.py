@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page, sync_playwright
 
@@ -78,6 +80,21 @@ def visitor(window: BrowserContext, address: str) -> Iterator[Visitor]:
     finally:
         page.close()
     assert not found.complaints, found.complaints
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[BrowserContext]:
+    """A browser for the tests of a file, which import this as they need it."""
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture
+def person(chrome: BrowserContext, service: httpx.Client) -> Iterator[Visitor]:
+    """Somebody who has signed in at the `service` of the file."""
+    with visitor(chrome, str(service.base_url)) as someone:
+        someone.sign_in()
+        yield someone
 
 
 def _watched(visitor: Visitor) -> None:

@@ -1,4 +1,4 @@
-"""An OpenID Connect provider on this machine: real HTTP, real signatures, and whoever is told to be there signs in."""
+"""An OpenID Connect provider on this machine: real HTTP, real signatures, and whoever a test says is there signs in."""
 
 import base64
 import hashlib

@@ -45,6 +45,15 @@ def served(database_url: str, *, port: int = 0, **settings: object) -> Iterator[
             folder.cleanup()
 
 
+@contextmanager
+def signed_in(service: httpx.Client, key: str = KEY) -> Iterator[httpx.Client]:
+    """A browser without scripts that has signed in: it has a cookie, and no key."""
+    page = {"Accept": "text/html"}
+    with httpx.Client(base_url=service.base_url, headers=page, timeout=60, trust_env=False) as browser:
+        assert browser.post("/sign-in", data={"key": key}).status_code == 303
+        yield browser
+
+
 def finished(service: httpx.Client, database_url: str, *, steps: int = 40) -> str:
     """The id of a job that is over, with two trials of `steps`."""
     job = str(service.post("/v1/jobs", json={"task": "digits", "horizon": {"steps": steps}}).json()["id"])

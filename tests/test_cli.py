@@ -170,7 +170,7 @@ def test_a_key_that_the_server_does_not_know_is_named_with_where_it_came_from(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "sentence"),
     [
         (["list", "--sort", "best"], "accepted is 'newest'"),
         (["submit", "digits", "--steps", "1"], "greater than or equal to 2"),
@@ -178,8 +178,8 @@ def test_a_key_that_the_server_does_not_know_is_named_with_where_it_came_from(
         (["show", "job-none"], "there is no job"),
     ],
 )
-def test_an_error_is_said_once(service: Database, arguments: list[str], told: str) -> None:
-    assert words(run(*arguments, code=2)).count(told) == 1
+def test_an_error_is_said_once(service: Database, arguments: list[str], sentence: str) -> None:
+    assert words(run(*arguments, code=2)).count(sentence) == 1
 
 
 def test_jobs_are_searched_sorted_and_compared(service: Database) -> None:

@@ -140,7 +140,8 @@ def trained(
     """Trials as lanes: how each ended, and its reports."""
     runs = [LiveRun(task, one, training, CPU) for one in trials]
     pairs = list(zip(runs, trials, strict=True))
-    stages = [Stage(run, one, LOSS, partial(on_report, at)) for at, (run, one) in enumerate(pairs)]
+    courses = [Course(one.configuration, one.horizon, until=one.until) for one in trials]
+    stages = [Stage(run, courses[at], LOSS, partial(on_report, at)) for at, run in enumerate(runs)]
     given = [Lane(one.configuration, stages[at], partial(should_stop, at, run)) for at, (run, one) in enumerate(pairs)]
     torch.manual_seed(99)  # others may have been begun since
     ends = dict(train_together(given, least))
@@ -248,8 +249,9 @@ def test_what_a_lane_keeps_goes_on_alone_and_as_a_lane(tmp_path: Path, digits: T
         for one in (each.model_copy(update={"until": until}) for each in asked):
             caches.append(lab.cache(digits, one, training=preferred))
             begin = partial(LiveRun, digits, one, preferred, CPU)
-            begun = caches[-1].begin(begin, Course(one.configuration, STEPS, until=until))
-            made.append(Lane(one.configuration, Stage(begun, one, LOSS, lambda _: None, caches[-1]), lambda: None))
+            course = Course(one.configuration, STEPS, until=until)
+            begun = caches[-1].begin(begin, course)
+            made.append(Lane(one.configuration, Stage(begun, course, LOSS, lambda _: None, caches[-1]), lambda: None))
         return made
 
     def ended(lanes: list[Lane]) -> Ends:

@@ -7,7 +7,9 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browsing import NARROW, Visitor, browser, visitor
+from tests.browsing import NARROW, Visitor, visitor
+from tests.browsing import chrome as chrome
+from tests.browsing import person as person
 from tests.mapped import varied
 from tests.serving import KEY, served
 
@@ -21,19 +23,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         client.headers["x-job"] = varied(client, url)
         client.post(f"/v1/jobs/{client.headers['x-job']}/cancel")
         yield client
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[BrowserContext]:
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture
-def person(chrome: BrowserContext, service: httpx.Client) -> Iterator[Visitor]:
-    with visitor(chrome, str(service.base_url)) as someone:
-        someone.sign_in()
-        yield someone
 
 
 @pytest.fixture

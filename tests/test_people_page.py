@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -10,8 +9,8 @@ import pytest
 
 import app.keys
 from tests.people import client, job, made, someone, upload
-from tests.serving import KEY, served
-from tests.test_web import PAGE, token
+from tests.serving import KEY, served, signed_in
+from tests.test_web import token
 
 PAGES = ("/", "/datasets", "/workers", "/submit")
 
@@ -22,16 +21,8 @@ def service(sqlite_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
         yield found
 
 
-@contextmanager
-def visitor(service: httpx.Client, key: str) -> Iterator[httpx.Client]:
-    """A browser that has signed in with a key."""
-    with httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as browser:
-        assert browser.post("/sign-in", data={"key": key}).status_code == 303
-        yield browser
-
-
 def test_a_session_is_somebodys_and_may_what_their_key_may(service: httpx.Client) -> None:
-    with someone(service, "ada") as ada, visitor(service, made(service, "bob", ["read"])["key"]) as bob:
+    with someone(service, "ada") as ada, signed_in(service, made(service, "bob", ["read"])["key"]) as bob:
         hers = job(ada)
         shown = bob.get(f"/jobs/{hers}").text
         assert "by ada" in shown
@@ -46,7 +37,7 @@ def test_a_session_is_somebodys_and_may_what_their_key_may(service: httpx.Client
 
 
 def test_a_form_makes_a_job_of_who_sent_it_and_verbs_are_for_its_owner(service: httpx.Client) -> None:
-    with visitor(service, made(service, "ada")["key"]) as ada, visitor(service, made(service, "bob")["key"]) as bob:
+    with signed_in(service, made(service, "ada")["key"]) as ada, signed_in(service, made(service, "bob")["key"]) as bob:
         fields = {"/task/name": "digits", "/schedules/cosine": "on", "/optimizers/adamw": "on"}
         hers = ada.post("/submit", data={"token": token(ada)} | fields).headers["location"]
         assert service.get(f"/v1{hers}").json()["owner"] == "ada"
@@ -64,7 +55,11 @@ def test_a_revoked_key_ends_the_sessions_that_it_began_and_no_others(
     service: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, other = made(service, "ada"), made(service, "ada")
-    with visitor(service, key["key"]) as gone, visitor(service, other["key"]) as stays, visitor(service, KEY) as admin:
+    with (
+        signed_in(service, key["key"]) as gone,
+        signed_in(service, other["key"]) as stays,
+        signed_in(service, KEY) as admin,
+    ):
         assert gone.get("/").status_code == 200
         service.delete(f"/v1/keys/{key['id']}")
         for path in PAGES:
@@ -79,8 +74,8 @@ def test_pages_show_nothing_of_others_where_nothing_is_shared(sqlite_url: str, t
     with (
         served(sqlite_url, data_dir=tmp_path / "data", shared=False) as service,
         someone(service, "ada") as ada,
-        visitor(service, made(service, "bob")["key"]) as bob,
-        visitor(service, KEY) as admin,
+        signed_in(service, made(service, "bob")["key"]) as bob,
+        signed_in(service, KEY) as admin,
     ):
         hers = job(ada, name="a secret name")
         data = upload(ada, "secret.csv").json()["id"]
@@ -96,7 +91,7 @@ def test_pages_show_nothing_of_others_where_nothing_is_shared(sqlite_url: str, t
 
 
 def test_an_admin_makes_and_revokes_keys_at_the_page_and_sees_who_did_what(service: httpx.Client) -> None:
-    with visitor(service, KEY) as admin:
+    with signed_in(service, KEY) as admin:
         assert "No key yet" in admin.get("/keys").text
         fields = {"person": "ada", "name": "<b>laptop", "scopes": ["read", "submit"], "token": token(admin)}
         answer = admin.post("/keys", data=fields)
@@ -124,7 +119,7 @@ def test_the_session_of_a_key_that_another_server_revoked_ends_within_seconds(
     service: httpx.Client, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = made(service, "ada")
-    with served(sqlite_url) as elsewhere, visitor(elsewhere, key["key"]) as ada:
+    with served(sqlite_url) as elsewhere, signed_in(elsewhere, key["key"]) as ada:
         assert ada.get("/").status_code == 200
         service.delete(f"/v1/keys/{key['id']}")
         monkeypatch.setattr(app.keys, "FRESH", 0.0)  # as if these seconds had passed

@@ -11,7 +11,7 @@ import pytest
 from app import sessions
 from lrtune.wire.charts import Curves, Terrain
 from tests.crowd import crowded
-from tests.serving import KEY, served, slug, trained
+from tests.serving import KEY, served, signed_in, slug, trained
 
 PAGE = {"Accept": "text/html"}
 
@@ -24,9 +24,7 @@ def service(sqlite_url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def visitor(service: httpx.Client) -> Iterator[httpx.Client]:
-    """A browser that has signed in: it has a cookie, and no key."""
-    with httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as browser:
-        assert browser.post("/sign-in", data={"key": KEY}).status_code == 303
+    with signed_in(service) as browser:
         yield browser
 
 

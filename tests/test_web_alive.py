@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from lrtune.store import Database, events, jobs, workers
@@ -15,16 +14,11 @@ from lrtune.store.database import clock
 from lrtune.store.lookup import job as job_row
 from lrtune.wire.results import JobState
 from tests import processes
-from tests.browsing import Visitor, browser, visitor
+from tests.browsing import Visitor, visitor
+from tests.browsing import chrome as chrome
 from tests.serving import KEY, reached, served
 
 PAGE = {"Accept": "text/html"}
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[BrowserContext]:
-    with browser() as started:
-        yield started
 
 
 @contextmanager

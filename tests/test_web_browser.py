@@ -12,7 +12,9 @@ from playwright.sync_api import BrowserContext, Page, expect
 import worker.settings
 from lrtune.store import Database, leases, trials
 from lrtune.wire.results import Proposal, Report, TrialState
-from tests.browsing import NARROW, WIDE, Visitor, browser, faults, visitor
+from tests.browsing import NARROW, WIDE, Visitor, faults, visitor
+from tests.browsing import chrome as chrome
+from tests.browsing import person as person
 from tests.crowd import crowded
 from tests.people import made
 from tests.serving import KEY, served
@@ -23,12 +25,6 @@ LOADED = """() => [...performance.getEntriesByType("navigation"), ...performance
 expect.set_options(timeout=30_000)
 INJECTED = "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))"
 HOSTILE = "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'>\"><b>bold</b>"
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[BrowserContext]:
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture
@@ -47,14 +43,6 @@ def working(sqlite_url: str) -> Iterator[None]:
     yield
     stop.set()
     thread.join(timeout=30)
-
-
-@pytest.fixture
-def person(chrome: BrowserContext, service: httpx.Client) -> Iterator[Visitor]:
-    """Somebody who has signed in."""
-    with visitor(chrome, str(service.base_url)) as someone:
-        someone.sign_in()
-        yield someone
 
 
 def failed(database_url: str, job_id: str, reason: str) -> None:

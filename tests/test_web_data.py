@@ -11,22 +11,17 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import BrowserContext, Locator, expect
+from playwright.sync_api import Locator, expect
 
 from lrtune.store import Database, tasks
 from lrtune.wire.results import TaskSummary
-from tests.browsing import Visitor, browser, faults, visitor
-from tests.serving import KEY, served
+from tests.browsing import Visitor, faults
+from tests.browsing import chrome as chrome
+from tests.browsing import person as person
+from tests.serving import KEY, served, signed_in
 
-PAGE = {"Accept": "text/html"}
 TABLE = "width,height,kind\n" + "".join(f"{n % 7},{n % 5},{'ab'[n % 2]}\n" for n in range(120))
 expect.set_options(timeout=30_000)
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[BrowserContext]:
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture
@@ -36,17 +31,8 @@ def service(sqlite_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def person(chrome: BrowserContext, service: httpx.Client) -> Iterator[Visitor]:
-    with visitor(chrome, str(service.base_url)) as someone:
-        someone.sign_in()
-        yield someone
-
-
-@pytest.fixture
 def page(service: httpx.Client) -> Iterator[httpx.Client]:
-    """A browser without scripts that has signed in."""
-    with httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as one:
-        assert one.post("/sign-in", data={"key": KEY}).status_code == 303
+    with signed_in(service) as one:
         yield one
 
 
@@ -68,14 +54,14 @@ def test_data_is_uploaded_understood_tuned_on_counted_and_deleted(person: Visito
         {"name": "large.txt", "mimeType": "text/plain", "buffer": b"x" * 200_001},
     ]
     tab.locator("#file").set_input_files(files)
-    told = tab.locator("#uploads li")
-    expect(told.nth(0)).to_contain_text(
+    lines = tab.locator("#uploads li")
+    expect(lines.nth(0)).to_contain_text(
         "häuser (1).csv, which is called hauser (1).csv here: 120 rows, 3 columns of csv"
     )
-    expect(told.nth(1)).to_contain_text("empty.csv: ")
-    expect(told.nth(2)).to_contain_text(".csv")
-    expect(told.nth(3)).to_contain_text("at most 200.0 kB are accepted here")
-    assert all("[object" not in one and "undefined" not in one for one in told.all_inner_texts())
+    expect(lines.nth(1)).to_contain_text("empty.csv: ")
+    expect(lines.nth(2)).to_contain_text(".csv")
+    expect(lines.nth(3)).to_contain_text("at most 200.0 kB are accepted here")
+    assert all("[object" not in one and "undefined" not in one for one in lines.all_inner_texts())
     assert faults(tab) == []
     expect(cell(tab.locator("#datasets"), "hauser (1).csv", "jobs")).to_have_text("0")
     assert len([person.complaints.pop() for _ in range(2)]) == 2, "the browser's own word for each that was refused"

@@ -10,22 +10,18 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from tests.browsing import NARROW, WIDE, Visitor, browser, faults, visitor
+from tests.browsing import NARROW, WIDE, Visitor, faults, visitor
+from tests.browsing import chrome as chrome
+from tests.browsing import person as person
 from tests.crowd import crowded
 from tests.people import made
-from tests.serving import KEY, served
+from tests.serving import KEY, served, signed_in
 
 PAGE = {"Accept": "text/html"}
 HOSTILE = "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'>\"><b>bold</b>"
 LOOP = {"metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 50}}
 TABLE = "width,height,kind\n" + "".join(f"{n % 7},{n % 5},{'ab'[n % 2]}\n" for n in range(120))
 expect.set_options(timeout=30_000)
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[BrowserContext]:
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture
@@ -35,17 +31,8 @@ def service(sqlite_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def person(chrome: BrowserContext, service: httpx.Client) -> Iterator[Visitor]:
-    with visitor(chrome, str(service.base_url)) as someone:
-        someone.sign_in()
-        yield someone
-
-
-@pytest.fixture
 def page(service: httpx.Client) -> Iterator[httpx.Client]:
-    """A browser without scripts that has signed in."""
-    with httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as one:
-        assert one.post("/sign-in", data={"key": KEY}).status_code == 303
+    with signed_in(service) as one:
         yield one
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost, LrtuneError
 from lrtune.store import Database, leases
+from lrtune.store.database import AWAY
 from lrtune.wire.results import Report, TrialState
 from worker.heartbeat import Heartbeat
 from worker.parallel import Died
@@ -22,7 +22,6 @@ from worker.tasks import own
 from worker.traces import theirs, words
 from worker.trainer import Interrupted
 
-AWAY = (OperationalError, InterfaceError)  # what a database raises that is not there
 log = logging.getLogger("lrtune.worker")
 
 

@@ -77,10 +77,8 @@ class CheckpointCache:
         self._saving: list[tuple[int, Future[None]]] = []  # bytes that wait, and what becomes of them
         self._written: list[Entry] = []  # files that the disk may not have yet
         self._secured = time.monotonic()
-        self._began, self._away = (
-            (0, time.monotonic()),
-            0.0,
-        )  # at which step, and when; the seconds since then spent here
+        self._began = 0, time.monotonic()  # at which step, and when
+        self._away = 0.0  # the seconds since then spent here
         self._kept, self._largest = 0, 0  # the last step whose state was kept, and the bytes of the largest
         self._crowded = False  # there was no room for the stage's end
 

@@ -5,40 +5,23 @@ They see the same batches and the same random numbers, as each would alone, and 
 they have the same horizon. Each has its own losses, reports, states and end; the cohort shrinks as lanes leave it.
 """
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from lrtune.wire.configuration import Configuration
 from worker.memory import out_of_memory
+from worker.snapshot import generators, put_generators
 from worker.stacked import Apart, Stacked
 from worker.stage import Outcome, Stage
 from worker.trainer import Interrupted, go_on
 
 ESCAPED = "escaped from inside a function being vmapped"  # what torch says of a tensor that a lane's step has left over
+Drawn = tuple[dict[str, torch.Tensor], dict[str, Any]]  # where every random generator stands
 READ = 10  # steps after which the losses are read, because reading them waits for the device
-
-
-class Generators:
-    """Where every random generator stands."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        self._device = device
-        self._own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    def put(self) -> None:
-        """Put them back there."""
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)
-        torch.set_rng_state(self._torch)
-        if self._own is not None:
-            torch.cuda.set_rng_state(self._own, self._device)
 
 
 @dataclass(slots=True, eq=False)
@@ -51,10 +34,15 @@ class Lane:
     configuration: Configuration
     stage: Stage
     should_stop: Callable[[], str | None]
-    generators: Generators = field(init=False)
+    generators: Drawn = field(init=False)
 
     def __post_init__(self) -> None:
-        self.generators = Generators(self.stage.run.engine.device)
+        self.generators = generators(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return self.stage.run.engine.device
 
 
 Ended = tuple[Lane, Outcome | BaseException]
@@ -68,7 +56,7 @@ def train_together(lanes: Sequence[Lane], least: int = 1) -> Iterator[Ended]:
     """
     batches, left = lanes[0].stage.run.batches, list(lanes)
     over = [(lane, how) for lane in lanes if (how := _guarded(lane.stage.begun))]
-    lanes[0].generators.put()
+    put_generators(lanes[0].device, *lanes[0].generators)
     while True:
         yield from over
         gone = [lane for lane, _ in over]
@@ -83,7 +71,7 @@ def train_together(lanes: Sequence[Lane], least: int = 1) -> Iterator[Ended]:
 
 def _one_by_one(lanes: Sequence[Lane], batches: Iterator[Any]) -> Iterator[Ended]:
     """Train each to its end from where it is, with the batches and the random numbers that come next."""
-    here = Generators(lanes[0].stage.run.engine.device) if lanes else None
+    here = generators(lanes[0].device) if lanes else None
     for lane in lanes:
         run = lane.stage.run
         if len(lanes) == 1:
@@ -91,7 +79,7 @@ def _one_by_one(lanes: Sequence[Lane], batches: Iterator[Any]) -> Iterator[Ended
         else:
             run.skip(run.step)
         if here:
-            here.put()
+            put_generators(lane.device, *here)
         if ended := _guarded(partial(go_on, lane.stage, lane.should_stop)):
             yield lane, ended
 
@@ -148,15 +136,15 @@ def _reached(lanes: Sequence[tuple[int, Lane]], stacked: Stacked) -> list[Ended]
         stage = lane.stage
         if stage.run.step not in stage.course.points | stage.course.boundaries:
             continue
-        before = before or Generators(stage.run.engine.device)
-        before.put()
+        before = before or generators(lane.device)
+        put_generators(lane.device, *before)
         stacked.give_back(place)
         if ended := _guarded(stage.reached):
             over.append((lane, ended))
         if stage.run.step in stage.course.points:
-            after = Generators(stage.run.engine.device)
+            after = generators(lane.device)
     if last := after or before:
-        last.put()
+        put_generators(lanes[0][1].device, *last)
     return over
 
 

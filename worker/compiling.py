@@ -191,7 +191,7 @@ def _shape(name: str, tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _same(one: Any, other: Any, depth: int) -> bool:
-    """Whether two values are equal, as far as can be told: what cannot be is not."""
+    """Whether two values are equal, as far as can be seen: what cannot be is not."""
     if one is other:
         return True
     if type(one) is not type(other) or depth == 0 or isinstance(one, Tensor):

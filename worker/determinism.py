@@ -66,10 +66,10 @@ def refused(error: BaseException) -> str:
 
 
 class Noticing:
-    """A `with` around a training under `preferred`: what torch warns of, told by name to `say`, each name once."""
+    """A `with` around a training under `preferred`: what torch warns of, each name given once to `say`."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._names, self._told = say, dict[str, None](), 0
+        self._say, self._names, self._known = say, dict[str, None](), 0
         self._catching = warnings.catch_warnings()
 
     def __enter__(self) -> "Noticing":
@@ -90,10 +90,10 @@ class Noticing:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._catching.__exit__(kind, error, at)
         if error is None:
-            self.tell()
+            self.pass_on()
 
-    def tell(self) -> None:
+    def pass_on(self) -> None:
         """Say what has come to be known since the last time."""
-        new, self._told = sorted([*self._names][self._told :]), len(self._names)
+        new, self._known = sorted([*self._names][self._known :]), len(self._names)
         if new:
             self._say(f"not deterministic on this device, and trained all the same: {', '.join(new)}")

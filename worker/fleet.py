@@ -15,11 +15,11 @@ import ray
 from ray.util import get_current_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from sqlalchemy import make_url
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from lrtune.errors import Invalid
 from lrtune.store import Database, workers
 from lrtune.store.census import wanted
+from lrtune.store.database import AWAY
 from lrtune.uploads import mirror
 from worker.gang import Gang
 from worker.loop import Worker
@@ -204,7 +204,7 @@ def run(settings: Settings, address: str, size: Size, seconds: float) -> None:
         while not stop.is_set():
             try:
                 fleet.round()
-            except (OperationalError, InterfaceError) as error:
+            except AWAY as error:
                 log.warning("the database is away: %s", str(error).splitlines()[0])
             stop.wait(seconds)
     finally:

@@ -37,12 +37,12 @@ from lrtune.store import (
     warm_start,
     workers,
 )
-from lrtune.store.database import clock
+from lrtune.store.database import AWAY, clock
 from lrtune.task import Task
 from lrtune.wire.job import TaskSpec
 from lrtune.wire.results import JobState, Trial, TrialState, WarmStartTrial
 from worker import commands
-from worker.attempt import AWAY, Attempt, Means
+from worker.attempt import Attempt, Means
 from worker.clocks import wait_for_agreement
 from worker.optimizers import with_package, without_package
 from worker.parallel import Member

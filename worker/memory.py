@@ -25,10 +25,8 @@ def does_not_fit(error: BaseException, device: torch.device, model: nn.Module | 
     weights = sum(one.nbytes for one in [*model.parameters(), *model.buffers()])
     trained = sum(one.nbytes for one in model.parameters() if one.requires_grad)
     many = sum(one.numel() for one in model.parameters())
-    own = (
-        f"its {many:,} parameters take {_gb(weights)}, their gradients {_gb(trained)} and each average or moment that "
-    )
-    return f"out of memory: {own}{optimizer} keeps as much again; {has} ({first})"
+    takes = f"its {many:,} parameters take {_gb(weights)}, their gradients {_gb(trained)}"
+    return f"out of memory: {takes} and each average or moment that {optimizer} keeps as much again; {has} ({first})"
 
 
 def room(device: torch.device) -> tuple[int, int]:

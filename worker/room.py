@@ -110,5 +110,5 @@ def _places(paused: Iterable[Entry], uses: Mapping[str, Sequence[Use]]) -> dict[
     for one in paused:
         for use in uses[one.key][:1]:
             jobs.setdefault(use.job, []).append(one)
-    standing = (sorted(those, key=lambda one: (one.score != one.score, one.score)) for those in jobs.values())
-    return {one.path: place for those in standing for place, one in enumerate(those)}
+    ranked = (sorted(those, key=lambda one: (one.score != one.score, one.score)) for those in jobs.values())
+    return {one.path: place for those in ranked for place, one in enumerate(those)}

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from lrtune.analysis.prefixes import Course, shared
 from lrtune.search import Beginnings
 from lrtune.store import beside, leases, states
+from lrtune.store.database import AWAY
 from lrtune.task import Task
 from lrtune.wire.results import REPORTS
 from worker.cache_key import Keys, header, place
@@ -71,7 +71,7 @@ class Ledger:
             states.lost(tx, store, [*gone])
 
         if steps or gone:
-            with suppress(OperationalError, InterfaceError, OSError):
+            with suppress(*AWAY, OSError):
                 store = self._store()
                 self._write(record)
 
@@ -81,7 +81,7 @@ def _or_else() -> Iterator[None]:
     """A worker that stops while its database is away makes no room any more."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except AWAY as error:
         raise OSError("the database does not answer") from error
 
 

@@ -120,7 +120,8 @@ def put(run: LiveRun, state: Snapshot) -> None:
         if run.reports:
             run.engine.model.train()  # as the trainer leaves it after measuring
         run.skip(run.step)
-        _put_generators(run.engine.device, state, rank=0 if run.engine.member is None else run.engine.member.rank)
+        rank = 0 if run.engine.member is None else run.engine.member.rank
+        put_generators(run.engine.device, _drawn(state, rank), state.notes["random"][rank])
     except Exception as error:  # whoever wrote the state may have written anything into it
         if out_of_memory(error):
             raise  # the state is good
@@ -187,10 +188,10 @@ def generators(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]
     return tensors, {"python": [version, gauss], "numpy": rest}
 
 
-def _put_generators(device: torch.device, state: Snapshot, *, rank: int) -> None:
-    notes = state.notes["random"][rank]
+def put_generators(device: torch.device, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
+    """Put every random generator where `generators` found it."""
     # Copies: torch reads a generator's state as a structure, which must lie where a processor takes one.
-    tensors = {name: one.to("cpu", copy=True) for name, one in _drawn(state, rank).items()}
+    tensors = {name: one.to("cpu", copy=True) for name, one in tensors.items()}
     random.setstate((notes["python"][0], tuple(tensors["python"].tolist()), notes["python"][1]))
     rest, key = notes["numpy"], tensors["numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", key, rest["pos"], rest["has_gauss"], rest["gauss"]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lrtune.analysis.prefixes import Course
 from lrtune.wire.job import Metric
-from lrtune.wire.results import Report, Trial, TrialState
+from lrtune.wire.results import Report, TrialState
 from worker.checkpoint_cache import CheckpointCache
 from worker.run import LiveRun
 
@@ -28,13 +28,12 @@ class Stage:
     def __init__(
         self,
         run: LiveRun,
-        trial: Trial,
+        course: Course,
         metric: Metric,
         on_report: Callable[[Report], str | None],
         cache: CheckpointCache | None = None,
     ) -> None:
         self.run, self._metric, self._on_report, self._cache = run, metric, on_report, cache
-        course = Course(trial.configuration, trial.horizon, sign=metric.sign, until=trial.until)
         self.course = course.after(self._seen())
 
     def begun(self) -> Outcome | None:

@@ -125,7 +125,7 @@ class Cohorts:
         course = Course(trial.configuration, trial.horizon, sign=spec.metric.sign, until=trial.until)
         fresh = partial(LiveRun, task, trial, spec.training, self._device, say=attempt.say)
         run = cache.begin(fresh, course) if cache else fresh()
-        stage = Stage(run, trial, spec.metric, telling(attempt.on_report, noticing), cache)
+        stage = Stage(run, course, spec.metric, telling(attempt.on_report, noticing), cache)
         return Lane(trial.configuration, stage, attempt.should_stop)
 
     def _known(self, attempt: Attempt, task: Task) -> Worth:

@@ -63,7 +63,7 @@ def train(
     begin = partial(cache.begin, fresh, course) if cache else fresh
 
     def trained(run: LiveRun) -> Outcome:
-        stage = Stage(run, trial, metric, telling(on_report, noticing), cache)
+        stage = Stage(run, course, metric, telling(on_report, noticing), cache)
         return stage.begun() or go_on(stage, should_stop)
 
     try:
@@ -89,11 +89,11 @@ def _explained(begin: Callable[[], LiveRun], go_on: Callable[[LiveRun], Outcome]
 
 
 def telling(on_report: Callable[[Report], str | None], noticing: Noticing | None) -> Callable[[Report], str | None]:
-    """The same, and what has been noticed is told at each report."""
+    """The same, and what has been noticed is said at each report."""
 
     def heard(report: Report) -> str | None:
         if noticing is not None:
-            noticing.tell()
+            noticing.pass_on()
         return on_report(report)
 
     return heard

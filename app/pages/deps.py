@@ -5,10 +5,14 @@ from typing import Annotated
 from urllib.parse import parse_qs
 
 from fastapi import Depends, Request
+from sqlalchemy.orm import Session
 
 from app import auth, sessions
+from app.deps import known_form
 from app.scopes import of_page
 from lrtune import errors
+from lrtune.store import jobs
+from lrtune.wire.results import Job
 
 Fields = Mapping[str, Sequence[str]]
 
@@ -47,3 +51,11 @@ def _tokened(request: Request, _: Annotated[None, Depends(signed_in)]) -> None:
 Tokened = Depends(_tokened)  # for what is no form, and not read before this has been looked at
 AnyForm = Annotated[Fields, Depends(_sent)]
 Form = Annotated[Fields, Depends(_ours)]
+
+
+def seen(tx: Session, job_id: str, only: str | None) -> Job:
+    """A job that a form or a query names, of those that one may see (`deps.Only`). Raises UnknownJob."""
+    job = jobs.get(tx, known_form(job_id))
+    if only is not None and job.owner != only:
+        raise errors.UnknownJob(f"there is no job {job_id[:60]!r}")
+    return job

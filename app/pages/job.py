@@ -39,7 +39,7 @@ def whole(request: Request, job_id: JobId, tx: ReadTx) -> Response:
     """The page of a job."""
     job = jobs.get(tx, job_id)
     parts = _summary(tx, job) | _log(tx, job_id, None) | _table(tx, job_id, "newest", "", 0)
-    return page(request, "job.html", **parts, formats=FORMATS, server=str(request.base_url).rstrip("/"))
+    return page(request, "job.html", **parts, server=str(request.base_url).rstrip("/"))
 
 
 @router.get("/summary")

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.addresses import root
 from app.deps import Only, ReadTx, Tx, Who, known_form
-from app.pages.deps import Fields, Form
+from app.pages.deps import Fields, Form, seen
 from app.problems import invalid
 from app.rendering import page
 from lrtune.analysis.differences import differing, measures
@@ -80,16 +80,9 @@ def compare(request: Request, tx: ReadTx, only: Only, ids: Ids = None) -> Respon
     chosen = list(dict.fromkeys(ids or ()))
     if not 2 <= len(chosen) <= MOST:
         raise invalid([{"pointer": "/job", "detail": f"found {len(chosen)}; accepted are 2 to {MOST} jobs to compare"}])
-    found = [_seen(tx, one, only) for one in chosen]
+    found = [seen(tx, one, only) for one in chosen]
     specs = [job.spec for job in found]
     return page(request, "compare.html", jobs=found, rows=differing(specs), measures=measures(specs))
-
-
-def _seen(tx: Session, job_id: str, only: str | None) -> Job:
-    job = jobs.get(tx, known_form(job_id))
-    if only is not None and job.owner != only:
-        raise UnknownJob(f"there is no job {job_id[:60]!r}")
-    return job
 
 
 @router.post("/selected/cancel")

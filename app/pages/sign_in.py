@@ -65,7 +65,12 @@ async def _came(request: Request, provider: Annotated[Provider, Depends(_provide
 
 
 @router.get(RETURN)
-def enter_from_provider(request: Request, came: Annotated[SignedIn | NotSignedIn, Depends(_came)], tx: Tx) -> Response:
+def enter_from_provider(
+    request: Request,
+    provider: Annotated[Provider, Depends(_provider)],
+    came: Annotated[SignedIn | NotSignedIn, Depends(_came)],
+    tx: Tx,
+) -> Response:
     """Begin a session of whoever the provider says came.
 
     The answer is a page that goes on by itself and no redirect: browsers count that as coming from the provider still,
@@ -73,7 +78,6 @@ def enter_from_provider(request: Request, came: Annotated[SignedIn | NotSignedIn
     """
     if isinstance(came, NotSignedIn):
         return _asked(request, _ours(request, ""), status=401, refused=str(came))
-    provider = _provider(request)
     key = people.session_key(tx, came.person, came.scopes, f"sign-in with {provider.name}"[:100])
     answer = page(request, "signed-in.html", target=_ours(request, came.target), person=came.person)
     sessions.begin(request, answer, key)

@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 
 from app import admission, catalogue, curves, plans, pointers, quotas
 from app.addresses import root
-from app.deps import MOST, Only, ReadTx, Tx, Who, known_form
+from app.deps import MOST, Only, ReadTx, Tx, Who
 from app.pages import job_clone, job_form
-from app.pages.deps import Fields, Form
+from app.pages.deps import Fields, Form, seen
 from app.problems import invalid
 from app.rendering import page
-from lrtune.errors import Invalid, UnknownJob
+from lrtune.errors import Invalid
 from lrtune.schedules import FAMILIES, WARMUP, Curve, schedule
 from lrtune.space import Axis, Choice, Range
 from lrtune.store import datasets, jobs
@@ -94,9 +94,7 @@ def _words(dataset: DatasetSummary) -> str:
 
 def _cloned(tx: Session, choices: Choices, job_id: str, only: str | None) -> Fields:
     """The form as a job has it. Raises UnknownJob."""
-    job = jobs.get(tx, known_form(job_id))
-    if only is not None and job.owner != only:
-        raise UnknownJob(f"there is no job {job_id[:60]!r}")
+    job = seen(tx, job_id, only)
     task = job.spec.task.name
     if _known(tx, task) != task:
         detail = f"the job's task {task} is not here any more: no worker has announced it"

@@ -149,7 +149,7 @@ const charts = (() => {
     made.say = (lines) => { said.textContent = lines.join(", "); };
     return made;
   };
-  // What is made anew while somebody stands in it has the focus where it was: parts are told by their `data-part`.
+  // What is made anew while somebody stands in it has the focus where it was: parts are known by their `data-part`.
   const keepFocus = (box, make) => {
     const part = box.contains(document.activeElement) ? document.activeElement.dataset.part : undefined;
     make();
@@ -172,6 +172,53 @@ const charts = (() => {
   const turned = (key, at, count) => {
     if (!(key in TURNS) || !count) return null;
     return at === null ? (TURNS[key] > 0 ? 0 : count - 1) : (at + TURNS[key] + count) % count;
+  };
+
+  // The marks of a picture, a trial each: chosen by the mouse or the keys, opened by a click or Enter. `at` is where one
+  // is, in the picture's pixels, or null; `x` its value along the axis; `said` what is shown and read out of it.
+  const marks = (box, { at, x, said }) => {
+    const dragged = drags(box);
+    let u = null, place = null, hint = null, all = [], near = null;
+    const choose = (one, left, top) => {
+      if (one !== near) { near = one; u.redraw(false); }
+      if (one) hint.show(said(one), left, top);
+      else hint.hide();
+    };
+    const open = () => { if (near) location.assign(box.dataset.trials + near.number); };
+    return {
+      near: () => near,
+      begin(found) { all = found; near = hint = null; },  // of a picture that is about to be drawn
+      on(drawn, stage) {
+        u = drawn;
+        place = stage;
+        hint = tip(u.over);
+        u.over.addEventListener("click", () => { if (!dragged()) open(); });
+      },
+      hover(self) {
+        const { left, top } = self.cursor, ratio = devicePixelRatio || 1;
+        if (!hint || (left < 0 && place === document.activeElement)) return;
+        let found = null, least = 14 ** 2;
+        for (const one of left < 0 ? [] : all) {
+          const there = at(self, one);
+          if (!there) continue;
+          const away = ((there.x - self.bbox.left) / ratio - left) ** 2 + ((there.y - self.bbox.top) / ratio - top) ** 2;
+          if (away < least) { least = away; found = one; }
+        }
+        choose(found, left, top);
+      },
+      keys({ key }) {
+        const { min, max } = u.scales.x, seen = all.filter((one) => x(one) >= min && x(one) <= max);
+        const now = near ? seen.indexOf(near) : -1, next = turned(key, now < 0 ? null : now, seen.length);
+        if (next !== null) {
+          const there = at(u, seen[next]), ratio = devicePixelRatio || 1;
+          choose(seen[next], (there.x - u.bbox.left) / ratio, (there.y - u.bbox.top) / ratio);
+          place.say(said(seen[next]));
+        } else if (key === "Enter") open();
+        else if (key === "Escape") choose(null);
+        else return zoomed(u, key);
+        return true;
+      },
+    };
   };
 
   const toggle = (words, pressed, press) => {
@@ -272,6 +319,6 @@ const charts = (() => {
 
   return {
     colour, faint, number, rate, element, axis, logAxis, whole, labels, rates, steps, missing, nothing, tip, zoom, showAll, fit, sample,
-    recall, remember, stage, zoomed, turned, toggle, choice, table, drags, fetched, smoothed, SMOOTHINGS, keepZoom, keepFocus, refill, everything,
+    recall, remember, stage, marks, zoomed, turned, toggle, choice, table, drags, fetched, smoothed, SMOOTHINGS, keepZoom, keepFocus, refill, everything,
   };
 })();

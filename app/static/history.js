@@ -3,7 +3,8 @@
 
 (() => {
   const box = document.getElementById("history");
-  let found = null, u = null, shape = "", tip = null, near = null, place = null;
+  let found = null, u = null, shape = "", place = null;
+  const marks = charts.marks(box, { at: position, x: (end) => end.cost, said });
 
   const sign = () => (found.goal === "maximize" ? -1 : 1);
 
@@ -25,10 +26,10 @@
 
   function build() {
     u?.destroy();
-    near = null;
+    marks.begin(found.ends);
     const [costs, values] = stairs(), [low, high] = ends();
     const best = found.ends.filter((end) => end.best);
-    place = charts.stage(`best ${found.metric} over cost: ${best.length} times better, from ${charts.number(values[0])} to ${charts.number(values.at(-1))} after ${charts.number(costs.at(-1), 3)} full runs`, keys);
+    place = charts.stage(`best ${found.metric} over cost: ${best.length} times better, from ${charts.number(values[0])} to ${charts.number(values.at(-1))} after ${charts.number(costs.at(-1), 3)} full runs`, marks.keys);
     const table = charts.table("How the search went", ["After full runs", found.metric, "Trial"], best.map((end) => [charts.number(end.cost, 3), charts.number(end.value), String(end.number)]), "history-table");
     charts.keepFocus(box, () => box.replaceChildren(place, table));
     u = new uPlot({
@@ -43,11 +44,10 @@
       series: [{}, { stroke: charts.colour("winner"), width: 2.5, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } }],
       hooks: {
         draw: [dots],
-        setCursor: [hover],
-        ready: [(self) => self.over.addEventListener("click", () => { if (!dragged()) open(); })],
+        setCursor: [marks.hover],
       },
     }, [costs, values], place);
-    tip = charts.tip(u.over);
+    marks.on(u, place);
   }
 
   // From the best to what three in four reach: the first runs of a search may be far off.
@@ -73,49 +73,14 @@
       if (!at) continue;
       ctx.fillStyle = charts.colour(end.best ? "winner" : "other");
       ctx.beginPath();
-      ctx.arc(at.x, at.y, (end === near ? 6 : end.best ? 4.5 : 2.5) * ratio, 0, 2 * Math.PI);
+      ctx.arc(at.x, at.y, (end === marks.near() ? 6 : end.best ? 4.5 : 2.5) * ratio, 0, 2 * Math.PI);
       ctx.fill();
     }
     ctx.restore();
   }
 
-  const said = (end) => [`Trial ${end.number}${end.best ? ", the best so far" : ""}`, `${found.metric} ${charts.number(end.value)}`, `after ${charts.number(end.cost, 3)} full runs`];
-
-  function choose(end, left, top) {
-    if (end !== near) { near = end; u.redraw(false); }
-    if (end) tip.show(said(end), left, top);
-    else tip.hide();
-  }
-
-  function hover(self) {
-    const { left, top } = self.cursor, ratio = devicePixelRatio || 1;
-    if (!tip || (left < 0 && place === document.activeElement)) return;
-    let chosen = null, least = 14 ** 2;
-    for (const end of left < 0 ? [] : found.ends) {
-      const at = position(self, end);
-      if (!at) continue;
-      const away = ((at.x - self.bbox.left) / ratio - left) ** 2 + ((at.y - self.bbox.top) / ratio - top) ** 2;
-      if (away < least) { least = away; chosen = end; }
-    }
-    choose(chosen, left, top);
-  }
-
-  const dragged = charts.drags(box);
-  function open() {
-    if (near) location.assign(box.dataset.trials + near.number);
-  }
-
-  function keys({ key }) {
-    const { min, max } = u.scales.x, seen = found.ends.filter((end) => end.cost >= min && end.cost <= max);
-    const at = near ? seen.indexOf(near) : -1, next = charts.turned(key, at < 0 ? null : at, seen.length);
-    if (next !== null) {
-      const { x, y } = position(u, seen[next]), ratio = devicePixelRatio || 1;
-      choose(seen[next], (x - u.bbox.left) / ratio, (y - u.bbox.top) / ratio);
-      place.say(said(seen[next]));
-    } else if (key === "Enter") open();
-    else if (key === "Escape") choose(null);
-    else return charts.zoomed(u, key);
-    return true;
+  function said(end) {
+    return [`Trial ${end.number}${end.best ? ", the best so far" : ""}`, `${found.metric} ${charts.number(end.value)}`, `after ${charts.number(end.cost, 3)} full runs`];
   }
 
   charts.fit(box, () => (u ? [u] : []));

@@ -9,8 +9,9 @@ const landscape = (() => {
   const FOG = 3;  // families, beyond which not all bands are drawn
   const hidden = new Set(charts.recall("map-hidden", []));
   const log = { rate: charts.recall("map-log-rate", true), value: charts.recall("map-log-value") };  // null: as the values ask for
-  let terrain = null, u = null, points = [], shape = "", tip = null, near = null, place = null, ends = null, all = null, lit = null;
+  let terrain = null, u = null, points = [], shape = "", place = null, ends = null, all = null, lit = null;
 
+  const chosen = charts.marks(box, { at: position, x: (point) => point.rate, said });
   const style = (at) => ({ stroke: charts.colour(`family-${at % 8}`), width: 2, dash: DASH[Math.floor(at / 8) % 3] });
   const many = () => new Set(terrain.series.map((group) => group.optimizer)).size > 1;
   const name = (group) => (many() ? `${group.optimizer} ${group.family}` : group.family);
@@ -43,9 +44,9 @@ const landscape = (() => {
   function build() {
     const kept = charts.recall("map-zoom");
     u?.destroy();
-    near = null;
+    chosen.begin(points);
     all = range_of_rates();
-    place = charts.stage(described(), keys);
+    place = charts.stage(described(), chosen.keys);
     charts.keepFocus(box, () => box.replaceChildren(legend(), place, caption(), table()));
     const rates = [...new Set([all[0], all[1], ...points.map((point) => point.rate)])].sort((a, b) => a - b);
     u = new uPlot({
@@ -64,12 +65,11 @@ const landscape = (() => {
       hooks: {
         drawAxes: [(self) => inside(self, () => { shade(self); bands(self); edges(self); })],
         draw: [(self) => { inside(self, () => lines(self)); marks(self); }],
-        setCursor: [hover],
+        setCursor: [chosen.hover],
         setScale: [(self, key) => { if (key === "x") keep(self); }],
-        ready: [(self) => self.over.addEventListener("click", () => { if (!dragged()) open(); })],
       },
     }, [rates, rates.map(() => null)], place);
-    tip = charts.tip(u.over);
+    chosen.on(u, place);
     if (kept && kept[0] < all[1] && kept[1] > all[0]) u.setScale("x", { min: kept[0], max: kept[1] });
   }
 
@@ -157,7 +157,7 @@ const landscape = (() => {
   // Of many families each has its band when a run or its name in the legend is pointed at: all of them together are fog.
   function bands(self) {
     for (const { group, at } of shown()) {
-      if (!group.curve || !(own(group) || shown().length <= FOG || group === near?.group || name(group) === lit)) continue;
+      if (!group.curve || !(own(group) || shown().length <= FOG || group === chosen.near()?.group || name(group) === lit)) continue;
       const { ctx } = self, { rates, low, high } = group.curve;
       ctx.fillStyle = charts.faint(`family-${at % 8}`, own(group) || name(group) === lit ? 0.16 : 0.1);
       ctx.beginPath();
@@ -206,14 +206,14 @@ const landscape = (() => {
       if (!at) continue;
       ctx.strokeStyle = ctx.fillStyle = charts.colour(`family-${point.at % 8}`);
       ctx.globalAlpha = busy ? 0.6 : 0.9;
-      if (point.value === null && point.forecast && !at.out && (!busy || point === near)) whisker(self, point, at);
+      if (point.value === null && point.forecast && !at.out && (!busy || point === chosen.near())) whisker(self, point, at);
       mark(ctx, point, at, (busy ? 2.4 : 3.6) * ratio);
     }
     ctx.globalAlpha = 1;
     if (terrain.report) ring(self, { rate: terrain.report.rate, value: terrain.report.value }, "winner", 8 * ratio);
     const baseline = terrain.series.flatMap((group) => group.points).find((point) => point.role === "baseline");
     if (baseline) ring(self, baseline, "baseline", 6 * ratio);
-    if (near) ring(self, near, "link", 10 * ratio);
+    if (chosen.near()) ring(self, chosen.near(), "link", 10 * ratio);
     ctx.restore();
   }
 
@@ -271,26 +271,7 @@ const landscape = (() => {
     ctx.fillText(text, x, y);
   }
 
-  // Choosing ----------------------------------------------------------------------------------------------------------
-
-  function hover(self) {
-    const { left, top } = self.cursor, ratio = devicePixelRatio || 1;
-    if (!tip || (left < 0 && place === document.activeElement)) return;
-    let found = null, least = 14 ** 2;
-    for (const point of left < 0 ? [] : points) {
-      const at = position(self, point);
-      if (!at) continue;
-      const away = ((at.x - self.bbox.left) / ratio - left) ** 2 + ((at.y - self.bbox.top) / ratio - top) ** 2;
-      if (away < least) { least = away; found = point; }
-    }
-    choose(found, left, top);
-  }
-
-  function choose(point, left, top) {
-    if (point !== near) { near = point; u.redraw(false); }
-    if (point) tip.show(said(point), left, top);
-    else tip.hide();
-  }
+  // In words ----------------------------------------------------------------------------------------------------------
 
   function said(point) {
     const role = point.role === "baseline" ? ", the baseline" : point.fresh ? ", over a fresh seed" : "";
@@ -298,24 +279,6 @@ const landscape = (() => {
     const value = point.value !== null ? `${terrain.metric} ${charts.number(point.value)}`
       : point.forecast ? `${terrain.metric} ${charts.number(point.forecast.value)} expected (${charts.number(point.forecast.low)} to ${charts.number(point.forecast.high)})` : "";
     return [`Trial ${point.number}${role}`, `${point.group.optimizer} at ${charts.rate(point.rate)}, ${point.group.family}`, far, value].filter(Boolean);
-  }
-
-  const dragged = charts.drags(box);
-  function open() {
-    if (near) location.assign(box.dataset.trials + near.number);
-  }
-
-  function keys({ key }) {
-    const { min, max } = u.scales.x, seen = points.filter((point) => point.rate >= min && point.rate <= max);
-    const at = near ? seen.indexOf(near) : -1, next = charts.turned(key, at < 0 ? null : at, seen.length);
-    if (next !== null) {
-      const { x, y } = position(u, seen[next]), ratio = devicePixelRatio || 1;
-      choose(seen[next], (x - u.bbox.left) / ratio, (y - u.bbox.top) / ratio);
-      place.say(said(seen[next]));
-    } else if (key === "Enter") open();
-    else if (key === "Escape") choose(null);
-    else return charts.zoomed(u, key);
-    return true;
   }
 
   // Beside it ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lrtune.wire.job import AdmittedJob
 
-NAMED = {"optimizers": "name", "schedules": "family"}  # lists whose parts are told apart by a name
+NAMED = {"optimizers": "name", "schedules": "family"}  # lists whose parts have names
 LISTS = {"horizons"}  # of numbers, but no range where there are two; nor is any list in a task's parameters
 ABSENT = "–"
 

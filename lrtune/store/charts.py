@@ -145,14 +145,14 @@ def modelled(tx: Session, job: Job) -> list[Trial]:
     All of them where there are few enough, else its best, the newest of those that are not complete, and a sample.
     """
     rows = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq, TrialRow.step > 0)
-    if count(tx, job.id) <= FEW_ENOUGH:
+    if (many := count(tx, job.id)) <= FEW_ENOUGH:
         return _reported(tx, tx.scalars(rows.order_by(TrialRow.number)).all(), REPORTS)
     leaders = rows.where(trials.completed(job.steps)).order_by(*trials.best_first(job.spec.metric.goal))
     apart = or_(TrialRow.state != TrialState.COMPLETE, TrialRow.horizon != job.steps)
     partial = rows.where(_RUN, apart, TrialRow.state != TrialState.DIVERGED).order_by(TrialRow.number.desc())
     tests = rows.where(TrialRow.role == "range-test")
     found = {row.number: row for query in (leaders, partial, tests) for row in tx.scalars(query.limit(MODELLED))}
-    found |= {row.number: row for row in tx.scalars(_spread(rows, count(tx, job.id), MODELLED))}
+    found |= {row.number: row for row in tx.scalars(_spread(rows, many, MODELLED))}
     return _reported(tx, [row for _, row in sorted(found.items())], REPORTS)
 
 

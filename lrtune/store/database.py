@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Dialect, Engine, create_engine, event, literal_column, make_url, select
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.types import DateTime, TypeDecorator
 
+AWAY = (OperationalError, InterfaceError)  # what a database raises that is not there
 BUSY_SECONDS = 30
 PRAGMAS = ("journal_mode=wal", "synchronous=normal", f"busy_timeout={BUSY_SECONDS * 1000}", "foreign_keys=on")
 

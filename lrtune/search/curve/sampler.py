@@ -139,7 +139,7 @@ def expected(
     """
     kind = spec.search.sampler if isinstance(spec.search.sampler, CurveSearch) else CurveSearch()
     search = _Search(spec, kind, past, (), steps, np.random.default_rng(spec.search.seed), stages=True)
-    asked = {one for one in dict.fromkeys(wanted) if search.knobs.row(one) is not None}
+    asked = dict.fromkeys(one for one in wanted if search.knobs.row(one) is not None)
     search.candidates = [*dict.fromkeys([*search.candidates, *asked])]
     pool, known = search.start
     if not any(run.reports for run in known):
@@ -225,7 +225,7 @@ class _Search:
             pool, known = self._encoded()
             same_knobs = pool.extras.shape[1] == model.pool.extras.shape[1]
             fitted = model.fitted if same_knobs else None
-        found = decide_several(pool, known, self.steps, seeds, settings, fitted, left)
+        found, _ = decide_several(pool, known, self.steps, seeds, settings, fitted, left)
         return [(self.candidates[pool.keys[decision.row]], decision) for decision in found]
 
     @cached_property

@@ -45,12 +45,8 @@ def decide(
     `runs` have the one trained last at the end; `left` is what may still be spent, in full runs. The decision is None
     where no run can be brought to its end for it.
     """
-    search = Search(pool, runs, target, seed, settings or Settings(), left)
-    first = search.initial_design() or search.until_something_learns()
-    if first is not None:
-        return first, fitted
-    model = WeighedModel(pool, runs, target, search.settings, fitted)
-    return search.most_valuable(model), model.fitted
+    found, fitted = decide_several(pool, runs, target, [seed], settings or Settings(), fitted, left)
+    return (found[0] if found else None), fitted
 
 
 def decide_several(
@@ -61,8 +57,8 @@ def decide_several(
     settings: Settings,
     fitted: Fitted | None = None,
     left: float = np.inf,
-) -> list[Decision]:
-    """A decision for each seed, as long as there are any; the first is that of `decide`.
+) -> tuple[list[Decision], Fitted | None]:
+    """A decision for each seed, as long as there are any, and the hyper-parameters; the first is that of `decide`.
 
     Each takes those before it for under way. Where more than a few are asked for one model is asked for all of them,
     since it takes longer to make than to ask; what is fitted for the first is good enough for all.
@@ -84,7 +80,7 @@ def decide_several(
             known, steps = under_way(pool, known, decision)
             left -= steps / target
         found += more
-    return found
+    return found, fitted
 
 
 def improvement(best: float, mean: Array, std: Array) -> Array:
@@ -211,7 +207,8 @@ class Search:
 
     def _alike(self, row: int, other: int) -> bool:
         """Whether two options are one configuration, or nearly so."""
-        both = np.column_stack([self.pool.features, self.pool.standardised(self.pool.extras)])[[row, other]]
+        pool, two = self.pool, [row, other]
+        both = np.column_stack([pool.features[two], pool.standardised(pool.extras[two])])
         return self.pool.keys[row] == self.pool.keys[other] or bool(nearly_equal(both[:1], both[1:])[0, 0])
 
     def _open(self) -> Ints:
