@@ -15,6 +15,21 @@ from worker.commands import find
 
 __all__ = ["door"]
 
+SCRIPT = """
+import lrtune
+
+trial = lrtune.trial()
+for step in range(1, trial.until + 1):
+    if trial.report(step, val_loss=1 / step):
+        break
+"""
+
+
+@pytest.fixture(autouse=True)
+def _without_torch(door: httpx.Client, tmp_path: Path) -> None:
+    """What is trained here matters to no test, and to import torch takes longer than all else."""
+    (tmp_path / "here" / "train.py").write_text(SCRIPT)
+
 
 def rewrite(tmp_path: Path, old: str, new: str) -> None:
     text = FILE.replace(old, new)

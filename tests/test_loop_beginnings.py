@@ -330,6 +330,7 @@ sys.exit(1)
 """
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # it is the command that is tested
 def test_lrtune_run_declares_it(door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LRTUNE_URL": str(door.base_url), "LRTUNE_API_KEY": KEY}.items():
         monkeypatch.setenv(name, value)

@@ -57,6 +57,7 @@ class Engine:
         self.optimizer = build(
             chosen.optimizer, self.model, learning_rate=chosen.learning_rate, groups=groups, fused=fused
         )
+        self._parameters = list(self.model.parameters())  # to go through all modules takes as long as a small layer
         if self.optimizer.averages and any(isinstance(part, _BatchNorm) for part in self.model.modules()):
             say("batch norms keep statistics of the weights that are trained, not of their average, which is measured")
         self._scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "float16")
@@ -104,9 +105,9 @@ class Engine:
             self._scaler.unscale_(part)
         chosen = self._chosen
         if chosen.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), chosen.clip_norm)
+            nn.utils.clip_grad_norm_(self._parameters, chosen.clip_norm)
         if chosen.clip_value is not None:
-            nn.utils.clip_grad_value_(self.model.parameters(), chosen.clip_value)
+            nn.utils.clip_grad_value_(self._parameters, chosen.clip_value)
         for part in self.optimizer.parts:
             self._scaler.step(part)
         self._scaler.update()

@@ -85,14 +85,17 @@ class Losses:
         self._recent = deque(notes["recent"], maxlen=WINDOW)
 
     def _trouble(self, step: int, rate: float, value: float) -> str | None:
-        where = f"at step {step} (learning rate {rate:.3g})"
         if not math.isfinite(value):
-            return f"training loss became {value} {where}"
+            return f"training loss became {value} {_where(step, rate)}"
         if self._first is None:
             self._first = value
         self._recent.append(value)
-        now = median(self._recent)
         # ten times the first loss plus one, written so that it also holds for a loss below zero
-        if len(self._recent) == WINDOW and now > self._first + 9 * abs(self._first) + 1:
-            return f"training loss rose from {self._first:.3g} to {now:.3g} {where}"
+        most = self._first + 9 * abs(self._first) + 1
+        if len(self._recent) == WINDOW and max(self._recent) > most and (now := median(self._recent)) > most:
+            return f"training loss rose from {self._first:.3g} to {now:.3g} {_where(step, rate)}"
         return None
+
+
+def _where(step: int, rate: float) -> str:
+    return f"at step {step} (learning rate {rate:.3g})"

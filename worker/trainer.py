@@ -111,11 +111,11 @@ def go_on(stage: Stage, should_stop: Callable[[], str | None]) -> Outcome:
 
 def _step(run: LiveRun, stage: Stage) -> Outcome | None:
     """One step; the end of a run that has diverged, once that is seen."""
-    rate = stage.course.rate(run.step)
-    run.engine.set_factor(stage.course.factor(run.step))
+    factor = stage.course.factor(run.step)
+    run.engine.set_factor(factor)
     loss = run.engine.gradients(run.batches)
     run.step += 1
-    if diverged := run.losses.add(run.step, rate, loss):
+    if diverged := run.losses.add(run.step, stage.course.configuration.learning_rate * factor, loss):
         return stage.diverged(diverged)
     run.engine.apply()
     return None
