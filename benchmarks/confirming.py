@@ -157,8 +157,10 @@ def real(truth: grid.Truth, seeds: int) -> Array:
     """What the grid's leaders and, last, the baseline come to over so many seeds, in per cent of the best of them."""
     grid.best(truth, grid.LEADERS, grid.SEEDS)
     leaders = [Configuration.model_validate_json(one) for one in truth.about["best"]]
-    families = list({one.kind: one for one in reversed(leaders)}.values())[::-1]
-    chosen = [*families, *(one for one in leaders if one not in families)][:TOP]
+    kinds = [one.kind for one in leaders]
+    chosen = sorted(leaders, key=lambda one: kinds[: leaders.index(one)].count(one.kind))[
+        :TOP
+    ]  # of other families first
     rows = np.array([truth.over(one, seeds) for one in (*chosen, grid.untuned(truth.live))])
     return np.asarray(100 * rows / rows.mean(axis=1).min())
 
