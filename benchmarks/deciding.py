@@ -2,9 +2,10 @@
 
 A job over all its default schedules is decided by the search itself; training is simulated, on a clock of its own, and
 costs nothing: a run takes so many seconds, and a stage its part of that. A decision takes what it took this process
-(CPU seconds, one thread). As in the service one worker decides for all who wait, and who is free while it does waits
-for the next decision. `deciding` is the share of the workers' time that went into decisions and into waiting for them;
-what they wait for at the end, when others train the last of the budget, is not counted. `a decision` is the mean.
+(CPU seconds, one thread). As in the service one worker decides for all who wait, and where many train short runs also
+ahead for those (`lrtune/store/shares.py`); who is free meanwhile takes what lies ready, else it waits. `deciding` is
+the share of the workers' time that went into decisions and into waiting for them; what they wait for at the end, when
+others train the last of the budget, is not counted. `a decision` is the mean, `best` the best value that was found.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import heapq
 import json
 import math
 import time
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -20,6 +22,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from lrtune import search
+from lrtune.store import shares
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Proposal, Report, Trial, TrialState, report_points
@@ -61,51 +64,87 @@ class Shop:
     seconds: float  # of one full run
     workers: int
     history: list[Trial] = field(default_factory=list)
+    ready: deque[int] = field(default_factory=deque)  # trials that wait
     busy: list[tuple[float, int]] = field(default_factory=list)  # when a trial's stage ends, and its number
+    free: list[float] = field(default_factory=list)  # since when each worker that does not train waits
     decisions: list[float] = field(default_factory=list)  # what each took
     now: float = 0.0
     trained: float = 0.0
     waited: float = 0.0  # for decisions, all workers together
+    idle: bool = False  # nothing was to be decided, and nothing has happened since
 
     def run(self) -> None:
         """Until the search is over and everybody is done."""
+        self.free = [0.0] * self.workers
         while True:
-            while self.busy and (self.busy[0][0] <= self.now or len(self.busy) == self.workers):
-                self._end()
-            began = time.process_time()
-            waiting = self.workers - len(self.busy)
-            step = search.advance(self.spec, self.history, steps=STEPS, seconds=self.now, waiting=waiting)
-            took = time.process_time() - began
-            self.now += took
-            self.waited += took * (waiting if step.proposal else 1)
-            if step.proposal:
-                asked = [step.proposal, *step.more]
-                for proposal in asked:
-                    self.decisions.append(took / len(asked))
-                    self._begin(proposal)
+            if self.free and self._undecided():
+                self._think()
+            elif self.free and self.ready:
+                self._take()
             elif self.busy:
                 self._end()
             else:
                 return
 
-    def _begin(self, asked: Proposal) -> None:
+    @property
+    def best(self) -> float:
+        """The best whole run."""
+        return min(t.value for t in self.history if t.value is not None and t.completed(STEPS))
+
+    def _undecided(self) -> bool:
+        """As `shares` asks it before a free worker takes a trial that waits."""
+        ahead = shares.ahead(self.seconds, len(self.busy))
+        return not self.idle and (not self.ready or (ahead > 0 and len(self.busy) >= 2 * len(self.ready)))
+
+    def _think(self) -> None:
+        """One free worker decides, on what is known now; others end meanwhile, and take what lies ready or wait."""
+        since = self.free.pop()
+        wanted = len(self.free) + 1 + shares.ahead(self.seconds, len(self.busy)) - len(self.ready)
+        began = time.process_time()
+        step = search.advance(self.spec, self.history, steps=STEPS, seconds=self.now, waiting=max(1, wanted))
+        took = time.process_time() - began
+        until = self.now + took
+        while self.busy and self.busy[0][0] <= until:
+            self._end()
+            if self.ready:
+                self._take()
+        self.now = until
+        self.free.append(since)
+        asked = [one for one in (step.proposal, *step.more) if one]
+        self.idle = not asked
+        if self.idle:  # what is waited for now is what others train
+            self.waited += took
+            self.free = [self.now] * len(self.free)
+        for one in asked:
+            self.decisions.append(took / len(asked))
+            self.ready.append(self._planned(one))
+
+    def _planned(self, asked: Proposal) -> int:
         number = len(self.history) if asked.resume is None else asked.resume
-        stage = {"state": TrialState.RUNNING, "until": asked.until, "decision": len(self.decisions) - 1}
+        stage = {"state": TrialState.WAITING, "until": asked.until, "decision": len(self.decisions) - 1}
         if asked.resume is None:
             what = asked.model_dump(include={"role", "seed", "horizon"}) | {"configuration": asked.configuration}
             self.history.append(Trial.model_validate({"number": number, **what, **stage}))
         else:
             was = self.history[number]
             self.history[number] = was.model_copy(update={**stage, "start": was.step})
+        return number
+
+    def _take(self) -> None:
+        """Whoever has waited longest trains what has."""
+        self.free.sort(reverse=True)
+        self.waited += self.now - self.free.pop()
+        number = self.ready.popleft()
         trial = self.history[number]
+        self.history[number] = trial.model_copy(update={"state": TrialState.RUNNING})
         takes = ((trial.until or trial.horizon) - trial.start) / STEPS * self.seconds
         self.trained += takes
         heapq.heappush(self.busy, (self.now + takes, number))
 
     def _end(self) -> None:
-        ends, number = heapq.heappop(self.busy)
-        self.waited += max(self.now - ends, 0.0)
-        self.now, trial = max(self.now, ends), self.history[number]
+        self.now, number = heapq.heappop(self.busy)
+        self.free.append(self.now)
+        self.idle, trial = False, self.history[number]
         step = trial.until or trial.horizon
         reports = loss(trial.configuration, step)
         state = TrialState.PAUSED if trial.until else TrialState.COMPLETE
@@ -126,6 +165,7 @@ class Cost:
     waited: float
     trained: float
     lasted: float
+    best: float
 
     @property
     def share(self) -> float:
@@ -138,7 +178,7 @@ def cost(seconds: float, workers: int, full_runs: float, seed: int) -> Cost:
     shop = Shop(job(full_runs, seed), seconds, workers)
     shop.run()
     took, trials = shop.decisions, len(shop.history)
-    return Cost(seconds, workers, len(took), trials, sum(took), shop.waited, shop.trained, shop.now)
+    return Cost(seconds, workers, len(took), trials, sum(took), shop.waited, shop.trained, shop.now, shop.best)
 
 
 def main() -> None:
@@ -151,14 +191,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     threadpool_limits(1)
-    print("| a run | workers | decisions | trials | a decision | deciding | job |\n|" + " --- |" * 7, flush=True)
+    print("| a run | workers | decisions | trials | a decision | deciding | job | best |\n|" + " --- |" * 8, flush=True)
     costs = []
     for seconds in map(float, args.seconds.split(",")):
         for workers in map(int, args.workers.split(",")):
             one = cost(seconds, workers, args.full_runs, args.seed)
             costs.append(asdict(one) | {"share": one.share})
             mean = one.deciding / one.decisions
-            cells = f"{one.decisions} | {one.trials} | {mean:.2f} s | {one.share:.1%} | {one.lasted:.0f} s"
+            cells = (
+                f"{one.decisions} | {one.trials} | {mean:.2f} s | {one.share:.1%} | {one.lasted:.0f} s | {one.best:.4f}"
+            )
             print(f"| {seconds:g} s | {workers} | {cells} |", flush=True)
     if args.json:
         args.json.write_text(json.dumps(costs, indent=1), encoding="utf-8")

@@ -21,6 +21,7 @@ import torch
 from benchmarks.live_study import job
 from benchmarks.live_tasks import TASKS, Live, lay_out, prepared
 from lrtune.optimizers import Adamw
+from lrtune.search.baseline import baseline
 from lrtune.space import Choice
 from lrtune.task import Task
 from lrtune.wire.configuration import Configuration
@@ -93,6 +94,11 @@ def space(live: Live) -> tuple[list[str], list[float]]:
     axis = found.optimizers["adamw"]["learning_rate"]
     assert isinstance(axis, Choice)
     return list(found.schedules), [float(rate) for rate in axis.options]  # type: ignore[arg-type]
+
+
+def untuned(live: Live) -> Configuration:
+    """The baseline of a job about this task."""
+    return baseline(job(live, sampler="curve", pruner="none", seed=0, full_runs=1), steps=live.steps).configuration
 
 
 def at(family: str, peak: float) -> Configuration:

@@ -2,9 +2,10 @@
 
 A job with everything as it comes, confirming included, is given to a worker (`worker`) and to a plain loop over HTTP
 (`loop`). Its answer is then trained again by the grid's own loop, over as many seeds as the grid's leaders had, none of
-which the job had seen: their mean is the truth. Regret is how far that lies above the grid's best, in per cent; an
-interval holds where the truth lies inside. `cosines` are as many cosine runs with a warm-up of 5 % as the loop's job
-had paid for, at rates drawn at random from the job's range (log uniform), the best of which is its answer.
+which the job had seen: their mean is the truth. Regret is how far that lies above the grid's best, in per cent. An
+interval holds where the truth lies inside, once it is wider by what the truth, a mean over few seeds too, is uncertain
+by: by sqrt(1 + the answer's seeds / the truth's). `cosines` are as many cosine runs with a warm-up of 5 % as the loop's
+job had paid for, at rates drawn at random from the job's range (log uniform), the best of which is its answer.
 """
 
 import argparse
@@ -36,8 +37,9 @@ Ends = tuple[float, float] | None
 class Answer:
     """What one way came to on one task with one seed.
 
-    `truth` and `true_lift` are means over seeds that it had not seen, of its configuration and of the baseline minus
-    that; `best` is the grid's; `families` of `of` were trained to the end; `paid` is in full runs.
+    `truth` and `true_lift` are means over `judges` seeds that it had not seen, of its configuration and of the baseline
+    minus that; `best` is the grid's; `families` of `of` were trained to the end; `paid` is in full runs. `value` and
+    `lift` are over `seeds` fresh seeds each.
     """
 
     task: str
@@ -54,6 +56,19 @@ class Answer:
     families: int = 0
     of: int = 0
     seconds: float = 0.0
+    value: float | None = None
+    seeds: tuple[int, int] = (0, 0)
+    judges: int = grid.SEEDS
+
+    @property
+    def holds(self) -> bool:
+        """Whether the interval of its value holds the truth."""
+        return inside(self.interval, self.value, self.truth, self.seeds[0] / self.judges)
+
+    @property
+    def lift_holds(self) -> bool:
+        """Whether the interval of the lift does."""
+        return inside(self.lift_interval, self.lift, self.true_lift, self.seeds[1] / self.judges)
 
     @property
     def regret(self) -> float:
@@ -116,6 +131,9 @@ def answered(way: str, live: Live, truth: grid.Truth, best: float, seed: int, ar
         true_lift=reference - mean,
         families=len(families),
         of=len(grid.space(live)[0]),
+        value=found.value,
+        seeds=(len(found.seeds), lift.seeds if lift else 0),
+        judges=args.truth,
         seconds=round(time.perf_counter() - began, 1),
     )
 
@@ -136,8 +154,10 @@ def said(one: Answer) -> Answer:
     words = [f"{chosen.kind[1]} at {chosen.learning_rate:.4g}: {one.truth:.4f}, regret {one.regret:+.2f} %"]
     if one.interval:
         low, high = one.interval
-        words.append(f"interval {low:.4f} to {high:.4f} {'holds' if inside(one.interval, one.truth) else 'misses'} it")
-        words.append(f"lift {one.true_lift:.4f}")
+        words.append(f"interval {low:.4f} to {high:.4f} {'holds' if one.holds else 'misses'} it")
+    if one.lift_interval:
+        low, high = one.lift_interval
+        words.append(f"lift {one.true_lift:.4f}, {'held' if one.lift_holds else 'missed'} by {low:.4f} to {high:.4f}")
     if one.of:
         words.append(f"{one.families} of {one.of} families to their ends")
     print(
@@ -146,18 +166,21 @@ def said(one: Answer) -> Answer:
     return one
 
 
-def inside(ends: Ends, value: float) -> bool:
-    """Whether an interval holds a value."""
-    return ends is not None and ends[0] <= value <= ends[1]
+def inside(ends: Ends, value: float | None, true: float, unsure: float) -> bool:
+    """Whether an interval around a value holds a truth whose variance is so much of the value's."""
+    if ends is None:
+        return False
+    value = fmean(ends) if value is None else value
+    wider = math.sqrt(1 + unsure)
+    return value - wider * (value - ends[0]) <= true <= value + wider * (ends[1] - value)
 
 
 def row(name: str, group: Sequence[Answer], beside: Mapping[tuple[str, int], Answer]) -> str:
     """One line of the table: the answers of one way, on one task or on all."""
     cells = [f"{len(group)}", f"{median(one.regret for one in group):+.2f}", f"{max(one.regret for one in group):+.2f}"]
-    for kind in ("interval", "lift_interval"):
+    for kind, held in (("interval", "holds"), ("lift_interval", "lift_holds")):
         known = [one for one in group if getattr(one, kind)]
-        held = sum(inside(getattr(one, kind), one.truth if kind == "interval" else one.true_lift) for one in known)
-        cells.append(f"{held} of {len(known)}" if known else "–")
+        cells.append(f"{sum(getattr(one, held) for one in known)} of {len(known)}" if known else "–")
     known = [one for one in group if one.interval]
     lifts = [100 * one.true_lift / one.best for one in known]
     cells.append(f"{median(one.width for one in known):.1f} / {median(lifts):.1f}" if known else "–")

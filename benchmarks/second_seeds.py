@@ -14,9 +14,7 @@ import math
 
 import numpy as np
 
-from benchmarks.confirming import BASELINE, SEEDS, TOP, buy
-from lrtune.analysis.additive import additive
-from lrtune.search.engine.types import Array
+from benchmarks.confirming import SEEDS, TOP, Drawn, Setting, ended
 
 FIRST, MORE = 8, 4
 
@@ -33,17 +31,10 @@ def simulated(random: np.random.Generator, spread: float, near: float, again: bo
     else:
         once = np.concatenate([once, truth[FIRST:] + luck])
     top = np.argsort(once)[:TOP]
-    own = np.array([*truth[top], truth.min() + BASELINE])
-    answer, runs = _confirmed(random, own, {place: float(once[i]) for place, i in enumerate(top)})
-    return float(own[answer] - truth.min()), runs
-
-
-def _confirmed(random: np.random.Generator, own: Array, searched: dict[int, float]) -> tuple[int, int]:
-    fresh = buy(own[:, None] + random.normal(size=(TOP + 1, SEEDS)), searched)
-    fit = additive(fresh)
-    assert fit is not None
-    answer = min((i for i in range(TOP + 1) if len(fresh[i]) > 1), key=lambda i: fit.parts[i])
-    return answer, sum(len(one) for one in fresh)
+    own = np.array([*truth[top], truth.min() + Setting.behind])
+    searched = np.array([*once[top], own[-1] + random.normal()])
+    job = ended(Drawn(own, searched, own[:, None] + random.normal(size=(TOP + 1, SEEDS))), bought=True)
+    return job.loss + float(own.min() - truth.min()), job.runs
 
 
 def main() -> None:

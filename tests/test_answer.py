@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lrtune.analysis.answer import best, interval
+from lrtune.analysis.paired import lift
 from lrtune.optimizers import Adamw, Sgd
 from lrtune.schedules import Cosine, Linear, Polynomial
 from lrtune.wire.configuration import Configuration
@@ -76,12 +77,37 @@ def test_fresh_seeds_decide_and_the_lucky_search_run_is_left_out():
     assert found.confirmed
 
 
-def test_the_interval_is_students_t_with_the_spread_over_seeds_that_all_confirmed_runs_show():
-    low, high = answer(CONFIRMED).interval
+def test_the_interval_is_students_t_with_the_spread_over_seeds_that_all_candidates_show():
+    low, high = answer([run(0, USUAL, 0.50, role="baseline"), run(1, LUCKY, 0.40), *CONFIRMED[2:]]).interval
     alone = interval([0.20, 0.25, 0.30])
     assert (low + high) / 2 == pytest.approx(0.25)
     assert high - low < alone[1] - alone[0]
-    assert (low, high) == pytest.approx((0.1629606, 0.3370394), abs=1e-6)
+    assert (low, high) == pytest.approx((0.1958064, 0.3041936), abs=2e-5)
+
+
+def test_a_noisy_baseline_has_a_wide_interval_and_so_has_the_lift_while_the_answer_keeps_its_own():
+    far = [run(12 + i, USUAL, v, role="confirm", seed=101 + i) for i, v in enumerate([0.9, 1.5, 1.2])]
+    quiet, loud = answer(CONFIRMED), answer([*CONFIRMED[:9], *far])
+    widths = [[high - low for low, high in (one.baseline.interval, lift(one).interval)] for one in (quiet, loud)]
+    assert min(wide / narrow for narrow, wide in zip(*widths, strict=True)) > 3
+    assert loud.interval == quiet.interval
+
+
+def test_the_search_s_own_run_of_both_tells_the_noise_of_the_lift_but_not_its_size():
+    without = [t for t in CONFIRMED if t.role != "baseline"]
+    shown = [run(0, USUAL, 0.49, role="baseline"), *without]
+    assert lift(answer(shown)).difference == pytest.approx(0.27)
+    other = [run(0, USUAL, 0.80, role="baseline"), *without]
+    assert lift(answer(other)).difference == pytest.approx(0.27)
+    assert answer(other).noise.deviation > 2 * answer(shown).noise.deviation
+    assert answer(other).noise.freedom == answer(shown).noise.freedom
+
+
+def test_a_baseline_that_is_the_answer_is_as_good_as_itself_for_sure():
+    spec = SPEC.model_copy(update={"metric": SPEC.metric.model_copy(update={"goal": "maximize"})})
+    found = answer(CONFIRMED, spec)
+    assert (found.noise, found.interval) == (None, found.baseline.interval)
+    assert lift(found).interval == (0.0, 0.0)
 
 
 def test_the_baseline_stands_beside_it_over_the_same_seeds():

@@ -140,6 +140,15 @@ def test_an_answer_is_judged_by_what_it_had_not_seen():
     )
 
 
+def test_that_the_truth_is_a_mean_over_a_few_seeds_is_no_miss_of_the_interval_s():
+    few = live_answers.Answer(
+        *("digits", "worker", 0, "{}", 1.11, 1.0, 12.0), interval=(0.9, 1.1), value=1.0, seeds=(2, 2), judges=8
+    )
+    assert few.holds, "1.118 times as wide it does"
+    assert not replace(few, judges=64).holds
+    assert not replace(few, truth=1.12).holds
+
+
 def test_the_answer_of_a_whole_job_is_measured(tmp_path: Path, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setitem(TASKS, "tiny", TINY)

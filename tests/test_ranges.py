@@ -135,13 +135,13 @@ def test_wherever_an_interval_is_read_it_can_be(sqlite_url):
     assert best["interval"][0] == best["baseline"]["interval"][0] == 0
     assert best["interval"][0] < best["value"] < best["interval"][1]
     said = " ".join(one["answer"] for one in report["advice"])
-    assert "95 % interval 0 to 0.01057" in said
+    assert "95 % interval 0 to 0.005645" in said
     assert "not surely better or worse than untuned" in said
     assert "% better" not in said
-    assert "# val_loss 0.0016 [0, 0.0105" in exported
+    assert "# val_loss 0.0016 [0, 0.0056" in exported
     dots = [point for series in terrain["series"] for point in series["points"]]
     assert [point["number"] for point in dots if not point["fresh"]] == [0, 1], "through which a line may be drawn"
-    assert "95 % interval 0 to 0.01057, mean over 3 fresh seeds" in page
+    assert "95 % interval 0 to 0.005645, mean over 3 fresh seeds" in page
     assert "Not surely better or worse than untuned" in page
 
 

@@ -258,10 +258,10 @@ def gain(facts: Facts, sentence: str) -> None:
         assert why == ("includes zero" if zero else f"excludes zero{but}")
         assert zero or overlap or shaken
     assert int(seeds) == len(same)
-    half = stats.t.ppf(0.975, best.noise.freedom) * best.noise.deviation * math.sqrt(2 / len(same))
+    half = stats.t.ppf(0.975, best.noise.freedom) * best.noise.deviation / math.sqrt(len(same))
     width = 1.0 if facts.made.spec.metric.range == (0.0, 1.0) else 2.0 if best.metric == "correlation" else math.inf
     for text, end in ((low, max(-width, mean - half)), (high, min(width, mean + half))):
-        assert abs(float(text) - end) <= 0.006 * abs(end) + 1e-4 * half + 1e-12
+        assert abs(float(text) - end) <= 0.006 * (abs(end) + half) + 1e-12
 
 
 def support(facts: Facts, sentence: str) -> None:

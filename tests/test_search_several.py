@@ -9,7 +9,7 @@ import pytest
 
 from lrtune.search import advance
 from lrtune.search.advance import spent
-from lrtune.store import Database, events, jobs, thinking, trials, workers
+from lrtune.store import Database, events, jobs, leases, shares, thinking, trials, workers
 from lrtune.wire.results import JobState, NextStep, Report, Trial, TrialState
 from tests import simulated
 from tests.leasing import NOON, PLAIN, SPEC
@@ -127,6 +127,25 @@ def test_workers_without_a_trial_who_know_the_task_wait(database: Database) -> N
         workers.seen(tx, "d", job="j", trial=3, now=NOON)
         assert thinking.wanted(tx, job_id, now=soon) == 2
         assert thinking.wanted(tx, job_id, now=later) == 1  # who asks, if nobody else
+
+
+@pytest.mark.parametrize(("run", "workers_", "ready"), [(60, 4, 0), (60, 9, 6), (900, 9, 0)])
+def test_suggestions_lie_ready_where_a_thought_is_long_beside_a_stage(
+    database: Database, run: int, workers_: int, ready: int
+) -> None:
+    """Of so many workers one has ended, and the others train."""
+    able = shares.Able(["digits"])
+    with database.write() as tx:
+        job_id = jobs.create(tx, SPEC, now=NOON)[0].id
+        jobs.carry_out(tx, job_id, decided(*range(workers_ + 1)), known=0)
+        held = [leases.claim(tx, f"w{n}", ttl=timedelta(hours=1), job_id=job_id, now=NOON) for n in range(workers_)]
+        assert held[0] is not None
+        later = NOON + timedelta(seconds=run)
+        leases.finish(tx, held[0], TrialState.COMPLETE, value=0.5, step=100, now=later)
+        turn = shares.whose_turn(tx, able, now=later)
+        assert turn is not None
+        assert turn.undecided is (ready > 1), "else it takes the one that waits"
+        assert thinking.wanted(tx, job_id, now=later + timedelta(minutes=1)) == max(1, ready - 1)
 
 
 def test_a_worker_decides_for_one_that_waits_beside_it(

@@ -7,10 +7,12 @@ them ran over all seeds; and how much is left is known from all of them together
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import variance
 
 Values = Mapping[int, float]  # of one configuration, by seed
 OF_SEARCH = -1  # what stands for the search's own seed
 HALF = 0.5  # of what that seed would say of the noise, because selected values differ by less
+OTHERS = 0.5  # degrees of freedom that the noise of others is worth beside values of one's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,10 @@ class Additive:
 
 
 def noise(fresh: Sequence[Values], searched: Mapping[int, float]) -> Additive | None:
-    """What values over fresh seeds say, the residual also by those over the search's own of the rows it selected.
+    """What values over fresh seeds say, the variances also by those over the search's own of the rows it selected.
 
     Selected for being low, all of these are too low together, which counts as their seed's part. But they differ by
-    less than others would, so only half of their degrees of freedom count. None where nothing tells the noise.
+    less than others would, so only half of their degrees of freedom count. None where seeds do not tie all together.
     """
     fit = additive(fresh)
     rows = [{**values, OF_SEARCH: searched[i]} if i in searched else values for i, values in enumerate(fresh)]
@@ -44,7 +46,20 @@ def noise(fresh: Sequence[Values], searched: Mapping[int, float]) -> Additive | 
     if fit is None or both is None:
         return None
     left, free = both.residual[0] * both.residual[1], both.residual[1] - HALF * max(len(searched) - 1, 0)
-    return replace(fit, residual=(left / free, free)) if free > 0 else None
+    return replace(fit, residual=(left / free, free) if free > 0 else (0.0, 0.0), total=both.total)
+
+
+def moderated(own: Sequence[float], others: tuple[float, float] | None) -> tuple[float, float]:
+    """The variance of two values or more that may vary as nothing else does, with its degrees of freedom.
+
+    `others` is the variance of what may be alike, or may not, with its own: it is worth half a degree of freedom, which
+    keeps two or three values that lie close together by luck from promising too much (a moderated variance;
+    Smyth 2004, "Linear models and empirical Bayes methods for assessing differential expression").
+    """
+    known, free = variance(own), len(own) - 1
+    if others is None or not others[1]:
+        return known, float(free)
+    return (free * known + OTHERS * others[0]) / (free + OTHERS), free + OTHERS
 
 
 def additive(rows: Sequence[Values]) -> Additive | None:

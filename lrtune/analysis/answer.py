@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean, variance
 
-from lrtune.analysis.additive import Additive, Values, additive, noise
+from lrtune.analysis.additive import Additive, Values, additive, moderated, noise
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Baseline, Best, Noise, Role, RunId, SeedValue, Trial, TrialState
@@ -40,10 +40,25 @@ def interval(
 def pooled_interval(
     values: Sequence[float], chance: Additive | None, limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> tuple[float, float] | None:
-    """The same, with the spread over seeds as all runs tell it that were confirmed, where they do."""
+    """The same, with the spread over seeds as all candidates tell it that were confirmed, where they do."""
     if chance is None or len(values) < 2 or chance.total[1] < len(values) - 1:
         return interval(values, limits)
     return around(fmean(values), chance.total[0] / len(values), chance.total[1], values, limits)
+
+
+def apart_interval(
+    values: Sequence[float],
+    searched: Sequence[float],
+    chance: Additive | None,
+    limits: tuple[float, float] = (-math.inf, math.inf),
+) -> tuple[float, float] | None:
+    """The same for the baseline, which may be far noisier than the candidates: its own spread, that of its run in the
+    search with it, because nothing has selected that.
+    """
+    if len(values) < 2:
+        return None
+    spread, freedom = moderated([*values, *searched], chance.total if chance else None)
+    return around(fmean(values), spread / len(values), freedom, values, limits)
 
 
 def around(
@@ -60,13 +75,13 @@ def around(
 
 
 def _quantile(freedom: float) -> float:
-    """The 97.5 % quantile of Student's t, between whole degrees of freedom linear in their inverse."""
+    """The 97.5 % quantile of Student's t, its logarithm between whole degrees of freedom linear in their inverse."""
     freedom = max(freedom, 1.0)
     below = math.floor(freedom)
     if below >= len(T_975):
         return T_975[-1] if freedom == len(T_975) else 1.96
     share = (1 / below - 1 / freedom) / (1 / below - 1 / (below + 1))
-    return T_975[below - 1] + share * (T_975[below] - T_975[below - 1])
+    return math.exp((1 - share) * math.log(T_975[below - 1]) + share * math.log(T_975[below]))
 
 
 def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: float) -> Best | None:
@@ -82,23 +97,26 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
         return None
     broken = _broken(trials, steps)
     runs = _chosen(_decisive(asked, broken, spec.confirm.seeds), metric.sign)
-    chance = _noise(complete) if runs[0].role == "confirm" else None
-    found = [t for t in asked if t.configuration == runs[0].configuration]
+    reference = next((t.configuration for t in trials if t.role == "baseline"), None)
+    chosen, confirmed = runs[0].configuration, runs[0].role == "confirm"
+    chance = _noise(complete, but=reference) if confirmed else None
+    baseline = _baseline(spec, reference, complete, chance, confirmed=confirmed) if reference else None
+    bounds = pooled_interval([run.value for run in _seeds(runs)], chance, metric.limits)
     return Best(
-        configuration=runs[0].configuration,
+        configuration=chosen,
         metric=metric.name,
         goal=metric.goal,
         range=metric.range,
         value=_mean(runs),
         seeds=_seeds(runs),
-        interval=pooled_interval([run.value for run in _seeds(runs)], chance, metric.limits),
-        noise=Noise(deviation=math.sqrt(chance.residual[0]), freedom=chance.residual[1]) if chance else None,
-        baseline=_baseline(spec, trials, complete, chance, confirmed=runs[0].role == "confirm"),
+        interval=baseline.interval if baseline and chosen == reference else bounds,
+        noise=_noise_of_lift(complete, chosen, reference, chance),
+        baseline=baseline,
         full_runs=full_runs,
-        trial=min(t.number for t in found),
+        trial=min(t.number for t in asked if t.configuration == chosen),
         steps=steps,
-        confirmed=runs[0].role == "confirm",
-        diverged=broken[runs[0].configuration],
+        confirmed=confirmed,
+        diverged=broken[chosen],
     )
 
 
@@ -138,16 +156,38 @@ def _chosen(groups: Sequence[list[Trial]], sign: float) -> list[Trial]:
     return groups[min(range(len(groups)), key=lambda place: (sign * parts[place], groups[place][0].number))]
 
 
-def _noise(complete: Iterable[Trial]) -> Additive | None:
-    """What all confirmed configurations say together of seeds and noise; None where that is nothing."""
+def _noise(complete: Iterable[Trial], *, but: Configuration | None) -> Additive | None:
+    """What all confirmed candidates say together of seeds and noise; None where that is nothing.
+
+    The baseline, `but`, says nothing of them: it is another kind of run, and often a far noisier one.
+    """
     rows, searched = list[Values](), dict[int, float]()
-    for runs in grouped(complete):
+    for runs in grouped(t for t in complete if t.configuration != but):
         if fresh := _by_seed([run for run in runs if run.role == "confirm"]):
             own = next((run.value for run in runs if run.role == "search"), None)
             if own is not None:
                 searched[len(rows)] = own
             rows.append(fresh)
     return noise(rows, searched)
+
+
+def _noise_of_lift(
+    complete: Iterable[Trial], chosen: Configuration, reference: Configuration | None, chance: Additive | None
+) -> Noise | None:
+    """By how much the answer's difference to the baseline varies over the seeds that both ran, the search's among them.
+
+    None before two fresh seeds tell it. What all candidates say of their own noise is little of the baseline's.
+    """
+    fresh, searched = list[float](), list[float]()
+    for found in (fresh, searched):
+        some = [t for t in complete if (t.role == "confirm") is (found is fresh)]
+        ours, theirs = (_by_seed(t for t in some if t.configuration == one) for one in (chosen, reference))
+        found += [theirs[seed] - ours[seed] for seed in ours if seed in theirs]
+    if chosen == reference or len(fresh) < LEAST:
+        return None
+    others = (2 * chance.residual[0], chance.residual[1]) if chance else None
+    spread, freedom = moderated([*fresh, *searched], others)
+    return Noise(deviation=math.sqrt(spread), freedom=freedom)
 
 
 def _by_seed(runs: Iterable[Trial]) -> dict[int, float]:
@@ -158,20 +198,27 @@ def _mean(runs: Sequence[Trial]) -> float:
     return fmean(run.value for run in _seeds(runs))
 
 
-def _seeds(runs: Sequence[Trial]) -> list[SeedValue]:
+def _seeds(runs: Iterable[Trial]) -> list[SeedValue]:
     return [SeedValue(seed=run.seed, value=run.value) for run in runs if run.value is not None]
 
 
 def _baseline(
-    spec: AdmittedJob, trials: Sequence[Trial], complete: Sequence[Trial], chance: Additive | None, *, confirmed: bool
-) -> Baseline | None:
+    spec: AdmittedJob,
+    reference: Configuration,
+    complete: Sequence[Trial],
+    chance: Additive | None,
+    *,
+    confirmed: bool,
+) -> Baseline:
     """The baseline over the seeds that the answer's value is of, fresh ones or the search's, if it ran over such."""
-    first = next((t for t in trials if t.role == "baseline"), None)
-    if first is None:
-        return None
-    same = [t for t in complete if t.configuration == first.configuration]
-    runs = _seeds([t for t in same if (t.role == "confirm") is confirmed] or same)
-    values = [run.value for run in runs]
-    mean = fmean(values) if values else None
-    own, bounds = spec.baseline is not None, pooled_interval(values, chance, spec.metric.limits)
-    return Baseline(configuration=first.configuration, own=own, value=mean, seeds=runs, interval=bounds)
+    same = [t for t in complete if t.configuration == reference]
+    fresh, searched = (_seeds(t for t in same if (t.role == "confirm") is which) for which in (True, False))
+    runs = (fresh or searched) if confirmed else (searched or fresh)
+    values, once = ([run.value for run in some] for some in (runs, searched if runs is fresh else []))
+    return Baseline(
+        configuration=reference,
+        own=spec.baseline is not None,
+        value=fmean(values) if values else None,
+        seeds=runs,
+        interval=apart_interval(values, once, chance, spec.metric.limits),
+    )

@@ -79,8 +79,8 @@ def lift(best: Best) -> Lift | None:
     difference, reference = fmean(differences), abs(fmean(theirs for theirs, _ in pairs))
     width = metric.limits[1] - metric.limits[0]
     bounds = interval(differences, (-width, width))
-    if best.noise is not None and len(pairs) > 1:
-        spread = 2.0 * best.noise.deviation**2 / len(pairs)
+    if best.noise is not None:
+        spread = best.noise.deviation**2 / len(pairs)
         bounds = around(difference, spread, best.noise.freedom, differences, (-width, width))
     return Lift(
         difference=difference,

@@ -1,18 +1,20 @@
 """What is run again over fresh seeds before the answer is given, and whom next: whoever may still change it.
 
 Every candidate runs over the first fresh seed. From then on seeds are bought one at a time, for the best so far and for
-those that may yet turn out better, until what is expected to be lost by stopping is small beside the noise. All run
-over the same seeds, in the same order, so that they are compared seed by seed.
+those that may yet turn out better, until what is expected to be lost by stopping is small beside the noise; then for
+the best and the baseline, as long as little is known of how much better it is. All run over the same seeds, in the same
+order, so that they are compared seed by seed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, median
 
 import numpy as np
 from scipy.special import gammaln, stdtr
 
-from lrtune.analysis.additive import Values, additive, noise
-from lrtune.analysis.answer import LEAST, grouped
+from lrtune.analysis.additive import Values, additive, moderated, noise
+from lrtune.analysis.answer import LEAST, around, grouped
 from lrtune.analysis.prefixes import Course, common, same_but_for_rates
 from lrtune.search.curve.encode import rates
 from lrtune.search.engine.features import embed
@@ -21,6 +23,7 @@ from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Proposal, Trial, TrialState
 
 ENOUGH = 0.1  # of the noise: an expected loss below it is not worth another run
+WIDE = 1.0  # of how much better the best is than the baseline: a wider interval of that is worth another seed
 SOME = 5.0  # degrees of freedom of the noise at least: it is not as unknown as few runs alone leave it
 REGION = 0.4  # in every feature of the curve: configurations that are closer are of one region
 CLOSE = 0.1  # of what the best whole run is better by than the median one: values that are closer are close
@@ -38,12 +41,7 @@ def confirming(spec: AdmittedJob, history: Sequence[Trial], *, steps: int) -> Pr
         [len({t.seed for t in runs[i]}) for i in held],
         spec.confirm.seeds,
         baseline=next((k for k, i in enumerate(held) if chosen[i].role == "baseline"), None),
-        searched={
-            k: score
-            for k, i in enumerate(held)
-            for score in _scores(spec, [chosen[i]]).values()
-            if chosen[i].role != "baseline"
-        },
+        searched={k: score for k, i in enumerate(held) for score in _scores(spec, [chosen[i]]).values()},
     )
     if place is None:
         return None
@@ -110,9 +108,9 @@ def next_to_run(
     """Which of n candidates to run over its next fresh seed; None where that is nobody, or has to wait.
 
     `fresh`, (n,), are their scores so far by seed, lower being better; `bought`, (n,), counts the seeds that were asked
-    for, of which `seeds` are the most. `baseline` is the candidate to compare with. `searched` are the scores of those
-    that the search selected, over its own seed: they say something of the noise, but nothing of who is best, because
-    they were selected for being low.
+    for, of which `seeds` are the most. `baseline` is the candidate to compare with. `searched` are their scores over
+    the search's own seed: they say something of the noise, but nothing of who is best, because all but the baseline's
+    were selected for being low.
     """
     if 0 in bought:
         return list(bought).index(0) if seeds else None
@@ -124,19 +122,66 @@ def next_to_run(
     wanted = [known[best], *([] if baseline is None else [baseline])]
     if short := [i for i in wanted if bought[i] < min(LEAST, seeds) and fresh[i]]:
         return short[0]
-    selected = {place: searched[i] for place, i in enumerate(known) if i in searched}
-    chance = noise([fresh[i] for i in known], selected)
-    variance, free = chance.residual if chance else fit.residual
+    common = _noise(fresh, searched, [i for i in known if i != baseline]) or fit.residual
+    pairs = {i: _against(baseline, i, fresh, searched, common) for i in known}
+    lead = known[best]
+
+    def varies(other: int) -> tuple[float, float]:
+        pair = pairs[lead] if other == baseline else pairs[other] if lead == baseline else None
+        return (pair.variance / 2, pair.free) if pair else common
+
     losses = {
-        i: expected_loss(*fit.difference(place, best), variance, free)
+        i: expected_loss(*fit.difference(place, best), *varies(i))
         for place, i in enumerate(known)
         if place != best and bought[i] < seeds
     }
-    open_ = {i: loss for i, loss in losses.items() if loss > ENOUGH * variance**0.5}
-    if not open_:
+    open_ = {i: loss for i, loss in losses.items() if loss > ENOUGH * common[0] ** 0.5}
+    rivals = [*sorted(open_, key=lambda i: -open_[i]), *([lead] if open_ and bought[lead] < seeds else [])]
+    if not open_ and (pair := pairs[lead]) and pair.wide:
+        rivals = [i for i in wanted if bought[i] < seeds]
+    return min(rivals, key=lambda i: bought[i], default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """How much better a candidate is than the baseline, by seed, and how much one such difference varies."""
+
+    better: Sequence[float]
+    variance: float
+    free: float
+
+    @property
+    def wide(self) -> bool:
+        """Whether its interval is wider than it is large, where there is one."""
+        if len(self.better) < LEAST:
+            return False
+        mean = fmean(self.better)
+        low, high = around(mean, self.variance / len(self.better), self.free, self.better)
+        return high - low > WIDE * abs(mean)
+
+
+def _against(
+    baseline: int | None,
+    other: int,
+    fresh: Sequence[Values],
+    searched: Mapping[int, float],
+    common: tuple[float, float],
+) -> _Pair | None:
+    """A candidate beside the baseline, over the fresh seeds that both ran and, for the variance, the search's."""
+    if baseline is None or other == baseline:
         return None
-    rivals = [*sorted(open_, key=lambda i: -open_[i]), *([known[best]] if bought[known[best]] < seeds else [])]
-    return min(rivals, key=lambda i: bought[i])
+    ours, theirs = fresh[other], fresh[baseline]
+    better = [theirs[seed] - ours[seed] for seed in ours if seed in theirs]
+    once = [searched[baseline] - searched[other]] if baseline in searched and other in searched else []
+    if len(better) + len(once) < LEAST:
+        return None
+    return _Pair(better, *moderated([*better, *once], (2 * common[0], common[1])))
+
+
+def _noise(fresh: Sequence[Values], searched: Mapping[int, float], alike: Sequence[int]) -> tuple[float, float] | None:
+    """The noise of candidates that are alike, with its degrees of freedom; None where nothing tells it."""
+    found = noise([fresh[i] for i in alike], {k: searched[i] for k, i in enumerate(alike) if i in searched})
+    return found.residual if found and found.residual[1] else None
 
 
 def expected_loss(behind: float, factor: float, variance: float, free: float) -> float:

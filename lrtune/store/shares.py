@@ -138,10 +138,9 @@ def _undecided(job: Any) -> ColumnElement[bool]:
     return and_(job.thought < job.events, free, few)
 
 
-def ahead(job: JobRow, running: int) -> int:
-    """How many suggestions are to lie ready for the workers that train a job."""
-    short = job.pace is not None and job.pace * (job.steps or 1) < SHORT
-    return 3 * running // 4 if short and running >= MANY else 0
+def ahead(seconds: float, running: int) -> int:
+    """How many suggestions are to lie ready for so many workers that train full runs of so many seconds."""
+    return 3 * running // 4 if seconds < SHORT and running >= MANY else 0
 
 
 def _fits(job: Any) -> ColumnElement[bool]:

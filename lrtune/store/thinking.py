@@ -53,6 +53,7 @@ def wanted(tx: Session, job_id: str, *, now: datetime | None = None) -> int:
     thinking = tx.scalar(select(func.count()).where(JobRow.thinking_until >= now, JobRow.state.in_(ACTIVE))) or 1
     opened = select(TrialRow.state, func.count()).where(TrialRow.job == row.seq, TrialRow.state.in_(OPEN))
     counts = {row[0]: row[1] for row in tx.execute(opened.group_by(TrialRow.state))}
-    ahead = shares.ahead(row, counts.get(TrialState.RUNNING, 0))
+    seconds = shares.SHORT if row.pace is None else row.pace * (row.steps or 1)
+    ahead = shares.ahead(seconds, counts.get(TrialState.RUNNING, 0))
     asked = -(-idle // thinking) + ahead - counts.get(TrialState.WAITING, 0)
     return max(1, min(asked, MOST_AT_ONCE))

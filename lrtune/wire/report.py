@@ -153,9 +153,9 @@ class Lift(Result):
     """How much better the answer is than the baseline over the `seeds` that both ran; positive is better.
 
     `relative` is of the baseline's value over these seeds, and null where a percentage says nothing (see `Slope`).
-    `interval` holds the difference with 95 % confidence (Student's t, the noise being that of all confirmed runs), null
-    where nothing tells the noise. `sure` is whether it excludes zero and the intervals of the two do not overlap: else
-    no lift is claimed.
+    `interval` holds the difference with 95 % confidence (Student's t, with the answer's `noise`), null where nothing
+    tells the noise. `sure` is whether it excludes zero and the intervals of the two do not overlap: else no lift is
+    claimed.
     """
 
     difference: float

@@ -246,10 +246,10 @@ class Baseline(Result):
 
 
 class Noise(Result):
-    """By how much values differ that nothing but chance tells apart: beside what a seed does to all that ran over it.
+    """By how much the answer's difference to the baseline varies from seed to seed.
 
-    A standard deviation in the metric's unit, with its degrees of freedom, from all confirmed runs together and from
-    those of the search that found them.
+    A standard deviation in the metric's unit, with its degrees of freedom, from the seeds that both ran, that of the
+    search among them, and a little of what all confirmed configurations differ by.
     """
 
     deviation: float
