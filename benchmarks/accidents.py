@@ -199,6 +199,7 @@ def came_to(client: Client, job: str) -> dict[str, Any]:
     for number in {line[0] for line in steps}:
         pids = [pid for pid, _ in groupby(line[2] for line in steps if line[0] == number)]
         twice += len(pids) > sum(line[0] == number for line in lines("stages"))
+    held = [stage for one in trials for stage in one.stages]
     kinds = ("trial-noted", "trial-began-again", "trial-released", "trial-failed")
     return {
         "state": found.state,
@@ -208,6 +209,9 @@ def came_to(client: Client, job: str) -> dict[str, Any]:
         "sum over trials": paid,
         "trials with a report twice": sum(len(set(one)) < len(one) for one in reports),
         "trials that two trained at once": twice,
+        "holds by how they ended": Counter(str(stage.outcome) for stage in held),
+        "steps that were lost": sum(stage.cost for stage in held if stage.outcome == "lost"),
+        "steps trained more than once": len(steps) - len({(line[0], line[1]) for line in steps}),
         "log": [one.message[:300] for one in log if one.kind in kinds],
     }
 

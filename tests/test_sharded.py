@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lrtune.errors import TaskError
+from lrtune.optimizers import OPTIMIZERS
 from lrtune.wire.job import Training
 from lrtune.wire.results import Report, TrialState
 from tests.devices import Around, Noisy, Tied
@@ -40,25 +41,27 @@ def spread_over(devices: int, **more: Any) -> Training:
 @pytest.mark.parametrize(
     ("optimizer", "more"),
     [
-        ({"name": "adamw"}, {}),
-        ({"name": "sgd", "nesterov": True}, {"accumulate": 2}),
-        ({"name": "schedule-free-adamw"}, {"precision": "bfloat16"}),
+        ("adamw", {"accumulate": 2}),
+        pytest.param("sgd", {"precision": "bfloat16"}, marks=pytest.mark.slow),
+        pytest.param("adamw", {"precision": "float16"}, marks=pytest.mark.slow),
+        *(pytest.param(name, {}, marks=pytest.mark.slow) for name, found in OPTIMIZERS.items() if not found.unsharded),
     ],
-    ids=str,
 )
 def test_shards_come_to_the_numbers_of_copies_and_of_one_device(
-    optimizer: dict[str, Any], more: dict[str, Any], tmp_path: Path
+    optimizer: str, more: dict[str, Any], tmp_path: Path
 ) -> None:
-    room = Room(tmp_path)
-    family = "constant" if "free" in optimizer["name"] else "cosine"
-    asked = trial(horizon=20, optimizer=optimizer, schedule=family, clip_norm=0.3, clip_value=0.05)
+    room, cls = Room(tmp_path), OPTIMIZERS[optimizer]
+    family, rate = "constant" if cls.families else "cosine", 3 * cls.usual
+    asked = trial(
+        horizon=20, optimizer={"name": optimizer}, learning_rate=rate, schedule=family, clip_norm=0.3, clip_value=0.05
+    )
     _, spread, weights = room.together(Tied(), asked, spread_over(2, **more), shares=False)
     _, copied, _ = room.together(Tied(), asked, Training(devices=2, **more), shares=False)
     _, alone, _ = room.train(Tied(), asked, training=Training(**more), shares=False)
     near = 0.02 if more.get("precision") else 1e-4
     assert losses(spread) == pytest.approx(losses(copied), rel=near)
     assert losses(spread) == pytest.approx(losses(alone), rel=near)
-    assert losses(alone)[-1] < 0.9 * losses(alone)[0]
+    assert losses(alone)[-1] < losses(alone)[0]
     assert sum(own(one).numel() for one in weights) * 2 == sum(one.numel() for one in weights), "half on each device"
 
 
