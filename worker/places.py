@@ -105,19 +105,19 @@ class Several:
     def __init__(self, places: Sequence[Place]) -> None:
         self.code, self._places = 0, places
         self._looks: list[Look] = []
-        self._failed: tuple[int, float] | None = None  # whose rank, and when the others are killed
-        self._tail = ""
+        self._failed: int | None = None  # whose rank
+        self._tail, self._kill_at = "", 0.0
 
     def alive(self, *, group: bool) -> bool:
         """Whether any of them runs; where one has failed the others are asked to end, and then made to."""
         self._looks = [place.look() for place in self._places]
         codes = [code for look in self._looks for code in look.codes]
-        if self._failed is None:
-            if (rank := next((rank for rank, code in enumerate(codes) if code), None)) is not None:
-                self._failed = rank, time.monotonic() + FAREWELL
-                self.signal(signal.SIGTERM)
-        elif time.monotonic() > self._failed[1]:
+        if self._failed is not None and time.monotonic() > self._kill_at:
             self.signal(signal.SIGKILL)
+        elif self._failed is None and any(codes):
+            self._failed, self.code = next((rank, code) for rank, code in enumerate(codes) if code)
+            self._kill_at = time.monotonic() + FAREWELL
+            self.signal(signal.SIGTERM)
         return None in codes or (group and any(look.alive for look in self._looks))
 
     def gone(self) -> bool:
@@ -140,10 +140,10 @@ class Several:
     def end(self) -> None:
         """Kill what is left of them."""
         found = [one for place in self._places for one in place.end()]
-        rank = self._failed[0] if self._failed else next((at for at, (code, _) in enumerate(found) if code), 0)
-        if rank < len(found):
-            self.code, tail = found[rank]
-            self._tail = f"process {rank} of {len(found)}:\n{tail}" if self.code and tail else tail
+        if self._failed is None and any(code for code, _ in found):
+            self._failed, self.code = next((rank, code) for rank, (code, _) in enumerate(found) if code)
+        said = "".join(said for _, said in found[self._failed or 0 :][:1])  # none where its place is gone
+        self._tail = f"process {self._failed} of {len(found)}:\n{said}" if self._failed is not None and said else said
 
 
 @contextmanager
