@@ -74,7 +74,7 @@ class Processes:
         """Start them. Raises OSError where the system cannot."""
         self._commands: list[Command] = []
         with ExitStack() as opened:
-            file = opened.enter_context(handed(asked.written))
+            file = opened.enter_context(handed({**asked.written, "node": node}))
             shared = os.environ | asked.environment | {"LRTUNE_TRIAL": str(file)}
             for local in range(asked.processes):
                 one = Command(asked.words, shared | asked.ranks(node, local), asked.directory, file=file)
