@@ -1,6 +1,7 @@
 """`lrtune run` under accidents: `python -m benchmarks.accidents stages`, or `kills [--runs 8] [--minutes 5]`.
 
-Or `preemptions [--runs 10]`: an array of SLURM's tasks (`slurm.py` stands in for it), each preempted after 5 to 20 s.
+Or `preemptions [--runs 10]`: an array of SLURM's tasks (`slurm.py` stands in for it), each preempted 5 to 20 s after
+as many stages as tasks have begun.
 
 `stages` tunes a script over two processes of torchrun, in thirty stages and more: one process is killed in mid-stage,
 the whole command is killed, and then `lrtune run` itself, with the folder of its checkpoints; another one goes on.
@@ -176,6 +177,8 @@ def preemptions(job: str, runs: int) -> None:
     """An array of tasks, each of which is preempted once, every other one without the time to keep its trial."""
     Path("train.py").write_text(ALONE)
     array = Array(SCRIPT, job, sys.executable, "train.py", folder=Path.cwd(), tasks=runs)
+    while len(lines("stages")) < runs:
+        time.sleep(0.05)
     chance, begun = random.Random(0), time.monotonic()
     for at, task in sorted((chance.uniform(5, 20), number) for number in range(runs)):
         time.sleep(max(0.0, begun + at - time.monotonic()))
@@ -194,7 +197,8 @@ def came_to(client: Client, job: str) -> dict[str, Any]:
     """What the job came to, and what its log says."""
     found, trials, log = client.get(job), list(client.trials(job)), list(client.events(job))
     paid = sum(one.step - one.reused for one in trials) / STEPS
-    reports = [[one.step for one in client.trial(job, trial.number).reports] for trial in trials]
+    whole = [client.trial(job, trial.number) for trial in trials]
+    reports, held = [[at.step for at in one.reports] for one in whole], [hold for one in whole for hold in one.stages]
     twice, steps = 0, lines("steps")
     for number in {line[0] for line in steps}:
         pids = [pid for pid, _ in groupby(line[2] for line in steps if line[0] == number)]
@@ -208,6 +212,9 @@ def came_to(client: Client, job: str) -> dict[str, Any]:
         "sum over trials": paid,
         "trials with a report twice": sum(len(set(one)) < len(one) for one in reports),
         "trials that two trained at once": twice,
+        "holds by how they ended": Counter(str(hold.outcome) for hold in held),
+        "steps of holds that were lost": sum(hold.cost for hold in held if hold.outcome == "lost"),
+        "steps trained more than once": len(steps) - len({(line[0], line[1]) for line in steps}),
         "log": [one.message[:300] for one in log if one.kind in kinds],
     }
 

@@ -5,16 +5,20 @@ of it is kept for the job's log.
 """
 
 import contextlib
+import json
 import os
 import re
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, Protocol
 
 AT_ONCE = 65_536  # bytes read at once, and kept of what a command has printed
 TAIL_LINES, TAIL_CHARACTERS = 60, 3600  # of that for the job's log: torchrun says 2,000 of its own after an error
@@ -24,11 +28,45 @@ UNSHOWN = re.compile(
 )  # colours, cursors, bells
 
 
-class Command:
-    """A command as it runs; `heard_at` is when it last printed something, on the monotonic clock."""
+class Running(Protocol):
+    """What is asked of a command that trains a trial; it may be several processes. `code` is known after its end."""
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str], directory: Path | None = None) -> None:
+    code: int
+
+    def alive(self, *, group: bool) -> bool:
+        """Whether it runs, or with `group` any process that it has started and not given a session."""
+
+    def gone(self) -> bool:
+        """Whether it has ended, whatever it has left behind."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and all that it has started."""
+
+    def silent(self) -> float:
+        """For how many seconds nothing was heard of it."""
+
+    def said(self) -> str:
+        """The end of what it printed."""
+
+
+class Command:
+    """A command as it runs; `heard_at` is when it last printed something, on the monotonic clock.
+
+    What it touches besides, to show that it lives, is `file`.
+    """
+
+    code = 0
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path | None = None,
+        *,
+        file: Path | None = None,
+    ) -> None:
         """Start it, in a directory. Raises OSError where the system cannot."""
+        self._file = file
         try:
             self.process = subprocess.Popen(  # noqa: S603 - the command is the user's own
                 words,
@@ -55,6 +93,15 @@ class Command:
             return False
         return group
 
+    def gone(self) -> bool:
+        """Whether it has ended, whatever it has left behind."""
+        return self.process.poll() is not None
+
+    def silent(self) -> float:
+        """For how many seconds it has neither printed anything nor touched its file."""
+        printed = time.monotonic() - self.heard_at
+        return printed if self._file is None else min(printed, max(0.0, time.time() - self._file.stat().st_mtime))
+
     def signal(self, number: int) -> None:
         """Send a signal to it and all that it has started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -63,9 +110,9 @@ class Command:
     def end(self) -> int:
         """Kill what is left of it; its exit code."""
         self.signal(signal.SIGKILL)
-        code = self.process.wait()
+        self.code = self.process.wait()
         self._reader.join(timeout=5)
-        return code
+        return self.code
 
     def said(self) -> str:
         """The end of what it printed, as a terminal would show it: of a line that was written over, the last."""
@@ -86,6 +133,48 @@ class Command:
                     _show(chunk)
                 else:
                     return
+
+
+@contextlib.contextmanager
+def handed(written: Mapping[str, Any]) -> Iterator[Path]:
+    """The file in which a command finds its trial.
+
+    It is locked as long as this process lives and wants the command to run: so that all that it has started, in
+    whatever session, learns of the end of either.
+    """
+    import fcntl  # which not every system has that has the other commands
+
+    with tempfile.TemporaryDirectory(prefix="lrtune-") as folder:
+        file = Path(folder) / "trial.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(written))
+        with file.open() as locked:
+            fcntl.flock(locked, fcntl.LOCK_EX)
+            try:
+                yield file
+            finally:
+                file.unlink()  # before the lock goes: what is left of the command must not think us killed
+
+
+@contextlib.contextmanager
+def launched(
+    words: Sequence[str], environment: Mapping[str, str], directory: Path | None, written: Mapping[str, Any]
+) -> Iterator[Running]:
+    """A command with its trial in a file, ended with all it has left. Raises OSError where it cannot be started.
+
+    `environment` comes on top of this process's own.
+    """
+    with handed(written) as file:
+        run = Command(words, os.environ | environment | {"LRTUNE_TRIAL": str(file)}, directory, file=file)
+        try:
+            yield run
+        finally:
+            run.end()
+
+
+Launch = Callable[
+    [Sequence[str], Mapping[str, str], Path | None, Mapping[str, Any]], AbstractContextManager[Running]
+]  # as `launched`
 
 
 def ended(code: int) -> str:

@@ -21,7 +21,7 @@ class Optimizer:
     """An optimizer's name and static knobs; the learning rate is not one of them.
 
     `families` are the only schedules that go with it (None: any), `packaged` the package beside torch and
-    its class there.
+    its class there, `unsharded` why the weights that it moves cannot be spread over devices (empty: they can).
     """
 
     __slots__ = ()
@@ -29,6 +29,7 @@ class Optimizer:
     rates: ClassVar[tuple[float, float]]
     families: ClassVar[tuple[str, ...] | None] = None
     packaged: ClassVar[tuple[str, str] | None] = None
+    unsharded: ClassVar[str] = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The wire form: the name and the knobs."""
@@ -179,6 +180,7 @@ class Muon(Optimizer):
 
     usual: ClassVar[float] = 1e-3
     rates: ClassVar[tuple[float, float]] = (1e-5, 0.1)
+    unsharded: ClassVar[str] = "orthogonalises whole matrices"
     momentum: Annotated[float, BETA] = 0.95
     nesterov: Annotated[bool, Flag()] = True
     weight_decay: Annotated[float, DECAY] = 0.01
@@ -208,6 +210,7 @@ class Prodigy(Optimizer):
     usual: ClassVar[float] = 1.0
     rates: ClassVar[tuple[float, float]] = (0.25, 4.0)
     packaged: ClassVar[tuple[str, str] | None] = ("prodigyopt", "Prodigy")
+    unsharded: ClassVar[str] = "estimates its step size from all weights at once"
     beta1: Annotated[float, BETA] = 0.9
     beta2: Annotated[float, BETA] = 0.999
     weight_decay: Annotated[float, DECAY] = 0.0

@@ -6,13 +6,11 @@ its trial's end, and passes a SIGTERM on. How it died, and the end of what it pr
 """
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +21,7 @@ from typing import Any
 
 from lrtune import errors
 from lrtune.client import Client
-from lrtune.command import Command, ended
+from lrtune.command import Launch, Running, ended, launched
 from lrtune.door import patiently
 from lrtune.leaving import text
 from lrtune.loop import LEASE_SECONDS, WAIT_SECONDS, forget, place_of, this_process
@@ -62,12 +60,13 @@ class Runner:
         *,
         worker: str | None = None,
         stop: threading.Event | None = None,
+        launch: Launch = launched,
     ) -> None:
         if find_spec("fcntl") is None:
             raise errors.Invalid("`lrtune run` needs Linux or macOS; elsewhere a loop takes its trials in Python")
         if options.deterministic and options.checkpoints == "none":
             raise errors.Invalid("--deterministic: found it with --whole; accepted is one of the two")
-        self.client, self.job, self.options = client, job, options
+        self.client, self.job, self.options, self._launch = client, job, options, launch
         self.command = list(command[1:] if command[:1] == ["--"] else command)
         if not self.command or not installed(self.command[0], options.directory):
             found = repr(self.command[0]) if self.command else "nothing"
@@ -158,33 +157,14 @@ class Runner:
         return {"job": self.job, "checkpoints": folder, "handout": held.model_dump(mode="json"), **access}
 
     def _once(self, held: Handout) -> tuple[str, str]:
-        """Run the command once: why it did not end well, if it did not, and the end of what it printed.
+        """Run the command once: why it did not end well, if it did not, and the end of what it printed."""
+        more = {**self.options.environment, "LRTUNE_URL": self.client.url, "PYTHONUNBUFFERED": "1"}
+        with self._launch(self.command, more, self.options.directory, self._written(held)) as run:
+            cut = self._watch(held, run)
+        self.exits[run.code] = self.exits.get(run.code, 0) + 1
+        return cut or (ended(run.code) if run.code else ""), run.said()
 
-        Its file is locked as long as this process lives and wants it to run: so that all that it has started, in
-        whatever session, learns of the end of either.
-        """
-        import fcntl  # which not every system has that has the other commands
-
-        with tempfile.TemporaryDirectory(prefix="lrtune-") as folder:
-            file = Path(folder) / "trial.json"
-            file.touch(mode=0o600)
-            file.write_text(json.dumps(self._written(held)))
-            with file.open() as locked:
-                fcntl.flock(locked, fcntl.LOCK_EX)
-                run = Command(self.command, self._environment(file), self.options.directory)
-                try:
-                    cut = self._watch(held, file, run)
-                finally:
-                    code = run.end()
-                    file.unlink()  # before the lock goes: what is left of the command must not think us killed
-        self.exits[code] = self.exits.get(code, 0) + 1
-        return cut or (ended(code) if code else ""), run.said()
-
-    def _environment(self, file: Path) -> dict[str, str]:
-        ours = {"LRTUNE_TRIAL": str(file), "LRTUNE_URL": self.client.url, "PYTHONUNBUFFERED": "1"}
-        return os.environ | self.options.environment | ours
-
-    def _watch(self, held: Handout, file: Path, run: Command) -> str:
+    def _watch(self, held: Handout, run: Running) -> str:
         """Wait for a command's end, with signs of life to the server; why it was cut short, if it was.
 
         Where its trial is over it may go on for `grace` seconds, to save what it likes.
@@ -196,23 +176,22 @@ class Runner:
             if not over and not cut and now >= beat_at:
                 beat_at, over = now + self.options.lease_seconds / 4, self._beat(held)
                 end_at = now + self.options.grace if over else NEVER
-            if not cut and (cut := self._why_cut(file, run) or (over if now >= end_at else "")):
+            if not cut and (cut := self._why_cut(run) or (over if now >= end_at else "")):
                 kill_at = now + self.options.grace
                 run.signal(signal.SIGTERM)
                 _say(f"trial {held.trial.number}: {cut}; the command has {self.options.grace:g} s to end")
             if now >= kill_at or (cut and self.hurried):
                 run.signal(signal.SIGKILL)
-                if run.process.poll() is not None:
+                if run.gone():
                     break
             time.sleep(POLL_SECONDS)
         return cut
 
-    def _why_cut(self, file: Path, run: Command) -> str:
+    def _why_cut(self, run: Running) -> str:
         """Why the command is to end before its trial has, if it is."""
         if self.stopping:
             return "it was asked to stop"
-        silent = time.monotonic() - max(run.heard_at, _touched(file))
-        if self.options.silence is not None and silent > self.options.silence:
+        if self.options.silence is not None and (silent := run.silent()) > self.options.silence:
             return f"nothing was heard of the command for {silent:.0f} s"
         return ""
 
@@ -315,11 +294,6 @@ def installed(program: str, directory: Path | None) -> bool:
     """Whether a program is there, as one that is started in this directory."""
     there = os.path.join(directory or "", program) if os.sep in program else program  # noqa: PTH118 - keeps "./"
     return shutil.which(there) is not None
-
-
-def _touched(file: Path) -> float:
-    """When a command last showed life through its trial's file, on the monotonic clock."""
-    return time.monotonic() - max(0.0, time.time() - file.stat().st_mtime)
 
 
 def _with_tail(said: str, tail: str) -> str:

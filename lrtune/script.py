@@ -65,7 +65,7 @@ class ScriptTrial(LoopTrial):
     def __init__(self, file: Path, client: Client, written: Mapping[str, Any], held: Handout) -> None:
         folder = written["checkpoints"]
         super().__init__(client, written["job"], held, folder=Path(folder) if folder else None, team=Team())
-        self._file = file
+        self._file, self._first_node = file, not written.get("node")  # which alone gives back what it was killed in
 
     @classmethod
     def found(cls, file: Path) -> "ScriptTrial":
@@ -77,7 +77,7 @@ class ScriptTrial(LoopTrial):
         held = Handout.model_validate(written["handout"])
         made = cls(file, client := Client(written["url"], written["key"]), written, held)
         if _unlocked(file):
-            made.give_back(KILLED)  # it was killed before this process had got here
+            made._killed()  # before this process had got here
             client.close()
             raise errors.LrtuneError("LRTUNE_TRIAL: the `lrtune run` that has set it is gone")
         made.__enter__()
@@ -115,11 +115,15 @@ class ScriptTrial(LoopTrial):
             time.sleep(WATCH_SECONDS)
         if self._file.exists() and not self.over:
             with suppress(Exception):  # it has to end, whatever comes of it
-                self.give_back(KILLED)
+                self._killed()
         with suppress(OSError):  # who would have read it is most likely gone, too
             sys.stderr.write("lrtune: this process ends, as the `lrtune run` that has started it is gone\n")
             sys.stderr.flush()
         os._exit(1)
+
+    def _killed(self) -> None:
+        if self._first_node:
+            self.give_back(KILLED)
 
     def report(self, step: SupportsFloat, **metrics: SupportsFloat) -> bool:
         """As `LoopTrial.report`; in a team every process calls it, and the first one's numbers are sent."""

@@ -137,3 +137,52 @@ class Unready:
 
     def __call__(self, member: object) -> None:
         """Never called."""
+
+
+class Tied(Task):
+    """The next of sixteen letters, by layers in a row; first and last weights are the same ones. Without any noise."""
+
+    steps = 40
+    steps_per_epoch = 5
+
+    def digest(self) -> str:
+        return type(self).__qualname__
+
+    def model(self) -> nn.Module:
+        return Letters()
+
+    def batches(self, seed: int) -> Iterator[torch.Tensor]:
+        drawn = torch.Generator().manual_seed(seed)
+        while True:
+            yield torch.randint(16, (12,), generator=drawn)
+
+    def loss(self, model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(batch), (batch * 3 + 1) % 16)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return {"val_loss": float(self.loss(model, torch.arange(16)))}
+
+
+class Letters(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(16, 8), nn.Linear(8, 16, bias=False)
+        self.head.weight = self.embedding.weight
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.LayerNorm(8)) for _ in range(3))
+
+    def forward(self, letters: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.embedding(letters)
+        for layer in self.layers:
+            found = found + layer(found)
+        answer: torch.Tensor = self.head(found)
+        return answer
+
+
+class Around(Noisy):
+    """Takes the weights of a layer that it does not call."""
+
+    def loss(self, model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        x, _ = batch
+        first = next(model.children())
+        assert isinstance(first, nn.Linear)
+        return super().loss(model, batch) + nn.functional.linear(x, first.weight).square().mean()

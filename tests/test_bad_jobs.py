@@ -161,6 +161,15 @@ BAD: list[tuple[Any, str]] = [
     (sgd(learning_rate=True), "/optimizers/0/learning_rate"),
     (sgd(learning_rate=10**500), "/optimizers/0/learning_rate"),
     # the schedules
+    (job(training={"sharded": True}), "/training/sharded"),
+    (job(training={"sharded": "yes", "devices": 2}), "/training/sharded"),
+    (job(training={"sharded": True, "devices": 2, "ema": 0.9}), "/training/ema"),
+    (job(training={"sharded": True, "devices": 2}, optimizers=["sgd", "muon"]), "/optimizers/1"),
+    (job(training={"sharded": True, "devices": 2}, optimizers=["prodigy"]), "/optimizers/0"),
+    (
+        job(training={"sharded": True, "devices": 2}, baseline={"optimizer": "muon", "learning_rate": 0.1}),
+        "/baseline/optimizer",
+    ),
     (job(schedules=[]), "/schedules"),
     (job(schedules={"family": "cosine"}), "/schedules"),
     (job(schedules=["cosine"] * 51), "/schedules"),

@@ -156,6 +156,11 @@ def test_what_a_command_cannot_do_is_refused_at_the_door(
         (FILE.replace("steps = 40", "steps = 1"), "llama.steps: Input should be greater than or equal to 2"),
         (FILE.replace("steps = 40", "steps = 40\nstep = 1"), "llama.step: Extra inputs are not permitted"),
         (FILE.replace('"own"', '"none"\ndeterministic = true'), "llama: found deterministic without checkpoints"),
+        (
+            FILE.replace('"own"', '"own"\nnodes = 2'),
+            "llama: found checkpoints own over several nodes; accepted are shared",
+        ),
+        (FILE.replace("steps = 40", "steps = 40\nprocesses = 0"), "llama.processes: Input should be greater than or"),
         ("llama = 3", "llama: Input should be a valid dictionary"),
     ],
 )

@@ -23,6 +23,8 @@ def test_a_progress_bar_that_never_ends_its_line_is_a_sign_of_life_and_shown_as_
     monkeypatch.chdir(tmp_path)
     bar = r"""
 import os, time
+while not os.path.exists("begin"):
+    time.sleep(0.02)
 print("epoch 1")
 print("\r\x1b[32m 10 %", end="", flush=True)
 print("\r 20 %", end="", flush=True)
@@ -32,6 +34,7 @@ print("." * 1_000_000, end="")
 """
     command = Command([sys.executable, "-c", bar], os.environ)
     began = command.heard_at
+    (tmp_path / "begin").touch()
     waits(lambda: command.said() == "epoch 1\n 20 %")
     assert command.heard_at > began
     (tmp_path / "go").touch()

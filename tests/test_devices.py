@@ -252,16 +252,17 @@ def taken_up(url: str, job: str) -> list[Event]:
     return [line for line in log if line.trial == hit.number]
 
 
+@pytest.mark.parametrize("training", [{"devices": 2}, {"devices": 2, "sharded": True}], ids=["copies", "shards"])
 def test_a_trial_goes_on_from_its_last_state_when_the_process_of_another_device_is_killed(
-    sqlite_url: str, tmp_path: Path
+    sqlite_url: str, tmp_path: Path, training: dict
 ):
-    job = submitted(sqlite_url, **mortal(tmp_path / "notes", rank=1))
+    job = submitted(sqlite_url, **mortal(tmp_path / "notes", rank=1), training=training)
     work(sqlite_url)
     log = taken_up(sqlite_url, job)
     assert [line.message.split(": ", 1)[1] for line in log if line.kind == "trial-waiting"] == [
         "the process on device 2 of 2 died (SIGKILL)"
     ]
-    alone = submitted(sqlite_url, budget=BARE)
+    alone = submitted(sqlite_url, budget=BARE, training=training)
     work(sqlite_url)
     assert [unmarked(one.reports) for one in recorded(sqlite_url, job)[1]] == [
         unmarked(one.reports) for one in recorded(sqlite_url, alone)[1]

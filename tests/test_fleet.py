@@ -1,5 +1,6 @@
 """Workers on a Ray cluster of two nodes: as many as there is to train, also after a node has died."""
 
+import json
 import os
 import signal
 import subprocess
@@ -19,11 +20,12 @@ from lrtune.store import Database, events, jobs, trials, workers
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import OVER, Best, Job, JobState, Trial
 from tests.leasing import SPEC
+from tests.serving import KEY, served
 from tests.test_devices import SPEC as NOISY
 from tests.test_states import unmarked
 from worker.fleet import Fleet, Size
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]  # Ray's own warnings
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]  # Ray's own warnings
 SMALL = AdmittedJob.model_validate(
     SPEC.model_dump(mode="json") | {"budget": {"full_runs": 2.0}, "confirm": {"top": 1, "seeds": 1}}
 )
@@ -108,8 +110,8 @@ def test_a_node_that_dies_changes_no_answer(fleet: Fleet, nodes: list[Any], sqli
     job = submit(fleet)
     keep_until(fleet, lambda tx: sum(jobs.get(tx, job).progress.trials.values()) > 2)
     cluster, *old = nodes
-    cluster.add_node(num_cpus=2)
     for node in old:  # it trains on one of them
+        cluster.add_node(num_cpus=2)
         cluster.remove_node(node, allow_graceful=False)
     keep_until(fleet, lambda tx: jobs.get(tx, job).state is JobState.SUCCEEDED)
     fleet.environment["LRTUNE_STATE_DIR"] = str(tmp_path / "others")  # nothing is known of the first one
@@ -179,6 +181,74 @@ def test_what_goes_wrong_on_another_node_is_the_trials_error_and_the_next_job_is
     wider = asked(pair, training={"devices": 3})
     assert "training.devices: found 3; this worker has 2 (--devices-per-worker)" in wider.reason
     assert asked(pair).state is JobState.SUCCEEDED
+
+
+COMMAND = f"""
+[pair]
+command = [{json.dumps(sys.executable)}, "train.py"]
+metrics = {{ val_loss = "minimize" }}
+steps = 20
+checkpoints = "shared"
+nodes = 2
+"""
+SCRIPT = """
+import os, signal, time
+from pathlib import Path
+import torch
+import lrtune
+
+torch.distributed.init_process_group("gloo")
+rank, trial = torch.distributed.get_rank(), lrtune.trial()
+torch.manual_seed(trial.seed)
+model = torch.nn.Linear(8, 1)
+optimizer = trial.optimizer(model.parameters())
+start = trial.restore(model=model, optimizer=optimizer)
+scheduler = trial.scheduler(optimizer, step=start)
+with open(f"stages-{rank}", "a") as file:
+    print(trial.number, start, *(os.environ[name] for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")), file=file)
+for step in range(start + 1, trial.until + 1):
+    loss = (model(torch.randn(16, 8)) - 1).square().mean()
+    optimizer.zero_grad(), loss.backward()
+    for one in model.parameters():
+        torch.distributed.all_reduce(one.grad)
+    optimizer.step(), scheduler.step()
+    if rank == 1 and step == 10 and not Path("killed").exists():
+        Path("killed").touch()
+        os.kill(os.getppid(), signal.SIGKILL)  # what has started it there: all of that place is gone
+        time.sleep(600)
+    if trial.report(step, val_loss=loss.item()):
+        break
+"""
+
+
+def test_a_command_over_two_nodes_trains_in_stages_and_goes_on_when_one_is_killed(
+    pair: Fleet, sqlite_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / "commands.toml").write_text(COMMAND)
+    with served(sqlite_url) as client:
+        there = {"LRTUNE_URL": str(client.base_url), "LRTUNE_API_KEY": KEY}
+        pair.environment |= there | {"LRTUNE_COMMANDS": str(tmp_path / "commands.toml")}
+        pair.size = Size(1, 1, gpus=0, cpus=2, devices=2)
+        keep_until(pair, lambda tx: bool(workers.alive(tx)))
+        asked = {"task": "pair", "schedules": ["cosine"], "budget": {"full_runs": 2.2}, "confirm": {"top": 0}}
+        job = client.post("/v1/jobs", json=asked).raise_for_status().json()["id"]
+        keep_until(pair, lambda tx: jobs.get(tx, job).state in OVER)
+    with pair.database.read() as tx:
+        found, history = jobs.get(tx, job), trials.history(tx, job)
+    assert (found.state, found.reason) == (JobState.SUCCEEDED, "")
+    outcomes = [stage.outcome for one in history for stage in one.stages]
+    assert outcomes.count("lost") == 1
+    assert outcomes.count("paused") > 1, "in stages"
+    first, second = (
+        [line.split() for line in (tmp_path / f"stages-{rank}").read_text().splitlines()] for rank in (0, 1)
+    )
+    assert [line[:2] for line in first] == [line[:2] for line in second]
+    assert ({*(" ".join(line[2:]) for line in first)}, {*(" ".join(line[2:]) for line in second)}) == (
+        {"0 0 2"},
+        {"0 1 2"},
+    )
+    assert found.progress.full_runs == pytest.approx(sum(one.cost for one in history) / 20)
 
 
 def test_devices_that_reserve_nothing_are_refused() -> None:

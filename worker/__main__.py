@@ -9,7 +9,8 @@ from worker import slots
 from worker.process import on_signal, serve, start
 from worker.settings import Settings
 
-PRELOAD = ["worker.loop", "torch._dynamo"]  # once, for all processes on further devices; optimizers import the latter
+# Once, for all processes on further devices: optimizers import the second, trainings that are sharded the third.
+PRELOAD = ["worker.loop", "torch._dynamo", "torch.distributed.fsdp"]
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ ENGINE = (  # what turns rates into weights
     "worker.determinism",
     "worker.engine",
     "worker.parallel",
+    "worker.sharded",
     "worker.batches",
     "worker.losses",
     "worker.optimizers",

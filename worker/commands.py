@@ -25,15 +25,18 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy.orm import Session
 
 from lrtune.client import Client
-from lrtune.errors import JobFinished, LrtuneError, TaskError, UnknownJob
+from lrtune.command import Launch, launched
+from lrtune.errors import JobFinished, LeaseLost, LrtuneError, TaskError, UnknownJob
 from lrtune.loop import forget
 from lrtune.runner import Options, Runner, installed
-from lrtune.store import jobs, workers
+from lrtune.store import holds, jobs, leases, workers
 from lrtune.wire.configuration import Strict
 from lrtune.wire.external import Checkpoints, Handout
 from lrtune.wire.job import EXTERNAL, MetricRange
 from lrtune.wire.results import OVER, TaskSummary
 from lrtune.wire.tasks import BUILT_IN
+from worker.parallel import Died
+from worker.teams import Here
 
 PLACE = re.compile(r"(?<!\$)\{([A-Za-z_]\w*)\}")  # where a parameter stands in a word; ${HOME} is a shell's own
 NO_OPTION = r"^(?!-)"  # for a text that may begin a word: what begins with - would be read as an option
@@ -73,6 +76,8 @@ class CommandTask(Strict):
     silence: Seconds | None = None
     grace: Seconds = 30.0
     tries: Annotated[int, Field(ge=1)] = 3
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    processes: Annotated[int, Field(ge=1, le=64)] = 1  # at each of them
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
@@ -86,6 +91,11 @@ class CommandTask(Strict):
             if name not in self.metrics:
                 accepted = f"accepted are {', '.join(self.metrics)}"
                 raise PydanticCustomError("range", "found the range of {name}; {accepted}", _words(name, accepted))
+        if self.nodes > 1 and self.checkpoints == "own":
+            raise PydanticCustomError(
+                "nodes",
+                "found checkpoints own over several nodes; accepted are shared, a folder that all see, and none",
+            )
         if self.deterministic and self.checkpoints == "none":
             raise PydanticCustomError("kept", "found deterministic without checkpoints; accepted beside own or shared")
         try:
@@ -140,6 +150,12 @@ class CommandTask(Strict):
         )
 
 
+def _lost(tx: Session, job: str, held: Handout, reason: str) -> None:
+    """Give up an attempt, a place of which is gone, where it has not been given back by what it had started."""
+    with suppress(LeaseLost):
+        leases.lose(tx, holds.held(tx, job, held.trial.number, held.token).lease, reason=reason)
+
+
 def _words(name: str, accepted: str) -> dict[str, Any]:
     return {"name": name, "accepted": accepted}
 
@@ -177,11 +193,21 @@ def find(path: Path | None) -> dict[str, CommandTask]:
     return found
 
 
+def fitting(found: Mapping[str, CommandTask], nodes: int) -> dict[str, CommandTask]:
+    """The commands that a worker of so many places can run; it says so of the others."""
+    for name, one in found.items():
+        if one.nodes > nodes:
+            log.warning("the command %s is left to workers of a fleet with %d devices each", name, one.nodes)
+    return {name: one for name, one in found.items() if one.nodes <= nodes}
+
+
 class Commands:
     """What a worker does with its commands: ask the server for a trial, and run the command for it."""
 
-    def __init__(self, found: Mapping[str, CommandTask], worker: str, stop: threading.Event, write: Write) -> None:
-        self._found, self._worker, self._stop, self._write = found, worker, stop, write
+    def __init__(
+        self, found: Mapping[str, CommandTask], worker: str, stop: threading.Event, write: Write, teams: Here
+    ) -> None:
+        self._found, self._worker, self._stop, self._write, self._teams = found, worker, stop, write, teams
         self._client = Client() if found else None  # it looks for its key at the start of the worker
         self._runners: dict[str, Runner] = {}
         self._ask_at: dict[str, float] = {}  # of jobs of which no trial could be had
@@ -232,8 +258,21 @@ class Commands:
                 self._ask_at[job_id] = math.inf
                 return None
             words, options = command.with_params(task.params), command.options(task.params)
-            self._runners[job_id] = Runner(self._client, job_id, words, options, worker=self._worker, stop=self._stop)
+            self._runners[job_id] = Runner(
+                self._client,
+                job_id,
+                words,
+                options,
+                worker=self._worker,
+                stop=self._stop,
+                launch=self._launch(command),
+            )
         return self._runners[job_id]
+
+    def _launch(self, command: CommandTask) -> Launch:
+        """How its processes are started: a single one as `lrtune run` does."""
+        nodes, processes = command.nodes, command.processes
+        return launched if nodes * processes == 1 else partial(self._teams.launched, nodes=nodes, processes=processes)
 
     def _train(self, runner: Runner, job_id: str, held: Handout) -> None:
         over = threading.Event()
@@ -247,6 +286,8 @@ class Commands:
         seeing.start()
         try:
             runner.train(held)
+        except Died as died:
+            self._write(partial(_lost, job=job_id, held=held, reason=str(died)))
         finally:
             over.set()
             seeing.join()

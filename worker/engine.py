@@ -25,6 +25,7 @@ from worker.determinism import mode_of
 from worker.memory import does_not_fit, give_back, out_of_memory
 from worker.optimizers import build
 from worker.parallel import Member, Order
+from worker.sharded import shard, whole_layers
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -47,7 +48,7 @@ class Engine:
         self.member, self._chosen, self._say = member, trial.configuration, say
         self.parts = 1  # of a batch, when it does not fit into memory at once
         self._place = torch.empty(0, device=device).device  # with its number, as tensors have it
-        self.model: nn.Module = task.model().to(device)
+        self.model: nn.Module = self._placed(task.model())
         self._forward, self._graphs = self.model, False  # what the task's loss sees
         if training.compile == "auto" and member is None:
             self._compile(trial, kept_for or task)
@@ -66,7 +67,12 @@ class Engine:
         if member is not None:
             if member.rank:
                 torch.manual_seed(trial.seed + member.rank)  # dropout is not to be the same on every device
-            self._forward = member.wrapped(self.model)
+            self._forward = self.model if training.sharded else member.wrapped(self.model)
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        """A model on the device, or this device's share of it, which need not have the room for the whole."""
+        sharded = self.training.sharded and self.member is not None
+        return shard(model, self._place) if sharded else model.to(self.device)
 
     def _compile(self, trial: Trial, kept_for: Task) -> None:
         """Train through compiled code where that is quicker: then the model is the one whose code is compiled."""
@@ -87,6 +93,8 @@ class Engine:
     def gradients(self, batches: Iterator[Any]) -> Tensor:
         """Take the next batches and leave their gradients; answers their mean loss."""
         taken = [next(batches) for _ in range(self.training.accumulate)]
+        if self.training.sharded and self.member is not None:
+            self.member.share(self.model.buffers())  # else done where the model is wrapped
         while True:
             drawn = _generators(self.device)
             self.optimizer.zero_grad()
@@ -116,9 +124,11 @@ class Engine:
 
     def evaluate(self) -> dict[str, float]:
         """Every metric, measured in eval mode without gradients, of the averaged weights where they are asked for."""
+        if self.training.sharded and self.member is not None:
+            self.member.order(Order.MEASURE)  # no device has a whole layer by itself
         model = self.model if self._averaged is None else self._averaged.module
         model.eval()
-        with torch.no_grad(), self._cast(), self.optimizer.measured():
+        with torch.no_grad(), self._cast(), self.optimizer.measured(), whole_layers():
             measured = {name: float(value) for name, value in self.task.evaluate(model).items()}
         model.train()
         if missing := [name for name in self.task.metrics if name not in measured]:
@@ -168,7 +178,7 @@ class Engine:
         """Add the gradients of a part of a batch; its share of the loss."""
         if self._graphs:
             next_graph()
-        with self._cast():
+        with self._cast(), whole_layers():
             loss = self.task.loss(self._forward, self._here(part))
         loss = loss if weight == 1 else loss * weight
         several = 1 if self.member is None else self.member.size  # whose gradients will be averaged

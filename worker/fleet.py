@@ -178,7 +178,8 @@ def _places(settings: Settings) -> dict[str, str]:
     url, states = make_url(settings.database_url), settings.state_dir
     if url.get_backend_name() == "sqlite" and url.database:
         url = url.set(database=str(Path(url.database).absolute()))
-    return {
+    commands = {"LRTUNE_COMMANDS": str(settings.commands.absolute())} if settings.commands else {}
+    return commands | {
         "LRTUNE_DATABASE_URL": url.render_as_string(hide_password=False),
         "LRTUNE_DATA_DIR": mirror.said(settings.data_dir),
         "LRTUNE_STATE_DIR": states if "://" in states else str(Path(states).absolute()),

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,7 +25,7 @@ from lrtune.errors import TaskError
 from lrtune.task import Task
 from lrtune.wire.job import AdmittedJob, TaskSpec, Training
 from lrtune.wire.results import Trial
-from worker import cache_key
+from worker import cache_key, places
 from worker.loop import device
 from worker.memory import give_back
 from worker.parallel import GRACE, LONGEST, PATIENCE, RAISED, Died, Member, Order, explained
@@ -47,6 +47,7 @@ class Follower:
         self._here = Here(start())
         self._device = device(self._here.settings.device)
         self._task: Task  # the trial's
+        self._launched: places.Processes
 
     def place(self) -> tuple[dict[str, Any], str]:
         """What of its device decides about the bits, and the name of its host."""
@@ -74,6 +75,23 @@ class Follower:
             os._exit(RAISED)
         give_back(self._device)
 
+    def launch(self, asked: places.Asked, node: int) -> places.Look:
+        """Start the processes of a command here. Raises OSError where the system cannot."""
+        self._launched = places.Processes(asked, node)
+        return self._launched.look()
+
+    def look(self) -> places.Look:
+        """How the processes of the command are."""
+        return self._launched.look()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the processes of the command."""
+        self._launched.signal(number)
+
+    def end(self) -> list[tuple[int, str]]:
+        """Kill what is left of the command; exit codes, and the end of what was printed."""
+        return self._launched.end()
+
 
 _remote: Any = ray.remote(Follower)
 
@@ -88,6 +106,38 @@ class Other:
     host: str = ""
 
 
+class There:
+    """The processes of a command at another place, as its actor says they are; `gone` makes words of its death."""
+
+    def __init__(self, actor: Any, asked: places.Asked, node: int, gone: Callable[[], Died]) -> None:
+        self._actor, self._gone, self._host = actor, gone, f"node {node + 1}"
+        self._asking = actor.launch.remote(asked, node)
+        self._seen = places.Look([None] * asked.processes, alive=True, silent=0.0)
+
+    def look(self) -> places.Look:
+        """How they were when they were last heard of."""
+        if ray.wait([self._asking], timeout=0)[0]:
+            try:
+                self._seen = ray.get(self._asking)
+            except ray.exceptions.RayTaskError as error:
+                raise OSError(f"on {self._host}: {_last(error)}") from None
+            except ray.exceptions.RayError as error:
+                raise self._gone() from error
+            self._asking = self._actor.look.remote()
+        return self._seen
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all."""
+        self._actor.signal.remote(number)
+
+    def end(self) -> list[tuple[int, str]]:
+        """Kill what is left; of those whose actor is gone, or has not started them, nothing is known."""
+        with suppress(ray.exceptions.RayError):
+            found: list[tuple[int, str]] = ray.get(self._actor.end.remote(), timeout=PATIENCE)
+            return found
+        return []
+
+
 class Gang(Here):
     """The places of a worker's placement group. Not before all are taken does it claim a trial."""
 
@@ -95,6 +145,7 @@ class Gang(Here):
         super().__init__(settings)
         self._group, self._stop = group, stop
         self._others: dict[int, Other] = {}  # by their rank
+        self.nodes = group.bundle_count
 
     def ready(self) -> bool:
         """Wait until Ray has placed the others, as long as that takes; False where the worker is to stop."""
@@ -149,6 +200,14 @@ class Gang(Here):
             first.order(Order.END)
             first.leave()
         self._let_go(refs, after=PATIENCE)
+
+    def _address(self) -> str:
+        return _address()
+
+    def _elsewhere(self, asked: places.Asked, node: int) -> places.Place:
+        return There(
+            self._others[node].actor, asked, node, lambda: self._died(node, asked.nodes, self._others.pop(node))
+        )
 
     def _ranks(self, count: int) -> range:
         if count > (there := self._group.bundle_count):

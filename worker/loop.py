@@ -71,7 +71,7 @@ class Worker:
         self._teams = teams or Here(settings)
         self._own = self._teams.own
         self._tasks = [*offered(), *self._own]
-        self._commands = commands.find(settings.commands)
+        self._commands = commands.fitting(commands.find(settings.commands), self._teams.nodes)
         self._database = Database(settings.database_url)
         self._ttl = timedelta(seconds=settings.lease_seconds)
         self._retrying = Retrying(
@@ -84,7 +84,7 @@ class Worker:
         )
         kind = self.device.type
         self._able = shares.Able([*self._tasks], [*self._commands], without_package(), kind, memory_gb(self.device))
-        self._running = commands.Commands(self._commands, self.id, stop, self._write)
+        self._running = commands.Commands(self._commands, self.id, stop, self._write, self._teams)
         self._sharing = Sharing(settings, self.device, self._write, self._teams.place)
         self._means = Means(self.id, self._database, self._ttl, stop, self._write)
         self._cohorts = Cohorts(settings.lanes, self.device, self._means, self._sharing)

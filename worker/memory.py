@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from worker.sharded import own
+
 CPU_FULL = "can't allocate memory"  # the CPU's allocator has no exception class of its own
 
 
@@ -22,9 +24,9 @@ def does_not_fit(error: BaseException, device: torch.device, model: nn.Module | 
     first = str(error).splitlines()[0]
     if model is None:
         return f"out of memory before the first step: {has} ({first})"
-    weights = sum(one.nbytes for one in [*model.parameters(), *model.buffers()])
-    trained = sum(one.nbytes for one in model.parameters() if one.requires_grad)
-    many = sum(one.numel() for one in model.parameters())
+    weights = sum(own(one).nbytes for one in [*model.parameters(), *model.buffers()])
+    trained = sum(own(one).nbytes for one in model.parameters() if one.requires_grad)
+    many = sum(own(one).numel() for one in model.parameters())
     takes = f"its {many:,} parameters take {_gb(weights)}, their gradients {_gb(trained)}"
     return f"out of memory: {takes} and each average or moment that {optimizer} keeps as much again; {has} ({first})"
 

@@ -1,5 +1,5 @@
 """One trial over several devices: torch's DistributedDataParallel, this process the first of a team. `Team` starts the
-others on this host; over several nodes Ray does (`worker/gang.py`).
+others on this host; over several nodes Ray does (`worker/gang.py`). `worker/sharded.py` spreads weights over them, too.
 
 The others only follow: the first orders each step at a factor of the rate, and they take their share of the same batch
 and move their copy of the model. Reports, pruning, the lease, checkpoints and every decision stay with the first. The
@@ -11,7 +11,7 @@ import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from enum import IntEnum
@@ -47,9 +47,10 @@ class Order(IntEnum):
 
     BEGIN = 0  # make the training anew
     RESTORE = 1  # bring it to the state that follows
-    GENERATORS = 2  # tell where the random generators stand
+    STATE = 2  # give your part of the training's state
     STEP = 3  # train one step, at this factor of the peak rate
     END = 4
+    MEASURE = 5  # take part in measuring
 
 
 class Member:
@@ -123,23 +124,32 @@ class Member:
         distributed.all_reduce(worst, op=distributed.ReduceOp.MIN, group=self._orders)
         return bool(worst)
 
-    def send(self, tensors: Mapping[str, Tensor], notes: Any) -> None:
-        """As the first: give the others tensors and notes, one tensor after the other."""
+    def send(self, tensors: Mapping[str, Tensor], notes: Any, *, through: torch.device) -> None:
+        """As the first: give the others tensors and notes, one tensor after the other, through such a device."""
         shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
         distributed.broadcast_object_list([shapes, notes], src=0, group=self._orders)
         for tensor in tensors.values():
-            distributed.broadcast(_bytes(tensor.to(self.device).contiguous()), src=0)
+            distributed.broadcast(_bytes(tensor.to(through).contiguous()), src=0, group=self._way(through))
 
-    def receive(self) -> tuple[dict[str, Tensor], Any]:
-        """As another one: what the first sends, on this one's device."""
+    def receive(self, *, through: torch.device) -> tuple[dict[str, Tensor], Any]:
+        """As another one: what the first sends, on this device."""
         head: list[Any] = [None, None]
         distributed.broadcast_object_list(head, src=0, group=self._orders)
-        tensors = {
-            name: torch.empty(shape, dtype=dtype, device=self.device) for name, (shape, dtype) in head[0].items()
-        }
+        tensors = {name: torch.empty(shape, dtype=dtype, device=through) for name, (shape, dtype) in head[0].items()}
         for tensor in tensors.values():
-            distributed.broadcast(_bytes(tensor), src=0)
+            distributed.broadcast(_bytes(tensor), src=0, group=self._way(through))
         return tensors, head[1]
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Let all have what the first has in these."""
+        for tensor in tensors:
+            said = tensor.contiguous()
+            distributed.broadcast(_bytes(said), src=0)
+            if said is not tensor:
+                tensor.copy_(said)
+
+    def _way(self, through: torch.device) -> distributed.ProcessGroup | None:
+        return self._orders if through.type == "cpu" else None
 
 
 class Team:

@@ -1,7 +1,8 @@
 """A training as tensors and notes, and back: network, every optimizer, random generators, losses, reports.
 
 Of a training over several devices it is that of the first, who keeps it, and of the others their random generators: all
-else is the same there. Back in place it is sent to each of them, tensor by tensor.
+else is the same there. Back in place it is sent to each of them, tensor by tensor. Where weights are spread over the
+devices it has them whole, put together in the first one's memory beside its device.
 
 A copy of one lies where the tensors are, so that the training can go on while a thread brings it to the store; who
 writes it before the training goes on needs none. Nothing here can run code: names, numbers and bytes.
@@ -20,6 +21,7 @@ from lrtune.wire.results import Report
 from worker.memory import out_of_memory
 from worker.parallel import Member, Order
 from worker.run import LiveRun
+from worker.sharded import spread, whole
 
 
 class Unfit(Exception):
@@ -49,14 +51,14 @@ def take(run: LiveRun) -> Snapshot:
 
     Raises Unfit where the network keeps more than tensors.
     """
-    extra, device = run.engine.state(), run.engine.device
-    tensors = {f"model/{name}": tensor for name, tensor in _network(run.engine.model)}
-    tensors |= {f"averaged/{name}": tensor for name, tensor in extra["averaged"].items()}
-    numbers: dict[str, Any] = {}
-    for name, value in _optimizer(run):
-        (tensors if isinstance(value, Tensor) else numbers)[name] = value
-    on_cpu = [name for name, tensor in tensors.items() if tensor.device.type == "cpu"]
-    tensors = {name: tensor.detach() for name, tensor in tensors.items()}
+    extra, device, member = run.engine.state(), run.engine.device, run.engine.member
+    there, numbers = _there(run)
+    there |= {f"averaged/{name}": tensor for name, tensor in extra["averaged"].items()}
+    on_cpu = [name for name, tensor in there.items() if tensor.device.type == "cpu"]
+    if member is not None:
+        member.order(Order.STATE)
+    sharded = run.engine.training.sharded
+    tensors = {name: one.cpu() if sharded else one for name, one in _wholes(there)}
     notes = {
         "step": run.step,
         "reports": [report.model_dump(exclude={"reused"}) for report in run.reports],
@@ -67,13 +69,24 @@ def take(run: LiveRun) -> Snapshot:
         "parts": run.engine.parts,
         "scaler": extra["scaler"],
     }
-    found = [generators(device)]
-    if run.engine.member is not None:
-        run.engine.member.order(Order.GENERATORS)
-        found = run.engine.member.gathered(found[0])
+    mine = generators(device)
+    found = [mine] if member is None else member.gathered(mine)
     for rank, (drawn, _) in enumerate(found):
         tensors |= {f"random/{rank}/{name}": tensor for name, tensor in drawn.items()}
     return Snapshot(tensors, notes | {"random": [rest for _, rest in found]})
+
+
+def take_part(run: LiveRun, member: Member) -> None:
+    """As another device: give the first what it needs for `take`."""
+    if run.engine.training.sharded:
+        for _ in _wholes(_there(run)[0]):
+            pass  # to take part is enough
+    member.gathered(generators(member.device))
+
+
+def through(run: LiveRun, member: Member) -> torch.device:
+    """Where a state lies on its way to the other devices: theirs need not have the room for all of it."""
+    return torch.device("cpu") if run.engine.training.sharded else member.device
 
 
 def restore(run: LiveRun, state: Snapshot) -> None:
@@ -83,7 +96,7 @@ def restore(run: LiveRun, state: Snapshot) -> None:
         put(run, state)
         return
     member.order(Order.RESTORE)
-    member.send(state.tensors, state.notes)
+    member.send(state.tensors, state.notes, through=through(run, member))
     restore_together(run, member, state)
 
 
@@ -110,7 +123,7 @@ def put(run: LiveRun, state: Snapshot) -> None:
                 found, needed = (f"{one.dtype} {tuple(one.shape)}" for one in (kept, tensor))
                 if found != needed:
                     raise ValueError(f"found {found}, needed {needed}")
-                tensor.copy_(kept)
+                tensor.copy_(spread(kept, tensor))
         _put_optimizer(run, state)
         averaged = {n.removeprefix("averaged/"): t for n, t in state.tensors.items() if n.startswith("averaged/")}
         run.engine.load({"scaler": state.notes["scaler"], "averaged": averaged})
@@ -126,6 +139,21 @@ def put(run: LiveRun, state: Snapshot) -> None:
         if out_of_memory(error):
             raise  # the state is good
         raise Unfit(f"it does not fit this training: {type(error).__name__} {error}") from error
+
+
+def _there(run: LiveRun) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The network's and the optimizer's tensors as they lie here, and what else the optimizer keeps. Raises Unfit."""
+    tensors = {f"model/{name}": tensor for name, tensor in _network(run.engine.model)}
+    numbers: dict[str, Any] = {}
+    for name, value in _optimizer(run):
+        (tensors if isinstance(value, Tensor) else numbers)[name] = value
+    return tensors, numbers
+
+
+def _wholes(there: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor whole, one after the other; where they are spread, on all devices at the same time."""
+    for name, tensor in there.items():
+        yield name, whole(tensor.detach())
 
 
 def _network(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -160,12 +188,19 @@ def _put_optimizer(run: LiveRun, state: Snapshot) -> None:
         optimizer = run.engine.optimizer.parts[int(part)]
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         device = torch.device("cpu") if name in on_cpu else run.engine.device
-        # A place of its own: what was read is views of one buffer, aligned otherwise.
-        moved = value.to(device, copy=True) if isinstance(value, Tensor) else value
         parameter = parameters[int(place)]
-        if isinstance(moved, Tensor) and not _alike(moved, parameter):
-            raise ValueError(f"{name}: found {tuple(moved.shape)} for a parameter of {tuple(parameter.shape)}")
-        optimizer.state[parameter][knob] = moved
+        if isinstance(value, Tensor) and not _alike(value, parameter):
+            raise ValueError(f"{name}: found {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}")
+        optimizer.state[parameter][knob] = _moved(value, parameter, device) if isinstance(value, Tensor) else value
+
+
+def _moved(kept: Tensor, parameter: Tensor, device: torch.device) -> Tensor:
+    """What an optimizer keeps for a parameter, as that lies.
+
+    In a place of its own: what was read is views of one buffer, aligned otherwise.
+    """
+    there = spread(kept, parameter)
+    return there if there is not kept else kept.to(device, copy=True)
 
 
 def _alike(kept: Tensor, parameter: Tensor) -> bool:

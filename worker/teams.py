@@ -1,6 +1,6 @@
 """Where a trial over several devices finds the others: on this host, where they are processes of this worker's own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 
+from lrtune.command import Running
+from lrtune.errors import TaskError
 from lrtune.task import Task
 from lrtune.wire.job import AdmittedJob, TaskSpec, Training
 from lrtune.wire.results import Trial
 from worker import cache_key
 from worker.parallel import Member, Team
+from worker.places import Asked, Place, free_port, together
 from worker.settings import Settings
 from worker.tasks import own, prepare
 from worker.trainer import follow
@@ -20,6 +23,8 @@ from worker.trainer import follow
 
 class Here:
     """The devices of this host."""
+
+    nodes = 1  # places that are nodes to a command
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.own = settings, own.find(settings.tasks)
@@ -40,6 +45,29 @@ class Here:
         """The devices that a trial asks for, this process the first of them."""
         following = partial(_followed, spec.task, spec.training, trial, self.settings.data_dir, self.own)
         return Team(spec.training.devices, device, following)
+
+    def launched(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path | None,
+        written: Mapping[str, Any],
+        *,
+        nodes: int,
+        processes: int,
+    ) -> AbstractContextManager[Running]:
+        """A command as so many processes at each of so many places. Raises OSError where it cannot be started."""
+        meeting = self._address(), free_port()
+        asked = Asked(words, environment, directory, written, nodes, processes, meeting)
+        return together(asked, self._elsewhere)
+
+    def _address(self) -> str:
+        """Of this host, as the processes of a command know it."""
+        return "127.0.0.1"
+
+    def _elsewhere(self, asked: Asked, node: int) -> Place:
+        """The processes of a command at another place."""
+        raise TaskError(f"nodes: found {asked.nodes}; this worker has one (number {node + 1} is missing)")
 
 
 def _followed(

@@ -23,7 +23,7 @@ from worker.determinism import Noticing, mode_of, refused, words_of
 from worker.memory import does_not_fit, give_back, out_of_memory
 from worker.parallel import Member, Order
 from worker.run import LiveRun
-from worker.snapshot import Snapshot, Unfit, generators, restore_together
+from worker.snapshot import Snapshot, Unfit, restore_together, take_part, through
 from worker.stage import Outcome as Outcome
 from worker.stage import Stage
 
@@ -115,10 +115,10 @@ def _step(run: LiveRun, stage: Stage) -> Outcome | None:
     run.engine.set_factor(factor)
     loss = run.engine.gradients(run.batches)
     run.step += 1
-    if diverged := run.losses.add(run.step, stage.course.configuration.learning_rate * factor, loss):
-        return stage.diverged(diverged)
-    run.engine.apply()
-    return None
+    diverged = run.losses.add(run.step, stage.course.configuration.learning_rate * factor, loss)
+    if not diverged or run.engine.training.sharded:  # there the others wait for this one's part of the norm
+        run.engine.apply()
+    return stage.diverged(diverged) if diverged else None
 
 
 def follow(task: Task, trial: Trial, training: Training, member: Member) -> None:
@@ -136,10 +136,12 @@ def _followed(run: LiveRun, member: Member) -> Order:
             run.engine.set_factor(factor)
             run.engine.gradients(run.batches)
             run.engine.apply()
-        elif order is Order.GENERATORS:
-            member.gathered(generators(member.device))
+        elif order is Order.MEASURE:
+            run.engine.evaluate()
+        elif order is Order.STATE:
+            take_part(run, member)
         elif order is Order.RESTORE:
             with suppress(Unfit):  # it fits none then: the first begins anew
-                restore_together(run, member, Snapshot(*member.receive()))
+                restore_together(run, member, Snapshot(*member.receive(through=through(run, member))))
         else:
             return order

@@ -160,12 +160,22 @@ class Training(Strict):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of an average of the weights, which is then measured
     compile: Literal["never", "auto"] = "never"  # auto: by torch, where that pays on the first steps
     devices: Annotated[int, Field(ge=1, le=64)] = 1  # for each trial: of one host, or a fleet worker's own
+    sharded: Annotated[bool, Field(exclude_if=lambda found: not found)] = False  # weights are spread over the devices
     determinism: Annotated[
         Literal["exact", "preferred", "off"] | None, Field(exclude_if=lambda found: found is None)
     ] = None  # None: as the worker's device has it, exact on a CPU and preferred on a GPU
     matmul: Annotated[Literal["highest", "high", "medium"], Field(exclude_if=lambda found: found == "highest")] = (
         "highest"  # of float32 products, as torch.set_float32_matmul_precision says: below it TF32, or bfloat16
     )
+
+    @model_validator(mode="after")
+    def _shards(self) -> Self:
+        if self.sharded and self.devices == 1:
+            raise rejected(("sharded",), "found true over 1 device; accepted is false, or devices from 2 on", True)
+        if self.sharded and self.ema is not None:
+            sentence = f"found {self.ema}; an average is of whole weights, so accepted is null, or sharded false"
+            raise rejected(("ema",), sentence, self.ema)
+        return self
 
 
 class Resources(Strict):
@@ -268,6 +278,19 @@ class JobSpec(Strict):
             if families is not None and self.training.ema is not None:
                 sentence = f"found {self.training.ema}; {one.name} averages the weights itself, so accepted is null"
                 raise rejected(("training", "ema"), sentence, self.training.ema)
+        return self
+
+    @model_validator(mode="after")
+    def _able_to_shard(self) -> Self:
+        asked: dict[tuple[str | int, ...], str] = {
+            ("optimizers", at): one.name for at, one in enumerate(self.optimizers)
+        }
+        if self.baseline is not None and self.baseline.optimizer is not None:
+            asked["baseline", "optimizer"] = self.baseline.optimizer["name"]
+        for where, name in asked.items() if self.training.sharded else ():
+            if why := OPTIMIZERS[name].unsharded:
+                able = ", ".join(name for name, found in OPTIMIZERS.items() if not found.unsharded)
+                raise rejected(where, f"found {name}, which {why}; with training.sharded accepted are {able}", name)
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,110 @@
+"""A model whose weights are spread over a team's devices, by torch's FSDP2: each keeps its share of every weight,
+gradient and moment, and has a layer's weights whole only while that layer computes.
+
+Every process makes the same calls, because they meet at each layer. A state is of whole tensors, as that of any other
+training, so that it fits one over another number of devices.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeGuard
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from lrtune.errors import TaskError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+PARTED = "mixed torch.Tensor and DTensor"  # torch's words where weights are met that are not whole
+
+
+def shard(model: nn.Module, device: torch.device) -> nn.Module:
+    """The same model, its weights spread over the processes and this one's share on its device. Raises TaskError."""
+    from torch.distributed.fsdp import fully_shard  # the time that takes is nobody else's
+
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # FSDP has its weights on the current one
+    mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
+    try:
+        for one in (*_layers(model), model):
+            fully_shard(one, mesh=mesh, reshard_after_forward=True)
+    except (ValueError, NotImplementedError, AssertionError) as error:
+        raise TaskError(f"training.sharded: torch cannot shard this model: {error}; accepted is false") from error
+    return model
+
+
+def _layers(model: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules in a row of them that share no weight with others: each is whole while it computes."""
+    everywhere = _held(model)
+    for parent in _outside_layers(model):
+        for child in parent.children() if isinstance(parent, nn.Sequential | nn.ModuleList) else ():
+            held = _held(child)
+            if held and not _only_holds(child) and all(everywhere[key] == count for key, count in held.items()):
+                yield child
+
+
+def _outside_layers(module: nn.Module) -> Iterator[nn.Module]:
+    yield module
+    in_a_row = isinstance(module, nn.Sequential | nn.ModuleList)
+    for child in module.children():
+        if not in_a_row or _only_holds(child):
+            yield from _outside_layers(child)
+
+
+def _only_holds(module: nn.Module) -> bool:
+    """Whether a module is one of torch's containers that nobody calls."""
+    return isinstance(module, nn.ModuleList | nn.ModuleDict) and type(module).forward is nn.Module.forward
+
+
+def _held(module: nn.Module) -> dict[int, int]:
+    """By how many modules below this one each weight is held."""
+    count = dict[int, int]()
+    for one in module.modules():
+        for weight in one.parameters(recurse=False):
+            count[id(weight)] = count.get(id(weight), 0) + 1
+    return count
+
+
+@contextmanager
+def whole_layers() -> Iterator[None]:
+    """Around the code of a task: words for one that takes a layer's weights without calling the layer."""
+    try:
+        yield
+    except RuntimeError as error:
+        if PARTED not in str(error):
+            raise
+        raise TaskError(
+            "training.sharded: the task computes with the weights of a layer that it does not call, or of a model "
+            "whose forward it goes around, and so finds a part of them; accepted is false"
+        ) from error
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with what all devices have of it; every process asks at the same time."""
+    return tensor.full_tensor() if _is_spread(tensor) else tensor
+
+
+def own(tensor: Tensor) -> Tensor:
+    """What of a tensor lies on this device."""
+    return tensor.to_local() if _is_spread(tensor) else tensor
+
+
+def spread(kept: Tensor, parameter: Tensor) -> Tensor:
+    """A whole tensor as its parameter lies: where that is spread and has its shape, this device's share of it."""
+    if not _is_spread(parameter) or kept.shape != parameter.shape:
+        return kept
+    from torch.distributed.tensor import DTensor
+
+    mesh, placed = parameter.device_mesh, parameter.placements
+    shares = kept.chunk(mesh.size())  # as FSDP does: the last may be smaller, or have nothing
+    rank = mesh.get_local_rank()
+    share = shares[rank] if rank < len(shares) else kept[:0]
+    here = share.to(parameter.device, copy=True)
+    return DTensor.from_local(here, mesh, placed, run_check=False, shape=kept.shape, stride=kept.stride())
+
+
+def _is_spread(tensor: Tensor) -> "TypeGuard[DTensor]":
+    return hasattr(tensor, "full_tensor")
