@@ -37,7 +37,8 @@ class Pruning:
             # While the database is away an older history will do; the heartbeat speaks of it.
             with suppress(DBAPIError):
                 with self._database.read() as tx:
-                    self._history = histories.of(self._lease.job_id).read(tx)
+                    history = histories.of(self._lease.job_id)
+                    self._history = history.recent(tx, goal=spec.metric.goal, own=trial.number)
                 self._read_at = time.monotonic()
         kept = search.fitted(self._lease.job_id)
         said = search.verdict(spec, self._history, running, steps=self._lease.steps, kept=kept)

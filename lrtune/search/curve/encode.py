@@ -5,7 +5,7 @@ something to another. Warm-up and floor are in the curve already.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -93,11 +93,11 @@ def static_knobs(spec: AdmittedJob) -> StaticKnobs:
 Encoded = dict[int, tuple[object, Run | None]]  # by number: the trial, and the run that was made of it
 
 
-def runs(spec: AdmittedJob, trials: Iterable[Trial], known: Encoded | None = None) -> list[Run]:
+def runs(spec: AdmittedJob, trials: Collection[Trial], known: Encoded | None = None) -> list[Run]:
     """What trials of the search teach, in the order of the search's latest decision about each; `key` is the number.
 
     Left out is what teaches nothing: a baseline outside the space, range tests (they only bound where the search
-    begins), and trials that failed before a stage of theirs had ended. `known` keeps what was made of the same trials.
+    begins), and trials that failed before a stage of theirs had ended. `known` keeps what was made of these trials.
     """
     knobs, known, found = static_knobs(spec), {} if known is None else known, list[tuple[int, Run]]()
     for trial in sorted(trials, key=lambda trial: trial.number):
@@ -109,6 +109,8 @@ def runs(spec: AdmittedJob, trials: Iterable[Trial], known: Encoded | None = Non
         known[trial.number] = trial, run
         if run is not None:
             found.append((trial.decision, run))
+    for number in known.keys() - {trial.number for trial in trials}:
+        del known[number]
     return [run for _, run in sorted(found, key=lambda one: one[0])]
 
 
