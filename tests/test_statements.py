@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from app import external
 from app.turns import Turns
 from lrtune.errors import LeaseLost
-from lrtune.store import Database, jobs, leases, trials
+from lrtune.store import Database, charts, jobs, leases, trials
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import Batch, Handout, Hold, Sent, Verdict
 from lrtune.wire.job import AdmittedJob
@@ -101,6 +101,33 @@ def test_a_take_is_as_many_statements_however_many_trials_there_are(database: Da
                 taken(database, job)
             found.append(len(seen))
         assert found[0] == found[1] <= most
+
+
+def test_no_picture_goes_through_all_trials_of_a_job(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FEW", "FEW_ENOUGH", "MODELLED", "REST", "TERRAIN"):
+        monkeypatch.setattr(charts, name, 4)
+    database, plans = Database(sqlite_url), list[str]()
+    job_id = job_of(database, 40)
+
+    def planned(_connection: object, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT") and not statement.startswith("SELECT max("):  # which looks at one end alone
+            plans.extend(row[3] for row in cursor.connection.execute(f"explain query plan {statement}", parameters))
+
+    with database.read() as tx:
+        job = jobs.get(tx, job_id)
+        event.listen(Engine, "before_cursor_execute", planned)
+        try:
+            drawn = [trial for _, trial in charts.lines(tx, job)]
+            band, known = charts.rest(tx, job, "val_loss", drawn), charts.telling(tx, job)
+            modelled, seen = charts.modelled(tx, job), charts.on_the_map(tx, job)
+        finally:
+            event.remove(Engine, "before_cursor_execute", planned)
+    assert seen == 40
+    assert band is not None
+    assert band.trials == 40 - len(drawn)
+    assert len(known) + len(modelled) < 40
+    narrow = [plan for plan in plans if "trials" in plan and ("SCAN" in plan or plan.endswith("(job=?)"))]
+    assert not narrow
 
 
 def test_a_report_after_the_lease_is_lost_says_what_became_of_the_trial(database: Database) -> None:
