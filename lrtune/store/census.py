@@ -10,7 +10,7 @@ from datetime import timedelta
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
-from lrtune.store import tallies, workers
+from lrtune.store import decisions, tallies, workers
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, TrialRow
 from lrtune.store.workers import Needs
@@ -28,7 +28,7 @@ class Census:
 
     `wanted` is a worker for each trial that waits or runs, and one for each job that goes on: it may propose another.
     `waiting`: seconds since the oldest job that is queued was submitted; `lost`: leases that ran out in the last hour;
-    `unserved`: jobs that wait and that no worker can train.
+    `unserved`: jobs that wait and that no worker can train; `decisions`: what those of workers took.
     """
 
     jobs: Mapping[JobState, int]
@@ -39,6 +39,7 @@ class Census:
     waiting: float
     lost: int
     unserved: int
+    decisions: Mapping[str, decisions.Spent]
 
 
 def census(tx: Session) -> Census:
@@ -53,6 +54,7 @@ def census(tx: Session) -> Census:
         wanted=wanted(tx),
         waiting=waiting(tx),
         lost=lost(tx),
+        decisions=decisions.spent(tx),
         unserved=sum(count for count, _ in _lacking(tx).values()),
     )
 
