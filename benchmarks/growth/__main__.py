@@ -2,10 +2,9 @@
 
 Fills a database with a job of 100, 1,000, 10,000 and 100,000 ended trials (`--trials` for more or fewer), four reports
 each, then one with 10 to 10,000 jobs (`--jobs`), times the calls that are made all the time on each of them, and prints
-the milliseconds of CPU of this process (the median; that of a PostgreSQL server is not in them), the time by the clock
-(the least, as other processes are in the way), and the exponent by which the latter grows: 0 is not at all, 1 in
-proportion. With `--picture FILE` it draws the times by the clock. Both databases; PostgreSQL is a server of its own
-from a wheel, as in the tests.
+the milliseconds of CPU that they take, of this process and of PostgreSQL's (the median; the first call, which fits
+models and fills caches, is left out), and the exponent by which it grows: 0 is not at all, 1 in proportion. `--picture
+FILE` draws them. Both databases; PostgreSQL is a server of its own from a wheel, as in the tests.
 """
 
 import argparse
@@ -21,12 +20,12 @@ from sqlalchemy import delete, make_url
 
 import migrations
 from benchmarks.growth import fill, postgresql, with_jobs
-from benchmarks.growth.calls import REPEATS, Timing, Timings, of_a_job, of_jobs
+from benchmarks.growth.calls import REPEATS, Timer, Timings, of_a_job, of_jobs
 from benchmarks.growth.picture import Grown, draw
 from lrtune.store import Database
 from lrtune.store.tables import JobRow
 
-Found = dict[str, dict[int, Timing]]
+Calls = Callable[[Timer, Database, str, int], Timings]
 
 
 def main() -> None:
@@ -41,15 +40,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if asked.only != "postgresql":
-            grown += measured(lambda size: f"sqlite:///{folder / f'{size}.db'}", asked.trials, asked.jobs)
+            grown += measured(lambda size: f"sqlite:///{folder / f'{size}.db'}", Timer(), asked.trials, asked.jobs)
         if asked.only != "sqlite":
             with postgresql(str(folder / "server")) as url:
-                grown += measured(lambda _: url, asked.trials, asked.jobs)
+                postmaster = (folder / "server" / "postmaster.pid").read_text().split()[0]
+                grown += measured(lambda _: url, Timer(int(postmaster)), asked.trials, asked.jobs)
     if asked.picture:
         draw(grown, asked.picture)
 
 
-def measured(url: Callable[[str], str], most_trials: int, most_jobs: int) -> list[Grown]:
+def measured(url: Callable[[str], str], timed: Timer, most_trials: int, most_jobs: int) -> list[Grown]:
     """Two tables of one database, printed."""
     found = []
     for what, first, most, filled, calls in (
@@ -58,27 +58,24 @@ def measured(url: Callable[[str], str], most_trials: int, most_jobs: int) -> lis
     ):
         sizes = [10**power for power in range(round(math.log10(first)), round(math.log10(max(most, 1))) + 1)]
         if sizes:
-            timings = times(url(what[:4]), sizes, filled, calls)
             kind = make_url(url("any")).get_backend_name()
-            table(f"{kind}, {what}", sizes, timings)
-            by_clock = {name: {size: wall for size, (_, wall) in one.items()} for name, one in timings.items()}
-            found.append(Grown(f"{kind}, {what}", by_clock))
+            found.append(Grown(f"{kind}, {what}", times(url(what[:4]), timed, sizes, filled, calls)))
+            table(found[-1], sizes)
     return found
 
 
 def times(
-    url: str, sizes: list[int], filled: Callable[[Database, int], str], calls: Callable[[Database, str, int], Timings]
-) -> Found:
+    url: str, timed: Timer, sizes: list[int], filled: Callable[[Database, int], str], calls: Calls
+) -> dict[str, dict[int, float]]:
     """Of each call at each size."""
     migrations.upgrade(url)
-    found: Found = {}
+    found: dict[str, dict[int, float]] = {}
     for size in sizes:
-        database, seen = Database(url), dict[str, list[Timing]]()
-        for name, timing in calls(database, filled(database, size), size):
+        database, seen = Database(url), dict[str, list[float]]()
+        for name, timing in calls(timed, database, filled(database, size), size):
             seen.setdefault(name, []).append(timing)
         for name, timings in seen.items():
-            cpu, wall = zip(*timings[1:], strict=True)  # the first fits, and fills caches
-            found.setdefault(name, {})[size] = median(cpu), min(wall)
+            found.setdefault(name, {})[size] = median(timings[1:])
         emptied(database)  # the next size alone
         database.dispose()
     return found
@@ -90,14 +87,14 @@ def emptied(database: Database) -> None:
         tx.execute(delete(JobRow))
 
 
-def table(title: str, sizes: list[int], found: Found) -> None:
+def table(grown: Grown, sizes: list[int]) -> None:
     """Print it."""
-    print(f"\n| {title}: ms of CPU (by the clock) | {' | '.join(f'{size:,}' for size in sizes)} | exponent |")
+    print(f"\n| {grown.title}: ms of CPU | {' | '.join(f'{size:,}' for size in sizes)} | exponent |")
     print("| --- |" + " ---: |" * (len(sizes) + 1))
-    for name, by_size in found.items():
-        cells = [f"{cpu:.1f} ({wall:.1f})" for cpu, wall in by_size.values()]
-        exponent = np.polyfit(np.log(list(by_size)), np.log([wall for _, wall in by_size.values()]), 1)[0]
-        print(f"| {name} | {' | '.join(cells)} | {exponent:.2f} |", flush=True)
+    for name, by_size in grown.calls.items():
+        exponent = np.polyfit(np.log(list(by_size)), np.log(list(by_size.values())), 1)[0] if len(sizes) > 1 else 0.0
+        cells = " | ".join(f"{ms:.1f}" for ms in by_size.values())
+        print(f"| {name} | {cells} | {exponent:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

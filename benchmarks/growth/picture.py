@@ -14,7 +14,7 @@ LINES = ("-", "--")  # one for each round of the colours
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """Milliseconds by the clock, of each call at each size of what the title says."""
+    """Milliseconds of CPU, of each call at each size of what the title says."""
 
     title: str
     calls: dict[str, dict[int, float]]
@@ -34,5 +34,5 @@ def _lines(axes: Axes, grown: Grown) -> None:
         colour, mark = FAMILIES[number % len(FAMILIES)], MARKS[number % len(MARKS)]
         line = axes.plot(list(times), list(times.values()), LINES[number // len(FAMILIES) % 2], label=name)
         line[0].set(color=colour, marker=mark, markersize=4)
-    axes.set(xscale="log", yscale="log", xlabel=grown.title, ylabel="milliseconds by the clock")
+    axes.set(xscale="log", yscale="log", xlabel=grown.title, ylabel="milliseconds of CPU")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
