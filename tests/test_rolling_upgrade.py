@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from socket import create_server
+from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +23,7 @@ import migrations
 from benchmarks.chaos.invariants import OFFENCES
 from lrtune.store import Database, schema, trials
 from tests import processes
-from tests.external import report, submit, take, tell
+from tests.external import submit, take, tell
 from tests.serving import KEY
 
 ROOT = Path(__file__).parents[1]
@@ -49,11 +50,8 @@ def revision(commit: str) -> str | None:
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The code of before, in a folder of its own."""
-    commits = [
-        *git("tag", "--sort=-creatordate", "--merged").split()[:1],
-        *git("log", "--format=%H", "--", KNOWS).split(),
-    ]
-    commits += [parent for commit in commits for parent in git("rev-parse", f"{commit}^").split()]
+    changes = git("log", "--format=%H", "--", KNOWS).split()  # the newest first, and what was there before each
+    commits = [*git("tag", "--sort=-creatordate", "--merged").split()[:1], *(f"{change}^" for change in changes)]
     before = next((one for one in commits if revision(one) not in (None, schema.REVISION)), None)
     if before is None:
         pytest.skip("no older release, nor any commit with another schema: this clone has no history")
@@ -179,6 +177,15 @@ def test_a_service_is_upgraded_while_it_runs_and_no_job_notices(upgrade: Upgrade
     assert worker.wait(PATIENCE) == 0, upgrade.log("old worker")
     newer.join(PATIENCE)
     assert newer.exitcode == 0
+
+
+def report(door: httpx.Client, job: str, held: dict[str, Any], step: int, value: float) -> dict[str, Any]:
+    """A report, on a machine that may be very busy."""
+    reports = [{"step": step, "metrics": {"val_loss": value}}]
+    answer = tell(door, job, held, "reports", reports=reports, lease_seconds=3600)
+    assert answer.is_success, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
 
 
 def revision_of(upgrade: Upgrade) -> str:
