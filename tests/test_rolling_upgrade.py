@@ -31,9 +31,9 @@ KNOWS = "lrtune/store/schema.py"  # which schema the code is written for
 PATIENCE = 240.0  # seconds
 JOB = {
     "task": {"name": "digits", "params": {"hidden": [8]}},
-    "horizon": {"steps": 10_000},
+    "horizon": {"steps": 2000},
     "search": {"sampler": "random", "pruner": "forecast"},
-    "budget": {"trials": 6},
+    "budget": {"trials": 4},
     "confirm": {"top": 0},
 }
 
@@ -151,8 +151,10 @@ def test_a_service_is_upgraded_while_it_runs_and_no_job_notices(upgrade: Upgrade
     newer = processes.start("worker", environment=upgrade.environment(ROOT), log=upgrade.folder / "new worker")
     assert after.get("/readyz").status_code == 200
     assert (before.get("/readyz").status_code, before.get("/healthz").status_code) == (503, 200)
+    upgrade.until(lambda: "is ready" in upgrade.log("new worker"), "the new worker is there")
+    assert before.post(f"/v1/jobs/{job}/extend", json={"budget": {"trials": 10}}).is_success
     for door in (before, after):  # who has not been sent to the new server yet is served as before
-        assert door.get(f"/v1/jobs/{job}").json()["state"] == "running"
+        assert door.get(f"/v1/jobs/{job}").json()["spec"]["budget"]["trials"] == 10
         assert report(door, loops, held, 20 if door is before else 22, 0.5)["decision"] == "continue"
     for step in range(24, 42, 2):
         report(after, loops, held, step, 0.25)
