@@ -106,9 +106,11 @@ def rest(tx: Session, job: Job, metric: str, drawn: Sequence[Trial]) -> Band | N
     found = _whole(tx, own, job) - sum(trial.completed(job.steps) for trial in drawn)
     if found < FEW:
         return None
-    others = TrialRow.number.not_in([trial.number for trial in drawn])
-    some = select(TrialRow.id).where(own, trials.completed(job.steps), others)
-    ids = list(tx.scalars(_spread(some, count(tx, job.id), REST, found)))
+    columns = (TrialRow.id, TrialRow.number, TrialRow.state, TrialRow.horizon, TrialRow.value)
+    shown, done = {trial.number for trial in drawn}, (TrialState.COMPLETE, job.steps)
+    some = tx.execute(_spread(select(*columns).where(own), count(tx, job.id), REST, found)).all()
+    # Looked at here: SQLite would go through all that are complete rather than look at these numbers.
+    ids = [id_ for id_, n, *is_, value in some if tuple(is_) == done and value is not None and n not in shown]
     return _band(_thinned(tx, ids, BINS), metric, found, len(ids))
 
 
