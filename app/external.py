@@ -269,7 +269,7 @@ def _pruned(database: Database, lease: leases.Lease) -> str:
     """Why the pruner would stop a trial here, if it would, as far as the trial has got by now."""
     history = histories.of(lease.job_id)
     with database.read() as tx:
-        known = history.read(tx)
+        known = history.recent(tx, goal=lease.spec.metric.goal, own=lease.trial.number)
     trial = next(one for one in known if one.number == lease.trial.number)
     if not search.may_act(lease.spec, trial):
         return ""

@@ -1,20 +1,24 @@
 """What Prometheus reads: requests as they happen, and jobs, trials and workers as the store has them at the scrape."""
 
+import math
 import shutil
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
 from lrtune.store.census import Census
+from lrtune.store.decisions import WITHIN
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-THOUGHT = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # seconds
+THOUGHT = "Time for a decision of a search, by what it was, a suggestion or a verdict, and by whom it was made."
 OTHER = "other"  # any other method, any path without a route: either can be any word, and would be series without end
 
 
@@ -25,8 +29,7 @@ class Requests:
         self.registry = CollectorRegistry()
         self.count = Counter("lrtune_requests", "Requests.", ["method", "route", "status"], registry=self.registry)
         self.seconds = Histogram("lrtune_request_seconds", "Time to answer.", ["route"], registry=self.registry)
-        thought = "Time that the server took for a decision of a search, by what it was: a suggestion or a verdict."
-        self.thought = Histogram("lrtune_decision_seconds", thought, ["what"], buckets=THOUGHT, registry=self.registry)
+        self.thought = Histogram("lrtune_decision_seconds", THOUGHT, ["what", "by"], buckets=WITHIN, registry=None)
 
     def watch(self, app: FastAPI) -> None:
         """Be told of every request of an application, also of those that end in an error that nobody foresaw."""
@@ -40,23 +43,34 @@ class Requests:
         self.seconds.labels(route).observe(info.modified_duration_without_streaming or info.modified_duration)
 
     def decided(self, what: str, seconds: float) -> None:
-        """Be told how long a decision took."""
-        self.thought.labels(what).observe(seconds)
+        """Be told how long a decision of the server's took."""
+        self.thought.labels(what, "server").observe(seconds)
 
     def page(self, census: Census, data_dir: Path) -> bytes:
         """Everything, as Prometheus reads it."""
         now = CollectorRegistry()
-        now.register(_Now(census, data_dir))
+        now.register(_Now(census, data_dir, self.thought))
         return generate_latest(self.registry) + generate_latest(now)
 
 
 class _Now(Collector):
-    def __init__(self, census: Census, data_dir: Path) -> None:
-        self.census = census
+    def __init__(self, census: Census, data_dir: Path, thought: Histogram) -> None:
+        self.census, self.thought = census, thought
         there = next(one for one in (data_dir.absolute(), *data_dir.absolute().parents) if one.exists())
         self.free = shutil.disk_usage(there).free
 
+    def _decisions(self) -> Metric:
+        """The server's, counted as it made them, and those that the workers have written down."""
+        family = HistogramMetricFamily("lrtune_decision_seconds", THOUGHT, labels=["what", "by"])
+        family.samples += [sample for one in self.thought.collect() for sample in one.samples]
+        ends = [floatToGoString(end) for end in (*WITHIN, math.inf)]  # type: ignore[no-untyped-call]
+        for what, spent in self.census.decisions.items():
+            buckets = list(zip(ends, map(float, accumulate(spent.counts)), strict=True))
+            family.add_metric([what, "worker"], buckets, spent.seconds)
+        return family
+
     def collect(self) -> Iterator[Metric]:
+        yield self._decisions()
         one, hour = self.census, "in the last hour"
         for name, about, value in (
             ("workers", "Workers heard of lately.", one.workers),

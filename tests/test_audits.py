@@ -8,7 +8,7 @@ from lrtune.errors import LeaseLost
 from lrtune.search import PruneVerdict
 from lrtune.search.engine.early_stop import Audit, Rules, judge
 from lrtune.search.engine.types import Run
-from lrtune.store import Database, audits, events, jobs, leases, trials
+from lrtune.store import Database, audits, decisions, events, jobs, leases, trials
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Proposal, Report, Trial, TrialState
@@ -83,7 +83,7 @@ def test_a_worker_logs_what_the_pruner_says_of_each_report(database, monkeypatch
 
     monkeypatch.setattr(pruning.search, "verdict", verdict)
     lease = leased(database)
-    watch = pruning.Pruning(database, lease)
+    watch = pruning.Pruning(database, lease, decisions.Timed())
     for step in (10, 20):
         assert watch.verdict(Report(step=step, learning_rate=0.1, metrics={"val_loss": 1.0})) == stops
     assert [kind for kind, _ in logged(database, lease)] == kinds
@@ -95,7 +95,7 @@ def test_at_its_end_there_is_nothing_left_to_stop(database, monkeypatch):
     )
     lease = leased(database)
     last = Report(step=40, learning_rate=0.1, metrics={"val_loss": 1.0})
-    assert pruning.Pruning(database, lease).verdict(last) is None
+    assert pruning.Pruning(database, lease, decisions.Timed()).verdict(last) is None
     assert logged(database, lease) == []
 
 

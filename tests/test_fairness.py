@@ -1,13 +1,17 @@
 """Owners share the workers by their weights, and nobody starves: counted in trials, on a clock of the test's own."""
 
+import json
 from collections.abc import Iterator
+from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, update
 
 from benchmarks.fairness import Shop, Wish
-from lrtune.store import Database, jobs, shares, thinking, workers
+from lrtune.store import Database, census, jobs, shares, thinking, workers
+from lrtune.store.database import clock
+from lrtune.store.tables import WorkerRow
 from lrtune.wire.job import AdmittedJob
 from tests.leasing import NOON, SPEC
 from tests.serving import KEY, served
@@ -164,6 +168,57 @@ def test_a_job_that_nobody_can_train_says_so_at_once_and_in_its_log(service: htt
         problem = service.post("/v1/jobs", json={"task": "digits", "resources": needs})
         assert problem.status_code == 422
         assert problem.json()["errors"][0]["pointer"] == f"/resources/{pointer}"
+
+
+def test_a_job_says_when_the_last_worker_that_could_train_it_goes_and_when_one_is_there_again(
+    service: httpx.Client, database_url: str
+) -> None:
+    """By the server, which looks; however the worker goes: it stops in good order, or is not heard of any longer."""
+    database = Database(database_url)
+
+    def sign_in(name: str, kind: str) -> None:
+        device = workers.Device(f"{kind}:0", kind, 24.0, 1)
+        with database.write() as tx:
+            workers.sign_in(tx, name, host="h", pid=1, device=device, tasks=["digits"])
+
+    def told(job: str, kind: str) -> str:
+        with service.stream("GET", f"/v1/jobs/{job}/events", headers={"Accept": "text/event-stream"}) as stream:
+            lines = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
+            return next(str(line["message"]) for line in lines if line.get("kind") == kind and line["id"] > seen[job])
+
+    def log(job: str) -> list[str]:
+        return [line["kind"] for line in service.get(f"/v1/jobs/{job}/events").json()["items"]]
+
+    sign_in("small", "cpu")
+    sign_in("big", "cuda")
+    asked = {"cuda": {"task": "digits", "resources": {"device": "cuda"}}, "any": {"task": "digits"}}
+    job, other = (service.post("/v1/jobs", json=asked[name]).json()["id"] for name in ("cuda", "any"))
+    seen = {job: 0, other: 0}
+    with database.write() as tx:
+        workers.sign_out(tx, "big")
+    said = "no worker that lives has the device cuda; those that have the task digits: cpu with 24 GB"
+    assert told(job, "job-unserved") == f"the last worker that could train it has gone; {said}"
+    assert service.get(f"/v1/jobs/{job}").json()["waiting_for"] == said
+    assert log(other) == ["job-submitted"], "the other worker serves it"
+    sign_in("big", "cuda")
+    assert told(job, "job-served") == "a worker that can train it is there"
+    with database.write() as tx:
+        tx.execute(update(WorkerRow).values(seen_at=clock(tx) - timedelta(minutes=3)))
+    seen[job] = 3
+    assert told(job, "job-unserved").endswith("no worker is alive: start one with `lrtune worker`")
+    assert told(other, "job-unserved").startswith("the last worker that could train it has gone; no worker is alive")
+    assert log(job) == ["job-submitted", "job-unserved", "job-served", "job-unserved"]
+    database.dispose()
+
+
+def test_many_jobs_that_nobody_can_train_are_counted_by_what_they_need(database: Database) -> None:
+    with database.write() as tx:
+        spec = SPEC.model_dump(mode="json")
+        for memory in (10.0, 40.0, 40.0):
+            jobs.create(tx, AdmittedJob.model_validate(spec | {"resources": {"memory_gb": memory}}))
+        device = workers.Device("cuda:0", "cuda", 24.0, 1)
+        workers.sign_in(tx, "w", host="h", pid=1, device=device, tasks=["digits"])
+        assert census.census(tx).unserved == len(list(census.unserved(tx))) == 2
 
 
 def test_whose_turn_it_is_is_found_by_an_index(sqlite_url: str) -> None:

@@ -1,13 +1,19 @@
 """What `/metrics` counts: every request by its route and its status, whatever clients send and whatever goes wrong."""
 
 import re
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.orm import Session
 
 from app.routes import tasks as tasks_route
-from tests.serving import served
+from tests.external import submit, take
+from tests.serving import Done, served
+from worker.loop import Worker
+from worker.settings import Settings
 
 
 def counted(service: httpx.Client) -> dict[tuple[str, str, str], float]:
@@ -46,3 +52,31 @@ def test_no_client_can_make_series_without_end(sqlite_url: str) -> None:
         assert found["other", "/v1/jobs", "405"] == 20
         assert found["OPTIONS", "/v1/jobs", "204"] == 1
         assert len(found) < 12, sorted(found)
+
+
+def test_decisions_are_counted_with_their_seconds_whoever_makes_them(database_url: str, tmp_path: Path) -> None:
+    """A worker's suggestions and verdicts, and those that the server makes for a loop of the user's own."""
+    asked: dict[str, Any] = {"task": {"name": "digits", "params": {"hidden": [4]}}, "horizon": {"steps": 40}}
+    asked |= {"search": {"sampler": "random", "pruner": "forecast"}, "confirm": {"top": 0}}
+    with served(database_url) as service:
+        job_id = service.post("/v1/jobs", json=asked | {"budget": {"trials": 3}}).json()["id"]
+        Worker(Settings(database_url=database_url, device="cpu", state_dir=str(tmp_path / "states")), Done()).work()
+        job = service.get(f"/v1/jobs/{job_id}").json()
+        loop = submit(service)
+        take(service, loop)
+        text = service.get("/metrics").text
+    found = {
+        (sample.labels["what"], sample.labels["by"], sample.name.rpartition("_")[2], sample.labels.get("le")): sample
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("lrtune_decision_seconds")
+    }
+    assert found["suggestion", "server", "count", None].value >= 1
+    counts = {what: found[what, "worker", "count", None].value for what in ("suggestion", "verdict")}
+    assert counts["suggestion"] >= sum(job["progress"]["trials"].values())
+    assert counts["verdict"] >= 1
+    for what, count in counts.items():
+        assert 0 < found[what, "worker", "sum", None].value < 600
+        cumulative = [found[what, "worker", "bucket", end].value for end in ("0.01", "1.0", "100.0", "+Inf")]
+        assert cumulative == sorted(cumulative)
+        assert cumulative[-1] == count

@@ -4,9 +4,11 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from sqlalchemy import text
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
 
 import migrations
 from lrtune.store import Database, schema, workers
@@ -40,6 +42,38 @@ def revise(database_url: str, revision: str) -> None:
 
 def test_the_code_knows_the_newest_migration() -> None:
     assert migrations.newest() == schema.REVISION
+
+
+def test_the_newest_migration_only_adds_so_that_the_release_before_goes_on_beside_it(database_url: str) -> None:
+    there = columns(database_url)
+    before = ScriptDirectory.from_config(migrations.config("")).get_revision("head").down_revision
+    migrations.downgrade(database_url, str(before))
+    for place, old in columns(database_url).items():
+        assert there.get(place) == old, f"{place} is gone, or another"
+        del there[place]
+    tables = {table for table, _ in columns(database_url)}
+    must = [place for place, new in there.items() if place[0] in tables and not (new.nullable or new.has_default)]
+    assert not must, "a row of the release before has none of these"
+
+
+class Column(NamedTuple):
+    type: str
+    nullable: bool
+    has_default: bool
+
+
+def columns(database_url: str) -> dict[tuple[str, str], Column]:
+    """Every column of a database, by its table and its name."""
+    database = Database(database_url)
+    with database.read() as tx:
+        seen = inspect(tx.connection())
+        found = {
+            (table, one["name"]): Column(str(one["type"]), one["nullable"], one["default"] is not None)
+            for table in seen.get_table_names()
+            for one in seen.get_columns(table)
+        }
+    database.dispose()
+    return found
 
 
 @pytest.mark.parametrize(("found", "words"), [("0015", "older than"), ("9999", "newer than")])

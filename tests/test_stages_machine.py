@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, JobFinished, LeaseLost
-from lrtune.store import Database, histories, jobs, leases, trials
+from lrtune.store import Database, events, histories, jobs, leases, trials
 from lrtune.wire.job import Budget
 from lrtune.wire.results import ENDED, OPEN, OVER, JobState, NextStep, Proposal, Report, Role, Trial, TrialState
 from tests.leasing import MINUTE, NOON, PLAIN, SPEC
 
 HORIZON, EVERY = SPEC.horizon.steps or 0, 5
 DID = ("new", "resume", "claim", "report", "end", "release", "die", "take up", "give up", "hold", "extend", "cancel")
+MOST, FIRST, LATELY = 5, 2, 30  # of those on which a verdict rests
 OFTEN = (3, 14, 14, 14, 14, 2, 0.7, 6, 0.7, 1, 1, 0.1)
 
 
@@ -124,6 +125,8 @@ def check(machine: Machine) -> None:
     with machine.database.read() as tx:
         job = jobs.get(tx, machine.job)
         assert state in OVER or histories.of(machine.job).read(tx) == history
+        if history and state not in OVER:
+            recent(tx, machine, history)
     assert job.progress.full_runs == pytest.approx(sum(trial.step - trial.reused for trial in history) / HORIZON)
     assert job.progress.trials == Counter(trial.state for trial in history)
     assert (job.progress.phase == "confirm") == (state not in OVER and any(one.role == "confirm" for one in history))
@@ -144,6 +147,30 @@ def check(machine: Machine) -> None:
             assert sum(stage.cost for stage in trial.stages) == trial.step - trial.reused, trial
         if trial.state is TrialState.PAUSED:
             assert (trial.start, trial.stages[-1].outcome) == (trial.step, "paused"), trial
+
+
+def recent(tx: Session, machine: Machine, history: list[Trial]) -> None:
+    """What a verdict rests on are trials as they are, however long the log: few of many, the telling ones of them."""
+    own = machine.chance.choice(history).number
+    found = histories.of(machine.job).recent(tx, goal="minimize", own=own)
+    numbers = {trial.number for trial in found}
+    assert found == [trial for trial in history if trial.number in numbers]
+    done = [trial for trial in history if trial.completed(HORIZON) and trial.role == "search"]
+    best = min(done, key=lambda trial: (trial.value, trial.number), default=history[0])
+    assert {own, best.number, *range(min(FIRST, len(history)))} <= numbers
+    lines = events.page(tx, machine.job, after=0, limit=10_000).items
+    if len(lines) <= LATELY:
+        assert found == history
+    else:
+        latest = dict.fromkeys(line.trial for line in reversed(lines[-LATELY:]) if line.trial is not None)
+        assert {*list(latest)[:MOST]} <= numbers
+        assert len(found) <= MOST + FIRST + 2 + sum(trial.state in OPEN for trial in history)
+
+
+@pytest.fixture(autouse=True)
+def logs_are_long_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MOST", MOST), ("FIRST", FIRST), ("LATELY", LATELY)):
+        monkeypatch.setattr(histories, name, value)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,13 +13,13 @@ from sqlalchemy import Engine, event
 from app import external
 from app.turns import Turns
 from lrtune.errors import LeaseLost
-from lrtune.store import Database, jobs, leases, trials
+from lrtune.store import Database, charts, jobs, leases, trials
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import Batch, Handout, Hold, Sent, Verdict
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import NextStep, Proposal, Report, TrialState
 from tests.external import JOB, report, submit, take
-from tests.leasing import MINUTE
+from tests.leasing import MINUTE, NOON
 from tests.serving import served
 
 POINT = Configuration(optimizer="adamw", learning_rate=0.01, schedule="cosine")
@@ -101,6 +101,49 @@ def test_a_take_is_as_many_statements_however_many_trials_there_are(database: Da
                 taken(database, job)
             found.append(len(seen))
         assert found[0] == found[1] <= most
+
+
+def test_no_picture_goes_through_all_trials_of_a_job(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FEW", "FEW_ENOUGH", "MODELLED", "REST", "TERRAIN"):
+        monkeypatch.setattr(charts, name, 4)
+    database, plans = Database(sqlite_url), list[str]()
+    job_id = job_of(database, 40)
+
+    def planned(_connection: object, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT") and not statement.startswith("SELECT max("):  # which looks at one end alone
+            found = [row[3] for row in cursor.connection.execute(f"explain query plan {statement}", parameters)]
+            plans.extend(found if " LIMIT " in statement else (plan.replace("value>?", "") for plan in found))
+
+    with database.read() as tx:
+        job = jobs.get(tx, job_id)
+        event.listen(Engine, "before_cursor_execute", planned)
+        try:
+            drawn = [trial for _, trial in charts.lines(tx, job)]
+            band, known = charts.rest(tx, job, "val_loss", drawn), charts.telling(tx, job)
+            modelled, seen = charts.modelled(tx, job), charts.on_the_map(tx, job)
+        finally:
+            event.remove(Engine, "before_cursor_execute", planned)
+    assert seen == 40
+    assert band is not None
+    assert band.trials == 40 - len(drawn)
+    assert len(known) + len(modelled) < 40
+    narrow = [plan for plan in plans if "trials" in plan and ("SCAN" in plan or plan.endswith(("(job=?)", "AND )")))]
+    assert not narrow
+
+
+def test_leases_that_ran_out_are_found_by_an_index_of_those_that_run(sqlite_url: str) -> None:
+    database, seen = Database(sqlite_url), list[str]()
+    with database.write() as tx, counted() as statements:
+        leases.requeue(tx, now=NOON)
+        jobs.expired(tx)
+        seen = [one for one in statements if "lease_until <" in one]
+        plans = [
+            row[3]
+            for one in seen
+            for row in tx.connection().exec_driver_sql(f"explain query plan {one.replace('?', '1')}")
+        ]
+    assert len(seen) == 2
+    assert not [plan for plan in plans if "trials" in plan and "ix_trials_leased" not in plan and "SCAN" in plan]
 
 
 def test_a_report_after_the_lease_is_lost_says_what_became_of_the_trial(database: Database) -> None:

@@ -10,7 +10,7 @@ import pytest
 from lrtune import search
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine
-from lrtune.search.engine import model
+from lrtune.search.engine import kept_models, model
 from lrtune.search.engine.kept_models import KeptModels, View
 from lrtune.search.engine.types import Run
 from lrtune.wire.configuration import Configuration
@@ -98,6 +98,19 @@ def test_observations_that_are_added_are_those_of_a_model_that_had_them_at_once(
     at_once = View(runs, 100, 0.0, view.model.theta).process
     assert np.allclose(view.process.factor @ view.process.factor.T, at_once.factor @ at_once.factor.T)
     assert not view.update([replace(runs[0], reports=((25, 7.0), *runs[0].reports[1:])), *runs[1:]])
+
+
+def test_a_model_of_a_job_without_end_stays_as_large_as_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "MAX_OBSERVATIONS", 40)
+    monkeypatch.setattr(kept_models, "MAX_OBSERVATIONS", 40)
+    chance, kept = random.Random(4), KeptModels()
+    history = [whole(number, chance) for number in range(60)]
+    carried_on(history, 60, kept, chance)
+    assert all(len(view.process.points) <= 40 + 0.2 * 40 * model.MOST_PER_RUN for view in kept.views.values())
+    assert kept.encoded.keys() <= {trial.number for trial in history}
+    latest = upto(whole(120, chance), 2, TrialState.RUNNING)
+    search.verdict(SPEC, [*history[-20:], latest], latest, steps=STEPS, kept=kept)
+    assert len(kept.encoded) <= 21
 
 
 @pytest.mark.parametrize(

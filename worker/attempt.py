@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost, LrtuneError
-from lrtune.store import Database, leases
+from lrtune.store import Database, decisions, leases
 from lrtune.store.database import AWAY
 from lrtune.wire.results import Report, TrialState
 from worker.heartbeat import Heartbeat
@@ -34,6 +34,7 @@ class Means:
     ttl: timedelta
     stop: threading.Event
     write: Callable[[Callable[[Session], Any]], Any]
+    decided: decisions.Timed
 
 
 class Attempt:
@@ -42,7 +43,7 @@ class Attempt:
     def __init__(self, means: Means, lease: leases.Lease) -> None:
         self.lease, self._means = lease, means
         self._heartbeat = Heartbeat(means.database, lease, worker=means.worker, ttl=means.ttl)
-        self._pruning = Pruning(means.database, lease)
+        self._pruning = Pruning(means.database, lease, means.decided)
         self._heartbeat.start()
 
     def on_report(self, report: Report) -> str | None:
@@ -88,10 +89,11 @@ class Attempt:
 
     def _finish(self, outcome: Outcome) -> None:
         """Write what has been reported, and how it ended."""
-        lease, reports = self.lease, self._heartbeat.take()
+        lease, reports, made = self.lease, self._heartbeat.take(), self._means.decided.take()
         reached: dict[str, Any] = {"value": outcome.value, "step": outcome.step, "reason": outcome.reason}
 
         def finish(tx: Session) -> None:
+            decisions.add(tx, made)
             if reports:
                 leases.report(tx, lease, reports, ttl=self._means.ttl)
             if outcome.state is TrialState.PAUSED:

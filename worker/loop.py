@@ -25,6 +25,7 @@ from lrtune import logs, search
 from lrtune.errors import Conflict, LrtuneError, NotFound, TaskError
 from lrtune.store import (
     Database,
+    decisions,
     events,
     histories,
     jobs,
@@ -86,7 +87,8 @@ class Worker:
         self._able = shares.Able([*self._tasks], [*self._commands], without_package(), kind, memory_gb(self.device))
         self._running = commands.Commands(self._commands, self.id, stop, self._write, self._teams)
         self._sharing = Sharing(settings, self.device, self._write, self._teams.place)
-        self._means = Means(self.id, self._database, self._ttl, stop, self._write)
+        self._decided = decisions.Timed()
+        self._means = Means(self.id, self._database, self._ttl, stop, self._write, self._decided)
         self._cohorts = Cohorts(settings.lanes, self.device, self._means, self._sharing)
 
     def work(self) -> None:
@@ -231,7 +233,13 @@ class Worker:
             log.exception("job %s cannot go on", job_id)
             reason = str(error) if isinstance(error, LrtuneError) else words(error)
             self._write(lambda tx: jobs.end(tx, job_id, JobState.FAILED, reason=reason))
-        self._write(lambda tx: thinking.end(tx, job_id, self.id, events=nothing))
+        made = self._decided.take()
+
+        def end(tx: Session) -> None:
+            thinking.end(tx, job_id, self.id, events=nothing)
+            decisions.add(tx, made)
+
+        self._write(end)
         return nothing is None
 
     def _advance(self, job_id: str, lanes: int) -> int | None:
@@ -247,16 +255,17 @@ class Worker:
             return None
         if job_id not in self._warm_start:  # read once, because it stays as it was when the job was submitted
             self._warm_start = {job_id: self._write(lambda tx: warm_start.read(tx, job.spec, before=job.created_at))}
-        step = search.advance(
-            job.spec,
-            history,
-            steps=job.steps,
-            seconds=job.seconds,
-            warm_start=self._warm_start[job_id],
-            continued=self._settings.state_bytes != 0,
-            beginnings=begun,
-            waiting=max(wanted, lanes),
-        )
+        with self._decided.deciding("suggestion"):
+            step = search.advance(
+                job.spec,
+                history,
+                steps=job.steps,
+                seconds=job.seconds,
+                warm_start=self._warm_start[job_id],
+                continued=self._settings.state_bytes != 0,
+                beginnings=begun,
+                waiting=max(wanted, lanes),
+            )
         if step.nothing_to_do:
             return lines
         self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=trials.decided(history)))

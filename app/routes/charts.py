@@ -42,7 +42,7 @@ def drawn(job_id: JobId, tx: ReadTx, metric: Metric = None) -> Curves:
         steps=job.steps,
         trials=sum(job.progress.trials.values()),
         lines=[_line(job, name, part, trial) for part, trial in chosen],
-        rest=charts.rest(tx, job, name, [trial.number for _, trial in chosen]),
+        rest=charts.rest(tx, job, name, [trial for _, trial in chosen]),
     )
 
 

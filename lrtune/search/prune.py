@@ -15,7 +15,6 @@ import numpy as np
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import (
     BasePruner,
-    HyperbandPruner,
     MedianPruner,
     NopPruner,
     PatientPruner,
@@ -23,7 +22,7 @@ from optuna.pruners import (
     SuccessiveHalvingPruner,
     ThresholdPruner,
 )
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from lrtune.search.curve.pruner import PruneVerdict, forecast, judged
@@ -86,18 +85,19 @@ def verdict(
     if isinstance(kind, Forecast):
         return forecast(spec, kind, history, trial, steps=steps, kept=kept or KeptModels())
     seen, place = intermediate(spec, trial), len(trial.reports)
-    rule = pruner(kind)
+    past = _competing(kind, history, trial)
+    rule = pruner(kind, trial.number)
     study = empty(spec, pruner=rule)
-    study.add_trials(_frozen(spec, history, trial))
+    study.add_trials(_frozen(spec, past, trial))
     trials = study.get_trials(deepcopy=False)
-    if not rule.prune(study, trials[trial.number]):
+    if not rule.prune(study, trials[[one.number for one in past].index(trial.number)]):
         return PruneVerdict()
     at = f"{seen[place]:.4g} at report {place} of {REPORTS}"
     return PruneVerdict(stop=f"{kind.name} pruner: {at}, {_words(spec, kind, trials, trial)}")
 
 
-def pruner(kind: Pruners) -> BasePruner:
-    """A pruner of a job as Optuna's. Its steps count from 0 and ours from 1, hence the `+ 1` of every warm-up."""
+def pruner(kind: Pruners, number: int) -> BasePruner:
+    """The pruner of a trial of a job as Optuna's. Its steps count from 0, ours from 1: hence the `+ 1` of a warm-up."""
     match kind:
         case NoPruner() | Forecast():  # the forecast is not Optuna's, see curve/pruner.py
             return NopPruner()
@@ -109,8 +109,10 @@ def pruner(kind: Pruners) -> BasePruner:
             return SuccessiveHalvingPruner(
                 min_resource=least, reduction_factor=factor, min_early_stopping_rate=rate, bootstrap_count=0
             )
-        case Hyperband(min_reports=least, reduction_factor=factor):
-            return HyperbandPruner(min_resource=least, max_resource=REPORTS, reduction_factor=factor)
+        case Hyperband(min_reports=least, reduction_factor=factor):  # which is this, among the trials of one bracket
+            return SuccessiveHalvingPruner(
+                min_resource=least, reduction_factor=factor, min_early_stopping_rate=bracket(kind, number)
+            )
         case Patient(patience=patience, min_delta=delta):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
@@ -119,17 +121,18 @@ def pruner(kind: Pruners) -> BasePruner:
             return ThresholdPruner(lower=lower, upper=upper, n_warmup_steps=warmup + 1)
 
 
-def _frozen(spec: AdmittedJob, history: Sequence[Trial], running: Trial) -> list[FrozenTrial]:
-    """All trials of the search, each at its own number (Hyperband hashes it), and a blank wherever there is none."""
+def _competing(kind: Pruners, history: Sequence[Trial], running: Trial) -> list[Trial]:
+    """The trials of the search that a running one is compared with, itself among them: for Hyperband its bracket's."""
     past = {trial.number: trial for trial in searched(history)} | {running.number: running}
-    worst = penalty(spec, list(past.values()))
-    blank = create_trial(state=OptunaState.FAIL)
-    return [
-        frozen(spec, past[n], diverged=worst, rungs=_rungs(spec, past[n], asking=n == running.number))
-        if n in past
-        else blank
-        for n in range(max(past) + 1)
-    ]
+    if not isinstance(kind, Hyperband):
+        return list(past.values())
+    own = bracket(kind, running.number)
+    return [one for number, one in past.items() if bracket(kind, number) == own]
+
+
+def _frozen(spec: AdmittedJob, past: Sequence[Trial], running: Trial) -> list[FrozenTrial]:
+    worst = penalty(spec, past)
+    return [frozen(spec, one, diverged=worst, rungs=_rungs(spec, one, asking=one is running)) for one in past]
 
 
 def _rungs(spec: AdmittedJob, trial: Trial, *, asking: bool) -> dict[str, float]:

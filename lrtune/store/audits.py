@@ -1,30 +1,37 @@
-"""Stops as a job's log tells them: who stopped which trial, which ran on to check the forecast, whether it is on."""
+"""Stops as a job's log tells them: who stopped which trial, which ran on to check the forecast, whether it is on.
 
-from sqlalchemy import select
+The log of a large job is long, so each process goes on reading where it was.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
 from lrtune.store import events, leases, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import EventRow
-from lrtune.wire.results import Audits, Stop
+from lrtune.wire.results import Audits
 
 AUDITED, OFF, ON = "trial-audited", "pruner-off", "pruner-on"
 STOPPED, RESUMED, IMPORTED = "trial-stopped", "trial-resumed", "job-imported"
+KINDS = (AUDITED, OFF, ON, STOPPED, RESUMED, IMPORTED)
 
 
 def audited(tx: Session, lease: leases.Lease, reason: str) -> None:
     """Write down, once, that a trial runs on although the forecast would stop it. Raises LeaseLost."""
     leases.hold(tx, lease)
     number = lease.trial.number
-    known = select(EventRow).where(EventRow.job == lease.job, EventRow.kind == AUDITED, EventRow.trial == number)
-    if tx.scalars(known.limit(1)).first() is None:
+    if number not in read(tx, lease.job_id).trials:
         events.add(tx, lease.job, AUDITED, f"trial {number}, {reason}", now=clock(tx), trial=number)
 
 
 def switched(tx: Session, lease: leases.Lease, *, on: bool, reason: str) -> None:
     """Write down that the pruner has switched itself off, or on again, unless the log says so. Raises LeaseLost."""
     leases.hold(tx, lease)
-    if _on(tx, lease.job) != on:
+    if read(tx, lease.job_id).on != on:
         words = "is on again, its forecasts pass the audit" if on else "has switched itself off"
         message, number = f"the forecast pruner {words}: {reason}", lease.trial.number
         events.add(tx, lease.job, ON if on else OFF, message, now=clock(tx), trial=number)
@@ -32,30 +39,44 @@ def switched(tx: Session, lease: leases.Lease, *, on: bool, reason: str) -> None
 
 def read(tx: Session, job_id: str) -> Audits:
     """What a job's log says of the audit. Raises UnknownJob."""
-    job = lookup.job(tx, job_id)
-    query = select(EventRow.trial).where(EventRow.job == job.seq, EventRow.kind == AUDITED).order_by(EventRow.number)
-    audited = [number for number in tx.scalars(query) if number is not None]
-    return Audits(trials=audited, on=_on(tx, job.seq), stops=_stops(tx, job.seq))
+    return _of(job_id).read(tx)
 
 
-def _stops(tx: Session, job: int) -> dict[int, Stop]:
-    """Who stopped which trial, the last time. Logs of before say it of a running trial by the step that it had."""
-    kinds = (EventRow.trial, EventRow.kind, EventRow.data)
-    query = (
-        select(*kinds)
-        .where(EventRow.job == job, EventRow.kind.in_((STOPPED, RESUMED, IMPORTED)))
-        .order_by(EventRow.number)
-    )
-    found: dict[int, Stop] = {}
-    for number, kind, data in tx.execute(query).all():
-        found |= dict.fromkeys(data.get("pruned", ()), "pruner")
-        found.pop(number, None)
-        if kind == STOPPED:
-            found[number] = data.get("by") or ("pruner" if "step" in data else "budget")
-    return found
+class _Log:
+    """What was read of one job's log, which only grows."""
+
+    def __init__(self, job_id: str) -> None:
+        self._job_id = job_id
+        self._known = 0, Audits()  # up to which line, and what these say
+
+    def read(self, tx: Session) -> Audits:
+        job = lookup.job(tx, self._job_id)
+        after, found = self._known
+        query = select(EventRow.number, EventRow.trial, EventRow.kind, EventRow.data)
+        query = query.where(EventRow.job == job.seq, EventRow.number > after, EventRow.kind.in_(KINDS))
+        lines = tx.execute(query.order_by(EventRow.number)).all()
+        found = _with(found, lines) if lines else found
+        self._known = max([after, job.events, *(line.number for line in lines[-1:])]), found
+        return found
 
 
-def _on(tx: Session, job: int) -> bool:
-    """Whether the pruner is on: it is until the log says otherwise."""
-    query = select(EventRow.kind).where(EventRow.job == job, EventRow.kind.in_((OFF, ON)))
-    return tx.scalars(query.order_by(EventRow.number.desc()).limit(1)).first() != OFF
+def _with(before: Audits, lines: Iterable[Row[int, int | None, str, dict[str, Any]]]) -> Audits:
+    """What is known with more lines. Logs of before say who stopped a running trial by the step that it had."""
+    trials, on, stops = list(before.trials), before.on, dict(before.stops)
+    for _, number, kind, data in lines:
+        if kind == AUDITED and number is not None:
+            trials.append(number)
+        elif kind in (ON, OFF):
+            on = kind == ON
+        else:
+            stops |= dict.fromkeys(data.get("pruned", ()), "pruner")
+            if number is not None:
+                stops.pop(number, None)
+            if kind == STOPPED and number is not None:
+                stops[number] = data.get("by") or ("pruner" if "step" in data else "budget")
+    return Audits.model_construct(trials=trials, on=on, stops=stops)
+
+
+@lru_cache(maxsize=16)
+def _of(job_id: str) -> _Log:
+    return _Log(job_id)

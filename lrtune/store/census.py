@@ -7,16 +7,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
-from lrtune.store import tallies, workers
+from lrtune.store import decisions, tallies, workers
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, TrialRow
-from lrtune.wire.job import EXTERNAL, AdmittedJob
+from lrtune.store.workers import Needs
+from lrtune.wire.job import EXTERNAL
 from lrtune.wire.results import OPEN, JobState, TrialState
 
 LATELY = timedelta(hours=1)  # in which leases were lost
+_NEEDS = JobRow.task, JobRow.device, JobRow.memory_gb
+_WAITS = and_(JobRow.state == JobState.QUEUED, JobRow.task != EXTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Census:
 
     `wanted` is a worker for each trial that waits or runs, and one for each job that goes on: it may propose another.
     `waiting`: seconds since the oldest job that is queued was submitted; `lost`: leases that ran out in the last hour;
-    `unserved`: jobs that wait and that no worker can train.
+    `unserved`: jobs that wait and that no worker can train; `decisions`: what those of workers took.
     """
 
     jobs: Mapping[JobState, int]
@@ -36,6 +39,7 @@ class Census:
     waiting: float
     lost: int
     unserved: int
+    decisions: Mapping[str, decisions.Spent]
 
 
 def census(tx: Session) -> Census:
@@ -50,7 +54,8 @@ def census(tx: Session) -> Census:
         wanted=wanted(tx),
         waiting=waiting(tx),
         lost=lost(tx),
-        unserved=sum(1 for _ in unserved(tx)),
+        decisions=decisions.spent(tx),
+        unserved=sum(count for count, _ in _lacking(tx).values()),
     )
 
 
@@ -77,8 +82,18 @@ def lost(tx: Session) -> int:
 
 def unserved(tx: Session) -> Iterator[tuple[str, str]]:
     """The queued jobs that no worker heard of lately can train, each with why."""
-    living = workers.alive(tx)
-    query = select(JobRow.id, JobRow.spec).where(JobRow.state == JobState.QUEUED, JobRow.task != EXTERNAL)
-    for job, spec in tx.execute(query.order_by(JobRow.seq)):
-        if why := workers.unserved(AdmittedJob.model_validate(spec), living):
-            yield job, why
+    lacking = _lacking(tx)
+    query = select(JobRow.id, *_NEEDS).where(_WAITS).order_by(JobRow.seq)
+    for job, task, device, memory in tx.execute(query) if lacking else ():
+        if (needs := Needs(task, device, memory)) in lacking:
+            yield job, lacking[needs][1]
+
+
+def _lacking(tx: Session) -> dict[Needs, tuple[int, str]]:
+    """What queued jobs need that no worker heard of lately has: how many jobs, and why."""
+    living, found = workers.alive(tx), dict[Needs, tuple[int, str]]()
+    query = select(*_NEEDS, func.count()).where(_WAITS).group_by(*_NEEDS)
+    for task, device, memory, count in tx.execute(query):
+        if why := workers.lacking(needs := Needs(task, device, memory), living):
+            found[needs] = count, why
+    return found

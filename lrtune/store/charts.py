@@ -1,19 +1,21 @@
 """Reading a job for its pictures: which trials are drawn, with few reports each, by queries that stay small.
 
-The history of a job may be a quarter of a million reports, so nothing here reads it: every query has a limit.
+The history of a job may be a quarter of a million reports, so nothing here reads it: every query finds what it wants by
+an index, or looks at some of the trials' numbers.
 """
 
 from collections.abc import Sequence
 from statistics import quantiles
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, cast, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from lrtune.store import lookup, trials
+from lrtune.store import lookup, tallies, trials
+from lrtune.store.progress import BESIDE
 from lrtune.store.tables import AttemptRow, ReportRow, TrialRow
 from lrtune.wire.charts import Band, Part
-from lrtune.wire.results import REPORTS, RESUMABLE, Job, Page, Report, Trial, TrialState
+from lrtune.wire.results import OPEN, REPORTS, RESUMABLE, Job, Page, Report, Trial, TrialState
 
 BEST, RECENT, RUNNING, STOPPED, DIVERGED = 12, 10, 16, 6, 4  # lines of each kind at most
 FEW = 20  # of the others are no band
@@ -22,19 +24,24 @@ POINTS = 100  # reports of a trial that are drawn at most
 BINS = 40  # of the band
 FEW_ENOUGH, MODELLED = 240, 60  # trials that a model is fitted to at most, and of a larger job of each kind
 TERRAIN = 300  # best trials on the map of rates, and as many of the others
+LATELY = 2000  # newest trials among which those that were given up, or confirm, are looked for
+GOLDEN = (5**0.5 - 1) / 2
 _RUN = TrialRow.role != "range-test"
+_ANY = TrialRow.state.in_(list(TrialState))  # all states are named, so that the index by state and role is of use
+_NUMBER = TrialRow.number + 0  # to sort few by, so that SQLite does not go through all of a job's for their order
 _SEEN = TrialRow.finished_at.is_not(None) | (TrialRow.state == TrialState.PAUSED)
 
 
 def count(tx: Session, job_id: str) -> int:
-    """How many trials a job has."""
-    return tx.scalar(select(func.count()).where(TrialRow.job == lookup.job(tx, job_id).seq)) or 0
+    """How many trials a job has, which are numbered from 0."""
+    last = tx.scalar(select(func.max(TrialRow.number)).where(TrialRow.job == lookup.job(tx, job_id).seq))
+    return 0 if last is None else last + 1
 
 
 def on_the_map(tx: Session, job: Job) -> int:
     """How many trials of a job have shown something of their rate, range tests left out."""
-    rows = select(func.count()).where(TrialRow.job == lookup.job(tx, job.id).seq, _RUN, _SEEN)
-    return tx.scalar(rows) or 0
+    counts = tallies.counts(tx, lookup.job(tx, job.id).seq)
+    return sum(many for role, state, many, _ in counts if role != "range-test" and state not in OPEN)
 
 
 def lines(tx: Session, job: Job) -> list[tuple[Part, Trial]]:
@@ -58,17 +65,17 @@ def _parts(tx: Session, job: Job) -> dict[int, Part]:
     seq = lookup.job(tx, job.id).seq
     chosen: dict[int, Part] = {job.best.trial: "winner"} if job.best else {}
     rows = select(TrialRow.number).where(TrialRow.job == seq)
-    newest = TrialRow.number.desc()
+    newest, lately = TrialRow.number.desc(), rows.where(TrialRow.number >= count(tx, job.id) - LATELY)
     searched = rows.where(TrialRow.role == "search")
     best = searched.where(trials.completed(job.steps)).order_by(*trials.best_first(job.spec.metric.goal))
     wanted: tuple[tuple[Part, Select[Any], int], ...] = (
-        ("baseline", rows.where(TrialRow.role == "baseline").order_by(TrialRow.number), 1),
-        ("running", rows.where(TrialRow.state == TrialState.RUNNING).order_by(newest), RUNNING),
+        ("baseline", rows.where(_ANY, TrialRow.role == "baseline").order_by(_NUMBER), 1),
+        ("running", rows.where(TrialRow.state == TrialState.RUNNING).order_by(_NUMBER.desc()), RUNNING),
         ("best", best, BEST),
-        ("stopped", rows.where(TrialRow.state.in_(RESUMABLE)).order_by(newest), STOPPED),
-        ("diverged", rows.where(TrialRow.state == TrialState.DIVERGED).order_by(newest), DIVERGED),
-        ("recent", searched.where(TrialRow.step > 0).order_by(newest), RECENT),
-        ("confirm", rows.where(TrialRow.role == "confirm", TrialRow.step > 0).order_by(newest), RECENT),
+        ("stopped", lately.where(TrialRow.state.in_(RESUMABLE)).order_by(newest), STOPPED),
+        ("diverged", lately.where(TrialRow.state == TrialState.DIVERGED).order_by(newest), DIVERGED),
+        ("recent", lately.where(TrialRow.role == "search", TrialRow.step > 0).order_by(newest), RECENT),
+        ("confirm", lately.where(TrialRow.role == "confirm", TrialRow.step > 0).order_by(newest), RECENT),
     )
     for part, query, limit in wanted:
         for number in tx.scalars(query.limit(limit)):
@@ -91,25 +98,41 @@ def _thinned(tx: Session, ids: Sequence[int], points: int) -> Sequence[Any]:
     return tx.execute(kept.order_by(placed.c.trial, placed.c.step)).all()
 
 
-def rest(tx: Session, job: Job, metric: str, drawn: Sequence[int]) -> Band | None:
+def rest(tx: Session, job: Job, metric: str, drawn: Sequence[Trial]) -> Band | None:
     """A metric of the trials without a line as a band, read off a sample spread evenly over their numbers."""
     if job.steps is None:
         return None
     own = TrialRow.job == lookup.job(tx, job.id).seq
-    others = (own, trials.completed(job.steps), TrialRow.number.not_in(drawn))
-    found = tx.scalar(select(func.count()).where(*others)) or 0
+    found = _whole(tx, own, job) - sum(trial.completed(job.steps) for trial in drawn)
     if found < FEW:
         return None
-    ids = list(tx.scalars(_spread(select(TrialRow.id).where(*others), found, REST)))
+    columns = (TrialRow.id, TrialRow.number, TrialRow.state, TrialRow.horizon, TrialRow.value)
+    shown, done = {trial.number for trial in drawn}, (TrialState.COMPLETE, job.steps)
+    some = tx.execute(_spread(select(*columns).where(own), count(tx, job.id), REST, found)).all()
+    # Looked at here: SQLite would go through all that are complete rather than look at these numbers.
+    ids = [id_ for id_, n, *is_, value in some if tuple(is_) == done and value is not None and n not in shown]
     return _band(_thinned(tx, ids, BINS), metric, found, len(ids))
 
 
-def _spread(query: Select[Any], found: int, limit: int) -> Select[Any]:
-    """About `limit` of the rows that a query finds, spread evenly over the trials' numbers."""
-    every = max(1, found // limit)
+def _whole(tx: Session, own: ColumnElement[bool], job: Job) -> int:
+    """How many complete runs over its horizon a job has: those that are counted, without the few that are otherwise."""
+    complete = and_(own, TrialRow.state == TrialState.COMPLETE)
+    short, long = TrialRow.horizon < job.steps, TrialRow.horizon > job.steps
+    without = and_(TrialRow.horizon == job.steps, TrialRow.value.is_(None))
+    other = sum(tx.scalar(select(func.count()).where(complete, kind)) or 0 for kind in (short, long, without))
+    return job.progress.trials.get(TrialState.COMPLETE, 0) - other
+
+
+def _spread(query: Select[Any], many: int, limit: int, found: int | None = None) -> Select[Any]:
+    """About `limit` of the rows that a query finds, spread evenly over the job's trials, of which there are so many.
+
+    `found` is how many it finds, where they are not most of the trials.
+    """
+    wanted = limit * many // max(found or many, 1)
+    if wanted >= many:
+        return query
     # Steps of the golden ratio: every k-th would always meet the same place of a search that goes round in k.
-    place = (cast(TrialRow.number, BigInteger) * 40503) % 65536
-    return query.where(place < 65536 // every).limit(2 * limit) if every > 1 else query
+    return query.where(TrialRow.number.in_({int(number * GOLDEN % 1.0 * many) for number in range(wanted)}))
 
 
 def _band(reports: Sequence[Any], metric: str, others: int, sampled: int) -> Band | None:
@@ -132,7 +155,7 @@ def telling(tx: Session, job: Job) -> list[Trial]:
     """The trials that tell where good rates lie, without their reports; of a large job its best and a sample."""
     rows = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq, _RUN)
     leaders = rows.where(trials.completed(job.steps)).order_by(*trials.best_first(job.spec.metric.goal))
-    fixed = rows.where(TrialRow.role != "search").order_by(TrialRow.number)
+    fixed = rows.where(_ANY, TrialRow.role.in_(BESIDE)).order_by(_NUMBER)
     found = {row.number: row for query in (leaders, fixed) for row in tx.scalars(query.limit(TERRAIN))}
     others = _spread(rows.where(_SEEN), count(tx, job.id), TERRAIN)
     found |= {row.number: row for row in tx.scalars(others)}
@@ -149,8 +172,8 @@ def modelled(tx: Session, job: Job) -> list[Trial]:
         return _reported(tx, tx.scalars(rows.order_by(TrialRow.number)).all(), REPORTS)
     leaders = rows.where(trials.completed(job.steps)).order_by(*trials.best_first(job.spec.metric.goal))
     apart = or_(TrialRow.state != TrialState.COMPLETE, TrialRow.horizon != job.steps)
-    partial = rows.where(_RUN, apart, TrialRow.state != TrialState.DIVERGED).order_by(TrialRow.number.desc())
-    tests = rows.where(TrialRow.role == "range-test")
+    partial = rows.where(_RUN, apart, TrialRow.state != TrialState.DIVERGED, TrialRow.number >= many - LATELY)
+    partial, tests = partial.order_by(TrialRow.number.desc()), rows.where(_ANY, TrialRow.role == "range-test")
     found = {row.number: row for query in (leaders, partial, tests) for row in tx.scalars(query.limit(MODELLED))}
     found |= {row.number: row for row in tx.scalars(_spread(rows, many, MODELLED))}
     return _reported(tx, [row for _, row in sorted(found.items())], REPORTS)

@@ -4,9 +4,11 @@ Every change of a trial stands in its job's log, but for the reports of those th
 the rest, which is one line about no trial. The log's numbers are in the order of commits, so nothing is missed.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
-from sqlalchemy import and_, false, select
+from sqlalchemy import SQLColumnExpression, and_, case, literal, select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import UnknownJob
@@ -15,6 +17,19 @@ from lrtune.store.tables import EventRow, JobRow, TrialRow
 from lrtune.wire.results import OPEN, Trial
 
 AT_ONCE = 500  # changed trials: where there are more, all are read
+MOST, FIRST = 1000, 32  # of the trials that a verdict rests on: those that changed last, and the job's first
+LATELY = 4 * MOST  # lines of a log: a trial is proposed, begun and ended in three or four
+Known = tuple[int, dict[int, Trial]]  # how many lines of the log had been written, and the trials as they were then
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """A job and the trials that new lines of its log are about, the newest first; None is about no trial."""
+
+    job: int
+    steps: int | None
+    events: int
+    about: Sequence[int | None]
 
 
 class History:
@@ -22,26 +37,80 @@ class History:
 
     def __init__(self, job_id: str) -> None:
         self._job_id = job_id
-        self._read: tuple[int, dict[int, Trial]] = (0, {})
+        self._all: Known = (0, {})
+        self._latest: Known = (0, {})  # those that changed last stand last
 
     def read(self, tx: Session) -> list[Trial]:
         """Every trial with its reports and stages, by number. Raises UnknownJob."""
-        after, known = self._read
-        newer = and_(EventRow.job == JobRow.seq, EventRow.number > after) if after else false()
-        query = select(JobRow.seq, JobRow.events, EventRow.number, EventRow.trial).outerjoin(EventRow, newer)
-        rows = tx.execute(query.where(JobRow.id == self._job_id)).all()
+        return self._every(tx, self._news(tx, self._since))
+
+    def recent(self, tx: Session, *, goal: str, own: int) -> list[Trial]:
+        """The trials on which a verdict about the running trial `own` rests, by number. Raises UnknownJob.
+
+        They are all, or where the log is long no more than about `MOST`: those that its latest lines are about, the
+        job's first trials, by which the average over its space is estimated, its best, and those that run.
+        """
+        lately = case((JobRow.events - LATELY > self._latest[0], JobRow.events - LATELY), else_=self._latest[0])
+        news = self._news(tx, case((JobRow.events > LATELY, lately), else_=self._since))
+        if news.events <= LATELY:
+            return self._every(tx, news)
+        after, known = self._latest
+        known = known if after >= news.events - LATELY else {}
+        running = (number for number, trial in known.items() if trial.state in OPEN)
+        always = {own, *range(FIRST), *_best(tx, news, goal)}
+        changed = _numbers(news.about)[:MOST]
+        some = {own, *changed, *running, *(always - set(known)), *(known if None in news.about else ())}
+        found = _read(tx, news.job, some)
+        known = {number: trial for number, trial in found.items() if number not in known} | known | found
+        known |= {number: known.pop(number) for number in reversed(changed)}
+        stay = {*always, *list(known)[-MOST:]}
+        known = {number: trial for number, trial in known.items() if number in stay or trial.state in OPEN}
+        self._latest = news.events, known
+        return _by_number(known)
+
+    @property
+    def _since(self) -> SQLColumnExpression[int]:
+        """After which line there is news of all trials; to who knows none of them nothing is."""
+        return literal(self._all[0]) if self._all[0] else JobRow.events.expression
+
+    def _every(self, tx: Session, news: _News) -> list[Trial]:
+        after, known = self._all
+        some = {*_numbers(news.about), *(number for number, trial in known.items() if trial.state in OPEN)}
+        if after == 0 or None in news.about or len(some) > AT_ONCE:
+            known = {}
+        known = known | _read(tx, news.job, some if known else None)
+        self._all = news.events, known  # of two who read at once either will do
+        return _by_number(known)
+
+    def _news(self, tx: Session, after: SQLColumnExpression[int]) -> _News:
+        newer = and_(EventRow.job == JobRow.seq, EventRow.number > after)
+        query = select(JobRow.seq, JobRow.steps, JobRow.events, EventRow.number, EventRow.trial)
+        query = query.outerjoin(EventRow, newer).where(JobRow.id == self._job_id).order_by(EventRow.number.desc())
+        rows = tx.execute(query).all()
         if not rows:
             raise UnknownJob(f"there is no job {self._job_id!r}")
-        job, events = rows[0].seq, rows[0].events
-        changed = {row.trial for row in rows if row.number is not None}
-        some = changed | {number for number, trial in known.items() if trial.state in OPEN}
-        if after == 0 or None in changed or len(some) > AT_ONCE:
-            known, which = {}, TrialRow.job == job
-        else:
-            which = and_(TrialRow.job == job, TrialRow.number.in_(some))
-        known = known | {trial.number: trial for trial in trials.read(tx, which)}
-        self._read = events, known  # of two who read at once either will do
-        return [known[number] for number in sorted(known)]
+        first, about = rows[0], [row.trial for row in rows if row.number is not None]
+        return _News(first.seq, first.steps, first.events, about)
+
+
+def _numbers(about: Iterable[int | None]) -> list[int]:
+    return list(dict.fromkeys(number for number in about if number is not None))
+
+
+def _best(tx: Session, news: _News, goal: str) -> Iterable[int]:
+    query = select(TrialRow.number).where(TrialRow.job == news.job, TrialRow.role == "search")
+    query = query.where(trials.completed(news.steps))
+    return tx.scalars(query.order_by(*trials.best_first(goal)).limit(1))
+
+
+def _read(tx: Session, job: int, numbers: Iterable[int] | None) -> dict[int, Trial]:
+    own = TrialRow.job == job
+    which = own if numbers is None else and_(own, TrialRow.number.in_(numbers))
+    return {trial.number: trial for trial in trials.read(tx, which)}
+
+
+def _by_number(known: Mapping[int, Trial]) -> list[Trial]:
+    return [known[number] for number in sorted(known)]
 
 
 @lru_cache(maxsize=4)

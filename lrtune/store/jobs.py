@@ -21,6 +21,7 @@ from lrtune.store import (
     leases,
     lookup,
     progress,
+    serving,
     shares,
     tallies,
     trials,
@@ -72,9 +73,9 @@ def create(
     except IntegrityError:  # the same key came in at the same moment
         return view(tx, _same(tx, owner, idempotency_key, digest) or row), False
     tx.add_all(TagRow(job=row.seq, key=key, value=value) for key, value in spec.tags.items())
-    lacks = workers.unserved(spec, workers.alive(tx, now=now))
-    words = f"job {row.id} submitted by {owner}" + (f"; {lacks}" if lacks else "")
-    events.add(tx, row.seq, "job-submitted", words, now=now, by=owner)
+    why = workers.unserved(spec, workers.alive(tx, now=now))
+    words = f"job {row.id} submitted by {owner}" + (f"; {why}" if why else "")
+    events.add(tx, row.seq, serving.SUBMITTED, words, now=now, by=owner, **serving.lacks(why))
     said = {"task": spec.task.name, "name": spec.name, "full_runs": spec.most_runs}
     audit_log.add(tx, owner, action, row.id, now=now, **said)
     webhooks.arm(tx, row.seq, spec.webhook, now=now)

@@ -347,6 +347,16 @@ class TaskRow(Base):
     seen_at: Mapped[datetime]
 
 
+class DecisionRow(Base):
+    """How many decisions of searches took workers so long, and their seconds: see `decisions.py`."""
+
+    __tablename__ = "decisions"
+    what: Mapped[str] = mapped_column(String(16), primary_key=True)
+    bucket: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    count: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float]
+
+
 class PersonRow(Base):
     """Somebody with keys: jobs share the workers by their owners' `weight`; `quotas` are those of their own."""
 

@@ -4,13 +4,14 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, TrialRow, WorkerRow
-from lrtune.wire.job import JobSpec
+from lrtune.wire.job import JobSpec, Resources
 from lrtune.wire.results import Worker
 
 SILENT = timedelta(minutes=2)
@@ -24,6 +25,14 @@ class Device:
     kind: str = ""
     memory_gb: float | None = None
     count: int = 1
+
+
+class Needs(NamedTuple):
+    """What a job needs of a worker: its task, the kind of device and its memory, where it says so."""
+
+    task: str
+    device: str | None
+    memory_gb: float | None
 
 
 def able(optimizer: str) -> str:
@@ -69,27 +78,41 @@ def trained(tx: Session, *, host: str, pids: Collection[int]) -> tuple[int, int]
     )
 
 
+def needs(spec: JobSpec) -> Needs:
+    """What a job needs of a worker."""
+    return Needs(spec.task.name, spec.resources.device, spec.resources.memory_gb)
+
+
 def unserved(spec: JobSpec, living: Sequence[Worker]) -> str:
     """Why none of the workers that live can train a job, in words; nothing where one can, or a loop of the user's own.
 
     One of a version that does not say what it has can train what needs nothing special.
     """
-    if spec.external or any(fits(spec, one) for one in living):
+    return "" if spec.external else lacking(needs(spec), living)
+
+
+def lacking(needs: Needs, living: Sequence[Worker]) -> str:
+    """Why none of the workers that live can train what needs this, in words; nothing where one can."""
+    if any(_fits(needs, one) for one in living):
         return ""
     if not living:
         return "no worker is alive: start one with `lrtune worker`"
-    able_to = [one for one in living if spec.task.name in one.tasks]
+    able_to = [one for one in living if needs.task in one.tasks]
     what = ", ".join(sorted({_words(one) for one in able_to or living}))
     if not able_to:
-        return f"no worker that lives has the task {spec.task.name}; {len(living)} live: {what}"
-    return f"no worker that lives has {spec.resources}; those that have the task {spec.task.name}: {what}"
+        return f"no worker that lives has the task {needs.task}; {len(living)} live: {what}"
+    wanted = Resources(device=needs.device, memory_gb=needs.memory_gb)
+    return f"no worker that lives has {wanted}; those that have the task {needs.task}: {what}"
 
 
 def fits(spec: JobSpec, worker: Worker) -> bool:
     """Whether a worker can train a job: it has its task, the kind of device and the memory."""
-    needs = spec.resources
+    return _fits(needs(spec), worker)
+
+
+def _fits(needs: Needs, worker: Worker) -> bool:
     enough = needs.memory_gb is None or (worker.memory_gb is not None and worker.memory_gb >= needs.memory_gb)
-    return spec.task.name in worker.tasks and needs.device in (None, worker.kind) and enough
+    return needs.task in worker.tasks and needs.device in (None, worker.kind) and enough
 
 
 def _words(worker: Worker) -> str:

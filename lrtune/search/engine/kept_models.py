@@ -63,6 +63,11 @@ class View:
         return True
 
     @property
+    def outgrown(self) -> bool:
+        """Whether it was given so many runs since it was fitted that it is to be fitted anew."""
+        return len(self.known) > GROWTH * len(self.model.runs)
+
+    @property
     def _beyond(self) -> int:
         """The number of a run that the model does not know, which is no other's."""
         return len(self.model.runs) + len(self.known)
@@ -140,6 +145,8 @@ class KeptModels:
         known = [*others[:MEAN_OF], *others[MEAN_OF:][MEAN_OF - MAX_OBSERVATIONS :], running]
         size = linear_width, int(math.log(len(known), GROWTH))
         view = self.views.get(linear_width)
+        if view is not None and view.outgrown:  # of the most runs that a model takes there are never more
+            self.thetas.pop(size, None)
         fresh = size in self.thetas and view is not None and view.model.theta is self.thetas[size]
         if view is None or not fresh or not view.update(known[:-1]):
             view = self.views[linear_width] = View(known, target, linear_width, self.thetas.get(size))

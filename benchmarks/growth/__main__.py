@@ -1,0 +1,101 @@
+"""No call gets slower with the size of a job, nor with the number of jobs: `python -m benchmarks.growth`.
+
+Fills a database with a job of 100, 1,000, 10,000 and 100,000 ended trials (`--trials` for more or fewer), four reports
+each, then one with 10 to 10,000 jobs (`--jobs`), times the calls that are made all the time on each of them, and prints
+the milliseconds of CPU that they take, of this process and of PostgreSQL's (the median; the first call, which fits
+models and fills caches, is left out), and the exponent by which it grows: 0 is not at all, 1 in proportion. `--picture
+FILE` draws them. Both databases; PostgreSQL is a server of its own from a wheel, as in the tests.
+"""
+
+import argparse
+import math
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from sqlalchemy import delete, make_url
+
+import migrations
+from benchmarks.growth import fill, postgresql, with_jobs
+from benchmarks.growth.calls import REPEATS, Timer, Timings, of_a_job, of_jobs
+from benchmarks.growth.picture import Grown, draw
+from lrtune.store import Database
+from lrtune.store.tables import JobRow
+
+Calls = Callable[[Timer, Database, str, int], Timings]
+
+
+def main() -> None:
+    """Measure both databases."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=100_000, help="of the largest job; 0: leave it out")
+    parser.add_argument("--jobs", type=int, default=10_000, help="in the fullest database; 0: leave it out")
+    parser.add_argument("--only", choices=["sqlite", "postgresql"])
+    parser.add_argument("--picture", type=Path, help="an SVG, PNG or PDF to draw")
+    asked, grown = parser.parse_args(), list[Grown]()
+    print(f"{platform.machine()}, Python {platform.python_version()}, {REPEATS - 1} calls or more of each")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if asked.only != "postgresql":
+            grown += measured(lambda size: f"sqlite:///{folder / f'{size}.db'}", Timer(), asked.trials, asked.jobs)
+        if asked.only != "sqlite":
+            with postgresql(str(folder / "server")) as url:
+                postmaster = (folder / "server" / "postmaster.pid").read_text().split()[0]
+                grown += measured(lambda _: url, Timer(int(postmaster)), asked.trials, asked.jobs)
+    if asked.picture:
+        draw(grown, asked.picture)
+
+
+def measured(url: Callable[[str], str], timed: Timer, most_trials: int, most_jobs: int) -> list[Grown]:
+    """Two tables of one database, printed."""
+    found = []
+    for what, first, most, filled, calls in (
+        ("trials in the job", 100, most_trials, fill, of_a_job),
+        ("jobs", 10, most_jobs, with_jobs, of_jobs),
+    ):
+        sizes = [10**power for power in range(round(math.log10(first)), round(math.log10(max(most, 1))) + 1)]
+        if sizes:
+            kind = make_url(url("any")).get_backend_name()
+            found.append(Grown(f"{kind}, {what}", times(url(what[:4]), timed, sizes, filled, calls)))
+            table(found[-1], sizes)
+    return found
+
+
+def times(
+    url: str, timed: Timer, sizes: list[int], filled: Callable[[Database, int], str], calls: Calls
+) -> dict[str, dict[int, float]]:
+    """Of each call at each size."""
+    migrations.upgrade(url)
+    found: dict[str, dict[int, float]] = {}
+    for size in sizes:
+        database, seen = Database(url), dict[str, list[float]]()
+        for name, timing in calls(timed, database, filled(database, size), size):
+            seen.setdefault(name, []).append(timing)
+        for name, timings in seen.items():
+            found.setdefault(name, {})[size] = median(timings[1:])
+        emptied(database)  # the next size alone
+        database.dispose()
+    return found
+
+
+def emptied(database: Database) -> None:
+    """Leave no job behind."""
+    with database.write() as tx:
+        tx.execute(delete(JobRow))
+
+
+def table(grown: Grown, sizes: list[int]) -> None:
+    """Print it."""
+    print(f"\n| {grown.title}: ms of CPU | {' | '.join(f'{size:,}' for size in sizes)} | exponent |")
+    print("| --- |" + " ---: |" * (len(sizes) + 1))
+    for name, by_size in grown.calls.items():
+        exponent = np.polyfit(np.log(list(by_size)), np.log(list(by_size.values())), 1)[0] if len(sizes) > 1 else 0.0
+        cells = " | ".join(f"{ms:.1f}" for ms in by_size.values())
+        print(f"| {name} | {cells} | {exponent:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Whether some worker can train a job: its log says when the last that could has gone, and when one is there again.
+
+What a job says of itself (`waiting_for`) is found out as it is read. Its log is written by the server, which looks
+whenever what the workers can train between them has changed: a worker stops in good order, or is not heard of.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from lrtune.store import events, lookup, workers
+from lrtune.store.database import clock
+from lrtune.store.tables import EventRow, JobRow
+from lrtune.store.workers import Needs
+from lrtune.wire.job import EXTERNAL
+from lrtune.wire.results import ACTIVE
+
+GONE, THERE, SUBMITTED = "job-unserved", "job-served", "job-submitted"
+Abilities = frozenset[tuple[frozenset[str], str, float | None]]
+
+
+def abilities(tx: Session) -> Abilities:
+    """What the workers heard of lately can train, and with what."""
+    return frozenset((frozenset(one.tasks), one.kind, one.memory_gb) for one in workers.alive(tx))
+
+
+def outdated(tx: Session) -> list[str]:
+    """The jobs that go on and whose logs say otherwise than is so."""
+    query = select(JobRow.seq, JobRow.id, JobRow.task, JobRow.device, JobRow.memory_gb)
+    rows = tx.execute(query.where(JobRow.state.in_(ACTIVE), JobRow.task != EXTERNAL)).all()
+    jobs, living = [(row.seq, row.id, Needs(row.task, row.device, row.memory_gb)) for row in rows], workers.alive(tx)
+    lacking = {needs: bool(workers.lacking(needs, living)) for needs in {needs for *_, needs in jobs}}
+    return [job for seq, job, needs in jobs if lacking[needs] != _said(tx, seq)]
+
+
+def tell(tx: Session, jobs: Sequence[str], *, now: datetime | None = None) -> None:
+    """Let logs say what is so of these jobs, as far as they still do not."""
+    now, living = now or clock(tx), workers.alive(tx, now=now)
+    for job in jobs:
+        row = lookup.job(tx, job, lock=True)
+        why = workers.lacking(Needs(row.task, row.device, row.memory_gb), living)
+        if row.state in ACTIVE and bool(why) != _said(tx, row.seq):
+            gone = f"the last worker that could train it has gone; {why}"
+            message = gone if why else "a worker that can train it is there"
+            events.add(tx, row.seq, GONE if why else THERE, message, now=now, **lacks(why))
+
+
+def lacks(why: str) -> dict[str, Any]:
+    """What a line of the log says beside its words where no worker can train the job."""
+    return {"lacks": why} if why else {}
+
+
+def _said(tx: Session, job: int) -> bool:
+    """Whether the log says last that no worker can train the job."""
+    lines = select(EventRow.data).where(EventRow.job == job, EventRow.kind.in_((GONE, THERE, SUBMITTED)))
+    newest = tx.scalar(lines.order_by(EventRow.number.desc()).limit(1))
+    return bool(newest and newest.get("lacks"))
