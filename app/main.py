@@ -24,7 +24,7 @@ from app.expiring import expiring
 from app.heads import Head
 from app.keys import Keys
 from app.limits import BodyLimit
-from app.metrics import Requests
+from app.metrics import Count, Requests
 from app.openid import Provider
 from app.retention import forgetting
 from app.routes import (
@@ -84,12 +84,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Unpack, limit=app.state.settings.max_upload_bytes)
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=UPLOADS)  # packed
     app.add_middleware(Head)
-    app.state.requests.watch(app)
+    app.add_middleware(Count, requests=app.state.requests)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Prefix)
     app.add_middleware(RequestIds)  # what is added last comes first
     problems.install(app)
-    for noun in (jobs, datasets, trials, external, charts, events, imports, schedules, tasks, keys, people, audit):
+    # What is called most comes first: a path is looked for in one after the other.
+    for noun in (external, jobs, datasets, trials, charts, events, imports, schedules, tasks, keys, people, audit):
         app.include_router(noun.router, dependencies=[Depends(authorized), Depends(known_query)])
     app.include_router(health.router)
     pages.install(app)

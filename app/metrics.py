@@ -1,15 +1,14 @@
 """What Prometheus reads: requests as they happen, and jobs, trials and workers as the store has them at the scrape."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_fastapi_instrumentator import Instrumentator
-from prometheus_fastapi_instrumentator.metrics import Info
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lrtune.store.census import Census
 
@@ -28,16 +27,10 @@ class Requests:
         thought = "Time that the server took for a decision of a search, by what it was: a suggestion or a verdict."
         self.thought = Histogram("lrtune_decision_seconds", thought, ["what"], buckets=THOUGHT, registry=self.registry)
 
-    def watch(self, app: FastAPI) -> None:
-        """Be told of every request of an application, also of those that end in an error that nobody foresaw."""
-        Instrumentator(should_group_status_codes=False, registry=self.registry).add(self._seen).instrument(app)
-
-    def _seen(self, info: Info) -> None:
-        known = info.modified_handler != "none"
-        route = info.modified_handler if known else OTHER
-        method = info.method if known and info.method in METHODS else OTHER
-        self.count.labels(method, route, info.modified_status).inc()
-        self.seconds.labels(route).observe(info.modified_duration_without_streaming or info.modified_duration)
+    def seen(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Be told of a request, and of the template of its route where it has one."""
+        self.count.labels(method if route and method in METHODS else OTHER, route or OTHER, status).inc()
+        self.seconds.labels(route or OTHER).observe(seconds)
 
     def decided(self, what: str, seconds: float) -> None:
         """Be told how long a decision took."""
@@ -48,6 +41,35 @@ class Requests:
         now = CollectorRegistry()
         now.register(_Now(census, data_dir))
         return generate_latest(self.registry) + generate_latest(now)
+
+
+class Count:
+    """Counts every request of an application, also those that end in an error that nobody foresaw.
+
+    The route is the one that the application has found: the usual instrumentation looks for it once more.
+    """
+
+    def __init__(self, app: ASGIApp, *, requests: Requests) -> None:
+        self.app, self.requests = app, requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, seconds, status = time.perf_counter(), 0.0, 500
+
+        async def timed(message: Message) -> None:
+            nonlocal seconds, status
+            if message["type"] == "http.response.start":
+                seconds, status = time.perf_counter() - began, message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, timed)
+        finally:
+            route = getattr(scope.get("route"), "path", None)
+            self.requests.seen(scope["method"], route, status, seconds or time.perf_counter() - began)
 
 
 class _Now(Collector):
