@@ -41,10 +41,11 @@ def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Pro
         deciding = [jobs.create(tx, spec)[0].id for _ in range(DECIDING)]
     database.dispose()
     with _served(url) as (port, process):
-        cpu = Cpu(service=[process], database=servers, client=[psutil.Process()])
+        groups = {"service": [process], "client": [psutil.Process()]} | ({"database": servers} if servers else {})
+        cpu = Cpu(**groups)
         alone = asyncio.run(_alone(port, job, cpu))
         crowd = asyncio.run(_crowd(port, job, deciding, seconds, cpu))
-    return {"database": make_url(url).get_backend_name(), **alone, "everything at once": crowd}
+    return {"storage": f"lrtune on {make_url(url).get_backend_name()}", **alone, "everything at once": crowd}
 
 
 @contextmanager
@@ -67,7 +68,13 @@ def _served(url: str) -> Iterator[tuple[int, psutil.Process]]:
 
 
 async def _alone(port: int, job: str, cpu: Cpu) -> dict[str, Any]:
-    """Every loop takes a trial; then all report theirs, with nothing between two reports."""
+    """Every loop takes a trial; then all report theirs, with nothing between two reports.
+
+    One trial goes before them: a server that has just started fits its model of a job anew, once.
+    """
+    first = Connection(port, KEY, Seen())
+    await _told(first, job, await _taken(first, job, LOOPS), 0.0, math.inf)
+    first.close()
     seen = Seen()
     connections = [Connection(port, KEY, seen) for _ in range(LOOPS)]
     cpu.start()
