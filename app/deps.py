@@ -32,9 +32,9 @@ async def _turn_to_write(request: Request) -> AsyncIterator[None]:
         yield
 
 
-async def _turn_to_read(request: Request) -> AsyncIterator[None]:
+async def _turn_to_read(request: Request) -> AsyncIterator[Database]:
     async with request.app.state.reading:
-        yield
+        yield request.app.state.database
 
 
 def _write(request: Request, _: Annotated[None, Depends(_turn_to_write, scope="function")]) -> Iterator[Session]:
@@ -42,8 +42,11 @@ def _write(request: Request, _: Annotated[None, Depends(_turn_to_write, scope="f
         yield tx
 
 
-def _read(request: Request, _: Annotated[None, Depends(_turn_to_read, scope="function")]) -> Iterator[Session]:
-    with request.app.state.database.read() as tx:
+Reading = Annotated[Database, Depends(_turn_to_read, scope="function")]
+
+
+def _read(database: Reading) -> Iterator[Session]:
+    with database.read() as tx:
         yield tx
 
 

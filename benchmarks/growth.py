@@ -27,7 +27,7 @@ from sqlalchemy import create_engine, insert, make_url, text
 from sqlalchemy.orm import Session
 
 import migrations
-from app import external
+from app import external, reporting
 from app.turns import Turns
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine
@@ -141,7 +141,7 @@ def taken(database: Database, job: str) -> Handout:
 
 def sent(database: Database, job: str, held: Handout, batch: Batch) -> None:
     """Reports, as a loop sends them."""
-    asyncio.run(external.take(Turns(database, asyncio.Semaphore()), job, held.trial.number, batch))
+    asyncio.run(reporting.take(Turns(database, asyncio.Semaphore()), job, held.trial.number, batch))
 
 
 def read(database: Database, call: Callable[[Session], object]) -> None:

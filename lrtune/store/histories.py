@@ -4,6 +4,7 @@ Every change of a trial stands in its job's log, but for the reports of those th
 the rest, which is one line about no trial. The log's numbers are in the order of commits, so nothing is missed.
 """
 
+from collections.abc import Collection
 from functools import lru_cache
 
 from sqlalchemy import and_, false, select
@@ -24,8 +25,12 @@ class History:
         self._job_id = job_id
         self._read: tuple[int, dict[int, Trial]] = (0, {})
 
-    def read(self, tx: Session) -> list[Trial]:
-        """Every trial with its reports and stages, by number. Raises UnknownJob."""
+    def read(self, tx: Session, running: Collection[int] | None = None) -> list[Trial]:
+        """Every trial with its reports and stages, by number. Raises UnknownJob.
+
+        With `running` the reports of these are new, and those of all others that run as they were when they were read
+        last: dozens of trials report in the time that one question takes.
+        """
         after, known = self._read
         newer = and_(EventRow.job == JobRow.seq, EventRow.number > after) if after else false()
         query = select(JobRow.seq, JobRow.events, EventRow.number, EventRow.trial).outerjoin(EventRow, newer)
@@ -34,7 +39,8 @@ class History:
             raise UnknownJob(f"there is no job {self._job_id!r}")
         job, events = rows[0].seq, rows[0].events
         changed = {row.trial for row in rows if row.number is not None}
-        some = changed | {number for number, trial in known.items() if trial.state in OPEN}
+        opened = {number for number, trial in known.items() if trial.state in OPEN} if running is None else running
+        some = changed | {*opened}
         if after == 0 or None in changed or len(some) > AT_ONCE:
             known, which = {}, TrialRow.job == job
         else:
