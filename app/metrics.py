@@ -1,5 +1,6 @@
 """What Prometheus reads: requests as they happen, and jobs, trials and workers as the store has them at the scrape."""
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,7 +42,15 @@ class Requests:
         """Everything, as Prometheus reads it."""
         now = CollectorRegistry()
         now.register(_Now(census, data_dir))
-        return generate_latest(self.registry) + generate_latest(now)
+        return generate_latest(self._of_all()) + generate_latest(now)
+
+    def _of_all(self) -> CollectorRegistry:
+        """What was counted here; where `lrtune serve` has started several processes, what all of them have counted."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return self.registry
+        found = CollectorRegistry()
+        MultiProcessCollector(found)  # type: ignore[no-untyped-call]
+        return found
 
 
 class Count:

@@ -1,5 +1,10 @@
 """Several server processes on one PostgreSQL: whoever is asked, the answer is the same."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,10 +15,11 @@ from typer.testing import CliRunner
 
 from lrtune.cli.commands import app
 from tests.external import report, submit, take, tell
-from tests.serving import served, signed_in
+from tests.serving import KEY, served, signed_in
 from tests.test_events_stream import STREAM, messages
 
 Two = tuple[httpx.Client, httpx.Client]
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -77,3 +83,34 @@ def test_several_processes_need_a_database_that_takes_several_writers(monkeypatc
     refused = CliRunner().invoke(app, ["serve", "--processes", "2"])
     assert refused.exit_code != 0
     assert "--processes: found 2; accepted is 1 with SQLite" in str(refused.exception) + refused.output
+
+
+@pytest.mark.slow
+def test_what_is_counted_is_of_all_processes(postgres_url: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    settings = {"LRTUNE_DATABASE_URL": postgres_url, "LRTUNE_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-c",
+        "from lrtune.cli.commands import app; app()",
+        "serve",
+        "--processes",
+        "2",
+        "--port",
+        f"{port}",
+    ]
+    server = subprocess.Popen(command, cwd=tmp_path, env=os.environ | settings | {"PYTHONPATH": str(ROOT)})
+    address, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {KEY}"}
+    try:
+        transport = httpx.HTTPTransport(retries=8)
+        with httpx.Client(base_url=address, headers=headers, timeout=60, trust_env=False, transport=transport) as door:
+            assert door.get("/v1/me").status_code == 200
+        for _ in range(40):  # each on a connection of its own, so that either process may take it
+            assert httpx.get(f"{address}/v1/tasks", headers=headers, timeout=60, trust_env=False).status_code == 200
+        text = httpx.get(f"{address}/metrics", headers=headers, timeout=60, trust_env=False).text
+        assert 'lrtune_requests_total{method="GET",route="/v1/tasks",status="200"} 40.0' in text
+        assert "lrtune_workers 0.0" in text
+    finally:
+        server.terminate()
+        assert server.wait(60) in (0, -signal.SIGTERM)

@@ -62,7 +62,8 @@ def tables(found: Sequence[dict[str, Any]]) -> str:
     for one in found:
         if "everything at once" in one:
             crowd = one["everything at once"]
-            seen = [f"{crowd['calls'][call]['p50']:g}, {crowd['calls'][call]['p99']:g}" for call in calls]
+            times = crowd["calls"]
+            seen = [f"{times[one]['p50']:g}, {times[one]['p99']:g}" if one in times else "–" for one in calls]
             errors = sum(crowd["errors"].values())
             lines.append(f"| {one['storage']} | {' | '.join(seen)} | {crowd['cpu']['service cores']} | {errors} |")
     return "\n".join(lines)

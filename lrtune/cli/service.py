@@ -4,6 +4,7 @@ import os
 import runpy
 import sys
 from importlib import import_module
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -32,14 +33,17 @@ def serve(
         raise Invalid(f"--processes: found {processes}; {rule}")
     programs.require("app", "uvicorn", "fastapi", "sqlalchemy")
     programs.become()
-    import_module("uvicorn").run(
-        "app.main:create_app",
-        factory=True,
-        host=host,
-        port=port,
-        forwarded_allow_ips=forwarded_allow_ips,
-        workers=processes,
-    )
+    with TemporaryDirectory(prefix="lrtune-metrics-") as folder:
+        if processes > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # where they add up what they count
+        import_module("uvicorn").run(
+            "app.main:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            forwarded_allow_ips=forwarded_allow_ips,
+            workers=processes,
+        )
 
 
 @app.command()
