@@ -15,6 +15,7 @@ from lrtune.analysis.prefixes import Course
 from lrtune.errors import HoldsTooMany, JobFinished, NotExternal
 from lrtune.space import shown
 from lrtune.store import Database, beginnings, checkpoints, histories, holds, jobs, leases, trials, warm_start
+from lrtune.store.database import clock
 from lrtune.store.holds import Shown, held
 from lrtune.wire.external import ENDED_BY_LOOP, RATES, Ending, Handout, Hold, Sent, misplaced
 from lrtune.wire.job import Metric
@@ -52,12 +53,14 @@ async def hand_out(turns: Turns, job_id: str, hold: Hold) -> Handout | int:
 def _claimed(database: Database, job_id: str, hold: Hold) -> Handout | checkpoints.Loop | None:
     """A trial that waits; the loop that asks where none does; None where the job is paused."""
     with database.write() as tx:
-        if _asked(tx, job_id).state is JobState.PAUSED:
+        job = _asked(tx, job_id)
+        if job.state is JobState.PAUSED:
             return None
-        if holds.count(tx, job_id, hold.worker) >= MOST_HELD:
+        if holds.count(tx, job.seq, hold.worker) >= MOST_HELD:
             raise HoldsTooMany(f"{hold.worker!r} holds {MOST_HELD} trials of this job, which is as many as one may")
-        loop = checkpoints.seen(tx, job_id, hold)
-        lease = leases.claim(tx, hold.worker, ttl=timedelta(seconds=hold.lease_seconds), job_id=job_id, loop=loop)
+        now, ttl = clock(tx), timedelta(seconds=hold.lease_seconds)
+        loop = checkpoints.seen(tx, job.seq, hold, now=now)
+        lease = leases.claim(tx, hold.worker, ttl=ttl, job_id=job_id, loop=loop, now=now)
         return loop if lease is None else _handout(tx, lease, hold, loop)
 
 

@@ -22,7 +22,6 @@ from lrtune.store.holds import Heard, Held, Shown, held, held_each, remark
 from lrtune.wire.external import MOST_REPORTS, RATES, Batch, Sent, Verdict, elsewhere, misnamed, misplaced
 from lrtune.wire.job import Metric
 from lrtune.wire.results import JobState, Report, Trial, TrialState, report_points
-from lrtune.wire.strategies import Forecast
 
 log = logging.getLogger("lrtune.server")
 
@@ -243,11 +242,9 @@ def with_reports(trial: Trial, new: Sequence[Sent], metric: Metric) -> tuple[Tri
 
 def _pruned(database: Database, job_id: str, asked: Sequence[leases.Lease]) -> list[str]:
     """Why the pruner would stop each of these trials of a job here, if it would, as far as they have got by now."""
-    # How far the others have got since is nothing to the forecast; rungs are counted over all that have come there.
     asking = [lease.trial.number for lease in asked]
-    forecast = isinstance(asked[0].spec.search.pruner, Forecast)
     with database.read() as tx:
-        history = histories.of(job_id).read(tx, asking if forecast else None)
+        history = histories.of(job_id).read(tx, None if search.compares_running(asked[0].spec) else asking)
     return [_why_stop(lease, history) for lease in asked]
 
 

@@ -136,9 +136,8 @@ def write(tx: Session, heard: Sequence[Heard]) -> None:
         connection.execute(insert(_reports), rows)
 
 
-def count(tx: Session, job_id: str, worker: str) -> int:
-    """How many trials of a job somebody holds. Raises UnknownJob."""
-    job = lookup.job(tx, job_id).seq
+def count(tx: Session, job: int, worker: str) -> int:
+    """How many trials of a job somebody holds."""
     mine = TrialRow.job == job, TrialRow.state == TrialState.RUNNING, TrialRow.worker == worker
     return tx.scalar(select(func.count()).select_from(TrialRow).where(*mine)) or 0
 

@@ -60,18 +60,18 @@ def _fraction(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, f
 
 # By a job and the length of its log: whatever changes an answer stands there. Who polls a job asks for it again and
 # again, while its trials report and nothing has ended.
-_answers: OrderedDict[tuple[str, int], Best | None] = OrderedDict()
+_answers: OrderedDict[tuple[str, int], tuple[Best | None]] = OrderedDict()
 
 
 def best(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Best | None:
     """The answer so far; what it has cost grows with every report."""
     if job.steps is None:
         return None
-    known = job.id, job.events
-    # A transaction that writes sees what may never be.
-    found = _answers[known] if tx.info.get("committed") and known in _answers else _best(tx, job, job.steps, spec)
-    if tx.info.get("committed"):
-        _answers[known] = found
+    known, committed = (job.id, job.events), tx.info.get("committed")  # one that writes sees what may never be
+    kept = _answers.get(known) if committed else None
+    (found,) = kept or (_best(tx, job, job.steps, spec),)
+    if committed and kept is None:
+        _answers[known] = (found,)
         if len(_answers) > KEPT:
             _answers.popitem(last=False)
     return found and found.model_copy(update={"full_runs": round(sum(steps for *_, steps in counts) / job.steps, 4)})
