@@ -1,4 +1,4 @@
-"""Load: `python -m benchmarks.load [--seconds 20] [--history 100] [--only postgresql]`; bounded, over loopback.
+"""Load: `python -m benchmarks.load [--seconds 20] [--history 100] [--only postgresql] [--processes 2]`, over loopback.
 
 64 loops take a trial each, and report it as fast as the server answers; then, for so many seconds, they report once a
 second, 500 clients poll a job every five, 200 event streams are open, and a quarter of the loops are at four jobs of
@@ -28,6 +28,7 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--history", type=int, default=100, help="trials that a job or study has at first")
+    parser.add_argument("--processes", type=int, default=1, help="of the server on PostgreSQL")
     parser.add_argument("--only", choices=["sqlite", "postgresql"])
     asked = parser.parse_args()
     how: dict[str, Any] = {"history": asked.history, "seconds": asked.seconds}
@@ -39,11 +40,11 @@ def main() -> None:
         if asked.only != "postgresql":
             found.append(_show(ours.measured(f"sqlite:///{Path(folder) / 'lrtune.db'}", servers=[], **how)))
         if asked.only != "sqlite":
-            found += _on_postgresql(folder, how)
+            found += _on_postgresql(folder, how | {"processes": asked.processes})
     print(f"\n{tables(found)}", flush=True)
     mine = {one["storage"]: cost(one["reports alone"], "report") for one in found}
     for name in (name for name in mine if not name.startswith("lrtune")):
-        times = mine[name] / mine["lrtune on postgresql"]
+        times = mine[name] / next(found for ours, found in mine.items() if ours.startswith("lrtune on postgresql"))
         print(f"reports for the same CPU: {times:.1f} times those of {name}", flush=True)
 
 

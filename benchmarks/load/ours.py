@@ -30,7 +30,9 @@ REPORT_EVERY, POLL_EVERY = 1.0, 5.0  # seconds between two calls of one client
 POINTS = report_points(STEPS)
 
 
-def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Process]) -> dict[str, Any]:
+def measured(
+    url: str, *, history: int, seconds: float, servers: list[psutil.Process], processes: int = 1
+) -> dict[str, Any]:
     """Claims, then reports, as fast as they go, then the whole load; `servers` are the database's processes."""
     migrations.upgrade(url)
     database = Database(url)
@@ -40,21 +42,23 @@ def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Pro
         spec = AdmittedJob.model_validate({**SPEC, "search": {}, "budget": {"full_runs": 40}})
         deciding = [jobs.create(tx, spec)[0].id for _ in range(DECIDING)]
     database.dispose()
-    with _served(url) as (port, process):
+    with _served(url, processes) as (port, process):
         groups = {"service": [process], "client": [psutil.Process()]} | ({"database": servers} if servers else {})
         cpu = Cpu(**groups)
         alone = asyncio.run(_alone(port, job, cpu))
         crowd = asyncio.run(_crowd(port, job, deciding, seconds, cpu))
-    return {"storage": f"lrtune on {make_url(url).get_backend_name()}", **alone, "everything at once": crowd}
+    name = f"lrtune on {make_url(url).get_backend_name()}" + (f", {processes} processes" if processes > 1 else "")
+    return {"storage": name, **alone, "everything at once": crowd}
 
 
 @contextmanager
-def _served(url: str) -> Iterator[tuple[int, psutil.Process]]:
+def _served(url: str, processes: int) -> Iterator[tuple[int, psutil.Process]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     environment = os.environ | {"LRTUNE_DATABASE_URL": url, "LRTUNE_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
-    words = ["-m", "uvicorn", "--factory", "app.main:create_app", "--port", f"{port}", "--log-level", "warning"]
-    server = subprocess.Popen([sys.executable, *words], env=environment, cwd=Path(__file__).parents[2])
+    words = ["uvicorn", "--factory", "app.main:create_app", "--port", f"{port}", "--log-level", "warning"]
+    words += ["--workers", f"{processes}"] if processes > 1 else []
+    server = subprocess.Popen([sys.executable, "-m", *words], env=environment, cwd=Path(__file__).parents[2])
     try:
         for _ in range(600):
             with socket.socket() as probe:
