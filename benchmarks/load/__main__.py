@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.growth import postgresql
+from benchmarks.growth import SPEC, postgresql
 from benchmarks.load import ours, studies
 from benchmarks.load.measuring import cost, tables
 
@@ -29,11 +29,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--history", type=int, default=100, help="trials that a job or study has at first")
     parser.add_argument("--processes", type=int, default=1, help="of the server on PostgreSQL")
+    parser.add_argument("--pruner", default="forecast", help="of our jobs; with none no report asks for a verdict")
     parser.add_argument("--only", choices=["sqlite", "postgresql"])
     asked = parser.parse_args()
+    SPEC["search"] = {"sampler": "random", "pruner": asked.pruner}
     how: dict[str, Any] = {"history": asked.history, "seconds": asked.seconds}
     print(
-        f"{platform.machine()}, {psutil.cpu_count()} cores, {psutil.getloadavg()[0]:.1f} busy before; {how}", flush=True
+        f"{platform.machine()}, {psutil.cpu_count()} cores, {psutil.getloadavg()[0]:.1f} busy before; {vars(asked)}",
+        flush=True,
     )
     found = list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder:
