@@ -22,6 +22,9 @@ LARGEST = 2**31 - 1  # the databases' integer
 PAGE, MOST = 50, 200
 
 
+# What asks for no database is a coroutine: FastAPI runs a plain function in a thread, and the way there and back costs
+# more than what it does.
+#
 # A request that waits for a connection or for SQLite's one writer would hold one of the few threads that those it waits
 # for need to go on. So it waits here, without a thread.
 async def _turn_to_write(request: Request) -> AsyncIterator[None]:
@@ -29,9 +32,9 @@ async def _turn_to_write(request: Request) -> AsyncIterator[None]:
         yield
 
 
-async def _turn_to_read(request: Request) -> AsyncIterator[None]:
+async def _turn_to_read(request: Request) -> AsyncIterator[Database]:
     async with request.app.state.reading:
-        yield
+        yield request.app.state.database
 
 
 def _write(request: Request, _: Annotated[None, Depends(_turn_to_write, scope="function")]) -> Iterator[Session]:
@@ -39,12 +42,15 @@ def _write(request: Request, _: Annotated[None, Depends(_turn_to_write, scope="f
         yield tx
 
 
-def _read(request: Request, _: Annotated[None, Depends(_turn_to_read, scope="function")]) -> Iterator[Session]:
-    with request.app.state.database.read() as tx:
+Reading = Annotated[Database, Depends(_turn_to_read, scope="function")]
+
+
+def _read(database: Reading) -> Iterator[Session]:
+    with database.read() as tx:
         yield tx
 
 
-def _turns(request: Request) -> Turns:
+async def _turns(request: Request) -> Turns:
     found: Turns = request.app.state.turns
     return found
 
@@ -58,13 +64,13 @@ async def _turn_to_think(request: Request) -> AsyncIterator[Database]:
 Thinking = Annotated[Database, Depends(_turn_to_think, scope="function")]
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     found: Caller = request.state.caller
     return found
 
 
-def _only(request: Request) -> str | None:
-    caller = _caller(request)
+async def _only(request: Request) -> str | None:
+    caller: Caller = request.state.caller
     return None if request.app.state.settings.shared or caller.everywhere else caller.person
 
 
@@ -106,7 +112,7 @@ async def remember_body(request: Request) -> None:
         request.state.body = await request.json()
 
 
-def known_query(request: Request) -> None:
+async def known_query(request: Request) -> None:
     """Refuse query parameters that a path does not have: a misspelt `validate_only` must not submit. Raises Invalid."""
     route = request.scope.get("route")
     names = [one.alias for one in route.dependant.query_params] if isinstance(route, APIRoute) else []

@@ -32,3 +32,4 @@ class Head:
         for name in ("range", "if-range"):  # they say something of a GET only
             del headers[name]
         await self.app(as_get, gone, bare)
+        scope["route"] = as_get.get("route")  # for who counts them

@@ -1,24 +1,26 @@
 """What Prometheus reads: requests as they happen, and jobs, trials and workers as the store has them at the scrape."""
 
 import math
+import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
-from prometheus_fastapi_instrumentator import Instrumentator
-from prometheus_fastapi_instrumentator.metrics import Info
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lrtune.store.census import Census
 from lrtune.store.decisions import WITHIN
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 THOUGHT = "Time for a decision of a search, by what it was, a suggestion or a verdict, and by whom it was made."
+DECISIONS = "lrtune_decision_seconds"
 OTHER = "other"  # any other method, any path without a route: either can be any word, and would be series without end
 
 
@@ -29,18 +31,12 @@ class Requests:
         self.registry = CollectorRegistry()
         self.count = Counter("lrtune_requests", "Requests.", ["method", "route", "status"], registry=self.registry)
         self.seconds = Histogram("lrtune_request_seconds", "Time to answer.", ["route"], registry=self.registry)
-        self.thought = Histogram("lrtune_decision_seconds", THOUGHT, ["what", "by"], buckets=WITHIN, registry=None)
+        self.thought = Histogram(DECISIONS, THOUGHT, ["what", "by"], buckets=WITHIN, registry=self.registry)
 
-    def watch(self, app: FastAPI) -> None:
-        """Be told of every request of an application, also of those that end in an error that nobody foresaw."""
-        Instrumentator(should_group_status_codes=False, registry=self.registry).add(self._seen).instrument(app)
-
-    def _seen(self, info: Info) -> None:
-        known = info.modified_handler != "none"
-        route = info.modified_handler if known else OTHER
-        method = info.method if known and info.method in METHODS else OTHER
-        self.count.labels(method, route, info.modified_status).inc()
-        self.seconds.labels(route).observe(info.modified_duration_without_streaming or info.modified_duration)
+    def seen(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Be told of a request, and of the template of its route where it has one."""
+        self.count.labels(method if route and method in METHODS else OTHER, route or OTHER, status).inc()
+        self.seconds.labels(route or OTHER).observe(seconds)
 
     def decided(self, what: str, seconds: float) -> None:
         """Be told how long a decision of the server's took."""
@@ -49,20 +45,57 @@ class Requests:
     def page(self, census: Census, data_dir: Path) -> bytes:
         """Everything, as Prometheus reads it."""
         now = CollectorRegistry()
-        now.register(_Now(census, data_dir, self.thought))
-        return generate_latest(self.registry) + generate_latest(now)
+        now.register(_Now(census, data_dir, list(self._of_all().collect())))
+        return generate_latest(now)
+
+    def _of_all(self) -> CollectorRegistry:
+        """What was counted here; where `lrtune serve` has started several processes, what all of them have counted."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return self.registry
+        found = CollectorRegistry()
+        MultiProcessCollector(found)  # type: ignore[no-untyped-call]
+        return found
+
+
+class Count:
+    """Counts every request of an application, also those that end in an error that nobody foresaw.
+
+    The route is the one that the application has found: the usual instrumentation looks for it once more.
+    """
+
+    def __init__(self, app: ASGIApp, *, requests: Requests) -> None:
+        self.app, self.requests = app, requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, seconds, status = time.perf_counter(), 0.0, 500
+
+        async def timed(message: Message) -> None:
+            nonlocal seconds, status
+            if message["type"] == "http.response.start":
+                seconds, status = time.perf_counter() - began, message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, timed)
+        finally:
+            route = getattr(scope.get("route"), "path", None)
+            self.requests.seen(scope["method"], route, status, seconds or time.perf_counter() - began)
 
 
 class _Now(Collector):
-    def __init__(self, census: Census, data_dir: Path, thought: Histogram) -> None:
-        self.census, self.thought = census, thought
+    def __init__(self, census: Census, data_dir: Path, counted: Iterable[Metric]) -> None:
+        self.census, self.counted = census, {one.name: one for one in counted}
         there = next(one for one in (data_dir.absolute(), *data_dir.absolute().parents) if one.exists())
         self.free = shutil.disk_usage(there).free
 
     def _decisions(self) -> Metric:
         """The server's, counted as it made them, and those that the workers have written down."""
-        family = HistogramMetricFamily("lrtune_decision_seconds", THOUGHT, labels=["what", "by"])
-        family.samples += [sample for one in self.thought.collect() for sample in one.samples]
+        family = HistogramMetricFamily(DECISIONS, THOUGHT, labels=["what", "by"])
+        family.samples += self.counted[DECISIONS].samples if DECISIONS in self.counted else []
         ends = [floatToGoString(end) for end in (*WITHIN, math.inf)]  # type: ignore[no-untyped-call]
         for what, spent in self.census.decisions.items():
             buckets = list(zip(ends, map(float, accumulate(spent.counts)), strict=True))
@@ -70,6 +103,7 @@ class _Now(Collector):
         return family
 
     def collect(self) -> Iterator[Metric]:
+        yield from (one for name, one in self.counted.items() if name != DECISIONS)
         yield self._decisions()
         one, hour = self.census, "in the last hour"
         for name, about, value in (

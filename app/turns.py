@@ -2,17 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from starlette.concurrency import run_in_threadpool
 
+from lrtune.errors import Unavailable
 from lrtune.store import Database
 
 P = ParamSpec("P")
 Found = TypeVar("Found")
+Item = TypeVar("Item")
+AT_ONCE = 64  # things that are done together
 
 
 class Thinker:
@@ -20,6 +23,18 @@ class Thinker:
 
     def __init__(self) -> None:
         self.lock, self.waiting = asyncio.Lock(), 0
+
+
+class Gathering:
+    """What waits to be done together, each with what comes of it."""
+
+    def __init__(self) -> None:
+        self.lock, self.waiting = asyncio.Lock(), list[tuple[Any, asyncio.Future[Any]]]()
+
+    def take(self) -> list[tuple[Any, asyncio.Future[Any]]]:
+        """The first of them, for whoever does it now."""
+        taken, self.waiting = self.waiting[:AT_ONCE], self.waiting[AT_ONCE:]
+        return taken
 
 
 class Turns:
@@ -30,6 +45,7 @@ class Turns:
     ) -> None:
         self._database, self._writing, self._seen = database, writing, seen
         self._thinkers: WeakValueDictionary[tuple[str, str], Thinker] = WeakValueDictionary()
+        self._gatherings: WeakValueDictionary[tuple[str, ...], Gathering] = WeakValueDictionary()
 
     async def write(self, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs) -> Found:
         """Do something in transactions that may write, when it is this one's turn."""
@@ -44,6 +60,21 @@ class Turns:
         found = await run_in_threadpool(call, self._database, *args, **named)
         self._seen(what, time.perf_counter() - began)
         return found
+
+    async def together(
+        self, what: tuple[str, ...], call: Callable[[Sequence[Item]], Awaitable[Sequence[Found]]], item: Item
+    ) -> Found:
+        """Do one thing for all who have asked for it while it was done last; what came of it for this `item`.
+
+        Nobody waits so that there are more: whoever comes first goes at once, alone.
+        """
+        gathering = self._gatherings.setdefault(what, Gathering())
+        answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        gathering.waiting.append((item, answer))
+        async with gathering.lock:
+            while not answer.done():
+                await _answered(gathering.take(), call)
+        return answer.result()
 
     @asynccontextmanager
     async def alone(self, job_id: str, question: str, seconds: float | None = None) -> AsyncIterator[Thinker]:
@@ -61,3 +92,21 @@ class Turns:
             yield thinker
         finally:
             thinker.lock.release()
+
+
+async def _answered(
+    taken: Sequence[tuple[Any, "asyncio.Future[Any]"]], call: Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]
+) -> None:
+    """Do something for all of these, and tell each what came of it, or what went wrong."""
+    try:
+        found = await call([item for item, _ in taken])
+        for (_, answer), one in zip(taken, found, strict=True):
+            answer.set_result(one)
+    except BaseException as error:
+        wrong = error if isinstance(error, Exception) else Unavailable()
+        for _, answer in taken:
+            if not answer.done():
+                answer.set_exception(wrong)
+                answer.exception()  # who asked may have gone
+        if not isinstance(error, Exception):
+            raise

@@ -46,6 +46,7 @@ class Unpack:
         for name in ("content-encoding", "content-length"):
             del headers[name]
         await self.app(as_plain, _unpacked(receive, self.limit), send)
+        scope["route"] = as_plain.get("route")  # for who counts them
 
 
 def _unpacked(receive: Receive, limit: int) -> Receive:

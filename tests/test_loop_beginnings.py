@@ -23,7 +23,7 @@ from lrtune.client import Client
 from lrtune.loop import LoopTrial
 from lrtune.search.curve.sampler import shared
 from lrtune.search.engine.types import Pool, Run
-from lrtune.store import Database, beginnings, checkpoints
+from lrtune.store import Database, beginnings, checkpoints, lookup
 from lrtune.store.beginnings import KEPT
 from lrtune.wire.external import Hold
 from tests import offline
@@ -110,7 +110,8 @@ def test_nobody_else_is_given_the_checkpoint_of_another_trial_nor_counts_on_it(
     assert not {"0@10"} & {*held["forget"]}
     database, asks = Database(database_url), Hold(worker="second", **SAME | hold)
     with database.write() as tx:
-        mine, other = checkpoints.seen(tx, job, Hold(worker="first", **SAME)), checkpoints.seen(tx, job, asks)
+        seq = lookup.job(tx, job).seq
+        mine, other = checkpoints.seen(tx, seq, Hold(worker="first", **SAME)), checkpoints.seen(tx, seq, asks)
         assert (beginnings.at_hand(tx, mine), beginnings.at_hand(tx, other)) == ({0: [10]}, {})
     database.dispose()
 

@@ -1,5 +1,6 @@
 """What `/metrics` counts: every request by its route and its status, whatever clients send and whatever goes wrong."""
 
+import gzip
 import re
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,12 @@ def test_no_client_can_make_series_without_end(sqlite_url: str) -> None:
             service.request(("PROPFIND", "LOCK", "M-SEARCH", "TRACE")[at % 4], f"/nowhere/{at}")
             service.head(f"/v1/jobs/job-{at}/trials/{at}")
         service.options("/v1/jobs")
+        service.post("/v1/schedules/preview", content=gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
         found = counted(service)
         assert found["GET", "/v1/jobs/{job_id}", "404"] == 20
         assert found["HEAD", "/v1/jobs/{job_id}/trials/{number}", "404"] == 20
         assert found["other", "/v1/jobs", "405"] == 20
+        assert found["POST", "/v1/schedules/preview", "422"] == 1
         assert found["OPTIONS", "/v1/jobs", "204"] == 1
         assert len(found) < 12, sorted(found)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from app import external
+from app import external, reporting
 from app.turns import Turns
 from lrtune.errors import LeaseLost
 from lrtune.store import Database, charts, jobs, leases, trials
@@ -67,7 +67,7 @@ def taken(database: Database, job: str) -> Handout:
 
 
 def sent(database: Database, job: str, held: Handout, batch: Batch) -> Verdict:
-    return asyncio.run(external.take(Turns(database, asyncio.Semaphore()), job, held.trial.number, batch))
+    return asyncio.run(reporting.take(Turns(database, asyncio.Semaphore()), job, held.trial.number, batch))
 
 
 def reported(database: Database, job: str, held: Handout, step: int) -> int:

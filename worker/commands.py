@@ -153,7 +153,7 @@ class CommandTask(Strict):
 def _lost(tx: Session, job: str, held: Handout, reason: str) -> None:
     """Give up an attempt, a place of which is gone, where it has not been given back by what it had started."""
     with suppress(LeaseLost):
-        leases.lose(tx, holds.held(tx, job, held.trial.number, held.token).lease, reason=reason)
+        leases.lose(tx, holds.held(tx, holds.Shown(job, held.trial.number, held.token)).lease, reason=reason)
 
 
 def _words(name: str, accepted: str) -> dict[str, Any]:

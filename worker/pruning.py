@@ -50,7 +50,7 @@ class Pruning:
             with suppress(DBAPIError):  # the heartbeat speaks of it
                 with self._database.read() as tx:
                     history = histories.of(self._lease.job_id)
-                    self._history = history.recent(tx, goal=self._lease.spec.metric.goal, own=own)
+                    self._history = history.recent(tx, goal=self._lease.spec.metric.goal, own=[own])
                 self._read_at = time.monotonic()
 
     def _once(self, what: str, write: Callable[[Session], None]) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response, status
 
-from app import external
+from app import external, reporting
 from app.deps import LARGEST, JobId, ReadTx, TakingTurns, Tx
 from app.problems import problems
 from lrtune import errors
@@ -50,7 +50,7 @@ async def take(job_id: JobId, turns: TakingTurns, hold: Hold = Hold()) -> Respon
 @router.post("/{number}/reports", summary="Report", responses=problems(*HELD, errors.Unavailable))
 async def report(job_id: JobId, number: Number, batch: Batch, turns: TakingTurns) -> Verdict:
     """Metrics of a trial that is yours, and whether to go on with it; without reports, only a sign of life."""
-    return await external.take(turns, job_id, number, batch)
+    return await reporting.take(turns, job_id, number, batch)
 
 
 @router.post("/{number}/finish", summary="Finish a trial", responses=problems(*HELD, errors.Unavailable))

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, 
 
 from app import admission, plans, quotas, table_checks
 from app.addresses import root
-from app.deps import PAGE, JobId, Limit, Only, Owner, ReadTx, Tx, Who, remember_body
+from app.deps import PAGE, JobId, Limit, Only, Owner, Reading, ReadTx, Tx, Who, remember_body
 from app.problems import problems
 from lrtune import errors
 from lrtune.store import Database, jobs, listing, warm_start
@@ -152,11 +152,12 @@ def page(
 )
 def get(
     job_id: JobId,
-    tx: ReadTx,
+    database: Reading,
     if_none_match: Annotated[str | None, Header(description="An `ETag` from before.")] = None,
 ) -> Response:
     """A job with its state, progress and best configuration so far."""
-    body = jobs.get(tx, job_id).model_dump_json()
+    with database.read() as tx:  # here, and not for the route: a poll is to cost one way into a thread and not three
+        body = jobs.get(tx, job_id).model_dump_json()
     etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
     known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
     if etag in known or "*" in known:

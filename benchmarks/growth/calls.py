@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from app import external
+from app import external, reporting
 from app.landscape import terrain
 from app.routes.charts import drawn
 from app.turns import Turns
@@ -104,7 +104,7 @@ def taken(database: Database, job: str) -> Handout:
 
 def sent(database: Database, job: str, held: Handout, batch: Batch) -> None:
     """Reports, as a loop sends them."""
-    asyncio.run(external.take(Turns(database, asyncio.Semaphore()), job, held.trial.number, batch))
+    asyncio.run(reporting.take(Turns(database, asyncio.Semaphore()), job, held.trial.number, batch))
 
 
 def read(database: Database, call: Callable[[Session], object]) -> None:

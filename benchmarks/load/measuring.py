@@ -45,6 +45,36 @@ def _spent(process: psutil.Process, *, whole: bool) -> float:
     return total
 
 
+def cost(found: dict[str, Any], call: str) -> float:
+    """Milliseconds of CPU of one call, by all processes."""
+    return float(sum(value for name, value in found["cpu"].items() if name.endswith(f"ms a {call}")))
+
+
+def tables(found: Sequence[dict[str, Any]]) -> str:
+    """What was found of each server and storage, in two tables of Markdown."""
+    lines = ["| CPU in ms: all (server or proxy / database / callers) | a claim | a report |", "| --- | ---: | ---: |"]
+    for one in found:
+        cells = [_cell(one[f"{call}s alone"], call) for call in ("claim", "report")]
+        lines.append(f"| {one['storage']} | {cells[0]} | {cells[1]} |")
+    calls = ("report", "poll", "claim", "finish")
+    lines += ["", f"| everything at once, ms: p50, p99 | {' | '.join(calls)} | server's cores | errors |"]
+    lines.append("| --- |" + " ---: |" * (len(calls) + 2))
+    for one in found:
+        if "everything at once" in one:
+            crowd = one["everything at once"]
+            times = crowd["calls"]
+            seen = [f"{times[one]['p50']:g}, {times[one]['p99']:g}" if one in times else "–" for one in calls]
+            errors = sum(crowd["errors"].values())
+            lines.append(f"| {one['storage']} | {' | '.join(seen)} | {crowd['cpu']['service cores']} | {errors} |")
+    return "\n".join(lines)
+
+
+def _cell(found: dict[str, Any], call: str) -> str:
+    parts = [found["cpu"].get(f"{who} ms a {call}") for who in ("service", "database", "client")]
+    named = " / ".join("–" if part is None else f"{part:.2g}" for part in parts)
+    return f"{cost(found, call):.2f} ({named})"
+
+
 def value(step: int) -> float:
     """What a trial reports: from the start better than all that came before it, so that no pruner stops it."""
     return 0.5 * math.exp(-step / STEPS)

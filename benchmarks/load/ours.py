@@ -30,7 +30,9 @@ REPORT_EVERY, POLL_EVERY = 1.0, 5.0  # seconds between two calls of one client
 POINTS = report_points(STEPS)
 
 
-def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Process]) -> dict[str, Any]:
+def measured(
+    url: str, *, history: int, seconds: float, servers: list[psutil.Process], processes: int = 1
+) -> dict[str, Any]:
     """Claims, then reports, as fast as they go, then the whole load; `servers` are the database's processes."""
     migrations.upgrade(url)
     database = Database(url)
@@ -40,20 +42,23 @@ def measured(url: str, *, history: int, seconds: float, servers: list[psutil.Pro
         spec = AdmittedJob.model_validate({**SPEC, "search": {}, "budget": {"full_runs": 40}})
         deciding = [jobs.create(tx, spec)[0].id for _ in range(DECIDING)]
     database.dispose()
-    with _served(url) as (port, process):
-        cpu = Cpu(service=[process], database=servers, client=[psutil.Process()])
+    with _served(url, processes) as (port, process):
+        groups = {"service": [process], "client": [psutil.Process()]} | ({"database": servers} if servers else {})
+        cpu = Cpu(**groups)
         alone = asyncio.run(_alone(port, job, cpu))
         crowd = asyncio.run(_crowd(port, job, deciding, seconds, cpu))
-    return {"database": make_url(url).get_backend_name(), **alone, "everything at once": crowd}
+    name = f"lrtune on {make_url(url).get_backend_name()}" + (f", {processes} processes" if processes > 1 else "")
+    return {"storage": name, **alone, "everything at once": crowd}
 
 
 @contextmanager
-def _served(url: str) -> Iterator[tuple[int, psutil.Process]]:
+def _served(url: str, processes: int) -> Iterator[tuple[int, psutil.Process]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     environment = os.environ | {"LRTUNE_DATABASE_URL": url, "LRTUNE_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
-    words = ["-m", "uvicorn", "--factory", "app.main:create_app", "--port", f"{port}", "--log-level", "warning"]
-    server = subprocess.Popen([sys.executable, *words], env=environment, cwd=Path(__file__).parents[2])
+    words = ["uvicorn", "--factory", "app.main:create_app", "--port", f"{port}", "--log-level", "warning"]
+    words += ["--workers", f"{processes}"] if processes > 1 else []
+    server = subprocess.Popen([sys.executable, "-m", *words], env=environment, cwd=Path(__file__).parents[2])
     try:
         for _ in range(600):
             with socket.socket() as probe:
@@ -67,37 +72,55 @@ def _served(url: str) -> Iterator[tuple[int, psutil.Process]]:
 
 
 async def _alone(port: int, job: str, cpu: Cpu) -> dict[str, Any]:
-    """Every loop takes a trial; then all report theirs, with nothing between two reports."""
+    """Every loop takes a trial; then all report theirs, with nothing between two reports.
+
+    One trial goes before them: a server that has just started fits its model of a job anew, once.
+    """
+    first = Connection(port, KEY, Seen())
+    held = await _taken(first, job, LOOPS)
+    await _told(first, job, held, 0.0, math.inf)
+    await _finished(first, job, held)
+    first.close()
     seen = Seen()
     connections = [Connection(port, KEY, seen) for _ in range(LOOPS)]
     cpu.start()
     began = time.monotonic()
-    held = await asyncio.gather(*(_taken(one, job, number) for number, one in enumerate(connections)))
+    taken = await asyncio.gather(*(_taken(one, job, number) for number, one in enumerate(connections)))
     claims = summary(seen, time.monotonic() - began, cpu.spent(), each="claim")
     cpu.start()
     began = time.monotonic()
-    await asyncio.gather(*(_told(one, job, trial, 0.0, math.inf) for one, trial in zip(connections, held, strict=True)))
+    told = [_told(one, job, trial, 0.0, math.inf) for one, trial in zip(connections, taken, strict=True)]
+    stopped = await asyncio.gather(*told)
     del seen.times["claim"]
     reports = summary(seen, time.monotonic() - began, cpu.spent(), each="report")
-    for one in connections:
+    for one, trial, over in zip(connections, taken, stopped, strict=True):
+        if not over:
+            await _finished(one, job, trial)
         one.close()
     return {"claims alone": claims, "reports alone": reports}
 
 
 async def _crowd(port: int, job: str, deciding: list[str], seconds: float, cpu: Cpu) -> dict[str, Any]:
-    """Loops that train, people who look, streams that are open; a quarter of the loops are at jobs that decide."""
+    """Loops that train, people who look, streams that are open; a quarter of the loops are at jobs that decide.
+
+    The loops come one after the other in the time that a trial takes, as they do when each has trained for a while;
+    measured is what comes then.
+    """
     seen = Seen()
     every = [job, *deciding]
     streams = [asyncio.create_task(_follow(port, every[n % len(every)], seen)) for n in range(STREAMS)]
-    await asyncio.sleep(1.0)
-    cpu.start()
-    began, end = time.monotonic(), time.monotonic() + seconds
+    came = REPORT_EVERY * len(POINTS)
+    end = time.monotonic() + came + seconds
     async with asyncio.TaskGroup() as group:
         for name in range(LOOPS):
             mine = deciding[name // 4 % DECIDING] if name % 4 == 0 else job
             group.create_task(_loop(Connection(port, KEY, seen), LOOPS + name, mine, end))
         for name in range(POLLERS):
             group.create_task(_poll(Connection(port, KEY, seen), every[name % len(every)], end))
+        await asyncio.sleep(came)
+        seen.times.clear()
+        cpu.start()
+        began = time.monotonic()
     for one in streams:
         one.cancel()
     return summary(seen, time.monotonic() - began, cpu.spent(), each="report")
@@ -105,10 +128,11 @@ async def _crowd(port: int, job: str, deciding: list[str], seconds: float, cpu: 
 
 async def _loop(service: Connection, name: int, job: str, end: float) -> None:
     """Take trials of a job, report them, finish them."""
-    await asyncio.sleep(random.uniform(0.0, REPORT_EVERY))
+    await asyncio.sleep(random.uniform(0.0, REPORT_EVERY * len(POINTS)))
     while time.monotonic() < end:
         if held := await _taken(service, job, name):
-            await _told(service, job, held, REPORT_EVERY, end)
+            if not await _told(service, job, held, REPORT_EVERY, end):
+                await _finished(service, job, held)
         else:
             await asyncio.sleep(1.0)
     service.close()
@@ -121,18 +145,23 @@ async def _taken(service: Connection, job: str, name: int) -> Any:
     return held if status == 200 else None
 
 
-async def _told(service: Connection, job: str, held: Any, pause: float, end: float) -> None:
-    """The reports of a trial, until the server stops it or time is up."""
+async def _told(service: Connection, job: str, held: Any, pause: float, end: float) -> bool:
+    """The reports of a trial, until the server stops it or time is up; whether that came before all were sent."""
     if held is None:
-        return
+        return True
     mine, base = f"/v1/jobs/{job}/trials/{held['trial']['number']}", {"token": held["token"], "lease_seconds": LEASE}
     for step in (one for one in POINTS if one <= held["until"]):
         await asyncio.sleep(pause)
         reports = [{"step": step, "metrics": {"val_loss": value(step)}}]
         _, verdict = await service.call("report", "POST", f"{mine}/reports", base | {"reports": reports})
         if time.monotonic() > end or not verdict or verdict["decision"] == "stop":
-            return
-    await service.call("finish", "POST", f"{mine}/finish", {"token": held["token"], "state": "complete"})
+            return True
+    return False
+
+
+async def _finished(service: Connection, job: str, held: Any) -> None:
+    path = f"/v1/jobs/{job}/trials/{held['trial']['number']}/finish"
+    await service.call("finish", "POST", path, {"token": held["token"], "state": "complete"})
 
 
 async def _poll(service: Connection, job: str, end: float) -> None:

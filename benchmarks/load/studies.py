@@ -1,11 +1,17 @@
-"""Optuna's storages under the same reports: `trial.report` and `trial.should_prune`, as its tutorials have it."""
+"""Optuna's storages under the same reports: `trial.report` and `trial.should_prune`, as its tutorials have it.
+
+From one process, and from several: what one process has read of finished trials spares the next report of any trial of
+its own to read it again.
+"""
 
 import math
+import multiprocessing
 import socket
 import subprocess
 import sys
 import time
 import warnings
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import optuna
@@ -20,33 +26,38 @@ from benchmarks.load.measuring import LOOPS, Cpu, summary, value
 from lrtune.wire.results import report_points
 
 POINTS = report_points(STEPS)
-LONGEST = 60.0  # seconds of reports
+LONGEST = 25.0  # seconds of reports
+PATIENCE = 240.0  # until all processes are there
+SPAWN = multiprocessing.get_context("spawn")
 GRPC = (
     "import sys, optuna; optuna.storages.run_grpc_proxy_server("
     "optuna.storages.RDBStorage(sys.argv[1]), host='localhost', port=int(sys.argv[2]))"
 )
 
 
-def measured(url: str, *, history: int, servers: list[psutil.Process], grpc: bool) -> dict[str, Any]:
-    """Trials of one study, one after the other, through the storage itself or its gRPC proxy."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    url, name = _another(url, f"optuna_{grpc}".lower()), "study"
+def measured(url: str, *, history: int, servers: list[psutil.Process], grpc: bool, processes: int) -> dict[str, Any]:
+    """Trials of one study, reported by so many processes, through the storage itself or its gRPC proxy."""
+    _quietly()
+    url, name = _another(url, f"optuna_{grpc}_{processes}".lower()), "study"
     _fill(RDBStorage(url), history, name)
-    cpu = Cpu(service=[], database=servers, client=[psutil.Process()])
+    what = f"Optuna's RDB storage, {processes} process{'es' * (processes > 1)}"
     if not grpc:
-        return {"storage": "RDB", **_run(RDBStorage(url), name, cpu)}
+        return {"storage": what, **_run(url, None, name, processes, Cpu(database=servers))}
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     proxy = subprocess.Popen([sys.executable, "-c", GRPC, url, f"{port}"], stderr=subprocess.DEVNULL)
     try:
-        storage = GrpcStorageProxy(host="localhost", port=port)
-        storage.wait_server_ready(timeout=60)
-        cpu = Cpu(service=[psutil.Process(proxy.pid)], database=servers, client=[psutil.Process()])
-        return {"storage": "RDB behind its gRPC proxy", **_run(storage, name, cpu)}
+        GrpcStorageProxy(host="localhost", port=port).wait_server_ready(timeout=60)
+        cpu = Cpu(service=[psutil.Process(proxy.pid)], database=servers)
+        return {"storage": f"{what}, behind its gRPC proxy", **_run(url, port, name, processes, cpu)}
     finally:
         proxy.kill()
         proxy.wait()
+
+
+def _quietly() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
 def _another(url: str, name: str) -> str:
@@ -70,27 +81,56 @@ def _fill(storage: BaseStorage, history: int, name: str) -> None:
         )
 
 
-def _run(storage: BaseStorage, name: str, cpu: Cpu) -> dict[str, Any]:
+def _run(url: str, port: int | None, name: str, processes: int, cpu: Cpu) -> dict[str, Any]:
     """Take as many trials as there are loops, and report them all, step by step."""
+    together, found = SPAWN.Barrier(processes + 1), SPAWN.SimpleQueue()
+    asked = (url, port, name, LOOPS // processes, together, found)
+    callers = [SPAWN.Process(target=_caller, args=asked) for _ in range(processes)]
+    for one in callers:
+        one.start()
+    summaries, times = dict[str, Any](), list[dict[str, float]]()
+    cpu.start()
+    for _ in range(3):  # all are there; all have claimed; all have reported
+        together.wait(PATIENCE)
+        times.append(cpu.spent() | {"by the clock": time.monotonic()})
+    seen = [found.get() for _ in callers]
+    for place, call in enumerate(("claim", "report")):
+        of_all = Seen()
+        of_all.times[call] = [one for each in seen for one in each[call]]
+        spent = {key: times[place + 1][key] - before for key, before in times[place].items()}
+        spent["client"] = sum(each[f"{call} cpu"] for each in seen)
+        if call == "report" and (pruned := sum(each["pruned"] for each in seen)):
+            of_all.errors["pruned"] = pruned
+        summaries[f"{call}s alone"] = summary(of_all, spent.pop("by the clock"), spent, each=call)
+    for one in callers:
+        one.join()
+    return summaries
+
+
+def _caller(url: str, port: int | None, name: str, loops: int, together: Barrier, found: Any) -> None:
+    """A process with some of the loops: its milliseconds of every call, and its seconds of CPU."""
+    _quietly()
+    storage = RDBStorage(url) if port is None else GrpcStorageProxy(host="localhost", port=port)
     sampler, pruner = optuna.samplers.RandomSampler(), optuna.pruners.MedianPruner()
     study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
-    seen, held, started = Seen(), list[optuna.Trial](), time.monotonic()
-    cpu.start()
-    for _ in range(LOOPS):
+    seen: dict[str, Any] = {"claim": [], "report": [], "pruned": 0}
+    together.wait(PATIENCE)
+    spent, held = time.process_time(), list[optuna.Trial]()
+    for _ in range(loops):
         began = time.perf_counter()
         held.append(study.ask())
         held[-1].suggest_float("learning_rate", 1e-4, 1e-1, log=True)
-        seen.times["claim"].append((time.perf_counter() - began) * 1000)
-    claims = summary(seen, time.monotonic() - started, cpu.spent(), each="claim")
-    seen, started = Seen(), time.monotonic()
-    cpu.start()
+        seen["claim"].append((time.perf_counter() - began) * 1000)
+    seen["claim cpu"] = time.process_time() - spent
+    together.wait(PATIENCE)
+    spent, started = time.process_time(), time.monotonic()
     for step, trial in ((step, trial) for step in POINTS for trial in held):
         if time.monotonic() - started > LONGEST:
             break
         began = time.perf_counter()
         trial.report(value(step), step)
-        if trial.should_prune():
-            seen.errors["pruned"] += 1
-        seen.times["report"].append((time.perf_counter() - began) * 1000)
-    reports = summary(seen, time.monotonic() - started, cpu.spent(), each="report")
-    return {"claims alone": claims, "reports alone": reports}
+        seen["pruned"] += trial.should_prune()
+        seen["report"].append((time.perf_counter() - began) * 1000)
+    seen["report cpu"] = time.process_time() - spent
+    together.wait(PATIENCE)
+    found.put(seen)

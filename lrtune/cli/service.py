@@ -4,11 +4,13 @@ import os
 import runpy
 import sys
 from importlib import import_module
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from lrtune.cli import programs
+from lrtune.errors import Invalid
 
 app = typer.Typer()
 
@@ -21,13 +23,27 @@ def serve(
         str | None,
         typer.Option(help="Addresses of proxies that are believed, with commas between."),  # else FORWARDED_ALLOW_IPS
     ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=64, help="Server processes that share the port; several need PostgreSQL.")
+    ] = 1,
 ) -> None:
     """Run the server, until SIGTERM or Ctrl-C. Its settings are environment variables (LRTUNE_...)."""
+    if processes > 1 and _database_url().startswith("sqlite"):
+        rule = "accepted is 1 with SQLite, which has one writer at a time; PostgreSQL takes several"
+        raise Invalid(f"--processes: found {processes}; {rule}")
     programs.require("app", "uvicorn", "fastapi", "sqlalchemy")
     programs.become()
-    import_module("uvicorn").run(
-        "app.main:create_app", factory=True, host=host, port=port, forwarded_allow_ips=forwarded_allow_ips
-    )
+    with TemporaryDirectory(prefix="lrtune-metrics-") as folder:
+        if processes > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # where they add up what they count
+        import_module("uvicorn").run(
+            "app.main:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            forwarded_allow_ips=forwarded_allow_ips,
+            workers=processes,
+        )
 
 
 @app.command()
@@ -72,5 +88,8 @@ def migrate() -> None:
     """Bring the schema of LRTUNE_DATABASE_URL up to date; on SQLite the server does so at its start."""
     programs.require("app", "alembic", "sqlalchemy")
     programs.become()
-    url = os.environ.get("LRTUNE_DATABASE_URL", "sqlite:///.lrtune/lrtune.db")
-    import_module("migrations").upgrade(url)
+    import_module("migrations").upgrade(_database_url())
+
+
+def _database_url() -> str:
+    return os.environ.get("LRTUNE_DATABASE_URL", "sqlite:///.lrtune/lrtune.db")

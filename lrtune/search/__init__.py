@@ -19,7 +19,7 @@ from lrtune.search.curve.beginnings import Beginnings
 from lrtune.search.curve.pruner import PruneVerdict, fitted
 from lrtune.search.optuna_sampler import CurveSampler
 from lrtune.search.propose import SpaceExhausted, suggest
-from lrtune.search.prune import may_act, verdict
+from lrtune.search.prune import compares_running, may_act, verdict
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # every rebuilt study would announce itself
 
@@ -29,6 +29,7 @@ __all__ = [
     "PruneVerdict",
     "SpaceExhausted",
     "advance",
+    "compares_running",
     "filled",
     "fitted",
     "may_act",

@@ -52,6 +52,14 @@ def may_act(spec: AdmittedJob, trial: Trial) -> bool:
     return trial.start < trial.step < (trial.until or trial.horizon) and _asked(spec, trial)
 
 
+def compares_running(spec: AdmittedJob) -> bool:
+    """Whether a verdict depends on how far other trials that run have got: rungs are counted over all that came there.
+
+    All other pruners compare with trials that have ended, or with nothing but the trial itself.
+    """
+    return isinstance(spec.search.pruner, SuccessiveHalving | Hyperband)
+
+
 def _asked(spec: AdmittedJob, trial: Trial) -> bool:
     """Whether the pruner has something to say of a trial's newest report, wherever its stage may end."""
     kind, seen, place = spec.search.pruner, intermediate(spec, trial), len(trial.reports)

@@ -12,7 +12,6 @@ from sqlalchemy import ColumnElement, and_, delete, exists, false, insert, or_, 
 from sqlalchemy.orm import Session, aliased
 
 from lrtune.errors import Invalid
-from lrtune.store import lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, CheckpointRow, LoopRow, TrialRow
 from lrtune.wire.external import Checkpoints, Hold
@@ -35,9 +34,9 @@ class Loop:
     deterministic: bool = False
 
 
-def seen(tx: Session, job_id: str, hold: Hold, *, now: datetime | None = None) -> Loop:
-    """Write down that a loop asks for a trial, if it can go on from checkpoints. Raises UnknownJob."""
-    now, job = now or clock(tx), lookup.job(tx, job_id).seq
+def seen(tx: Session, job: int, hold: Hold, *, now: datetime | None = None) -> Loop:
+    """Write down that a loop asks for a trial, if it can go on from checkpoints."""
+    now = now or clock(tx)
     loop = Loop(job, hold.worker, hold.host or hold.worker, hold.checkpoints, hold.deterministic)
     if hold.checkpoints == "none":
         tx.execute(delete(LoopRow).where(LoopRow.job == job, LoopRow.worker == hold.worker))

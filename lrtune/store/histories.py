@@ -4,7 +4,7 @@ Every change of a trial stands in its job's log, but for the reports of those th
 the rest, which is one line about no trial. The log's numbers are in the order of commits, so nothing is missed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -44,22 +44,24 @@ class History:
         """Every trial with its reports and stages, by number. Raises UnknownJob."""
         return self._every(tx, self._news(tx, self._since))
 
-    def recent(self, tx: Session, *, goal: str, own: int) -> list[Trial]:
-        """The trials on which a verdict about the running trial `own` rests, by number. Raises UnknownJob.
+    def recent(self, tx: Session, *, goal: str, own: Collection[int], others: bool = True) -> list[Trial]:
+        """The trials on which verdicts about the running trials `own` rest, by number. Raises UnknownJob.
 
         They are all, or where the log is long no more than about `MOST`: those that its latest lines are about, the
-        job's first trials, by which the average over its space is estimated, its best, and those that run.
+        job's first trials, by which the average over its space is estimated, its best, and those that run. Without
+        `others` the reports of these are those of when they were read last: dozens of trials report in the time that
+        one question takes.
         """
         lately = case((JobRow.events - LATELY > self._latest[0], JobRow.events - LATELY), else_=self._latest[0])
         news = self._news(tx, case((JobRow.events > LATELY, lately), else_=self._since))
         if news.events <= LATELY:
-            return self._every(tx, news)
+            return self._every(tx, news, None if others else own)
         after, known = self._latest
         known = known if after >= news.events - LATELY else {}
-        running = (number for number, trial in known.items() if trial.state in OPEN)
-        always = {own, *range(FIRST), *_best(tx, news, goal)}
+        running = (number for number, trial in known.items() if others and trial.state in OPEN)
+        always = {*own, *range(FIRST), *_best(tx, news, goal)}
         changed = _numbers(news.about)[:MOST]
-        some = {own, *changed, *running, *(always - set(known)), *(known if None in news.about else ())}
+        some = {*own, *changed, *running, *(always - set(known)), *(known if None in news.about else ())}
         found = _read(tx, news.job, some)
         known = {number: trial for number, trial in found.items() if number not in known} | known | found
         known |= {number: known.pop(number) for number in reversed(changed)}
@@ -73,9 +75,10 @@ class History:
         """After which line there is news of all trials; to who knows none of them nothing is."""
         return literal(self._all[0]) if self._all[0] else JobRow.events.expression
 
-    def _every(self, tx: Session, news: _News) -> list[Trial]:
+    def _every(self, tx: Session, news: _News, running: Collection[int] | None = None) -> list[Trial]:
         after, known = self._all
-        some = {*_numbers(news.about), *(number for number, trial in known.items() if trial.state in OPEN)}
+        opened = [number for number, trial in known.items() if trial.state in OPEN] if running is None else running
+        some = {*_numbers(news.about), *opened}
         if after == 0 or None in news.about or len(some) > AT_ONCE:
             known = {}
         known = known | _read(tx, news.job, some if known else None)

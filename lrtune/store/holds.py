@@ -1,64 +1,143 @@
-"""The lease of a trial by what a loop of the user's own shows: job, number, token. The verbs stand in `leases.py`."""
+"""The leases of trials by what loops of the user's own show: job, number, token. The verbs stand in `leases.py`.
 
+Loops by the dozen report at the same moment, so this is read and written for as many as there are, in as many
+statements as for one.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import Text, bindparam, cast, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from lrtune.errors import LeaseLost, NotExternal, UnknownTrial
+from lrtune.errors import LeaseLost, LrtuneError, NotExternal
 from lrtune.store import events, leases, lookup, trials
 from lrtune.store.database import as_time, time
 from lrtune.store.leases import Lease
-from lrtune.store.tables import AttemptRow, JobRow, TrialRow
+from lrtune.store.tables import AttemptRow, Base, TrialRow
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import ENDED, TrialState
+from lrtune.wire.results import ENDED, JobState, Report, Trial, TrialState
 
 NOTED, MAX_REMARKS = "trial-noted", 100  # lines in a job's log about each trial of its loops
+# As tables, for what is read and written with every report: objects of rows would cost more than all the rest.
+_jobs, _trials, _attempts, _reports = (Base.metadata.tables[name] for name in ("jobs", "trials", "attempts", "reports"))
+_STAGE = ("number", *trials.STAGE_FIELDS)
+_COLUMNS = (
+    *_trials.c,
+    *(_attempts.c[name].label(f"attempt_{name}") for name in ("token", *_STAGE)),
+    *(_jobs.c[name].label(f"job_{name}") for name in ("id", "steps", "state")),
+    cast(_jobs.c.spec, Text).label("spec"),
+)
+_FROM = _attempts.join(_trials, _trials.c.id == _attempts.c.trial).join(_jobs, _jobs.c.seq == _trials.c.job)
+_RENEWED = update(_trials).where(_trials.c.id == bindparam("held"))
+_RENEWED = _RENEWED.values(step=bindparam("reached"), lease_until=bindparam("ours_until"))
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A lease, and the database's time; `over` when its trial has ended while it was held: there is only that to hear.
+    """A lease, its job's state, and the database's time; `over` when its trial has ended while it was held.
 
     Of the trial's stages it has the one at hand.
     """
 
     lease: Lease
     over: bool
+    news: JobState
     now: datetime
 
 
-def held(tx: Session, job_id: str, number: int, token: str) -> Held:
+class Shown(NamedTuple):
+    """What a loop shows: the job and the number of a trial, and the token that it came with."""
+
+    job_id: str
+    number: int
+    token: str
+
+
+def held(tx: Session, shown: Shown) -> Held:
     """The lease that a token stands for; nobody else writes to its trial until the transaction ends.
 
     Raises UnknownJob, NotExternal, UnknownTrial, LeaseLost.
     """
-    ours = and_(AttemptRow.trial == TrialRow.id, AttemptRow.token == token)
-    query = select(JobRow, TrialRow, AttemptRow, time(tx)).join(TrialRow, TrialRow.job == JobRow.seq)
-    query = query.outerjoin(AttemptRow, ours).where(JobRow.id == job_id, TrialRow.number == number)
-    found = tx.execute(query.with_for_update(of=TrialRow)).one_or_none()
-    job, row, attempt, now = found or (lookup.job(tx, job_id), None, None, None)
-    spec = AdmittedJob.model_validate(job.spec)
+    found = held_each(tx, [shown])[0]
+    if found is None:
+        raise _unknown(tx, shown)
+    if isinstance(found, LrtuneError):
+        raise found
+    return found
+
+
+def held_each(tx: Session, shown: Sequence[Shown], *, wait: bool = True) -> list[Held | LrtuneError | None]:
+    """The leases that tokens stand for, in order; None for a token that no trial of this number had.
+
+    Without `wait` also for one whose trial somebody else writes to: who has several waits for none, so that two never
+    wait for each other.
+    """
+    tokens = [one.token for one in shown]
+    query = select(*_COLUMNS, time(tx).label("now")).select_from(_FROM)
+    query = query.where(_attempts.c.token.in_(tokens)).order_by(_trials.c.id)
+    rows = tx.execute(query.with_for_update(of=_trials, skip_locked=not wait)).all()
+    by_token = {Shown(row.job_id, row.number, row.attempt_token): row for row in rows}
+    reports = trials.reports(tx, [row.id for row in rows])
+    return [_held(tx, by_token[one], reports) if one in by_token else None for one in shown]
+
+
+def _held(tx: Session, row: Any, reports: trials.Reports) -> Held | LrtuneError:
+    spec, token = _admitted(row.spec), row.attempt_token
     if not spec.over_http:
-        raise NotExternal
-    if row is None:
-        raise UnknownTrial(f"job {job.id} has no trial {number}")
+        return NotExternal()
     live = row.token == token and row.state == TrialState.RUNNING
-    if not live and attempt is not None:
-        tx.refresh(attempt)  # it ended in the transaction that had the trial before us
-    ended = row.state in ENDED and attempt is not None and attempt.outcome in (None, "finished", "cancelled")
-    ended = ended or (attempt is not None and attempt.outcome == "paused")
-    if attempt is None or not (live or ended):
-        raise LeaseLost(_lost(row, attempt))
-    trial = trials.reported(tx, row, [attempt])
-    lease = Lease(row.id, token, job.seq, job.id, spec, job.steps or row.horizon, trial)
-    return Held(lease, over=ended, now=as_time(now))
+    # Whoever had the trial before us may have ended its attempt.
+    outcome = None if live else tx.scalar(select(AttemptRow.outcome).where(AttemptRow.token == token))
+    if not live and outcome != "paused" and not (row.state in ENDED and outcome in (None, "finished", "cancelled")):
+        return LeaseLost(_lost(row, outcome))
+    stage = SimpleNamespace(**{name: getattr(row, f"attempt_{name}") for name in _STAGE} | {"outcome": outcome})
+    trial = trials.view(row, reports[row.id], [stage])
+    lease = Lease(row.id, token, row.job, row.job_id, spec, row.job_steps or row.horizon, trial)
+    return Held(lease, over=not live, news=JobState(row.job_state), now=as_time(row.now))
 
 
-def count(tx: Session, job_id: str, worker: str) -> int:
-    """How many trials of a job somebody holds. Raises UnknownJob."""
-    job = lookup.job(tx, job_id).seq
+@lru_cache(maxsize=64)
+def _admitted(spec: str) -> AdmittedJob:
+    """A job as it stands in the database, which is the same text in each of its reports."""
+    return AdmittedJob.model_validate_json(spec)
+
+
+def _unknown(tx: Session, shown: Shown) -> LrtuneError:
+    """Why there is no lease of this token. Raises UnknownJob, UnknownTrial."""
+    job = lookup.job(tx, shown.job_id)
+    if not AdmittedJob.model_validate(job.spec).over_http:
+        return NotExternal()
+    row = lookup.trial(tx, job, shown.number)
+    return LeaseLost(f"trial {row.number} was never handed out with this token")
+
+
+class Heard(NamedTuple):
+    """What a loop has said of a trial that is held: new reports, if any, and how the trial is with them."""
+
+    held: Held
+    trial: Trial
+    reports: Sequence[Report]
+    ttl: timedelta
+
+
+def write(tx: Session, heard: Sequence[Heard]) -> None:
+    """Renew leases that are held, and write down their reports, which are of steps that had none."""
+    if not heard:
+        return
+    connection = tx.connection()
+    to = [{"held": h.held.lease.id, "reached": h.trial.step, "ours_until": h.held.now + h.ttl} for h in heard]
+    connection.execute(_RENEWED, to)
+    if rows := [{"trial": one.held.lease.id, **dict(report)} for one in heard for report in one.reports]:
+        connection.execute(insert(_reports), rows)
+
+
+def count(tx: Session, job: int, worker: str) -> int:
+    """How many trials of a job somebody holds."""
     mine = TrialRow.job == job, TrialRow.state == TrialState.RUNNING, TrialRow.worker == worker
     return tx.scalar(select(func.count()).select_from(TrialRow).where(*mine)) or 0
 
@@ -73,11 +152,9 @@ def remark(tx: Session, lease: Lease, said: str) -> None:
         leases.note(tx, lease, NOTED, said)
 
 
-def _lost(row: TrialRow, attempt: AttemptRow | None) -> str:
+def _lost(row: Any, outcome: str | None) -> str:
     """What became of the trial meanwhile, in words."""
-    if attempt is None:
-        return f"trial {row.number} was never handed out with this token"
-    if attempt.outcome == "released":
+    if outcome == "released":
         return f"trial {row.number} was given back under this lease; ask for a trial again"
     now = f"{row.worker} trains it now, as attempt {row.attempt}" if row.token else f"it is {row.state} now"
     return f"the lease on trial {row.number} ran out, because nothing was heard for too long, and {now}; drop this run"

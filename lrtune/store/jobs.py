@@ -100,6 +100,7 @@ def get(tx: Session, job_id: str) -> Job:
 class Outline:
     """What there is to know of a job before it is given a trial: `seconds` since it began."""
 
+    seq: int
     spec: AdmittedJob
     steps: int | None
     state: JobState
@@ -113,7 +114,7 @@ def outline(tx: Session, job_id: str) -> Outline:
     row = lookup.job(tx, job_id)
     seconds = (clock(tx) - row.started_at).total_seconds() if row.started_at else 0.0
     spec = AdmittedJob.model_validate(row.spec)
-    return Outline(spec, row.steps, JobState(row.state), row.reason, row.created_at, seconds)
+    return Outline(row.seq, spec, row.steps, JobState(row.state), row.reason, row.created_at, seconds)
 
 
 def state(tx: Session, job_id: str) -> JobState:

@@ -3,7 +3,7 @@
 What the trials have come to stands in `tallies.py`.
 """
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
@@ -19,6 +19,7 @@ from lrtune.wire.results import OVER, Best, JobState, Progress, TrialState
 # How many of the best search runs the answer is looked for in: those that were confirmed are among them.
 LEADERS = 20
 BESIDE = ("baseline", "range-test", "confirm")  # the roles of trials that are few
+KEPT = 200  # answers of jobs
 Counts = Sequence[tuple[str, TrialState, int, int]]  # as `tallies.counts` has them
 
 
@@ -57,15 +58,31 @@ def _fraction(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, f
     return round(min(0.999, (1.0 - weight) * min(1.0, max(shares)) + weight * min(1.0, confirmed)), 4)
 
 
+# By a job and the length of its log: whatever changes an answer stands there. Who polls a job asks for it again and
+# again, while its trials report and nothing has ended.
+_answers: OrderedDict[tuple[str, int], tuple[Best | None]] = OrderedDict()
+
+
 def best(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Best | None:
-    """The answer so far, from the runs that can decide it: the best few of the search, and all others."""
+    """The answer so far; what it has cost grows with every report."""
     if job.steps is None:
         return None
+    known, committed = (job.id, job.events), tx.info.get("committed")  # one that writes sees what may never be
+    kept = _answers.get(known) if committed else None
+    (found,) = kept or (_best(tx, job, job.steps, spec),)
+    if committed and kept is None:
+        _answers[known] = (found,)
+        if len(_answers) > KEPT:
+            _answers.popitem(last=False)
+    return found and found.model_copy(update={"full_runs": round(sum(steps for *_, steps in counts) / job.steps, 4)})
+
+
+def _best(tx: Session, job: JobRow, steps: int, spec: AdmittedJob) -> Best | None:
+    """The answer from the runs that can decide it: the best few of the search, and all others."""
     rows = select(TrialRow).where(TrialRow.job == job.seq)
-    leaders = rows.where(TrialRow.role == "search", trials.completed(job.steps))
+    leaders = rows.where(TrialRow.role == "search", trials.completed(steps))
     leaders = leaders.order_by(*trials.best_first(spec.metric.goal)).limit(LEADERS + spec.confirm.top)
     # All states are named, so that the index is of use.
     others = rows.where(TrialRow.state.in_(list(TrialState)), TrialRow.role.in_(BESIDE))
     deciding = [trials.view(row) for query in (others, leaders) for row in tx.scalars(query)]
-    cost = sum(steps for *_, steps in counts)
-    return best_of(spec, deciding, steps=job.steps, full_runs=round(cost / job.steps, 4))
+    return best_of(spec, deciding, steps=steps, full_runs=0.0)

@@ -1,6 +1,6 @@
 """Reading trials, and carrying out what the search decides: a new trial, one to resume, which to stop for good."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +13,9 @@ from lrtune.store.tables import AttemptRow, ReportRow, TrialRow
 from lrtune.wire.results import ACTIVE, RESUMABLE, NextStep, Page, Proposal, Report, Stage, Stop, Trial, TrialState
 
 _FIELDS = [name for name in Trial.model_fields if name not in ("reports", "stages")]
-_STAGE_FIELDS = [name for name in Stage.model_fields if name != "attempt"]
+STAGE_FIELDS = [name for name in Stage.model_fields if name != "attempt"]
 _IN_ORDER = (AttemptRow.started_at, AttemptRow.number)
+Reports = Mapping[int, Sequence[Any]]  # rows of reports by the id of their trial
 
 
 def ready() -> ColumnElement[bool]:
@@ -41,13 +42,11 @@ def best_first(goal: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
     return (TrialRow.value.desc() if goal == "maximize" else TrialRow.value.asc()), TrialRow.number.asc()
 
 
-def view(row: TrialRow, reports: Iterable[ReportRow] = (), stages: Iterable[AttemptRow] = ()) -> Trial:
+def view(row: Any, reports: Iterable[Any] = (), stages: Iterable[Any] = ()) -> Trial:
     """A row as it travels."""
     fields = {name: getattr(row, name) for name in _FIELDS}
     fields["reports"] = [{name: getattr(one, name) for name in Report.model_fields} for one in reports]
-    fields["stages"] = [
-        {"attempt": one.number} | {name: getattr(one, name) for name in _STAGE_FIELDS} for one in stages
-    ]
+    fields["stages"] = [{"attempt": one.number} | {name: getattr(one, name) for name in STAGE_FIELDS} for one in stages]
     for stage in fields["stages"]:
         if stage["outcome"] is None:  # it is being trained: how far that is stands at the trial
             stage |= {"step": row.step, "cost": max(0, row.step - stage["start"])}
@@ -56,12 +55,18 @@ def view(row: TrialRow, reports: Iterable[ReportRow] = (), stages: Iterable[Atte
 
 def detailed(tx: Session, row: TrialRow) -> Trial:
     """A row with its reports and its stages."""
-    return reported(tx, row, tx.scalars(select(AttemptRow).where(AttemptRow.trial == row.id).order_by(*_IN_ORDER)))
+    stages = tx.scalars(select(AttemptRow).where(AttemptRow.trial == row.id).order_by(*_IN_ORDER))
+    return view(row, reports(tx, [row.id])[row.id], stages)
 
 
-def reported(tx: Session, row: TrialRow, stages: Iterable[AttemptRow]) -> Trial:
-    """A row with its reports, and the stages that are given."""
-    return view(row, tx.scalars(select(ReportRow).where(ReportRow.trial == row.id).order_by(ReportRow.step)), stages)
+def reports(tx: Session, ids: Sequence[int]) -> Reports:
+    """The reports of some trials by their ids, each by step."""
+    found: dict[int, list[Any]] = {one: [] for one in ids}
+    if ids:
+        query = select(ReportRow.__table__).where(ReportRow.trial.in_(ids)).order_by(ReportRow.trial, ReportRow.step)
+        for report in tx.execute(query):
+            found[report.trial].append(report)
+    return found
 
 
 def page(tx: Session, job_id: str, *, limit: int, cursor: str | None) -> Page[Trial]:
@@ -94,14 +99,14 @@ def history(tx: Session, job_id: str) -> list[Trial]:
 
 def read(tx: Session, which: ColumnElement[bool]) -> list[Trial]:
     """Some trials with their reports and stages, by number."""
-    rows = tx.scalars(select(TrialRow).where(which).order_by(TrialRow.number)).all()
-    reports: dict[int, list[ReportRow]] = {row.id: [] for row in rows}
-    query = select(ReportRow).join(TrialRow, TrialRow.id == ReportRow.trial).where(which)
-    for report in tx.scalars(query.order_by(ReportRow.trial, ReportRow.step)):
+    rows = tx.execute(select(TrialRow.__table__).where(which).order_by(TrialRow.number)).all()
+    reports: dict[int, list[Any]] = {row.id: [] for row in rows}
+    query = select(ReportRow.__table__).join(TrialRow, TrialRow.id == ReportRow.trial).where(which)
+    for report in tx.execute(query.order_by(ReportRow.trial, ReportRow.step)):
         reports.setdefault(report.trial, []).append(report)
-    stages: dict[int, list[AttemptRow]] = {row.id: [] for row in rows}
-    attempts = select(AttemptRow).join(TrialRow, TrialRow.id == AttemptRow.trial).where(which)
-    for attempt in tx.scalars(attempts.order_by(*_IN_ORDER)):
+    stages: dict[int, list[Any]] = {row.id: [] for row in rows}
+    attempts = select(AttemptRow.__table__).join(TrialRow, TrialRow.id == AttemptRow.trial).where(which)
+    for attempt in tx.execute(attempts.order_by(*_IN_ORDER)):
         stages.setdefault(attempt.trial, []).append(attempt)
     return [view(row, reports[row.id], stages[row.id]) for row in rows]
 

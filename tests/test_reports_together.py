@@ -1,0 +1,171 @@
+"""Reports of many loops at the same moment: written together, and to each loop as if it were alone."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from app import reporting
+from app.turns import Turns
+from lrtune.errors import Invalid, LeaseLost, LrtuneError, NotExternal, UnknownJob, UnknownTrial
+from lrtune.store import Database, holds, jobs, leases, trials
+from lrtune.store.tables import TrialRow
+from lrtune.wire.configuration import Configuration
+from lrtune.wire.external import Batch, Sent, Verdict
+from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import Proposal, TrialState
+from tests.external import JOB, report, submit, take
+from tests.leasing import MINUTE
+from tests.serving import served
+from tests.test_statements import counted
+
+POINT = Configuration(optimizer="adamw", learning_rate=0.01, schedule="cosine")
+Asked = tuple[str, int, Batch]
+
+
+def held(database: Database, loops: int, **fields: Any) -> tuple[str, list[leases.Lease]]:
+    """A job, and so many of its trials that are held."""
+    with database.write() as tx:
+        job = jobs.create(tx, AdmittedJob.model_validate(JOB | {"search": {"pruner": "none"}} | fields))[0].id
+        for seed in range(loops):
+            asked = Proposal(configuration=POINT, role="search", seed=seed, horizon=40)
+            assert trials.propose(tx, job, asked, known=seed)
+        found = [leases.claim(tx, "w", ttl=MINUTE, job_id=job) for _ in range(loops)]
+    return job, [one for one in found if one is not None]
+
+
+def batch(lease: leases.Lease, *steps: int, value: float | None = 1.0, **more: Any) -> Batch:
+    reports = [Sent(step=step, metrics={"val_loss": value}) for step in steps]
+    return Batch(token=lease.token, reports=reports, **more)
+
+
+def at_once(database: Database, asked: Sequence[Asked]) -> list[Verdict | BaseException]:
+    """What each hears of those that are sent while the first is written."""
+
+    async def all_of_them() -> list[Verdict | BaseException]:
+        turns = Turns(database, asyncio.Semaphore())
+        return await asyncio.gather(*(reporting.take(turns, *one) for one in asked), return_exceptions=True)
+
+    return asyncio.run(all_of_them())
+
+
+def test_reports_of_many_loops_at_once_cost_the_statements_of_two(database: Database) -> None:
+    job, found = held(database, 9)
+    with counted() as seen:
+        heard = at_once(database, [(job, one.trial.number, batch(one, 2, 4)) for one in found])
+    assert len(seen) <= 8  # of the first, and of the eight that came while it was written
+    assert {one.decision for one in heard if isinstance(one, Verdict)} == {"continue"}
+    with database.read() as tx:
+        history = trials.history(tx, job)
+    assert [[one.step for one in trial.reports] for trial in history] == [[2, 4]] * 9
+    assert {trial.step for trial in history} == {4}
+
+
+def test_what_is_wrong_with_one_report_is_told_to_its_loop_alone(database: Database) -> None:
+    job, found = held(database, 8)
+    numbers = [one.trial.number for one in found]
+    spent, good, far, gone, diverged, again, noted, known = found
+    with database.write() as tx:
+        leases.finish(tx, known, TrialState.COMPLETE, value=1.0, step=40)
+    heard = at_once(
+        database,
+        [
+            (job, numbers[0], batch(spent, 2)),
+            (job, numbers[1], batch(good, 2)),
+            (job, numbers[2], batch(far, 41)),
+            (job, numbers[3], batch(gone, 2).model_copy(update={"token": "another"})),
+            (job, numbers[4], batch(diverged, 2, value=None)),
+            (job, numbers[5], batch(again, 2, value=3.0)),
+            (job, numbers[5], batch(again, 2, value=4.0)),
+            (job, numbers[6], batch(noted, 2, note="its process was killed")),
+            (job, numbers[7], batch(known, 2)),
+            (job, 99, batch(good, 2)),
+            ("job-0123456789abcdef", numbers[1], batch(good, 2)),
+        ],
+    )
+    said = [one.decision if isinstance(one, Verdict) else type(one) for one in heard]
+    before, same = ["continue", "continue", Invalid, LeaseLost, "stop"], ["continue", "continue"]
+    assert said == [*before, *same, "continue", "stop", UnknownTrial, UnknownJob]
+    with database.read() as tx:
+        history = {trial.number: trial for trial in trials.history(tx, job)}
+    assert history[numbers[1]].step == history[numbers[6]].step == 2
+    assert history[numbers[4]].state is TrialState.DIVERGED
+    assert history[numbers[5]].reports[0].metrics == {"val_loss": 3.0}  # the first of a step stands
+    assert history[numbers[2]].reports == history[numbers[3]].reports == []
+
+
+def test_nobody_waits_for_a_trial_that_somebody_else_writes_to(postgres_url: str) -> None:
+    """Another server may stand still in the midst of it: the reports of all others go on, and this one when it may."""
+    database, other = Database(postgres_url), ExitStack()
+    job, found = held(database, 4)
+
+    async def reported() -> None:
+        turns = Turns(database, asyncio.Semaphore(10))
+        asked = [asyncio.create_task(reporting.take(turns, job, one.trial.number, batch(one, 2))) for one in found]
+        done, waiting = await asyncio.wait(asked[1:], timeout=60)
+        assert not waiting
+        assert {one.result().decision for one in done} == {"continue"}
+        assert not asked[0].done()
+        other.close()
+        assert (await asyncio.wait_for(asked[0], 60)).decision == "continue"
+
+    with other:
+        tx = other.enter_context(database.write())
+        tx.execute(select(TrialRow.id).where(TrialRow.id == found[0].id).with_for_update())
+        asyncio.run(reported())
+    database.dispose()
+
+
+def test_a_report_that_cannot_be_written_hinders_no_other(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, found = held(database, 4)
+    write = holds.write
+
+    def broken(tx: Any, heard: Sequence[holds.Heard]) -> None:
+        write(tx, heard)
+        if any(one.held.lease.id == found[2].id for one in heard):
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(holds, "write", broken)
+    heard = at_once(database, [(job, one.trial.number, batch(one, 2)) for one in found])
+    assert [isinstance(one, Verdict) for one in heard] == [True, True, False, True]
+    with database.read() as tx:
+        assert [len(trial.reports) for trial in trials.history(tx, job)] == [1, 1, 0, 1]
+
+
+def test_a_token_is_good_for_the_trial_of_its_own_job_alone(database: Database) -> None:
+    (one, mine), (other, theirs) = held(database, 2), held(database, 2)
+    with database.write() as tx:
+        built_in = jobs.create(tx, AdmittedJob.model_validate({"task": "digits", "horizon": {"steps": 40}} | METRIC))[0]
+    asked = [(other, mine[0].trial.number, batch(mine[0], 2)), (built_in.id, 0, batch(mine[1], 2))]
+    heard = at_once(database, [*asked, (other, theirs[1].trial.number, batch(theirs[1], 2))])
+    assert [type(found) for found in heard] == [LeaseLost, NotExternal, Verdict]
+    assert all(isinstance(found, LrtuneError) for found in heard[:2])
+    with database.read() as tx:
+        assert [trial.reports for trial in trials.history(tx, one)] == [[], []]
+
+
+METRIC = {"metric": {"name": "val_loss", "goal": "minimize"}}
+
+
+def test_a_job_that_is_polled_again_shows_what_was_reported_and_what_has_ended_since(database_url: str) -> None:
+    with served(database_url) as door:
+        job = submit(door, search={"pruner": "none"}, budget={"trials": 9})
+        first, second = take(door, job), take(door, job)
+        seen = [door.get(f"/v1/jobs/{job}")]
+        for held, value in ((first, 0.5), (second, 0.25)):
+            report(door, job, held, 20, value)
+            seen.append(door.get(f"/v1/jobs/{job}"))
+            report(door, job, held, 40, value)
+            path = f"/v1/jobs/{job}/trials/{held['trial']['number']}/finish"
+            assert door.post(path, json={"token": held["token"]}).status_code == 200
+            seen.append(door.get(f"/v1/jobs/{job}"))
+        bests = [answer.json()["best"] for answer in seen]
+        assert [best and best["value"] for best in bests] == [None, None, 0.5, 0.5, 0.25]
+        assert [best["full_runs"] for best in bests[2:]] == [1.0, 1.5, 2.0]
+        assert [answer.json()["progress"]["full_runs"] for answer in seen] == [0.0, 0.5, 1.0, 1.5, 2.0]
+        assert len({answer.headers["etag"] for answer in seen}) == 5
+        again = door.get(f"/v1/jobs/{job}", headers={"If-None-Match": seen[-1].headers["etag"]})
+        assert again.status_code == 304
