@@ -125,7 +125,7 @@ def test_there_is_no_answer_before_the_first_whole_run_and_fresh_seeds_decide_it
     with database.read() as tx:
         sure = jobs.best(tx, job)
     assert (sure.configuration, sure.value, sure.trial, sure.confirmed) == (PLAIN, pytest.approx(0.41), 0, True)
-    assert sure.interval == (pytest.approx(0.21004, abs=1e-4), pytest.approx(0.60996, abs=1e-4))
+    assert sure.interval == (pytest.approx(0.19900, abs=1e-4), pytest.approx(0.62100, abs=1e-4))
     assert sure.full_runs == 6.0
 
 
