@@ -169,10 +169,11 @@ class Letters(nn.Module):
         self.embedding, self.head = nn.Embedding(16, 8), nn.Linear(8, 16, bias=False)
         self.head.weight = self.embedding.weight
         self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.LayerNorm(8)) for _ in range(3))
+        self.twice = nn.ModuleList([nn.Linear(8, 8)] * 2)
 
     def forward(self, letters: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.embedding(letters)
-        for layer in self.layers:
+        for layer in (*self.layers, *self.twice):
             found = found + layer(found)
         answer: torch.Tensor = self.head(found)
         return answer

@@ -5,6 +5,7 @@ Every process makes the same calls, because they meet at each layer. A state is 
 training, so that it fits one over another number of devices.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeGuard
@@ -55,17 +56,13 @@ def _outside_layers(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _only_holds(module: nn.Module) -> bool:
-    """Whether a module is one of torch's containers that nobody calls."""
-    return isinstance(module, nn.ModuleList | nn.ModuleDict) and type(module).forward is nn.Module.forward
+    """Whether nobody calls a module, as torch's containers: it would never be made whole."""
+    return type(module).forward is nn.Module.forward
 
 
-def _held(module: nn.Module) -> dict[int, int]:
-    """By how many modules below this one each weight is held."""
-    count = dict[int, int]()
-    for one in module.modules():
-        for weight in one.parameters(recurse=False):
-            count[id(weight)] = count.get(id(weight), 0) + 1
-    return count
+def _held(module: nn.Module) -> Counter[int]:
+    """How many names each weight has below a module."""
+    return Counter(id(weight) for _, weight in module.named_parameters(remove_duplicate=False))
 
 
 @contextmanager
