@@ -3,8 +3,9 @@
 Fills a database with a job of 100, 1,000, 10,000 and 100,000 ended trials (`--trials` for more or fewer), four reports
 each, then one with 10 to 10,000 jobs (`--jobs`), times the calls that are made all the time on each of them, and prints
 the milliseconds of CPU that they take, of this process and of PostgreSQL's (the median; the first call, which fits
-models and fills caches, is left out), and the exponent by which it grows: 0 is not at all, 1 in proportion. `--picture
-FILE` draws them. Both databases; PostgreSQL is a server of its own from a wheel, as in the tests.
+models and fills caches, is left out), and the exponent by which it grows: 0 is not at all, 1 in proportion.
+`python -m benchmarks.growth.picture` draws them. Both databases; PostgreSQL is a server of its own from a wheel, as in
+the tests.
 """
 
 import argparse
@@ -21,7 +22,6 @@ from sqlalchemy import delete, make_url
 import migrations
 from benchmarks.growth import fill, postgresql, with_jobs
 from benchmarks.growth.calls import REPEATS, Timer, Timings, of_a_job, of_jobs
-from benchmarks.growth.picture import Grown, draw
 from lrtune.store import Database
 from lrtune.store.tables import JobRow
 
@@ -34,24 +34,20 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100_000, help="of the largest job; 0: leave it out")
     parser.add_argument("--jobs", type=int, default=10_000, help="in the fullest database; 0: leave it out")
     parser.add_argument("--only", choices=["sqlite", "postgresql"])
-    parser.add_argument("--picture", type=Path, help="an SVG, PNG or PDF to draw")
-    asked, grown = parser.parse_args(), list[Grown]()
+    asked = parser.parse_args()
     print(f"{platform.machine()}, Python {platform.python_version()}, {REPEATS - 1} calls or more of each")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if asked.only != "postgresql":
-            grown += measured(lambda size: f"sqlite:///{folder / f'{size}.db'}", Timer(), asked.trials, asked.jobs)
+            measured(lambda size: f"sqlite:///{folder / f'{size}.db'}", Timer(), asked.trials, asked.jobs)
         if asked.only != "sqlite":
             with postgresql(str(folder / "server")) as url:
                 postmaster = (folder / "server" / "postmaster.pid").read_text().split()[0]
-                grown += measured(lambda _: url, Timer(int(postmaster)), asked.trials, asked.jobs)
-    if asked.picture:
-        draw(grown, asked.picture)
+                measured(lambda _: url, Timer(int(postmaster)), asked.trials, asked.jobs)
 
 
-def measured(url: Callable[[str], str], timed: Timer, most_trials: int, most_jobs: int) -> list[Grown]:
-    """Two tables of one database, printed."""
-    found = []
+def measured(url: Callable[[str], str], timed: Timer, most_trials: int, most_jobs: int) -> None:
+    """Print two tables of one database."""
     for what, first, most, filled, calls in (
         ("trials in the job", 100, most_trials, fill, of_a_job),
         ("jobs", 10, most_jobs, with_jobs, of_jobs),
@@ -59,9 +55,7 @@ def measured(url: Callable[[str], str], timed: Timer, most_trials: int, most_job
         sizes = [10**power for power in range(round(math.log10(first)), round(math.log10(max(most, 1))) + 1)]
         if sizes:
             kind = make_url(url("any")).get_backend_name()
-            found.append(Grown(f"{kind}, {what}", times(url(what[:4]), timed, sizes, filled, calls)))
-            table(found[-1], sizes)
-    return found
+            table(f"{kind}, {what}", sizes, times(url(what[:4]), timed, sizes, filled, calls))
 
 
 def times(
@@ -87,11 +81,11 @@ def emptied(database: Database) -> None:
         tx.execute(delete(JobRow))
 
 
-def table(grown: Grown, sizes: list[int]) -> None:
+def table(title: str, sizes: list[int], found: dict[str, dict[int, float]]) -> None:
     """Print it."""
-    print(f"\n| {grown.title}: ms of CPU | {' | '.join(f'{size:,}' for size in sizes)} | exponent |")
+    print(f"\n| {title}: ms of CPU | {' | '.join(f'{size:,}' for size in sizes)} | exponent |")
     print("| --- |" + " ---: |" * (len(sizes) + 1))
-    for name, by_size in grown.calls.items():
+    for name, by_size in found.items():
         exponent = np.polyfit(np.log(list(by_size)), np.log(list(by_size.values())), 1)[0] if len(sizes) > 1 else 0.0
         cells = " | ".join(f"{ms:.1f}" for ms in by_size.values())
         print(f"| {name} | {cells} | {exponent:.2f} |", flush=True)
