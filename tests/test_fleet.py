@@ -151,21 +151,22 @@ def pair(fleet: Fleet, nodes: list[Any], tmp_path: Path) -> Fleet:
     return fleet
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("rank", "sharded"), [(0, False), (1, False), (1, True)])
 def test_a_trial_over_two_nodes_goes_on_from_its_state_when_a_member_is_killed(
-    pair: Fleet, tmp_path: Path, rank: int
+    pair: Fleet, tmp_path: Path, rank: int, sharded: bool
 ) -> None:
+    training = {"devices": 2, "sharded": sharded}
     notes = tmp_path / "notes"
     notes.mkdir()
     mortal = {"name": "tests.devices:Mortal", "params": {"folder": str(notes), "rank": rank}}
-    killed, said = over_two_nodes(pair, task=mortal)
+    killed, said = over_two_nodes(pair, task=mortal, training=training)
     (hit,) = (one for one in killed if any(stage.outcome == "lost" for stage in one.stages))
     assert [(stage.outcome, stage.start, stage.step) for stage in hit.stages] == [
         ("lost", 0, 24),
         ("finished", 24, 40),
     ]
     assert any("the process on device 2 of 2, on" in line for line in said) == (rank == 1)
-    whole, _ = over_two_nodes(pair)
+    whole, _ = over_two_nodes(pair, training=training)
     assert [unmarked(one.reports) for one in killed] == [unmarked(one.reports) for one in whole]
     assert len({*notes.glob("1-*")}) > 1, "another process has taken its place"
 
