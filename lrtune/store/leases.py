@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Update, bindparam, case, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Select, Update, case, delete, func, insert, literal_column, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -335,7 +335,9 @@ def hold(tx: Session, lease: Lease) -> None:
 
 def expired(now: datetime) -> Select[Any]:
     """The trials whose lease has run out."""
-    running = bindparam("running", str(TrialState.RUNNING), literal_execute=True)  # so that the partial index will do
+    running: ColumnElement[str] = literal_column(
+        f"'{TrialState.RUNNING}'"
+    )  # written out, so that the partial index will do
     return select(TrialRow).where(TrialRow.state == running, TrialRow.lease_until < now)
 
 
