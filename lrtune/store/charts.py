@@ -25,7 +25,7 @@ BINS = 40  # of the band
 FEW_ENOUGH, MODELLED = 240, 60  # trials that a model is fitted to at most, and of a larger job of each kind
 TERRAIN = 300  # best trials on the map of rates, and as many of the others
 LATELY = 2000  # newest trials among which those that were given up, or confirm, are looked for
-Columns = TypeVarTuple("Columns")
+Row = TypeVarTuple("Row")  # of a query
 GOLDEN = (5**0.5 - 1) / 2
 _RUN = TrialRow.role != "range-test"
 _ANY = TrialRow.state.in_(list(TrialState))  # all states are named, so that the index by state and role is of use
@@ -111,7 +111,11 @@ def rest(tx: Session, job: Job, metric: str, drawn: Sequence[Trial]) -> Band | N
     shown, done = {trial.number for trial in drawn}, (TrialState.COMPLETE, job.steps)
     some = tx.execute(_spread(select(*columns).where(own), count(tx, job.id), REST, found)).all()
     # Looked at here: SQLite would go through all that are complete rather than look at these numbers.
-    ids = [id_ for id_, n, *is_, value in some if tuple(is_) == done and value is not None and n not in shown]
+    ids = [
+        id_
+        for id_, number, state, steps, value in some
+        if (state, steps) == done and value is not None and number not in shown
+    ]
     return _band(_thinned(tx, ids, BINS), metric, found, len(ids))
 
 
@@ -124,7 +128,7 @@ def _whole(tx: Session, own: ColumnElement[bool], job: Job) -> int:
     return job.progress.trials.get(TrialState.COMPLETE, 0) - other
 
 
-def _spread(query: Select[*Columns], many: int, limit: int, found: int | None = None) -> Select[*Columns]:
+def _spread(query: Select[*Row], many: int, limit: int, found: int | None = None) -> Select[*Row]:
     """About `limit` of the rows that a query finds, spread evenly over the job's trials, of which there are so many.
 
     `found` is how many it finds, where they are not most of the trials.
