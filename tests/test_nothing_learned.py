@@ -9,7 +9,7 @@ import pytest
 from lrtune.search.engine.costs import Settings
 from lrtune.search.engine.decide import decide
 from lrtune.search.engine.model import JobModel
-from lrtune.search.engine.nothing_learned import learned, level
+from lrtune.search.engine.nothing_learned import learned, level, standstill, waking
 from lrtune.search.engine.types import Pool, Run
 
 STEPS, EVERY = 400, 20
@@ -36,6 +36,10 @@ def few_learn(rate: float, step: int) -> float:
     off = math.log10(rate / 3.0) / 0.25
     gain = 0.4 * math.exp(-0.5 * off * off) * max(step / STEPS - 0.1, 0.0) if abs(off) < 2 else 0.0
     return CHANCE - gain + 3e-4 * math.sin(step * rate)
+
+
+def stands(rate: float, step: int) -> float:
+    return CHANCE
 
 
 def run(key: int, until: int, loss: Loss, born: int) -> Run:
@@ -103,6 +107,46 @@ def test_the_level_is_where_first_reports_of_very_different_rates_stand(sign):
     runs = [run(key, EVERY, lambda rate, step: sign * few_learn(rate, step), key) for key in (0, 12, 24, 48, 60)]
     assert level(runs) == pytest.approx(sign * CHANCE, rel=2e-3)
     assert level(runs[:2]) == math.inf, "two are not enough"
+
+
+def test_runs_that_come_down_to_one_value_and_stand_still_there_have_learned_nothing():
+    """Networks that begin above who guesses by frequencies learn that, whatever their level at first."""
+
+    def left(rate: float, step: int) -> float:
+        return 0.5 * math.exp(-step * (5 + math.log10(rate)) / 20)
+
+    def falls(rate: float, step: int) -> float:
+        return CHANCE + left(rate, step)
+
+    def ends_well(rate: float, step: int) -> float:
+        return 0.3 + left(rate, step // 3)
+
+    keys = (10, 25, 40)
+    assert standstill([run(key, EVERY, falls, key) for key in keys]) == math.inf, "that they stand is not seen yet"
+    assert standstill([run(key, EVERY * 12, falls, key) for key in keys]) == pytest.approx(CHANCE, rel=2e-3)
+    assert standstill([run(key, EVERY * 12, ends_well, key) for key in keys]) == math.inf, "better than any began"
+
+
+def test_of_two_values_the_lower_is_that_of_runs_that_learned_nothing():
+    """Rates near nothing stand at the loss of the untrained network, others at that of who guesses by frequencies."""
+
+    def two(rate: float, step: int) -> float:
+        return CHANCE * 1.01 if rate < 0.1 or step == EVERY else CHANCE
+
+    runs = [run(key, EVERY * 4, two, key) for key in (0, 5, 10, 15, 30, 40, 50)]
+    assert level(runs) == pytest.approx(CHANCE * 1.01, rel=2e-3)
+    assert standstill(runs) == pytest.approx(CHANCE, rel=2e-3)
+
+
+def test_the_longer_runs_have_stood_still_the_less_is_hoped_of_them():
+    def wakes(rate: float, step: int) -> float:
+        return CHANCE * (0.9 if step > EVERY else 1.0)
+
+    begun, still = run(10, EVERY, stands, 9), [run(key, EVERY * 8, stands, key) for key in (0, 20, 40)]
+    later, alone = waking([begun, *still], CHANCE), waking([begun], CHANCE)[10]
+    assert 0.0 < later[0] < later[10] < alone
+    assert waking([begun, *(run(key, EVERY * 4, wakes, key) for key in range(3))], CHANCE).keys() == {10}
+    assert waking([begun, *(run(key, EVERY * 4, wakes, key) for key in range(3))], CHANCE)[10] > alone
 
 
 def test_values_that_differ_from_rate_to_rate_are_no_level():

@@ -17,7 +17,7 @@ from lrtune.search.engine.features import nearly_equal
 from lrtune.search.engine.gittins import gittins_index
 from lrtune.search.engine.initial_design import luby, next_of_design
 from lrtune.search.engine.normalise import in_words
-from lrtune.search.engine.nothing_learned import learned, level, moved
+from lrtune.search.engine.nothing_learned import learned, level, moved, standstill, waking
 from lrtune.search.engine.types import Array, Decision, Ints, Pool, Run, under_way
 from lrtune.search.engine.weighing import Fitted, WeighedModel
 
@@ -104,8 +104,12 @@ class Search:
         self.completed = [run for run in self.runs if run.completed(target)]
         self.nothing = level(runs) if settings.idle else np.inf
         self.fruitful = any(learned(run, self.nothing) for run in runs)
-        known = self.fruitful and np.isfinite(self.nothing)
-        self.idle = {run.key for run in runs if known and run.reports and not learned(run, self.nothing)}
+        # Who stands still learns nothing, be it below where others begin. As long as all do and half of what there is
+        # to spend is left, none of them is trained to its end.
+        low, spent = standstill(runs) if settings.idle else np.inf, sum(run.steps for run in runs) / target
+        known = np.isfinite(low) and (any(learned(run, low) for run in runs) or left > max(spent, 1.0))
+        self.waking = waking(runs, low) if known else {}
+        self.idle = {run.key for run in runs if known and run.reports and not learned(run, low)}
 
     def initial_design(self) -> Decision | None:
         """The first configurations, spread over the space, up to their first report where runs may be partial."""
@@ -249,7 +253,12 @@ class Search:
     def _worth(self, rows: Ints, gain: Array) -> Array:
         """What training options to their ends gains, (n,), for what it costs."""
         price = np.array([self.options.price(int(row), self.target) for row in rows])
+        gain = gain * self._chance(rows)
         return np.asarray(gain / price if self.settings.cost else gain)
+
+    def _chance(self, rows: Ints) -> Array:
+        """The chance of each option, (n,), to learn anything: that it does not stand still for good."""
+        return np.array([self.waking.get(self.pool.keys[row], 1.0) for row in rows])
 
     def _untried_family(self, full: Ints, mean: Array) -> int | None:
         """The best option of the families of which no run was to go to its end, from half of the budget on.
@@ -317,6 +326,7 @@ class Search:
         explained = np.where(until >= self.target, 1.0, explained.reshape(rows.shape))
         means, stds = self._forecast(model, final)
         index = gittins_index(best, means, stds, explained, price if self.settings.cost else np.sign(price))
+        index = index * self._chance(final)
         ending = (until[:, 0] >= self.target) & self._idle(final)
         for pick in np.argsort(-np.where(ending, -1.0, index), kind="stable"):
             row, end = int(rows[pick, 0]), int(until[pick, 0])
