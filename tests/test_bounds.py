@@ -77,7 +77,7 @@ def test_a_loop_shows_life_within_an_hour(shared: httpx.Client) -> None:
 def test_beyond_very_many_reports_only_those_that_were_asked_for_are_kept(
     shared: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.external.MOST_REPORTS", 30)
+    monkeypatch.setattr("app.reporting.MOST_REPORTS", 30)
     job = submit(shared, horizon={"steps": 1000}, search={"pruner": {"name": "none"}})
     held = take(shared, job)
     for first in (1, 26, 400):

@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("what", sa.String(16), nullable=False),
         sa.Column("bucket", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.Column("seconds", sa.Float(), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("what", "bucket", name="pk_decisions"),
     )
 
