@@ -183,25 +183,6 @@ def test_a_range_test_that_found_an_edge_speaks_against_higher_rates() -> None:
     assert known > unknown
 
 
-def test_the_law_hopes_for_nothing_at_rates_that_were_seen_to_come_apart() -> None:
-    """It does not speak of how bad that is, and a good word for it would draw the search there again and again."""
-    apart = [
-        replace(trained(row, EVERY), reports=((20, float("nan")),), state="diverged", until=EVERY)
-        for row in (7, 8, 9, 11, 19, 20, 21, 23)
-    ]
-    known = [trained(row, 200, loss=alike) for row in (0, 2, 4, 12, 14, 16)]
-    model = WeighedModel(pool(), [*known, *apart], TARGET, replace(LAWFUL, law_share=0.5))
-    mean, variance = model.forecast(np.array([10]))
-    own, own_variance = model.process.forecast(np.array([10]))
-    assert own - mean < 0.3
-    assert variance < 1.3 * own_variance
-
-
-def alike(row: int, steps: np.ndarray) -> np.ndarray:
-    """Losses that hardly differ, so that what the law calls far above the best is near it for the process."""
-    return 2.0 + 0.002 * np.log(CURVES[row].max() / 0.03) ** 2 + 0.01 * (1 - steps / TARGET)
-
-
 def test_a_run_under_way_is_not_begun_again() -> None:
     runs = [trained(row, 400) for row in (2, 5, 8, 16, 29, 41)]
     first, _ = decide(pool(), runs, TARGET, 0, LAWFUL)

@@ -17,14 +17,12 @@ from lrtune.search.engine.costs import Settings
 from lrtune.search.engine.gp import Evidence
 from lrtune.search.engine.law_model import ENOUGH, LawFit, LawModel
 from lrtune.search.engine.model import JobModel
-from lrtune.search.engine.normalise import CAP
 from lrtune.search.engine.types import Array, Ints, Pool, Run
 
 FREEDOM = 4.0  # degrees of freedom of the t distribution that a forecast counts as: one surprise does not decide
 SHARES = np.linspace(0.0, 1.0, 101)  # of the law
 ALLOWED = 4.0  # by which the sum of the law's log densities may lie behind
 LEAST_VARIANCE = 1e-10  # of a score
-APART = 0.9  # of what a divergence scores, from which on a run is expected to come apart
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,8 @@ class WeighedModel:
         if self.law is None:
             return mean, variance
         by_law, law_variance = self._scores(self.law, rows)
-        share = self._share(mean)
-        apart = share * (1 - share) * (by_law - mean) ** 2
-        return _mixed(share, by_law, mean), _mixed(share, law_variance, variance) + apart
+        apart = self.share * (1 - self.share) * (by_law - mean) ** 2
+        return self._mixed(by_law, mean), self._mixed(law_variance, variance) + apart
 
     def variance_explained(self, rows: Ints, ends: Array, targets: Ints) -> Array:
         """Share of the variance of each target's final score that training an option to a step explains, (n,), 0..1.
@@ -113,25 +110,15 @@ class WeighedModel:
         if self.law is None:
             return explained
         once, place = np.unique(targets, return_inverse=True)
-        (mean, variance), law_variance = self.process.forecast(once), self._scores(self.law, once)[1]
-        share, variance, law_variance = self._share(mean)[place], variance[place], law_variance[place]
+        variance, law_variance = self.process.forecast(once)[1][place], self._scores(self.law, once)[1][place]
         by_law = self.law.variance_explained(rows, ends, targets) * law_variance
-        return np.asarray(_mixed(share, by_law, explained * variance) / _mixed(share, law_variance, variance))
+        return np.asarray(self._mixed(by_law, explained * variance) / self._mixed(law_variance, variance))
 
-    def _share(self, mean: Array) -> Array:
-        """The law's share in the forecast of options of which the process has this mean, (n,).
-
-        It has none where the process has seen that runs come apart: the law says no more than that they end above its
-        bounds, and how far these lie from what a divergence scores is no reason to hope.
-        """
-        return np.asarray(self.share * np.clip(APART * CAP - mean, 0.0, 1.0))
+    def _mixed(self, by_law: Array, by_process: Array) -> Array:
+        return np.asarray(self.share * by_law + (1 - self.share) * by_process)
 
     def _scores(self, law: LawModel, rows: Ints) -> tuple[Array, Array]:
         """The law's forecasts as scores: mean, and by what lies a standard deviation to both sides, variance; (n,)."""
         (mean, std), ends = law.forecast(rows), self.pool.horizons[rows].astype(float)
         low, middle, high = (self.normaliser.score(ends, mean + off * std) for off in (-1.0, 0.0, 1.0))
         return middle, np.maximum(((high - low) / 2) ** 2, LEAST_VARIANCE)
-
-
-def _mixed(share: Array, by_law: Array, by_process: Array) -> Array:
-    return np.asarray(share * by_law + (1 - share) * by_process)
