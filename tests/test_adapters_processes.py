@@ -70,6 +70,7 @@ def followed(sent: list[Any]) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_example_for_accelerate_is_trained_by_two_processes(door: httpx.Client) -> None:
     job = json.loads((EXAMPLES / "accelerate.json").read_text()) | {"budget": {"trials": 2}, "confirm": {"top": 0}}

@@ -277,6 +277,7 @@ def test_postgresql_going_away_in_mid_job_costs_only_time(tmp_path: Path, monkey
         server.stop()
         crew.until(lambda: crew.log().count("trying again") >= 2, "noticed twice")
         server.start()
+        crew.database.dispose()  # a connection that was used a moment ago is taken for good
         crew.until(crew.over(job), "over")
         whole(crew, job)
         assert worker.is_alive()

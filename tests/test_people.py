@@ -380,13 +380,13 @@ def test_a_jobs_log_names_who_did_it(service: httpx.Client) -> None:
         ada.post(f"/v1/jobs/{mine}/extend", json={"budget": {"full_runs": 30}})
         assert service.post(f"/v1/jobs/{mine}/cancel").json()["reason"] == "cancelled by admin"
         log = ada.get(f"/v1/jobs/{mine}/events").json()["items"]
-    said = [(one["message"].partition("; no worker")[0], one["data"]) for one in log]
-    assert said == [
-        (f"job {mine} submitted by ada", {"by": "ada"}),
-        ("job paused: paused by ada", {"by": "ada"}),
-        ("job queued: resumed by ada", {"by": "ada"}),
-        ("new budget by ada: full_runs 30", {"by": "ada"}),
-        ("job cancelled: cancelled by admin", {"by": "admin"}),
+    by_people = [one for one in log if not one["kind"].endswith("served")]  # that no worker is there, nobody did
+    assert [(one["message"].partition("; no worker")[0], one["data"]["by"]) for one in by_people] == [
+        (f"job {mine} submitted by ada", "ada"),
+        ("job paused: paused by ada", "ada"),
+        ("job queued: resumed by ada", "ada"),
+        ("new budget by ada: full_runs 30", "ada"),
+        ("job cancelled: cancelled by admin", "admin"),
     ]
 
 

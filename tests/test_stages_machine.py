@@ -152,7 +152,7 @@ def check(machine: Machine) -> None:
 def recent(tx: Session, machine: Machine, history: list[Trial]) -> None:
     """What a verdict rests on are trials as they are, however long the log: few of many, the telling ones of them."""
     own = machine.chance.choice(history).number
-    found = histories.of(machine.job).recent(tx, goal="minimize", own=own)
+    found = histories.of(machine.job).recent(tx, goal="minimize", own=[own])
     numbers = {trial.number for trial in found}
     assert found == [trial for trial in history if trial.number in numbers]
     done = [trial for trial in history if trial.completed(HORIZON) and trial.role == "search"]

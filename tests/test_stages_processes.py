@@ -48,6 +48,7 @@ with open("losses-" + rank, "a") as file:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_trainer_under_lrtune_run_and_torchrun_is_kept_when_one_of_its_processes_has_to_go(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -55,7 +55,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("ends", [[5, 9, STEPS], [4, 10, STEPS]], ids=str)
+@pytest.mark.parametrize("ends", [pytest.param([5, 9, STEPS], marks=pytest.mark.slow), [4, 10, STEPS]], ids=str)
 @pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
 def test_a_trainer_paused_twice_trains_bit_for_bit_as_in_one_piece(
     options: dict[str, Any], ends: list[int], tmp_path: Path
