@@ -35,6 +35,7 @@ def serve(
     programs.become()
     with TemporaryDirectory(prefix="lrtune-metrics-") as folder:
         if processes > 1:
+            import_module("app.settings").settings()  # what is wrong is said here, once: one that ends is started again
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # where they add up what they count
         import_module("uvicorn").run(
             "app.main:create_app",
