@@ -219,3 +219,21 @@ def test_two_who_read_a_history_at_once_leave_no_gap_in_it(sqlite_url: str, monk
             history.read(tx)
             assert [trial.number for trial in history.read(tx)] == list(range(len(machine.history())))
     machine.database.dispose()
+
+
+def test_of_what_has_changed_nothing_is_kept_as_it_was_however_much_that_is(sqlite_url: str) -> None:
+    """More trials end between two verdicts than a verdict rests on."""
+    machine = Machine(Database(sqlite_url), random.Random(6))
+    history = histories.History(machine.job)
+    for what in (*["new"] * 40, *["claim"] * 12):
+        machine.do(what)
+    with machine.database.read() as tx:
+        history.recent(tx, goal="minimize", own=[0], others=False)
+    with machine.database.write() as tx:
+        for lease in reversed(machine.leases):
+            leases.finish(tx, lease, TrialState.COMPLETE, value=1.0, step=HORIZON, now=machine.now)
+    with machine.database.read() as tx:
+        found = history.recent(tx, goal="minimize", own=[0], others=False)
+    now = {trial.number: trial for trial in machine.history()}
+    assert found == [now[trial.number] for trial in found]
+    machine.database.dispose()

@@ -65,8 +65,9 @@ class History:
         known = known if after >= news.events - LATELY else {}
         running = (number for number, trial in known.items() if others and trial.state in OPEN)
         always = {*own, *range(FIRST), *_best(tx, news, goal)}
-        changed = _numbers(news.about)[:MOST]
-        some = {*own, *changed, *running, *(always - set(known)), *(known if None in news.about else ())}
+        about = _numbers(news.about)
+        changed, outdated = about[:MOST], known if None in news.about else known.keys() & about
+        some = {*own, *changed, *running, *outdated, *(always - set(known))}
         found = _read(tx, news.job, some)
         known = {number: trial for number, trial in found.items() if number not in known} | known | found
         known |= {number: known.pop(number) for number in reversed(changed)}
