@@ -31,5 +31,7 @@ class Head:
         headers = MutableHeaders(scope=as_get)
         for name in ("range", "if-range"):  # they say something of a GET only
             del headers[name]
-        await self.app(as_get, gone, bare)
-        scope["route"] = as_get.get("route")  # for who counts them
+        try:
+            await self.app(as_get, gone, bare)
+        finally:
+            scope["route"] = as_get.get("route")  # for who counts them

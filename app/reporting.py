@@ -60,6 +60,8 @@ async def take(turns: Turns, job_id: str, number: int, batch: Batch) -> Verdict:
     reason = await turns.together(
         (job_id, "verdict"), lambda several: turns.think("verdict", _pruned, job_id, several), lease
     )
+    if isinstance(reason, Exception):
+        raise reason
     return await turns.write(_stopped, said, reason) if reason else verdict
 
 
@@ -240,8 +242,11 @@ def with_reports(trial: Trial, new: Sequence[Sent], metric: Metric) -> tuple[Tri
     return trial, written
 
 
-def _pruned(database: Database, job_id: str, asked: Sequence[leases.Lease]) -> list[str]:
-    """Why the pruner would stop each of these trials of a job here, if it would, as far as they have got by now."""
+def _pruned(database: Database, job_id: str, asked: Sequence[leases.Lease]) -> list[str | Exception]:
+    """Why the pruner would stop each of these trials of a job here, if it would, as far as they have got by now.
+
+    What goes wrong with one is its own affair.
+    """
     spec, asking = asked[0].spec, [lease.trial.number for lease in asked]
     with database.read() as tx:
         history = histories.of(job_id).recent(
@@ -250,11 +255,14 @@ def _pruned(database: Database, job_id: str, asked: Sequence[leases.Lease]) -> l
     return [_why_stop(lease, history) for lease in asked]
 
 
-def _why_stop(lease: leases.Lease, history: Sequence[Trial]) -> str:
+def _why_stop(lease: leases.Lease, history: Sequence[Trial]) -> str | Exception:
     trial = next(one for one in history if one.number == lease.trial.number)
     if not search.may_act(lease.spec, trial):
         return ""
-    return search.verdict(lease.spec, history, trial, steps=lease.steps, kept=search.fitted(lease.job_id)).stop
+    try:
+        return search.verdict(lease.spec, history, trial, steps=lease.steps, kept=search.fitted(lease.job_id)).stop
+    except Exception as error:  # it is raised where this trial was reported
+        return error
 
 
 def _ended(tx: Session, lease: leases.Lease, state: TrialState, reason: str, *, step: int | None = None) -> Verdict:

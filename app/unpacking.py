@@ -45,8 +45,10 @@ class Unpack:
         headers = MutableHeaders(scope=as_plain)
         for name in ("content-encoding", "content-length"):
             del headers[name]
-        await self.app(as_plain, _unpacked(receive, self.limit), send)
-        scope["route"] = as_plain.get("route")  # for who counts them
+        try:
+            await self.app(as_plain, _unpacked(receive, self.limit), send)
+        finally:
+            scope["route"] = as_plain.get("route")  # for who counts them
 
 
 def _unpacked(receive: Receive, limit: int) -> Receive:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, event, update
 
 from benchmarks.fairness import Shop, Wish
-from lrtune.store import Database, census, jobs, shares, thinking, workers
+from lrtune.store import Database, census, events, jobs, serving, shares, thinking, workers
 from lrtune.store.database import clock
 from lrtune.store.tables import WorkerRow
 from lrtune.wire.job import AdmittedJob
@@ -209,6 +209,29 @@ def test_a_job_says_when_the_last_worker_that_could_train_it_goes_and_when_one_i
     assert told(other, "job-unserved").startswith("the last worker that could train it has gone; no worker is alive")
     assert log(job) == ["job-submitted", "job-unserved", "job-served", "job-unserved"]
     database.dispose()
+
+
+def test_a_log_says_what_workers_a_job_lacks_also_while_it_is_paused_and_one_that_is_deleted_hinders_no_other(
+    database: Database,
+) -> None:
+    device = workers.Device("cpu", "cpu", 24.0, 1)
+    with database.write() as tx:
+        workers.sign_in(tx, "w", host="h", pid=1, device=device, tasks=["digits"])
+        gone, held, going = (jobs.create(tx, SPEC)[0].id for _ in range(3))
+        jobs.pause(tx, held)
+    with database.write() as tx:
+        workers.sign_out(tx, "w")
+    with database.read() as tx:
+        outdated = serving.outdated(tx)
+    with database.write() as tx:
+        jobs.cancel(tx, gone)
+        jobs.delete(tx, gone)
+    with database.write() as tx:
+        serving.tell(tx, outdated)
+    with database.read() as tx:
+        logs = [[line.kind for line in events.page(tx, job, after=0, limit=9).items] for job in (held, going)]
+        assert logs == [["job-submitted", "job-paused", "job-unserved"], ["job-submitted", "job-unserved"]]
+        assert not serving.outdated(tx)
 
 
 def test_many_jobs_that_nobody_can_train_are_counted_by_what_they_need(database: Database) -> None:

@@ -31,8 +31,10 @@ def test_metrics_count_what_nobody_foresaw(sqlite_url: str, monkeypatch: pytest.
     with served(sqlite_url) as service:
         for _ in range(3):
             assert service.get("/v1/tasks").status_code == 500
+        assert service.head("/v1/tasks").status_code == 500
         assert counted(service)["GET", "/v1/tasks", "500"] == 3
-        assert 'lrtune_request_seconds_count{route="/v1/tasks"} 3.0' in service.get("/metrics").text
+        assert counted(service)["HEAD", "/v1/tasks", "500"] == 1
+        assert 'lrtune_request_seconds_count{route="/v1/tasks"} 4.0' in service.get("/metrics").text
 
 
 def test_no_client_can_make_series_without_end(sqlite_url: str) -> None:

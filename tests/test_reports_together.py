@@ -10,13 +10,15 @@ from sqlalchemy import select
 
 from app import reporting
 from app.turns import Turns
+from lrtune import search
 from lrtune.errors import Invalid, LeaseLost, LrtuneError, NotExternal, UnknownJob, UnknownTrial
+from lrtune.search.curve.pruner import PruneVerdict
 from lrtune.store import Database, holds, jobs, leases, trials
 from lrtune.store.tables import TrialRow
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import Batch, Sent, Verdict
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import Proposal, TrialState
+from lrtune.wire.results import Proposal, Trial, TrialState
 from tests.external import JOB, report, submit, take
 from tests.leasing import MINUTE
 from tests.serving import served
@@ -133,6 +135,23 @@ def test_a_report_that_cannot_be_written_hinders_no_other(database: Database, mo
     assert [isinstance(one, Verdict) for one in heard] == [True, True, False, True]
     with database.read() as tx:
         assert [len(trial.reports) for trial in trials.history(tx, job)] == [1, 1, 0, 1]
+
+
+def test_a_verdict_that_cannot_be_given_hinders_no_other(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, found = held(database, 4, search={"pruner": "median"})
+    broken = found[2].trial.number
+
+    def given(_spec: object, _history: object, trial: Trial, **_: object) -> PruneVerdict:
+        if trial.number == broken:
+            raise ZeroDivisionError
+        return PruneVerdict(stop=f"trial {trial.number} is told")
+
+    monkeypatch.setattr(search, "may_act", lambda *_: True)
+    monkeypatch.setattr(search, "verdict", given)
+    heard = at_once(database, [(job, one.trial.number, batch(one, 2)) for one in found])
+    assert isinstance(heard[2], ZeroDivisionError)
+    told = [one.reason for one in heard if isinstance(one, Verdict)]
+    assert told == [f"trial {one.trial.number} is told" for one in found if one.trial.number != broken]
 
 
 def test_a_token_is_good_for_the_trial_of_its_own_job_alone(database: Database) -> None:

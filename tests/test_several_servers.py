@@ -85,6 +85,18 @@ def test_several_processes_need_a_database_that_takes_several_writers(monkeypatc
     assert "--processes: found 2; accepted is 1 with SQLite" in str(refused.exception) + refused.output
 
 
+def test_several_processes_with_a_wrong_setting_end_before_the_first_of_them_is_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr("uvicorn.run", lambda *_, **options: started.append(options))
+    monkeypatch.setenv("LRTUNE_DATABASE_URL", "postgresql+psycopg://127.0.0.1/none")
+    monkeypatch.setenv("LRTUNE_MAX_BODY_BYTES", "many")
+    refused = CliRunner().invoke(app, ["serve", "--processes", "2"])
+    assert (refused.exit_code, started) == (1, [])
+    assert "LRTUNE_MAX_BODY_BYTES" in refused.output
+
+
 @pytest.mark.slow
 def test_what_is_counted_is_of_all_processes(postgres_url: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:

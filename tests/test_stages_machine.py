@@ -3,12 +3,15 @@
 import random
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, JobFinished, LeaseLost
 from lrtune.store import Database, events, histories, jobs, leases, trials
+from lrtune.store.tables import JobRow
 from lrtune.wire.job import Budget
 from lrtune.wire.results import ENDED, OPEN, OVER, JobState, NextStep, Proposal, Report, Role, Trial, TrialState
 from tests.leasing import MINUTE, NOON, PLAIN, SPEC
@@ -189,4 +192,48 @@ def carried_on(url: str, seed: int, times: int) -> None:
     for what in chance.choices(DID, OFTEN, k=times):
         machine.do(what)
         check(machine)
+    machine.database.dispose()
+
+
+def test_two_who_read_a_history_at_once_leave_no_gap_in_it(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One has asked for what is new, and another, who began before, ends before the first goes on."""
+    machine = Machine(Database(sqlite_url), random.Random(5))
+    for _ in range(6):
+        machine.do("new")
+    history = histories.History(machine.job)
+
+    with machine.database.read() as before:
+        before.execute(select(JobRow)).all()  # from here on it sees what is there now
+        for _ in range(2):
+            machine.do("new")
+        asked = history._news
+
+        def overtaken(tx: Session, *given: Any) -> Any:
+            found = asked(tx, *given)
+            monkeypatch.setattr(history, "_news", asked)
+            history.read(before)
+            return found
+
+        monkeypatch.setattr(history, "_news", overtaken)
+        with machine.database.read() as tx:
+            history.read(tx)
+            assert [trial.number for trial in history.read(tx)] == list(range(len(machine.history())))
+    machine.database.dispose()
+
+
+def test_of_what_has_changed_nothing_is_kept_as_it_was_however_much_that_is(sqlite_url: str) -> None:
+    """More trials end between two verdicts than a verdict rests on."""
+    machine = Machine(Database(sqlite_url), random.Random(6))
+    history = histories.History(machine.job)
+    for what in (*["new"] * 40, *["claim"] * 12):
+        machine.do(what)
+    with machine.database.read() as tx:
+        history.recent(tx, goal="minimize", own=[0], others=False)
+    with machine.database.write() as tx:
+        for lease in reversed(machine.leases):
+            leases.finish(tx, lease, TrialState.COMPLETE, value=1.0, step=HORIZON, now=machine.now)
+    with machine.database.read() as tx:
+        found = history.recent(tx, goal="minimize", own=[0], others=False)
+    now = {trial.number: trial for trial in machine.history()}
+    assert found == [now[trial.number] for trial in found]
     machine.database.dispose()

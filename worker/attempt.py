@@ -93,13 +93,13 @@ class Attempt:
         reached: dict[str, Any] = {"value": outcome.value, "step": outcome.step, "reason": outcome.reason}
 
         def finish(tx: Session) -> None:
-            decisions.add(tx, made)
             if reports:
                 leases.report(tx, lease, reports, ttl=self._means.ttl)
             if outcome.state is TrialState.PAUSED:
                 leases.pause(tx, lease, **reached)
             else:
                 leases.finish(tx, lease, outcome.state, **reached, traceback=outcome.traceback)
+            decisions.add(tx, made)  # last: all workers write to the same few rows
 
         self._means.write(finish)
 

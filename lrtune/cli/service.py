@@ -3,6 +3,7 @@
 import os
 import runpy
 import sys
+from contextlib import ExitStack
 from importlib import import_module
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -33,8 +34,10 @@ def serve(
         raise Invalid(f"--processes: found {processes}; {rule}")
     programs.require("app", "uvicorn", "fastapi", "sqlalchemy")
     programs.become()
-    with TemporaryDirectory(prefix="lrtune-metrics-") as folder:
+    with ExitStack() as until_the_end:
         if processes > 1:
+            import_module("app.settings").settings()  # what is wrong is said here, once: one that ends is started again
+            folder = until_the_end.enter_context(TemporaryDirectory(prefix="lrtune-metrics-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # where they add up what they count
         import_module("uvicorn").run(
             "app.main:create_app",

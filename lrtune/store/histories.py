@@ -33,7 +33,11 @@ class _News:
 
 
 class History:
-    """The trials of one job, as far as this process has read them."""
+    """The trials of one job, as far as this process has read them.
+
+    Several threads read at once. Each adds the news to what it asked for the news of: of two such either will do, while
+    news added to what another has read meanwhile would leave a gap, for good.
+    """
 
     def __init__(self, job_id: str) -> None:
         self._job_id = job_id
@@ -42,7 +46,8 @@ class History:
 
     def read(self, tx: Session) -> list[Trial]:
         """Every trial with its reports and stages, by number. Raises UnknownJob."""
-        return self._every(tx, self._news(tx, self._since))
+        every = self._all
+        return self._every(tx, self._news(tx, _since(every)), every)
 
     def recent(self, tx: Session, *, goal: str, own: Collection[int], others: bool = True) -> list[Trial]:
         """The trials on which verdicts about the running trials `own` rest, by number. Raises UnknownJob.
@@ -52,16 +57,17 @@ class History:
         `others` the reports of these are those of when they were read last: dozens of trials report in the time that
         one question takes.
         """
-        lately = case((JobRow.events - LATELY > self._latest[0], JobRow.events - LATELY), else_=self._latest[0])
-        news = self._news(tx, case((JobRow.events > LATELY, lately), else_=self._since))
+        every, (after, known) = self._all, self._latest
+        lately = case((JobRow.events - LATELY > after, JobRow.events - LATELY), else_=after)
+        news = self._news(tx, case((JobRow.events > LATELY, lately), else_=_since(every)))
         if news.events <= LATELY:
-            return self._every(tx, news, None if others else own)
-        after, known = self._latest
+            return self._every(tx, news, every, None if others else own)
         known = known if after >= news.events - LATELY else {}
         running = (number for number, trial in known.items() if others and trial.state in OPEN)
         always = {*own, *range(FIRST), *_best(tx, news, goal)}
-        changed = _numbers(news.about)[:MOST]
-        some = {*own, *changed, *running, *(always - set(known)), *(known if None in news.about else ())}
+        about = _numbers(news.about)
+        changed, outdated = about[:MOST], known if None in news.about else known.keys() & about
+        some = {*own, *changed, *running, *outdated, *(always - set(known))}
         found = _read(tx, news.job, some)
         known = {number: trial for number, trial in found.items() if number not in known} | known | found
         known |= {number: known.pop(number) for number in reversed(changed)}
@@ -70,19 +76,14 @@ class History:
         self._latest = news.events, known
         return _by_number(known)
 
-    @property
-    def _since(self) -> SQLColumnExpression[int]:
-        """After which line there is news of all trials; to who knows none of them nothing is."""
-        return literal(self._all[0]) if self._all[0] else JobRow.events.expression
-
-    def _every(self, tx: Session, news: _News, running: Collection[int] | None = None) -> list[Trial]:
-        after, known = self._all
+    def _every(self, tx: Session, news: _News, every: Known, running: Collection[int] | None = None) -> list[Trial]:
+        after, known = every
         opened = [number for number, trial in known.items() if trial.state in OPEN] if running is None else running
         some = {*_numbers(news.about), *opened}
         if after == 0 or None in news.about or len(some) > AT_ONCE:
             known = {}
         known = known | _read(tx, news.job, some if known else None)
-        self._all = news.events, known  # of two who read at once either will do
+        self._all = news.events, known
         return _by_number(known)
 
     def _news(self, tx: Session, after: SQLColumnExpression[int]) -> _News:
@@ -94,6 +95,11 @@ class History:
             raise UnknownJob(f"there is no job {self._job_id!r}")
         first, about = rows[0], [row.trial for row in rows if row.number is not None]
         return _News(first.seq, first.steps, first.events, about)
+
+
+def _since(every: Known) -> SQLColumnExpression[int]:
+    """After which line there is news of all trials; to who knows none of them nothing is."""
+    return literal(every[0]) if every[0] else JobRow.events.expression
 
 
 def _numbers(about: Iterable[int | None]) -> list[int]:

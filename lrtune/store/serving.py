@@ -11,14 +11,15 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lrtune.store import events, lookup, workers
+from lrtune.store import events, workers
 from lrtune.store.database import clock
 from lrtune.store.tables import EventRow, JobRow
 from lrtune.store.workers import Needs
 from lrtune.wire.job import EXTERNAL
-from lrtune.wire.results import ACTIVE
+from lrtune.wire.results import ACTIVE, JobState
 
 GONE, THERE, SUBMITTED = "job-unserved", "job-served", "job-submitted"
+_GOES_ON = (*ACTIVE, JobState.PAUSED)  # whoever resumes a job that was paused finds its log as things are
 Abilities = frozenset[tuple[frozenset[str], str, float | None]]
 
 
@@ -28,21 +29,21 @@ def abilities(tx: Session) -> Abilities:
 
 
 def outdated(tx: Session) -> list[str]:
-    """The jobs that go on and whose logs say otherwise than is so."""
+    """The jobs that are not over and whose logs say otherwise than is so."""
     query = select(JobRow.seq, JobRow.id, JobRow.task, JobRow.device, JobRow.memory_gb)
-    rows = tx.execute(query.where(JobRow.state.in_(ACTIVE), JobRow.task != EXTERNAL)).all()
+    rows = tx.execute(query.where(JobRow.state.in_(_GOES_ON), JobRow.task != EXTERNAL)).all()
     jobs, living = [(row.seq, row.id, Needs(row.task, row.device, row.memory_gb)) for row in rows], workers.alive(tx)
     lacking = {needs: bool(workers.lacking(needs, living)) for needs in {needs for *_, needs in jobs}}
     return [job for seq, job, needs in jobs if lacking[needs] != _said(tx, seq)]
 
 
 def tell(tx: Session, jobs: Sequence[str], *, now: datetime | None = None) -> None:
-    """Let logs say what is so of these jobs, as far as they still do not."""
+    """Let logs say what is so of these jobs, as far as they still do not; one may be over by now, or deleted."""
     now, living = now or clock(tx), workers.alive(tx, now=now)
-    for job in jobs:
-        row = lookup.job(tx, job, lock=True)
+    rows = select(JobRow).where(JobRow.id.in_(jobs), JobRow.state.in_(_GOES_ON)).order_by(JobRow.seq)
+    for row in tx.scalars(rows.with_for_update()).all():
         why = workers.lacking(Needs(row.task, row.device, row.memory_gb), living)
-        if row.state in ACTIVE and bool(why) != _said(tx, row.seq):
+        if bool(why) != _said(tx, row.seq):
             gone = f"the last worker that could train it has gone; {why}"
             message = gone if why else "a worker that can train it is there"
             events.add(tx, row.seq, GONE if why else THERE, message, now=now, **lacks(why))
