@@ -187,3 +187,45 @@ class Around(Noisy):
         first = next(model.children())
         assert isinstance(first, nn.Linear)
         return super().loss(model, batch) + nn.functional.linear(x, first.weight).square().mean()
+
+
+class Listed(Noisy):
+    """Its model computes with weights that it has in a list."""
+
+    def model(self) -> nn.Module:
+        return Rows()
+
+
+class Rows(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 1)
+        self.rows = [self.first.weight]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.rows[0].t() + self.first.bias
+
+
+class Penalty(Tied):
+    """Its loss has the size of all weights in it."""
+
+    def loss(self, model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return super().loss(model, batch) + 1e-3 * sum(one.square().sum() for one in model.parameters())
+
+
+class Sized(Tied):
+    """Measures the size of all weights."""
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return {"val_loss": sum(float(one.square().sum()) for one in model.parameters())}
+
+
+class Often(Noisy):
+    """Measures as often as the statistics of its batch norm say."""
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, nn.Sequential)
+        often = 1 + int(float(model[1].running_mean.abs().sum()) * 1e4) % 5
+        for _ in range(often):
+            measured = super().evaluate(model)
+        return measured

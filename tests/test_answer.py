@@ -206,3 +206,14 @@ def test_the_same_run_twice_is_one_fresh_seed_and_not_two():
     answer = best(SPEC, found, steps=STEPS, full_runs=3.0)
     assert answer is not None
     assert (answer.confirmed, answer.value) == (False, 0.1)
+
+
+@pytest.mark.parametrize("huge", [1e80, 1e200, 1e300])
+def test_where_the_baseline_has_exploded_the_answer_stands_and_nothing_is_claimed_of_the_lift(huge):
+    far = [run(12 + i, USUAL, v * huge, role="confirm", seed=101 + i) for i, v in enumerate([0.9, 1.5, 1.2])]
+    found = answer([*CONFIRMED[:9], *far])
+    assert (found.configuration, found.value) == (STEADY, pytest.approx(0.25))
+    assert found.interval is not None
+    assert (found.noise, found.baseline.interval) == (None, None)
+    assert lift(found).difference == pytest.approx(1.2 * huge)
+    assert (lift(found).interval, lift(found).sure) == (None, None)

@@ -1,6 +1,7 @@
 """A command that is several processes, at one place of its worker or at two: as under torchrun, one trial, one end."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,21 @@ import os, sys, time
 if os.environ["RANK"] == "1":
     print("no such layer", flush=True)
     sys.exit(3)
+time.sleep(600)
+"""
+
+SAVES = """
+import os, pathlib, signal, sys, time
+
+def save(*_):
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    pathlib.Path("saved").touch()
+    sys.exit(0)
+
+if os.environ["RANK"] == "0":
+    signal.signal(signal.SIGTERM, save)
+pathlib.Path("up-" + os.environ["RANK"]).touch()
 time.sleep(600)
 """
 
@@ -144,6 +160,28 @@ def test_where_one_process_fails_all_end_and_the_trial_says_which(
     assert trial["state"] == "failed"
     said = "the command ended with exit code 3; the last it printed:\nprocess 1 of 2:\nno such layer"
     assert trial["reason"] == said
+
+
+def test_who_is_asked_to_end_has_its_time_where_another_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "FAREWELL", 0.0)
+    asked = places.Asked([sys.executable, "-c", SAVES], {}, tmp_path, {}, 1, 2, ("127.0.0.1", 1))
+    began: list[places.Processes] = []
+    begin = places.Processes
+    monkeypatch.setattr(places, "Processes", lambda *given: began.append(begin(*given)) or began[0])
+    with places.together(asked, Here(Settings(device="cpu"))._elsewhere) as run:
+        while not all((tmp_path / f"up-{rank}").exists() for rank in (0, 1)):
+            assert run.alive(group=True)
+        run.signal(signal.SIGTERM)
+        while began[0].look().codes[1] is None:
+            assert run.alive(group=True)
+        assert run.alive(group=True)
+        assert run.alive(group=True)
+        (tmp_path / "go").touch()
+        while run.alive(group=True):
+            pass
+    assert (tmp_path / "saved").exists()
 
 
 def test_where_a_place_is_lost_the_attempt_is_and_the_next_one_trains(

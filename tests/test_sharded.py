@@ -9,9 +9,10 @@ import torch
 
 from lrtune.errors import TaskError
 from lrtune.optimizers import OPTIMIZERS
+from lrtune.task import Task
 from lrtune.wire.job import Training
 from lrtune.wire.results import Report, TrialState
-from tests.devices import Around, Noisy, Tied
+from tests.devices import Around, Listed, Noisy, Often, Penalty, Sized, Tied
 from tests.test_devices import Room, until
 from tests.test_states import unmarked
 from tests.test_trainer import CPU, trial
@@ -108,8 +109,28 @@ def test_a_sharded_run_that_diverges_ends_at_once_and_nobody_waits_for_it(tmp_pa
     assert outcome.state is TrialState.DIVERGED
 
 
-def test_a_task_that_takes_the_weights_of_a_layer_without_calling_it_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(
-        TaskError, match=r"training\.sharded: the task computes with the weights of a layer .* is false"
-    ):
-        Room(tmp_path).together(Around(), trial(horizon=40), SPREAD)
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (Around, "the task computes with the weights of a layer .* is false"),
+        (Listed, "the model or its task holds first.weight elsewhere .* is false"),
+        (Penalty, "the loss has weights in it .* is false"),
+    ],
+)
+def test_a_task_that_takes_weights_otherwise_than_by_their_layers_is_told_so(
+    task: type[Task], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TaskError, match=rf"training\.sharded: {words}"):
+        Room(tmp_path).together(task(), trial(horizon=40), SPREAD)
+
+
+def test_a_number_that_is_measured_of_the_weights_is_of_all_of_them(tmp_path: Path) -> None:
+    room, asked = Room(tmp_path), trial(horizon=20)
+    _, spread, _ = room.together(Sized(), asked, SPREAD, shares=False)
+    _, alone, _ = room.train(Sized(), asked, shares=False)
+    assert losses(spread) == pytest.approx(losses(alone), rel=1e-4)
+
+
+def test_devices_whose_batch_norms_saw_other_examples_measure_together(tmp_path: Path) -> None:
+    outcome, _, _ = Room(tmp_path).together(Often(), trial(horizon=20), SPREAD, shares=False)
+    assert outcome.state is TrialState.COMPLETE

@@ -25,7 +25,7 @@ from worker.determinism import mode_of
 from worker.memory import does_not_fit, give_back, out_of_memory
 from worker.optimizers import build
 from worker.parallel import Member, Order
-from worker.sharded import shard, whole_layers
+from worker.sharded import require_no_weights, shard, whole_layers
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -126,6 +126,7 @@ class Engine:
         """Every metric, measured in eval mode without gradients, of the averaged weights where they are asked for."""
         if self.training.sharded and self.member is not None:
             self.member.order(Order.MEASURE)  # no device has a whole layer by itself
+            self.member.share(self.model.buffers())  # or what they do there, by these, might part them
         model = self.model if self._averaged is None else self._averaged.module
         model.eval()
         with torch.no_grad(), self._cast(), self.optimizer.measured(), whole_layers():
@@ -180,6 +181,7 @@ class Engine:
             next_graph()
         with self._cast(), whole_layers():
             loss = self.task.loss(self._forward, self._here(part))
+        require_no_weights(loss)
         loss = loss if weight == 1 else loss * weight
         several = 1 if self.member is None else self.member.size  # whose gradients will be averaged
         self._scaler.scale(loss * several if several > 1 else loss).backward()

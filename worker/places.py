@@ -106,6 +106,7 @@ class Several:
         self.code, self._places = 0, places
         self._looks: list[Look] = []
         self._failed: int | None = None  # whose rank
+        self._asked = False  # to end: who does is no failure, and whoever asked sees to the rest
         self._tail, self._kill_at = "", 0.0
 
     def alive(self, *, group: bool) -> bool:
@@ -113,11 +114,11 @@ class Several:
         self._looks = [place.look() for place in self._places]
         codes = [code for look in self._looks for code in look.codes]
         if self._failed is not None and time.monotonic() > self._kill_at:
-            self.signal(signal.SIGKILL)
-        elif self._failed is None and any(codes):
+            self._send(signal.SIGKILL)
+        elif self._failed is None and any(codes) and not self._asked:
             self._failed, self.code = next((rank, code) for rank, code in enumerate(codes) if code)
             self._kill_at = time.monotonic() + FAREWELL
-            self.signal(signal.SIGTERM)
+            self._send(signal.SIGTERM)
         return None in codes or (group and any(look.alive for look in self._looks))
 
     def gone(self) -> bool:
@@ -126,8 +127,8 @@ class Several:
 
     def signal(self, number: int) -> None:
         """Send a signal to all."""
-        for place in self._places:
-            place.signal(number)
+        self._asked = True
+        self._send(number)
 
     def silent(self) -> float:
         """For how many seconds nothing was heard of any."""
@@ -136,6 +137,10 @@ class Several:
     def said(self) -> str:
         """The end of what the first that failed has printed, or else the first process."""
         return self._tail
+
+    def _send(self, number: int) -> None:
+        for place in self._places:
+            place.signal(number)
 
     def end(self) -> None:
         """Kill what is left of them."""

@@ -5,10 +5,12 @@ Every process makes the same calls, because they meet at each layer. A state is 
 training, so that it fits one over another number of devices.
 """
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -19,22 +21,50 @@ from lrtune.errors import TaskError
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-PARTED = "mixed torch.Tensor and DTensor"  # torch's words where weights are met that are not whole
+PARTED = (  # torch's words where weights are met that are not whole
+    "mixed torch.Tensor and DTensor",
+    "Sharding propagation failed",
+    "running forward through the root module first",
+    "FSDP does not support deepcopy",
+)
 
 
 def shard(model: nn.Module, device: torch.device) -> nn.Module:
     """The same model, its weights spread over the processes and this one's share on its device. Raises TaskError."""
     from torch.distributed.fsdp import fully_shard  # the time that takes is nobody else's
+    from torch.distributed.tensor import DTensor
 
+    # Torch would read this device's part as if it were the number.
+    DTensor._op_dispatcher._custom_op_handlers[torch.ops.aten._local_scalar_dense.default] = _number
     if device.type == "cuda":
         torch.cuda.set_device(device)  # FSDP has its weights on the current one
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
+    before = {name: weakref.ref(weight) for name, weight in model.named_parameters()}
     try:
         for one in (*_layers(model), model):
             fully_shard(one, mesh=mesh, reshard_after_forward=True)
     except (ValueError, NotImplementedError, AssertionError) as error:
         raise TaskError(f"training.sharded: torch cannot shard this model: {error}; accepted is false") from error
+    _require_forgotten(before)
     return model
+
+
+def _require_forgotten(before: "dict[str, weakref.ref[nn.Parameter]]") -> None:
+    """Raise TaskError where a weight is still held as it was: whoever computes with that one trains nothing."""
+    if any(weight() is not None for weight in before.values()):
+        gc.collect()
+    if held := [name for name, weight in before.items() if weight() is not None]:
+        raise TaskError(
+            f"training.sharded: the model or its task holds {', '.join(held[:3])}{' ...' if len(held) > 3 else ''} "
+            "elsewhere than as a module's own weight, in a list for example, where it would not be trained; "
+            "accepted is false"
+        )
+
+
+def _number(op_call: object, args: tuple[object, ...], kwargs: object) -> Any:  # noqa: ARG001 - torch's own names
+    """The number that a tensor over all devices is; every process asks at the same time."""
+    (tensor,) = args
+    return whole(cast("Tensor", tensor)).item()
 
 
 def _layers(model: nn.Module) -> Iterator[nn.Module]:
@@ -70,13 +100,22 @@ def whole_layers() -> Iterator[None]:
     """Around the code of a task: words for one that takes a layer's weights without calling the layer."""
     try:
         yield
-    except RuntimeError as error:
-        if PARTED not in str(error):
+    except (RuntimeError, AssertionError) as error:
+        if not any(words in str(error) for words in PARTED):
             raise
         raise TaskError(
             "training.sharded: the task computes with the weights of a layer that it does not call, or of a model "
             "whose forward it goes around, and so finds a part of them; accepted is false"
         ) from error
+
+
+def require_no_weights(loss: Tensor) -> None:
+    """Raise TaskError for a loss that weights have come into otherwise than through their layers, as a penalty."""
+    if _is_spread(loss):
+        raise TaskError(
+            "training.sharded: the loss has weights in it beside what the model answers, as a penalty of theirs; "
+            "accepted is false, or a penalty that the layers compute"
+        )
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -5,13 +5,14 @@ out (the two-way layout without interaction; Scheffe 1959, "The analysis of vari
 them ran over all seeds; and how much is left is known from all of them together, not from the two or three runs of one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import variance
 
 Values = Mapping[int, float]  # of one configuration, by seed
 OF_SEARCH = -1  # what stands for the search's own seed
 HALF = 0.5  # of what that seed would say of the noise, because selected values differ by less
+LARGEST = 1e60  # value by which the noise is reckoned: the squares of squares of larger ones are no numbers any more
 OTHERS = 0.5  # degrees of freedom that the noise of others is worth beside values of one's own
 
 
@@ -62,8 +63,18 @@ def moderated(own: Sequence[float], others: tuple[float, float] | None) -> tuple
     return (free * known + OTHERS * others[0]) / (free + OTHERS), free + OTHERS
 
 
+def exploded(values: Iterable[float]) -> bool:
+    """Whether one of these is larger than can be reckoned with: then nothing tells the noise."""
+    return any(abs(value) > LARGEST for value in values)
+
+
 def additive(rows: Sequence[Values]) -> Additive | None:
-    """The fit by least squares to each configuration's values, by seed; None where seeds do not tie all together."""
+    """The fit by least squares to each configuration's values, by seed.
+
+    None where seeds do not tie all together, or one has exploded.
+    """
+    if exploded(value for row in rows for value in row.values()):
+        return None
     seeds = list(dict.fromkeys(seed for row in rows for seed in row))
     columns = {seed: [i for i, row in enumerate(rows) if seed in row] for seed in seeds}
     middle = {seed: sum(rows[i][seed] for i in column) / len(column) for seed, column in columns.items()}

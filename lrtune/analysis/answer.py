@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean, variance
 
-from lrtune.analysis.additive import Additive, Values, additive, moderated, noise
+from lrtune.analysis.additive import Additive, Values, additive, exploded, moderated, noise
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Baseline, Best, Noise, Role, RunId, SeedValue, Trial, TrialState
@@ -25,14 +25,15 @@ T_975 = (
 def interval(
     values: Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> tuple[float, float] | None:
-    """The 95 % confidence interval of a mean (Student's t), inside the metric's range; None for fewer than two values.
+    """The 95 % confidence interval of a mean (Student's t), inside the metric's range; None for fewer than two values,
+    or where one has exploded.
 
     It is cut off at the range. The mean that it is to hold lies inside, so what is cut off could not hold it, and the
     coverage stays that of the t interval (Mandelkern 2002, "Setting confidence intervals for bounded parameters",
     Statistical Science 17(2), 149-172). An interval on a log or logit scale would be one of another mean, has no value
     at 0 and 1, and grows beyond all measure with two or three seeds. Limits that a value contradicts are none.
     """
-    if len(values) < 2:
+    if len(values) < 2 or exploded(values):
         return None
     return around(fmean(values), variance(values) / len(values), len(values) - 1, values, limits)
 
@@ -41,7 +42,7 @@ def pooled_interval(
     values: Sequence[float], chance: Additive | None, limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> tuple[float, float] | None:
     """The same, with the spread over seeds as all candidates tell it that were confirmed, where they do."""
-    if chance is None or len(values) < 2 or chance.total[1] < len(values) - 1:
+    if chance is None or len(values) < 2 or exploded(values) or chance.total[1] < len(values) - 1:
         return interval(values, limits)
     return around(fmean(values), chance.total[0] / len(values), chance.total[1], values, limits)
 
@@ -55,7 +56,7 @@ def apart_interval(
     """The same for the baseline, which may be far noisier than the candidates: its own spread, that of its run in the
     search with it, because nothing has selected that.
     """
-    if len(values) < 2:
+    if len(values) < 2 or exploded([*values, *searched]):
         return None
     spread, freedom = moderated([*values, *searched], chance.total if chance else None)
     return around(fmean(values), spread / len(values), freedom, values, limits)
@@ -183,7 +184,7 @@ def _noise_of_lift(
         some = [t for t in complete if (t.role == "confirm") is (found is fresh)]
         ours, theirs = (_by_seed(t for t in some if t.configuration == one) for one in (chosen, reference))
         found += [theirs[seed] - ours[seed] for seed in ours if seed in theirs]
-    if chosen == reference or len(fresh) < LEAST:
+    if chosen == reference or len(fresh) < LEAST or exploded([*fresh, *searched]):
         return None
     others = (2 * chance.residual[0], chance.residual[1]) if chance else None
     spread, freedom = moderated([*fresh, *searched], others)

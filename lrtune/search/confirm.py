@@ -13,7 +13,7 @@ from statistics import fmean, median
 import numpy as np
 from scipy.special import gammaln, stdtr
 
-from lrtune.analysis.additive import Values, additive, moderated, noise
+from lrtune.analysis.additive import Values, additive, exploded, moderated, noise
 from lrtune.analysis.answer import LEAST, around, grouped
 from lrtune.analysis.prefixes import Course, common, same_but_for_rates
 from lrtune.search.curve.encode import rates
@@ -114,7 +114,8 @@ def next_to_run(
     """
     if 0 in bought:
         return list(bought).index(0) if seeds else None
-    known = [i for i, values in enumerate(fresh) if values]
+    known = [i for i, values in enumerate(fresh) if values and not exploded([*values.values(), searched.get(i, 0.0)])]
+    baseline = baseline if baseline in known else None
     fit = additive([fresh[i] for i in known])
     if not known or fit is None:
         return None
