@@ -15,7 +15,7 @@ from lrtune.store import Database, jobs, leases, serving
 from lrtune.store.database import clock
 
 SECONDS = 1.0
-AT_ONCE = 100  # jobs that are told in one turn to write
+AT_ONCE = 100  # jobs whose logs are written in one turn
 
 
 async def expiring(database: Database, writing: asyncio.Semaphore, stopping: asyncio.Event) -> None:
@@ -28,7 +28,7 @@ async def expiring(database: Database, writing: asyncio.Semaphore, stopping: asy
                 async with writing:
                     await run_in_threadpool(expire, database)
             if able != known:
-                await _told(database, writing)
+                await _write_logs(database, writing)
                 known = able
         await pause(stopping, SECONDS)
 
@@ -39,7 +39,7 @@ def _due(database: Database) -> tuple[bool, serving.Abilities]:
         return jobs.expired(tx), serving.abilities(tx)
 
 
-async def _told(database: Database, writing: asyncio.Semaphore) -> None:
+async def _write_logs(database: Database, writing: asyncio.Semaphore) -> None:
     outdated = await run_in_threadpool(_outdated, database)
     for first in range(0, len(outdated), AT_ONCE):
         async with writing:

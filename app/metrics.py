@@ -34,12 +34,12 @@ class Requests:
         self.thought = Histogram(DECISIONS, THOUGHT, ["what", "by"], buckets=WITHIN, registry=self.registry)
 
     def seen(self, method: str, route: str | None, status: int, seconds: float) -> None:
-        """Be told of a request, and of the template of its route where it has one."""
+        """Count a request, by the template of its route where it has one."""
         self.count.labels(method if route and method in METHODS else OTHER, route or OTHER, status).inc()
         self.seconds.labels(route or OTHER).observe(seconds)
 
     def decided(self, what: str, seconds: float) -> None:
-        """Be told how long a decision of the server's took."""
+        """Count a decision of the server's, and how long it took."""
         self.thought.labels(what, "server").observe(seconds)
 
     def page(self, census: Census, data_dir: Path) -> bytes:

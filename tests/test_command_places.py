@@ -3,21 +3,20 @@
 import json
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.serving import KEY, Done, served
+from tests.commands import door as door
+from tests.serving import Done
 from worker import places
 from worker.loop import Worker
 from worker.parallel import Died
 from worker.settings import Settings
 from worker.teams import Here
 
-ROOT = Path(__file__).parent.parent
 RANKS = "RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"
 TRAINS = """
 import os
@@ -90,15 +89,6 @@ class Gone:
 
     def end(self) -> list[tuple[int, str]]:
         return []
-
-
-@pytest.fixture
-def door(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    with served(sqlite_url) as client:
-        for name, value in {"LRTUNE_URL": str(client.base_url), "LRTUNE_API_KEY": KEY, "PYTHONPATH": str(ROOT)}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.chdir(tmp_path)
-        yield client
 
 
 def written(folder: Path, script: str, **fields: int) -> Path:

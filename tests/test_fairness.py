@@ -181,7 +181,7 @@ def test_a_job_says_when_the_last_worker_that_could_train_it_goes_and_when_one_i
         with database.write() as tx:
             workers.sign_in(tx, name, host="h", pid=1, device=device, tasks=["digits"])
 
-    def told(job: str, kind: str) -> str:
+    def newest(job: str, kind: str) -> str:
         with service.stream("GET", f"/v1/jobs/{job}/events", headers={"Accept": "text/event-stream"}) as stream:
             lines = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
             return next(str(line["message"]) for line in lines if line.get("kind") == kind and line["id"] > seen[job])
@@ -197,16 +197,16 @@ def test_a_job_says_when_the_last_worker_that_could_train_it_goes_and_when_one_i
     with database.write() as tx:
         workers.sign_out(tx, "big")
     said = "no worker that lives has the device cuda; those that have the task digits: cpu with 24 GB"
-    assert told(job, "job-unserved") == f"the last worker that could train it has gone; {said}"
+    assert newest(job, "job-unserved") == f"the last worker that could train it has gone; {said}"
     assert service.get(f"/v1/jobs/{job}").json()["waiting_for"] == said
     assert log(other) == ["job-submitted"], "the other worker serves it"
     sign_in("big", "cuda")
-    assert told(job, "job-served") == "a worker that can train it is there"
+    assert newest(job, "job-served") == "a worker that can train it is there"
     with database.write() as tx:
         tx.execute(update(WorkerRow).values(seen_at=clock(tx) - timedelta(minutes=3)))
     seen[job] = 3
-    assert told(job, "job-unserved").endswith("no worker is alive: start one with `lrtune worker`")
-    assert told(other, "job-unserved").startswith("the last worker that could train it has gone; no worker is alive")
+    assert newest(job, "job-unserved").endswith("no worker is alive: start one with `lrtune worker`")
+    assert newest(other, "job-unserved").startswith("the last worker that could train it has gone; no worker is alive")
     assert log(job) == ["job-submitted", "job-unserved", "job-served", "job-unserved"]
     database.dispose()
 

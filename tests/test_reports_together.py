@@ -66,7 +66,7 @@ def test_reports_of_many_loops_at_once_cost_the_statements_of_two(database: Data
     assert {trial.step for trial in history} == {4}
 
 
-def test_what_is_wrong_with_one_report_is_told_to_its_loop_alone(database: Database) -> None:
+def test_what_is_wrong_with_one_report_is_said_to_its_loop_alone(database: Database) -> None:
     job, found = held(database, 8)
     numbers = [one.trial.number for one in found]
     spent, good, far, gone, diverged, again, noted, known = found
@@ -144,14 +144,14 @@ def test_a_verdict_that_cannot_be_given_hinders_no_other(database: Database, mon
     def given(_spec: object, _history: object, trial: Trial, **_: object) -> PruneVerdict:
         if trial.number == broken:
             raise ZeroDivisionError
-        return PruneVerdict(stop=f"trial {trial.number} is told")
+        return PruneVerdict(stop=f"trial {trial.number} is stopped")
 
     monkeypatch.setattr(search, "may_act", lambda *_: True)
     monkeypatch.setattr(search, "verdict", given)
     heard = at_once(database, [(job, one.trial.number, batch(one, 2)) for one in found])
     assert isinstance(heard[2], ZeroDivisionError)
-    told = [one.reason for one in heard if isinstance(one, Verdict)]
-    assert told == [f"trial {one.trial.number} is told" for one in found if one.trial.number != broken]
+    reasons = [one.reason for one in heard if isinstance(one, Verdict)]
+    assert reasons == [f"trial {one.trial.number} is stopped" for one in found if one.trial.number != broken]
 
 
 def test_a_token_is_good_for_the_trial_of_its_own_job_alone(database: Database) -> None:

@@ -56,13 +56,13 @@ def test_a_stream_at_one_server_tells_what_another_has_written(two: Two) -> None
     one, other = two
     job = submit(one)
     with one.stream("GET", f"/v1/jobs/{job}/events", headers=STREAM) as stream:
-        told = messages(stream)
-        assert "submitted" in next(told)["data"]
+        lines = messages(stream)
+        assert "submitted" in next(lines)["data"]
         held = take(other, job)
-        kinds = [next(told)["event"] for _ in range(2)]
+        kinds = [next(lines)["event"] for _ in range(2)]
         assert kinds == ["trial-proposed", "trial-started"]
         report(other, job, held, 2, None)
-        assert next(told)["event"] == "trial-diverged"
+        assert next(lines)["event"] == "trial-diverged"
 
 
 def test_who_signs_out_at_one_server_is_signed_out_at_all(two: Two) -> None:

@@ -1,6 +1,6 @@
 """The tables of `benchmarks.growth` as a picture: `python -m benchmarks.growth.picture [--tables FILE] [--out FILE]`.
 
-Reads those that stand in docs/benchmarks.md and writes docs/pictures/growth.svg, unless told otherwise: so the picture
+Reads those that stand in docs/benchmarks.md and writes docs/pictures/growth.svg, or what is named: so the picture
 is that of the tables. What does not grow is a level line.
 """
 

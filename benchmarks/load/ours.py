@@ -78,7 +78,7 @@ async def _alone(port: int, job: str, cpu: Cpu) -> dict[str, Any]:
     """
     first = Connection(port, KEY, Seen())
     held = await _taken(first, job, LOOPS)
-    await _told(first, job, held, 0.0, math.inf)
+    await _reported(first, job, held, 0.0, math.inf)
     await _finished(first, job, held)
     first.close()
     seen = Seen()
@@ -89,8 +89,8 @@ async def _alone(port: int, job: str, cpu: Cpu) -> dict[str, Any]:
     claims = summary(seen, time.monotonic() - began, cpu.spent(), each="claim")
     cpu.start()
     began = time.monotonic()
-    told = [_told(one, job, trial, 0.0, math.inf) for one, trial in zip(connections, taken, strict=True)]
-    stopped = await asyncio.gather(*told)
+    ended = [_reported(one, job, trial, 0.0, math.inf) for one, trial in zip(connections, taken, strict=True)]
+    stopped = await asyncio.gather(*ended)
     del seen.times["claim"]
     reports = summary(seen, time.monotonic() - began, cpu.spent(), each="report")
     for one, trial, over in zip(connections, taken, stopped, strict=True):
@@ -131,7 +131,7 @@ async def _loop(service: Connection, name: int, job: str, end: float) -> None:
     await asyncio.sleep(random.uniform(0.0, REPORT_EVERY * len(POINTS)))
     while time.monotonic() < end:
         if held := await _taken(service, job, name):
-            if not await _told(service, job, held, REPORT_EVERY, end):
+            if not await _reported(service, job, held, REPORT_EVERY, end):
                 await _finished(service, job, held)
         else:
             await asyncio.sleep(1.0)
@@ -145,7 +145,7 @@ async def _taken(service: Connection, job: str, name: int) -> Any:
     return held if status == 200 else None
 
 
-async def _told(service: Connection, job: str, held: Any, pause: float, end: float) -> bool:
+async def _reported(service: Connection, job: str, held: Any, pause: float, end: float) -> bool:
     """The reports of a trial, until the server stops it or time is up; whether that came before all were sent."""
     if held is None:
         return True

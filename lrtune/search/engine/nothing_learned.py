@@ -105,7 +105,7 @@ def waking(runs: Sequence[Run], nothing: float) -> dict[int, float]:
     e-fold of steps that runs stood there, is what this job shows. To that power s / T of those are left after T steps
     that stood for s. Runs that stand elsewhere are left out.
     """
-    left, stood, standing = LEFT, STOOD, list[Run]()
+    left, stood, there_still = LEFT, STOOD, list[Run]()
     for run in runs:
         there = [step for step, value in run.reports if abs(value - nothing) <= PASSED * abs(nothing)]
         if not there:
@@ -114,5 +114,5 @@ def waking(runs: Sequence[Run], nothing: float) -> dict[int, float]:
         gone = next(below, None)
         left, stood = left + (gone is not None), stood + math.log((gone or there[-1]) / there[0])
         if gone is None and there[-1] == run.steps:
-            standing.append(run)
-    return {run.key: 1 - (run.steps / run.horizon) ** (left / stood) for run in standing}
+            there_still.append(run)
+    return {run.key: 1 - (run.steps / run.horizon) ** (left / stood) for run in there_still}
