@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, event
 
 from lrtune.errors import Invalid
 from lrtune.loop import LoopTrial
@@ -231,27 +230,6 @@ def test_a_step_is_a_whole_number_however_it_is_written(door: httpx.Client) -> N
     refused = [answer for answer in answers.values() if answer.status_code != 200]
     assert {answer.json()["errors"][0]["pointer"] for answer in refused} == {"/reports/0/step"}
     assert tell(door, job, held, "finish", step=40.0, value=1).json()["state"] == "complete"
-
-
-def test_a_report_asks_the_database_no_more_than_it_has_to(door: httpx.Client) -> None:
-    job = submit(door, search={"sampler": "random", "pruner": "none"})
-    held = take(door, job)
-    report(door, job, held, 2, 1.0)
-    asked: list[str] = []
-
-    @event.listens_for(Engine, "before_cursor_execute")
-    def count(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if "reports" in statement or "trials" in statement or "attempts" in statement:
-            asked.append(statement)
-
-    try:
-        report(door, job, held, 4, 1.0)
-    finally:
-        event.remove(Engine, "before_cursor_execute", count)
-    seen = [
-        one for one in asked if "lease_until <" not in one and "not (exists" not in one.lower()
-    ]  # not the server's look
-    assert len(seen) == 4, "the trial with its job and its attempt, and its reports, are read; trial and report written"
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,8 @@ def job_of(database: Database, count: int, *, waiting: bool = False) -> str:
     return job
 
 
-def taken(database: Database, job: str) -> Handout:
-    found = asyncio.run(external.hand_out(Turns(database, asyncio.Semaphore()), job, Hold()))
+def taken(database: Database, job: str, hold: Hold | None = None) -> Handout:
+    found = asyncio.run(external.hand_out(Turns(database, asyncio.Semaphore()), job, hold or Hold()))
     assert isinstance(found, Handout)
     return found
 
