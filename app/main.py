@@ -18,7 +18,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import make_url
 
 import migrations
-from app import openapi, pages, patience, problems, quotas, receiving, sessions, traces
+from app import openapi, pages, patience, problems, quotas, receiving, sessions, thinking, traces
 from app.addresses import Prefix
 from app.auth import authorized, server_key
 from app.deps import known_query
@@ -135,6 +135,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         app.state.stopping.set()
         await seeing_to
+        await asyncio.to_thread(thinking.leave, url)
         app.state.database.dispose()
         if app.state.end_traces:
             await asyncio.to_thread(app.state.end_traces)

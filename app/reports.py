@@ -9,7 +9,8 @@ from lrtune.export import export
 from lrtune.report import document
 from lrtune.report.evidence import Evidence, worth_drawing
 from lrtune.search import horizons
-from lrtune.store import Database, audits, jobs, trials
+from lrtune.store import Database, audits, charts, jobs, trials
+from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Findings
 from lrtune.wire.results import Audits, Best, Trial, TrialDetail
@@ -41,7 +42,22 @@ def file(database: Database, job_id: str, kind: str) -> bytes:
         return document.WRITERS[f".{kind}"](evidence)
 
 
+def carried_over(database: Database, job_id: str, steps: int) -> tuple[Best, AtHorizon]:
+    """A job's answer, and what it would be over so many steps. Raises UnknownJob, NoResultYet."""
+    with database.read() as tx:
+        found, spec, history = jobs.best(tx, job_id), jobs.admitted(tx, job_id), trials.history(tx, job_id)
+    return found, horizons.at_horizons(spec, found, history, [steps])[0]
+
+
+def longer(database: Database, job_id: str) -> list[AtHorizon]:
+    """What the answer would be over longer runs; nothing before there is one. Raises UnknownJob."""
+    with database.read() as tx:
+        job = jobs.get(tx, job_id)
+        history = charts.modelled(tx, job) if job.best else []
+    return horizons.longer(job.spec, job.best, history) if job.best else []
+
+
 def _found(spec: AdmittedJob, best: Best, history: Sequence[Trial], known: Audits) -> Findings:
     """The findings, with the answer over longer runs; no transaction is open while it thinks."""
-    longer = horizons.longer(spec, best, history)
-    return report(spec, best, history, known).model_copy(update={"horizons": longer})
+    at = horizons.longer(spec, best, history)
+    return report(spec, best, history, known).model_copy(update={"horizons": at})

@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from starlette.concurrency import run_in_threadpool
 
+from app import thinking
 from lrtune.errors import Unavailable
 from lrtune.store import Database
 
@@ -55,9 +57,9 @@ class Turns:
     async def think(
         self, what: str, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs
     ) -> Found:
-        """Do something that reads, and takes long; how long, `seen` is told."""
+        """Do something that reads, and takes long, in the process beside; how long, `seen` is told."""
         began = time.perf_counter()
-        found = await run_in_threadpool(call, self._database, *args, **named)
+        found = await run_in_threadpool(partial(thinking.think, self._database, call, *args, **named))
         self._seen(what, time.perf_counter() - began)
         return found
 

@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, make_url, text
 
 import migrations
 import tests.processes  # noqa: F401 - what processes on further devices are forked from, too
+from app import thinking
 from lrtune.store import Database
 
 # Dozens of processes import torch here. One compiles it and keeps the bytecode, even where Python is told to keep none:
@@ -108,3 +109,9 @@ def _run(url: str, *statements: str) -> None:
 
 def _named(url: str, database: str) -> str:
     return make_url(url).set(database=database).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def thinking_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server thinks about is thought of in this process, so that a test sees, or changes, how."""
+    monkeypatch.setattr(thinking, "think", lambda database, call, *args, **named: call(database, *args, **named))

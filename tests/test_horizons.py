@@ -223,6 +223,7 @@ def test_the_answer_is_carried_over_through_every_door(database_url: str, monkey
         assert "400 steps" in CliRunner().invoke(commands.app, ["report", done]).output
 
 
+@pytest.mark.usefixtures("thinking_here")
 def test_who_asks_for_another_horizon_is_waited_for_by_nobody_else(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

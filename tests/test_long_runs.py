@@ -16,7 +16,7 @@ ANSWERED = 100_000  # rates in one answer at most
 
 
 @pytest.fixture
-def looked_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def looked_up(monkeypatch: pytest.MonkeyPatch, thinking_here: None) -> Iterator[Callable[[], int]]:
     """How many rates the server in this process has looked up since it was asked last."""
     count, over = 0, Curve.over
 

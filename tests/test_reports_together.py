@@ -137,6 +137,7 @@ def test_a_report_that_cannot_be_written_hinders_no_other(database: Database, mo
         assert [len(trial.reports) for trial in trials.history(tx, job)] == [1, 1, 0, 1]
 
 
+@pytest.mark.usefixtures("thinking_here")
 def test_a_verdict_that_cannot_be_given_hinders_no_other(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     job, found = held(database, 4, search={"pruner": "median"})
     broken = found[2].trial.number

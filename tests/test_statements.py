@@ -26,6 +26,9 @@ POINT = Configuration(optimizer="adamw", learning_rate=0.01, schedule="cosine")
 FORECAST = {"search": {"sampler": "random", "pruner": "forecast"}, "budget": {"full_runs": 500}}
 
 
+pytestmark = pytest.mark.usefixtures("thinking_here")
+
+
 @contextmanager
 def counted() -> Iterator[list[str]]:
     """The statements of this process, but for the beginnings of transactions."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from app import quotas
+from app import quotas, reports, thinking
 from app.addresses import root
 from app.deps import LARGEST, JobId, ReadTx, Thinking, Tx, Who
 from app.landscape import known, terrain
@@ -19,7 +19,6 @@ from app.problems import invalid
 from app.rendering import page
 from lrtune.errors import NoResultYet
 from lrtune.export import FORMATS, export
-from lrtune.search import horizons
 from lrtune.store import charts, events, jobs, search_history, trials
 from lrtune.wire.job import Budget
 from lrtune.wire.results import OVER, Job, JobState, TrialState
@@ -84,7 +83,7 @@ def why(request: Request, job_id: JobId, tx: ReadTx) -> Response:
 def landscape(job_id: JobId, database: Thinking) -> Response:
     """The map of rates as `/v1` has it; nothing (204) where there is none yet, which is no error of a page's."""
     try:
-        return Response(terrain(database, job_id).model_dump_json(), media_type="application/json")
+        return Response(thinking.think(database, terrain, job_id).model_dump_json(), media_type="application/json")
     except NoResultYet:
         return Response(status_code=204)
 
@@ -99,11 +98,7 @@ def history(request: Request, job_id: JobId, tx: ReadTx) -> Response:
 @router.get("/longer")
 def longer(request: Request, job_id: JobId, database: Thinking) -> Response:
     """What the answer would be over longer runs; nothing before there is one."""
-    with database.read() as tx:
-        job = jobs.get(tx, job_id)
-        history = charts.modelled(tx, job) if job.best else []
-    found = horizons.longer(job.spec, job.best, history) if job.best else []
-    return page(request, "parts/longer.html", found=found)
+    return page(request, "parts/longer.html", found=thinking.think(database, reports.longer, job_id))
 
 
 @router.get("/table")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app import curves
+from app import curves, thinking
 from app.deps import JobId, ReadTx, Thinking
 from app.landscape import terrain
 from app.problems import invalid, problems
@@ -75,4 +75,4 @@ def landscape(job_id: JobId, database: Thinking) -> Terrain:
     Runs that are not complete lie where they are expected to end, and each family has a curve of what is expected of it
     at other rates: both are forecasts of the job's model, which is fitted for this call.
     """
-    return terrain(database, job_id)
+    return thinking.think(database, terrain, job_id)

@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app import curves, reports
+from app import curves, reports, thinking
 from app.deps import LARGEST, PAGE, Cursor, JobId, Limit, ReadTx, Thinking
 from app.problems import problems
 from lrtune import errors
 from lrtune.export import FORMATS, export
-from lrtune.search import horizons
 from lrtune.store import Database, jobs, trials
 from lrtune.wire.horizons import MOST_STEPS, AtHorizon
 from lrtune.wire.report import Findings
@@ -50,13 +49,11 @@ InTurn = Annotated[Database, Depends(_in_turn, scope="function")]
 
 
 def _answer(database: Database, job_id: str, steps: int | None) -> tuple[Best, AtHorizon | None]:
-    """A job's answer, and as it is carried over to so many steps; no transaction is open while a model is fitted."""
+    """A job's answer, and as it is carried over to so many steps."""
+    if steps:
+        return thinking.think(database, reports.carried_over, job_id, steps)
     with database.read() as tx:
-        found = jobs.best(tx, job_id)
-        if steps is None:
-            return found, None
-        spec, history = jobs.admitted(tx, job_id), trials.history(tx, job_id)
-    return found, horizons.at_horizons(spec, found, history, [steps])[0]
+        return jobs.best(tx, job_id), None
 
 
 @router.get(
@@ -118,8 +115,9 @@ def reported(
     And what the answer would be over a few multiples of the job's horizon.
     """
     if format == "json":
-        return Response(reports.findings(database, job_id).model_dump_json(), media_type="application/json")
-    content = reports.file(database, job_id, format)
+        found = thinking.think(database, reports.findings, job_id)
+        return Response(found.model_dump_json(), media_type="application/json")
+    content = thinking.think(database, reports.file, job_id, format)
     headers = {"Content-Disposition": f'attachment; filename="{job_id}.{format}"'}
     return Response(content, media_type=reports.MEDIA[format], headers=headers)
 

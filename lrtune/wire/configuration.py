@@ -148,6 +148,7 @@ def _models(base: type[Searched], tag: str, registry: Mapping[str, type]) -> Any
         fields: dict[str, Any] = {tag: (Literal[name], name)}
         fields |= {field: (Annotated[Any, *knob(kind)], None) for field, kind in knobs(cls).items()}
         made.append(create_model(f"{cls.__name__}Search", __base__=base, __doc__=cls.__doc__, **fields))
+    globals().update({model.__name__: model for model in made})  # where another process finds them
     union = reduce(or_, made)
     return Annotated[union, Discriminator(tag), BeforeValidator(named(tag, registry)), OrName(registry)]
 

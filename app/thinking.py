@@ -1,0 +1,123 @@
+"""Thinking in a process beside the server, so that no request waits while a search or a pruner has Python's lock.
+
+One such process serves all servers of this process, a thread for each of theirs that asks. It begins when something is
+first to be thought about, begins anew when it has died, and ends with the process that began it, however that ends.
+"""
+
+import atexit
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.managers import BaseManager
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from lrtune.errors import LrtuneError, Unavailable
+from lrtune.store import Database
+
+P = ParamSpec("P")
+Found = TypeVar("Found")
+NICER = 5  # answering goes first where cores are few
+LOST = (EOFError, ConnectionError)  # what a call raises whose process has gone
+DIED = "the process in which this server thinks ended twice; try again soon"
+
+
+class Desk:
+    """What is asked of the process: it has a database for each address, and the models that are kept of jobs."""
+
+    def __init__(self) -> None:
+        self._databases, self._lock = dict[str, Database](), threading.Lock()
+
+    def ask(self, url: str, call: Callable[..., Found], args: tuple[Any, ...], named: dict[str, Any]) -> Found:
+        """What comes of a call on a database; an error says in a note where it came up."""
+        with self._lock:
+            database = self._databases.get(url) or self._databases.setdefault(url, Database(url))
+        try:
+            return call(database, *args, **named)
+        except LrtuneError:
+            raise
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            raise
+
+    def leave(self, url: str) -> None:
+        """Close the connections to a database."""
+        with self._lock:
+            database = self._databases.pop(url, None)
+        if database is not None:
+            database.dispose()
+
+
+class _Process(BaseManager):
+    """The process, as the standard library makes one that answers to many threads."""
+
+
+_Process.register("Desk", Desk, exposed=("ask", "leave"))
+_lock = threading.Lock()
+_running: tuple[_Process, Any] | None = None
+
+
+def think(
+    database: Database, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs
+) -> Found:
+    """What comes of `call(database, *args, **named)` in the process beside. Raises what it raises, and Unavailable."""
+    for _ in range(2):
+        desk = None
+        try:
+            desk = _desk()
+            found: Found = desk.ask(database.url, call, args, named)
+        except LOST:
+            _end(desk)
+        else:
+            return found
+    raise Unavailable(DIED)
+
+
+def leave(url: str) -> None:
+    """Close what the process has of a database."""
+    if running := _running:
+        try:
+            running[1].leave(url)
+        except LOST:
+            _end(running[1])
+
+
+def _desk() -> Any:
+    global _running
+    with _lock:
+        if _running is None:
+            process = _Process(ctx=get_context("spawn"))
+            process.start(_settle_in)
+            _running = process, process.Desk()  # type: ignore[attr-defined]
+        return _running[1]
+
+
+def _end(desk: Any) -> None:
+    """End the process, unless that was done already and there is another."""
+    global _running
+    with _lock:
+        if _running is not None and _running[1] is desk:
+            process, _running = _running[0], None
+            process.shutdown()
+
+
+def _settle_in() -> None:
+    """End with the process that began this one, and not by the signals that tell a server to end its requests first."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
+    os.nice(NICER)
+    threading.Thread(target=_outlived, daemon=True).start()
+
+
+def _outlived() -> None:
+    if parent := parent_process():
+        connection.wait([parent.sentinel])
+    os._exit(0)
+
+
+@atexit.register
+def _over() -> None:
+    if running := _running:
+        _end(running[1])

@@ -1,0 +1,79 @@
+"""What a server thinks about is thought in a process beside it."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.thinking import think
+from lrtune.errors import UnknownJob
+from lrtune.store import Database, jobs
+from tests.external import submit, take
+from tests.serving import served
+
+
+def place(database: Database, url: str) -> int:
+    """Where this is thought, in a test."""
+    assert database.url == url
+    return os.getpid()
+
+
+def missing(database: Database) -> None:
+    """A job that nobody has submitted."""
+    with database.read() as tx:
+        jobs.outline(tx, "none")
+
+
+def broken(database: Database) -> None:
+    """A mistake of ours."""
+    raise ZeroDivisionError(database.url)
+
+
+def test_a_server_thinks_in_a_process_beside_it_one_for_all_that_it_thinks_of(database: Database) -> None:
+    found = {think(database, place, database.url) for _ in range(3)}
+    assert len(found) == 1
+    assert psutil.Process(found.pop()).ppid() == os.getpid()
+
+
+def test_what_goes_wrong_there_is_raised_here_and_says_where_it_was(database: Database) -> None:
+    with pytest.raises(UnknownJob):
+        think(database, missing)
+    with pytest.raises(ZeroDivisionError, match="lrtune") as caught:
+        think(database, broken)
+    assert "in broken" in "".join(caught.value.__notes__)
+
+
+def test_a_search_goes_on_when_the_process_it_thinks_in_is_killed(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    with served(sqlite_url) as door:
+        job = submit(door, search={"sampler": "random"}, budget={"trials": 4})
+        first = take(door, job)["trial"]["number"]
+        killed = think(database, place, sqlite_url)
+        os.kill(killed, signal.SIGKILL)
+        assert take(door, job)["trial"]["number"] == first + 1
+        assert think(database, place, sqlite_url) != killed
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_the_process_ends_with_its_server_however_that_ends(sqlite_url: str, end: signal.Signals) -> None:
+    script = f"""
+        import sys
+        from app.thinking import think
+        from lrtune.store import Database
+        from tests.test_thinking import place
+        print(think(Database({sqlite_url!r}), place, {sqlite_url!r}), flush=True)
+        sys.stdin.read()
+    """
+    words = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(
+        words, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdout is not None
+        beside = psutil.Process(int(server.stdout.readline()))
+        server.send_signal(end)
+    assert beside.wait(60) is None or not beside.is_running()
