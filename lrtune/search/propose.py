@@ -117,6 +117,8 @@ def _rebuilt(
 ) -> Study:
     """The study that these trials would have made after those of earlier jobs, with a fresh sampler for the next."""
     kind, seed = spec.search.sampler, spec.search.seed
+    if isinstance(kind, samplers.MEMORYLESS):
+        return empty(spec, sampler=samplers.sampler(kind, seed=seed, number=number))
     worst = penalty(spec, [*earlier, *past])
     known = [trial for trial in (*earlier, *past) if trial.role != "baseline" or spec.allows(trial.configuration)]
     places = ((trial, space.place(trial.configuration)) for trial in known)

@@ -22,8 +22,10 @@ OWN_STD = 0.5 * math.log(APART)  # of the log of a best peak that was found amon
 
 def next_shorter(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, left: float) -> Proposal | None:
     """The next run over a shorter horizon; None where the job lists none, or none is to be trained now."""
+    if not spec.horizons:
+        return None
     whole = [t for t in past if t.completed(steps) and spec.allows(t.configuration)]
-    if not spec.horizons or not whole or not _begun(spec, whole, left):
+    if not whole or not _begun(spec, whole, left):
         return None
     trained = {(trial.configuration, trial.horizon) for trial in past}
     leader = _leader(spec, past, whole, steps)

@@ -22,6 +22,7 @@ from lrtune.wire.strategies import Cmaes, CurveSearch, Gp, Grid, Qmc, Random, Sa
 
 FLAT = (Gp, Cmaes, Qmc)  # know no conditional knobs: every knob is there in every trial
 REPLAYED = (Cmaes, Qmc)  # keep something of every ask in the study, so past asks are repeated
+MEMORYLESS = (Random, CurveSearch)  # draw alike whatever was tried, so they are asked in an empty study
 
 
 def seeded(seed: int, number: int) -> int:
