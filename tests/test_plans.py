@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, event, insert, text
 from sqlalchemy.orm import Session
 
-from lrtune.store import Database, charts, jobs, lookup, shares, tallies
+from lrtune.store import Database, charts, events, findings, jobs, lookup, shares, tallies
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import TrialState
@@ -64,30 +64,32 @@ def too_much(found: Mapping[str, Counter[str]], table: str) -> dict[str, int]:
     return {statement: rows[table] for statement, rows in found.items() if rows[table] > FEW}
 
 
-def filled(database: Database) -> str:
-    """A job with many ended trials, one in four of which was stopped half-way."""
-    run = {"configuration": POINT.model_dump(mode="json"), "role": "search", "horizon": 40, "created_at": NOON}
+def filled(database: Database, count: int) -> str:
+    """A job with so many ended trials, one in four of which its pruner stopped half-way."""
+    run = {"role": "search", "horizon": 40, "created_at": NOON, "finished_at": NOON}
     with database.write() as tx:
         job = jobs.create(tx, AdmittedJob.model_validate(JOB | FORECAST))[0].id
         row = lookup.job(tx, job, lock=True)
-        tx.execute(
-            insert(TrialRow),
-            [
-                run
-                | {"job": row.seq, "number": n, "seed": n, "decision": n, "value": 1 + (n * 7 % MANY) / MANY}
-                | {"state": TrialState.COMPLETE if n % 4 else TrialState.STOPPED, "step": 40 if n % 4 else 20}
-                | {"finished_at": NOON}
-                for n in range(MANY)
-            ],
-        )
+        tx.execute(insert(TrialRow), [run | {"job": row.seq} | trial(number, count) for number in range(count)])
         tallies.ended(tx, TrialRow.job == row.seq)
+        row.decisions = count
+        for number in range(0, min(count, 400), 4):
+            events.add(tx, row.seq, "trial-stopped", "stopped", now=NOON, trial=number, by="pruner")
     return job
+
+
+def trial(number: int, count: int) -> dict[str, Any]:
+    whole, place = number % 4, number * 7 % count / count
+    configuration = POINT.model_copy(update={"learning_rate": 10 ** (-4 * place) / 10})
+    run = {"number": number, "seed": 0, "decision": number, "configuration": configuration.model_dump(mode="json")}
+    run |= {"state": TrialState.COMPLETE, "step": 40} if whole else {"state": TrialState.STOPPED, "step": 20}
+    return run | {"value": 1 + abs(place - 0.4)}
 
 
 def test_no_picture_of_a_job_goes_through_its_trials(postgres: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, few in {"FEW_ENOUGH": 60, "MODELLED": 20, "TERRAIN": 60, "LATELY": 100}.items():
         monkeypatch.setattr(charts, name, few)
-    job_id = filled(postgres)
+    job_id = filled(postgres, MANY)
     with postgres.write() as tx:
         tx.execute(text("analyze trials"))
 
@@ -97,6 +99,7 @@ def test_no_picture_of_a_job_goes_through_its_trials(postgres: Database, monkeyp
         band = charts.rest(tx, job, "val_loss", drawn)
         charts.telling(tx, job)
         charts.modelled(tx, job)
+        assert len(findings.read(tx, job).trials) < FEW
         assert charts.on_the_map(tx, job) == MANY
         assert len(drawn) > 10
         assert band is None  # of no reports

@@ -12,7 +12,6 @@ from app.deps import LARGEST, PAGE, Cursor, JobId, Limit, ReadTx, Thinking
 from app.problems import problems
 from lrtune import errors
 from lrtune.export import FORMATS, export
-from lrtune.search import horizons
 from lrtune.store import Database, jobs, trials
 from lrtune.wire.horizons import MOST_STEPS, AtHorizon
 from lrtune.wire.report import Findings
@@ -50,13 +49,12 @@ InTurn = Annotated[Database, Depends(_in_turn, scope="function")]
 
 
 def _answer(database: Database, job_id: str, steps: int | None) -> tuple[Best, AtHorizon | None]:
-    """A job's answer, and as it is carried over to so many steps; no transaction is open while a model is fitted."""
+    """A job's answer, and as it is carried over to so many steps."""
     with database.read() as tx:
         found = jobs.best(tx, job_id)
         if steps is None:
             return found, None
-        spec, history = jobs.admitted(tx, job_id), trials.history(tx, job_id)
-    return found, horizons.at_horizons(spec, found, history, [steps])[0]
+    return found, reports.at_horizon(database, job_id, steps)
 
 
 @router.get(
