@@ -9,7 +9,7 @@ from lrtune import errors
 from lrtune.analysis.report import report
 from lrtune.search import landscape
 from lrtune.search.range_test import edges
-from lrtune.store import Database, audits, charts, jobs
+from lrtune.store import Database, audits, charts, findings, jobs
 from lrtune.wire.charts import Edge, Expected, Point, Series, Terrain
 from lrtune.wire.report import Findings
 from lrtune.wire.results import Job, Trial, TrialState
@@ -28,7 +28,9 @@ class Known(NamedTuple):
 def known(tx: Session, job: Job) -> Known:
     """What a job's trials say without a model."""
     history = charts.telling(tx, job)
-    found = report(job.spec, job.best, history, audits.read(tx, job.id)) if job.best else None
+    if job.best is None:
+        return Known(history, charts.on_the_map(tx, job), None)
+    found = report(job.spec, job.best, history, audits.read(tx, job.id), findings.totals(tx, job))
     return Known(history, charts.on_the_map(tx, job), found)
 
 

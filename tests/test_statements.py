@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from app import external, reporting
 from app.turns import Turns
 from lrtune.errors import LeaseLost
-from lrtune.store import Database, charts, jobs, leases, trials
+from lrtune.store import Database, charts, findings, jobs, leases, trials
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import Batch, Handout, Hold, Sent, Verdict
 from lrtune.wire.job import AdmittedJob
@@ -109,6 +109,7 @@ def test_a_take_is_as_many_statements_however_many_trials_there_are(database: Da
 def test_no_picture_goes_through_all_trials_of_a_job(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FEW", "FEW_ENOUGH", "MODELLED", "REST", "TERRAIN"):
         monkeypatch.setattr(charts, name, 4)
+    monkeypatch.setattr(findings, "WHOLE", 30)
     database, plans = Database(sqlite_url), list[str]()
     job_id = job_of(database, 40)
 
@@ -124,6 +125,7 @@ def test_no_picture_goes_through_all_trials_of_a_job(sqlite_url: str, monkeypatc
             drawn = [trial for _, trial in charts.lines(tx, job)]
             band, known = charts.rest(tx, job, "val_loss", drawn), charts.telling(tx, job)
             modelled, seen = charts.modelled(tx, job), charts.on_the_map(tx, job)
+            assert len(findings.read(tx, job).trials) < 40
         finally:
             event.remove(Engine, "before_cursor_execute", planned)
     assert seen == 40

@@ -50,10 +50,11 @@ InTurn = Annotated[Database, Depends(_in_turn, scope="function")]
 
 def _answer(database: Database, job_id: str, steps: int | None) -> tuple[Best, AtHorizon | None]:
     """A job's answer, and as it is carried over to so many steps."""
-    if steps:
-        return thinking.think(database, reports.carried_over, job_id, steps)
     with database.read() as tx:
-        return jobs.best(tx, job_id), None
+        found = jobs.best(tx, job_id)
+        if steps is None:
+            return found, None
+    return found, thinking.think(database, reports.at_horizon, job_id, steps)
 
 
 @router.get(

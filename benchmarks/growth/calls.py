@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app import external, reporting
 from app.landscape import terrain
+from app.reports import findings
 from app.routes.charts import drawn
 from app.turns import Turns
 from benchmarks.growth import BUILT_IN, STEPS, proposal
@@ -61,6 +62,7 @@ def of_a_job(timed: Timer, database: Database, job: str, count: int) -> Timings:
         yield from _looked_at(timed, database, job)
         if number < count + FEW:
             yield "landscape, model fitted", timed(partial(terrain, database, job))
+            yield "report of the answer", timed(partial(findings, database, job))
 
 
 def _looked_at(timed: Timer, database: Database, job: str) -> Timings:

@@ -63,8 +63,8 @@ class Landscape:
         return paired.runs([run], self.best.objective.sign).behind(self.answer.runs)
 
 
-def landscape(best: Best, trials: Iterable[Trial]) -> Landscape:
-    """These trials as the report reads them."""
+def landscape(best: Best, trials: Iterable[Trial], typical: Iterable[Trial] | None = None) -> Landscape:
+    """These trials as the report reads them; `typical` are those of them that say what a median one is, or all."""
     runs: dict[Kind, list[Trial]] = {best.configuration.kind: []}
     for trial in trials:
         if trial.state in OBSERVED:
@@ -73,7 +73,9 @@ def landscape(best: Best, trials: Iterable[Trial]) -> Landscape:
     sign = best.objective.sign
     answer = Point(best.configuration.learning_rate, known, sign * best.value, len(best.seeds), 0.0, 0)
     points = {name: _points(best, answer, some) for name, some in runs.items()}
-    behind = [point.behind for some in points.values() for point in some if point.behind is not None]
+    every = [point for some in points.values() for point in some]
+    compared = every if typical is None else _points(best, answer, typical)
+    behind = [point.behind for point in compared if point.behind is not None]
     return Landscape(best, answer, _tolerance(best, median(behind) if behind else 0.0), runs, points)
 
 

@@ -4,7 +4,8 @@ The rates are weighed in `lrtune/analysis/plateaus.py`, the sentences stand in `
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
@@ -21,14 +22,44 @@ UNCHECKED = Audits()
 BRIEF = 0.25  # of its steps: a run that was left before says little of its end
 
 
-def report(spec: AdmittedJob, best: Best, trials: Iterable[Trial], audits: Audits = UNCHECKED) -> Findings:
-    """The report of a job whose answer so far is `best`; `audits` is what its log says of the forecast pruner."""
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all trials of a job have come to, of which a report sees some: how many, and steps, by role and state.
+
+    `short` are the steps of the search's complete runs over less than the job's horizon. Those whose numbers are `even`
+    were chosen whatever they have come to: what is typical of the job is read off them.
+    """
+
+    counts: Sequence[tuple[str, TrialState, int, int]]
+    short: int
+    even: Collection[int]
+
+    @property
+    def trials(self) -> int:
+        """How many there are."""
+        return sum(count for _, _, count, _ in self.counts)
+
+    def over(self, some: Sequence[Trial], state: TrialState) -> float:
+        """How many trials in a state there are for each of these, which are some of them."""
+        of_all = sum(count for role, one, count, _ in self.counts if one is state and role != "range-test")
+        return of_all / max(1, sum(trial.state is state for trial in some))
+
+
+def report(
+    spec: AdmittedJob, best: Best, trials: Iterable[Trial], audits: Audits = UNCHECKED, totals: Totals | None = None
+) -> Findings:
+    """The report of a job whose answer so far is `best`; `audits` is what its log says of the forecast pruner.
+
+    `totals` are of the whole job, where these are not all of its trials.
+    """
     every = list(trials)
     history = [t for t in every if t.role != "range-test"]  # which is to break, at a rate below its highest
-    land = landscape(best, (t for t in history if t.role == "search" or spec.allows(t.configuration)))
+    seen = [t for t in history if t.role == "search" or spec.allows(t.configuration)]
+    land = landscape(best, seen, None if totals is None else [t for t in seen if t.number in totals.even])
     found, known = families(spec, land), stability(history, best.steps)
     rate, plateau = best.configuration.learning_rate, found[0].plateau
-    audit = _audit(spec, history, best.steps, audits)
+    saved = _saved(history, best.steps, audits, totals)
+    audit = _audit(spec, history, best.steps, audits, saved)
     above = _beyond(land, audits, "above", plateau.high if plateau else rate)
     below = _beyond(land, audits, "below", plateau.low if plateau else rate)
     (optimizer, family), at = best.configuration.kind, edges(spec, best.configuration)
@@ -43,8 +74,10 @@ def report(spec: AdmittedJob, best: Best, trials: Iterable[Trial], audits: Audit
         stability=known,
         above=above,
         below=below,
-        cost=_spent(every, best.steps),
-        saved=_saved(history, best.steps, audits),
+        cost=_spent(every if totals is None else totals, best.steps),
+        saved=saved,
+        trials=len(every) if totals is None else totals.trials,
+        read=len(every),
         audit=audit,
         lift=paired.lift(best),
         edges=at,
@@ -138,36 +171,43 @@ def _late_gain(land: Landscape, run: Trial) -> float | None:
     return median(before) - median(last) if before and last else None
 
 
-def _spent(trials: Iterable[Trial], steps: int) -> Spent:
+def _spent(of: Sequence[Trial] | Totals, steps: int) -> Spent:
     parts = dict.fromkeys(("baseline", "range_test", "search", "short", "stopped", "diverged", "confirm", "other"), 0)
-    for trial in trials:
-        parts[_purpose(trial, steps)] += trial.step - trial.reused
+    if isinstance(of, Totals):
+        for role, state, _, done in of.counts:
+            parts[_purpose(role, state)] += done
+        parts["short"], parts["search"] = of.short, parts["search"] - of.short
+    else:
+        for trial in of:
+            parts[_purpose(trial.role, trial.state, short=trial.horizon < steps)] += trial.step - trial.reused
     cost = {name: round(done / steps, 4) for name, done in parts.items()}
     return Spent(**cost, total=round(sum(parts.values()) / steps, 4))
 
 
-def _purpose(trial: Trial, steps: int) -> str:
+def _purpose(role: str, state: TrialState, *, short: bool = False) -> str:
     """What a trial's cost was spent on."""
-    if trial.role != "search":
-        return trial.role.replace("-", "_")  # as its field is called
-    if trial.state in (TrialState.STOPPED, TrialState.DIVERGED):
-        return trial.state.value
-    if trial.state is not TrialState.COMPLETE:
+    if role != "search":
+        return role.replace("-", "_")  # as its field is called
+    if state in (TrialState.STOPPED, TrialState.DIVERGED):
+        return state.value
+    if state is not TrialState.COMPLETE:
         return "other"
-    return "short" if trial.horizon < steps else "search"
+    return "short" if short else "search"
 
 
-def _saved(trials: Sequence[Trial], steps: int, audits: Audits) -> Saved:
+def _saved(trials: Sequence[Trial], steps: int, audits: Audits, totals: Totals | None) -> Saved:
+    """Of a job of which only some trials are seen, as much more as there are more that were stopped, or diverged."""
     pruned = [t for t in trials if t.state is TrialState.STOPPED and audits.stops.get(t.number) == "pruner"]
     broken = [t for t in trials if t.state is TrialState.DIVERGED]
     pruning, divergence = (
-        sum((trial.until or trial.horizon) - trial.step for trial in some) / steps for some in (pruned, broken)
+        sum((t.until or t.horizon) - t.step for t in some) / steps * (totals.over(trials, state) if totals else 1.0)
+        for some, state in ((pruned, TrialState.STOPPED), (broken, TrialState.DIVERGED))
     )
     total = round(pruning + divergence, 4)
     return Saved(pruning=round(pruning, 4), divergence=round(divergence, 4), total=total)
 
 
-def _audit(spec: AdmittedJob, trials: Sequence[Trial], steps: int, audits: Audits) -> Audit | None:
+def _audit(spec: AdmittedJob, trials: Sequence[Trial], steps: int, audits: Audits, savings: Saved) -> Audit | None:
     """How often a stop would have been false, by the runs that the forecast pruner let run on to know it."""
     if not isinstance(spec.search.pruner, Forecast):
         return None
@@ -177,8 +217,9 @@ def _audit(spec: AdmittedJob, trials: Sequence[Trial], steps: int, audits: Audit
     false = sum(_beat_all_before(spec, one, done) for one in ended)
     running = sum(t.state not in ENDED for t in asked)
     rate = false / len(ended) if ended else None
-    saved = _saved(trials, steps, audits).pruning
-    found = Audit(audited=len(ended), running=running, false=false, rate=rate, on=audits.on, saved=saved, words="")
+    found = Audit(
+        audited=len(ended), running=running, false=false, rate=rate, on=audits.on, saved=savings.pruning, words=""
+    )
     return found.model_copy(update={"words": advice.audit(found)})
 
 

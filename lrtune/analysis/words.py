@@ -6,7 +6,7 @@ from typing import Any
 
 from lrtune.analysis import paired
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.report import FamilyFindings, Lift
+from lrtune.wire.report import FamilyFindings, Findings, Lift
 from lrtune.wire.results import Baseline, Best
 
 OPTIMIZERS = {
@@ -182,6 +182,13 @@ def _unsure(best: Best, found: Lift, theirs: str) -> str:
     if low <= 0.0 <= high or best.diverged:
         return f"not surely better or worse than {theirs}"
     return f"probably {'better' if found.difference > 0 else 'worse'} than {theirs}, by how much is open"
+
+
+def sampled(found: Findings) -> str:
+    """Which of a large job's trials a report has read; nothing where it has read all."""
+    if found.read >= found.trials:
+        return ""
+    return f"From the best trials and a sample: {found.read:,} of {found.trials:,}."
 
 
 def fresh(best: Best) -> str:

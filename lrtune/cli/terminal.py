@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lrtune.analysis.differences import differing, measures
-from lrtune.analysis.words import brief_lift, described, fresh, label, lift, measured, seeds
+from lrtune.analysis.words import brief_lift, described, fresh, label, lift, measured, sampled, seeds
 from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.people import ADMIN
@@ -104,7 +104,7 @@ def report(found: Findings) -> RenderableType:
     cost = f"cost: {found.cost.total:.4g} full runs ({', '.join(spent)})"
     cost += f"; {found.saved.total:.3g} saved by stopping early" if found.saved.total else ""
     longer = [Text(f"over {one.words}") for one in found.horizons]
-    return Group(asked, Text(), kinds, Text(), *longer, Text(cost))
+    return Group(asked, Text(), kinds, Text(), *longer, Text(cost), *([Text(said)] if (said := sampled(found)) else []))
 
 
 class Fitting:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrtune import errors
-from lrtune.analysis.words import described, fresh, label, lift, measured, seeds
+from lrtune.analysis.words import described, fresh, label, lift, measured, sampled, seeds
 from lrtune.report.evidence import Evidence
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -66,6 +66,7 @@ def _filled(template: str, evidence: Evidence, **more: str) -> str:
         "fresh": fresh,
         "label": label,
         "seeds": seeds,
+        "sampled": sampled,
         "escaped": _escaped,
         "number": lambda v: "" if v is None else f"{v:.4g}",
     }

@@ -134,10 +134,13 @@ def _spread(query: Select[*Row], many: int, limit: int, found: int | None = None
     `found` is how many it finds, where they are not most of the trials.
     """
     wanted = limit * many // max(found or many, 1)
-    if wanted >= many:
-        return query
+    return query if wanted >= many else query.where(TrialRow.number.in_(evenly(many, wanted)))
+
+
+def evenly(many: int, wanted: int) -> set[int]:
+    """So many of the numbers of a job's trials, or a few less, spread evenly over all of them."""
     # Steps of the golden ratio: every k-th would always meet the same place of a search that goes round in k.
-    return query.where(TrialRow.number.in_({int(number * GOLDEN % 1.0 * many) for number in range(wanted)}))
+    return {int(number * GOLDEN % 1.0 * many) for number in range(wanted)}
 
 
 def _band(reports: Sequence[Any], metric: str, others: int, sampled: int) -> Band | None:

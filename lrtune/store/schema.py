@@ -7,7 +7,7 @@ the two together.
 from sqlalchemy import inspect, text
 from sqlalchemy.orm import Session
 
-REVISION = "0020"
+REVISION = "0021"
 VERSION_TABLE = "lrtune_alembic_version"  # of its own name, so that another Alembic can share the database
 
 

@@ -106,8 +106,11 @@ def _turn(whatever: bool, thinking: bool) -> Select[int, str, bool, bool]:
     waiting = select(job.seq).where(mine, wants).order_by(job.served, job.seq).limit(1)
     longest = ShareRow.taken % LONGEST_FIRST == LONGEST_FIRST - 1
     head = case((longest, waiting.scalar_subquery()), else_=first.scalar_subquery())
+    heads = select(head.label("job"), ShareRow.virtual, ShareRow.owner).cte().prefix_with("MATERIALIZED")
+    turn = select(heads.c.job).where(heads.c.job.is_not(None)).order_by(heads.c.virtual, heads.c.owner).limit(1)
     query = select(JobRow.seq, JobRow.id, lookup.command(JobRow), _undecided(JobRow))
-    return query.join(ShareRow, JobRow.seq == head).order_by(ShareRow.virtual, ShareRow.owner).limit(1)
+    # One job, and not a join: without statistics of the two tables PostgreSQL would read all jobs for it.
+    return query.where(JobRow.seq == turn.scalar_subquery())
 
 
 def _some(name: str) -> BindParameter[Any]:

@@ -188,7 +188,9 @@ class Advice(Result):
 class Findings(Result):
     """The answer's report. Rates are peaks; costs are in full runs; `tolerance` is in the metric's own unit.
 
-    `horizons` have the answer carried over to a few multiples of the job's horizon.
+    `horizons` have the answer carried over to a few multiples of the job's horizon. It rests on `read` of the job's
+    `trials`: on all, but where they are more than 600 on the best, those beside the search and a sample. Then runs are
+    counted among those that were read; `cost` is of all trials, and `saved` estimated from those that were read.
     """
 
     metric: str
@@ -203,6 +205,8 @@ class Findings(Result):
     below: Beyond
     cost: Spent
     saved: Saved
+    trials: int = 0
+    read: int = 0
     audit: Audit | None = None
     lift: Lift | None
     edges: list[Edge] = []

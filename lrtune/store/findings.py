@@ -1,0 +1,51 @@
+"""Reading a job for its report: all trials, or of a large job the best, those beside the search, and a sample."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from lrtune.analysis.report import Totals
+from lrtune.store import audits, charts, lookup, tallies, trials
+from lrtune.store.tables import TrialRow
+from lrtune.wire.results import Audits, Job, Trial, TrialState
+
+WHOLE = 600  # trials: of a job that has more, some are read
+AUDITED = 300  # newest of those that ran on to check the forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a report rests on: trials by number, those to fit a model to, with their reports, and what the log says.
+
+    `totals` are of the whole job where these are not all of its trials; those without a model then lack reports.
+    """
+
+    trials: Sequence[Trial]
+    modelled: Sequence[Trial]
+    audits: Audits
+    totals: Totals | None
+
+
+def read(tx: Session, job: Job) -> Basis:
+    """What the report of a job needs."""
+    known = audits.read(tx, job.id)
+    if charts.count(tx, job.id) <= WHOLE:
+        every = trials.history(tx, job.id)
+        return Basis(every, every, known, None)
+    checked = select(TrialRow).where(TrialRow.job == lookup.job(tx, job.id).seq)
+    checked = checked.where(TrialRow.number.in_(known.trials[-AUDITED:]))
+    modelled = charts.modelled(tx, job)
+    some = [*map(trials.view, tx.scalars(checked)), *charts.telling(tx, job), *modelled]
+    found = {trial.number: trial for trial in some}
+    return Basis([found[number] for number in sorted(found)], modelled, known, totals(tx, job))
+
+
+def totals(tx: Session, job: Job) -> Totals:
+    """What all trials of a job have come to."""
+    seq = lookup.job(tx, job.id).seq
+    short = select(func.coalesce(func.sum(tallies.COST), 0)).where(TrialRow.job == seq, TrialRow.role == "search")
+    short = short.where(TrialRow.state == TrialState.COMPLETE, TrialRow.horizon < job.steps)
+    even = charts.evenly(charts.count(tx, job.id), charts.TERRAIN)
+    return Totals(tallies.counts(tx, seq), tx.scalar(short) or 0, even)

@@ -1,0 +1,57 @@
+"""The report of a large job: of its best trials and a sample, with what all of them have cost."""
+
+import pytest
+
+from lrtune.store import Database, charts, findings, jobs
+from tests.serving import served
+from tests.test_plans import filled
+from tests.test_statements import counted
+
+SMALL = {"FEW_ENOUGH": 20, "MODELLED": 10, "TERRAIN": 40, "LATELY": 50}
+
+
+@pytest.fixture
+def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if some dozen trials were many."""
+    for name, few in SMALL.items():
+        monkeypatch.setattr(charts, name, few)
+    monkeypatch.setattr(findings, "WHOLE", 60)
+
+
+def test_a_large_jobs_report_has_the_answer_and_the_cost_of_all_and_says_what_it_has_read(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, bounded: None
+) -> None:
+    database = Database(database_url)
+    job = filled(database, 240)
+    with served(database_url) as service:
+        found = service.get(f"/v1/jobs/{job}/report").json()
+        text = service.get(f"/v1/jobs/{job}/report", params={"format": "md"}).text
+        on_the_map = service.get(f"/v1/jobs/{job}/landscape").json()["report"]
+        monkeypatch.setattr(findings, "WHOLE", 1000)
+        whole = service.get(f"/v1/jobs/{job}/report").json()
+        entire = service.get(f"/v1/jobs/{job}/report", params={"format": "md"}).text
+    database.dispose()
+    assert (found["trials"], whole["read"], whole["trials"]) == (240, 240, 240)
+    assert 60 < found["read"] < 140
+    for same in ("cost", "value", "rate", "optimizer", "family", "edges", "lift"):
+        assert found[same] == whole[same], same
+    assert found["tolerance"] == pytest.approx(whole["tolerance"], rel=0.1)
+    assert on_the_map["cost"] == whole["cost"]
+    assert found["saved"]["pruning"] == pytest.approx(whole["saved"]["pruning"]) == 60 * 20 / 40
+    ours, all_of_it = (one["families"][0]["plateau"] for one in (found, whole))
+    assert (ours["low"], ours["high"]) == pytest.approx((all_of_it["low"], all_of_it["high"]), rel=0.1)
+    assert f"From the best trials and a sample: {found['read']} of 240." in text
+    assert "a sample" not in entire
+
+
+def test_a_large_jobs_report_is_as_many_statements_however_many_trials_there_are(
+    database: Database, bounded: None
+) -> None:
+    costs = []
+    for count in (120, 480):
+        job = filled(database, count)
+        with counted() as seen, database.read() as tx:
+            basis = findings.read(tx, jobs.get(tx, job))
+        costs.append(len(seen))
+        assert len(basis.trials) < 140
+    assert costs[0] == costs[1] <= 32
