@@ -38,8 +38,12 @@ STATES: dict[TrialState, State] = {
 
 @lru_cache(maxsize=8192)
 def _factors(curve: Curve, steps: int) -> Array:  # as an array, for a third of the memory
-    factor = curve.over(steps)
-    return np.array([factor(int((point + 0.5) / POINTS * steps)) for point in range(POINTS)])
+    return np.array([*map(curve.within(steps), _places(steps))])
+
+
+@lru_cache(maxsize=64)
+def _places(steps: int) -> tuple[int, ...]:
+    return tuple(int((point + 0.5) / POINTS * steps) for point in range(POINTS))
 
 
 def rates(configuration: Configuration, steps: int) -> tuple[float, ...]:
