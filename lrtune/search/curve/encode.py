@@ -48,8 +48,13 @@ def _places(steps: int) -> tuple[int, ...]:
 
 def rates(configuration: Configuration, steps: int) -> tuple[float, ...]:
     """The learning rates of a run at 64 evenly spaced points of it, in units of the optimizer's usual rate."""
+    return tuple(points(configuration, steps).tolist())
+
+
+def points(configuration: Configuration, steps: int) -> Array:
+    """The same as an array, (64,)."""
     peak = configuration.learning_rate / type(configuration.optimizer).usual
-    return tuple((peak * _factors(configuration.curve, steps)).tolist())
+    return np.asarray(peak * _factors(configuration.curve, steps))
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,8 +147,9 @@ class JobModel:
         if self.runs:
             near = self._near(pool.features, pool.extras, pool.horizons)
             own = np.where(near.any(1), self.one_of[near.argmax(1)], own)
+        keys = np.array(pool.keys)
         for i, run in enumerate(self.runs):
-            own[(np.array(pool.keys) == run.key) & (pool.horizons == run.horizon)] = self.one_of[i]
+            own[(keys == run.key) & (pool.horizons == run.horizon)] = self.one_of[i]
         return np.asarray(own, dtype=np.int64)
 
     @cached_property
