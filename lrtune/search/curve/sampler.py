@@ -209,7 +209,7 @@ class _Search:
         """The engine's decisions, and the configurations that they are about, a decision for each seed."""
         pool, known = self.start
         settings = replace(self.settings, limits=limits(self.spec, known))
-        fitted = None
+        fitted, model = None, None
         if self.designing():
             pool = self._bounded(pool)
         else:
@@ -226,8 +226,8 @@ class _Search:
                 self._add(designed(self.spec, self.space, model.law, leaders[0], self.past, self.random))
             pool, known = self._encoded()
             same_knobs = pool.extras.shape[1] == model.pool.extras.shape[1]
-            fitted = model.fitted if same_knobs else None
-        found, _ = decide_several(pool, known, self.steps, seeds, settings, fitted, left)
+            fitted, model = model.fitted if same_knobs else None, model.over(pool, known)
+        found, _ = decide_several(pool, known, self.steps, seeds, settings, fitted, left, model)
         return [(self.candidates[pool.keys[decision.row]], decision) for decision in found]
 
     @cached_property
