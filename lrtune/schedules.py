@@ -374,15 +374,15 @@ class Curve:
 
     def over(self, steps: int) -> Callable[[int], float]:
         """The factor at each of `steps` steps, and at the end, warm-up and clips included. Raises ValueError."""
-        rise = self.rise(at_least(1, "steps", steps))
-        after = self.family.over(steps - rise)
-        top = 1.0 if self.old_warmup else after(0)
+        factor = self.within(at_least(1, "steps", steps))
+        return lambda step: factor(min(at_least(0, "step", step), steps))
 
-        def factor(step: int) -> float:
-            warming = 0 <= step < rise
-            return min(1.0, max(self.floor, (step + 1) / rise * top if warming else after(step - rise * (step >= 0))))
-
-        return factor
+    def within(self, steps: int) -> Callable[[int], float]:
+        """As `over`, of steps inside the run alone: nothing is checked."""
+        rise, floor = self.rise(steps), self.floor
+        after, span = self.family.on_steps(steps - rise).__call__, steps - rise
+        top = 1.0 if self.old_warmup else after(0.0)
+        return lambda n: min(1.0, max(floor, (n + 1) / rise * top if n < rise else after((n - rise) / span)))
 
     def breakpoints(self, steps: int) -> list[int]:
         """Steps that part a run of `steps`, first and last among them: between two the rate only rises or falls."""

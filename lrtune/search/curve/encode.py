@@ -38,14 +38,23 @@ STATES: dict[TrialState, State] = {
 
 @lru_cache(maxsize=8192)
 def _factors(curve: Curve, steps: int) -> Array:  # as an array, for a third of the memory
-    factor = curve.over(steps)
-    return np.array([factor(int((point + 0.5) / POINTS * steps)) for point in range(POINTS)])
+    return np.array([*map(curve.within(steps), _places(steps))])
+
+
+@lru_cache(maxsize=64)
+def _places(steps: int) -> tuple[int, ...]:
+    return tuple(int((point + 0.5) / POINTS * steps) for point in range(POINTS))
 
 
 def rates(configuration: Configuration, steps: int) -> tuple[float, ...]:
     """The learning rates of a run at 64 evenly spaced points of it, in units of the optimizer's usual rate."""
+    return tuple(points(configuration, steps).tolist())
+
+
+def points(configuration: Configuration, steps: int) -> Array:
+    """The same as an array, (64,)."""
     peak = configuration.learning_rate / type(configuration.optimizer).usual
-    return tuple((peak * _factors(configuration.curve, steps)).tolist())
+    return np.asarray(peak * _factors(configuration.curve, steps))
 
 
 @dataclass(frozen=True, slots=True)

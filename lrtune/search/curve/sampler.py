@@ -15,7 +15,7 @@ import numpy as np
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.search.curve.beginnings import Beginnings
 from lrtune.search.curve.designed import designed
-from lrtune.search.curve.encode import LOST, limits, rates, report_step, runs, static_knobs
+from lrtune.search.curve.encode import LOST, POINTS, Encoded, limits, points, rates, report_step, runs, static_knobs
 from lrtune.search.engine.costs import Settings, design_size
 from lrtune.search.engine.decide import decide_several
 from lrtune.search.engine.types import Decision, Ints, Pool, Run
@@ -185,11 +185,13 @@ class _Search:
         self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST or ended_by_loop(t)}
         self.candidates: list[Configuration] = []
         self._extras = cache(lambda configuration: self.knobs.row(configuration) or ())
-        self._rates = cache(rates)
+        self._curve = cache(points)
+        self._made: Encoded = {}  # runs, of which trials
         self.candidates += dict.fromkeys(
             t.configuration for t in past if t.role == "search" and self._unclosed(t.configuration)
         )
-        self.trained = {self._training(t.configuration) for t in past if t.horizon == steps and t.role != "range-test"}
+        own = [t.configuration for t in past if t.horizon == steps and t.role != "range-test"]
+        self.trained = set(self._trainings(own))
         self._add(self.space.draw(RandomTrial(random)) for _ in range(DRAWN))
 
     def open(self) -> bool:
@@ -207,7 +209,7 @@ class _Search:
         """The engine's decisions, and the configurations that they are about, a decision for each seed."""
         pool, known = self.start
         settings = replace(self.settings, limits=limits(self.spec, known))
-        fitted = None
+        fitted, model = None, None
         if self.designing():
             pool = self._bounded(pool)
         else:
@@ -224,8 +226,8 @@ class _Search:
                 self._add(designed(self.spec, self.space, model.law, leaders[0], self.past, self.random))
             pool, known = self._encoded()
             same_knobs = pool.extras.shape[1] == model.pool.extras.shape[1]
-            fitted = model.fitted if same_knobs else None
-        found, _ = decide_several(pool, known, self.steps, seeds, settings, fitted, left)
+            fitted, model = model.fitted if same_knobs else None, model.over(pool, known)
+        found, _ = decide_several(pool, known, self.steps, seeds, settings, fitted, left, model)
         return [(self.candidates[pool.keys[decision.row]], decision) for decision in found]
 
     @cached_property
@@ -235,20 +237,21 @@ class _Search:
 
     def _add(self, found: Iterable[Configuration]) -> None:
         """Candidates that would be trained unlike any other: curves that are equal over the run are one."""
-        for configuration in found:
-            training = self._training(configuration)
+        several = list(found)
+        for configuration, training in zip(several, self._trainings(several), strict=True):
             if training not in self.trained and self._unclosed(configuration):
                 self.trained.add(training)
                 self.candidates.append(configuration)
 
     def _unclosed(self, configuration: Configuration) -> bool:
-        return any((configuration, horizon) not in self.closed for horizon in self.horizons)
+        return not self.closed or any((configuration, horizon) not in self.closed for horizon in self.horizons)
 
-    def _training(self, configuration: Configuration) -> tuple[str | float | bytes, ...]:
+    def _trainings(self, found: Sequence[Configuration]) -> list[tuple[str | float | bytes, ...]]:
         """What tells one training from another: the other knobs, and the rates, but for rounding."""
-        mantissa, exponent = np.frexp(self._rates(configuration, self.steps))
-        alike = np.ldexp(np.rint(np.ldexp(mantissa, ROUNDED)), exponent).tobytes()
-        return (configuration.kind[0], *self._extras(configuration), alike)
+        curves = np.array([self._curve(one, self.steps) for one in found]).reshape(len(found), POINTS)
+        mantissa, exponent = np.frexp(curves)
+        alike = np.ldexp(np.rint(np.ldexp(mantissa, ROUNDED)), exponent)
+        return [(one.kind[0], *self._extras(one), row.tobytes()) for one, row in zip(found, alike, strict=True)]
 
     def _bounded(self, pool: Pool) -> Pool:
         """The options whose rates a range test has not ruled out for the initial design, if those are enough for it."""
@@ -262,7 +265,8 @@ class _Search:
 
         A run's key is the place of its configuration among the candidates, or below zero where it is none of them.
         """
-        rows = [(i, c, h) for i, c in enumerate(self.candidates) for h in self.horizons if (c, h) not in self.closed]
+        every = ((i, c, h) for i, c in enumerate(self.candidates) for h in self.horizons)
+        rows = [(i, c, h) for i, c, h in every if not self.closed or (c, h) not in self.closed]
         extras = np.array([self._extras(c) for _, c, _ in rows], dtype=float).reshape(len(rows), -1)
         varied = np.flatnonzero(np.ptp(extras, axis=0) > 0)
         places = {c: i for i, c in enumerate(self.candidates)}
@@ -274,7 +278,7 @@ class _Search:
         pool = Pool(
             keys=tuple(i for i, _, _ in rows),
             horizons=np.array([h for _, _, h in rows], dtype=np.int64),
-            curves=np.array([self._rates(c, h) for _, c, h in rows]),
+            curves=np.array([self._curve(c, h) for _, c, h in rows]),
             extras=extras[:, varied],
             free=np.zeros(len(rows), dtype=np.int64),
             every=np.array([max(h // REPORTS, 1) for _, _, h in rows], dtype=np.int64),
@@ -285,7 +289,7 @@ class _Search:
 
     def _runs(self) -> list[Run]:
         """This job's runs, with the checkpoints that there are of them."""
-        found = runs(self.spec, self.past)
+        found = runs(self.spec, self.past, self._made)
         return found if self.beginnings is None else [self.beginnings.of(run) for run in found]
 
     def _leaders(self, model: WeighedModel) -> list[Configuration]:
@@ -303,10 +307,10 @@ def shared(pool: Pool, known: Sequence[Run], *, everywhere: bool = True) -> Ints
     Counted are beginnings of which there is a checkpoint: at a run's `ends`, and with `everywhere` also where its rate
     stands still, as a worker keeps them.
     """
-    free = np.zeros(len(pool.keys), dtype=np.int64)
+    free, first = np.zeros(len(pool.keys), dtype=np.int64), pool.curves[:, 0].copy()
     for one in known:
         curve = np.array(one.curve)
-        alike = (pool.horizons == one.horizon) & (pool.curves[:, 0] == curve[0])
+        alike = (pool.horizons == one.horizon) & (first == curve[0])
         rows = np.flatnonzero(alike & (pool.extras == np.array(one.extras)).all(axis=1))
         curves = pool.curves[rows]
         equal = np.cumprod(curves == curve, axis=1).sum(axis=1)

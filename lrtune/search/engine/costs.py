@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lrtune.search.engine.features import embed, nearly_equal
 from lrtune.search.engine.normalise import EVERYTHING
-from lrtune.search.engine.types import Pool, Run
+from lrtune.search.engine.types import Array, Ints, Pool, Run
 
 AT_LEAST = 0.4  # of what a run would cost alone is its price, however much of it others have trained
 MOST_OF_A_RUN = 4  # a first stage is no longer than the run over this
@@ -106,6 +106,12 @@ class Options:
         own = self.trained(row)
         alone, shared = until - own, until - max(own, int(self.pool.free[row]))
         return float(max(shared, AT_LEAST * alone, 0.02 * self.pool.every[row])) / self.target
+
+    def prices(self, rows: Ints) -> Array:
+        """The price of reaching the target, of each option, (n,)."""
+        own = np.array([self.trained(row) for row in rows.tolist()], dtype=float)
+        alone, shared = self.target - own, self.target - np.maximum(own, self.pool.free[rows])
+        return np.asarray(np.maximum(np.maximum(shared, AT_LEAST * alone), 0.02 * self.pool.every[rows]) / self.target)
 
     def worst_cost(self, row: int, until: float) -> float:
         """What reaching `until` costs at most, in full runs: where nothing of other runs can be had after all."""

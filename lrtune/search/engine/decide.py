@@ -57,8 +57,11 @@ def decide_several(
     settings: Settings,
     fitted: Fitted | None = None,
     left: float = np.inf,
+    model: WeighedModel | None = None,
 ) -> tuple[list[Decision], Fitted | None]:
     """A decision for each seed, as long as there are any, and the hyper-parameters; the first is that of `decide`.
+
+    `model` is one of just these runs and options, where whoever asks has one.
 
     Each takes those before it for under way. Where more than a few are asked for one model is asked for all of them,
     since it takes longer to make than to ask; what is fitted for the first is good enough for all.
@@ -71,7 +74,7 @@ def decide_several(
         if first is not None:
             more = [first]
         else:
-            model = WeighedModel(pool, known, target, settings, fitted)
+            model = model if model and not found else WeighedModel(pool, known, target, settings, fitted)
             fitted = model.fitted
             more = search.several(model, min(at_once, len(seeds) - len(found)))
         if not more:
@@ -252,7 +255,7 @@ class Search:
 
     def _worth(self, rows: Ints, gain: Array) -> Array:
         """What training options to their ends gains, (n,), for what it costs."""
-        price = np.array([self.options.price(int(row), self.target) for row in rows])
+        price = self.options.prices(rows)
         gain = gain * self._chance(rows)
         return np.asarray(gain / price if self.settings.cost else gain)
 

@@ -63,11 +63,24 @@ def make_prior(scales: Array) -> Prior:
     return Prior(np.concatenate([np.log(scales), rest]), std)
 
 
-def matern(r2: Array) -> tuple[Array, Array]:
-    """Matern 5/2 of squared distances (R&W eq. 4.17), and its derivative by the squared distance."""
+def matern(r2: Array) -> Array:
+    """Matern 5/2 of squared distances (R&W eq. 4.17)."""
+    r = np.sqrt(np.maximum(r2, 0.0)) * ROOT5
+    return np.asarray((1 + r + r * r / 3) * np.exp(-r))
+
+
+def matern_and_slope(r2: Array) -> tuple[Array, Array]:
+    """The same, and its derivative by the squared distance."""
     r = np.sqrt(np.maximum(r2, 0.0)) * ROOT5
     decay = np.exp(-r)
     return (1 + r + r * r / 3) * decay, -(5 / 6) * (1 + r) * decay
+
+
+def within_runs(same: NDArray[np.bool_], squared_gaps: Array, variance: float, scale: float) -> Array:
+    """Covariance of what is a run's own, which is none between two runs: of few pairs, so of these alone."""
+    found = np.zeros(same.shape)
+    found[same] = variance * matern(squared_gaps[same] / scale**2)
+    return found
 
 
 def squared_distances(a: Array, b: Array) -> Array:
@@ -94,18 +107,19 @@ class Kernel:
     def covariance(self, a: Points, b: Points) -> Array:
         """Of each point of `a` with each of `b`, (n, m), without noise."""
         gap = (a.log_steps[:, None] - b.log_steps[None, :]) ** 2
-        shared = self.shared * matern(squared_distances(self.coordinates(a), self.coordinates(b)))[0]
-        level = self.level * matern(gap / LEVEL_SCALE**2)[0]
+        shared = self.shared * matern(squared_distances(self.coordinates(a), self.coordinates(b)))
+        once, place = np.unique(b.log_steps, return_inverse=True)  # most of what is asked for is at the target
+        level = (self.level * matern((a.log_steps[:, None] - once[None, :]) ** 2 / LEVEL_SCALE**2))[:, place]
         same = a.run[:, None] == b.run[None, :]
-        own = np.where(same, self.own * matern(gap / self.own_scale**2)[0], 0.0) if same.any() else 0.0
+        own = within_runs(same, gap, self.own, self.own_scale) if same.any() else 0.0
         return np.asarray(shared + level + own + CONSTANT)
 
     def paired(self, a: Points, b: Points) -> Array:
         """Covariance of each point of `a` with the same row of `b`, (n,), without noise."""
         gap = (a.log_steps - b.log_steps) ** 2
         far = ((self.coordinates(a) - self.coordinates(b)) ** 2).sum(1)
-        own = self.own * matern(gap / self.own_scale**2)[0] * (a.run == b.run)
-        return np.asarray(self.shared * matern(far)[0] + self.level * matern(gap / LEVEL_SCALE**2)[0] + own + CONSTANT)
+        own = self.own * matern(gap / self.own_scale**2) * (a.run == b.run)
+        return np.asarray(self.shared * matern(far) + self.level * matern(gap / LEVEL_SCALE**2) + own + CONSTANT)
 
     @property
     def variance(self) -> float:
@@ -122,45 +136,47 @@ class Objective:
 
     def __init__(self, points: Points, values: Array, prior: Prior, relative: Array) -> None:
         self.points, self.values, self.prior, self.relative = points, values, prior, relative
-        self.gap = (points.log_steps[:, None] - points.log_steps[None, :]) ** 2
-        self.same = (points.run[:, None] == points.run[None, :]).astype(float)
-        self.level = matern(self.gap / LEVEL_SCALE**2)[0]
+        gap = (points.log_steps[:, None] - points.log_steps[None, :]) ** 2
+        self.same = points.run[:, None] == points.run[None, :]
+        self.gap = gap[self.same]
+        self.level = matern(gap / LEVEL_SCALE**2)
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
         """The value, and its derivatives by each entry of `theta`."""
         kernel = Kernel(theta)
         coordinates = kernel.coordinates(self.points)
-        shared, shared_slope = matern(squared_distances(coordinates, coordinates))
-        own, own_slope = matern(self.gap / kernel.own_scale**2)
-        own, own_slope = own * self.same, own_slope * self.same
-        noise = np.diag(kernel.noise * self.relative)
-        matrix = kernel.shared * shared + kernel.own * own + kernel.level * self.level + CONSTANT + noise
-        matrix[np.diag_indices_from(matrix)] += JITTER
+        shared, shared_slope = matern_and_slope(squared_distances(coordinates, coordinates))
+        own, own_slope = matern_and_slope(self.gap / kernel.own_scale**2)
+        matrix = kernel.shared * shared
+        matrix[self.same] += kernel.own * own
+        matrix = matrix + kernel.level * self.level + CONSTANT
+        matrix.flat[:: len(matrix) + 1] += kernel.noise * self.relative + JITTER
         factor, info = lapack.dpotrf(matrix, lower=1)
         if info != 0:
             return 1e10, np.zeros_like(theta)
-        alpha = cho_solve((factor, True), self.values)
+        alpha = lapack.dpotrs(factor, self.values, lower=1)[0]
         inverse = lapack.dpotri(factor, lower=1)[0]
         inverse = np.tril(inverse) + np.tril(inverse, -1).T
         weights = 0.5 * (inverse - np.outer(alpha, alpha))  # derivative of the value by each entry of the matrix
         away = (theta - self.prior.mean) / self.prior.std
         value = 0.5 * self.values @ alpha + np.log(np.diag(factor)).sum() + 0.5 * away @ away
         by_distance = weights * kernel.shared * shared_slope
-        scales = [-2 * _pull(by_distance, x, x) for x in coordinates.T]
-        drift = 2 * _pull(by_distance, coordinates[:, 0], self.points.log_steps / kernel.scales[0])
+        sums = by_distance.sum(1)
+        scales = [-2 * _pull(by_distance, sums, x, x) for x in coordinates.T]
+        drift = 2 * _pull(by_distance, sums, coordinates[:, 0], self.points.log_steps / kernel.scales[0])
         variances = [
             kernel.shared * (weights * shared).sum(),
-            kernel.own * (weights * own).sum(),
-            float((weights * kernel.own * own_slope * self.gap).sum()) * -2 / kernel.own_scale**2,
+            kernel.own * (weights[self.same] * own).sum(),
+            float((weights[self.same] * kernel.own * own_slope * self.gap).sum()) * -2 / kernel.own_scale**2,
             kernel.level * (weights * self.level).sum(),
             kernel.noise * (np.diag(weights) @ self.relative),
         ]
         return float(value), np.array([*scales, drift, *variances]) + away / self.prior.std
 
 
-def _pull(weights: Array, x: Array, y: Array) -> float:
-    """Sum over pairs of weights * (x_i - x_j) * (y_i - y_j), for symmetric weights."""
-    return float(2 * (weights.sum(1) @ (x * y) - x @ weights @ y))
+def _pull(weights: Array, sums: Array, x: Array, y: Array) -> float:
+    """Sum over pairs of weights * (x_i - x_j) * (y_i - y_j), for symmetric weights with these sums of rows."""
+    return float(2 * (sums @ (x * y) - x @ weights @ y))
 
 
 def fit_theta(points: Points, values: Array, prior: Prior, relative: Array, steps: int = 25) -> Array:
@@ -183,7 +199,7 @@ class Process:
     def __init__(self, theta: Array, points: Points, values: Array, relative: Array) -> None:
         self.kernel, self.points = Kernel(theta), points
         matrix = self.kernel.covariance(points, points)
-        matrix[np.diag_indices_from(matrix)] += self.kernel.noise * relative + JITTER
+        matrix.flat[:: len(matrix) + 1] += self.kernel.noise * relative + JITTER
         self.factor = np.linalg.cholesky(matrix) if len(points) else np.zeros((0, 0))
         self.weights = cho_solve((self.factor, True), values) if len(points) else np.zeros(0)
 

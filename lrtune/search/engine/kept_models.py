@@ -112,7 +112,7 @@ def _extended(process: Process, points: Points, values: Array, relative: Array) 
     kernel, n = process.kernel, len(process.points)
     low = solve_triangular(process.factor, kernel.covariance(process.points, points), lower=True, check_finite=False)
     corner = kernel.covariance(points, points) - low.T @ low
-    corner[np.diag_indices_from(corner)] += kernel.noise * relative + JITTER
+    corner.flat[:: len(corner) + 1] += kernel.noise * relative + JITTER
     factor = np.zeros((n + len(points), n + len(points)))
     factor[:n, :n], factor[n:, :n], factor[n:, n:] = process.factor, low.T, np.linalg.cholesky(corner)
     grown = copy(process)

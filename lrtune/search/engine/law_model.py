@@ -9,13 +9,15 @@ Values are counted from the best and in units of its size, whatever the metric; 
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
 from lrtune.search.engine.features import embed
-from lrtune.search.engine.gp import Evidence, matern, squared_distances
+from lrtune.search.engine.gp import Evidence, matern, squared_distances, within_runs
 from lrtune.search.engine.law import REACH, Beliefs, Law, beliefs, fit_law, histories
 from lrtune.search.engine.model import DIVERGED_NOISE, EXTRA_SCALE, RATE_SCALES, observe
 from lrtune.search.engine.types import Array, Ints, Pool, Run, without_duplicate_prefixes
@@ -65,18 +67,18 @@ class Rest:
 
     def covariance(self, one: Places, other: Places) -> Array:
         """Of each place of `one` with each of `other`, (n, m), without noise."""
-        shape = self.a**2 * matern(squared_distances(one.coordinates, other.coordinates))[0]
+        shape = self.a**2 * matern(squared_distances(one.coordinates, other.coordinates))
         same = one.run[:, None] == other.run[None, :]
         if same.any():
             gap = (one.log_steps[:, None] - other.log_steps[None, :]) / OWN_SCALE
-            shape = shape + np.where(same, self.b**2 * matern(gap**2)[0], 0.0)
+            shape = shape + within_runs(same, gap**2, self.b**2, 1.0)
         return np.asarray(one.scale[:, None] * other.scale[None, :] * shape + one.jacobian @ other.jacobian.T)
 
     def paired(self, one: Places, other: Places) -> Array:
         """Of each place of `one` with the same row of `other`, (n,), without noise."""
         far = ((one.coordinates - other.coordinates) ** 2).sum(axis=1)
         gap = ((one.log_steps - other.log_steps) / OWN_SCALE) ** 2
-        shape = self.a**2 * matern(far)[0] + self.b**2 * matern(gap)[0] * (one.run == other.run)
+        shape = self.a**2 * matern(far) + self.b**2 * matern(gap) * (one.run == other.run)
         return np.asarray(one.scale * other.scale * shape + (one.jacobian * other.jacobian).sum(axis=1))
 
     def variance(self, places: Places) -> Array:
@@ -130,6 +132,13 @@ class LawModel:
         self.fit = LawFit(self.parameters, self.unit, self.rest)
         self._condition()
         self._believe_pending()
+
+    def over(self, pool: Pool) -> "LawModel":
+        """The same model asked about other options, whose other hyper-parameters have the same mean and deviation."""
+        same = copy(self)
+        same.pool = pool
+        vars(same).pop("_run_of_row", None)
+        return same
 
     def forecast(self, rows: Ints) -> tuple[Array, Array]:
         """Mean and standard deviation, (n,) each, of the value that each option has at the end of its horizon."""
@@ -191,10 +200,15 @@ class LawModel:
 
     def _places_of_options(self, rows: Ints, steps: Array) -> Places:
         """Options after so many steps; one that no run trains yet is a run of its own, numbered beyond those known."""
-        pool, known = self.pool, {(run.key, run.horizon): i for i, run in enumerate(self.runs)}
-        run = [known.get((pool.keys[row], int(pool.horizons[row])), len(self.runs) + row) for row in rows]
-        horizons = pool.horizons[rows].astype(float)
-        return self._places(pool.curves[rows], pool.extras[rows], horizons, steps, np.array(run, dtype=np.int64))
+        pool, horizons = self.pool, self.pool.horizons[rows].astype(float)
+        return self._places(pool.curves[rows], pool.extras[rows], horizons, steps, self._run_of_row[rows])
+
+    @cached_property
+    def _run_of_row(self) -> Ints:
+        """For each option the run that trains it, else a number of its own."""
+        known = {(run.key, run.horizon): i for i, run in enumerate(self.runs)}
+        options = enumerate(zip(self.pool.keys, self.pool.horizons.tolist(), strict=True), start=len(self.runs))
+        return np.array([known.get(option, own) for own, option in options], dtype=np.int64)
 
     def _places(self, curves: Array, extras: Array, horizons: Array, steps: Array, run: Ints) -> Places:
         law = Law(self.parameters, histories(curves, horizons, steps, self.target, self.unit))
@@ -271,4 +285,6 @@ def _some(values: Array, steps: Array) -> Ints:
 def _noisy(matrix: Array, places: Places, rest: Rest, relative: Array) -> Array:
     """The covariance of reports: with their noise, of which each has so much."""
     noise = (rest.noise * places.scale) ** 2 * relative
-    return np.asarray(matrix + np.diag(noise + JITTER * np.diag(matrix)))
+    noisy = matrix.copy()
+    noisy.flat[:: len(matrix) + 1] += noise + JITTER * np.diag(matrix)
+    return noisy

@@ -6,6 +6,7 @@ Bayesian optimisation, Swersky et al. 2014, with features of the learning-rate c
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -147,8 +148,9 @@ class JobModel:
         if self.runs:
             near = self._near(pool.features, pool.extras, pool.horizons)
             own = np.where(near.any(1), self.one_of[near.argmax(1)], own)
+        keys = np.array(pool.keys)
         for i, run in enumerate(self.runs):
-            own[(np.array(pool.keys) == run.key) & (pool.horizons == run.horizon)] = self.one_of[i]
+            own[(keys == run.key) & (pool.horizons == run.horizon)] = self.one_of[i]
         return np.asarray(own, dtype=np.int64)
 
     @cached_property
@@ -168,6 +170,13 @@ class JobModel:
     def _points(self, features: Array, extras: Array, steps: Array, run: Ints) -> Points:
         columns = np.column_stack([features, self.pool.standardised(extras)])
         return Points(columns, np.log(np.maximum(steps, 1) / self.target), run)
+
+    def over(self, pool: Pool) -> "JobModel":
+        """The same model asked about other options, whose other hyper-parameters have the same mean and deviation."""
+        same = copy(self)
+        same.pool = pool
+        vars(same).pop("_run_of_row", None)
+        return same
 
     def forecast(self, rows: Ints) -> tuple[Array, Array]:
         """Mean and variance, (n,) each, of the normalised score that each option has at the end of its horizon."""
@@ -207,9 +216,10 @@ class JobModel:
         the variance falls when the report is observed (R&W eq. 2.26). `ends` are in steps.
         """
         kernel, process = self.process.kernel, self.process
+        once, place = np.unique(targets, return_inverse=True)
         stage = self.points_of_options(rows, ends)
-        final = self.points_of_options(targets, self.pool.horizons[targets].astype(float))
+        final = self.points_of_options(once, self.pool.horizons[once].astype(float))
         white_stage, white_final = process.project(stage)[1], process.project(final)[1]
-        covariance = kernel.paired(stage, final) - (white_stage * white_final).sum(0)
-        reported = process.variance(white_stage) + kernel.noise
-        return np.asarray(np.clip(covariance * covariance / (reported * process.variance(white_final)), 0.0, 1.0))
+        covariance = kernel.paired(stage, final.take(place)) - (white_stage * white_final[:, place]).sum(0)
+        reported, ended = process.variance(white_stage) + kernel.noise, process.variance(white_final)[place]
+        return np.asarray(np.clip(covariance * covariance / (reported * ended), 0.0, 1.0))

@@ -8,6 +8,7 @@ and not maximised, so that nothing switches.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +92,20 @@ class WeighedModel:
             known = settings.law_share or (fitted.share if fitted else None)
             self.share = law_share(self.law.evidence(), self.process.evidence(), knobs) if known is None else known
         self.fitted = Fitted(self.process.theta, self.law.fit if self.law else None, self.share)
+
+    def over(self, pool: Pool, runs: Sequence[Run]) -> "WeighedModel | None":
+        """The same model asked about other options; None where it would not be the same: of other runs or other units.
+
+        It is what would come of making one anew from what was `fitted`, and saves that.
+        """
+        was, scaled = self.pool, pool.extras.shape[1] == self.pool.extras.shape[1]
+        scaled = scaled and np.array_equal(pool.centre, was.centre) and np.array_equal(pool.unit, was.unit)
+        if not scaled or self.runs != list(runs):
+            return None
+        same = copy(self)
+        same.pool, same.process = pool, self.process.over(pool)
+        same.law = self.law and self.law.over(pool)
+        return same
 
     def forecast(self, rows: Ints) -> tuple[Array, Array]:
         """Mean and variance, (n,) each, of the normalised score that each option has at the end of its horizon."""

@@ -5,7 +5,7 @@ Options that are numbers (the √2 grid of rates, warm-ups in hundredths) become
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -44,15 +44,21 @@ def distribution(axis: Open) -> Distribution:
 
 def drawn(trial: Suggests, name: str, axis: Axis) -> Point:
     """The value that Optuna gives a knob; a fixed one is not asked for."""
+    return drawer(name, axis)(trial)
+
+
+def drawer(name: str, axis: Axis) -> Callable[[Suggests], Point]:
+    """What draws a knob's value as `drawn` does, for who draws it many times."""
     if isinstance(axis, Fixed):
-        return axis.value
+        value = axis.value
+        return lambda _: value
     match distribution(axis):
         case FloatDistribution(low=low, high=high, log=log):
-            return decode(axis, trial.suggest_float(name, low, high, log=log))
+            return lambda trial: decode(axis, trial.suggest_float(name, low, high, log=log))
         case IntDistribution(low=first, high=last, log=log):
-            return decode(axis, trial.suggest_int(name, first, last, log=log))
+            return lambda trial: decode(axis, trial.suggest_int(name, first, last, log=log))
         case CategoricalDistribution(choices=choices):
-            return decode(axis, trial.suggest_categorical(name, choices))
+            return lambda trial: decode(axis, trial.suggest_categorical(name, choices))
 
 
 def decode(axis: Axis, param: Param) -> Point:

@@ -5,14 +5,14 @@ only under it, and warm-up only under a family that does not rise by itself, unl
 (`flat`). How one axis is written stands in `axes.py`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from optuna.distributions import BaseDistribution
 
-from lrtune.optimizers import OPTIMIZERS, optimizer
-from lrtune.schedules import schedule
+from lrtune.optimizers import OPTIMIZERS
+from lrtune.schedules import FAMILIES
 from lrtune.search.studies import axes
 from lrtune.search.studies.axes import Param, Suggests
 from lrtune.space import Axis, Choice, Fixed, Point, Range
@@ -31,6 +31,32 @@ class Place:
     distributions: Mapping[str, BaseDistribution]
 
 
+class _Kind:
+    """What draws the knobs of an optimizer under a family, by name, and which of them are whose."""
+
+    def __init__(self, optimizer: str, family: str, own: Axes) -> None:
+        self.own = own
+        self.drawers = {name: axes.drawer(name, axis) for name, axis in own.items()}
+        self._optimizer, self._schedule = OPTIMIZERS[optimizer], FAMILIES[family]
+        self._static, self._shape = _under(f"{optimizer}.", own), _under(f"{family}.", own)
+        self._common = [knob for knob in COMMON if knob in own]
+
+    def configuration(self, values: Mapping[str, Any]) -> Configuration:
+        """The configuration of named values, which need no check: each is one of its axis."""
+        static = {knob: values[name] for knob, name in self._static}
+        return Configuration(
+            learning_rate=static.pop("learning_rate"),
+            optimizer=self._optimizer(**static),
+            schedule=self._schedule(**{knob: values[name] for knob, name in self._shape}),
+            **{knob: values[knob] for knob in self._common},
+        )
+
+
+def _under(prefix: str, names: Iterable[str]) -> list[tuple[str, str]]:
+    """Each knob under a prefix, and its whole name."""
+    return [(name.removeprefix(prefix), name) for name in names if name.startswith(prefix)]
+
+
 @dataclass(frozen=True, slots=True)
 class Coordinates:
     """The named axes of a job: those that choose, those under each choice, those that are always there."""
@@ -40,23 +66,25 @@ class Coordinates:
     schedules: Mapping[str, Axes]
     common: Axes
     flat: bool = False
+    _kinds: dict[tuple[str, str], _Kind] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def draw(self, trial: Suggests) -> Configuration:
         """Ask for one knob after the other."""
         name = str(axes.drawn(trial, "optimizer", self.first["optimizer"]))
         first = self._first(name)
         family = axes.drawn(trial, "schedule", (self.first if self.flat else first)["schedule"])
-        values: dict[str, Point] = {"optimizer": name, "schedule": getattr(first["schedule"], "value", family)}
-        own = self._own(values)
-        values |= {name: axes.drawn(trial, name, axis) for name, axis in (self._all() if self.flat else own).items()}
-        return _configuration({name: values[name] for name in (*self.first, *own)})
+        kind = self._kind(name, str(getattr(first["schedule"], "value", family)))
+        if self.flat:
+            return kind.configuration({name: axes.drawn(trial, name, axis) for name, axis in self._all().items()})
+        return kind.configuration({name: drawer(trial) for name, drawer in kind.drawers.items()})
 
     def place(self, configuration: Configuration) -> Place | None:
         """Where a configuration stands, clipped into the space; None where it has no place in it."""
         values = _spelled(configuration)
         if values["optimizer"] not in self.optimizers or values["schedule"] not in self.schedules:
             return None
-        own = {**(self.first if self.flat else self._first(str(values["optimizer"]))), **self._own(values)}
+        name, family = str(values["optimizer"]), str(values["schedule"])
+        own = {**(self.first if self.flat else self._first(name)), **self._kind(name, family).own}
         asked = {**self.first, **self._all()} if self.flat else own
         searched = {name: axis for name, axis in asked.items() if not isinstance(axis, Fixed)}
         params = {n: axes.encode(axis, values[n]) if n in own else axes.middle(axis) for n, axis in searched.items()}
@@ -69,7 +97,8 @@ class Coordinates:
         values, place = _spelled(configuration), self.place(configuration)
         if place is None:
             return None
-        own = {**self._first(str(values["optimizer"])), **self._own(values)}
+        name, family = str(values["optimizer"]), str(values["schedule"])
+        own = {**self._first(name), **self._kind(name, family).own}
         same = all(axes.decode(axis, place.params.get(name)) == values[name] for name, axis in own.items())
         return place if same else None
 
@@ -90,11 +119,13 @@ class Coordinates:
         families = OPTIMIZERS[optimizer].families
         return self.first if families is None else {**self.first, "schedule": Fixed(families[0])}
 
-    def _own(self, values: Mapping[str, Point]) -> Axes:
-        """The axes that exist under the optimizer and the family among these values."""
-        family = str(values["schedule"])
-        common = {name: axis for name, axis in self.common.items() if not (name == "warmup" and rises(family))}
-        return {**self.optimizers[str(values["optimizer"])], **self.schedules[family], **common}
+    def _kind(self, optimizer: str, family: str) -> _Kind:
+        """The axes that exist under an optimizer and a family."""
+        if (optimizer, family) not in self._kinds:
+            common = {name: axis for name, axis in self.common.items() if not (name == "warmup" and rises(family))}
+            own = {**self.optimizers[optimizer], **self.schedules[family], **common}
+            self._kinds[optimizer, family] = _Kind(optimizer, family, own)
+        return self._kinds[optimizer, family]
 
     def _all(self) -> Axes:
         groups = (*self.optimizers.values(), *self.schedules.values(), self.common)
@@ -119,22 +150,6 @@ def coordinates(spec: JobSpec, *, flat: bool = False, points: int | None = None)
 
 def _one_of(names: Mapping[str, object]) -> Axis:
     return Choice(tuple(names)) if len(names) > 1 else Fixed(next(iter(names)))
-
-
-def _configuration(values: Mapping[str, Point]) -> Configuration:
-    """The configuration of named values."""
-    name, family = str(values["optimizer"]), str(values["schedule"])
-
-    def under(prefix: str) -> dict[str, Any]:
-        return {knob.removeprefix(prefix): value for knob, value in values.items() if knob.startswith(prefix)}
-
-    static = under(f"{name}.")
-    return Configuration(
-        learning_rate=static.pop("learning_rate"),
-        optimizer=optimizer(name, **static),
-        schedule=schedule(family, **under(f"{family}.")),
-        **{knob: value for knob, value in under("").items() if knob in COMMON},
-    )
 
 
 def _spelled(configuration: Configuration) -> dict[str, Point]:
