@@ -50,6 +50,7 @@ HEADERS: Mapping[type[LrtuneError], Mapping[str, str]] = {
     errors.Unavailable: {"Retry-After": str(RETRY_SECONDS)},
     errors.QuotaReached: {"Retry-After": "60"},
     errors.TooManyTries: {"Retry-After": "60"},
+    errors.UnsupportedEncoding: {"Accept-Encoding": "gzip"},
 }
 _BY_STATUS = {
     400: errors.BadRequest,
@@ -192,6 +193,8 @@ def _schema(request: Request, found: Sequence[Any]) -> dict[str, Any]:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
+    if isinstance(error.__cause__, LrtuneError):  # of ours, raised as the body was read
+        return _answer(request, error.__cause__)
     kind = _BY_STATUS.get(error.status_code, errors.BadRequest if error.status_code < 500 else errors.Internal)
     if kind is errors.BadRequest:
         return _answer(request, _unreadable(error.__cause__))

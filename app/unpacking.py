@@ -12,7 +12,6 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.problems import problem
 from lrtune.errors import BadRequest, UnsupportedEncoding
 from lrtune.space import shown
 
@@ -37,9 +36,8 @@ class Unpack:
             await self.app(scope, receive, send)
             return
         if found not in (["gzip"], ["x-gzip"]):
-            detail = f"found the Content-Encoding {shown(given[:60])}; accepted is gzip, or none"
-            answer = problem(UnsupportedEncoding(detail), {"Accept-Encoding": "gzip"})
-            await answer(scope, receive, send)
+            refused = UnsupportedEncoding(f"found the Content-Encoding {shown(given[:60])}; accepted is gzip, or none")
+            await self.app(scope, _refusing(refused), send)
             return
         as_plain = {**scope, "headers": list(scope["headers"])}
         headers = MutableHeaders(scope=as_plain)
@@ -49,6 +47,15 @@ class Unpack:
             await self.app(as_plain, _unpacked(receive, self.limit), send)
         finally:
             scope["route"] = as_plain.get("route")  # for who counts them
+
+
+def _refusing(error: UnsupportedEncoding) -> Receive:
+    """No body: whoever asks for it, by then in the route that its requests are counted by, is told why."""
+
+    async def refusing() -> Message:
+        raise error
+
+    return refusing
 
 
 def _unpacked(receive: Receive, limit: int) -> Receive:

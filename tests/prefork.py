@@ -50,6 +50,7 @@ def serve(path: str) -> str:
     """Fork a process for each script that is asked for; answers in that process, with the script."""
     importlib.import_module("lrtune.script")
     importlib.import_module("lrtune.adapters.pytorch")
+    importlib.import_module("torch._dynamo")
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(path)
         door.listen()

@@ -1,44 +1,41 @@
 """Connections to PostgreSQL that it has closed meanwhile, as a restart does."""
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 
 from lrtune.store import Database, database
+from tests.serving import served
 
-CLOSE = text(
-    "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> :own"
+CLOSE = text(  # and wait until they are
+    "select pg_terminate_backend(pid, 60000) from pg_stat_activity "
+    "where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"
 )
 
 
-@pytest.fixture
-def opened(postgres_url: str) -> Iterator[Database]:
-    """A database with a connection in its pool that is no good any more."""
+@pytest.mark.parametrize("rested", [0.0, 60.0])
+def test_a_connection_that_was_closed_is_not_used_however_short_its_rest(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, rested: float
+) -> None:
+    monkeypatch.setattr(database, "RESTED", rested)
     one, other = Database(postgres_url), Database(postgres_url)
+    for _ in range(2):
+        with one.read() as tx:
+            assert tx.scalar(text("select 1")) == 1
+        with other.write() as tx:
+            tx.execute(CLOSE)
     with one.read() as tx:
-        tx.execute(text("select 1"))
-    with other.write() as tx:
-        tx.execute(CLOSE, {"own": tx.scalar(text("select pg_backend_pid()"))})
-    yield one
+        assert tx.scalar(text("select 1")) == 1
     one.dispose()
     other.dispose()
 
 
-def test_a_connection_that_has_rested_is_asked_before_it_is_used(
-    opened: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "RESTED", 0.0)
-    with opened.read() as tx:
-        assert tx.scalar(text("select 1")) == 1
-
-
-def test_one_that_was_used_a_moment_ago_is_found_out_by_its_use_and_no_second_time(
-    opened: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "RESTED", 60.0)
-    with pytest.raises(OperationalError), opened.read() as tx:
-        tx.scalar(text("select 1"))
-    with opened.read() as tx:
-        assert tx.scalar(text("select 1")) == 1
+def test_no_request_fails_by_connections_that_were_closed_before_it_came(postgres_url: str) -> None:
+    other = Database(postgres_url)
+    with served(postgres_url) as service:
+        for _ in range(3):
+            assert service.get("/v1/jobs").status_code == 200
+            assert service.post("/v1/jobs", json={"task": "digits"}).status_code == 201
+            with other.write() as tx:
+                tx.execute(CLOSE)
+        assert len(service.get("/v1/jobs").json()["items"]) == 3
+    other.dispose()

@@ -1,6 +1,7 @@
 """What `/metrics` counts: every request by its route and its status, whatever clients send and whatever goes wrong."""
 
 import gzip
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,36 @@ def test_no_client_can_make_series_without_end(sqlite_url: str) -> None:
         assert found["POST", "/v1/schedules/preview", "422"] == 1
         assert found["OPTIONS", "/v1/jobs", "204"] == 1
         assert len(found) < 12, sorted(found)
+
+
+def test_requests_whose_body_is_refused_are_counted_by_their_route(sqlite_url: str, tmp_path: Path) -> None:
+    bytes_ = random.Random(1).randbytes(1500)
+    refused: tuple[tuple[str, dict[str, Any], int], ...] = (
+        ("/v1/jobs", {"content": b" " * 1500}, 413),
+        ("/v1/jobs", {"content": iter([b" " * 900] * 2)}, 413),
+        ("/v1/jobs", {"content": gzip.compress(b" " * 1500), "headers": {"Content-Encoding": "gzip"}}, 413),
+        ("/v1/jobs", {"content": gzip.compress(bytes_), "headers": {"Content-Encoding": "gzip"}}, 413),
+        ("/v1/jobs", {"content": b"{}", "headers": {"Content-Encoding": "gzip"}}, 400),
+        ("/v1/jobs", {"content": b"{}", "headers": {"Content-Encoding": "br"}}, 415),
+        ("/v1/jobs/{job_id}/trials/{number}/reports", {"content": b" " * 1500}, 413),
+        ("/v1/datasets", {"content": bytes_ * 2, "params": {"name": "x.csv"}}, 413),
+        ("/v1/datasets", {"content": b"{}", "headers": {"Content-Encoding": "br"}, "params": {"name": "x.csv"}}, 415),
+        ("/sign-in", {"content": b"key=" + b"a" * 1500}, 413),
+    )
+    with served(sqlite_url, data_dir=tmp_path, max_body_bytes=1000, max_upload_bytes=2000) as service:
+        for route, asked, status in refused:
+            answer = service.post(route.format(job_id="x", number=1), **asked)
+            assert answer.status_code == status, (route, status, answer.text)
+            if status == 415:
+                assert answer.headers["accept-encoding"] == "gzip"
+        found = counted(service)
+    assert not [key for key in found if key[1] == "other"]
+    assert {status: count for (_, route, status), count in found.items() if route == "/v1/jobs"} == {
+        "413": 4,
+        "400": 1,
+        "415": 1,
+    }
+    assert found["POST", "/v1/datasets", "415"] == found["POST", "/sign-in", "413"] == 1
 
 
 def test_decisions_are_counted_with_their_seconds_whoever_makes_them(database_url: str, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Engine, event, insert, text
 from sqlalchemy.orm import Session
 
-from lrtune.store import Database, charts, events, findings, jobs, lookup, shares, tallies
-from lrtune.store.tables import JobRow, TrialRow
+from lrtune.store import Database, charts, events, findings, jobs, lookup, serving, shares, tallies
+from lrtune.store.tables import EventRow, JobRow, TrialRow
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import TrialState
 from tests.external import JOB
@@ -136,3 +136,16 @@ def test_whose_turn_it_is_meets_few_jobs_though_nothing_is_known_of_any(postgres
     found = met(postgres, lambda tx: shares.whose_turn(tx, shares.Able(["digits"]), now=NOON))
     assert len(found) == 1
     assert not too_much(found, "jobs")
+
+
+def test_what_a_log_says_last_of_workers_is_found_without_going_through_it(postgres: Database) -> None:
+    with postgres.write() as tx:
+        job = jobs.create(tx, SPEC)[0].id
+        row = lookup.job(tx, job, lock=True)
+        line = {"job": row.seq, "at": NOON, "kind": "trial-noted", "message": "", "data": {}}
+        tx.execute(insert(EventRow), [line | {"number": number} for number in range(row.events + 1, MANY)])
+        row.events = MANY - 1
+    with postgres.write() as tx:
+        tx.execute(text("analyze events"))
+    found = met(postgres, serving.outdated)
+    assert sum(rows["events"] for rows in found.values()) == 1

@@ -13,13 +13,13 @@ from sqlalchemy import Engine, event
 from app import external, reporting
 from app.turns import Turns
 from lrtune.errors import LeaseLost
-from lrtune.store import Database, charts, findings, jobs, leases, trials
+from lrtune.store import Database, charts, findings, jobs, leases, serving, trials, workers
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import Batch, Handout, Hold, Sent, Verdict
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import NextStep, Proposal, Report, TrialState
 from tests.external import JOB, report, submit, take
-from tests.leasing import MINUTE, NOON
+from tests.leasing import MINUTE, NOON, SPEC
 from tests.serving import served
 
 POINT = Configuration(optimizer="adamw", learning_rate=0.01, schedule="cosine")
@@ -134,6 +134,20 @@ def test_no_picture_goes_through_all_trials_of_a_job(sqlite_url: str, monkeypatc
     assert len(known) + len(modelled) < 40
     narrow = [plan for plan in plans if "trials" in plan and ("SCAN" in plan or plan.endswith(("(job=?)", "AND )")))]
     assert not narrow
+
+
+def test_what_all_logs_say_of_workers_is_asked_and_told_at_once(database: Database) -> None:
+    costs = []
+    with database.write() as tx:
+        workers.sign_in(tx, "w", host="h", pid=1, device="cpu", tasks=["digits"])
+    for count in (2, 9):
+        with database.write() as tx:
+            for _ in range(count):
+                jobs.create(tx, SPEC)
+        with counted() as seen, database.read() as tx:
+            assert not serving.outdated(tx)
+        costs.append(len(seen))
+    assert costs[0] == costs[1] <= 3
 
 
 def test_leases_that_ran_out_are_found_by_an_index_of_those_that_run(sqlite_url: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import BindParameter, ScalarSelect, bindparam, select
 from sqlalchemy.orm import Session
 
 from lrtune.store import events, workers
@@ -30,20 +30,24 @@ def abilities(tx: Session) -> Abilities:
 
 def outdated(tx: Session) -> list[str]:
     """The jobs that are not over and whose logs say otherwise than is so."""
-    query = select(JobRow.seq, JobRow.id, JobRow.task, JobRow.device, JobRow.memory_gb)
+    query = select(JobRow.id, JobRow.task, JobRow.device, JobRow.memory_gb, _newest().label("said"))
     rows = tx.execute(query.where(JobRow.state.in_(_GOES_ON), JobRow.task != EXTERNAL)).all()
-    jobs, living = [(row.seq, row.id, Needs(row.task, row.device, row.memory_gb)) for row in rows], workers.alive(tx)
-    lacking = {needs: bool(workers.lacking(needs, living)) for needs in {needs for *_, needs in jobs}}
-    return [job for seq, job, needs in jobs if lacking[needs] != _said(tx, seq)]
+    jobs = [(row.id, Needs(row.task, row.device, row.memory_gb), _lacked(row.said)) for row in rows]
+    living = workers.alive(tx)
+    lacking = {needs: bool(workers.lacking(needs, living)) for needs in {needs for _, needs, _ in jobs}}
+    return [job for job, needs, said in jobs if lacking[needs] != said]
 
 
 def tell(tx: Session, jobs: Sequence[str], *, now: datetime | None = None) -> None:
     """Let logs say what is so of these jobs, as far as they still do not; one may be over by now, or deleted."""
     now, living = now or clock(tx), workers.alive(tx, now=now)
     rows = select(JobRow).where(JobRow.id.in_(jobs), JobRow.state.in_(_GOES_ON)).order_by(JobRow.seq)
-    for row in tx.scalars(rows.with_for_update()).all():
+    held = tx.scalars(rows.with_for_update()).all()
+    said = select(JobRow.seq, _newest()).where(JobRow.seq.in_([row.seq for row in held]))
+    lacked = {seq: _lacked(newest) for seq, newest in tx.execute(said)}
+    for row in held:
         why = workers.lacking(Needs(row.task, row.device, row.memory_gb), living)
-        if bool(why) != _said(tx, row.seq):
+        if bool(why) != lacked[row.seq]:
             gone = f"the last worker that could train it has gone; {why}"
             message = gone if why else "a worker that can train it is there"
             events.add(tx, row.seq, GONE if why else THERE, message, now=now, **lacks(why))
@@ -54,8 +58,12 @@ def lacks(why: str) -> dict[str, Any]:
     return {"lacks": why} if why else {}
 
 
-def _said(tx: Session, job: int) -> bool:
-    """Whether the log says last that no worker can train the job."""
-    lines = select(EventRow.data).where(EventRow.job == job, EventRow.kind.in_((GONE, THERE, SUBMITTED)))
-    newest = tx.scalar(lines.order_by(EventRow.number.desc()).limit(1))
+def _newest() -> ScalarSelect[Any]:
+    """What the line of a job's log has that says last whether a worker can train it; an index has these lines alone."""
+    kinds: BindParameter[Any] = bindparam("kinds", [GONE, THERE, SUBMITTED], expanding=True, literal_execute=True)
+    lines = select(EventRow.data).where(EventRow.job == JobRow.seq, EventRow.kind.in_(kinds))
+    return lines.order_by(EventRow.number.desc()).limit(1).correlate(JobRow).scalar_subquery()
+
+
+def _lacked(newest: dict[str, Any] | None) -> bool:
     return bool(newest and newest.get("lacks"))

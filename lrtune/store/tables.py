@@ -30,6 +30,12 @@ Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itse
 
 LARGEST = 2**62  # the size of a job that has an answer: it comes after all that have none
 UNFINISHED = "state in ('queued', 'running')"
+SERVED = "kind in ('job-unserved', 'job-served', 'job-submitted')"
+
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    """An index of some rows."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class Base(DeclarativeBase):
@@ -65,12 +71,8 @@ class JobRow(Base):
         Index(None, "owner", "state"),
         Index(None, "owner", "seq"),
         Index(None, "owner", "created_at"),
-        *(
-            Index(
-                f"ix_jobs_{name}", "owner", *columns, sqlite_where=text(UNFINISHED), postgresql_where=text(UNFINISHED)
-            )
-            for name, columns in (("next", ("rank", "size", "seq")), ("unserved", ("served", "seq")))
-        ),
+        _partial("ix_jobs_next", "owner", "rank", "size", "seq", where=UNFINISHED),
+        _partial("ix_jobs_unserved", "owner", "served", "seq", where=UNFINISHED),
     )
     seq: Mapped[int] = mapped_column(Id, primary_key=True)
     id: Mapped[str] = mapped_column(String(40), unique=True)
@@ -141,18 +143,8 @@ class TrialRow(Base):
         UniqueConstraint("job", "number"),
         Index(None, "job", "state", "role"),
         Index(None, "job", "state", "horizon", "value"),
-        Index(
-            "ix_trials_waiting",
-            "id",
-            sqlite_where=text("state = 'waiting'"),
-            postgresql_where=text("state = 'waiting'"),
-        ),
-        Index(
-            "ix_trials_leased",
-            "lease_until",
-            sqlite_where=text("state = 'running'"),
-            postgresql_where=text("state = 'running'"),
-        ),
+        _partial("ix_trials_waiting", "id", where="state = 'waiting'"),
+        _partial("ix_trials_leased", "lease_until", where="state = 'running'"),
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     job: Mapped[int] = mapped_column(ForeignKey("jobs.seq", ondelete="CASCADE"))
@@ -207,14 +199,7 @@ class AttemptRow(Base):
     """
 
     __tablename__ = "attempts"
-    __table_args__ = (
-        Index(
-            "ix_attempts_lost",
-            "ended_at",
-            sqlite_where=text("outcome = 'lost'"),
-            postgresql_where=text("outcome = 'lost'"),
-        ),
-    )
+    __table_args__ = (_partial("ix_attempts_lost", "ended_at", where="outcome = 'lost'"),)
     token: Mapped[str] = mapped_column(String(40), primary_key=True)
     trial: Mapped[int] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), index=True)
     number: Mapped[int]
@@ -288,6 +273,7 @@ class EventRow(Base):
     """One line of a job's log."""
 
     __tablename__ = "events"
+    __table_args__ = (_partial("ix_events_served", "job", "number", where=SERVED),)
     job: Mapped[int] = mapped_column(ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at: Mapped[datetime]
