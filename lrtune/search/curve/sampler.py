@@ -17,7 +17,7 @@ from lrtune.optimizers import OPTIMIZERS
 from lrtune.search.curve.beginnings import Beginnings
 from lrtune.search.curve.designed import designed
 from lrtune.search.curve.draws import Candidate, draws
-from lrtune.search.curve.encode import LOST, Encoded, limits, rates, report_step, runs
+from lrtune.search.curve.encode import LOST, Encoded, basis, limits, rates, report_step, runs
 from lrtune.search.engine.costs import Settings, design_size
 from lrtune.search.engine.decide import decide_several
 from lrtune.search.engine.types import Decision, Ints, Pool, Run
@@ -172,6 +172,9 @@ class _Search:
         number: int = 0,
     ) -> None:
         self.beginnings = beginnings
+        every, past = past, basis(spec, past)
+        # Of the others it is known that they were tried.
+        self.passed = {t.configuration for t in every} - {t.configuration for t in past} if past is not every else set()
         self.spec, self.past, self.warm_start, self.steps, self.random = spec, past, warm_start, steps, random
         budget = np.inf if spec.budget.full_runs is None else spec.budget.full_runs
         self.settings = Settings(
@@ -240,7 +243,7 @@ class _Search:
     def _add(self, found: Iterable[Candidate]) -> None:
         """Candidates that would be trained unlike any other: curves that are equal over the run are one."""
         for configuration, training in found:
-            if training not in self.trained and self._unclosed(configuration):
+            if training not in self.trained and configuration not in self.passed and self._unclosed(configuration):
                 self.trained.add(training)
                 self.candidates.append(configuration)
 
