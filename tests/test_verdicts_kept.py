@@ -10,7 +10,7 @@ import pytest
 from lrtune import search
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine
-from lrtune.search.engine import kept_models, model
+from lrtune.search.engine import early_stop, kept_models, model
 from lrtune.search.engine.kept_models import KeptModels, View
 from lrtune.search.engine.types import Run
 from lrtune.wire.configuration import Configuration
@@ -101,8 +101,8 @@ def test_observations_that_are_added_are_those_of_a_model_that_had_them_at_once(
 
 
 def test_a_model_of_a_job_without_end_stays_as_large_as_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "MAX_OBSERVATIONS", 40)
-    monkeypatch.setattr(kept_models, "MAX_OBSERVATIONS", 40)
+    monkeypatch.setattr(kept_models, "MOST_RUNS", 40)
+    monkeypatch.setattr(kept_models, "MOST_OBSERVED", 40)
     chance, kept = random.Random(4), KeptModels()
     history = [whole(number, chance) for number in range(60)]
     carried_on(history, 60, kept, chance)
@@ -111,6 +111,42 @@ def test_a_model_of_a_job_without_end_stays_as_large_as_it_may_be(monkeypatch: p
     latest = upto(whole(120, chance), 2, TrialState.RUNNING)
     search.verdict(SPEC, [*history[-20:], latest], latest, steps=STEPS, kept=kept)
     assert len(kept.encoded) <= 21
+
+
+def test_the_first_verdict_of_a_process_is_a_matter_of_a_few_runs_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A job of 600 trials: neither the models nor the replays for its audit grow with it, which took seconds."""
+    observed: list[int] = []
+
+    def counted(self: View, *given: object) -> None:
+        made(self, *given)
+        observed.append(len(self.process.points))
+
+    made = View.__init__
+    monkeypatch.setattr(View, "__init__", counted)
+    chance, kept = random.Random(5), KeptModels()
+    history = [whole(number, chance) for number in range(600)]
+    bad = next(one for one in (whole(n, chance) for n in range(600, 700)) if one.configuration.learning_rate > 0.3)
+    said = search.verdict(
+        SPEC, [*history, upto(bad, 5, TrialState.RUNNING)], upto(bad, 5, TrialState.RUNNING), steps=STEPS, kept=kept
+    )
+    assert said.stop or said.audit
+    assert max(observed) <= 300
+    assert len(observed) <= 2 * (1 + early_stop.REPLAYED)  # two views of each
+
+
+def test_what_a_first_verdict_leaves_out_of_its_audit_the_next_ones_replay() -> None:
+    chance, kept = random.Random(6), KeptModels()
+    history, known = [whole(number, chance) for number in range(150)], [0]
+    for number in range(150, 172):
+        trial = upto(whole(number, chance), 5, TrialState.RUNNING)
+        search.verdict(SPEC, [*history, trial], trial, steps=STEPS, kept=kept)
+        known.append(len(kept.hopeless))
+    assert max(np.diff(known)) <= early_stop.REPLAYED + 1  # and the trial itself
+    drawn = {key for key, _ in kept.hopeless if key < 150}
+    assert len(drawn) > 2 * early_stop.REPLAYED
+    assert max(drawn) > 140
 
 
 @pytest.mark.parametrize(

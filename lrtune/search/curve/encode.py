@@ -5,7 +5,7 @@ something to another. Warm-up and floor are in the curve already.
 """
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -20,9 +20,10 @@ from lrtune.search.studies.study import LARGEST
 from lrtune.space import Fixed
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import Trial, TrialState, report_points
+from lrtune.wire.results import OPEN, Trial, TrialState, report_points
 
 POINTS = 64
+MOST, FIRST, BEST = 500, 16, 40  # trials on which decisions rest, and of these the job's first, and its best
 LOST = (TrialState.FAILED, TrialState.CANCELLED)
 STATES: dict[TrialState, State] = {
     TrialState.WAITING: "running",
@@ -98,6 +99,24 @@ def static_knobs(spec: AdmittedJob) -> StaticKnobs:
     searched = not all(isinstance(axis, Fixed) for axis in axes)
     space = replace(space, first=first, optimizers=static, schedules={family: {}}, common=clips)
     return StaticKnobs(space, family, searched)
+
+
+def basis(spec: AdmittedJob, past: Sequence[Trial]) -> Sequence[Trial]:
+    """The trials on which a decision rests: of a usual job all, of one with more than `MOST` about as many.
+
+    They are those that the search decided about last, its first ones, by which the average over the space is estimated,
+    its best, those that are open, and those that say where the space ends.
+    """
+    if len(past) <= MOST:
+        return past
+    by_number = sorted(past, key=lambda trial: trial.number)
+    ended = [trial for trial in by_number if trial.state is TrialState.COMPLETE and trial.value is not None]
+    best = sorted(ended, key=lambda trial: spec.metric.sign * (trial.value or 0.0))[:BEST]
+    always = [trial for trial in by_number if trial.state in OPEN or trial.role != "search"]
+    kept = {trial.number for trial in (*by_number[:FIRST], *best, *always)}
+    latest = sorted((trial for trial in by_number if trial.number not in kept), key=lambda trial: trial.decision)
+    kept |= {trial.number for trial in latest[max(len(latest) + len(kept) - MOST, 0) :]}
+    return [trial for trial in by_number if trial.number in kept]
 
 
 Encoded = dict[int, tuple[object, Run | None]]  # by number: the trial, and the run that was made of it

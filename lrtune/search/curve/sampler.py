@@ -1,13 +1,14 @@
 """The `curve` sampler of a job: candidates of its space as curves, its trials as runs, and the engine's decision.
 
-The candidates are drawn anew for every decision; once there is something to go by, some more around those whose end is
-expected to be best: other rates, and other families at the same mean rate. Where a job's trials can be paused they are
-trained in stages: a decision about a configuration whose trial is paused, or was stopped, resumes that trial.
+A few of the candidates are drawn anew for every decision (`draws.py`). Once there is something to go by, some more are
+drawn around those whose end is expected to be best: other rates, and other families at the same mean rate. Where a
+job's trials can be paused they are trained in stages: a decision about a configuration whose trial is paused, or was
+stopped, resumes that trial.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from statistics import fmean
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.search.curve.beginnings import Beginnings
 from lrtune.search.curve.designed import designed
-from lrtune.search.curve.encode import LOST, POINTS, Encoded, limits, points, rates, report_step, runs, static_knobs
+from lrtune.search.curve.draws import Candidate, draws
+from lrtune.search.curve.encode import LOST, Encoded, basis, limits, rates, report_step, runs
 from lrtune.search.engine.costs import Settings, design_size
 from lrtune.search.engine.decide import decide_several
 from lrtune.search.engine.types import Decision, Ints, Pool, Run
@@ -23,7 +25,7 @@ from lrtune.search.engine.weighing import WeighedModel
 from lrtune.search.range_test import range_test, too_high
 from lrtune.search.studies.draw import RandomTrial
 from lrtune.search.studies.samplers import seeded
-from lrtune.search.studies.space import Coordinates, coordinates
+from lrtune.search.studies.space import Coordinates
 from lrtune.space import GRID
 from lrtune.wire.charts import Expected
 from lrtune.wire.configuration import Configuration
@@ -32,14 +34,12 @@ from lrtune.wire.job import AdmittedJob, JobSpec
 from lrtune.wire.results import REPORTS, RESUMABLE, Proposal, RunId, Trial, TrialState
 from lrtune.wire.strategies import CurveSearch
 
-DRAWN = 250
 LEADERS = 4  # around whom more candidates are drawn
 VARIED = 12  # candidates around each leader that keep every knob of it with the chance KEPT
 KEPT = 0.7
 NEAR = (-2, -1, 1, 2)  # steps of the grid of rates
 ENOUGH = 4  # options for each member of the initial design, or a range test rules out none
 SHORTER = (2, 4)  # the horizon over these
-ROUNDED = 30  # binary digits of a rate, nine decimal ones, in which equal curves agree
 LATE, TRUSTED = 1 / 3, 0.8  # of the budget left, and share of the law, from which on it designs shapes
 
 
@@ -70,7 +70,9 @@ def propose(
     stage, and wherever a rate stood still.
     """
     seeds = [seeded(spec.search.seed, number) for number in numbers]
-    search = _Search(spec, kind, past, warm_start, steps, np.random.default_rng(seeds[0]), stages, beginnings)
+    search = _Search(
+        spec, kind, past, warm_start, steps, np.random.default_rng(seeds[0]), stages, beginnings, numbers[0]
+    )
     if not search.open():
         return []
     if stages and search.designing() and (first := range_test(spec, past, steps=steps, left=left)):
@@ -139,7 +141,7 @@ def expected(
     """
     kind = spec.search.sampler if isinstance(spec.search.sampler, CurveSearch) else CurveSearch()
     search = _Search(spec, kind, past, (), steps, np.random.default_rng(spec.search.seed), stages=True)
-    asked = dict.fromkeys(one for one in wanted if search.knobs.row(one) is not None)
+    asked = dict.fromkeys(one for one in wanted if search.draws.row(one) is not None)
     search.candidates = [*dict.fromkeys([*search.candidates, *asked])]
     pool, known = search.start
     if not any(run.reports for run in known):
@@ -167,8 +169,12 @@ class _Search:
         random: np.random.Generator,
         stages: bool,
         beginnings: Beginnings | None = None,
+        number: int = 0,
     ) -> None:
         self.beginnings = beginnings
+        every, past = past, basis(spec, past)
+        # Of the others it is known that they were tried.
+        self.passed = {t.configuration for t in every} - {t.configuration for t in past} if past is not every else set()
         self.spec, self.past, self.warm_start, self.steps, self.random = spec, past, warm_start, steps, random
         budget = np.inf if spec.budget.full_runs is None else spec.budget.full_runs
         self.settings = Settings(
@@ -180,19 +186,18 @@ class _Search:
             least_stage=0 if beginnings is None else beginnings.least,
         )
         self.horizons = [steps, *(steps // part for part in SHORTER if kind.short_horizons and steps // part > 1)]
-        self.space, self.knobs = coordinates(spec), static_knobs(spec)
+        self.draws = draws(spec)
+        self.space = self.draws.space
         # What its loop ended early it would end there again, at its whole price.
         self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST or ended_by_loop(t)}
         self.candidates: list[Configuration] = []
-        self._extras = cache(lambda configuration: self.knobs.row(configuration) or ())
-        self._curve = cache(points)
         self._made: Encoded = {}  # runs, of which trials
         self.candidates += dict.fromkeys(
             t.configuration for t in past if t.role == "search" and self._unclosed(t.configuration)
         )
         own = [t.configuration for t in past if t.horizon == steps and t.role != "range-test"]
-        self.trained = set(self._trainings(own))
-        self._add(self.space.draw(RandomTrial(random)) for _ in range(DRAWN))
+        self.trained = {one.training for one in self.draws.told_apart(own, steps)}
+        self._add(self.draws.candidates(number, steps))
 
     def open(self) -> bool:
         """Whether some candidate has training before it that nobody is at."""
@@ -216,14 +221,14 @@ class _Search:
             model = WeighedModel(pool, known, self.steps, self.settings)
             leaders = self._leaders(model)
             for leader in leaders:
-                self._add(_around(self.space, leader, self.steps, self.random))
+                self._add_new(_around(self.space, leader, self.steps, self.random))
             if (
                 leaders
                 and model.law is not None
                 and model.share >= TRUSTED
                 and left <= LATE * self.settings.budget < np.inf
             ):
-                self._add(designed(self.spec, self.space, model.law, leaders[0], self.past, self.random))
+                self._add_new(designed(self.spec, self.space, model.law, leaders[0], self.past, self.random))
             pool, known = self._encoded()
             same_knobs = pool.extras.shape[1] == model.pool.extras.shape[1]
             fitted, model = model.fitted if same_knobs else None, model.over(pool, known)
@@ -235,23 +240,18 @@ class _Search:
         """The options and the runs before anything is drawn around leaders."""
         return self._encoded()
 
-    def _add(self, found: Iterable[Configuration]) -> None:
+    def _add(self, found: Iterable[Candidate]) -> None:
         """Candidates that would be trained unlike any other: curves that are equal over the run are one."""
-        several = list(found)
-        for configuration, training in zip(several, self._trainings(several), strict=True):
-            if training not in self.trained and self._unclosed(configuration):
+        for configuration, training in found:
+            if training not in self.trained and configuration not in self.passed and self._unclosed(configuration):
                 self.trained.add(training)
                 self.candidates.append(configuration)
 
+    def _add_new(self, found: Iterable[Configuration]) -> None:
+        self._add(self.draws.told_apart([*found], self.steps))
+
     def _unclosed(self, configuration: Configuration) -> bool:
         return not self.closed or any((configuration, horizon) not in self.closed for horizon in self.horizons)
-
-    def _trainings(self, found: Sequence[Configuration]) -> list[tuple[str | float | bytes, ...]]:
-        """What tells one training from another: the other knobs, and the rates, but for rounding."""
-        curves = np.array([self._curve(one, self.steps) for one in found]).reshape(len(found), POINTS)
-        mantissa, exponent = np.frexp(curves)
-        alike = np.ldexp(np.rint(np.ldexp(mantissa, ROUNDED)), exponent)
-        return [(one.kind[0], *self._extras(one), row.tobytes()) for one, row in zip(found, alike, strict=True)]
 
     def _bounded(self, pool: Pool) -> Pool:
         """The options whose rates a range test has not ruled out for the initial design, if those are enough for it."""
@@ -267,7 +267,7 @@ class _Search:
         """
         every = ((i, c, h) for i, c in enumerate(self.candidates) for h in self.horizons)
         rows = [(i, c, h) for i, c, h in every if not self.closed or (c, h) not in self.closed]
-        extras = np.array([self._extras(c) for _, c, _ in rows], dtype=float).reshape(len(rows), -1)
+        extras = np.array([self.draws.row(c) or () for _, c, _ in rows], dtype=float).reshape(len(rows), -1)
         varied = np.flatnonzero(np.ptp(extras, axis=0) > 0)
         places = {c: i for i, c in enumerate(self.candidates)}
         keys = {t.number: places[t.configuration] for t in self.past if t.configuration in places}
@@ -278,7 +278,7 @@ class _Search:
         pool = Pool(
             keys=tuple(i for i, _, _ in rows),
             horizons=np.array([h for _, _, h in rows], dtype=np.int64),
-            curves=np.array([self._curve(c, h) for _, c, h in rows]),
+            curves=np.array([self.draws.curve(c, h) for _, c, h in rows]),
             extras=extras[:, varied],
             free=np.zeros(len(rows), dtype=np.int64),
             every=np.array([max(h // REPORTS, 1) for _, _, h in rows], dtype=np.int64),

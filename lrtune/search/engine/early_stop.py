@@ -24,6 +24,7 @@ WILD = 6.0  # beyond which a leave-one-out z-score counts no further
 LIKE = 0.75  # of a run's decay ahead that a completed run must have had to be evidence of its end
 ASKED = (0.1, 0.25, 0.5, 0.75)  # shares of a run after which it is judged: a forecast costs as much as a short run
 MOST_AUDITED = 40  # complete runs, the newest, on which forecasts are replayed
+REPLAYED = 4  # of these replayed in one verdict, again the newest: a process that begins has them all before it
 TRUST = 2.0  # completed runs that count as much as the model's own standard deviation
 
 
@@ -198,19 +199,21 @@ def audit(
 
     A completed run whose draw makes it an audit counts as audited if some earlier report would have stopped it, and
     as false if it then beat the best value that the runs before it had reached. The pruner goes off once more false
-    stops are shown than allowed: one alone is forgiven only after many good ones.
+    stops are shown than allowed: one alone is forgiven only after many good ones. At most `REPLAYED` are replayed in
+    one go; what was found of a run is kept, so each verdict asks for some more.
     """
     target, fitted = target or max((run.horizon for run in runs), default=1), fitted or KeptModels()
     audited = false = 0
     pruned = (run for run in runs if run.state == "paused" and run.steps < run.until)
     saved = sum(1 - run.steps / run.horizon for run in pruned)
     complete = [(n, run) for n, run in enumerate(runs) if run.completed(run.horizon)]
-    drawn = {n for n, run in complete if _drawn_for_audit(run, seed, rules.audit)}
-    drawn = set(sorted(drawn)[-MOST_AUDITED:])
+    drawn = [n for n, run in complete if _drawn_for_audit(run, seed, rules.audit)][-MOST_AUDITED:]
+    later = [n for n in drawn if (runs[n].key, runs[n].horizon) not in fitted.hopeless][:-REPLAYED]
+    now = set(drawn).difference(later)
     best: dict[int, float] = {}  # of those before, over each horizon
     for index, run in complete:
         before, end = best.get(run.horizon, np.inf), run.reports[-1][1]
-        if index in drawn and fitted.replay(
+        if index in now and fitted.replay(
             run, partial(_would_have_stopped, runs[:index], run, target, rules, fitted.beside())
         ):
             audited, false = audited + 1, false + (end < before < np.inf)

@@ -17,11 +17,12 @@ from scipy.linalg import cho_solve, solve_triangular
 
 from lrtune.search.engine.features import embed
 from lrtune.search.engine.gp import JITTER, Points, Process
-from lrtune.search.engine.model import DIVERGED_NOISE, MAX_OBSERVATIONS, MEAN_OF, JobModel, observe
-from lrtune.search.engine.types import Array, Pool, Run, histories
+from lrtune.search.engine.model import DIVERGED_NOISE, MEAN_OF, JobModel, observe
+from lrtune.search.engine.types import Array, Pool, Run
 
 GROWTH = 1.2  # as many times the runs, before a model is fitted anew
 SHARES = 20  # of a run: z-scores are kept for each
+MOST_RUNS, MOST_OBSERVED = 100, 300  # the job's first and its latest, and reports of theirs, on which a verdict rests
 Key = tuple[int, int]
 
 
@@ -38,12 +39,12 @@ class View:
             free=np.array([run.steps for run in runs]),
             every=np.ones(len(runs), dtype=np.int64),
         )
-        self.model = JobModel(pool, runs, target, theta, linear_width)
+        self.model = JobModel(pool, runs, target, theta, linear_width, most=MOST_OBSERVED)
         self.process, seen = self.model.process, self.model.seen
         self.scores = self.model.normaliser.score(seen.steps, seen.values) - self.model.mean
         self.known = {(run.key, run.horizon): run.reports for run in runs}
         self.places = {(run.key, run.horizon): int(one) for run, one in zip(runs, self.model.one_of, strict=True)}
-        self.trained = {history for run in runs for _, history in histories(run)}
+        self.trained = {history for run in runs for _, history in run.histories}
         self._z_scores: dict[int, Array] = {}
 
     def update(self, runs: Sequence[Run]) -> bool:
@@ -59,7 +60,7 @@ class View:
             self.process, self.scores = self._with(run)
             self.known[run.key, run.horizon] = run.reports
             self.places.setdefault((run.key, run.horizon), self._beyond)
-            self.trained.update(history for _, history in histories(run))
+            self.trained.update(history for _, history in run.histories)
         return True
 
     @property
@@ -88,7 +89,7 @@ class View:
     def _with(self, run: Run) -> tuple[Process, Array]:
         """The process and its scores with what a run has reported beyond what is known of it."""
         known = self.known.get((run.key, run.horizon), ())
-        alike = {step for step, history in histories(run) if history in self.trained}
+        alike = {step for step, history in run.histories if history in self.trained}
         least = max([*alike, known[-1][0] + 1 if known else 0], default=0)  # what runs share was trained once
         seen = observe([replace(run, reports=tuple(one for one in run.reports if one[0] >= least))])
         if not len(seen.run):
@@ -142,7 +143,7 @@ class KeptModels:
 
     def view(self, others: Sequence[Run], running: Run, target: int, linear_width: float) -> View:
         """A model of these runs, the one that is kept if it will do."""
-        known = [*others[:MEAN_OF], *others[MEAN_OF:][MEAN_OF - MAX_OBSERVATIONS :], running]
+        known = [*others[:MEAN_OF], *others[MEAN_OF:][MEAN_OF - MOST_RUNS :], running]
         size = linear_width, int(math.log(len(known), GROWTH))
         view = self.views.get(linear_width)
         if view is not None and view.outgrown:  # of the most runs that a model takes there are never more

@@ -10,6 +10,7 @@ saturates, and the priors, are ours. Time is in target horizons, rates are in un
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,11 @@ class Histories:
 
     def __len__(self) -> int:
         return len(self.rates)
+
+    @cached_property
+    def log_rates(self) -> Array:
+        """Logarithms of the rates, (n, cells)."""
+        return np.asarray(np.log(self.rates))
 
     def take(self, index: NDArray[np.int64]) -> "Histories":
         """Some of the histories."""
@@ -79,7 +85,7 @@ class Law:
         done = self.step.cumsum(axis=1)
         self.trained = done[:, -1]
         self.after = np.maximum(self.trained[:, None] - done + 0.5 * self.step, 0.0)  # from the middle of each cell
-        self.log_rates = np.log(seen.rates)
+        self.log_rates = seen.log_rates
         self.forgotten = np.log1p(self.forgetting * self.after)
         self.kernel = noise * np.exp(q * self.log_rates - self.memory * self.forgotten)
         self.part = self.kernel * self.step

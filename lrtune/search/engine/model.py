@@ -37,9 +37,12 @@ class Observations:
     values: Array
 
 
-def observe(runs: Sequence[Run]) -> Observations:
-    """Each run's last report and those near a half, a quarter, ... of it, fewer per run the more runs there are."""
-    per_run = max(1, min(MOST_PER_RUN, MAX_OBSERVATIONS // max(len(runs), 1)))
+def observe(runs: Sequence[Run], most: int | None = None) -> Observations:
+    """Each run's last report and those near a half, a quarter, ... of it, fewer per run the more runs there are.
+
+    About `most` in all, `MAX_OBSERVATIONS` by default, and one of each run at least.
+    """
+    per_run = max(1, min(MOST_PER_RUN, (most or MAX_OBSERVATIONS) // max(len(runs), 1)))
     rows: list[tuple[int, int, float]] = []
     for index, run in enumerate(runs):
         picked, bound = 0, float(run.steps)
@@ -54,7 +57,8 @@ def observe(runs: Sequence[Run]) -> Observations:
 class JobModel:
     """A job's runs, turned into forecasts of normalised scores (lower is better) for every option of its pool.
 
-    `nothing` is the value at which runs stand that learn nothing, by default what can be seen of it.
+    `nothing` is the value at which runs stand that learn nothing, by default what can be seen of it; `most` is how many
+    reports it observes.
     """
 
     def __init__(
@@ -65,13 +69,14 @@ class JobModel:
         theta: Array | None = None,
         linear_width: float = 0.0,
         nothing: float | None = None,
+        most: int | None = None,
     ) -> None:
         self.pool, self.runs, self.target = pool, list(runs), target
         once = without_duplicate_prefixes(runs)
         in_order = sorted((run for run in once if run.reports), key=lambda run: run.born)
         histories = [run.reports for run in scale_setting(in_order, level(runs) if nothing is None else nothing)]
         self.normaliser = Normaliser(histories, target, linear_width=linear_width)
-        self.seen = observe(once)
+        self.seen = observe(once, most)
         points = self._points_of_runs(self.seen.run, self.seen.steps)
         scores = self.normaliser.score(self.seen.steps, self.seen.values)
         relative = np.where(np.isfinite(self.seen.values), 1.0, DIVERGED_NOISE)

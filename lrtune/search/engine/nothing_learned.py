@@ -95,7 +95,8 @@ def scale_setting(runs: Sequence[Run], nothing: float) -> list[Run]:
     one = max(
         idle, key=lambda run: (abs(run.reports[-1][1] - nothing) <= BETTER * abs(nothing), run.steps), default=None
     )
-    return [run for run in runs if run is one or run not in idle]
+    left_out = {id(run) for run in idle if run is not one}
+    return [run for run in runs if id(run) not in left_out]
 
 
 def waking(runs: Sequence[Run], nothing: float) -> dict[int, float]:

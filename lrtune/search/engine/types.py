@@ -1,10 +1,11 @@
 """What the engine is given and what it answers: the runs so far, the pool of options, and a decision."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from hashlib import blake2b
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from lrtune.search.engine.features import embed
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 State = Literal["running", "complete", "paused", "diverged"]
+History: TypeAlias = tuple[int, tuple[float, ...], bytes, float]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,16 @@ class Run:
         """Whether it was trained to the end of this horizon."""
         return self.horizon == horizon and self.steps >= horizon and self.state != "diverged"
 
+    @cached_property
+    def histories(self) -> list[tuple[int, History]]:
+        """Each report's step and what the same training has in common up to it: the rates so far, and the value."""
+        rates, points = np.array(self.curve).tobytes(), len(self.curve)
+        size, found = len(rates) // max(points, 1), list[tuple[int, History]]()
+        for step, value in self.reports:
+            so_far = blake2b(rates[: size * math.ceil(step / self.horizon * points)], digest_size=16).digest()
+            found.append((step, (self.horizon, self.extras, so_far, value)))
+        return found
+
 
 def without_duplicate_prefixes(runs: Sequence[Run]) -> list[Run]:
     """The runs, each without the reports that a run born before it has too: what two runs share was trained once.
@@ -69,19 +81,11 @@ def without_duplicate_prefixes(runs: Sequence[Run]) -> list[Run]:
     """
     once, seen = list(runs), set[Any]()
     for number in sorted(range(len(runs)), key=lambda number: runs[number].born):
-        run, found = runs[number], dict(histories(runs[number]))
+        run, found = runs[number], dict(runs[number].histories)
         known = max((step for step, history in found.items() if history in seen), default=0)
         once[number] = replace(run, reports=tuple(report for report in run.reports if report[0] >= known))
         seen.update(found.values())
     return once
-
-
-def histories(run: Run) -> Iterator[tuple[int, Any]]:
-    """Each report's step and what the same training has in common up to it: the rates so far, and the value."""
-    curve = np.array(run.curve)
-    for step, value in run.reports:
-        rates = curve[: math.ceil(step / run.horizon * len(curve))].tobytes()
-        yield step, (run.horizon, run.extras, rates, value)
 
 
 @dataclass(frozen=True)
