@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,13 @@ def door(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         yield client
 
 
-def plain(folder: Path, *, before: str = "", during: str = "", after: str = "") -> list[str]:
+def plain(
+    folder: Path, start: Sequence[str] = (sys.executable,), *, before: str = "", during: str = "", after: str = ""
+) -> list[str]:
     """The command of the plain training, with accidents."""
     text = PLAIN.replace("BEFORE", before).replace("DURING", during).replace("AFTER", after)
     (folder / "plain.py").write_text(text)
-    return [sys.executable, "plain.py"]
+    return [*start, "plain.py"]
 
 
 def work(job: str, *command: str, **options: Any) -> Runner:
