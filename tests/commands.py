@@ -1,6 +1,7 @@
 """`lrtune run` in the tests: a server whose address every command finds, scripts, and what came of a job."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from lrtune.client import Client
 from lrtune.runner import Options, Runner
+from tests.prefork import prefork
 from tests.serving import KEY, served
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +64,21 @@ def door(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(tmp_path)
         yield client
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The beginning of a command that finds its imports done, for those whose process is nobody's but their own."""
+    with prefork(tmp_path_factory.mktemp("prefork"), {"PYTHONPATH": str(ROOT)}) as found:
+        yield found
+
+
+def python(folder: Path, start: Sequence[str]) -> Path:
+    """A folder in which `python` begins a command like this."""
+    (found := folder / "bin").mkdir()
+    (found / "python").write_text(f'#!/bin/sh\nexec {shlex.join(start)} "$@"\n')
+    (found / "python").chmod(0o755)
+    return found
 
 
 def plain(

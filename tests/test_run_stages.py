@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from lrtune.loop import LoopTrial
 from lrtune.store import Database
 from lrtune.store.database import clock
 from lrtune.store.tables import LoopRow
-from tests.commands import FEW, ROOT, STAGED, add_up, heard, lines, plain, said, started, trials, waits, work
+from tests.commands import FEW, STAGED, add_up, heard, lines, plain, said, started, trials, waits, work
 from tests.commands import door as door
+from tests.commands import forked as forked
 from tests.external import submit
-from tests.prefork import prefork
 from tests.serving import served
 
 # One process or a team, with a dropout and a noise of each process's own; the last one of it dies once in mid-stage.
@@ -60,13 +59,6 @@ for step in range(start + 1, trial.until + 1):
         break
 """
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-@pytest.fixture(scope="module")
-def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The beginning of a command that finds its imports done, for those whose process is nobody's but their own."""
-    with prefork(tmp_path_factory.mktemp("prefork"), {"PYTHONPATH": str(ROOT)}) as found:
-        yield found
 
 
 @pytest.mark.timeout(300)
