@@ -1,11 +1,12 @@
 """`lrtune run` in the tests: a server whose address every command finds, scripts, and what came of a job."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from lrtune.client import Client
 from lrtune.runner import Options, Runner
+from tests.prefork import prefork
 from tests.serving import KEY, served
 
 ROOT = Path(__file__).parent.parent
@@ -64,11 +66,28 @@ def door(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         yield client
 
 
-def plain(folder: Path, *, before: str = "", during: str = "", after: str = "") -> list[str]:
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The beginning of a command that finds its imports done, for those whose process is nobody's but their own."""
+    with prefork(tmp_path_factory.mktemp("prefork"), {"PYTHONPATH": str(ROOT)}) as found:
+        yield found
+
+
+def python(folder: Path, start: Sequence[str]) -> Path:
+    """A folder in which `python` begins a command like this."""
+    (found := folder / "bin").mkdir()
+    (found / "python").write_text(f'#!/bin/sh\nexec {shlex.join(start)} "$@"\n')
+    (found / "python").chmod(0o755)
+    return found
+
+
+def plain(
+    folder: Path, start: Sequence[str] = (sys.executable,), *, before: str = "", during: str = "", after: str = ""
+) -> list[str]:
     """The command of the plain training, with accidents."""
     text = PLAIN.replace("BEFORE", before).replace("DURING", during).replace("AFTER", after)
     (folder / "plain.py").write_text(text)
-    return [sys.executable, "plain.py"]
+    return [*start, "plain.py"]
 
 
 def work(job: str, *command: str, **options: Any) -> Runner:

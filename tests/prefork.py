@@ -1,9 +1,10 @@
 """Commands that find their imports done: a script that is started again and again is forked from one process.
 
-`python -S tests/prefork.py SOCKET script.py` asks for it, as a command of `lrtune run` may; importing a framework takes
-seconds, and is done once, by the process that `prefork` starts.
+`python -S tests/prefork.py SOCKET script.py ...` asks for it, as a command of `lrtune run` may; importing a framework
+takes seconds, and is done once, by the process that `prefork` starts.
 """
 
+import atexit
 import importlib
 import json
 import os
@@ -11,10 +12,12 @@ import runpy
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 FRAMEWORKS = {
     "keras": ("keras",),
@@ -37,11 +40,11 @@ def prefork(folder: Path, environment: Mapping[str, str]) -> Iterator[list[str]]
             serving.kill()
 
 
-def ask(path: str, script: str) -> int:
-    """Have a script run as if it were this process; its exit code."""
+def ask(path: str, *words: str) -> int:
+    """Have a script run with its arguments as if it were this process; its exit code."""
     with socket.socket(socket.AF_UNIX) as door:
         door.connect(path)
-        asked = json.dumps([script, dict(os.environ), str(Path.cwd())]).encode()
+        asked = json.dumps([words, dict(os.environ), str(Path.cwd())]).encode()
         socket.send_fds(door, [asked], [1, 2])
         return int(door.recv(10).decode())
 
@@ -58,12 +61,13 @@ def serve(path: str) -> str:
             asked, _ = door.accept()
             with asked:
                 said, outputs, _, _ = socket.recv_fds(asked, 2**20, 2)
-                script, environment, folder = json.loads(said)
-                for module in FRAMEWORKS.get(Path(script).stem.split("_")[0], ()):
+                words, environment, folder = json.loads(said)
+                for module in FRAMEWORKS.get(Path(words[0]).stem.split("_")[0], ()):
                     importlib.import_module(module)
                 if not (child := os.fork()):
                     become(environment, folder, outputs)
-                    return str(script)
+                    sys.argv = words
+                    return str(words[0])
                 for output in outputs:
                     os.close(output)
                 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -80,8 +84,26 @@ def become(environment: Mapping[str, str], folder: str, outputs: list[int]) -> N
         os.dup2(output, place)
 
 
+def left(code: str | int | None) -> NoReturn:
+    """End as a script does, but leave what was imported as it is: to take it apart takes as long as to import it."""
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else bool(code))
+
+
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         sys.exit(ask(*sys.argv[1:]))
     sys.path[0] = ""
-    runpy.run_path(serve(sys.argv[1]), run_name="__main__")
+    try:
+        runpy.run_path(serve(sys.argv[1]), run_name="__main__")
+    except SystemExit as ended:
+        left(ended.code)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        left(1)
+    left(0)

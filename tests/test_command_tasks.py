@@ -22,6 +22,8 @@ from lrtune.errors import TaskError
 from lrtune.store import Database
 from lrtune.store.tables import JobRow
 from lrtune.wire.results import Best
+from tests.commands import forked as forked
+from tests.commands import python
 from tests.serving import KEY, Done, served, slug
 from worker.commands import find
 from worker.loop import Worker
@@ -29,7 +31,7 @@ from worker.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
-import json, os, sys
+import json, os, sys, time
 import torch
 import lrtune
 
@@ -81,6 +83,12 @@ def settings(url: str, tmp_path: Path) -> dict[str, Any]:
     return {"database_url": url, "device": "cpu", "state_dir": kept, "commands": tmp_path / "here" / "commands.toml"}
 
 
+def begin(tmp_path: Path, start: list[str]) -> None:
+    """Let the command begin like this."""
+    table = FILE.replace(json.dumps([sys.executable])[1:-1], json.dumps(start)[1:-1])
+    (tmp_path / "here" / "commands.toml").write_text(table)
+
+
 def work(url: str, tmp_path: Path) -> None:
     """Let a worker do all there is to do."""
     Worker(Settings(**settings(url, tmp_path)), Done()).work()
@@ -91,8 +99,9 @@ def submit(door: httpx.Client, **fields: Any) -> httpx.Response:
 
 
 def test_users_submit_jobs_to_an_operators_command_and_a_worker_trains_them_in_stages(
-    door: httpx.Client, sqlite_url: str, tmp_path: Path
+    door: httpx.Client, sqlite_url: str, tmp_path: Path, forked: list[str]
 ) -> None:
+    begin(tmp_path, forked)
     work(sqlite_url, tmp_path)
     listed = next(one for one in door.get("/v1/tasks").json()["items"] if one["name"] == "llama")
     assert (listed["summary"], listed["command"], listed["steps"]) == ("A small llama.", True, 40)
@@ -205,10 +214,10 @@ def waits(condition: Callable[[], object]) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_worker_that_is_asked_to_stop_pauses_its_command_and_the_next_one_goes_on(
-    door: httpx.Client, sqlite_url: str, tmp_path: Path
+    door: httpx.Client, sqlite_url: str, tmp_path: Path, forked: list[str]
 ) -> None:
     slow = SCRIPT.replace(
-        "    if trial.report", "    while not os.path.exists('go'):\n        pass\n    if trial.report"
+        "    if trial.report", "    while not os.path.exists('go'):\n        time.sleep(0.02)\n    if trial.report"
     )
     (tmp_path / "here" / "train.py").write_text(slow)
     work(sqlite_url, tmp_path)
@@ -225,6 +234,7 @@ def test_a_worker_that_is_asked_to_stop_pauses_its_command_and_the_next_one_goes
     trial = door.get(f"/v1/jobs/{job}/trials/0").json()
     assert trial["state"] == "waiting", trial
     assert trial["step"] > 0
+    begin(tmp_path, forked)
     work(sqlite_url, tmp_path)
     assert door.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
     assert [line for line in steps.read_text().splitlines() if line[:2] == "0 "] == [f"0 {at}" for at in range(1, 41)]
@@ -232,13 +242,13 @@ def test_a_worker_that_is_asked_to_stop_pauses_its_command_and_the_next_one_goes
 
 @pytest.mark.timeout(600)
 def test_the_tutorial_from_the_script_to_the_answer(
-    door: httpx.Client, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    door: httpx.Client, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked: list[str]
 ) -> None:
     page = (ROOT / "docs/tutorials/commands.md").read_text()
     script, table, working, job = re.findall(r"^```(?:python file=train.py|toml|sh|json)\n(.*?)^```", page, re.M | re.S)
     (tmp_path / "train.py").write_text(script)
     (tmp_path / "commands.toml").write_text(table)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{python(tmp_path, forked)}{os.pathsep}{os.environ['PATH']}")
     setting, *_ = shlex.split(working)
     name, _, path = setting.partition("=")
     monkeypatch.setenv(name, path)

@@ -21,6 +21,7 @@ from lrtune.store.database import clock
 from lrtune.store.tables import LoopRow
 from tests.commands import FEW, STAGED, add_up, heard, lines, plain, said, started, trials, waits, work
 from tests.commands import door as door
+from tests.commands import forked as forked
 from tests.external import submit
 from tests.serving import served
 
@@ -62,15 +63,14 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("start", "full_runs"),
-    [pytest.param([], 2, id="one process"), pytest.param(TORCHRUN, 2, id="torchrun", marks=pytest.mark.slow)],
+    "start", [pytest.param([], id="one process"), pytest.param(TORCHRUN, id="torchrun", marks=pytest.mark.slow)]
 )
 def test_the_losses_of_every_process_are_those_of_the_real_run_however_often_the_trial_was_paused_and_died(
-    door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: list[str], full_runs: float
+    door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked: list[str], start: list[str]
 ) -> None:
     (tmp_path / "train.py").write_text(TORCH)
-    job = submit(door, **STAGED | {"budget": {"full_runs": full_runs}})
-    command = [sys.executable, *start, "train.py"]
+    job = submit(door, **STAGED | {"budget": {"full_runs": 2}})
+    command = [*([sys.executable, *start] if start else forked), "train.py"]
     work(job, *command, "tuned")
     add_up(door, job)
     assert any(
@@ -114,10 +114,10 @@ for step in range(trial.until + 1, trial.steps + 1):
 
 
 def test_a_job_survives_every_accident_of_its_command_and_its_log_says_what_happened(
-    door: httpx.Client, tmp_path: Path
+    door: httpx.Client, tmp_path: Path, forked: list[str]
 ) -> None:
     job = submit(door, **STAGED)
-    command = plain(tmp_path, before="import shutil" + ACCIDENTS, during=DEATH.strip(), after=GOES_ON)
+    command = plain(tmp_path, forked, before="import shutil" + ACCIDENTS, during=DEATH.strip(), after=GOES_ON)
     runner = work(job, *command)
     add_up(door, job)
     assert runner.exits.pop(3) == 1
@@ -223,9 +223,9 @@ def test_several_lrtune_runs_are_killed_on_one_job_and_nothing_is_lost_or_traine
         assert [one["step"] for one in reports] == sorted({one["step"] for one in reports})
 
 
-def test_a_loop_that_resumes_from_another_step_hears_so(door: httpx.Client, tmp_path: Path) -> None:
+def test_a_loop_that_resumes_from_another_step_hears_so(door: httpx.Client, tmp_path: Path, forked: list[str]) -> None:
     job = submit(door, **FEW | {"horizon": {"steps": 40}})
-    command = plain(tmp_path, before="trial.report(1, val_loss=0.5) if trial.start > 1 else None")
+    command = plain(tmp_path, forked, before="trial.report(1, val_loss=0.5) if trial.start > 1 else None")
     work(job, *command, tries=1)
     reasons = [one["reason"] for one in trials(door, job) if one["state"] == "failed"]
     assert reasons

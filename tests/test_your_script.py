@@ -4,7 +4,6 @@ import difflib
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 from lrtune.client import Client
 from lrtune.runner import Options, Runner
 from lrtune.wire.results import Job, TrialDetail
+from tests.commands import python
 from tests.prefork import prefork
 from tests.serving import KEY, served
 
@@ -147,10 +147,8 @@ def test_the_commands_of_the_page_are_all_that_a_newcomer_types(
     small = {"budget": {"full_runs": 1}, "confirm": {"top": 0}}
     (tmp_path / "torch.json").write_text(json.dumps(json.loads((EXAMPLES / "torch.json").read_text()) | small))
     assert (EXAMPLES / "torch.json").read_text() in "\n".join(re.findall(r"^```json\n(.*?)^```", PAGE, re.M | re.S))
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
-    (tmp_path / "bin/python").chmod(0o755)
-    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), "/bin"]))
+    here = [str(python(tmp_path, command)), str(Path(sys.executable).parent)]
+    monkeypatch.setenv("PATH", os.pathsep.join([*here, "/bin"]))
     typed = "\n".join(re.findall(r"^```sh\n(.*?)^```", PAGE.partition("## Hugging Face")[0], re.M | re.S)).splitlines()
     job, said = "", dict[str, str]()
     for line in filter(None, typed):

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from sqlalchemy import delete, make_url
+from sqlalchemy import delete, make_url, text
 
 import migrations
 from benchmarks.growth import fill, postgresql, with_jobs
@@ -66,13 +66,22 @@ def times(
     found: dict[str, dict[int, float]] = {}
     for size in sizes:
         database, seen = Database(url), dict[str, list[float]]()
-        for name, timing in calls(timed, database, filled(database, size), size):
+        job = filled(database, size)
+        settled(database)
+        for name, timing in calls(timed, database, job, size):
             seen.setdefault(name, []).append(timing)
         for name, timings in seen.items():
             found.setdefault(name, {})[size] = median(timings[1:])
         emptied(database)  # the next size alone
         database.dispose()
     return found
+
+
+def settled(database: Database) -> None:
+    """Let PostgreSQL know what there is now, as its autovacuum does within a minute."""
+    if not database.lite:
+        with database.write() as tx:
+            tx.execute(text("analyze"))
 
 
 def emptied(database: Database) -> None:
