@@ -23,7 +23,7 @@ from lrtune.search.engine.gittins import gittins_index
 from lrtune.search.engine.gp import make_prior
 from lrtune.search.engine.law import NAMES
 from lrtune.search.engine.model import EXTRA_SCALE, RATE_SCALES
-from lrtune.search.engine.weighing import WeighedModel
+from lrtune.search.engine.weighing import WeighedModel, improvement
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Trial, TrialState
@@ -137,7 +137,7 @@ def weighed(
 ) -> None:
     """The ways to train the shortlist, the highest Gittins index first; `given` is what the index was computed from."""
     best, mean, std, explained, price = given
-    index, gain = gittins_index(*given), decide.improvement(best, mean, std)
+    index, gain = gittins_index(*given), improvement(best, mean, std)
     print(f"\n{len(candidates)} candidates, {len(mean)} ways weighed, best {best:.4f}")
     stages, found = np.stack([until.reshape(price.shape), price, explained], axis=2), []
     numbers = {trial.configuration: trial.number for trial in past}

@@ -13,7 +13,7 @@ from lrtune.search.engine.decide import decide
 from lrtune.search.engine.law import NAMES, Law, beliefs, fit_law, histories
 from lrtune.search.engine.law_model import LawModel
 from lrtune.search.engine.types import Pool, Run
-from lrtune.search.engine.weighing import WeighedModel, expected_share
+from lrtune.search.engine.weighing import Forecast, WeighedModel, expected_share, improvement
 
 TARGET, EVERY = 1000, 50
 PEAKS = np.geomspace(0.01, 1.0, 12)
@@ -26,6 +26,7 @@ TRUE = np.array([2.0, -1.0, -4.0, -0.6, -1.5, 0.6, 2.5, 0.2, -0.3, -2.5, 0.8])
 LAWFUL = Settings()
 amounts = st.lists(st.floats(-1.0, 1.0), min_size=len(NAMES), max_size=len(NAMES))
 curves = st.lists(st.floats(0.0, 10.0), min_size=64, max_size=64)
+scores, widths = st.floats(-2.0, 4.0), st.floats(0.05, 2.0)
 
 
 def pool() -> Pool:
@@ -154,10 +155,35 @@ class TestTheWeighing:
             return -np.exp(-0.3 * sign * (lawful(row, steps) - 2.0)) * sign
 
         model = WeighedModel(pool(), [trained(row, loss=accuracy) for row in self.ROWS], TARGET, LAWFUL)
-        mean, variance = model.forecast(np.arange(len(CURVES)))
-        assert np.isfinite(mean).all()
-        assert (variance > 0).all()
-        assert ends()[int(np.argmin(mean))] < np.quantile(ends(), 0.2)
+        found = model.forecast(np.arange(len(CURVES)))
+        assert np.isfinite(found.mean).all()
+        assert (found.std > 0).all()
+        assert ends()[int(np.argmin(found.mean))] < np.quantile(ends(), 0.2)
+
+
+class TestWhatIsHoped:
+    @given(st.floats(0, 1), scores, scores, widths, widths, st.floats(-2, 2))
+    def test_a_mixture_hopes_for_no_more_than_its_models_do(self, share, one, other, narrow, wide, best) -> None:
+        means, stds = np.array([[one], [other]]), np.array([[narrow], [wide]])
+        mixture, own = Forecast(np.array([1 - share, share]), means, stds), improvement(best, means, stds)
+        hope = mixture.improvement(best)
+        assert hope <= (1 - share) * own[0] + share * own[1] + 1e-12
+        assert hope <= improvement(best, mixture.mean, mixture.std) + 1e-12
+        assert hope >= best - mixture.mean - 1e-12
+        # The normal variables that stages are weighed by promise the same, where it is not less than counts.
+        assert mixture.hoped(best) <= mixture.std * (1 + 1e-12)
+        assert improvement(best, mixture.mean, mixture.hoped(best)) == pytest.approx(hope, rel=1e-3, abs=1e-6)
+
+    def test_runs_that_both_models_give_up_are_no_hope_for_lying_far_apart(self) -> None:
+        """The law ends at its bound, the process at what a divergence counts as: neither sees a tail below the best."""
+        weights, stds = np.array([0.5, 0.5]), np.array([[0.1, 0.3], [0.1, 0.3]])
+        given_up, promising = Forecast(weights, np.array([[1.0, 0.5], [4.0, 0.5]]), stds).improvement(0.0)
+        assert given_up < 1e-6 < promising
+
+    def test_what_one_model_hopes_for_is_looked_at_though_the_other_does_not(self) -> None:
+        apart = Forecast(np.array([0.5, 0.5]), np.array([[-1.0], [1.0]]), np.array([[0.1], [0.1]]))
+        alike = Forecast(np.array([0.5, 0.5]), np.array([[0.0], [0.0]]), np.array([[0.1], [0.1]]))
+        assert apart.improvement(0.0) > 3 * alike.improvement(0.0)
 
 
 @settings(max_examples=10, deadline=None)
@@ -172,7 +198,7 @@ def test_what_was_fitted_serves_the_next_decision() -> None:
     model = WeighedModel(pool(), runs, TARGET, LAWFUL)
     again = WeighedModel(pool(), runs, TARGET, LAWFUL, model.fitted)
     rows = np.arange(len(CURVES))
-    assert again.forecast(rows)[0] == pytest.approx(model.forecast(rows)[0])
+    assert again.forecast(rows).mean == pytest.approx(model.forecast(rows).mean)
     assert again.fitted == model.fitted or again.share == pytest.approx(model.share)
 
 

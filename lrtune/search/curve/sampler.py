@@ -115,11 +115,10 @@ def forecasts(
         for t in past
         if t.state is TrialState.PAUSED and (t.configuration, t.horizon) in rows
     }
-    means, variances = model.forecast(np.array(list(paused.values()), dtype=np.int64))
-    ends = limits(spec, known)
+    found, ends = model.forecast(np.array(list(paused.values()), dtype=np.int64)), limits(spec, known)
     return {
         number: spec.metric.sign * float(model.normaliser.quantiles(pool.horizons[row], mean, std, ends)[0]) + 0.0
-        for (number, row), mean, std in zip(paused.items(), means, np.sqrt(variances), strict=True)
+        for (number, row), mean, std in zip(paused.items(), found.mean, found.std, strict=True)
     }
 
 
@@ -150,8 +149,9 @@ def expected(
     places = zip(pool.keys, pool.horizons, strict=True)
     rows = np.array([row for row, (key, h) in enumerate(places) if h == steps and search.candidates[key] in asked])
     limited, found = limits(spec, known), dict[Configuration, Expected]()
-    for row, mean, variance in zip(rows, *model.forecast(rows.astype(np.int64)), strict=True):
-        middle, *ends = spec.metric.sign * model.normaliser.quantiles(steps, mean, np.sqrt(variance), limited) + 0.0
+    forecast = model.forecast(rows.astype(np.int64))
+    for row, mean, std in zip(rows, forecast.mean, forecast.std, strict=True):
+        middle, *ends = spec.metric.sign * model.normaliser.quantiles(steps, mean, std, limited) + 0.0
         found[search.candidates[pool.keys[row]]] = Expected(value=middle, low=min(ends), high=max(ends))
     return found
 
@@ -297,7 +297,7 @@ class _Search:
         tried = {run.key for run in model.runs if run.state != "diverged"}
         full = model.pool.horizons == self.steps
         rows = np.flatnonzero(full & np.array([key in tried for key in model.pool.keys], dtype=bool))
-        mean = model.forecast(rows)[0]
+        mean = model.forecast(rows).mean
         return [self.candidates[model.pool.keys[rows[i]]] for i in np.argsort(mean, kind="stable")[:LEADERS]]
 
 

@@ -6,10 +6,10 @@ over a shorter horizon, which is worth as much as, in this job, it is known to e
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from lrtune.search.engine.costs import Options, Settings, design_size
 from lrtune.search.engine.early_stop import LIKE, decay_ahead
@@ -19,7 +19,7 @@ from lrtune.search.engine.initial_design import luby, next_of_design
 from lrtune.search.engine.normalise import in_words
 from lrtune.search.engine.nothing_learned import learned, level, moved, standstill, waking
 from lrtune.search.engine.types import Array, Decision, Ints, Pool, Run, under_way
-from lrtune.search.engine.weighing import Fitted, WeighedModel
+from lrtune.search.engine.weighing import Fitted, Forecast, WeighedModel
 
 SHORTER_FOR = 12  # of the shortlist, for how many runs over shorter horizons are weighed
 ANNEALS = 0.5  # of its highest rate, by which the rate of a run must still fall to promise more than it shows
@@ -84,12 +84,6 @@ def decide_several(
             left -= steps / target
         found += more
     return found, fitted
-
-
-def improvement(best: float, mean: Array, std: Array) -> Array:
-    """Expected amount by which normal variables fall below `best`, (n,) (expected improvement, Jones et al. 1998)."""
-    z = (best - mean) / std
-    return np.asarray((best - mean) * ndtr(z) + std * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi))
 
 
 class Search:
@@ -165,22 +159,22 @@ class Search:
                 return None
             row = int(self.full[self.random.integers(len(self.full))])
             return Decision(row, self.target, self.target, "every configuration is known: a new seed")
-        mean, std = self._forecast(model, full)
+        ends = self._forecast(model, full)
         whole = min(self._scores(model), default=model.mean)
 
         # Partial runs alone are no answer: after a while one of them is trained to its end.
         idle = self._idle(full)
         tried = self._tried(full)
-        if (confirmed := self._overdue(full[tried], mean[tried], std[tried], whole)) is not None:
+        if (confirmed := self._overdue(full[tried], ends.take(tried), whole)) is not None:
             return Decision(confirmed, self.target, self.target, "full-horizon confirmation of the incumbent")
-        if (other := self._untried_family(full, np.where(idle, np.inf, mean))) is not None:
+        if (other := self._untried_family(full, np.where(idle, np.inf, ends.mean))) is not None:
             reason = f"no whole run of {self.pool.families[other]} yet: the best forecast of it"
             return Decision(other, self.target, self.target, reason)
 
         if self.left > 1.0:
-            decision = next(self._ranked(model, full, mean, std, self.settings.shortlist))
-            ends = decision.until == self.target == decision.horizon
-            if ends or self.left - self._cost(decision) >= self._reserve(full, mean):
+            decision = next(self._ranked(model, full, ends, self.settings.shortlist))
+            whole_run = decision.until == self.target == decision.horizon
+            if whole_run or self.left - self._cost(decision) >= self._reserve(full, ends.mean):
                 return decision
         # With little left a partial run is no use: what is worth most is trained to its end. Where many learn nothing
         # that is something that is known to learn.
@@ -188,9 +182,8 @@ class Search:
             idle[np.setdiff1d(np.arange(len(full)), tried)] = True
         if idle.all() and self.completed and self.left < np.inf:
             return None
-        gain = improvement(whole, mean, std)
-        pick = int(np.argmax(np.where(idle, -1.0, self._worth(full, gain))))
-        return self._with_reason(model, int(full[pick]), self.target, mean[pick], std[pick], 1.0)
+        pick = int(np.argmax(np.where(idle, -1.0, self._worth(full, ends.improvement(whole)))))
+        return self._with_reason(model, int(full[pick]), self.target, ends.mean[pick], ends.std[pick], 1.0)
 
     def several(self, model: WeighedModel, wanted: int) -> list[Decision]:
         """The most valuable stage, and up to `wanted` in all: those with the next highest Gittins indices.
@@ -201,9 +194,9 @@ class Search:
         full = self._open()
         if first is None or wanted == 1 or not len(full):
             return [] if first is None else [first]
-        mean, std = self._forecast(model, full)
-        found, left, reserve = [first], self.left - self._cost(first), self._reserve(full, mean)
-        for decision in self._ranked(model, full, mean, std, self.settings.shortlist + 2 * wanted):
+        ends = self._forecast(model, full)
+        found, left, reserve = [first], self.left - self._cost(first), self._reserve(full, ends.mean)
+        for decision in self._ranked(model, full, ends, self.settings.shortlist + 2 * wanted):
             if len(found) == wanted or left <= 1.0:
                 break
             enough = left - self._cost(decision) >= reserve
@@ -240,7 +233,7 @@ class Search:
     def _cost(self, decision: Decision) -> float:
         return self.options.worst_cost(decision.row, decision.until)
 
-    def _overdue(self, tried: Ints, mean: Array, std: Array, best: float) -> int | None:
+    def _overdue(self, tried: Ints, ends: Forecast, best: float) -> int | None:
         """The tried option to be trained to its end, after so many steps without a whole run; None if none is due.
 
         That the best forecast is clearly better than the `best` whole run makes one due; it is the one that promises
@@ -248,10 +241,10 @@ class Search:
         """
         if not len(tried) or self._unconfirmed() < self.settings.patience:
             return None
-        leader = int(np.argmin(mean))
-        if self.completed and mean[leader] > best - CLEARLY * std[leader]:
+        leader = int(np.argmin(ends.mean))
+        if self.completed and ends.mean[leader] > best - CLEARLY * ends.std[leader]:
             return None
-        return int(tried[np.argmax(self._worth(tried, improvement(best, mean, std)))])
+        return int(tried[np.argmax(self._worth(tried, ends.improvement(best)))])
 
     def _worth(self, rows: Ints, gain: Array) -> Array:
         """What training options to their ends gains, (n,), for what it costs."""
@@ -284,13 +277,13 @@ class Search:
         """Which options have learned nothing so far, (n,), unlike others: they may go on, but not to their end."""
         return np.array([self.pool.keys[row] in self.idle for row in rows], dtype=bool)
 
-    def _forecast(self, model: WeighedModel, rows: Ints) -> tuple[Array, Array]:
-        """Mean and standard deviation, (n,) each, of the options' scores at the target horizon.
+    def _forecast(self, model: WeighedModel, rows: Ints) -> Forecast:
+        """The options' scores at the target horizon.
 
         What stands better than all that was ever seen, whole runs among it, with its decay still ahead, is not expected
         to end worse than it stands, until runs that had as much decay ahead have shown how they end.
         """
-        mean, variance = model.forecast(rows)
+        ends = model.forecast(rows)
         leader = min((run for run in self.runs if run.reports), key=lambda run: run.best, default=None)
         if leader is not None and leader.horizon == self.target and leader.reports[-1][1] == leader.best:
             share = leader.steps / self.target
@@ -300,8 +293,8 @@ class Search:
             if self.completed and ahead >= ANNEALS and like < LEAST_COMPLETED:
                 own = np.array([self.pool.keys[row] == leader.key for row in rows], dtype=bool)
                 stands = model.normaliser.score(np.array([float(self.target)]), np.array([leader.best]))[0]
-                mean = np.where(own, np.minimum(mean, stands), mean)
-        return mean, np.sqrt(variance)
+                ends = replace(ends, means=np.where(own, np.minimum(ends.means, stands), ends.means))
+        return ends
 
     def _unconfirmed(self) -> float:
         """Full runs that those decided about since a run last reached the target horizon have come to in all."""
@@ -312,10 +305,10 @@ class Search:
             spent += run.steps / self.target
         return spent
 
-    def _ranked(self, model: WeighedModel, full: Ints, mean: Array, std: Array, most: int) -> Iterator[Decision]:
+    def _ranked(self, model: WeighedModel, full: Ints, ends: Forecast, most: int) -> Iterator[Decision]:
         """First stages of training, of all ways to train up to `most` options: the highest Gittins index first."""
-        best = min([*self._scores(model), *(float(mean[i]) for i in self._tried(full))], default=model.mean)
-        worth = self._worth(full, improvement(best, mean, std))
+        best = min([*self._scores(model), *(float(ends.mean[i]) for i in self._tried(full))], default=model.mean)
+        worth = self._worth(full, ends.improvement(best))
         shortlist = full[np.argsort(-worth, kind="stable")[:most]]
         ways = [way for i, row in enumerate(shortlist) for way in self.options.ways(int(row), i < SHORTER_FOR)]
         # As arrays of ways by stages; where a way has fewer of them, its last one is repeated, for nothing.
@@ -327,13 +320,14 @@ class Search:
 
         explained = model.variance_explained(rows.ravel(), until.ravel(), np.repeat(final, width))
         explained = np.where(until >= self.target, 1.0, explained.reshape(rows.shape))
-        means, stds = self._forecast(model, final)
-        index = gittins_index(best, means, stds, explained, price if self.settings.cost else np.sign(price))
+        known = self._forecast(model, final)
+        paid = price if self.settings.cost else np.sign(price)
+        index = gittins_index(best, known.mean, known.hoped(best), explained, paid)
         index = index * self._chance(final)
         ending = (until[:, 0] >= self.target) & self._idle(final)
         for pick in np.argsort(-np.where(ending, -1.0, index), kind="stable"):
             row, end = int(rows[pick, 0]), int(until[pick, 0])
-            yield self._with_reason(model, row, end, means[pick], stds[pick], explained[pick, 0])
+            yield self._with_reason(model, row, end, known.mean[pick], known.std[pick], explained[pick, 0])
 
     def _with_reason(
         self, model: WeighedModel, row: int, until: int, mean: float, std: float, share: float

@@ -10,9 +10,10 @@ and not maximised, so that nothing switches.
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from scipy.special import expit, gammaln
+from scipy.special import expit, gammaln, ndtr
 
 from lrtune.search.engine.costs import Settings
 from lrtune.search.engine.gp import Evidence
@@ -24,6 +25,13 @@ FREEDOM = 4.0  # degrees of freedom of the t distribution that a forecast counts
 SHARES = np.linspace(0.0, 1.0, 101)  # of the law
 ALLOWED = 4.0  # by which the sum of the law's log densities may lie behind
 LEAST_VARIANCE = 1e-10  # of a score
+NARROWEST, HALVINGS = 1e-3, 30  # of a standard deviation, the least that is looked at; and how finely
+
+
+def improvement(best: float, mean: Array, std: Array) -> Array:
+    """Expected amount by which normal variables fall below `best` (expected improvement, Jones et al. 1998)."""
+    z = (best - mean) / std
+    return np.asarray((best - mean) * ndtr(z) + std * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi))
 
 
 @dataclass(frozen=True)
@@ -74,8 +82,50 @@ def law_share(law: Evidence, process: Evidence, knobs: int = 0) -> float:
     return expected_share(log_density(*columns[:2]) + columns[2], log_density(*columns[3:5]) + columns[5], knobs)
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """What k models, each with the chance in `weights`, (k,), to be right, say of n scores: `means`, `stds`, (k, n)."""
+
+    weights: Array
+    means: Array
+    stds: Array
+
+    @cached_property
+    def mean(self) -> Array:
+        """Of their mixture, (n,)."""
+        return np.asarray(self.weights @ self.means)
+
+    @cached_property
+    def std(self) -> Array:
+        """Of their mixture, (n,): how far the models lie apart is part of it."""
+        return np.asarray(np.sqrt(self.weights @ (self.stds**2 + (self.means - self.mean) ** 2)))
+
+    def take(self, index: Ints | list[int]) -> "Forecast":
+        """Of some of the scores."""
+        return Forecast(self.weights, self.means[:, index], self.stds[:, index])
+
+    def improvement(self, best: float) -> Array:
+        """Expected improvement on the `best`, (n,), by a normal variable like the mixture, but no more than by itself.
+
+        Where one model says that a run ends badly and the other that it ends worse, the two lie far apart, and a normal
+        variable as wide as that has a tail that neither believes in.
+        """
+        itself = self.weights @ improvement(best, self.means, self.stds)
+        return np.minimum(improvement(best, self.mean, self.std), itself)
+
+    def hoped(self, best: float) -> Array:
+        """Standard deviations, (n,), of normal variables around the mixture's mean that promise that `improvement`."""
+        wanted = self.improvement(best)
+        low, high = np.full(len(wanted), np.log(NARROWEST)), np.zeros(len(wanted))
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            less = improvement(best, self.mean, self.std * np.exp(middle)) < wanted
+            low, high = np.where(less, middle, low), np.where(less, high, middle)
+        return np.asarray(self.std * np.exp(high))
+
+
 class WeighedModel:
-    """Forecasts of normalised scores (lower is better) by both models' mixture: its mean and variance."""
+    """Forecasts of normalised scores (lower is better) by both models' mixture."""
 
     def __init__(
         self, pool: Pool, runs: Sequence[Run], target: int, settings: Settings, fitted: Fitted | None = None
@@ -107,14 +157,17 @@ class WeighedModel:
         same.law = self.law and self.law.over(pool)
         return same
 
-    def forecast(self, rows: Ints) -> tuple[Array, Array]:
-        """Mean and variance, (n,) each, of the normalised score that each option has at the end of its horizon."""
+    def forecast(self, rows: Ints) -> Forecast:
+        """The normalised score that each option has at the end of its horizon, by the process and, if any, the law."""
         mean, variance = self.process.forecast(rows)
         if self.law is None:
-            return mean, variance
+            return Forecast(np.ones(1), mean[None], np.sqrt(variance)[None])
         by_law, law_variance = self._scores(self.law, rows)
-        apart = self.share * (1 - self.share) * (by_law - mean) ** 2
-        return self._mixed(by_law, mean), self._mixed(law_variance, variance) + apart
+        return Forecast(
+            np.array([1 - self.share, self.share]),
+            np.array([mean, by_law]),
+            np.sqrt(np.array([variance, law_variance])),
+        )
 
     def variance_explained(self, rows: Ints, ends: Array, targets: Ints) -> Array:
         """Share of the variance of each target's final score that training an option to a step explains, (n,), 0..1.
