@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,17 @@ def launched(command: list[str], folder: Path, **environment: str) -> str:
     return printed
 
 
+KINDS = ("plain", "lightning", "accelerated", "huggingface")
+
+
 @pytest.mark.parametrize(
     ("launcher", "kinds"),
-    [(TORCHRUN, ["plain", "lightning"]), (ACCELERATE, ["accelerated", "huggingface"])],
-    ids=["torchrun", "accelerate launch"],
+    [
+        pytest.param(TORCHRUN, KINDS, id="torchrun"),
+        pytest.param(ACCELERATE, KINDS[2:], id="accelerate launch", marks=pytest.mark.slow),
+    ],
 )
-def test_two_processes_train_one_trial_at_its_rates(launcher: list[str], kinds: list[str], tmp_path: Path) -> None:
+def test_two_processes_train_one_trial_at_its_rates(launcher: list[str], kinds: Sequence[str], tmp_path: Path) -> None:
     launched([*launcher, "-m", "tests.two_processes", str(tmp_path), *kinds], tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     for kind in kinds:
