@@ -17,7 +17,7 @@ from lrtune.store.tables import EventRow, JobRow, TrialRow
 from lrtune.wire.results import OPEN, Trial
 
 AT_ONCE = 500  # changed trials: where there are more, all are read
-MOST, FIRST = 400, 32  # of the trials that a verdict rests on: those that changed last, and the job's first
+MOST, FIRST = 1000, 32  # of the trials that a verdict rests on: those that changed last, and the job's first
 LATELY = 4 * MOST  # lines of a log: a trial is proposed, begun and ended in three or four
 Known = tuple[int, dict[int, Trial]]  # how many lines of the log had been written, and the trials as they were then
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from lrtune.search.curve.draws import Candidate, draws
 from lrtune.search.curve.encode import LOST, Encoded, basis, limits, rates, report_step, runs
 from lrtune.search.engine.costs import Settings, design_size
 from lrtune.search.engine.decide import decide_several
-from lrtune.search.engine.types import Decision, Ints, Pool, Run
+from lrtune.search.engine.types import Array, Decision, Ints, Pool, Run
 from lrtune.search.engine.weighing import WeighedModel
 from lrtune.search.range_test import range_test, too_high
 from lrtune.search.studies.draw import RandomTrial
@@ -156,6 +157,16 @@ def expected(
     return found
 
 
+class _Option(NamedTuple):
+    """A candidate over one of its horizons: its row of the pool."""
+
+    key: int
+    family: str
+    extras: tuple[float, ...]
+    horizon: int
+    curve: Array
+
+
 class _Search:
     """One decision of a job: its candidates, whose places in their list are the engine's keys, and its runs."""
 
@@ -191,6 +202,8 @@ class _Search:
         # What its loop ended early it would end there again, at its whole price.
         self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST or ended_by_loop(t)}
         self.candidates: list[Configuration] = []
+        self._options: list[list[_Option]] = []  # of each candidate that was encoded
+        self._places: dict[Configuration, int] = {}
         self._made: Encoded = {}  # runs, of which trials
         self.candidates += dict.fromkeys(
             t.configuration for t in past if t.role == "search" and self._unclosed(t.configuration)
@@ -221,14 +234,15 @@ class _Search:
             model = WeighedModel(pool, known, self.steps, self.settings)
             leaders = self._leaders(model)
             for leader in leaders:
-                self._add_new(_around(self.space, leader, self.steps, self.random))
+                self._add(self.draws.told_apart([*_around(self.space, leader, self.steps, self.random)], self.steps))
             if (
                 leaders
                 and model.law is not None
                 and model.share >= TRUSTED
                 and left <= LATE * self.settings.budget < np.inf
             ):
-                self._add_new(designed(self.spec, self.space, model.law, leaders[0], self.past, self.random))
+                shapes = designed(self.spec, self.space, model.law, leaders[0], self.past, self.random)
+                self._add(self.draws.told_apart([*shapes], self.steps))
             pool, known = self._encoded()
             same_knobs = pool.extras.shape[1] == model.pool.extras.shape[1]
             fitted, model = model.fitted if same_knobs else None, model.over(pool, known)
@@ -243,12 +257,10 @@ class _Search:
     def _add(self, found: Iterable[Candidate]) -> None:
         """Candidates that would be trained unlike any other: curves that are equal over the run are one."""
         for configuration, training in found:
-            if training not in self.trained and configuration not in self.passed and self._unclosed(configuration):
+            known = training in self.trained or (self.passed and configuration in self.passed)
+            if not known and self._unclosed(configuration):
                 self.trained.add(training)
                 self.candidates.append(configuration)
-
-    def _add_new(self, found: Iterable[Configuration]) -> None:
-        self._add(self.draws.told_apart([*found], self.steps))
 
     def _unclosed(self, configuration: Configuration) -> bool:
         return not self.closed or any((configuration, horizon) not in self.closed for horizon in self.horizons)
@@ -265,27 +277,36 @@ class _Search:
 
         A run's key is the place of its configuration among the candidates, or below zero where it is none of them.
         """
-        every = ((i, c, h) for i, c in enumerate(self.candidates) for h in self.horizons)
-        rows = [(i, c, h) for i, c, h in every if not self.closed or (c, h) not in self.closed]
-        extras = np.array([self.draws.row(c) or () for _, c, _ in rows], dtype=float).reshape(len(rows), -1)
+        for place, c in enumerate(self.candidates[len(self._options) :], start=len(self._options)):
+            self._places[c] = place
+            open_ = [h for h in self.horizons if not self.closed or (c, h) not in self.closed]
+            self._options.append(
+                [_Option(place, c.kind[1], self.draws.row(c) or (), h, self.draws.curve(c, h)) for h in open_]
+            )
+        rows = [one for options in self._options for one in options]
+        extras = np.array([one.extras for one in rows], dtype=float).reshape(len(rows), -1)
         varied = np.flatnonzero(np.ptp(extras, axis=0) > 0)
-        places = {c: i for i, c in enumerate(self.candidates)}
-        keys = {t.number: places[t.configuration] for t in self.past if t.configuration in places}
+        keys = {t.number: self._places[t.configuration] for t in self.past if t.configuration in self._places}
         known = [
             replace(run, key=keys.get(run.key, -1 - n), extras=tuple(run.extras[i] for i in varied))
-            for n, run in enumerate([*runs(self.spec, self.warm_start), *self._runs()])
+            for n, run in enumerate([*self._warm, *self._runs()])
         ]
+        horizons = np.array([one.horizon for one in rows], dtype=np.int64)
         pool = Pool(
-            keys=tuple(i for i, _, _ in rows),
-            horizons=np.array([h for _, _, h in rows], dtype=np.int64),
-            curves=np.array([self.draws.curve(c, h) for _, c, h in rows]),
+            keys=tuple(one.key for one in rows),
+            horizons=horizons,
+            curves=np.array([one.curve for one in rows]),
             extras=extras[:, varied],
             free=np.zeros(len(rows), dtype=np.int64),
-            every=np.array([max(h // REPORTS, 1) for _, _, h in rows], dtype=np.int64),
-            families=tuple(c.kind[1] for _, c, _ in rows),
+            every=np.maximum(horizons // REPORTS, 1),
+            families=tuple(one.family for one in rows),
         )
         own = [run for run in known if run.key >= 0] if self.settings.partial_runs else []
         return replace(pool, free=shared(pool, own, everywhere=self.beginnings is None)), known
+
+    @cached_property
+    def _warm(self) -> list[Run]:
+        return runs(self.spec, self.warm_start) if self.warm_start else []
 
     def _runs(self) -> list[Run]:
         """This job's runs, with the checkpoints that there are of them."""
