@@ -5,11 +5,15 @@ first to be thought about, begins anew when it has died, and ends with the proce
 """
 
 import atexit
+import logging
 import os
+import secrets
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.managers import BaseManager
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -20,8 +24,17 @@ from lrtune.store import Database
 P = ParamSpec("P")
 Found = TypeVar("Found")
 NICER = 5  # answering goes first where cores are few
-LOST = (EOFError, ConnectionError)  # what a call raises whose process has gone
+LOST = (EOFError, ConnectionError, FileNotFoundError)  # what asking raises where the process cannot be reached
 DIED = "the process in which this server thinks ended twice; try again soon"
+UNABLE = "the process in which this server thinks cannot be started; the server's log says why"
+log = logging.getLogger("lrtune.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What a call has raised, so that it is told apart from what asking raises."""
+
+    error: Exception
 
 
 class Desk:
@@ -30,17 +43,17 @@ class Desk:
     def __init__(self) -> None:
         self._databases, self._lock = dict[str, Database](), threading.Lock()
 
-    def ask(self, url: str, call: Callable[..., Found], args: tuple[Any, ...], named: dict[str, Any]) -> Found:
-        """What comes of a call on a database; an error says in a note where it came up."""
+    def ask(self, url: str, call: Callable[..., Found], args: tuple[Any, ...], named: dict[str, Any]) -> Found | Wrong:
+        """What comes of a call on a database, or what it raised; an error says in a note where it came up."""
         with self._lock:
             database = self._databases.get(url) or self._databases.setdefault(url, Database(url))
         try:
             return call(database, *args, **named)
-        except LrtuneError:
-            raise
+        except LrtuneError as error:
+            return Wrong(error)
         except Exception as error:
             error.add_note(traceback.format_exc())
-            raise
+            return Wrong(error)
 
     def leave(self, url: str) -> None:
         """Close the connections to a database."""
@@ -64,13 +77,14 @@ def think(
 ) -> Found:
     """What comes of `call(database, *args, **named)` in the process beside. Raises what it raises, and Unavailable."""
     for _ in range(2):
-        desk = None
+        desk = _desk()
         try:
-            desk = _desk()
-            found: Found = desk.ask(database.url, call, args, named)
+            found: Found | Wrong = desk.ask(database.url, call, args, named)
         except LOST:
             _end(desk)
         else:
+            if isinstance(found, Wrong):
+                raise found.error
             return found
     raise Unavailable(DIED)
 
@@ -88,10 +102,19 @@ def _desk() -> Any:
     global _running
     with _lock:
         if _running is None:
-            process = _Process(ctx=get_context("spawn"))
-            process.start(_settle_in)
-            _running = process, process.Desk()  # type: ignore[attr-defined]
+            try:
+                process = _Process(_address(), ctx=get_context("spawn"))
+                process.start(_settle_in)
+                _running = process, process.Desk()  # type: ignore[attr-defined]
+            except (EOFError, OSError) as error:
+                log.exception("the process in which this server thinks cannot be started")
+                raise Unavailable(UNABLE) from error
         return _running[1]
+
+
+def _address() -> str | None:
+    """Where the process is asked: on Linux no file, so it matters not how long, full or tidied its TMPDIR is."""
+    return f"\0lrtune-{secrets.token_hex(16)}" if sys.platform == "linux" else None
 
 
 def _end(desk: Any) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from app import thinking
 from app.thinking import think
-from lrtune.errors import UnknownJob
+from lrtune.errors import Unavailable, UnknownJob
 from lrtune.store import Database, jobs
 from tests.external import submit, take
 from tests.serving import served
@@ -34,6 +35,11 @@ def broken(database: Database) -> None:
     raise ZeroDivisionError(database.url)
 
 
+def refused(database: Database) -> None:
+    """Something that a call itself could not reach."""
+    raise ConnectionRefusedError(database.url)
+
+
 def test_a_server_thinks_in_a_process_beside_it_one_for_all_that_it_thinks_of(database: Database) -> None:
     found = {think(database, place, database.url) for _ in range(3)}
     assert len(found) == 1
@@ -46,6 +52,51 @@ def test_what_goes_wrong_there_is_raised_here_and_says_where_it_was(database: Da
     with pytest.raises(ZeroDivisionError, match="lrtune") as caught:
         think(database, broken)
     assert "in broken" in "".join(caught.value.__notes__)
+    place_before = think(database, place, database.url)
+    with pytest.raises(ConnectionRefusedError):
+        think(database, refused)
+    assert think(database, place, database.url) == place_before, "others think on"
+
+
+@pytest.mark.parametrize("folder", ["deep", "tidied"])
+def test_the_process_is_asked_whatever_becomes_of_the_temporary_directory(
+    sqlite_url: str, tmp_path: Path, folder: str
+) -> None:
+    temporary = tmp_path / (folder * 30 if folder == "deep" else folder)
+    temporary.mkdir()
+    script = f"""
+        import shutil, threading
+        from app.thinking import think
+        from lrtune.store import Database
+        from tests.test_thinking import place
+        ask = lambda: print(think(Database({sqlite_url!r}), place, {sqlite_url!r}), flush=True)
+        ask()
+        shutil.rmtree({str(temporary)!r})
+        threading.Thread(target=ask).start()
+    """
+    words = [sys.executable, "-c", textwrap.dedent(script)]
+    here, env = Path(__file__).parents[1], os.environ | {"TMPDIR": str(temporary)}
+    done = subprocess.run(words, cwd=here, env=env, capture_output=True, text=True, check=True, timeout=60)
+    first, second = done.stdout.split()
+    assert first == second, done.stderr
+
+
+@pytest.mark.usefixtures("nothing_running")
+def test_where_the_process_cannot_be_started_the_server_is_unavailable(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(Unavailable, match="cannot be started"):
+        think(database, place, database.url)
+
+
+@pytest.fixture
+def nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process beside this one yet; the one there is goes on afterwards."""
+    monkeypatch.setattr(thinking, "_running", None)
 
 
 def test_a_search_goes_on_when_the_process_it_thinks_in_is_killed(sqlite_url: str) -> None:
