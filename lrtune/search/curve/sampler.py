@@ -5,7 +5,7 @@ expected to be best: other rates, and other families at the same mean rate. Wher
 trained in stages: a decision about a configuration whose trial is paused, or was stopped, resumes that trial.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from statistics import fmean
@@ -137,21 +137,47 @@ def expected(
     All of it lies inside the metric's range. Nothing where nothing has been reported; left out are configurations that
     failed, and those outside the space.
     """
+    found = dict[Configuration, Expected]()
+    if (asked := _asked(spec, past, wanted, steps)) is not None:
+        model, rows, limited = asked
+        for one, mean, variance in zip(rows, *model.forecast(_places(rows)), strict=True):
+            middle, *ends = spec.metric.sign * model.normaliser.quantiles(steps, mean, np.sqrt(variance), limited) + 0.0
+            found[one] = Expected(value=middle, low=min(ends), high=max(ends))
+    return found
+
+
+def over_fresh_seeds(
+    spec: AdmittedJob, past: Sequence[Trial], wanted: Iterable[Configuration], *, steps: int
+) -> dict[Configuration, float]:
+    """The same over seeds that nobody has run: what is due to the luck of single runs is no part of it."""
+    asked = _asked(spec, past, wanted, steps)
+    if asked is None:
+        return {}
+    model, rows, _ = asked
+    scores, _ = model.forecast(_places(rows), fresh=True)
+    values = spec.metric.sign * model.normaliser.value(steps, scores)
+    return dict(zip(rows, values.tolist(), strict=True))
+
+
+def _asked(
+    spec: AdmittedJob, past: Sequence[Trial], wanted: Iterable[Configuration], steps: int
+) -> tuple[WeighedModel, dict[Configuration, int], tuple[float, float]] | None:
+    """The models of a job with some configurations among the options, their rows, and what values lie between."""
     kind = spec.search.sampler if isinstance(spec.search.sampler, CurveSearch) else CurveSearch()
     search = _Search(spec, kind, past, (), steps, np.random.default_rng(spec.search.seed), stages=True)
     asked = dict.fromkeys(one for one in wanted if search.knobs.row(one) is not None)
     search.candidates = [*dict.fromkeys([*search.candidates, *asked])]
     pool, known = search.start
     if not any(run.reports for run in known):
-        return {}
-    model = WeighedModel(pool, known, steps, search.settings)
+        return None
     places = zip(pool.keys, pool.horizons, strict=True)
-    rows = np.array([row for row, (key, h) in enumerate(places) if h == steps and search.candidates[key] in asked])
-    limited, found = limits(spec, known), dict[Configuration, Expected]()
-    for row, mean, variance in zip(rows, *model.forecast(rows.astype(np.int64)), strict=True):
-        middle, *ends = spec.metric.sign * model.normaliser.quantiles(steps, mean, np.sqrt(variance), limited) + 0.0
-        found[search.candidates[pool.keys[row]]] = Expected(value=middle, low=min(ends), high=max(ends))
-    return found
+    rows = {search.candidates[key]: row for row, (key, h) in enumerate(places) if h == steps}
+    model = WeighedModel(pool, known, steps, search.settings)
+    return model, {one: rows[one] for one in rows if one in asked}, limits(spec, known)
+
+
+def _places(rows: Mapping[Configuration, int]) -> Ints:
+    return np.array(list(rows.values()), dtype=np.int64)
 
 
 class _Search:
@@ -214,7 +240,7 @@ class _Search:
             model = WeighedModel(pool, known, self.steps, self.settings)
             leaders = self._leaders(model)
             for leader in leaders:
-                self._add(_around(self.space, leader, self.steps, self.random))
+                self._add(neighbours(self.space, leader, self.steps, self.random))
             if (
                 leaders
                 and model.law is not None
@@ -325,7 +351,7 @@ def _edge(spec: AdmittedJob, past: Sequence[Trial]) -> float | None:
     return max(known, default=None)
 
 
-def _around(
+def neighbours(
     space: Coordinates, leader: Configuration, steps: int, random: np.random.Generator
 ) -> Iterator[Configuration]:
     """Neighbours of a leader: its rate a little off, other families at its mean rate, some of its knobs drawn anew."""

@@ -9,7 +9,7 @@ Values are counted from the best and in units of its size, whatever the metric; 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
@@ -131,9 +131,14 @@ class LawModel:
         self._condition()
         self._believe_pending()
 
-    def forecast(self, rows: Ints) -> tuple[Array, Array]:
-        """Mean and standard deviation, (n,) each, of the value that each option has at the end of its horizon."""
+    def forecast(self, rows: Ints, *, fresh: bool = False) -> tuple[Array, Array]:
+        """Mean and standard deviation, (n,) each, of the value that each option has at the end of its horizon.
+
+        `fresh`: over a seed that nobody has run, so that by what a run of it deviated says nothing.
+        """
         places = self._places_of_options(rows, self.pool.horizons[rows].astype(float))
+        if fresh:
+            places = replace(places, run=len(self.runs) + rows)
         mean, white = self._project(places)
         return self.best + self.size * np.minimum(mean, self.worst), self.size * np.sqrt(self._left(places, white))
 

@@ -92,12 +92,15 @@ class WeighedModel:
             self.share = law_share(self.law.evidence(), self.process.evidence(), knobs) if known is None else known
         self.fitted = Fitted(self.process.theta, self.law.fit if self.law else None, self.share)
 
-    def forecast(self, rows: Ints) -> tuple[Array, Array]:
-        """Mean and variance, (n,) each, of the normalised score that each option has at the end of its horizon."""
-        mean, variance = self.process.forecast(rows)
+    def forecast(self, rows: Ints, *, fresh: bool = False) -> tuple[Array, Array]:
+        """Mean and variance, (n,) each, of the normalised score that each option has at the end of its horizon.
+
+        `fresh`: over a seed that nobody has run.
+        """
+        mean, variance = self.process.forecast(rows, fresh=fresh)
         if self.law is None:
             return mean, variance
-        by_law, law_variance = self._scores(self.law, rows)
+        by_law, law_variance = self._scores(self.law, rows, fresh=fresh)
         apart = self.share * (1 - self.share) * (by_law - mean) ** 2
         return self._mixed(by_law, mean), self._mixed(law_variance, variance) + apart
 
@@ -117,8 +120,8 @@ class WeighedModel:
     def _mixed(self, by_law: Array, by_process: Array) -> Array:
         return np.asarray(self.share * by_law + (1 - self.share) * by_process)
 
-    def _scores(self, law: LawModel, rows: Ints) -> tuple[Array, Array]:
+    def _scores(self, law: LawModel, rows: Ints, *, fresh: bool = False) -> tuple[Array, Array]:
         """The law's forecasts as scores: mean, and by what lies a standard deviation to both sides, variance; (n,)."""
-        (mean, std), ends = law.forecast(rows), self.pool.horizons[rows].astype(float)
+        (mean, std), ends = law.forecast(rows, fresh=fresh), self.pool.horizons[rows].astype(float)
         low, middle, high = (self.normaliser.score(ends, mean + off * std) for off in (-1.0, 0.0, 1.0))
         return middle, np.maximum(((high - low) / 2) ** 2, LEAST_VARIANCE)
