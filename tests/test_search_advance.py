@@ -117,6 +117,23 @@ def test_the_best_few_and_the_baseline_run_over_a_fresh_seed_and_then_whoever_ma
     assert last == NextStep(over=True)
 
 
+@pytest.mark.parametrize("state", ["complete", "diverged"])
+def test_a_job_confirms_with_no_more_runs_than_its_plan_says(state):
+    """Where all is luck, so that it is hard to stop, and where half of all fresh runs come apart besides."""
+
+    def luck(trial: Trial) -> tuple[float | None, str, int]:
+        if trial.role == "confirm" and state == "diverged" and trial.number % 2:
+            return None, state, 10
+        return 1.0 + random.Random(f"1 {trial.number}").gauss(), "complete", 100
+
+    spec = job(**RATES, budget={"full_runs": 7})
+    history, last = carried_out(spec, luck)
+    assert last == NextStep(over=True)
+    bought = [t for t in history if t.role == "confirm"]
+    assert len({t.configuration for t in bought}) == 5, "three run always, others because it is all luck"
+    assert len(bought) <= spec.confirm.runs == 12
+
+
 def test_a_good_baseline_is_confirmed_once():
     history, _ = carried_out(job(budget={"full_runs": 3}, confirm={"top": 9, "seeds": 1}), by_rate)
     assert len(history) == 3 + 3

@@ -127,9 +127,10 @@ def _untried(
     common: tuple[float, float],
 ) -> int | None:
     """The first of those that have not run over a fresh seed that may be better than the best of those that have."""
+    untried = [i for i in untried if not exploded([expected[i]])]
     rows = [{OF_SEARCH: expected[i], **fresh[i]} for i in (*known, *untried)]
     if not common[1] or (fit := additive(rows)) is None:
-        return untried[0]
+        return next(iter(untried), None)
     best = min(range(len(known)), key=lambda place: fit.parts[place])
     for place, i in enumerate(untried, start=len(known)):
         if expected_loss(*fit.difference(place, best), *common) > WORTH_ONE * common[0] ** 0.5:
