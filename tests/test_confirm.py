@@ -87,7 +87,9 @@ def test_runs_that_were_one_for_most_of_their_way_do_not_take_all_places():
         for n, (rate, chance) in enumerate(zip(rates, luck, strict=True))
     ]
     spec = AdmittedJob.model_validate(SPEC.model_dump() | {"schedules": ["wsd", "cosine"]})
-    assert [trial.number for trial in candidates(spec, [BASELINE, *trunk, *others], steps=100)] == [1, 7, 0]
+    found = [trial.number for trial in candidates(spec, [BASELINE, *trunk, *others], steps=100)]
+    assert len({1, 2, 3}.intersection(found)) == 1, "although these three are the best by all that is known"
+    assert len(found) == 3
 
 
 def test_where_they_are_not_close_the_better_one_is_confirmed_whatever_its_region():
