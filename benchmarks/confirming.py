@@ -3,7 +3,7 @@
     python -m benchmarks.confirming --jobs 1000
     python -m benchmarks.confirming --real DIR --tasks diabetes,digits --seeds 64
 
-A job has trained twelve configurations to their end; the best three by their single run, and the baseline, run over
+A job has trained twelve configurations to their end; the best five by their single run, and the baseline, run over
 fresh seeds. A value is the configuration's own, and a seed's part for all that ran over it, and noise. `all` runs every
 candidate over every seed, as jobs did at first; `bought` is what they do now, and the answer with its intervals is what
 a job of these trials says. Everything is in units of the noise: `spread` is how far configurations differ, `seeds` how
@@ -38,7 +38,7 @@ from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Role, Trial, TrialState
 
-WHOLE, TOP, SEEDS, STEPS = 12, 3, 3, 100
+WHOLE, TOP, SEEDS, STEPS = 12, 5, 3, 100
 SPEC = AdmittedJob.model_validate(
     {
         "task": "digits",
@@ -130,7 +130,8 @@ def buy(job: Drawn) -> list[dict[int, float]]:
     counts, searched = [0] * (TOP + 1), dict(enumerate(map(float, job.once)))
     while True:
         fresh = [dict(enumerate(map(float, row[:count]))) for row, count in zip(job.values, counts, strict=True)]
-        pick = next_to_run(fresh, counts, SEEDS, baseline=TOP, searched=searched)
+        expected, most = list(searched.values()), SPEC.confirm.runs
+        pick = next_to_run(fresh, counts, SEEDS, baseline=TOP, searched=searched, expected=expected, most=most)
         if pick is None:
             return fresh
         counts[pick] += 1

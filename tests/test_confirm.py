@@ -1,5 +1,8 @@
 """Confirming: who runs over fresh seeds, one seed at a time, until no more of them could change the answer."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,10 +12,11 @@ from scipy import stats
 from benchmarks.confirming import SEEDS, TOP, Setting, drawn, ended
 from lrtune.analysis.additive import additive
 from lrtune.optimizers import Adamw
-from lrtune.schedules import Constant, Cosine, Linear, Polynomial
-from lrtune.search.confirm import candidates, expected_loss, next_to_run
+from lrtune.schedules import Constant, Cosine, Linear, Polynomial, Wsd
+from lrtune.search.candidates import candidates
+from lrtune.search.confirm import expected_loss, next_to_run
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import AdmittedJob
+from lrtune.wire.job import AdmittedJob, Confirm
 from lrtune.wire.results import Trial, TrialState
 
 SPEC = AdmittedJob.model_validate(
@@ -56,7 +60,36 @@ def test_where_values_are_close_the_candidates_are_of_different_regions():
     first, beside = whole(1, 0.300, warmup=0.05), whole(2, 0.301, warmup=0.06)
     elsewhere = whole(3, 0.302, schedule=Constant())
     others = [whole(4 + n, 0.6, learning_rate=0.0001 * (n + 1)) for n in range(4)]
-    assert chosen(BASELINE, first, beside, elsewhere, *others) == [1, 3, 0]
+    assert sorted(chosen(BASELINE, first, beside, elsewhere, *others)) in ([0, 1, 3], [0, 2, 3])
+
+
+def bowl(number: int, rate: float, luck: float = 0.0) -> Trial:
+    return whole(number, 0.3 + 0.02 * math.log2(rate / 0.004) ** 2 + luck, learning_rate=rate)
+
+
+@pytest.mark.parametrize("goal", ["minimize", "maximize"])
+def test_a_run_that_all_its_neighbours_speak_against_is_not_the_first_candidate(goal):
+    runs = [BASELINE, *(bowl(1 + n, 0.0005 * 2 ** (n / 2)) for n in range(13))]
+    runs[11] = bowl(11, 0.016, luck=-0.09)
+    assert min(runs, key=lambda run: run.value) is runs[11]
+    sign = {"minimize": 1.0, "maximize": -1.0}[goal]
+    spec = SPEC.model_copy(update={"metric": SPEC.metric.model_copy(update={"goal": goal})})
+    runs = [run.model_copy(update={"value": sign * run.value}) for run in runs]
+    assert [trial.number for trial in candidates(spec, runs, steps=100)] == [7, 11, 0]
+
+
+def test_runs_that_were_one_for_most_of_their_way_do_not_take_all_places():
+    trunk = [whole(n, v, schedule=Wsd(decay=d)) for n, v, d in ((1, 0.300, 0.2), (2, 0.302, 0.35), (3, 0.304, 0.5))]
+    rates = (0.002, 0.004, 0.006, 0.0085, 0.014, 0.02, 0.03, 0.04)
+    luck = (0.01, -0.01, 0.01, 0.0, 0.01, -0.01, 0.01, -0.01)
+    others = [
+        whole(4 + n, 0.306 + 0.02 * math.log2(rate / 0.0085) ** 2 + chance, learning_rate=rate)
+        for n, (rate, chance) in enumerate(zip(rates, luck, strict=True))
+    ]
+    spec = AdmittedJob.model_validate(SPEC.model_dump() | {"schedules": ["wsd", "cosine"]})
+    found = [trial.number for trial in candidates(spec, [BASELINE, *trunk, *others], steps=100)]
+    assert len({1, 2, 3}.intersection(found)) == 1, "although these three are the best by all that is known"
+    assert len(found) == 3
 
 
 def test_where_they_are_not_close_the_better_one_is_confirmed_whatever_its_region():
@@ -66,12 +99,15 @@ def test_where_they_are_not_close_the_better_one_is_confirmed_whatever_its_regio
     assert chosen(BASELINE, first, beside, elsewhere, *others) == [1, 2, 0]
 
 
-def bought(values: list[list[float]], seeds: int = 3, searched: dict[int, float] | None = None) -> list[int]:
+def bought(
+    values: list[list[float]], seeds: int = 3, expected: Sequence[float] = (), most: float = math.inf
+) -> list[int]:
     """How many seeds each candidate gets, the last being the baseline, where this is what they would show."""
-    counts = [0] * len(values)
+    counts, searched = [0] * len(values), dict(enumerate(expected))
     while True:
         fresh = [dict(enumerate(row[:count])) for row, count in zip(values, counts, strict=True)]
-        pick = next_to_run(fresh, counts, seeds, baseline=len(values) - 1, searched=searched or {})
+        last = len(values) - 1
+        pick = next_to_run(fresh, counts, seeds, baseline=last, searched=searched, expected=expected, most=most)
         if pick is None:
             return counts
         counts[pick] += 1
@@ -83,6 +119,24 @@ def test_who_is_far_behind_gets_no_second_seed():
 
 def test_two_that_are_hard_to_tell_apart_get_more_seeds_than_the_others():
     assert bought([[0.30, 0.40, 0.31], [0.31, 0.32, 0.39], [0.9, 0.7, 0.9], [1.5, 1.4, 1.5]]) == [3, 2, 1, 2]
+
+
+def test_beyond_three_only_who_may_still_be_the_best_by_what_was_expected_runs_at_all():
+    shown = [[0.36, 0.32, 0.34], [0.33, 0.32, 0.36], [0.30, 0.36, 0.34], [0.2] * 3, [0.2] * 3, [1.5, 1.51, 1.5]]
+    counts = bought(shown, expected=[0.30, 0.31, 0.32, 0.325, 0.9, 1.5])
+    assert counts[3] > 0, "close to the three by what was expected"
+    assert counts[4] == 0, "far behind them"
+    assert all(counts[:3])
+
+
+@given(st.integers(1, 7), st.integers(1, 5), st.integers(0, 10_000))
+def test_no_more_runs_are_bought_than_the_plan_says(top, seeds, seed):
+    most, random = Confirm(top=top, seeds=seeds).runs, np.random.default_rng(seed)
+    assert top + seeds <= most <= (top + 1) * seeds
+    noisy = random.normal(size=(top + 1, seeds)).tolist()
+    counts = bought(noisy, seeds, expected=(0.1 * random.normal(size=top + 1)).tolist(), most=most)
+    assert sum(counts) <= most
+    assert max(counts) <= seeds
 
 
 @pytest.mark.parametrize(("seeds", "least"), [(1, 1), (2, 2), (5, 2)])

@@ -105,13 +105,33 @@ def test_the_best_few_and_the_baseline_run_over_a_fresh_seed_and_then_whoever_ma
     history, last = carried_out(spec, by_rate)
     search, confirm = history[:8], history[8:]
     first, second = sorted(search, key=lambda t: t.value)[:2]
-    wanted = [first, second, search[0]] if search[0] not in (first, second) else [first, second]
-    assert [(t.configuration, t.seed) for t in confirm[: len(wanted)]] == [(t.configuration, 6) for t in wanted]
-    again = [(first.configuration, 7), (search[0].configuration, 7)]  # the answer's second seed, and the baseline's
-    assert [(t.configuration, t.seed) for t in confirm[len(wanted) :]] == again, "seeds differ by next to nothing"
+    wanted = [first, second, *([search[0]] if search[0] not in (first, second) else [])]
+    assert {t.configuration for t in confirm[: len(wanted)]} == {t.configuration for t in wanted}
+    assert {t.seed for t in confirm[: len(wanted)]} == {6}
+    answer, plain = confirm[len(wanted) :]  # a second seed each: seeds differ by next to nothing
+    assert (answer.seed, plain.seed, plain.configuration) == (7, 7, search[0].configuration)
+    assert answer.configuration in (first.configuration, second.configuration)
+    assert by_rate(answer)[0] == pytest.approx(by_rate(first)[0], abs=1e-5)
     assert {t.role for t in confirm} == {"confirm"}
     assert confirm[-1].why == "fresh seed 2 of 2 for trial 0"
     assert last == NextStep(over=True)
+
+
+@pytest.mark.parametrize("state", ["complete", "diverged"])
+def test_a_job_confirms_with_no_more_runs_than_its_plan_says(state):
+    """Where all is luck, so that it is hard to stop, and where half of all fresh runs come apart besides."""
+
+    def luck(trial: Trial) -> tuple[float | None, str, int]:
+        if trial.role == "confirm" and state == "diverged" and trial.number % 2:
+            return None, state, 10
+        return 1.0 + random.Random(f"1 {trial.number}").gauss(), "complete", 100
+
+    spec = job(**RATES, budget={"full_runs": 7})
+    history, last = carried_out(spec, luck)
+    assert last == NextStep(over=True)
+    bought = [t for t in history if t.role == "confirm"]
+    assert len({t.configuration for t in bought}) == 5, "three run always, others because it is all luck"
+    assert len(bought) <= spec.confirm.runs == 12
 
 
 def test_a_good_baseline_is_confirmed_once():

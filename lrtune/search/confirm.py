@@ -6,42 +6,45 @@ the best and the baseline, as long as little is known of how much better it is. 
 order, so that they are compared seed by seed.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 
 import numpy as np
 from scipy.special import gammaln, stdtr
 
-from lrtune.analysis.additive import Values, additive, exploded, moderated, noise
-from lrtune.analysis.answer import LEAST, around, grouped
-from lrtune.analysis.prefixes import Course, common, same_but_for_rates
-from lrtune.search.curve.encode import rates
-from lrtune.search.engine.features import embed
-from lrtune.wire.configuration import Configuration
+from lrtune.analysis.additive import OF_SEARCH, Values, additive, exploded, moderated, noise
+from lrtune.analysis.answer import LEAST, around
+from lrtune.search.candidates import FIRST, candidates, expected_ends
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Proposal, Trial, TrialState
 
 ENOUGH = 0.1  # of the noise: an expected loss below it is not worth another run
+WORTH_ONE = 0.2  # of the noise: the same for a first run, of somebody of whom only the search has said something
 WIDE = 1.0  # of how much better the best is than the baseline: a wider interval of that is worth another seed
 SOME = 5.0  # degrees of freedom of the noise at least: it is not as unknown as few runs alone leave it
-REGION = 0.4  # in every feature of the curve: configurations that are closer are of one region
-CLOSE = 0.1  # of what the best whole run is better by than the median one: values that are closer are close
 
 
 def confirming(spec: AdmittedJob, history: Sequence[Trial], *, steps: int) -> Proposal | None:
     """The next run over a fresh seed; None where there is none to buy, or those under way are to be waited for."""
-    chosen = candidates(spec, [trial for trial in history if trial.role != "confirm"], steps=steps)
+    if not spec.confirm.runs:
+        return None
+    ends = expected_ends(spec, history, steps=steps)
+    chosen = candidates(spec, history, steps=steps, ends=ends)
     again = [trial for trial in history if trial.role == "confirm" and trial.horizon == steps]
     runs = [[t for t in again if t.configuration == first.configuration] for first in chosen]
     broken = [sum(t.state is TrialState.DIVERGED for t in some) for some in runs]
     held = [i for i in range(len(chosen)) if broken[i] == min(broken)]
+    asked = [len({t.seed for t in some}) for some in runs]
     place = next_to_run(
         [_scores(spec, (t for t in runs[i] if t.completed(steps))) for i in held],
-        [len({t.seed for t in runs[i]}) for i in held],
+        [asked[i] for i in held],
         spec.confirm.seeds,
         baseline=next((k for k, i in enumerate(held) if chosen[i].role == "baseline"), None),
         searched={k: score for k, i in enumerate(held) for score in _scores(spec, [chosen[i]]).values()},
+        expected=[ends[chosen[i].configuration] for i in held],
+        most=spec.confirm.runs - sum(asked[i] for i in range(len(chosen)) if i not in held),
     )
     if place is None:
         return None
@@ -61,69 +64,42 @@ def _scores(spec: AdmittedJob, trials: Iterable[Trial]) -> dict[int, float]:
     return {trial.seed: spec.metric.sign * trial.value for trial in trials if trial.value is not None}
 
 
-def candidates(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> list[Trial]:
-    """A trial of each configuration to confirm: the best few, and the baseline to compare them with.
-
-    The best few have different curves, and where their values are close they are of different regions.
-    """
-
-    def score(runs: Sequence[Trial]) -> float:
-        return spec.metric.sign * fmean(run.value for run in runs if run.value is not None)
-
-    groups = sorted(grouped(t for t in past if t.completed(steps)), key=lambda runs: (score(runs), runs[0].number))
-    ranked = [(score(runs), runs[0]) for runs in groups]
-    own = [(value, first) for value, first in ranked if spec.allows(first.configuration)]
-    close = CLOSE * (median(value for value, _ in own) - own[0][0]) if own else 0.0
-    chosen: list[Trial] = []
-    while own and len(chosen) < spec.confirm.top:
-        own = [
-            (value, t) for value, t in own if not any(_equal(t.configuration, c.configuration, steps) for c in chosen)
-        ]
-        crowded = [any(_near(t.configuration, c.configuration, steps) for c in chosen) for _, t in own]
-        best = min(range(len(own)), key=lambda i: own[i][0] + close * crowded[i], default=None)
-        if best is None:
-            break
-        chosen.append(own.pop(best)[1])
-    known = {first.configuration for first in chosen}
-    baseline = [first for _, first in ranked if first.role == "baseline" and first.configuration not in known]
-    return chosen + baseline if chosen else []
-
-
-def _equal(one: Configuration, other: Configuration, steps: int) -> bool:
-    """Whether two configurations train alike at every step."""
-    return same_but_for_rates(one, other) and common(Course(one, steps), Course(other, steps)) >= steps
-
-
-def _near(one: Configuration, other: Configuration, steps: int) -> bool:
-    """Whether two configurations are of one region: equal but for their schedules, of curves that are alike."""
-    if one.optimizer != other.optimizer or (one.clip_norm, one.clip_value) != (other.clip_norm, other.clip_value):
-        return False
-    features = embed(np.array([rates(one, steps), rates(other, steps)]), np.ones(2))
-    return bool((abs(features[0] - features[1]) <= REGION).all())
-
-
 def next_to_run(
-    fresh: Sequence[Values], bought: Sequence[int], seeds: int, *, baseline: int | None, searched: Mapping[int, float]
+    fresh: Sequence[Values],
+    bought: Sequence[int],
+    seeds: int,
+    *,
+    baseline: int | None,
+    searched: Mapping[int, float],
+    expected: Sequence[float] = (),
+    most: float = math.inf,
 ) -> int | None:
     """Which of n candidates to run over its next fresh seed; None where that is nobody, or has to wait.
 
     `fresh`, (n,), are their scores so far by seed, lower being better; `bought`, (n,), counts the seeds that were asked
-    for, of which `seeds` are the most. `baseline` is the candidate to compare with. `searched` are their scores over
-    the search's own seed: they say something of the noise, but nothing of who is best, because all but the baseline's
-    were selected for being low.
+    for, of which `seeds` are the most, and `most` in all. `baseline` is the candidate to compare with. `searched` are
+    their scores over the search's own seed: they say something of the noise, but nothing of who is best, because all
+    but the baseline's were selected for being low. `expected`, (n,) or nothing, are what was expected before; whoever
+    may turn out to be the best by that is run once.
     """
-    if 0 in bought:
-        return list(bought).index(0) if seeds else None
+    if not seeds or sum(bought) >= most:
+        return None
+    untried = [i for i, count in enumerate(bought) if not count]
+    if sure := [i for i in untried if i < FIRST or i == baseline or not expected]:
+        return sure[0]
     known = [i for i, values in enumerate(fresh) if values and not exploded([*values.values(), searched.get(i, 0.0)])]
     baseline = baseline if baseline in known else None
     fit = additive([fresh[i] for i in known])
     if not known or fit is None:
-        return None
+        return untried[0] if untried else None
+    alike = [i for i in known if i != baseline]
+    common = _noise(fresh, searched, alike) or fit.residual
+    if untried and (first := _untried(fresh, untried, alike, expected, common)) is not None:
+        return first
     best = min(range(len(known)), key=lambda place: fit.parts[place])
     wanted = [known[best], *([] if baseline is None else [baseline])]
     if short := [i for i in wanted if bought[i] < min(LEAST, seeds) and fresh[i]]:
         return short[0]
-    common = _noise(fresh, searched, [i for i in known if i != baseline]) or fit.residual
     pairs = {i: _against(baseline, i, fresh, searched, common) for i in known}
     lead = known[best]
 
@@ -141,6 +117,25 @@ def next_to_run(
     if not open_ and (pair := pairs[lead]) and pair.wide:
         rivals = [i for i in wanted if bought[i] < seeds]
     return min(rivals, key=lambda i: bought[i], default=None)
+
+
+def _untried(
+    fresh: Sequence[Values],
+    untried: Sequence[int],
+    known: Sequence[int],
+    expected: Sequence[float],
+    common: tuple[float, float],
+) -> int | None:
+    """The first of those that have not run over a fresh seed that may be better than the best of those that have."""
+    untried = [i for i in untried if not exploded([expected[i]])]
+    rows = [{OF_SEARCH: expected[i], **fresh[i]} for i in (*known, *untried)]
+    if not common[1] or (fit := additive(rows)) is None:
+        return next(iter(untried), None)
+    best = min(range(len(known)), key=lambda place: fit.parts[place])
+    for place, i in enumerate(untried, start=len(known)):
+        if expected_loss(*fit.difference(place, best), *common) > WORTH_ONE * common[0] ** 0.5:
+            return i
+    return None
 
 
 @dataclass(frozen=True, slots=True)

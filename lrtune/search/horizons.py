@@ -17,13 +17,12 @@ from lrtune.search.curve.sampler import weighed
 from lrtune.search.engine.peaks import Move, exponent, mixture, moves_by_law, moves_by_rule
 from lrtune.search.engine.weighing import WeighedModel
 from lrtune.search.shorter import moves
-from lrtune.search.studies.study import searched
+from lrtune.search.studies.study import searched, telling
 from lrtune.wire.horizons import MOST_STEPS, AtHorizon, Known
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Best, Trial
 
 MULTIPLES = (2, 4, 10)  # of the horizon, for which a report says it
-MOST_RUNS = 300  # that a model is fitted to
 BELIEVED = 2 / 3  # share of the law, from which on it is what is known: half is where nothing speaks for either
 LEAST_STD = 0.25 * math.log(2.0)  # of the log of the answer's own peak: half a step of the grid
 UNKNOWN_STD = 0.5 * math.log(2.0)  # the same where no plateau shows how far other peaks do as well
@@ -38,18 +37,9 @@ def longer(spec: AdmittedJob, best: Best, trials: Sequence[Trial]) -> list[AtHor
 
 def at_horizons(spec: AdmittedJob, best: Best, trials: Sequence[Trial], asked: Iterable[int]) -> list[AtHorizon]:
     """The answer at each of the steps asked for; `trials` are the job's, with their reports."""
-    model = weighed(spec, _telling(spec, searched(trials)), steps=best.steps)
+    model = weighed(spec, telling(spec, searched(trials)), steps=best.steps)
     known, std = moves(spec, trials, steps=best.steps), _own_std(spec, best, trials)
     return [_at(best, steps, model, known, std) for steps in asked]
-
-
-def _telling(spec: AdmittedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
-    """The best runs and some of all others, in their order: fitting takes as long for a job of thousands of trials."""
-    if len(trials) <= MOST_RUNS:
-        return trials
-    ranked = sorted(trials, key=lambda t: (t.value is None, spec.metric.sign * (t.value or 0.0)))
-    kept = ranked[: MOST_RUNS // 2] + ranked[MOST_RUNS // 2 :: -(-len(ranked) // (MOST_RUNS // 2))]
-    return sorted(kept, key=lambda trial: trial.number)
 
 
 def _at(best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move], std: float) -> AtHorizon:

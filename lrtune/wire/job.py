@@ -140,16 +140,21 @@ class Budget(Strict):
         return min(bounds, default=None)
 
 
-class Confirm(Strict):
-    """How the answer is chosen: the `top` configurations run again over `seeds` fresh seeds; 0: no repeats."""
+FINALISTS = 2  # of the candidates, for whose further seeds there is room: the others have one
 
-    top: Annotated[int, Field(ge=0, le=100)] = 3
+
+class Confirm(Strict):
+    """How the answer is chosen: at most `top` configurations run again over at most `seeds` fresh seeds; 0: none."""
+
+    top: Annotated[int, Field(ge=0, le=100)] = 5
     seeds: Annotated[int, Field(ge=0, le=100)] = 3
 
     @property
     def runs(self) -> int:
         """The most full runs that confirming can take, the baseline's among them."""
-        return (self.top + 1) * self.seeds if self.top else 0
+        if not self.top or not self.seeds:
+            return 0
+        return self.top + min(self.top, FINALISTS) * (self.seeds - 1) + self.seeds
 
 
 class Training(Strict):

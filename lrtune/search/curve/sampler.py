@@ -6,7 +6,7 @@ job's trials can be paused they are trained in stages: a decision about a config
 stopped, resumes that trial.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from statistics import fmean
@@ -139,22 +139,48 @@ def expected(
     All of it lies inside the metric's range. Nothing where nothing has been reported; left out are configurations that
     failed, and those outside the space.
     """
+    found = dict[Configuration, Expected]()
+    if (asked := _asked(spec, past, wanted, steps)) is not None:
+        model, rows, limited = asked
+        forecast = model.forecast(_places(rows))
+        for one, mean, std in zip(rows, forecast.mean, forecast.std, strict=True):
+            middle, *ends = spec.metric.sign * model.normaliser.quantiles(steps, mean, std, limited) + 0.0
+            found[one] = Expected(value=middle, low=min(ends), high=max(ends))
+    return found
+
+
+def over_fresh_seeds(
+    spec: AdmittedJob, past: Sequence[Trial], wanted: Iterable[Configuration], *, steps: int
+) -> dict[Configuration, float]:
+    """The same over seeds that nobody has run: what is due to the luck of single runs is no part of it."""
+    asked = _asked(spec, past, wanted, steps)
+    if asked is None:
+        return {}
+    model, rows, _ = asked
+    forecast = model.forecast(_places(rows), fresh=True)
+    values = spec.metric.sign * model.normaliser.value(steps, forecast.mean)
+    return dict(zip(rows, values.tolist(), strict=True))
+
+
+def _asked(
+    spec: AdmittedJob, past: Sequence[Trial], wanted: Iterable[Configuration], steps: int
+) -> tuple[WeighedModel, dict[Configuration, int], tuple[float, float]] | None:
+    """The models of a job with some configurations among the options, their rows, and what values lie between."""
     kind = spec.search.sampler if isinstance(spec.search.sampler, CurveSearch) else CurveSearch()
     search = _Search(spec, kind, past, (), steps, np.random.default_rng(spec.search.seed), stages=True)
     asked = dict.fromkeys(one for one in wanted if search.draws.row(one) is not None)
     search.candidates = [*dict.fromkeys([*search.candidates, *asked])]
     pool, known = search.start
     if not any(run.reports for run in known):
-        return {}
-    model = WeighedModel(pool, known, steps, search.settings)
+        return None
     places = zip(pool.keys, pool.horizons, strict=True)
-    rows = np.array([row for row, (key, h) in enumerate(places) if h == steps and search.candidates[key] in asked])
-    limited, found = limits(spec, known), dict[Configuration, Expected]()
-    forecast = model.forecast(rows.astype(np.int64))
-    for row, mean, std in zip(rows, forecast.mean, forecast.std, strict=True):
-        middle, *ends = spec.metric.sign * model.normaliser.quantiles(steps, mean, std, limited) + 0.0
-        found[search.candidates[pool.keys[row]]] = Expected(value=middle, low=min(ends), high=max(ends))
-    return found
+    rows = {search.candidates[key]: row for row, (key, h) in enumerate(places) if h == steps}
+    model = WeighedModel(pool, known, steps, search.settings)
+    return model, {one: rows[one] for one in rows if one in asked}, limits(spec, known)
+
+
+def _places(rows: Mapping[Configuration, int]) -> Ints:
+    return np.array(list(rows.values()), dtype=np.int64)
 
 
 class _Option(NamedTuple):
@@ -234,7 +260,7 @@ class _Search:
             model = WeighedModel(pool, known, self.steps, self.settings)
             leaders = self._leaders(model)
             for leader in leaders:
-                self._add(self.draws.told_apart([*_around(self.space, leader, self.steps, self.random)], self.steps))
+                self._add(self.draws.told_apart([*neighbours(self.space, leader, self.steps, self.random)], self.steps))
             if (
                 leaders
                 and model.law is not None
@@ -350,7 +376,7 @@ def _edge(spec: AdmittedJob, past: Sequence[Trial]) -> float | None:
     return max(known, default=None)
 
 
-def _around(
+def neighbours(
     space: Coordinates, leader: Configuration, steps: int, random: np.random.Generator
 ) -> Iterator[Configuration]:
     """Neighbours of a leader: its rate a little off, other families at its mean rate, some of its knobs drawn anew."""

@@ -10,7 +10,7 @@ Values are counted from the best and in units of its size, whatever the metric; 
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -140,9 +140,14 @@ class LawModel:
         vars(same).pop("_run_of_row", None)
         return same
 
-    def forecast(self, rows: Ints) -> tuple[Array, Array]:
-        """Mean and standard deviation, (n,) each, of the value that each option has at the end of its horizon."""
+    def forecast(self, rows: Ints, *, fresh: bool = False) -> tuple[Array, Array]:
+        """Mean and standard deviation, (n,) each, of the value that each option has at the end of its horizon.
+
+        `fresh`: over a seed that nobody has run, so that by what a run of it deviated says nothing.
+        """
         places = self._places_of_options(rows, self.pool.horizons[rows].astype(float))
+        if fresh:
+            places = replace(places, run=len(self.runs) + rows)
         mean, white = self._project(places)
         return self.best + self.size * np.minimum(mean, self.worst), self.size * np.sqrt(self._left(places, white))
 

@@ -7,7 +7,7 @@ Bayesian optimisation, Swersky et al. 2014, with features of the learning-rate c
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -183,9 +183,15 @@ class JobModel:
         vars(same).pop("_run_of_row", None)
         return same
 
-    def forecast(self, rows: Ints) -> tuple[Array, Array]:
-        """Mean and variance, (n,) each, of the normalised score that each option has at the end of its horizon."""
-        mean, white = self.process.project(self.points_of_options(rows, self.pool.horizons[rows].astype(float)))
+    def forecast(self, rows: Ints, *, fresh: bool = False) -> tuple[Array, Array]:
+        """Mean and variance, (n,) each, of the normalised score that each option has at the end of its horizon.
+
+        `fresh`: over a seed that nobody has run, so that by what a run of it deviated says nothing.
+        """
+        points = self.points_of_options(rows, self.pool.horizons[rows].astype(float))
+        if fresh:
+            points = replace(points, run=len(self.runs) + rows)
+        mean, white = self.process.project(points)
         return mean + self.mean, self.process.variance(white)
 
     def z_scores(self, step: float) -> Array:

@@ -157,12 +157,15 @@ class WeighedModel:
         same.law = self.law and self.law.over(pool)
         return same
 
-    def forecast(self, rows: Ints) -> Forecast:
-        """The normalised score that each option has at the end of its horizon, by the process and, if any, the law."""
-        mean, variance = self.process.forecast(rows)
+    def forecast(self, rows: Ints, *, fresh: bool = False) -> Forecast:
+        """The normalised score that each option has at the end of its horizon, by the process and, if any, the law.
+
+        `fresh`: over a seed that nobody has run.
+        """
+        mean, variance = self.process.forecast(rows, fresh=fresh)
         if self.law is None:
             return Forecast(np.ones(1), mean[None], np.sqrt(variance)[None])
-        by_law, law_variance = self._scores(self.law, rows)
+        by_law, law_variance = self._scores(self.law, rows, fresh=fresh)
         return Forecast(
             np.array([1 - self.share, self.share]),
             np.array([mean, by_law]),
@@ -185,8 +188,8 @@ class WeighedModel:
     def _mixed(self, by_law: Array, by_process: Array) -> Array:
         return np.asarray(self.share * by_law + (1 - self.share) * by_process)
 
-    def _scores(self, law: LawModel, rows: Ints) -> tuple[Array, Array]:
+    def _scores(self, law: LawModel, rows: Ints, *, fresh: bool = False) -> tuple[Array, Array]:
         """The law's forecasts as scores: mean, and by what lies a standard deviation to both sides, variance; (n,)."""
-        (mean, std), ends = law.forecast(rows), self.pool.horizons[rows].astype(float)
+        (mean, std), ends = law.forecast(rows, fresh=fresh), self.pool.horizons[rows].astype(float)
         low, middle, high = (self.normaliser.score(ends, mean + off * std) for off in (-1.0, 0.0, 1.0))
         return middle, np.maximum(((high - low) / 2) ** 2, LEAST_VARIANCE)
