@@ -1,5 +1,7 @@
 """The report of a large job: of its best trials and a sample, with what all of them have cost."""
 
+import itertools
+
 import pytest
 
 from lrtune.store import Database, charts, findings, jobs
@@ -55,3 +57,11 @@ def test_a_large_jobs_report_is_as_many_statements_however_many_trials_there_are
         costs.append(len(seen))
         assert len(basis.trials) < 140
     assert costs[0] == costs[1] <= 32
+
+
+def test_a_sample_that_is_as_large_as_the_job_is_all_of_it_and_another_is_spread_over_it() -> None:
+    for many in range(1, 320):
+        assert charts.evenly(many, max(many, 300)) == set(range(many))
+    some = sorted(charts.evenly(10_000, 300))
+    assert 290 < len(some) <= 300
+    assert max(later - one for one, later in itertools.pairwise(some)) < 100

@@ -30,7 +30,7 @@ from lrtune.store.tables import JobRow
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import OVER
 
-PATIENCE = 240.0  # seconds for what is left once the faults have ended
+PATIENCE = 240.0  # seconds without any progress once the faults have ended: a slow machine takes what it needs
 AT_ONCE = 2  # jobs of either kind
 METRIC = {"name": "val_loss", "goal": "minimize"}
 BUILT_IN: dict[str, Any] = {
@@ -106,14 +106,23 @@ def suffered(
         name = fault.__name__.replace("_", " ")
         print(f"{time.monotonic() - begun:6.1f} s  {name}: {fault(stack, chance)}", flush=True)
         came[name] += 1
-    end = time.monotonic() + PATIENCE
-    while (left := stack.ask(_open)) and time.monotonic() < end:
-        time.sleep(0.5)
+    left = finished(stack)
     broken = stack.ask(lambda tx: invariants.broken(tx, strangers=stack.strangers))
     if broken:
         print(stack.said(), file=sys.stderr)
     found = {"faults": dict(came), "starts": {one.name: one.starts for one in stack.members}}
     return found | {"held": stack.ask(invariants.counted), "left open": sum(left.values()), "broken": broken}
+
+
+def finished(stack: Stack) -> dict[str, int]:
+    """Wait until every job is over, or nothing moves any more; how many of each kind are left."""
+    seen, since = None, time.monotonic()
+    while (left := stack.ask(_open)) and time.monotonic() - since < PATIENCE:
+        now = stack.ask(invariants.counted)
+        if now != seen:
+            seen, since = now, time.monotonic()
+        time.sleep(0.5)
+    return left
 
 
 def _open(tx: Session) -> dict[str, int]:

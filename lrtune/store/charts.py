@@ -138,7 +138,9 @@ def _spread(query: Select[*Row], many: int, limit: int, found: int | None = None
 
 
 def evenly(many: int, wanted: int) -> set[int]:
-    """So many of the numbers of a job's trials, or a few less, spread evenly over all of them."""
+    """So many of the numbers of a job's trials, or a few less, spread evenly over all of them, or all."""
+    if wanted >= many:
+        return set(range(many))
     # Steps of the golden ratio: every k-th would always meet the same place of a search that goes round in k.
     return {int(number * GOLDEN % 1.0 * many) for number in range(wanted)}
 

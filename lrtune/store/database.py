@@ -123,11 +123,11 @@ def _asked_after_a_rest(engine: Engine) -> None:
 
     @event.listens_for(engine, "checkout")
     def asked(connection: Any, record: Any, _: object) -> None:
-        if monotonic() - record.info.get("rests", monotonic()) > RESTED or _has_word(connection):
-            try:
+        try:
+            if monotonic() - record.info.get("rests", monotonic()) > RESTED or _has_word(connection):
                 engine.dialect.do_ping(connection)
-            except engine.dialect.loaded_dbapi.Error as error:
-                raise DisconnectionError from error
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError from error
 
 
 def _has_word(connection: Any) -> bool:
