@@ -1,8 +1,14 @@
 """The report of a large job: of its best trials and a sample, with what all of them have cost."""
 
 import pytest
+from sqlalchemy import case, update
 
-from lrtune.store import Database, charts, findings, jobs
+from lrtune.analysis.report import report
+from lrtune.store import Database, audits, charts, events, findings, jobs, lookup
+from lrtune.store.tables import TrialRow
+from lrtune.wire.report import Audit
+from lrtune.wire.results import TrialState
+from tests.leasing import NOON
 from tests.serving import served
 from tests.test_plans import filled
 from tests.test_statements import counted
@@ -11,7 +17,7 @@ SMALL = {"FEW_ENOUGH": 20, "MODELLED": 10, "TERRAIN": 40, "LATELY": 50}
 
 
 @pytest.fixture
-def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def bounded(monkeypatch: pytest.MonkeyPatch, thinking_here: None) -> None:
     """As if some dozen trials were many."""
     for name, few in SMALL.items():
         monkeypatch.setattr(charts, name, few)
@@ -55,3 +61,28 @@ def test_a_large_jobs_report_is_as_many_statements_however_many_trials_there_are
         costs.append(len(seen))
         assert len(basis.trials) < 140
     assert costs[0] == costs[1] <= 32
+
+
+def test_a_large_jobs_audit_counts_the_false_stops_that_all_of_its_trials_show(
+    database: Database, monkeypatch: pytest.MonkeyPatch, bounded: None
+) -> None:
+    job = filled(database, 480)
+    with database.write() as tx:
+        better = case((TrialRow.state == TrialState.COMPLETE, TrialRow.value - TrialRow.number / 200.0))
+        tx.execute(update(TrialRow).values(value=better))  # as a search does
+        for number in range(1, 480, 3):
+            events.add(tx, lookup.job(tx, job).seq, audits.AUDITED, "runs on", now=NOON, trial=number)
+
+    def audit() -> Audit | None:
+        with database.read() as tx:
+            asked, best = jobs.get(tx, job), jobs.best(tx, job)
+            basis = findings.read(tx, asked)
+        return report(asked.spec, best, basis.trials, basis.audits, basis.totals).audit
+
+    found = audit()
+    monkeypatch.setattr(findings, "WHOLE", 1000)
+    whole = audit()
+    assert found is not None
+    assert whole is not None
+    assert (found.audited, found.false) == (whole.audited, whole.false)
+    assert whole.false > 1
