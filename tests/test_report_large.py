@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import case, update
 
+from app.landscape import known
 from lrtune.analysis.report import report
 from lrtune.store import Database, audits, charts, events, findings, jobs, lookup
 from lrtune.store.tables import TrialRow
@@ -80,9 +81,14 @@ def test_a_large_jobs_audit_counts_the_false_stops_that_all_of_its_trials_show(
         return report(asked.spec, best, basis.trials, basis.audits, basis.totals).audit
 
     found = audit()
+    with database.read() as tx:
+        on_the_page = known(tx, jobs.get(tx, job)).report
     monkeypatch.setattr(findings, "WHOLE", 1000)
     whole = audit()
     assert found is not None
     assert whole is not None
-    assert (found.audited, found.false) == (whole.audited, whole.false)
+    assert on_the_page is not None
+    assert on_the_page.audit is not None
+    for one in (found, on_the_page.audit):
+        assert (one.audited, one.false) == (whole.audited, whole.false)
     assert whole.false > 1

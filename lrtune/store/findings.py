@@ -34,14 +34,20 @@ def read(tx: Session, job: Job) -> Basis:
     if charts.count(tx, job.id) <= WHOLE:
         every = trials.history(tx, job.id)
         return Basis(every, every, known, None)
-    audited = known.trials[-AUDITED:]
-    seq = lookup.job(tx, job.id).seq
-    decisive = {*audited, *(_as_good_before(tx, job, seq, audited) if audited else ())}
-    checked = select(TrialRow).where(TrialRow.job == seq, TrialRow.number.in_(decisive))
     modelled = charts.modelled(tx, job)
-    some = [*map(trials.view, tx.scalars(checked)), *charts.telling(tx, job), *modelled]
+    some = [*checking(tx, job, known), *charts.telling(tx, job), *modelled]
     found = {trial.number: trial for trial in some}
     return Basis([found[number] for number in sorted(found)], modelled, known, totals(tx, job))
+
+
+def checking(tx: Session, job: Job, known: Audits) -> list[Trial]:
+    """The trials that ran on to check the forecast, the newest, and those that say whether their stops were false."""
+    if not (audited := known.trials[-AUDITED:]):
+        return []
+    seq = lookup.job(tx, job.id).seq
+    numbers = {*audited, *_as_good_before(tx, job, seq, audited)}
+    found = tx.scalars(select(TrialRow).where(TrialRow.job == seq, TrialRow.number.in_(numbers)))
+    return [trials.view(row) for row in found]
 
 
 def _as_good_before(tx: Session, job: Job, seq: int, numbers: Sequence[int]) -> set[int]:
