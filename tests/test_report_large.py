@@ -1,12 +1,13 @@
 """The report of a large job: of its best trials and a sample, with what all of them have cost."""
 
 import pytest
-from sqlalchemy import case, update
+from sqlalchemy import case, select, update
 
+from app import reports
 from app.landscape import known
 from lrtune.analysis.report import report
 from lrtune.store import Database, audits, charts, events, findings, jobs, lookup
-from lrtune.store.tables import TrialRow
+from lrtune.store.tables import ReportRow, TrialRow
 from lrtune.wire.report import Audit
 from lrtune.wire.results import TrialState
 from tests.leasing import NOON
@@ -92,3 +93,18 @@ def test_a_large_jobs_audit_counts_the_false_stops_that_all_of_its_trials_show(
     for one in (found, on_the_page.audit):
         assert (one.audited, one.false) == (whole.audited, whole.false)
     assert whole.false > 1
+
+
+def test_the_page_says_of_longer_runs_what_the_report_says(sqlite_url: str, bounded: None) -> None:
+    database = Database(sqlite_url)
+    job = filled(database, 50)  # more than a model is fitted to, and not too many to read
+    with database.write() as tx:
+        for trial in tx.scalars(select(TrialRow)):
+            rate, end = trial.configuration["learning_rate"], trial.value or 2.0
+            seen = [(step, end + (trial.step - step) / 20) for step in (10, 20, 30, 40) if step <= trial.step]
+            tx.add_all(
+                ReportRow(trial=trial.id, step=step, learning_rate=rate, metrics={"val_loss": value})
+                for step, value in seen
+            )
+    assert reports.longer(database, job) == reports.findings(database, job).horizons != []
+    database.dispose()
