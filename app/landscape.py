@@ -30,7 +30,9 @@ def known(tx: Session, job: Job) -> Known:
     history = charts.telling(tx, job)
     if job.best is None:
         return Known(history, charts.on_the_map(tx, job), None)
-    found = report(job.spec, job.best, history, audits.read(tx, job.id), findings.totals(tx, job))
+    log = audits.read(tx, job.id)
+    seen = {trial.number: trial for trial in [*findings.checking(tx, job, log), *history]}
+    found = report(job.spec, job.best, [seen[number] for number in sorted(seen)], log, findings.totals(tx, job))
     return Known(history, charts.on_the_map(tx, job), found)
 
 

@@ -8,7 +8,7 @@ from lrtune.export import export
 from lrtune.report import document
 from lrtune.report.evidence import Evidence, worth_drawing
 from lrtune.search import horizons
-from lrtune.store import Database, charts, jobs, trials
+from lrtune.store import Database, jobs, trials
 from lrtune.store import findings as store
 from lrtune.store.findings import Basis
 from lrtune.wire.horizons import AtHorizon
@@ -55,8 +55,8 @@ def longer(database: Database, job_id: str) -> list[AtHorizon]:
     """What the answer would be over longer runs; nothing before there is one. Raises UnknownJob."""
     with database.read() as tx:
         job = jobs.get(tx, job_id)
-        history = charts.modelled(tx, job) if job.best else []
-    return horizons.longer(job.spec, job.best, history) if job.best else []
+        modelled = store.read(tx, job).modelled if job.best else []  # as the report does, so that both say the same
+    return horizons.longer(job.spec, job.best, modelled) if job.best else []
 
 
 def _found(spec: AdmittedJob, best: Best, basis: Basis) -> Findings:

@@ -23,6 +23,7 @@ from lrtune.store import Database
 
 P = ParamSpec("P")
 Found = TypeVar("Found")
+ENDING = (signal.SIGINT, signal.SIGTERM)
 NICER = 5  # answering goes first where cores are few
 LOST = (EOFError, ConnectionError, FileNotFoundError)  # what asking raises where the process cannot be reached
 DIED = "the process in which this server thinks ended twice; try again soon"
@@ -77,8 +78,9 @@ def think(
 ) -> Found:
     """What comes of `call(database, *args, **named)` in the process beside. Raises what it raises, and Unavailable."""
     for _ in range(2):
-        desk = _desk()
+        desk = None
         try:
+            desk = _desk()
             found: Found | Wrong = desk.ask(database.url, call, args, named)
         except LOST:
             _end(desk)
@@ -102,13 +104,17 @@ def _desk() -> Any:
     global _running
     with _lock:
         if _running is None:
+            # The process is born without these signals: a group that is told to end still answers what it was asked.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
             try:
                 process = _Process(_address(), ctx=get_context("spawn"))
                 process.start(_settle_in)
                 _running = process, process.Desk()  # type: ignore[attr-defined]
-            except (EOFError, OSError) as error:
+            except OSError as error:
                 log.exception("the process in which this server thinks cannot be started")
                 raise Unavailable(UNABLE) from error
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return _running[1]
 
 
@@ -128,7 +134,7 @@ def _end(desk: Any) -> None:
 
 def _settle_in() -> None:
     """End with the process that began this one, and not by the signals that tell a server to end its requests first."""
-    for one in (signal.SIGINT, signal.SIGTERM):
+    for one in ENDING:
         signal.signal(one, signal.SIG_IGN)
     os.nice(NICER)
     threading.Thread(target=_outlived, daemon=True).start()

@@ -265,6 +265,7 @@ def test_a_report_on_paper_has_the_longer_runs(
             assert "160 steps" in browser.get(f"/jobs/{done}/longer").text
 
 
+@pytest.mark.usefixtures("thinking_here")
 def test_a_job_of_thousands_of_trials_takes_no_longer(sqlite_url: str) -> None:
     job = crowded(sqlite_url, trials=1000)
     with served(sqlite_url) as service:

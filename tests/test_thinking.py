@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -79,6 +80,26 @@ def test_the_process_is_asked_whatever_becomes_of_the_temporary_directory(
     done = subprocess.run(words, cwd=here, env=env, capture_output=True, text=True, check=True, timeout=60)
     first, second = done.stdout.split()
     assert first == second, done.stderr
+
+
+@pytest.mark.usefixtures("nothing_running")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_of_a_group_does_not_end_the_process_as_it_begins(sqlite_url: str, end: signal.Signals) -> None:
+    database, known = Database(sqlite_url), {child.pid for child in psutil.Process().children()}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(think, database, place, sqlite_url)
+        while not (born := begun(known)) and not asked.done():
+            pass
+        os.kill(born[0], end)
+        assert asked.result() == born[0]
+    thinking.leave(sqlite_url)
+    thinking._over()
+
+
+def begun(known: set[int]) -> list[int]:
+    """Processes of Python's that this one has begun since."""
+    new = [child for child in psutil.Process().children() if child.pid not in known]
+    return [child.pid for child in new if "--multiprocessing-fork" in child.cmdline()]
 
 
 @pytest.mark.usefixtures("nothing_running")
