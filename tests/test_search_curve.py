@@ -171,7 +171,7 @@ class TestCurve:
                 took.append(time.process_time() - began)
             return min(took)
 
-        assert least(100) < min(2.0, 4.0 * least(20))
+        assert least(100) < min(1.0, 8.0 * least(20))
 
 
 def begun_alike(history: list[Trial], asked: Proposal) -> int:

@@ -202,6 +202,19 @@ def test_what_was_fitted_serves_the_next_decision() -> None:
     assert again.fitted == model.fitted or again.share == pytest.approx(model.share)
 
 
+def test_a_model_that_is_asked_about_more_options_says_what_a_fresh_one_would() -> None:
+    runs, rows = [trained(row, 400) for row in (2, 5, 8, 16, 29)], np.arange(len(CURVES))
+    model = WeighedModel(pool().take(rows[:32].tolist()), runs, TARGET, LAWFUL)
+    asked, fresh = model.over(pool(), runs), WeighedModel(pool(), runs, TARGET, LAWFUL, model.fitted)
+    assert asked is not None
+    ends = np.full(len(rows), 200.0)
+    assert np.array_equal(asked.forecast(rows), fresh.forecast(rows))
+    assert np.array_equal(asked.variance_explained(rows, ends, rows), fresh.variance_explained(rows, ends, rows))
+    assert model.over(pool(), [*runs, trained(40, 400)]) is None
+    others = replace(pool(), extras=np.linspace(0, 1, len(rows))[:, None])
+    assert model.over(others, runs) is None
+
+
 def test_a_range_test_that_found_an_edge_speaks_against_higher_rates() -> None:
     """Of a highest rate that nobody has tried."""
     runs, highest = [trained(row, 400) for row in (2, 4, 6, 26, 28)], np.array([11])
