@@ -147,8 +147,9 @@ def weighed(
         number = numbers.get(configuration, "new")
         end = rows.reshape(price.shape)[i, -1:]
         both = [one.forecast(end)[0][0] if one else "" for one in (model.law, model.process)]
-        found.append((number, *described(configuration), *both, mean[i], std[i], gain[i], index[i], "; ".join(weights)))
-    table("trial family peak warm-up law process mean std EI index stages", found)
+        ends = (*both, mean[i], model.forecast(end).std[0], std[i], gain[i], index[i])
+        found.append((number, *described(configuration), *ends, "; ".join(weights)))
+    table("trial family peak warm-up law process mean mixture std EI index stages", found)
 
 
 def described(configuration: Configuration) -> tuple[str, str, str]:

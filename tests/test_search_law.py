@@ -163,16 +163,23 @@ class TestTheWeighing:
 
 class TestWhatIsHoped:
     @given(st.floats(0, 1), scores, scores, widths, widths, st.floats(-2, 2))
-    def test_a_mixture_hopes_for_no_more_than_its_models_do(self, share, one, other, narrow, wide, best) -> None:
+    def test_lying_far_apart_is_hoped_of_no_more_than_the_models_do(
+        self, share, one, other, narrow, wide, best
+    ) -> None:
         means, stds = np.array([[one], [other]]), np.array([[narrow], [wide]])
-        mixture, own = Forecast(np.array([1 - share, share]), means, stds), improvement(best, means, stds)
+        weights = np.array([1 - share, share])
+        mixture, itself = Forecast(weights, means, stds), weights @ improvement(best, means, stds)
+        together = improvement(best, mixture.mean, np.sqrt(weights @ stds**2))
         hope = mixture.improvement(best)
-        assert hope <= (1 - share) * own[0] + share * own[1] + 1e-12
-        assert hope <= improvement(best, mixture.mean, mixture.std) + 1e-12
-        assert hope >= best - mixture.mean - 1e-12
+        assert hope <= np.maximum(itself, together) + 1e-12
+        assert together - 1e-12 <= hope <= improvement(best, mixture.mean, mixture.std) + 1e-12
         # The normal variables that stages are weighed by promise the same, where it is not less than counts.
         assert mixture.hoped(best) <= mixture.std * (1 + 1e-12)
         assert improvement(best, mixture.mean, mixture.hoped(best)) == pytest.approx(hope, rel=1e-3, abs=1e-6)
+
+    def test_models_that_agree_are_as_wide_as_both(self) -> None:
+        agreed = Forecast(np.array([0.5, 0.5]), np.array([[0.3], [0.3]]), np.array([[0.1], [0.5]]))
+        assert agreed.hoped(0.0) == pytest.approx(agreed.std)
 
     def test_runs_that_both_models_give_up_are_no_hope_for_lying_far_apart(self) -> None:
         """The law ends at its bound, the process at what a divergence counts as: neither sees a tail below the best."""

@@ -105,13 +105,15 @@ class Forecast:
         return Forecast(self.weights, self.means[:, index], self.stds[:, index])
 
     def improvement(self, best: float) -> Array:
-        """Expected improvement on the `best`, (n,), by a normal variable like the mixture, but no more than by itself.
+        """Expected improvement on the `best`, (n,), by a normal variable like the mixture, where it promises that too.
 
         Where one model says that a run ends badly and the other that it ends worse, the two lie far apart, and a normal
-        variable as wide as that has a tail that neither believes in.
+        variable as wide as that has a tail that neither believes in. So how far they lie apart widens it no more than
+        the mixture's own expected improvement bears out.
         """
         itself = self.weights @ improvement(best, self.means, self.stds)
-        return np.minimum(improvement(best, self.mean, self.std), itself)
+        together, apart = np.sqrt(self.weights @ self.stds**2), self.std
+        return np.clip(itself, improvement(best, self.mean, together), improvement(best, self.mean, apart))
 
     def hoped(self, best: float) -> Array:
         """Standard deviations, (n,), of normal variables around the mixture's mean that promise that `improvement`."""
