@@ -3,7 +3,7 @@
     python -m benchmarks.confirming --jobs 1000
     python -m benchmarks.confirming --real DIR --tasks diabetes,digits --seeds 64
 
-A job has trained twelve configurations to their end; the best five by their single run, and the baseline, run over
+A job has trained twelve configurations to their end; the best three by their single run, and the baseline, run over
 fresh seeds. A value is the configuration's own, and a seed's part for all that ran over it, and noise. `all` runs every
 candidate over every seed, as jobs did at first; `bought` is what they do now, and the answer with its intervals is what
 a job of these trials says. Everything is in units of the noise: `spread` is how far configurations differ, `seeds` how
@@ -38,7 +38,7 @@ from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Role, Trial, TrialState
 
-WHOLE, TOP, SEEDS, STEPS = 12, 5, 3, 100
+WHOLE, TOP, SEEDS, STEPS = 12, 3, 3, 100
 SPEC = AdmittedJob.model_validate(
     {
         "task": "digits",

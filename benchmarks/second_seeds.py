@@ -3,7 +3,7 @@
     python -m benchmarks.second_seeds --jobs 4000
 
 A job has trained eight configurations to their end and may train four more runs: new ones beside the leader, or the
-leaders again over another seed. Then its best five are confirmed as in a job. All in units of the noise: `spread` is
+leaders again over another seed. Then its best three are confirmed as in a job. All in units of the noise: `spread` is
 how far configurations differ, `near` by what share of that a neighbour does from the leader. Regret is what the
 answer's true value lies behind the best of all twelve; `runs` are those that confirming has bought on top.
 """

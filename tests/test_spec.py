@@ -50,7 +50,7 @@ def test_the_smallest_job_is_a_task_and_careful_defaults():
     ]
     assert (smallest.search.sampler.name, smallest.search.pruner.name, smallest.search.seed) == ("curve", "forecast", 0)
     assert smallest.budget == Budget(full_runs=20, trials=None, seconds=None)
-    assert smallest.confirm == Confirm(top=5, seeds=3)
+    assert smallest.confirm == Confirm(top=3, seeds=3)
     assert smallest.confirm.runs == 12
     assert smallest.space().common == {
         "warmup": Range(0.0, 0.1),

@@ -122,7 +122,7 @@ def _shown(value: object) -> str:
 def usual(task: str) -> dict[str, list[str]]:
     """The form as it first stands: the defaults of a job."""
     ticked = {f"/schedules/{name}": ["on"] for name in DEFAULT_SCHEDULES}
-    numbers = {"/budget/full_runs": ["20"], "/confirm/top": ["5"], "/confirm/seeds": ["3"], "/search/seed": ["0"]}
+    numbers = {"/budget/full_runs": ["20"], "/confirm/top": ["3"], "/confirm/seeds": ["3"], "/search/seed": ["0"]}
     return {"/task/name": [task], "/optimizers/adamw": ["on"], "unit": ["steps"], **ticked, **numbers}
 
 

@@ -140,13 +140,13 @@ class Budget(Strict):
         return min(bounds, default=None)
 
 
-FINALISTS = 2  # of the candidates, for whose further seeds there is room: the others have one
+FINALISTS = 3  # of the candidates, for whose further seeds there is room: the others have one
 
 
 class Confirm(Strict):
     """How the answer is chosen: at most `top` configurations run again over at most `seeds` fresh seeds; 0: none."""
 
-    top: Annotated[int, Field(ge=0, le=100)] = 5
+    top: Annotated[int, Field(ge=0, le=100)] = 3
     seeds: Annotated[int, Field(ge=0, le=100)] = 3
 
     @property
