@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.managers import BaseManager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -105,6 +105,7 @@ def _desk() -> Any:
     with _lock:
         if _running is None:
             # The process is born without these signals: a group that is told to end still answers what it was asked.
+            resource_tracker.ensure_running()  # which else is begun with it, and lets the signals through
             before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
             try:
                 process = _Process(_address(), ctx=get_context("spawn"))

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
+import anyio
 from starlette.concurrency import run_in_threadpool
 
 from app import thinking
@@ -18,6 +19,7 @@ P = ParamSpec("P")
 Found = TypeVar("Found")
 Item = TypeVar("Item")
 AT_ONCE = 64  # things that are done together
+THINKERS = 32  # threads that wait for what is thought, and are none of those that answer all else
 
 
 class Thinker:
@@ -46,6 +48,7 @@ class Turns:
         self, database: Database, writing: asyncio.Semaphore, seen: Callable[[str, float], object] = lambda *_: None
     ) -> None:
         self._database, self._writing, self._seen = database, writing, seen
+        self._threads = anyio.CapacityLimiter(THINKERS)
         self._thinkers: WeakValueDictionary[tuple[str, str], Thinker] = WeakValueDictionary()
         self._gatherings: WeakValueDictionary[tuple[str, ...], Gathering] = WeakValueDictionary()
 
@@ -59,7 +62,8 @@ class Turns:
     ) -> Found:
         """Do something that reads, and takes long, in the process beside; how long, `seen` is told."""
         began = time.perf_counter()
-        found = await run_in_threadpool(partial(thinking.think, self._database, call, *args, **named))
+        asked = partial(thinking.think, self._database, call, *args, **named)
+        found = await anyio.to_thread.run_sync(asked, limiter=self._threads)
         self._seen(what, time.perf_counter() - began)
         return found
 

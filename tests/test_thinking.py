@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
-from app import thinking
+from app import thinking, turns
 from app.thinking import think
 from lrtune.errors import Unavailable, UnknownJob
 from lrtune.store import Database, jobs
@@ -88,7 +90,7 @@ def test_a_signal_to_all_of_a_group_does_not_end_the_process_as_it_begins(sqlite
     database, known = Database(sqlite_url), {child.pid for child in psutil.Process().children()}
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(think, database, place, sqlite_url)
-        while not (born := begun(known)) and not asked.done():
+        while not (born := children(known)) and not asked.done():
             pass
         os.kill(born[0], end)
         assert asked.result() == born[0]
@@ -96,7 +98,7 @@ def test_a_signal_to_all_of_a_group_does_not_end_the_process_as_it_begins(sqlite
     thinking._over()
 
 
-def begun(known: set[int]) -> list[int]:
+def children(known: set[int]) -> list[int]:
     """Processes of Python's that this one has begun since."""
     new = [child for child in psutil.Process().children() if child.pid not in known]
     return [child.pid for child in new if "--multiprocessing-fork" in child.cmdline()]
@@ -129,6 +131,28 @@ def test_a_search_goes_on_when_the_process_it_thinks_in_is_killed(sqlite_url: st
         os.kill(killed, signal.SIGKILL)
         assert take(door, job)["trial"]["number"] == first + 1
         assert think(database, place, sqlite_url) != killed
+
+
+def test_nobody_else_waits_while_more_jobs_are_decided_for_than_a_server_has_threads(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, over = threading.Semaphore(0), threading.Event()
+
+    def slowly(database: Database, call: Callable[..., object], *args: object, **named: object) -> object:
+        begun.release()
+        assert over.wait(60)
+        return call(database, *args, **named)
+
+    monkeypatch.setattr(thinking, "think", slowly)
+    with served(sqlite_url) as door, ThreadPoolExecutor(50) as pool:
+        asked = [pool.submit(take, door, submit(door)) for _ in range(50)]
+        try:
+            assert all(begun.acquire(timeout=60) for _ in range(turns.THINKERS))
+            for path in ("/readyz", "/v1/jobs", "/v1/jobs"):
+                assert door.get(path, timeout=30).status_code == 200
+        finally:
+            over.set()
+        assert {one.result()["trial"]["number"] for one in asked} == {0}
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
