@@ -1,29 +1,32 @@
 """Thinking in a process beside the server, so that no request waits while a search or a pruner has Python's lock.
 
 One such process serves all servers of this process, a thread for each of theirs that asks. It begins when something is
-first to be thought about, begins anew when it has died, and ends with the process that began it, however that ends.
+first to be thought about, begins anew when it has died, and ends with the process that began it, however that ends. It
+is a program of its own, told by its standard input where to listen and with which key: so it needs nothing of how the
+server was started, and hears of no signal to the server's group.
 """
 
 import atexit
+import json
 import logging
 import os
 import secrets
 import signal
+import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.managers import BaseManager
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import IO, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 from lrtune.errors import LrtuneError, Unavailable
 from lrtune.store import Database
 
 P = ParamSpec("P")
 Found = TypeVar("Found")
-ENDING = (signal.SIGINT, signal.SIGTERM)
 NICER = 5  # answering goes first where cores are few
 LOST = (EOFError, ConnectionError, FileNotFoundError)  # what asking raises where the process cannot be reached
 DIED = "the process in which this server thinks ended twice; try again soon"
@@ -64,13 +67,20 @@ class Desk:
             database.dispose()
 
 
-class _Process(BaseManager):
-    """The process, as the standard library makes one that answers to many threads."""
+class _Door(BaseManager):
+    """The way to the desk of another process, as the standard library makes one that many threads may go."""
 
 
-_Process.register("Desk", Desk, exposed=("ask", "leave"))
+class _Process(NamedTuple):
+    """The process that thinks, and what it is asked by."""
+
+    process: "subprocess.Popen[str]"
+    desk: Any
+
+
+_Door.register("Desk", Desk, exposed=("ask", "leave"))
 _lock = threading.Lock()
-_running: tuple[_Process, Any] | None = None
+_running: _Process | None = None
 
 
 def think(
@@ -78,11 +88,11 @@ def think(
 ) -> Found:
     """What comes of `call(database, *args, **named)` in the process beside. Raises what it raises, and Unavailable."""
     for _ in range(2):
-        desk = None
+        desk = _desk()
         try:
-            desk = _desk()
             found: Found | Wrong = desk.ask(database.url, call, args, named)
         except LOST:
+            log.warning("the process in which this server thinks has ended: another begins")
             _end(desk)
         else:
             if isinstance(found, Wrong):
@@ -95,59 +105,82 @@ def leave(url: str) -> None:
     """Close what the process has of a database."""
     if running := _running:
         try:
-            running[1].leave(url)
+            running.desk.leave(url)
         except LOST:
-            _end(running[1])
+            _end(running.desk)
 
 
 def _desk() -> Any:
     global _running
     with _lock:
         if _running is None:
-            # The process is born without these signals: a group that is told to end still answers what it was asked.
-            resource_tracker.ensure_running()  # which else is begun with it, and lets the signals through
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
             try:
-                process = _Process(_address(), ctx=get_context("spawn"))
-                process.start(_settle_in)
-                _running = process, process.Desk()  # type: ignore[attr-defined]
-            except OSError as error:
+                _running = _started()
+            except (OSError, ValueError) as error:
                 log.exception("the process in which this server thinks cannot be started")
                 raise Unavailable(UNABLE) from error
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return _running[1]
+        return _running.desk
 
 
-def _address() -> str | None:
-    """Where the process is asked: on Linux no file, so it matters not how long, full or tidied its TMPDIR is."""
-    return f"\0lrtune-{secrets.token_hex(16)}" if sys.platform == "linux" else None
+def _started() -> _Process:
+    """The process, begun apart from this one's group, which is told to end before it has answered all requests."""
+    key, known = secrets.token_hex(32), os.pathsep.join(path for path in sys.path if path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from app.thinking import answer; answer()"],
+        env=os.environ | {"PYTHONPATH": known},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    said, heard = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+    try:
+        said.write(f"{key}\n")
+        said.flush()
+        door = _Door(json.loads(heard.readline()), bytes.fromhex(key))  # of one that has died there is nothing
+        door.connect()
+        return _Process(process, door.Desk())  # type: ignore[attr-defined]
+    except BaseException:
+        _stop(process)
+        raise
 
 
 def _end(desk: Any) -> None:
     """End the process, unless that was done already and there is another."""
     global _running
     with _lock:
-        if _running is not None and _running[1] is desk:
-            process, _running = _running[0], None
-            process.shutdown()
+        if _running is not None and _running.desk is desk:
+            process, _running = _running.process, None
+            _stop(process)
 
 
-def _settle_in() -> None:
-    """End with the process that began this one, and not by the signals that tell a server to end its requests first."""
-    for one in ENDING:
+def _stop(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    with suppress(BrokenPipeError):
+        process.communicate()
+
+
+def answer() -> None:
+    """Think for the process that began this one, as long as it is there, whatever signals tell it to end."""
+    for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)
     os.nice(NICER)
+    key = bytes.fromhex(sys.stdin.readline())
+    # On Linux no file, so it matters not how long, full or tidied its TMPDIR is.
+    address = f"\0lrtune-{secrets.token_hex(16)}" if sys.platform == "linux" else None
+    server = _Door(address, key).get_server()
+    print(json.dumps(address or server.address), flush=True)
+    os.dup2(2, 1)  # nobody reads on
     threading.Thread(target=_outlived, daemon=True).start()
+    server.serve_forever()
 
 
 def _outlived() -> None:
-    if parent := parent_process():
-        connection.wait([parent.sentinel])
+    sys.stdin.read()  # until whoever has the other end is gone
     os._exit(0)
 
 
 @atexit.register
 def _over() -> None:
     if running := _running:
-        _end(running[1])
+        _end(running.desk)

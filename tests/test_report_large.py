@@ -46,6 +46,8 @@ def test_a_large_jobs_report_has_the_answer_and_the_cost_of_all_and_says_what_it
     for same in ("cost", "value", "rate", "optimizer", "family", "edges", "lift"):
         assert found[same] == whole[same], same
     assert found["tolerance"] == pytest.approx(whole["tolerance"], rel=0.1)
+    for side in ("above", "below"):
+        assert found[side]["behind"] == pytest.approx(whole[side]["behind"], rel=0.25), side
     assert on_the_map["cost"] == whole["cost"]
     assert found["saved"]["pruning"] == pytest.approx(whole["saved"]["pruning"]) == 60 * 20 / 40
     ours, all_of_it = (one["families"][0]["plateau"] for one in (found, whole))

@@ -27,6 +27,14 @@ def place(database: Database, url: str) -> int:
     return os.getpid()
 
 
+def signalled(database: Database, group: int, end: int) -> int:
+    """Where this is thought while a signal goes to a whole group and to this very process."""
+    assert database.url
+    os.killpg(group, end)
+    os.kill(os.getpid(), end)
+    return os.getpid()
+
+
 def missing(database: Database) -> None:
     """A job that nobody has submitted."""
     with database.read() as tx:
@@ -84,42 +92,57 @@ def test_the_process_is_asked_whatever_becomes_of_the_temporary_directory(
     assert first == second, done.stderr
 
 
-@pytest.mark.usefixtures("nothing_running")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_of_a_group_does_not_end_the_process_as_it_begins(sqlite_url: str, end: signal.Signals) -> None:
-    database, known = Database(sqlite_url), {child.pid for child in psutil.Process().children()}
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(think, database, place, sqlite_url)
-        while not (born := children(known)) and not asked.done():
-            pass
-        os.kill(born[0], end)
-        assert asked.result() == born[0]
-    thinking.leave(sqlite_url)
-    thinking._over()
+def test_a_signal_to_all_of_a_group_ends_no_thought_however_the_server_was_started(
+    sqlite_url: str, tmp_path: Path, end: signal.Signals
+) -> None:
+    """From a script without a guard, in a process that may have no children of multiprocessing's."""
+    script = tmp_path / "service.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import multiprocessing, os, signal
+            from app.thinking import think
+            from lrtune.store import Database
+            from tests.test_thinking import signalled
+
+            def serve():
+                signal.signal({int(end)}, lambda *_: None)
+                found = think(Database({sqlite_url!r}), signalled, os.getpgrp(), {int(end)})
+                print("thought" if found != os.getpid() else "here")
+
+            child = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
+            signal.signal({int(end)}, signal.SIG_IGN)
+            child.start()
+            child.join()
+            """
+        )
+    )
+    here = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": str(here)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        start_new_session=True,
+    )
+    assert done.stdout == "thought\n", done.stderr
 
 
-def children(known: set[int]) -> list[int]:
-    """Processes of Python's that this one has begun since."""
-    new = [child for child in psutil.Process().children() if child.pid not in known]
-    return [child.pid for child in new if "--multiprocessing-fork" in child.cmdline()]
-
-
-@pytest.mark.usefixtures("nothing_running")
 def test_where_the_process_cannot_be_started_the_server_is_unavailable(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
-    with pytest.raises(Unavailable, match="cannot be started"):
-        think(database, place, database.url)
-
-
-@pytest.fixture
-def nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process beside this one yet; the one there is goes on afterwards."""
+    mute = tmp_path / "mute"
+    mute.write_text("#!/bin/sh\nexit 1\n")
+    mute.chmod(0o755)
     monkeypatch.setattr(thinking, "_running", None)
+    for program in (mute, tmp_path / "none"):
+        monkeypatch.setattr(sys, "executable", str(program))
+        with pytest.raises(Unavailable, match="cannot be started"):
+            think(database, place, database.url)
 
 
 def test_a_search_goes_on_when_the_process_it_thinks_in_is_killed(sqlite_url: str) -> None:

@@ -6,7 +6,7 @@ not compare, and those of different families only roughly, so every finding is f
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeAlias
@@ -45,13 +45,17 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Landscape:
-    """A job's runs and configurations by optimizer and family, the answer's first, and what counts as equally good."""
+    """A job's runs and configurations by optimizer and family, the answer's first, and what counts as equally good.
+
+    `even` are the numbers of the trials that say what a median one is; None: all do.
+    """
 
     best: Best
     answer: Point
     tolerance: float
     runs: Mapping[Kind, Sequence[Trial]]
     points: Mapping[Kind, Sequence[Point]]
+    even: Collection[int] | None = None
 
     @property
     def own(self) -> Kind:
@@ -62,9 +66,14 @@ class Landscape:
         """How much worse one run ended than the answer."""
         return paired.runs([run], self.best.objective.sign).behind(self.answer.runs)
 
+    def typical(self, trials: Sequence[Trial]) -> Sequence[Trial]:
+        """Those of some trials that say what a median one of them is: all, where none of them was chosen to."""
+        return [one for one in trials if self.even is None or one.number in self.even] or trials
 
-def landscape(best: Best, trials: Iterable[Trial], typical: Iterable[Trial] | None = None) -> Landscape:
-    """These trials as the report reads them; `typical` are those of them that say what a median one is, or all."""
+
+def landscape(best: Best, trials: Iterable[Trial], even: Collection[int] | None = None) -> Landscape:
+    """These trials as the report reads them; `even` are the numbers of those that say what a median one is, or all."""
+    trials = list(trials)
     runs: dict[Kind, list[Trial]] = {best.configuration.kind: []}
     for trial in trials:
         if trial.state in OBSERVED:
@@ -74,9 +83,9 @@ def landscape(best: Best, trials: Iterable[Trial], typical: Iterable[Trial] | No
     answer = Point(best.configuration.learning_rate, known, sign * best.value, len(best.seeds), 0.0, 0)
     points = {name: _points(best, answer, some) for name, some in runs.items()}
     every = [point for some in points.values() for point in some]
-    compared = every if typical is None else _points(best, answer, typical)
+    compared = every if even is None else _points(best, answer, (one for one in trials if one.number in even))
     behind = [point.behind for point in compared if point.behind is not None]
-    return Landscape(best, answer, _tolerance(best, median(behind) if behind else 0.0), runs, points)
+    return Landscape(best, answer, _tolerance(best, median(behind) if behind else 0.0), runs, points, even)
 
 
 def _tolerance(best: Best, typical: float) -> float:

@@ -55,7 +55,7 @@ def report(
     every = list(trials)
     history = [t for t in every if t.role != "range-test"]  # which is to break, at a rate below its highest
     seen = [t for t in history if t.role == "search" or spec.allows(t.configuration)]
-    land = landscape(best, seen, None if totals is None else [t for t in seen if t.number in totals.even])
+    land = landscape(best, seen, None if totals is None else totals.even)
     found, known = families(spec, land), stability(history, best.steps)
     rate, plateau = best.configuration.learning_rate, found[0].plateau
     saved = _saved(history, best.steps, audits, totals)
@@ -104,7 +104,7 @@ def _beyond(land: Landscape, audits: Audits, side: Literal["above", "below"], ra
     """What happened on one side of a rate: with the answer's family, else with the others of its optimizer."""
     family, runs = _runs_beyond(land, side, rate)
     done = [run for run in runs if run.completed(land.best.steps)]
-    differences = [behind for run in done if (behind := land.behind(run)) is not None]
+    differences = [behind for run in land.typical(done) if (behind := land.behind(run)) is not None]
     behind = median(differences) if differences else None
     diverged = [run.step for run in runs if run.state is TrialState.DIVERGED]
     left = [run for run in runs if run.state in RESUMABLE]
@@ -126,7 +126,7 @@ def _beyond(land: Landscape, audits: Audits, side: Literal["above", "below"], ra
         worse=share(behind, land.best.value) if behind is not None and land.best.objective.from_zero else None,
         as_good=behind is not None and behind <= land.tolerance,
         nearest=min(telling, key=lambda found: abs(math.log(found / land.answer.rate)), default=None),
-        improving=_improving(land, done),
+        improving=_improving(land, land.typical(done)),
         words="",
     )
     return seen.model_copy(update={"words": advice.beyond(seen, side, land.best.goal)})

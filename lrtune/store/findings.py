@@ -66,5 +66,6 @@ def totals(tx: Session, job: Job) -> Totals:
     seq = lookup.job(tx, job.id).seq
     short = select(func.coalesce(func.sum(tallies.COST), 0)).where(TrialRow.job == seq, TrialRow.role == "search")
     short = short.where(TrialRow.state == TrialState.COMPLETE, TrialRow.horizon < job.steps)
-    even = charts.evenly(charts.count(tx, job.id), charts.TERRAIN)
+    many = charts.count(tx, job.id)
+    even = charts.evenly(many, charts.TERRAIN) if many > charts.TERRAIN else range(many)
     return Totals(tallies.counts(tx, seq), tx.scalar(short) or 0, even)
