@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fastapi.sse import format_sse_event
 from sqlalchemy.exc import DBAPIError
@@ -22,7 +23,20 @@ from lrtune.wire.results import OVER, Event
 
 TICK = 0.25  # seconds between two looks at whether something was heard; none of them is a statement
 SURE, BEAT = 5.0, 1.0  # before the jobs are asked whatever was heard; where steps of running trials are wanted
+TOGETHER = 4  # streams that are woken at once
 KEPT = 200  # of a log's newest lines
+
+
+class Line(NamedTuple):
+    """A line of a log as it is sent, which is the same for all who follow it."""
+
+    id: int
+    sent: bytes
+
+
+def line(event: Event) -> Line:
+    """An event as a message."""
+    return Line(event.id, format_sse_event(data_str=event.model_dump_json(), event=event.kind, id=str(event.id)))
 
 
 def beat(pulse: Pulse) -> bytes:
@@ -37,7 +51,7 @@ class Topic:
 
     pulse: Pulse | None = None
     last: int = 0
-    recent: deque[Event] = field(default_factory=lambda: deque(maxlen=KEPT))
+    recent: deque[Line] = field(default_factory=lambda: deque(maxlen=KEPT))
     gone: bool = False
     followers: set[asyncio.Event] = field(default_factory=set)
     beating: int = 0  # followers that want to hear of steps, too
@@ -56,12 +70,12 @@ class Follower:
             raise UnknownJob
         return self._topic.pulse
 
-    def after(self, number: int) -> tuple[list[Event], bool] | None:
+    def after(self, number: int) -> tuple[list[Line], bool] | None:
         """The lines after one, and whether the job is over; None where that has to be read. Raises UnknownJob."""
         pulse, topic = self.pulse, self._topic
         if pulse is None or number < topic.last - len(topic.recent):
             return None
-        return [event for event in topic.recent if event.id > number], pulse.state in OVER
+        return [one for one in topic.recent if one.id > number], pulse.state in OVER
 
     async def news(self, seconds: float) -> bool:
         """Wait until something has happened since this was asked last, but not for longer."""
@@ -109,7 +123,7 @@ class Watch:
                     await self._look()
             await pause(self._stopping, TICK)
         for topic in self._topics.values():
-            _wake(topic)
+            await _wake(topic)
         self._ear.close()
 
     async def _due(self) -> bool:
@@ -128,7 +142,7 @@ class Watch:
             self._read = 0.0
             raise
         for job_id, topic in topics.items():
-            _tell(topic, found.get(job_id), lines.get(job_id, ()))
+            await _tell(topic, found.get(job_id), lines.get(job_id, ()))
 
     def _asked(
         self, job_ids: Sequence[str], steps: Sequence[str], known: Mapping[str, int]
@@ -140,19 +154,22 @@ class Watch:
             return found, {one: events.page(tx, one, after=known[one], limit=KEPT).items for one in few}
 
 
-def _tell(topic: Topic, pulse: Pulse | None, lines: Sequence[Event]) -> None:
+async def _tell(topic: Topic, pulse: Pulse | None, lines: Sequence[Event]) -> None:
     if pulse == topic.pulse and pulse is not None and not lines:
         return
     topic.gone = pulse is None
     if pulse is not None and topic.last < pulse.events and not lines:  # the first look, or too many lines
         topic.recent.clear()
         topic.last = pulse.events
-    topic.recent.extend(lines)
+    topic.recent.extend(line(event) for event in lines)
     topic.last = lines[-1].id if lines else topic.last
     topic.pulse = pulse
-    _wake(topic)
+    await _wake(topic)
 
 
-def _wake(topic: Topic) -> None:
-    for woken in topic.followers:
+async def _wake(topic: Topic) -> None:
+    """A few at a time: what requests wait for comes in between."""
+    for place, woken in enumerate(tuple(topic.followers), start=1):
         woken.set()
+        if place % TOGETHER == 0:
+            await asyncio.sleep(0)

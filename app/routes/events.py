@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
-from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from fastapi.sse import KEEPALIVE_COMMENT
 from sqlalchemy.exc import DBAPIError
 from starlette.concurrency import run_in_threadpool
 
@@ -14,7 +14,7 @@ from app.accept import prefers
 from app.deps import LARGEST, MOST, PAGE, JobId, Limit
 from app.problems import problems
 from app.streams import KEEPALIVE, STREAM, answer
-from app.watching import Watch, beat
+from app.watching import Line, Watch, beat, line
 from lrtune import errors
 from lrtune.store import Database, events, jobs
 from lrtune.store.changes import Pulse
@@ -76,9 +76,9 @@ async def _stream(watch: Watch, database: Database, job_id: str, after: int, bea
                 continue
             except errors.UnknownJob:
                 return
-            for event in found:
-                after = event.id
-                yield format_sse_event(data_str=event.model_dump_json(), event=event.kind, id=str(event.id))
+            if found:  # in one piece: all who follow a job are woken at once, and each piece keeps others waiting
+                after = found[-1].id
+                yield b"".join(one.sent for one in found)
             if over and not found:
                 return
             if beats and pulse is not None and pulse != before:
@@ -88,8 +88,8 @@ async def _stream(watch: Watch, database: Database, job_id: str, after: int, bea
                 yield KEEPALIVE_COMMENT
 
 
-def _news(database: Database, job_id: str, after: int) -> tuple[list[Event], bool]:
+def _news(database: Database, job_id: str, after: int) -> tuple[list[Line], bool]:
     """What came after `after`, and whether the job is over: asked first, so that the last event is not missed."""
     with database.read() as tx:
         over = jobs.state(tx, job_id) in OVER
-        return events.page(tx, job_id, after=after, limit=MOST).items, over
+        return [line(event) for event in events.page(tx, job_id, after=after, limit=MOST).items], over
