@@ -146,6 +146,9 @@ def test_what_to_paste_into_a_loop_stands_in_the_form_and_on_the_page_of_its_job
     tab.get_by_label("task", exact=True).select_option("external")
     lines = tab.get_by_label("Lines for your training script")
     expect(lines).to_contain_text("trial.report(step, val_loss=value)")
+    with tab.expect_response("**/submit/check") as checked:
+        tab.get_by_label("task", exact=True).dispatch_event("change")
+    assert checked.value.json()["wrong"], "the metric and the horizon are needed"
     expect(tab.locator(".error:visible")).to_have_count(0)
     tab.get_by_label("metric (needed)").fill("my loss")
     tab.get_by_label("goal").select_option("lower is better")
@@ -192,7 +195,7 @@ UPDATE = "loss = measured(); optimizer.zero_grad(); loss.backward(); optimizer.s
 def test_the_lines_that_the_page_gives_train_a_job_to_its_answer(
     service: httpx.Client, page: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 40}, "budget": {"full_runs": 2}}
+    asked = {"metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 40}, "budget": {"full_runs": 4}}
     job = submitted(service, task="external", confirm={"top": 0, "seeds": 0}, **asked)
     text = page.get(f"/jobs/{job}").text
     pasted = re.search(r'<pre id="loop-lines"[^>]*>(.*?)</pre>', text, re.S)

@@ -7,7 +7,8 @@
   const preview = document.getElementById("preview");
   const SVG = "http://www.w3.org/2000/svg";
   const COLOURS = 8, DASHES = [undefined, [7, 3], [2, 3]];
-  // What a form that nobody has touched lacks is no mistake yet; one that came back with mistakes says them.
+  // What a form that nobody has touched lacks is no mistake yet, nor what a task needs that was just chosen; one that came
+  // back with mistakes says them.
   let touched = form.querySelector("[data-wrong]:not([hidden])") !== null;
   let timer = 0, asked = 0, u = null, seen = "", last = null;
 
@@ -55,7 +56,7 @@
   }
 
   form.querySelectorAll(".between input").forEach(slider);
-  form.addEventListener("input", () => { touched = true; soon(); });
+  form.addEventListener("input", (event) => { touched ||= event.target.name !== "/task/name"; soon(); });
   form.addEventListener("change", (event) => {
     if (event.target.name?.endsWith(":how")) start(event.target);
     soon();
