@@ -2,8 +2,8 @@
 
 One such process serves all servers of this process, a thread for each of theirs that asks. It begins when something is
 first to be thought about, begins anew when it has died, and ends with the process that began it, however that ends. It
-is a program of its own, told by its standard input where to listen and with which key: so it needs nothing of how the
-server was started, and hears of no signal to the server's group.
+is a program of its own, which reads from its standard input with which key it is asked, and writes where: so it needs
+nothing of how the server was started, and hears of no signal to the server's group.
 """
 
 import atexit
@@ -36,13 +36,13 @@ log = logging.getLogger("lrtune.server")
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """What a call has raised, so that it is told apart from what asking raises."""
+    """What a call has raised, which is not what asking raises."""
 
     error: Exception
 
 
-class Desk:
-    """What is asked of the process: it has a database for each address, and the models that are kept of jobs."""
+class Calls:
+    """What can be asked of the process: it has a database for each address, and the models that are kept of jobs."""
 
     def __init__(self) -> None:
         self._databases, self._lock = dict[str, Database](), threading.Lock()
@@ -67,18 +67,18 @@ class Desk:
             database.dispose()
 
 
-class _Door(BaseManager):
-    """The way to the desk of another process, as the standard library makes one that many threads may go."""
+class _Manager(BaseManager):
+    """The standard library's way to call another process from many threads."""
 
 
 class _Process(NamedTuple):
     """The process that thinks, and what it is asked by."""
 
     process: "subprocess.Popen[str]"
-    desk: Any
+    calls: Any
 
 
-_Door.register("Desk", Desk, exposed=("ask", "leave"))
+_Manager.register("Calls", Calls, exposed=("ask", "leave"))
 _lock = threading.Lock()
 _running: _Process | None = None
 
@@ -88,12 +88,12 @@ def think(
 ) -> Found:
     """What comes of `call(database, *args, **named)` in the process beside. Raises what it raises, and Unavailable."""
     for _ in range(2):
-        desk = _desk()
+        calls = _calls()
         try:
-            found: Found | Wrong = desk.ask(database.url, call, args, named)
+            found: Found | Wrong = calls.ask(database.url, call, args, named)
         except LOST:
             log.warning("the process in which this server thinks has ended: another begins")
-            _end(desk)
+            _end(calls)
         else:
             if isinstance(found, Wrong):
                 raise found.error
@@ -105,12 +105,12 @@ def leave(url: str) -> None:
     """Close what the process has of a database."""
     if running := _running:
         try:
-            running.desk.leave(url)
+            running.calls.leave(url)
         except LOST:
-            _end(running.desk)
+            _end(running.calls)
 
 
-def _desk() -> Any:
+def _calls() -> Any:
     global _running
     with _lock:
         if _running is None:
@@ -119,11 +119,11 @@ def _desk() -> Any:
             except (OSError, ValueError) as error:
                 log.exception("the process in which this server thinks cannot be started")
                 raise Unavailable(UNABLE) from error
-        return _running.desk
+        return _running.calls
 
 
 def _started() -> _Process:
-    """The process, begun apart from this one's group, which is told to end before it has answered all requests."""
+    """The process, begun apart from this one's group: a signal to end comes before all requests are answered."""
     key, known = secrets.token_hex(32), os.pathsep.join(path for path in sys.path if path)
     process = subprocess.Popen(
         [sys.executable, "-c", "from app.thinking import answer; answer()"],
@@ -137,19 +137,19 @@ def _started() -> _Process:
     try:
         said.write(f"{key}\n")
         said.flush()
-        door = _Door(json.loads(heard.readline()), bytes.fromhex(key))  # of one that has died there is nothing
-        door.connect()
-        return _Process(process, door.Desk())  # type: ignore[attr-defined]
+        manager = _Manager(json.loads(heard.readline()), bytes.fromhex(key))  # of one that has died there is nothing
+        manager.connect()
+        return _Process(process, manager.Calls())  # type: ignore[attr-defined]
     except BaseException:
         _stop(process)
         raise
 
 
-def _end(desk: Any) -> None:
+def _end(calls: Any) -> None:
     """End the process, unless that was done already and there is another."""
     global _running
     with _lock:
-        if _running is not None and _running.desk is desk:
+        if _running is not None and _running.calls is calls:
             process, _running = _running.process, None
             _stop(process)
 
@@ -168,7 +168,7 @@ def answer() -> None:
     key = bytes.fromhex(sys.stdin.readline())
     # On Linux no file, so it matters not how long, full or tidied its TMPDIR is.
     address = f"\0lrtune-{secrets.token_hex(16)}" if sys.platform == "linux" else None
-    server = _Door(address, key).get_server()
+    server = _Manager(address, key).get_server()
     print(json.dumps(address or server.address), flush=True)
     os.dup2(2, 1)  # nobody reads on
     threading.Thread(target=_outlived, daemon=True).start()
@@ -183,4 +183,4 @@ def _outlived() -> None:
 @atexit.register
 def _over() -> None:
     if running := _running:
-        _end(running.desk)
+        _end(running.calls)

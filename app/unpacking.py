@@ -50,7 +50,7 @@ class Unpack:
 
 
 def _refusing(error: UnsupportedEncoding) -> Receive:
-    """No body: whoever asks for it, by then in the route that its requests are counted by, is told why."""
+    """No body: whoever asks for it, by then in the route that its requests are counted by, gets the error."""
 
     async def refusing() -> Message:
         raise error

@@ -23,7 +23,6 @@ from lrtune.wire.results import OVER, Event
 
 TICK = 0.25  # seconds between two looks at whether something was heard; none of them is a statement
 SURE, BEAT = 5.0, 1.0  # before the jobs are asked whatever was heard; where steps of running trials are wanted
-TOGETHER = 4  # streams that are woken at once
 KEPT = 200  # of a log's newest lines
 
 
@@ -123,7 +122,7 @@ class Watch:
                     await self._look()
             await pause(self._stopping, TICK)
         for topic in self._topics.values():
-            await _wake(topic)
+            _wake(topic)
         self._ear.close()
 
     async def _due(self) -> bool:
@@ -142,7 +141,7 @@ class Watch:
             self._read = 0.0
             raise
         for job_id, topic in topics.items():
-            await _tell(topic, found.get(job_id), lines.get(job_id, ()))
+            _tell(topic, found.get(job_id), lines.get(job_id, ()))
 
     def _asked(
         self, job_ids: Sequence[str], steps: Sequence[str], known: Mapping[str, int]
@@ -154,7 +153,7 @@ class Watch:
             return found, {one: events.page(tx, one, after=known[one], limit=KEPT).items for one in few}
 
 
-async def _tell(topic: Topic, pulse: Pulse | None, lines: Sequence[Event]) -> None:
+def _tell(topic: Topic, pulse: Pulse | None, lines: Sequence[Event]) -> None:
     if pulse == topic.pulse and pulse is not None and not lines:
         return
     topic.gone = pulse is None
@@ -164,12 +163,9 @@ async def _tell(topic: Topic, pulse: Pulse | None, lines: Sequence[Event]) -> No
     topic.recent.extend(line(event) for event in lines)
     topic.last = lines[-1].id if lines else topic.last
     topic.pulse = pulse
-    await _wake(topic)
+    _wake(topic)
 
 
-async def _wake(topic: Topic) -> None:
-    """A few at a time: what requests wait for comes in between."""
-    for place, woken in enumerate(tuple(topic.followers), start=1):
+def _wake(topic: Topic) -> None:
+    for woken in topic.followers:
         woken.set()
-        if place % TOGETHER == 0:
-            await asyncio.sleep(0)

@@ -47,8 +47,8 @@ def test_a_decision_rests_on_a_bounded_number_of_trials_the_best_and_the_latest_
     assert model is not None
     assert len(model.runs) == encode.MOST < TRIALS
     known = {run.reports for run in model.runs}
-    told = {run.reports for run in encode.runs(SPEC, [past[1], past[BEST], *past[-100:]])}
-    assert told <= known
+    wanted = {run.reports for run in encode.runs(SPEC, [past[1], past[BEST], *past[-100:]])}
+    assert wanted <= known
 
 
 def test_what_it_no_longer_rests_on_is_not_begun_once_more() -> None:

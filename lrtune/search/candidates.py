@@ -59,9 +59,9 @@ def candidates(spec: AdmittedJob, history: Sequence[Trial], *, steps: int, ends:
     own = sorted(own, key=lambda one: _score(spec, one[1]))[:AMONG]
     leader = own[0][1][0] if own else None
     left = [(value, runs[0]) for value, runs in sorted(own, key=lambda one: (one[0], one[1][0].number))]
-    chosen: list[Configuration] = []
     firsts: list[Trial] = []
     while len(firsts) < spec.confirm.top:
+        chosen = [first.configuration for first in firsts]
         left = [(value, t) for value, t in left if not any(_equal(t.configuration, one, steps) for one in chosen)]
         if not left:
             break
@@ -71,8 +71,8 @@ def candidates(spec: AdmittedJob, history: Sequence[Trial], *, steps: int, ends:
         if firsts and len(firsts) == min(spec.confirm.top, FIRST) - 1:
             best = next((i for i, (_, t) in enumerate(left) if t is leader and shared[i] < APART), best)
         firsts.append(left.pop(best)[1])
-        chosen.append(firsts[-1].configuration)
-    baseline = [runs[0] for runs in groups if runs[0].role == "baseline" and runs[0].configuration not in chosen]
+    known = {first.configuration for first in firsts}
+    baseline = [runs[0] for runs in groups if runs[0].role == "baseline" and runs[0].configuration not in known]
     return firsts + baseline if firsts else []
 
 

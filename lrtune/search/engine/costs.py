@@ -103,14 +103,12 @@ class Options:
         A beginning that others have trained costs nothing, but there is no end of runs that differ in their last steps
         alone: at their true price the search would try one after the other and see nothing else.
         """
-        own = self.trained(row)
-        alone, shared = until - own, until - max(own, int(self.pool.free[row]))
-        return float(max(shared, AT_LEAST * alone, 0.02 * self.pool.every[row])) / self.target
+        return float(self.prices(np.array([row]), until)[0])
 
-    def prices(self, rows: Ints) -> Array:
-        """The price of reaching the target, of each option, (n,)."""
+    def prices(self, rows: Ints, until: float) -> Array:
+        """The same of several options, (n,)."""
         own = np.array([self.trained(row) for row in rows.tolist()], dtype=float)
-        alone, shared = self.target - own, self.target - np.maximum(own, self.pool.free[rows])
+        alone, shared = until - own, until - np.maximum(own, self.pool.free[rows])
         return np.asarray(np.maximum(np.maximum(shared, AT_LEAST * alone), 0.02 * self.pool.every[rows]) / self.target)
 
     def worst_cost(self, row: int, until: float) -> float:

@@ -248,7 +248,7 @@ class Search:
 
     def _worth(self, rows: Ints, gain: Array) -> Array:
         """What training options to their ends gains, (n,), for what it costs."""
-        price = self.options.prices(rows)
+        price = self.options.prices(rows, self.target)
         gain = gain * self._chance(rows)
         return np.asarray(gain / price if self.settings.cost else gain)
 

@@ -9,7 +9,6 @@ Values are counted from the best and in units of its size, whatever the metric; 
 """
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -132,13 +131,6 @@ class LawModel:
         self.fit = LawFit(self.parameters, self.unit, self.rest)
         self._condition()
         self._believe_pending()
-
-    def over(self, pool: Pool) -> "LawModel":
-        """The same model asked about other options, whose other hyper-parameters have the same mean and deviation."""
-        same = copy(self)
-        same.pool = pool
-        vars(same).pop("_run_of_row", None)
-        return same
 
     def forecast(self, rows: Ints, *, fresh: bool = False) -> tuple[Array, Array]:
         """Mean and standard deviation, (n,) each, of the value that each option has at the end of its horizon.

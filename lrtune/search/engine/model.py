@@ -6,7 +6,6 @@ Bayesian optimisation, Swersky et al. 2014, with features of the learning-rate c
 """
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -175,13 +174,6 @@ class JobModel:
     def _points(self, features: Array, extras: Array, steps: Array, run: Ints) -> Points:
         columns = np.column_stack([features, self.pool.standardised(extras)])
         return Points(columns, np.log(np.maximum(steps, 1) / self.target), run)
-
-    def over(self, pool: Pool) -> "JobModel":
-        """The same model asked about other options, whose other hyper-parameters have the same mean and deviation."""
-        same = copy(self)
-        same.pool = pool
-        vars(same).pop("_run_of_row", None)
-        return same
 
     def forecast(self, rows: Ints, *, fresh: bool = False) -> tuple[Array, Array]:
         """Mean and variance, (n,) each, of the normalised score that each option has at the end of its horizon.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from scipy.special import expit, gammaln, ndtr
@@ -21,6 +22,7 @@ from lrtune.search.engine.law_model import ENOUGH, LawFit, LawModel
 from lrtune.search.engine.model import JobModel
 from lrtune.search.engine.types import Array, Ints, Pool, Run
 
+Model = TypeVar("Model", JobModel, LawModel, "WeighedModel")
 FREEDOM = 4.0  # degrees of freedom of the t distribution that a forecast counts as: one surprise does not decide
 SHARES = np.linspace(0.0, 1.0, 101)  # of the law
 ALLOWED = 4.0  # by which the sum of the law's log densities may lie behind
@@ -154,9 +156,8 @@ class WeighedModel:
         scaled = scaled and np.array_equal(pool.centre, was.centre) and np.array_equal(pool.unit, was.unit)
         if not scaled or self.runs != list(runs):
             return None
-        same = copy(self)
-        same.pool, same.process = pool, self.process.over(pool)
-        same.law = self.law and self.law.over(pool)
+        same = _asked_about(self, pool)
+        same.process, same.law = _asked_about(self.process, pool), self.law and _asked_about(self.law, pool)
         return same
 
     def forecast(self, rows: Ints, *, fresh: bool = False) -> Forecast:
@@ -195,3 +196,11 @@ class WeighedModel:
         (mean, std), ends = law.forecast(rows, fresh=fresh), self.pool.horizons[rows].astype(float)
         low, middle, high = (self.normaliser.score(ends, mean + off * std) for off in (-1.0, 0.0, 1.0))
         return middle, np.maximum(((high - low) / 2) ** 2, LEAST_VARIANCE)
+
+
+def _asked_about(model: Model, pool: Pool) -> Model:
+    """The same model of other options, whose other hyper-parameters have the same mean and deviation."""
+    same = copy(model)
+    same.pool = pool
+    vars(same).pop("_run_of_row", None)  # which was cached for the others
+    return same
