@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any, Literal, Self, SupportsFloat, cast
 
 from lrtune import errors
+from lrtune.adapters.in_torch import Torch
 from lrtune.adapters.team import Alone
-from lrtune.adapters.trial import Torch
 from lrtune.analysis.prefixes import Course
 from lrtune.door import Door, patiently
 from lrtune.kept import Kept

@@ -12,15 +12,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Self, SupportsFloat, TypeVar
 
 from lrtune import errors
+from lrtune.adapters.in_torch import Torch
 from lrtune.adapters.team import Team
-from lrtune.adapters.trial import Whole
 from lrtune.analysis.prefixes import Course
 from lrtune.client import Client
 from lrtune.leaving import refused, said
@@ -139,8 +139,12 @@ class ScriptTrial(LoopTrial):
         self.interrupt("its process was asked to end")
 
 
-class RealRun(Whole):
-    """The answer of a job as the trial of a script: its optimizer, its rates, and nobody who judges."""
+class RealRun(Torch):
+    """The answer of a job as the trial of a script: its optimizer, its rates, nobody who judges and no stages."""
+
+    start = 0
+    short = pausing = keeps_itself = in_stages = False
+    checkpoint_path: str | None = None
 
     def __init__(self, best: Best, curve: Curve, steps: int | None) -> None:
         if steps is not None and (type(steps) is not int or steps < 1):
@@ -187,6 +191,15 @@ class RealRun(Whole):
         from lrtune.adapters.checkpoints import Batches
 
         return Batches(loader)
+
+    def keep_with(self, keeper: object) -> None:
+        """Nothing: there is nothing to keep."""
+
+    def keep(self, step: int, fill: Callable[[Path], object]) -> None:
+        """Nothing: there is no stage to end."""
+
+    def require_one_folder(self) -> None:
+        """Nothing: there is nothing to keep."""
 
     def finish(self, value: SupportsFloat | None = None) -> None:
         """Nothing: nobody judges."""

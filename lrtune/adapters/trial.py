@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from lrtune.wire.configuration import Configuration
 
@@ -47,43 +47,6 @@ class TrialLike(Protocol):
 
     def require_one_folder(self) -> None:
         """Raise LrtuneError where the processes of a run do not see one folder for checkpoints."""
-
-
-class Torch:
-    """What a trial is in torch."""
-
-    def scheduler(self: Any, optimizer: Any, *, step: int = 0) -> Any:
-        """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first.
-
-        It goes by the optimizer's own updates; `step` says how many were made before. Raises ValueError for another
-        optimizer than the configuration's.
-        """
-        from lrtune.adapters import pytorch
-
-        return pytorch.scheduler(self, optimizer, step=step)
-
-    def optimizer(self: Any, parameters: Any) -> Any:
-        """Torch's optimizer of the configuration, with its knobs, over these parameters."""
-        from lrtune.adapters import pytorch
-
-        return pytorch.optimizer(self, parameters)
-
-
-class Whole(Torch):
-    """A trial that is trained in one piece: nobody pauses it."""
-
-    start = 0
-    short = pausing = keeps_itself = in_stages = False
-    checkpoint_path: str | None = None
-
-    def keep_with(self, keeper: object) -> None:
-        """Nothing: there is nothing to keep."""
-
-    def keep(self, step: int, fill: Callable[[Path], object]) -> None:
-        """Nothing: there is no stage to end."""
-
-    def require_one_folder(self) -> None:
-        """Nothing: there is nothing to keep."""
 
 
 def require_length(found: float, trial: TrialLike, accepted: str) -> None:
