@@ -17,6 +17,10 @@ from lrtune.space import shown
 PUT_IN_WORDS = 500  # rejections; more are counted
 Loc = tuple[str | int, ...]
 Found = Mapping[str, Any] | ErrorDetails
+ELSEWHERE = {  # what is asked for at the top of a job, and where it is said
+    "/learning_rate": 'it is a knob of an optimizer: "optimizers": [{"name": "adamw", "learning_rate": [1e-4, 1e-2]}]',
+    "/batch_size": 'it is a parameter of a task: "task": {"name": "digits", "params": {"batch_size": 64}}',
+}
 WORDS = (  # pydantic's phrases, and how they go on after "found 3; "
     (r"^Input should be a valid (dictionary|model|JSON object).*", "accepted is an object"),
     (r"^Input should be a valid (.*?),? .*(unable to parse|got a number with).*", r"accepted is a valid \1"),
@@ -76,6 +80,8 @@ def _rejection(error: Found, body: object, schema: Mapping[str, Any]) -> tuple[s
     if error["type"] == "missing" and loc:
         where = (*_in_body(body, loc[:-1]), loc[-1])
     accepted = _fields(schema, schema, loc[:-1]) if error["type"] == "extra_forbidden" else []
+    if "optimizers" in accepted and (elsewhere := ELSEWHERE.get(pointer(where))):
+        return pointer(where), f"found no such field of a job; {elsewhere}"
     return pointer(where), _sentence(error, accepted)
 
 

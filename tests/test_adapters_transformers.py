@@ -10,7 +10,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from lrtune.adapters.transformers import TrialCallback
 from lrtune.loop import LoopTrial
-from tests.offline import ADAMW, SGD, STEPS, held, rates
+from tests.offline import ADAMW, SGD, STEPS, Door, handout, held, rates
 from tests.recording import WARMUPS, recording, two_groups
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]
@@ -116,6 +116,23 @@ def test_the_trainers_early_stopping_and_the_services_both_end_a_run(tmp_path: P
     found = trainer(trial, tmp_path, callbacks=[early], **options, **more)
     found.train()
     assert (found.state.global_step, used(found)) == (4, rates(trial)[:4])
+
+
+def test_a_script_may_evaluate_once_more_after_the_service_has_ended_its_trial(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = trainer(held(ADAMW, metric="eval_loss", stop=4), tmp_path, eval_strategy="steps", eval_steps=2)
+    found.train()
+    assert found.evaluate()["eval_loss"] > 0.0
+    assert "is reported again" not in caplog.text
+
+
+def test_what_is_evaluated_after_the_training_alone_is_the_trials_value(tmp_path: Path) -> None:
+    door = Door(handout(ADAMW, metric="eval_loss"))
+    found = trainer(LoopTrial(door, "job", door.held), tmp_path)
+    found.train()
+    measured = found.evaluate()["eval_loss"]
+    assert [(one.step, one.metrics["eval_loss"]) for one in door.sent] == [(STEPS, measured)]
 
 
 @pytest.mark.parametrize(

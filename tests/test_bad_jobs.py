@@ -322,6 +322,23 @@ def test_an_unknown_field_is_told_which_there_are(service: httpx.Client) -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("field", "where"),
+    [("learning_rate", {"optimizers": [{"name": "adamw", "learning_rate": [1e-4, 1e-2]}]}),
+     ("batch_size", {"task": {"name": "digits", "params": {"batch_size": 64}}})],
+)  # fmt: skip
+def test_what_is_said_elsewhere_in_a_job_is_told_where_and_that_is_accepted(
+    service: httpx.Client, field: str, where: dict[str, Any]
+) -> None:
+    (wrong,) = posted(service, json.dumps({"task": "digits", field: [1, 2]}).encode())["errors"]
+    assert wrong["pointer"] == f"/{field}"
+    found, _, said = wrong["detail"].partition(": ")
+    assert found.startswith("found no such field of a job; it is a")
+    assert json.loads(f"{{{said}}}") == where
+    answer = service.post("/v1/jobs", params={"validate_only": True}, json={"task": "digits", **where})
+    assert answer.status_code == 200, answer.text
+
+
 def test_a_missing_file_is_told_which_there_are(service: httpx.Client) -> None:
     problem = posted(service, json.dumps(tabular(dataset="adults.csv")).encode())
     there_are = "there are adult.csv, and GET /v1/datasets has what was uploaded"

@@ -215,6 +215,11 @@ def test_watching_a_job_to_a_bad_end_is_exit_code_1(service: Database, state: Jo
     assert f"is {state}: the file is gone" in said
 
 
+def test_a_job_that_is_shown_says_why_it_failed_or_what_it_waits_for(service: Database) -> None:
+    assert "the file is gone" in words(run("show", ended(service, JobState.FAILED, reason="the file is gone")))
+    assert "no worker is alive" in words(run("show", str(submitted()["id"])))
+
+
 def test_ctrl_c_leaves_the_job_running_and_says_so(service: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt

@@ -167,6 +167,11 @@ def test_a_dataset_that_a_job_needs_stays_until_the_job_is_over(service: httpx.C
     assert files(tmp_path / "data") == []
 
 
+@pytest.mark.parametrize(("text", "lines"), [("one line", 1), ("one line\n", 1), ("two\nlines", 2), ("\n\ntwo\n", 3)])
+def test_the_lines_of_a_text_are_its_rows(service: httpx.Client, text: str, lines: int) -> None:
+    assert service.post("/v1/datasets?name=a.txt", content=text.encode()).json()["rows"] == lines
+
+
 def test_a_dataset_that_a_job_measures_on_stays_as_well(service: httpx.Client) -> None:
     for name, rows in (("fruit.csv", csv()), ("more.csv", csv("30,red,1"))):
         sent(service, name, rows)

@@ -27,7 +27,9 @@ def test_a_key_is_created_printed_once_listed_and_revoked() -> None:
     assert "shown once" in made.stderr
     (one,) = listed("keys", "list")
     assert (one["person"], one["name"], one["scopes"]) == ("ada", "laptop", ["read", "submit", "work"])
-    assert key not in run("keys", "list").stdout
+    shown = run("keys", "list").stdout
+    assert key not in shown
+    assert str(one["id"]) in shown, "whole, because `revoke` takes it"
     with Client(key=key) as ada:
         assert ada.me().person == "ada"
         run("keys", "revoke", str(one["id"]))

@@ -215,6 +215,19 @@ def test_what_a_job_says_of_its_file_is_done(service: httpx.Client, data_dir: Pa
     assert set(np.unique(task.train[0][:, 2].sign())) == {-1, 1}
 
 
+@pytest.mark.parametrize(
+    ("missing", "said"), [(7, "7 of 48 rows have none, and are"), (1, "1 of 48 rows has none, and is")]
+)
+def test_the_plan_says_how_many_rows_are_left_out_for_want_of_a_target(
+    service: httpx.Client, missing: int, said: str
+) -> None:
+    table = "a,y\n" + "".join(f"{i},{'' if i < missing else i % 2}\n" for i in range(48))
+    added(service, "gaps.csv", table.encode())
+    job = {"task": {"name": "tabular", "params": {"dataset": "gaps.csv"}}}
+    planned = service.post("/v1/jobs", params={"validate_only": True}, json=job).json()["notes"]
+    assert planned[1:] == [f"target: {said} left out"]
+
+
 def test_the_target_that_nobody_named_is_named_in_the_plan_and_the_log(service: httpx.Client) -> None:
     added(service, "untold.csv", rows("a,Note", A, ["rare", *Y[1:]]))
     job = {"task": {"name": "tabular", "params": {"dataset": "untold.csv", "batch_size": 16}}}

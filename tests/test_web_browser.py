@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 import worker.settings
-from lrtune.store import Database, leases, trials
-from lrtune.wire.results import Proposal, Report, TrialState
+from lrtune.store import Database, jobs, leases, trials
+from lrtune.wire.results import JobState, Proposal, Report, TrialState
 from tests.browsing import NARROW, WIDE, Visitor, faults, visitor
 from tests.browsing import chrome as chrome
 from tests.browsing import person as person
@@ -174,6 +174,18 @@ def test_a_trials_page_tries_again_where_its_curves_cannot_be_fetched(
     expect(page.locator("#trial canvas")).to_have_count(3)
     assert len(person.complaints) == 2, "the browser's own word for each look that failed"
     person.complaints.clear()
+
+
+def test_a_failure_that_names_a_long_file_fits_a_phone(person: Visitor, service: httpx.Client, sqlite_url: str) -> None:
+    job, file = service.post("/v1/jobs", json={"task": "digits"}).json()["id"], f"uploads/{'0f' * 32}.txt"
+    database = Database(sqlite_url)
+    with database.write() as tx:
+        jobs.end(tx, job, JobState.FAILED, reason=f"the last of them: {file!r} has 36 characters")
+    database.dispose()
+    person.page.set_viewport_size(NARROW)
+    page = person.open(f"/jobs/{job}")
+    expect(page.locator("main")).to_contain_text(file)
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -128,6 +128,25 @@ def test_nobody_changes_what_is_not_theirs(service: httpx.Client, page: httpx.Cl
         assert service.get(f"/v1/jobs/{theirs}").status_code == 200
 
 
+def test_jobs_on_uploaded_data_are_compared_by_its_name(service: httpx.Client, page: httpx.Client) -> None:
+    for name, content in (("a.csv", TABLE), ("b.csv", TABLE + "1,1,a\n")):
+        assert service.post("/v1/datasets", params={"name": name}, content=content).status_code == 201
+    ids = [submitted(service, task={"name": "tabular", "params": {"dataset": one}}) for one in ("a.csv", "b.csv")]
+    text = page.get("/compare", params={"job": ids}).text
+    assert "is about tabular on a.csv, val_loss" in text
+    assert "<td>a.csv</td><td>b.csv</td>" in text
+    assert "uploads/" not in text
+
+
+def test_two_peoples_uploads_of_one_name_are_told_apart(service: httpx.Client, page: httpx.Client) -> None:
+    ids, adas = [], {"Authorization": f"Bearer {made(service, 'ada')['key']}"}
+    for content, headers in ((TABLE, {}), (TABLE + "1,1,a\n", adas)):
+        digest = service.post("/v1/datasets?name=a.csv", content=content, headers=headers).json()["id"]
+        ids.append((digest, submitted(service, task={"name": "tabular", "params": {"dataset": digest}})))
+    text = page.get("/compare", params={"job": [job for _, job in ids]}).text
+    assert [f"a.csv ({digest[:8]})" in text for digest, _ in ids] == [True, True]
+
+
 def test_jobs_beside_each_other_say_what_differs_and_whether_they_compare(
     person: Visitor, service: httpx.Client, sqlite_url: str
 ) -> None:

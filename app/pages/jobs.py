@@ -13,9 +13,9 @@ from app.deps import Only, ReadTx, Tx, Who, known_form
 from app.pages.deps import Fields, Form, seen
 from app.problems import invalid
 from app.rendering import page
-from lrtune.analysis.differences import differing, measures
+from lrtune.analysis import differences
 from lrtune.errors import LrtuneError, NotYours, UnknownJob
-from lrtune.store import jobs, listing, lookup, workers
+from lrtune.store import datasets, jobs, listing, lookup, workers
 from lrtune.store.listing import Wanted
 from lrtune.wire.job import JobOrder
 from lrtune.wire.people import Caller
@@ -82,7 +82,10 @@ def compare(request: Request, tx: ReadTx, only: Only, ids: Ids = None) -> Respon
         raise invalid([{"pointer": "/job", "detail": f"found {len(chosen)}; accepted are 2 to {MOST} jobs to compare"}])
     found = [seen(tx, one, only) for one in chosen]
     specs = [job.spec for job in found]
-    return page(request, "compare.html", jobs=found, rows=differing(specs), measures=measures(specs))
+    data = (datasets.find(tx, one, only=only) for one in differences.uploads(specs))
+    named = differences.names(one for one in data if one is not None)
+    rows, measures = differences.differing(specs, named), differences.measures(specs, named)
+    return page(request, "compare.html", jobs=found, rows=rows, measures=measures)
 
 
 @router.post("/selected/cancel")

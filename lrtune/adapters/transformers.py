@@ -30,6 +30,7 @@ class TrialCallback(TrainerCallback):
         self._rates: Rates | None = None
         self._before: dict[str, Any] | None = None  # the random generators before an evaluation that only we asked for
         self._ours = False  # whether the next checkpoint is for us alone
+        self._training = False
         trial.keeps_itself = True
 
     def on_train_begin(
@@ -41,6 +42,7 @@ class TrialCallback(TrainerCallback):
         require_optimizer([optimizer], self.trial)
         require_one_trial(self.trial)
         self._require_stage(args, state)
+        self._training = True
         self._rates = Rates(self.trial, optimizer)
         self._set(state, kwargs["lr_scheduler"])
 
@@ -57,7 +59,12 @@ class TrialCallback(TrainerCallback):
             control.should_evaluate, self._before = True, generators()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Report what was measured, if anything was trained by then; as for the trainer, `eval_` need not be said."""
+        """Report what was measured, if anything was trained by then; as for the trainer, `eval_` need not be said.
+
+        Scripts evaluate once more when training has ended: that is a report only where the trial has not.
+        """
+        if self.trial.over and not self._training:
+            return
         measured = {name: float(value) for name, value in kwargs["metrics"].items() if isinstance(value, numbers.Real)}
         if (full := f"eval_{self.trial.metric}") in measured:
             measured.setdefault(self.trial.metric, measured[full])
@@ -68,6 +75,12 @@ class TrialCallback(TrainerCallback):
             self._before = None
         if paused(self.trial):
             self._ours, control.should_save = not control.should_save, True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Know that what is evaluated from here on is not of the training."""
+        self._training = False
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the trainer's checkpoint where the trial is to pause."""

@@ -1,9 +1,12 @@
 """What differs between jobs, in what they ask for: a row for each field, for the page and the command line."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from lrtune.wire.datasets import FOLDER, Dataset, DatasetSummary
 from lrtune.wire.job import AdmittedJob
 
 NAMED = {"optimizers": "name", "schedules": "family"}  # lists whose parts have names
@@ -18,22 +21,39 @@ class Row(NamedTuple):
     values: list[str]
 
 
-def differing(specs: Sequence[AdmittedJob]) -> list[Row]:
-    """The fields in which jobs differ, names apart; fields that a job does not have are –."""
-    flat = [dict(_flat(spec.model_dump(mode="json", exclude={"name"}))) for spec in specs]
+def uploads(specs: Sequence[AdmittedJob]) -> list[str]:
+    """The ids of the uploaded datasets that jobs are about."""
+    paths = [PurePosixPath(words) for one in _all(specs) for words in one.values()]
+    return list(dict.fromkeys(path.stem for path in paths if str(path.parent) == FOLDER))
+
+
+def names(found: Iterable[Dataset | DatasetSummary]) -> dict[str, str]:
+    """What people call the files of datasets; of several of one name each with the beginning of its id."""
+    listed = tuple(found)
+    several = Counter(one.name for one in listed)
+    return {one.file: one.name if several[one.name] == 1 else f"{one.name} ({one.id[:8]})" for one in listed}
+
+
+def differing(specs: Sequence[AdmittedJob], named: Mapping[str, str]) -> list[Row]:
+    """The fields in which jobs differ, names apart; fields that a job does not have are –, `named` files by name."""
+    flat = _all(specs)
     fields = dict.fromkeys(field for one in flat for field in one)
     rows = [Row(field, [one.get(field, ABSENT) for one in flat]) for field in fields]
-    return [row for row in rows if len(set(row.values)) > 1]
+    return [Row(row.field, [named.get(one, one) for one in row.values]) for row in rows if len(set(row.values)) > 1]
 
 
-def measures(specs: Sequence[AdmittedJob]) -> list[str]:
-    """What each job's value is of; values compare where this is the same."""
-    return [f"{_data(spec)}, {spec.metric.name} after {_length(spec)}" for spec in specs]
+def measures(specs: Sequence[AdmittedJob], named: Mapping[str, str]) -> list[str]:
+    """What each job's value is of, `named` files by name; values compare where this is the same."""
+    return [f"{_data(spec, named)}, {spec.metric.name} after {_length(spec)}" for spec in specs]
 
 
-def _data(spec: AdmittedJob) -> str:
+def _all(specs: Sequence[AdmittedJob]) -> list[dict[str, str]]:
+    return [dict(_flat(spec.model_dump(mode="json", exclude={"name"}))) for spec in specs]
+
+
+def _data(spec: AdmittedJob, named: Mapping[str, str]) -> str:
     data = spec.task.params.get("dataset")
-    return f"{spec.task.name} on {data}" if data else spec.task.name
+    return f"{spec.task.name} on {named.get(data, data)}" if data else spec.task.name
 
 
 def _length(spec: AdmittedJob) -> str:

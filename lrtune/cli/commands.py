@@ -197,6 +197,8 @@ def show(job: options.JobId, as_json: options.AsJson = False) -> None:
     screen = out.screen()
     screen.print(terminal.jobs([found]))
     screen.print(terminal.status(found))
+    if why := found.reason or found.waiting_for:
+        out.say(why)
     return screen.print(terminal.trials(trials))
 
 
@@ -210,7 +212,7 @@ def compare(
         raise errors.Invalid(f"found {len(set(jobs))} job; accepted are two or more to compare")
     with clients.Client() as client:
         found = tuple(client.get(job) for job in dict.fromkeys(jobs))
-    out.show(found, as_json, lambda: terminal.compared(found))
+        out.show(found, as_json, lambda: terminal.compared(found, client.datasets()))
 
 
 @app.command()

@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from lrtune.analysis.differences import differing, measures
+from lrtune.analysis.differences import differing, measures, names, uploads
 from lrtune.analysis.words import brief_lift, described, fresh, label, lift, measured, sampled, seeds
 from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.horizons import AtHorizon
@@ -156,10 +156,12 @@ def jobs(found: Iterable[Job]) -> Table:
     return table
 
 
-def compared(found: Sequence[Job]) -> RenderableType:
+def compared(found: Sequence[Job], data: Iterable[DatasetSummary]) -> RenderableType:
     """Some jobs beside each other: their answers, and what differs in what they ask for."""
     specs = [job.spec for job in found]
-    about = measures(specs)
+    wanted = uploads(specs)
+    named = names(one for one in data if one.id in wanted) if wanted else {}
+    about = measures(specs, named)
     table = _folding("", *(job.spec.name or job.id for job in found))
     bests = [job.best for job in found]
     for name, cells in (
@@ -174,7 +176,7 @@ def compared(found: Sequence[Job]) -> RenderableType:
         ("cost", [f"{job.progress.full_runs:.3g} full runs" for job in found]),
     ):
         table.add_row(name, *map(Text, cells))
-    rows = differing(specs)
+    rows = differing(specs, named)
     for field, values in rows:
         table.add_row(Text(field, style="bold"), *map(Text, values))
     same = "" if rows else "\nthey ask for the same"
@@ -206,7 +208,8 @@ def plan(found: Plan) -> RenderableType:
 
 def listed(items: Iterable[Mapping[str, Any]], *columns: str) -> Table:
     """Plain things of the API as a table of some of their fields."""
-    table = Table(*columns, box=None)
+    # An id is there to be copied, so it is never cut.
+    table = _folding(*(Column(one, no_wrap=True, min_width=20) if one == "id" else one for one in columns))
     for item in items:
         table.add_row(*(Text(_cell(item.get(column, ""))) for column in columns))
     return table

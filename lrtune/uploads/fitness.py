@@ -59,7 +59,7 @@ def time_of(table: Description, params: TabularParams) -> str | None:
 
 
 def notes(params: TabularParams, table: Description) -> list[str]:
-    """What is taken for granted: which column the target is, how it is learned, and classes of one single row."""
+    """What is taken for granted: which column the target is, how it is learned, rows without it, classes of one row."""
     target = column_of(table, params.target)
     if target is None:
         return []
@@ -68,6 +68,9 @@ def notes(params: TabularParams, table: Description) -> list[str]:
     where = ", the last column" if last else f", the column at the place {params.target}" if by_place else ""
     classes = is_classes(target, params.kind)
     found = [f"target: {target.name!r}{where}, learned by {'classification' if classes else 'regression'}"]
+    if target.missing:
+        none, out = ("have none", "are") if target.missing > 1 else ("has none", "is")
+        found.append(f"target: {target.missing:,} of {table.rows:,} rows {none}, and {out} left out")
     single = [value for value, count in target.counts.items() if count == 1] if classes else []
     if single:
         what = "is a class of one row" if len(single) == 1 else "are classes of one row each"

@@ -41,18 +41,20 @@ def lines(file: TextIO, *, longest: int = LONGEST) -> Iterator[str]:
 
 def of_text(path: Path) -> Description:
     """How many lines and characters, and how many different ones. Raises UnusableFile."""
-    count = total = 0
+    breaks = total = 0
+    last = ""
     letters: set[str] = set()
     with opened(path) as file:
         for block in _blocks(file):
             if bad := CONTROL.search(block):
                 raise UnusableFile(f"the text has the control character 0x{ord(bad[0]):02x}; accepted is plain text")
             letters.update(block)
-            count, total = count + block.count("\n"), total + len(block)
+            breaks, total, last = breaks + block.count("\n"), total + len(block), block[-1]
         file.seek(0)
         first = [[line.rstrip("\r\n")[:CUT]] for line in islice(iter(lambda: file.readline(LONGEST), ""), SHOWN)]
     if len(letters) < 2:
         raise UnusableFile(f"the text has {total} characters and all are the same; needed are two different ones")
+    count = breaks + (last != "\n")  # the last line may lack its end
     return Description(rows=count, first=first, notes=[f"{total} characters, {len(letters)} different ones"])
 
 
