@@ -1,0 +1,20 @@
+"""The server with a route of reports that writes nothing and reads nothing: what HTTP alone costs of a report.
+
+Key, middleware, the body's check and the answer are those of the service, so no report can cost less than this does.
+"""
+
+from fastapi import FastAPI
+
+from app import main, reporting
+from lrtune.wire.external import Verdict
+from lrtune.wire.results import TrialState
+
+
+async def _unwritten(*_: object) -> Verdict:
+    return Verdict(decision="continue", state=TrialState.RUNNING, step=0)
+
+
+def create_app() -> FastAPI:
+    """The application."""
+    reporting.take = _unwritten
+    return main.create_app()
