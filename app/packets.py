@@ -33,8 +33,8 @@ class Gathered:
         self._transport.close()
 
     def _send(self) -> None:
-        if self._pieces:
-            pieces, self._pieces = self._pieces, []
+        pieces, self._pieces = self._pieces, []
+        if pieces and not self._transport.is_closing():  # the client may have gone meanwhile
             self._transport.write(b"".join(pieces))
 
 

@@ -50,3 +50,14 @@ def test_a_connection_is_closed_behind_what_was_written_to_it() -> None:
         return wire
 
     assert asyncio.run(closed()).sent == [b"the last answer"]
+
+
+def test_nothing_is_written_to_a_connection_that_was_lost_meanwhile() -> None:
+    async def lost() -> list[bytes]:
+        wire = Wire()
+        Gathered(wire).write(b"an answer")
+        wire.close()
+        await asyncio.sleep(0)
+        return wire.sent
+
+    assert asyncio.run(lost()) == []
