@@ -6,11 +6,12 @@ Key, middleware, the body's check and the answer are those of the service, so no
 from fastapi import FastAPI
 
 from app import main, reporting
-from lrtune.wire.external import Verdict
+from app.turns import Turns
+from lrtune.wire.external import Batch, Verdict
 from lrtune.wire.results import TrialState
 
 
-async def _unwritten(*_: object) -> Verdict:
+async def _unwritten(turns: Turns, job_id: str, number: int, batch: Batch) -> Verdict:  # noqa: ARG001
     return Verdict(decision="continue", state=TrialState.RUNNING, step=0)
 
 
