@@ -12,6 +12,7 @@ up an address.
 
 import ipaddress
 import re
+from functools import lru_cache
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
@@ -68,7 +69,11 @@ def _root(scope: Scope) -> str:
 
 def client(request: Request) -> str:
     """Where a request comes from: an address; of IPv6 its network, in which one has as many addresses as one likes."""
-    host = request.client.host if request.client else ""
+    return _network(request.client.host if request.client else "")
+
+
+@lru_cache(maxsize=1024)
+def _network(host: str) -> str:
     try:
         return str(ipaddress.IPv6Network((host, 64), strict=False).network_address)
     except ValueError:

@@ -19,7 +19,6 @@ from app import sessions
 from app.addresses import client
 from app.deps import known_form
 from app.keys import Keys, Known
-from app.quotas import usual
 from app.scopes import lacking, of_call
 from app.settings import ADVICE, SHORTEST_KEY, Settings
 from app.tries import Tries
@@ -90,7 +89,7 @@ async def admit(request: Request, found: Known | None, scope: Scope) -> None:
         raise Unauthorized
     request.state.caller = found.caller
     settings: Settings = request.app.state.settings
-    quota = (usual(settings) | dict(found.quotas))["requests_a_minute"]
+    quota = found.quotas.get("requests_a_minute", settings.quota_requests_a_minute)
     request.app.state.requests_made.count(found.caller.person, quota)
     if not found.caller.may(scope):
         raise MissingScope(lacking(found.caller, scope))

@@ -114,6 +114,8 @@ async def remember_body(request: Request) -> None:
 
 async def known_query(request: Request) -> None:
     """Refuse query parameters that a path does not have: a misspelt `validate_only` must not submit. Raises Invalid."""
+    if not request.scope["query_string"]:
+        return
     route = request.scope.get("route")
     names = [one.alias for one in route.dependant.query_params] if isinstance(route, APIRoute) else []
     if unknown := [name for name in request.query_params if name not in names]:

@@ -15,7 +15,6 @@ from lrtune.analysis.prefixes import Course
 from lrtune.errors import HoldsTooMany, JobFinished, NotExternal
 from lrtune.space import shown
 from lrtune.store import Database, beginnings, checkpoints, histories, holds, jobs, leases, trials, warm_start
-from lrtune.store.database import clock
 from lrtune.store.holds import Shown, held
 from lrtune.wire.external import ENDED_BY_LOOP, RATES, Ending, Handout, Hold, Sent, misplaced
 from lrtune.wire.job import Metric
@@ -32,22 +31,24 @@ async def hand_out(turns: Turns, job_id: str, hold: Hold) -> Handout | int:
 
     Raises UnknownJob, NotExternal, JobFinished.
     """
-    found = await turns.write(_claimed, job_id, hold)
+    thinker = turns.thinker(job_id, "suggestion")
+    before, found = thinker.times, await turns.write(_claimed, job_id, hold)
     if not isinstance(found, checkpoints.Loop):
         return found or WAIT_SECONDS
     try:
-        async with turns.alone(job_id, "suggestion", PATIENCE) as thinker:
-            for _ in range(ASKS):
+        async with turns.alone(thinker, PATIENCE):
+            if thinker.times != before:  # what was suggested meanwhile may be enough for this one
                 found = await turns.write(_claimed, job_id, hold)
+            for _ in range(ASKS):
                 if not isinstance(found, checkpoints.Loop):
                     return found or WAIT_SECONDS
                 step, known = await turns.think("suggestion", _next, job_id, hold, found, 1 + thinker.waiting)
                 if step.nothing_to_do:
                     return WAIT_SECONDS
-                await turns.write(_carried_out, job_id, step, known)
+                found = await turns.write(_carried_out, job_id, step, known, hold)
     except TimeoutError:
         return SOON_SECONDS
-    return WAIT_SECONDS
+    return WAIT_SECONDS if isinstance(found, checkpoints.Loop) else found or WAIT_SECONDS
 
 
 def _claimed(database: Database, job_id: str, hold: Hold) -> Handout | checkpoints.Loop | None:
@@ -58,7 +59,7 @@ def _claimed(database: Database, job_id: str, hold: Hold) -> Handout | checkpoin
             return None
         if holds.count(tx, job.seq, hold.worker) >= MOST_HELD:
             raise HoldsTooMany(f"{hold.worker!r} holds {MOST_HELD} trials of this job, which is as many as one may")
-        now, ttl = clock(tx), timedelta(seconds=hold.lease_seconds)
+        ttl, now = timedelta(seconds=hold.lease_seconds), job.now
         loop = checkpoints.seen(tx, job.seq, hold, now=now)
         lease = leases.claim(tx, hold.worker, ttl=ttl, job_id=job_id, loop=loop, now=now)
         return loop if lease is None else _handout(tx, lease, hold, loop)
@@ -83,9 +84,13 @@ def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop, w
     return step, trials.decided(history)
 
 
-def _carried_out(database: Database, job_id: str, step: NextStep, known: int) -> None:
+def _carried_out(
+    database: Database, job_id: str, step: NextStep, known: int, hold: Hold
+) -> Handout | checkpoints.Loop | None:
+    """What the search wants done, for good; then as `_claimed`, which may find that the job is over by that."""
     with database.write() as tx:
         jobs.carry_out(tx, job_id, step, known=known)
+    return _claimed(database, job_id, hold)
 
 
 def _asked(tx: Session, job_id: str) -> jobs.Outline:

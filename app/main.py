@@ -18,7 +18,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import make_url
 
 import migrations
-from app import openapi, pages, patience, problems, quotas, receiving, sessions, thinking, traces
+from app import openapi, packets, pages, patience, problems, quotas, receiving, sessions, thinking, traces
 from app.addresses import Prefix
 from app.auth import authorized, server_key
 from app.deps import known_query
@@ -65,6 +65,7 @@ log = logging.getLogger("lrtune.server")
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Nothing is opened or written before it starts."""
+    packets.install()
     patience.install()
     app = FastAPI(
         title="lrtune",
@@ -75,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,  # `problems.py` does, without a host, which a proxy may have another of
         docs_url=None,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # see `traces.py`
     )
     app.state.settings = settings or settings_of_environment()
     logs.without_pulse()

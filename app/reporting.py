@@ -15,7 +15,7 @@ from app.problems import invalid
 from app.turns import Turns
 from lrtune import search
 from lrtune.analysis.prefixes import Course
-from lrtune.errors import Invalid, Rejection
+from lrtune.errors import Invalid, Rejection, Unavailable
 from lrtune.store import Database, histories, holds, leases
 from lrtune.store.database import AWAY
 from lrtune.store.holds import Heard, Held, Shown, held, held_each, remark
@@ -57,9 +57,12 @@ async def take(turns: Turns, job_id: str, number: int, batch: Batch) -> Verdict:
     lease, verdict, trial = found
     if trial is None or verdict.decision != "continue" or not search.may_act(lease.spec, trial):
         return verdict
-    reason = await turns.together(
-        (job_id, "verdict"), lambda several: turns.think("verdict", _pruned, job_id, several), lease
-    )
+    try:
+        reason = await turns.together(
+            (job_id, "verdict"), lambda several: turns.think("verdict", _pruned, job_id, several), lease
+        )
+    except Unavailable:  # the reports are written, and the pruner is asked again at the next
+        return verdict
     if isinstance(reason, Exception):
         raise reason
     return await turns.write(_stopped, said, reason) if reason else verdict

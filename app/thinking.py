@@ -1,9 +1,10 @@
-"""Thinking in a process beside the server, so that no request waits while a search or a pruner has Python's lock.
+"""Thinking in processes beside the server, so that no request waits while a search or a pruner has Python's lock.
 
-One such process serves all servers of this process, a thread for each of theirs that asks. It begins when something is
-first to be thought about, begins anew when it has died, and ends with the process that began it, however that ends. It
-is a program of its own, which reads from its standard input with which key it is asked, and writes where: so it needs
-nothing of how the server was started, and hears of no signal to the server's group.
+There are two, one for verdicts and one for all else. Each serves all servers of this process, a thread for each of
+theirs that asks. It begins when something is first to be thought about, begins anew when it has died or hangs, and ends
+with the process that began it, however that ends. It is a program of its own, which reads from its standard input how
+nice to be and with which key it is asked, and writes where: so it needs nothing of how the server was started, and
+hears of no signal to the server's group.
 """
 
 import atexit
@@ -16,8 +17,8 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.managers import BaseManager
 from typing import IO, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
@@ -27,9 +28,10 @@ from lrtune.store import Database
 
 P = ParamSpec("P")
 Found = TypeVar("Found")
-NICER = 5  # answering goes first where cores are few
+LEAVING = 5.0  # seconds that the end of a server waits for it
 LOST = (EOFError, ConnectionError, FileNotFoundError)  # what asking raises where the process cannot be reached
 DIED = "the process in which this server thinks ended twice; try again soon"
+HUNG = "the process in which this server thinks did not answer in time; try again soon"
 UNABLE = "the process in which this server thinks cannot be started; the server's log says why"
 log = logging.getLogger("lrtune.server")
 
@@ -79,51 +81,106 @@ class _Process(NamedTuple):
 
 
 _Manager.register("Calls", Calls, exposed=("ask", "leave"))
-_lock = threading.Lock()
-_running: _Process | None = None
 
 
-def think(
-    database: Database, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs
-) -> Found:
-    """What comes of `call(database, *args, **named)` in the process beside. Raises what it raises, and Unavailable."""
-    for _ in range(2):
-        calls = _calls()
+class Beside:
+    """A process beside the server, begun so much `nicer` when it is first asked something, and anew when it has ended.
+
+    One that has not answered after some seconds is ended: whoever had asked is told so, the others ask another.
+    """
+
+    def __init__(self, nicer: int, seconds: float) -> None:
+        self._nicer, self.seconds = nicer, seconds
+        self._lock = threading.Lock()
+        self._running: _Process | None = None
+
+    def think(
+        self, database: Database, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs
+    ) -> Found:
+        """What comes of `call(database, *args, **named)` in that process. Raises what it raises, and Unavailable."""
+        for _ in range(2):
+            calls = self._calls()
+            try:
+                with self._bounded(calls):
+                    found: Found | Wrong = calls.ask(database.url, call, args, named)
+            except LOST:
+                log.warning("the process in which this server thinks has ended: another begins")
+                self._end(calls)
+            else:
+                if isinstance(found, Wrong):
+                    raise found.error
+                return found
+        raise Unavailable(DIED)
+
+    def leave(self, url: str) -> None:
+        """Close what the process has of a database."""
+        if running := self._running:
+            try:
+                with self._bounded(running.calls, LEAVING):
+                    running.calls.leave(url)
+            except (*LOST, Unavailable):
+                self._end(running.calls)
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        if running := self._running:
+            self._end(running.calls)
+
+    @contextmanager
+    def _bounded(self, calls: Any, seconds: float | None = None) -> Iterator[None]:
+        """End the process where it does not answer in time. Raises Unavailable then."""
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._end(calls)
+
+        timer = threading.Timer(seconds or self.seconds, end)
+        timer.daemon = True
+        timer.start()
         try:
-            found: Found | Wrong = calls.ask(database.url, call, args, named)
+            yield
         except LOST:
-            log.warning("the process in which this server thinks has ended: another begins")
-            _end(calls)
-        else:
-            if isinstance(found, Wrong):
-                raise found.error
-            return found
-    raise Unavailable(DIED)
+            if late.is_set():
+                self._end(calls)  # which waits until it has ended
+                log.error("the process in which this server thinks did not answer in time, and was ended")
+                raise Unavailable(HUNG) from None
+            raise
+        finally:
+            timer.cancel()
+
+    def _calls(self) -> Any:
+        with self._lock:
+            if self._running is None:
+                try:
+                    self._running = _started(self._nicer)
+                except (OSError, ValueError) as error:
+                    log.exception("the process in which this server thinks cannot be started")
+                    raise Unavailable(UNABLE) from error
+            return self._running.calls
+
+    def _end(self, calls: Any) -> None:
+        """End the process, unless that was done already and there is another."""
+        with self._lock:
+            if self._running is not None and self._running.calls is calls:
+                process, self._running = self._running.process, None
+                _stop(process)
+
+
+# Verdicts have a process of their own: a report waits for its verdict, and would wait for others' decisions, too. The
+# bound on these is within the shortest lease that is usual, so that no trial is lost because its pruner hangs.
+_searches, _verdicts = Beside(nicer=5, seconds=120.0), Beside(nicer=0, seconds=30.0)
+think, judge = _searches.think, _verdicts.think
 
 
 def leave(url: str) -> None:
-    """Close what the process has of a database."""
-    if running := _running:
-        try:
-            running.calls.leave(url)
-        except LOST:
-            _end(running.calls)
+    """Close what the processes have of a database."""
+    for one in (_searches, _verdicts):
+        one.leave(url)
 
 
-def _calls() -> Any:
-    global _running
-    with _lock:
-        if _running is None:
-            try:
-                _running = _started()
-            except (OSError, ValueError) as error:
-                log.exception("the process in which this server thinks cannot be started")
-                raise Unavailable(UNABLE) from error
-        return _running.calls
-
-
-def _started() -> _Process:
-    """The process, begun apart from this one's group: a signal to end comes before all requests are answered."""
+def _started(nicer: int) -> _Process:
+    """A process, begun apart from this one's group: a signal to end comes before all requests are answered."""
     key, known = secrets.token_hex(32), os.pathsep.join(path for path in sys.path if path)
     process = subprocess.Popen(
         [sys.executable, "-c", "from app.thinking import answer; answer()"],
@@ -135,7 +192,7 @@ def _started() -> _Process:
     )
     said, heard = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
     try:
-        said.write(f"{key}\n")
+        said.write(f"{nicer} {key}\n")
         said.flush()
         manager = _Manager(json.loads(heard.readline()), bytes.fromhex(key))  # of one that has died there is nothing
         manager.connect()
@@ -143,15 +200,6 @@ def _started() -> _Process:
     except BaseException:
         _stop(process)
         raise
-
-
-def _end(calls: Any) -> None:
-    """End the process, unless that was done already and there is another."""
-    global _running
-    with _lock:
-        if _running is not None and _running.calls is calls:
-            process, _running = _running.process, None
-            _stop(process)
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:
@@ -164,11 +212,11 @@ def answer() -> None:
     """Think for the process that began this one, as long as it is there, whatever signals tell it to end."""
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)
-    os.nice(NICER)
-    key = bytes.fromhex(sys.stdin.readline())
+    nicer, key = sys.stdin.readline().split()
+    os.nice(int(nicer))
     # On Linux no file, so it matters not how long, full or tidied its TMPDIR is.
     address = f"\0lrtune-{secrets.token_hex(16)}" if sys.platform == "linux" else None
-    server = _Manager(address, key).get_server()
+    server = _Manager(address, bytes.fromhex(key)).get_server()
     print(json.dumps(address or server.address), flush=True)
     os.dup2(2, 1)  # nobody reads on
     threading.Thread(target=_outlived, daemon=True).start()
@@ -182,5 +230,5 @@ def _outlived() -> None:
 
 @atexit.register
 def _over() -> None:
-    if running := _running:
-        _end(running.calls)
+    for one in (_searches, _verdicts):
+        one.end()

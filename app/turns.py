@@ -23,10 +23,10 @@ THINKERS = 32  # threads that wait for what is thought, and are none of those th
 
 
 class Thinker:
-    """Whoever thinks about a question, one at a time, and how many wait for what comes of it."""
+    """Whoever thinks about a question, one at a time; how often that was, and how many wait for what comes of it."""
 
     def __init__(self) -> None:
-        self.lock, self.waiting = asyncio.Lock(), 0
+        self.lock, self.waiting, self.times = asyncio.Lock(), 0, 0
 
 
 class Gathering:
@@ -60,9 +60,9 @@ class Turns:
     async def think(
         self, what: str, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs
     ) -> Found:
-        """Do something that reads, and takes long, in the process beside; how long, `seen` is told."""
-        began = time.perf_counter()
-        asked = partial(thinking.think, self._database, call, *args, **named)
+        """Do something that reads, and takes long, in a process beside; how long, `seen` is told."""
+        began, ask = time.perf_counter(), thinking.judge if what == "verdict" else thinking.think
+        asked = partial(ask, self._database, call, *args, **named)
         found = await anyio.to_thread.run_sync(asked, limiter=self._threads)
         self._seen(what, time.perf_counter() - began)
         return found
@@ -82,21 +82,25 @@ class Turns:
                 await _answered(gathering.take(), call)
         return answer.result()
 
+    def thinker(self, job_id: str, question: str) -> Thinker:
+        """Whoever thinks about this here, for as long as somebody asks."""
+        return self._thinkers.setdefault((job_id, question), Thinker())
+
     @asynccontextmanager
-    async def alone(self, job_id: str, question: str, seconds: float | None = None) -> AsyncIterator[Thinker]:
+    async def alone(self, thinker: Thinker, seconds: float | None = None) -> AsyncIterator[None]:
         """Be the only one here who thinks about this, when the others have; raises TimeoutError after some seconds.
 
         What they find out changes the question, or answers it; and many who compute the same are in everybody's way.
         """
-        thinker = self._thinkers.setdefault((job_id, question), Thinker())
         thinker.waiting += 1
         try:
             await asyncio.wait_for(thinker.lock.acquire(), seconds)
         finally:
             thinker.waiting -= 1
         try:
-            yield thinker
+            yield
         finally:
+            thinker.times += 1
             thinker.lock.release()
 
 

@@ -135,4 +135,5 @@ def _named(url: str, database: str) -> str:
 @pytest.fixture
 def thinking_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a server thinks about is thought of in this process, so that a test sees, or changes, how."""
-    monkeypatch.setattr(thinking, "think", lambda database, call, *args, **named: call(database, *args, **named))
+    for ask in ("think", "judge"):
+        monkeypatch.setattr(thinking, ask, lambda database, call, *args, **named: call(database, *args, **named))

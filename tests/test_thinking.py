@@ -17,7 +17,7 @@ from app import thinking, turns
 from app.thinking import think
 from lrtune.errors import Unavailable, UnknownJob
 from lrtune.store import Database, jobs
-from tests.external import submit, take
+from tests.external import report, submit, take
 from tests.serving import served
 
 
@@ -33,6 +33,12 @@ def signalled(database: Database, group: int, end: int) -> int:
     os.killpg(group, end)
     os.kill(os.getpid(), end)
     return os.getpid()
+
+
+def hung(database: Database) -> None:
+    """Something that never comes to an end."""
+    assert database.url
+    threading.Event().wait()
 
 
 def missing(database: Database) -> None:
@@ -138,11 +144,40 @@ def test_where_the_process_cannot_be_started_the_server_is_unavailable(
     mute = tmp_path / "mute"
     mute.write_text("#!/bin/sh\nexit 1\n")
     mute.chmod(0o755)
-    monkeypatch.setattr(thinking, "_running", None)
     for program in (mute, tmp_path / "none"):
         monkeypatch.setattr(sys, "executable", str(program))
         with pytest.raises(Unavailable, match="cannot be started"):
-            think(database, place, database.url)
+            thinking.Beside(nicer=0, seconds=60.0).think(database, place, database.url)
+
+
+def test_a_process_that_hangs_is_ended_for_whoever_waits_and_another_begins(database: Database) -> None:
+    beside = thinking.Beside(nicer=0, seconds=600.0)
+    first = beside.think(database, place, database.url)
+    beside.seconds = 0.1
+    with pytest.raises(Unavailable, match="did not answer in time"):
+        beside.think(database, hung)
+    assert not psutil.pid_exists(first)
+    beside.seconds = 600.0
+    assert beside.think(database, place, database.url) != first
+    beside.end()
+
+
+def test_a_report_whose_verdict_cannot_be_had_is_written_and_its_loop_goes_on(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise Unavailable
+
+    with served(sqlite_url) as door:
+        pruner = {"name": "threshold", "upper": 1.0, "n_warmup_reports": 0}
+        job = submit(door, search={"sampler": "random", "pruner": pruner})
+        take(door, job)  # the baseline, which no pruner stops
+        held = take(door, job)
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(thinking, "judge", away)
+            assert report(door, job, held, 2, 9.0)["decision"] == "continue"
+        assert report(door, job, held, 4, 9.0)["decision"] == "stop"
+        assert len(door.get(f"/v1/jobs/{job}/trials/{held['trial']['number']}").json()["reports"]) == 2
 
 
 def test_a_search_goes_on_when_the_process_it_thinks_in_is_killed(sqlite_url: str) -> None:

@@ -4,8 +4,9 @@
 second, 500 clients poll a job every five, 200 event streams are open, and a quarter of the loops are at four jobs of
 the default search, which decide. The same for SQLite and for PostgreSQL, and in the same run Optuna's RDB storage on
 that PostgreSQL, from one process and from eight, and behind its gRPC proxy: 64 trials, each report followed by
-`should_prune`. Prints JSON as it goes, and in the end tables, and how many times the reports of Optuna's for the same
-CPU, the callers' own in it. Takes six minutes at most.
+`should_prune`; and the server with a report that writes nothing, which is the least that one can cost. Prints JSON as
+it goes, and in the end tables, and how many times the reports of Optuna's for the same CPU, the callers' own in it.
+Takes six minutes at most.
 """
 
 import argparse
@@ -42,13 +43,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if asked.only != "postgresql":
             found.append(_show(ours.measured(f"sqlite:///{Path(folder) / 'lrtune.db'}", servers=[], **how)))
+        found.append(_show(ours.floor(f"sqlite:///{Path(folder) / 'floor.db'}")))
         if asked.only != "sqlite":
             found += _on_postgresql(folder, how | {"processes": asked.processes})
     print(f"\n{tables(found)}", flush=True)
     mine = {one["storage"]: cost(one["reports alone"], "report") for one in found}
     for name in (name for name in mine if not name.startswith("lrtune")):
         times = mine[name] / next(found for ours, found in mine.items() if ours.startswith("lrtune on postgresql"))
-        print(f"reports for the same CPU: {times:.1f} times those of {name}", flush=True)
+        most = mine[name] / next(found for ours, found in mine.items() if ours.endswith("nothing"))
+        print(
+            f"reports for the same CPU: {times:.1f} times those of {name}, {most:.1f} if nothing were written",
+            flush=True,
+        )
 
 
 def _on_postgresql(folder: str, how: dict[str, Any]) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def tables(found: Sequence[dict[str, Any]]) -> str:
     """What was found of each server and storage, in two tables of Markdown."""
     lines = ["| CPU in ms: all (server or proxy / database / callers) | a claim | a report |", "| --- | ---: | ---: |"]
     for one in found:
-        cells = [_cell(one[f"{call}s alone"], call) for call in ("claim", "report")]
+        cells = [_cell(one[f"{call}s alone"], call) if f"{call}s alone" in one else "–" for call in ("claim", "report")]
         lines.append(f"| {one['storage']} | {cells[0]} | {cells[1]} |")
     calls = ("report", "poll", "claim", "finish")
     lines += ["", f"| everything at once, ms: p50, p99 | {' | '.join(calls)} | server's cores | errors |"]

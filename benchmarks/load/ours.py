@@ -51,12 +51,37 @@ def measured(
     return {"storage": name, **alone, "everything at once": crowd}
 
 
+def floor(url: str) -> dict[str, Any]:
+    """What the reports cost where the server writes nothing and asks for no verdict."""
+    with _served(url, 1, "benchmarks.load.floor:create_app") as (port, process):
+        alone = asyncio.run(_unwritten(port, Cpu(service=[process], client=[psutil.Process()])))
+    return {"storage": "lrtune, a report that writes nothing", "reports alone": alone}
+
+
+async def _unwritten(port: int, cpu: Cpu) -> dict[str, Any]:
+    """All loops report as those of `_alone`, with a first one before them."""
+    held = [{"trial": {"number": number}, "token": "none", "until": STEPS} for number in range(LOOPS)]
+    job, seen = "job-of-nobody", Seen()
+    connections = [Connection(port, KEY, seen) for _ in held]
+    await _reported(connections[0], job, held[0], 0.0, math.inf)
+    seen.times.clear()
+    cpu.start()
+    began = time.monotonic()
+    await asyncio.gather(
+        *(_reported(one, job, trial, 0.0, math.inf) for one, trial in zip(connections, held, strict=True))
+    )
+    found = summary(seen, time.monotonic() - began, cpu.spent(), each="report")
+    for one in connections:
+        one.close()
+    return found
+
+
 @contextmanager
-def _served(url: str, processes: int) -> Iterator[tuple[int, psutil.Process]]:
+def _served(url: str, processes: int, app: str = "app.main:create_app") -> Iterator[tuple[int, psutil.Process]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     environment = os.environ | {"LRTUNE_DATABASE_URL": url, "LRTUNE_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
-    words = ["uvicorn", "--factory", "app.main:create_app", "--port", f"{port}", "--log-level", "warning"]
+    words = ["uvicorn", "--factory", app, "--port", f"{port}", "--log-level", "warning"]
     words += ["--workers", f"{processes}"] if processes > 1 else []
     server = subprocess.Popen([sys.executable, "-m", *words], env=environment, cwd=Path(__file__).parents[2])
     try:

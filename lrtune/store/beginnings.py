@@ -5,7 +5,7 @@ Two runs of the same seed and horizon train the same network as long as their op
 loop can read it, and pays only for what it trains itself.
 """
 
-from sqlalchemy import ColumnElement, Select, delete, exists, false, insert, select, update
+from sqlalchemy import ColumnElement, Select, delete, exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.analysis.prefixes import Course, begins_alike, same_but_for_rates
@@ -22,6 +22,8 @@ LOST = (TrialState.FAILED, TrialState.CANCELLED, TrialState.DIVERGED)  # nobody 
 
 def at_hand(tx: Session, loop: Loop) -> dict[int, list[int]]:
     """The steps of trials, by their numbers, after which this loop has a checkpoint that others can begin with."""
+    if not loop.deterministic:
+        return {}
     found: dict[int, list[int]] = {}
     for row, kept in tx.execute(_readable(loop)).all():
         found.setdefault(row.number, []).append(kept.step)
@@ -48,6 +50,8 @@ def begin(tx: Session, lease: Lease, loop: Loop) -> tuple[Lease, str | None]:
 
 def _longest(tx: Session, lease: Lease, loop: Loop) -> tuple[CheckpointRow, Trial] | None:
     """The checkpoint within the stage at hand at which another trial's training, the same so far, has got furthest."""
+    if not loop.deterministic:
+        return None
     trial, end = lease.trial, lease.trial.until or lease.trial.horizon
     query = _readable(loop).where(TrialRow.id != lease.id, TrialRow.seed == trial.seed)
     query = query.where(TrialRow.horizon == trial.horizon, CheckpointRow.step.between(trial.start + 1, end - 1))
@@ -64,14 +68,15 @@ def _longest(tx: Session, lease: Lease, loop: Loop) -> tuple[CheckpointRow, Tria
 
 
 def _readable(loop: Loop) -> Select[TrialRow, CheckpointRow]:
-    """The trials and checkpoints that this loop can begin others with."""
+    """The trials and checkpoints that this loop, a deterministic one, can begin others with."""
     found = select(TrialRow, CheckpointRow).join(CheckpointRow, CheckpointRow.trial == TrialRow.id)
-    sure = CheckpointRow.deterministic if loop.deterministic else false()
-    return found.where(TrialRow.job == loop.job, sure, checkpoints.readable(loop))
+    return found.where(TrialRow.job == loop.job, CheckpointRow.deterministic, checkpoints.readable(loop))
 
 
 def tidy(tx: Session, loop: Loop) -> tuple[list[str], list[str]]:
     """What checkpoints are called that this loop can delete, each said once; and those needed, the most needed last."""
+    if loop.checkpoints == "none":
+        return [], []
     found = select(CheckpointRow, TrialRow, checkpoints.spare(), _in_use())
     found = found.join(TrialRow, TrialRow.id == CheckpointRow.trial)
     found = found.where(TrialRow.job == loop.job, checkpoints.readable(loop)).order_by(CheckpointRow.id)

@@ -98,7 +98,7 @@ def get(tx: Session, job_id: str) -> Job:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What there is to know of a job before it is given a trial: `seconds` since it began."""
+    """What there is to know of a job before it is given a trial: `seconds` since it began, `now` by the database."""
 
     seq: int
     spec: AdmittedJob
@@ -107,14 +107,15 @@ class Outline:
     reason: str
     created_at: datetime
     seconds: float
+    now: datetime
 
 
 def outline(tx: Session, job_id: str) -> Outline:
     """A job without what its trials have come to. Raises UnknownJob."""
-    row = lookup.job(tx, job_id)
-    seconds = (clock(tx) - row.started_at).total_seconds() if row.started_at else 0.0
+    row, now = lookup.job_now(tx, job_id)
+    seconds = (now - row.started_at).total_seconds() if row.started_at else 0.0
     spec = AdmittedJob.model_validate(row.spec)
-    return Outline(row.seq, spec, row.steps, JobState(row.state), row.reason, row.created_at, seconds)
+    return Outline(row.seq, spec, row.steps, JobState(row.state), row.reason, row.created_at, seconds, now)
 
 
 def state(tx: Session, job_id: str) -> JobState:

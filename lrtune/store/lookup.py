@@ -2,12 +2,14 @@
 
 import base64
 import binascii
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, false, func, select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, UnknownJob, UnknownTrial
+from lrtune.store.database import as_time, time
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL
 
@@ -27,13 +29,25 @@ def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
     query = select(JobRow).where(JobRow.id == job_id)
     row = tx.scalars(query.with_for_update().execution_options(populate_existing=True) if lock else query).one_or_none()
     if row is None:
-        raise UnknownJob(f"there is no job {job_id[:60]!r}")
+        raise _unknown(job_id)
     return row
+
+
+def job_now(tx: Session, job_id: str) -> tuple[JobRow, datetime]:
+    """The row of a job's id, and the database's time, in one statement. Raises UnknownJob."""
+    found = tx.execute(select(JobRow, time(tx)).where(JobRow.id == job_id)).one_or_none()
+    if found is None:
+        raise _unknown(job_id)
+    return found[0], as_time(found[1])
 
 
 def owner(tx: Session, job_id: str) -> str | None:
     """Whose a job is; None where there is none."""
     return tx.scalar(select(JobRow.owner).where(JobRow.id == job_id))
+
+
+def _unknown(job_id: str) -> UnknownJob:
+    return UnknownJob(f"there is no job {job_id[:60]!r}")
 
 
 def trial(tx: Session, job: JobRow, number: int, *, lock: bool = False) -> TrialRow:

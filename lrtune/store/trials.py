@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, select, update
@@ -18,6 +19,7 @@ _IN_ORDER = (AttemptRow.started_at, AttemptRow.number)
 Reports = Mapping[int, Sequence[Any]]  # rows of reports by the id of their trial
 
 
+@cache  # another name of the table takes longer to make than the rest of the statement
 def ready() -> ColumnElement[bool]:
     """A trial that waits for a worker, and not for another trial to train what both begin with."""
     ahead = aliased(TrialRow)
