@@ -3,9 +3,10 @@
     python -m benchmarks.make_table --out DIR --task digits --optimizer adamw --steps 960
 
 Tasks: `digits` (an MLP on scikit-learn's noisy 8x8 digits, many epochs, over-fits), `char` (a small character model on
-the standard library's own source text, less than one pass) and `prose` (a deeper one, on the text of Python's reference
-manual). `--broad N` draws N random configurations with other knobs beside the rate instead of the grid of schedules and
-peak rates. A table takes minutes on one core.
+the standard library's own source text, less than one pass), `prose` (a deeper one, on the text of Python's reference
+manual), `modules` (a wider one, on other source text) and `packages` (a small transformer, on other source again).
+`--broad N` draws N random configurations with other knobs beside the rate instead of the grid of schedules and peak
+rates. A table takes minutes on one core.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.table_tasks import Batch, Characters, Digits, Prose, Task
+from benchmarks.table_tasks import Batch, Characters, Digits, Modules, Packages, Prose, Task
 
 WARMUP = 0.05
 REPORTS = 16
@@ -73,7 +74,13 @@ def rates(config: Config, steps: int) -> list[float]:
     return [config.peak * f for f in [(i + 1) / warm for i in range(warm)] + after]
 
 
-TASKS: dict[str, Callable[[int], Task]] = {"digits": Digits, "char": Characters, "prose": Prose}
+TASKS: dict[str, Callable[[int], Task]] = {
+    "digits": Digits,
+    "char": Characters,
+    "prose": Prose,
+    "modules": Modules,
+    "packages": Packages,
+}
 
 
 def _optimizer(name: str, model: nn.Module, knobs: dict[str, float]) -> torch.optim.Optimizer:

@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean, median
@@ -45,49 +46,50 @@ class Result:
     seconds: float = 0.0
 
 
-def _done(ledger: Ledger) -> bool:
+def _done(ledger: Ledger, limit: float) -> bool:
     """The regret is wanted up to 20 full runs, the cost up to the limit."""
     reached = ledger.cost_to_target() is not None
-    return ledger.spent >= LIMIT or (reached and ledger.spent >= BUDGETS[-1])
+    return ledger.spent >= limit or (reached and ledger.spent >= BUDGETS[-1])
 
 
-def _hit(ledger: Ledger) -> bool:
+def _hit(ledger: Ledger, limit: float) -> bool:
     """Only the cost is wanted."""
-    return ledger.spent >= LIMIT or ledger.cost_to_target() is not None
+    return ledger.spent >= limit or ledger.cost_to_target() is not None
 
 
-def _result(table: Table, strategy: str, seed: int, ledger: Ledger, seconds: float) -> Result:
+def _result(table: Table, strategy: str, seed: int, ledger: Ledger, seconds: float, limit: float) -> Result:
     cost = ledger.cost_to_target()
-    within = cost if cost is not None and cost <= LIMIT + 1e-9 else None
+    within = cost if cost is not None and cost <= limit + 1e-9 else None
     regret_5, regret_10, regret_20 = (ledger.regret(b) for b in BUDGETS)
     return Result(table.name, strategy, seed, within, regret_5, regret_10, regret_20, seconds)
 
 
-def study(table: Table, strategy: str, seed: int, space: str, quick: bool = False) -> Result:
+def study(table: Table, strategy: str, seed: int, space: str, quick: bool = False, limit: float = LIMIT) -> Result:
     """Run one study of one strategy."""
-    start = time.perf_counter()
+    start, done = time.perf_counter(), partial(_hit if quick else _done, limit=limit)
     if strategy in opponents_staged.OPPONENTS:
-        ledger = replay_staged(table, strategy, seed, _hit if quick else _done)
+        ledger = replay_staged(table, strategy, seed, done)
     elif strategy in OPPONENTS:
-        ledger = replay_optuna(table, strategy, seed, space == "family", _hit if quick else _done)
+        ledger = replay_optuna(table, strategy, seed, space == "family", done)
     else:
-        ledger = replay_curve(table, strategy, seed, _hit if quick else _done)
-    return _result(table, strategy, seed, ledger, time.perf_counter() - start)
+        ledger = replay_curve(table, strategy, seed, done)
+    return _result(table, strategy, seed, ledger, time.perf_counter() - start, limit)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Of all studies: where the opponents' are kept, whether ours end at the target, and what share is left out."""
+    """Of all studies: where the opponents' are kept, whether ours end at the target, what is left out, and the end."""
 
     cache: Path | None = None
     quick: bool = False
     thin: float = 0.0
+    limit: float = LIMIT
 
 
 def _cached(asked: Asked, table: Table, strategy: str, seed: int, space: str) -> Result:
     cache, left = asked.cache, thinned(table, asked.thin, seed)
     if cache is None or strategy not in OPPONENTS:
-        return study(left, strategy, seed, space, asked.quick)
+        return study(left, strategy, seed, space, asked.quick, asked.limit)
     part = f".thin{asked.thin:g}" if asked.thin else ""
     file = cache / f"{table.name}.{strategy}.{space}.{seed}{part}.json"
     if file.exists():
@@ -122,24 +124,24 @@ def compare(table: Table, strategy: str, seeds: int, asked: Asked) -> list[Resul
     return min(runs, key=_rank)
 
 
-def _cell(results: list[Result]) -> str:
+def _cell(results: list[Result], limit: float = LIMIT) -> str:
     share = sum(r.cost_to_target is not None for r in results) / len(results)
     cost = median_cost(results)
-    return f"{'>' + format(LIMIT, '.0f') if math.isinf(cost) else format(cost, '.1f')} ({share:.0%})"
+    return f"{'>' + format(limit, 'g') if math.isinf(cost) else format(cost, '.1f')} ({share:.0%})"
 
 
-def _geometric(columns: Iterable[list[Result]]) -> str:
-    costs = [min(median_cost(results), LIMIT) for results in columns]
+def _geometric(columns: Iterable[list[Result]], limit: float) -> str:
+    costs = [min(median_cost(results), limit) for results in columns]
     return f"{math.exp(fmean(math.log(max(c, 1e-3)) for c in costs)):.2f}"
 
 
-def render(results: dict[tuple[str, str], list[Result]]) -> str:
+def render(results: dict[tuple[str, str], list[Result]], limit: float = LIMIT) -> str:
     """The comparison as a Markdown table; in the means a strategy that never got there counts as the limit."""
     tables, strategies = (list(dict.fromkeys(key[i] for key in results)) for i in (0, 1))
     lines = ["| table | " + " | ".join(strategies) + " |", "|" + " --- |" * (len(strategies) + 1)]
     for name in tables:
-        lines.append(f"| {name} | " + " | ".join(_cell(results[name, s]) for s in strategies) + " |")
-    means = [_geometric(results[name, s] for name in tables) for s in strategies]
+        lines.append(f"| {name} | " + " | ".join(_cell(results[name, s], limit) for s in strategies) + " |")
+    means = [_geometric((results[name, s] for name in tables), limit) for s in strategies]
     return "\n".join([*lines, "| geometric mean | " + " | ".join(means) + " |"])
 
 
@@ -155,6 +157,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="only tables whose name contains this")
     parser.add_argument("--thin", type=float, default=0.0, help="leave out this share of the configurations, by seed")
     parser.add_argument("--quick", action="store_true", help="end our studies at the target: no regrets")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="full runs at which a study is given up")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--cache", type=Path, help="keep the opponents' finished studies here")
     return parser.parse_args()
@@ -163,7 +166,9 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run every study and print the comparison."""
     args = _arguments()
-    strategies, asked = args.strategies.split(","), Asked(args.cache, args.quick, args.thin)
+    strategies, asked = args.strategies.split(","), Asked(args.cache, args.quick, args.thin, args.limit)
+    if args.cache and args.limit != LIMIT:
+        raise SystemExit("--cache keeps studies up to the usual limit: leave out --limit")
     unknown = [s for s in strategies if s not in OPPONENTS and s not in VARIANTS]
     if unknown:
         raise SystemExit(f"unknown strategies: {', '.join(unknown)}")
@@ -174,8 +179,8 @@ def main() -> None:
         for strategy in strategies if args.only in table.name else ():
             found = results[table.name, strategy] = compare(table, strategy, args.seeds, asked)
             seconds = fmean(r.seconds for r in found)
-            print(f"{table.name} {strategy}: {_cell(found)} {seconds:.1f} s a study", flush=True)
-    print("\n" + render(results))
+            print(f"{table.name} {strategy}: {_cell(found, args.limit)} {seconds:.1f} s a study", flush=True)
+    print("\n" + render(results, args.limit))
     if args.json:
         flat = [asdict(r) for found in results.values() for r in found]
         args.json.write_text(json.dumps(flat, indent=1), encoding="utf-8")

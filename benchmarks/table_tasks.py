@@ -124,3 +124,66 @@ class Prose(Characters):
             nn.LayerNorm(96),
             nn.Linear(96, 128),
         )
+
+
+class Modules(Characters):
+    """As `Characters`, on the other half of the alphabet, from more context and with wider layers."""
+
+    corpus = "[n-z]*.py"
+    context = 24
+
+    def model(self) -> nn.Module:
+        """A fresh network, the same for the same seed."""
+        torch.manual_seed(self.seed)
+        return nn.Sequential(
+            nn.Embedding(128, 24),
+            nn.Flatten(),
+            nn.Linear(24 * self.context, 160),
+            nn.GELU(),
+            nn.Linear(160, 160),
+            nn.GELU(),
+            nn.Linear(160, 128),
+        )
+
+
+class _Decoder(nn.Module):
+    """A causal transformer of two layers; its logits have the classes first, as cross-entropy wants them."""
+
+    mask: torch.Tensor
+
+    def __init__(self, width: int, context: int) -> None:
+        super().__init__()
+        self.embedding, self.places = nn.Embedding(128, width), nn.Parameter(0.02 * torch.randn(context, width))
+        layers = [
+            nn.TransformerEncoderLayer(
+                width, 4, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(2)
+        ]
+        self.layers, self.norm, self.head = nn.ModuleList(layers), nn.LayerNorm(width), nn.Linear(width, 128)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(context))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What follows each character."""
+        hidden = self.embedding(x) + self.places
+        for layer in self.layers:
+            hidden = layer(hidden, src_mask=self.mask, is_causal=True)
+        logits: torch.Tensor = self.head(self.norm(hidden)).transpose(1, 2)
+        return logits
+
+
+class Packages(Characters):
+    """Predict the next character at each of 32 places, in the source of some packages, by a small transformer."""
+
+    corpus = "[h-l]*/*.py"
+    context = 32
+
+    def _windows(self, random: torch.Generator, n: int) -> Batch:
+        at = torch.randint(0, len(self.text) - self.context - 1, (n // 8,), generator=random)
+        text = self.text[at[:, None] + torch.arange(self.context + 1)]
+        return text[:, :-1], text[:, 1:]
+
+    def model(self) -> nn.Module:
+        """A fresh network, the same for the same seed."""
+        torch.manual_seed(self.seed)
+        return _Decoder(48, self.context)

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -56,3 +58,10 @@ def test_a_run_that_goes_on_pays_for_its_new_steps_alone():
 def test_without_what_it_says_of_idle_runs_and_by_gain_alone_the_search_still_finds_the_best():
     for strategy in ("curve-no-idle", "curve-ei"):
         assert study(table(), strategy, 0, "family", quick=True).cost_to_target is not None
+
+
+def test_a_study_is_given_up_at_its_limit():
+    whole = study(table(), "random", 1, "family", quick=True)
+    assert whole.cost_to_target == pytest.approx(8)
+    assert study(table(), "random", 1, "family", quick=True, limit=8) == replace(whole, seconds=ANY)
+    assert study(table(), "random", 1, "family", quick=True, limit=7).cost_to_target is None
