@@ -30,12 +30,13 @@ from sqlalchemy.orm import Session
 
 from benchmarks.chaos import faults, invariants
 from benchmarks.chaos.databases import Postgres, Sqlite, small_disk
-from benchmarks.chaos.stack import LEASE, PATIENCE, Stack, is_of
+from benchmarks.chaos.stack import LEASE, Stack, is_of
 from lrtune.store import jobs
 from lrtune.store.tables import AttemptRow, JobRow, TrialRow
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import OPEN, OVER
 
+PATIENCE = 240.0  # seconds in which nothing changes, at least: some waits of the service are of a minute
 AT_ONCE = 2  # jobs of either kind
 WELL = ("paused", "finished")  # how an attempt ends that was not in vain
 METRIC = {"name": "val_loss", "goal": "minimize"}
@@ -106,6 +107,7 @@ def suffered(stack: Stack, coming: Iterator[faults.Fault], chance: Random, secon
     begun, came = time.monotonic(), Counter[str]()
     if _wait(stack, partial(_everybody, stack), submitting=True):
         began = time.monotonic()
+        stack.patience = max(PATIENCE, 5 * (began - begun))  # nothing takes longer than this: all of them had to start
         print(f"{began - begun:6.1f} s  everybody trains", flush=True)
         for fault in islice(coming, most):
             name = fault.__name__.replace("_", " ")
@@ -145,7 +147,7 @@ def _recovered(stack: Stack, stages: int) -> bool:
 def _wait(stack: Stack, condition: Callable[[Session], bool], *, submitting: bool = False) -> bool:
     """Wait as long as anything changes; whether the condition holds. Jobs may be submitted meanwhile as others end."""
     seen, since = None, time.monotonic()
-    while not (holds := stack.ask(condition)) and time.monotonic() - since < PATIENCE:
+    while not (holds := stack.ask(condition)) and time.monotonic() - since < stack.patience:
         if submitting:
             submit(stack, AT_ONCE)
         if (now := stack.ask(invariants.counted)) != seen:

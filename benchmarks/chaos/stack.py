@@ -28,7 +28,6 @@ from lrtune.wire.results import TrialState
 from tests import processes
 
 KEY, LEASE = "the-key-of-the-chaos", 30.0
-PATIENCE = 240.0  # seconds in which nothing at all happens
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS, LOOPS = 2, 2
 T = TypeVar("T")
@@ -66,6 +65,7 @@ class Stack:
         with create_server(("127.0.0.1", 0)) as probe:
             self._port = int(probe.getsockname()[1])
         self.proxy = Proxy(self._port, host=host)
+        self.patience = 900.0  # seconds in which nothing at all changes; until it is known how fast this machine is
         self.strangers: list[int] = []
         self.expired: set[str] = set()  # tokens of leases that a fault has ended
         self._dead: set[int] = set()  # processes of ours whose leases nobody will renew
@@ -85,9 +85,9 @@ class Stack:
         """Where the workers keep training states."""
         return self.disk / "states"
 
-    def ask(self, verb: Callable[[Session], T], *, seconds: float = PATIENCE) -> T:
+    def ask(self, verb: Callable[[Session], T], *, seconds: float | None = None) -> T:
         """Do something in a transaction, past every proxy, and again while the database is away."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + (self.patience if seconds is None else seconds)
         while True:
             try:
                 with self._direct.write() as tx:
@@ -98,7 +98,7 @@ class Stack:
                 time.sleep(0.2)
 
     def expire(
-        self, pids: Collection[int], *, meanwhile: Callable[[], object] = lambda: None, seconds: float = PATIENCE
+        self, pids: Collection[int], *, meanwhile: Callable[[], object] = lambda: None, seconds: float | None = None
     ) -> dict[int, str]:
         """End the leases of these processes, by trial, and their turns to think, as if their time had passed.
 
