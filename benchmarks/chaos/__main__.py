@@ -36,7 +36,7 @@ from lrtune.store.tables import AttemptRow, JobRow, TrialRow
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import OPEN, OVER
 
-PATIENCE = 240.0  # seconds in which nothing changes, at least: some waits of the service are of a minute
+SILENCE, PATIENCE = 10.0, 240.0  # seconds, at least: some waits of the service are of a minute
 AT_ONCE = 2  # jobs of either kind
 WELL = ("paused", "finished")  # how an attempt ends that was not in vain
 METRIC = {"name": "val_loss", "goal": "minimize"}
@@ -107,7 +107,8 @@ def suffered(stack: Stack, coming: Iterator[faults.Fault], chance: Random, secon
     begun, came = time.monotonic(), Counter[str]()
     if _wait(stack, partial(_everybody, stack), submitting=True):
         began = time.monotonic()
-        stack.patience = max(PATIENCE, 5 * (began - begun))  # nothing takes longer than this: all of them had to start
+        took = began - begun  # as long as anything may take, for all of them had to start
+        stack.silence, stack.patience = max(SILENCE, took), max(PATIENCE, 5 * took)
         print(f"{began - begun:6.1f} s  everybody trains", flush=True)
         for fault in islice(coming, most):
             name = fault.__name__.replace("_", " ")
@@ -138,20 +139,29 @@ def _recovered(stack: Stack, stages: int) -> bool:
     False where nothing changes any more.
     """
     trained = select(func.count()).where(AttemptRow.outcome.in_(WELL))
-    dying = select(TrialRow.id).where(TrialRow.state.in_(OPEN), TrialRow.deaths > 1)
     enough = stack.ask(lambda tx: tx.scalars(trained).one()) + stages
-    well = lambda tx: tx.scalars(trained).one() >= enough and not tx.scalars(dying).first()  # noqa: E731
-    return _wait(stack, well, submitting=True)
+    return _wait(stack, lambda tx: tx.scalars(trained).one() >= enough and not _dying(tx), submitting=True)
+
+
+def _dying(tx: Session) -> bool:
+    """Whether a trial has lost three attempts in a row: five are its end."""
+    return tx.scalars(select(TrialRow.id).where(TrialRow.state.in_(OPEN), TrialRow.deaths > 2)).first() is not None
 
 
 def _wait(stack: Stack, condition: Callable[[Session], bool], *, submitting: bool = False) -> bool:
-    """Wait as long as anything changes; whether the condition holds. Jobs may be submitted meanwhile as others end."""
-    seen, since = None, time.monotonic()
-    while not (holds := stack.ask(condition)) and time.monotonic() - since < stack.patience:
+    """Wait as long as anything changes; whether the condition holds. Jobs may be submitted meanwhile as others end.
+
+    A trial whose holder never heard that it has it, as its connection was cut, need not wait for its lease to run out.
+    """
+    seen, since, told = None, time.monotonic(), False
+    while not (holds := stack.ask(condition)) and (idle := time.monotonic() - since) < stack.patience:
         if submitting:
             submit(stack, AT_ONCE)
         if (now := stack.ask(invariants.counted)) != seen:
-            seen, since = now, time.monotonic()
+            seen, since, told = now, time.monotonic(), False
+        elif idle > stack.silence and not told and not stack.ask(_dying):
+            stack.expire([one.pid for one in stack.members])
+            told = True
         time.sleep(0.2)
     return holds
 

@@ -24,7 +24,7 @@ from lrtune.wire.results import TrialState
 
 Fault = Callable[[Stack, Random], str]
 SHORT = 1.0  # seconds within a lease
-AT_MOST = 15.0  # seconds for what a fault waits for: a slow machine has milder faults
+SKEWED = 15.0  # seconds: were nobody else to show life for 20, a worker may believe its own clock
 
 
 def kill_a_worker(stack: Stack, chance: Random) -> str:
@@ -73,8 +73,7 @@ def skew_a_workers_clock(stack: Stack, chance: Random) -> str:
     before = log.stat().st_size if log.exists() else 0
     stranger = stack.start("skewed", "benchmarks.chaos.skewed", str(off))
     stack.strangers.append(stranger.pid or 0)
-    # Not for longer: where nobody else shows life for 20 seconds, it may believe its own clock.
-    said = _until(lambda: b"the clock of this host says" in log.read_bytes()[before:])
+    said = _until(lambda: b"the clock of this host says" in log.read_bytes()[before:], seconds=SKEWED)
     time.sleep(SHORT)
     end([stranger])
     return f"process {stranger.pid} by {off:+d} s, which it {'saw' if said else 'had no time to see'}"
@@ -173,10 +172,10 @@ def outlasted(
     With `taken`, once others have begun to train what they held.
     """
     pids = [one.pid for one in members]
-    _until(lambda: bool(stack.ask(partial(held, pids=pids))))
+    _until(lambda: bool(stack.ask(partial(held, pids=pids))), seconds=stack.silence)
     tokens = stack.expire(pids, meanwhile=cut_off)
     try:
-        seen = _until(lambda: stack.ask(partial(_lost, tokens=tokens, taken=taken)))
+        seen = _until(lambda: stack.ask(partial(_lost, tokens=tokens, taken=taken)), seconds=stack.silence)
     finally:
         join()
     return f"{len(tokens)} leases ran out{'' if seen else ', which nobody saw'}"
@@ -192,9 +191,9 @@ def _all_expired(stack: Stack) -> str:
     return f"{len(stack.expire([one.pid for one in stack.members]))} leases ran out"
 
 
-def _until(condition: Callable[[], bool]) -> bool:
-    """Wait for something, but not for ever; whether it came."""
-    ends = time.monotonic() + AT_MOST
+def _until(condition: Callable[[], bool], *, seconds: float) -> bool:
+    """Wait for something, but not for ever: without it the fault is a milder one. Whether it came."""
+    ends = time.monotonic() + seconds
     while not (came := condition()) and time.monotonic() < ends:
         time.sleep(0.1)
     return came

@@ -27,7 +27,7 @@ from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.results import TrialState
 from tests import processes
 
-KEY, LEASE = "the-key-of-the-chaos", 30.0
+KEY, LEASE = "the-key-of-the-chaos", 90.0
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS, LOOPS = 2, 2
 T = TypeVar("T")
@@ -65,7 +65,9 @@ class Stack:
         with create_server(("127.0.0.1", 0)) as probe:
             self._port = int(probe.getsockname()[1])
         self.proxy = Proxy(self._port, host=host)
-        self.patience = 900.0  # seconds in which nothing at all changes; until it is known how fast this machine is
+        # Seconds in which nothing at all changes, until it is known how fast this machine is: after the first, whoever
+        # holds something counts as gone, and after the second the whole run as stuck.
+        self.silence, self.patience = 90.0, 900.0
         self.strangers: list[int] = []
         self.expired: set[str] = set()  # tokens of leases that a fault has ended
         self._dead: set[int] = set()  # processes of ours whose leases nobody will renew
