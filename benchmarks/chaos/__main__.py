@@ -173,15 +173,12 @@ def _open(tx: Session) -> dict[str, int]:
 
 def submit(stack: Stack, at_once: int) -> None:
     """Let there be so many open jobs of either kind again."""
-
-    def missing(tx: Session) -> None:
-        opened = _open(tx)
-        for spec in (BUILT_IN, LOOP):
-            task = spec["task"] if isinstance(spec["task"], str) else spec["task"]["name"]
-            for number in range(opened.get(task, 0), at_once):
-                jobs.create(tx, AdmittedJob.model_validate(spec | (WHOLE if number % 2 else {})))
-
-    stack.ask(missing)
+    opened = stack.ask(_open)
+    for spec in (BUILT_IN, LOOP):
+        task = spec["task"] if isinstance(spec["task"], str) else spec["task"]["name"]
+        for number in range(opened.get(task, 0), at_once):
+            job = AdmittedJob.model_validate(spec | (WHOLE if number % 2 else {}))
+            stack.ask(partial(jobs.create, spec=job), write=True)
 
 
 if __name__ == "__main__":

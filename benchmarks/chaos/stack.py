@@ -87,12 +87,13 @@ class Stack:
         """Where the workers keep training states."""
         return self.disk / "states"
 
-    def ask(self, verb: Callable[[Session], T], *, seconds: float | None = None) -> T:
+    def ask(self, verb: Callable[[Session], T], *, write: bool = False, seconds: float | None = None) -> T:
         """Do something in a transaction, past every proxy, and again while the database is away."""
+        begin = self._direct.write if write else self._direct.read
         end = time.monotonic() + (self.patience if seconds is None else seconds)
         while True:
             try:
-                with self._direct.write() as tx:
+                with begin() as tx:
                     return verb(tx)
             except DBAPIError:
                 if time.monotonic() > end:
@@ -120,8 +121,8 @@ class Stack:
             meanwhile()
             return tokens
 
-        self.ask(thought, seconds=seconds)
-        return self.ask(ended, seconds=seconds)
+        self.ask(thought, write=True, seconds=seconds)
+        return self.ask(ended, write=True, seconds=seconds)
 
     def start(self, name: str, program: str, *arguments: str) -> BaseProcess:
         """One more process that finds the service by its environment."""
