@@ -40,7 +40,7 @@ demo: setup ## tune a real network through the real server, worker and database,
 test: $(ALL) ## the whole suite, on SQLite and on a real PostgreSQL
 	@$(BIN)/pytest -q -n 4 --dist loadfile -m 'not slow and not gpu'
 
-slow: $(ALL) ## the tests that take longest: Ray, SLURM, chaos, examples of the frameworks
+slow: $(ALL) ## the tests that take longest: Ray, SLURM, examples of the frameworks
 	@$(BIN)/pytest -q -m 'slow and not gpu'
 
 test-gpu: $(ALL) ## the tests that need a GPU of this machine
@@ -59,9 +59,10 @@ bench: setup ## the benchmarks behind the numbers in the docs
 	@$(BIN)/python -m benchmarks.job_read
 
 MINUTES ?= 3
+FAULTS ?=
 SEED ?=
-chaos: $(ALL) ## faults drawn from a seed against the whole service, MINUTES for each database
-	@$(BIN)/python -m benchmarks.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+chaos: $(ALL) ## faults drawn from a seed against the whole service, MINUTES or FAULTS for each database
+	@$(BIN)/python -m benchmarks.chaos --minutes $(MINUTES) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 soak: $(ALL) ## memory and open files of server and workers, MINUTES for each database
 	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)

@@ -9,16 +9,16 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random, SystemRandom
 
 from benchmarks.chaos.__main__ import suffered
 from benchmarks.chaos.databases import Postgres
-from benchmarks.chaos.faults import LONG, Fault
+from benchmarks.chaos.faults import Fault, outlasted
 from benchmarks.chaos.stack import Stack
 
 HOSTS, NETWORK, HERE = ("lrtune-a", "lrtune-b"), "10.203.77", "10.203.77.1"
@@ -36,23 +36,23 @@ class Hosts(Stack):
         return lambda: self.start(f"loop-{number}", "benchmarks.chaos.inside", host, "benchmarks.chaos.loop", folder)
 
 
-def unplug_a_host(stack: Stack, chance: Random) -> str:  # noqa: ARG001
-    """Its cable, for longer than a lease."""
-    return _unplugged([chance.choice(HOSTS)])
+def unplug_a_host(stack: Stack, chance: Random) -> str:
+    """Its cable, for longer than its leases."""
+    return _unplugged(stack, [chance.choice(HOSTS)])
 
 
 def unplug_both_hosts(stack: Stack, chance: Random) -> str:  # noqa: ARG001
     """Both at once."""
-    return _unplugged(HOSTS)
+    return _unplugged(stack, HOSTS)
 
 
-def _unplugged(hosts: Sequence[str]) -> str:
-    for how in ("down", "up"):
+def _unplugged(stack: Stack, hosts: Sequence[str]) -> str:
+    def plug(how: str) -> None:
         for host in hosts:
             _ip("link", "set", host, how)
-        if how == "down":
-            time.sleep(2 * LONG)
-    return f"{' and '.join(hosts)} for {2 * LONG:g} s"
+
+    theirs = [each[HOSTS.index(host)] for host in hosts for each in (stack.workers, stack.loops)]
+    return f"{' and '.join(hosts)}, {outlasted(stack, theirs, partial(plug, 'down'), partial(plug, 'up'))}"
 
 
 def drawn(chance: Random) -> Iterator[Fault]:
@@ -99,7 +99,7 @@ def main() -> int:
         (folder / "disk").mkdir()
         stack = Hosts(Postgres(folder / "disk", host=HERE), folder, folder / "disk", full=False, host=HERE)
         try:
-            found = suffered(stack, drawn(chance), chance, 60 * asked.minutes)
+            found = suffered(stack, drawn(chance), chance, 60 * asked.minutes, most=10**6)
         finally:
             stack.close()
     print(json.dumps(found, indent=1))

@@ -1,16 +1,20 @@
 """What must hold of a database after whatever has happened, each as SQL that finds who breaks it."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from datetime import timedelta
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
+
+from lrtune.store.tables import AttemptRow
 
 OFFENCES = {
     "a job that has not succeeded": "select id, state, reason from jobs where state <> 'succeeded'",
     "a trial that is still open": (
         "select job, number, state from trials where state in ('waiting', 'running', 'paused') or token is not null"
     ),
+    "a trial that has failed": "select job, number, reason from trials where state = 'failed'",
     "trials whose numbers have gaps": (
         "select job, count(*), max(number) from trials group by job having max(number) + 1 <> count(*)"
     ),
@@ -61,10 +65,16 @@ SIGNED = (
 )
 
 
-def broken(tx: Session, *, strangers: Iterable[int] = ()) -> dict[str, list[str]]:
-    """What is not as it must be, with those that break it; `strangers` are processes that may train nothing."""
+def broken(
+    tx: Session, *, strangers: Iterable[int] = (), lease: float = 0.0, expired: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """What is not as it must be, with those that break it; `strangers` are processes that may train nothing.
+
+    A lease is for so many seconds, but where a fault has ended it, whose token is among `expired`.
+    """
     found = {name: [str(tuple(row)) for row in tx.execute(text(sql))] for name, sql in OFFENCES.items()}
     found["a report by somebody who did not hold the trial there"] = _foreign(tx)
+    found["a lease that was taken away before its end"] = _robbed(tx, timedelta(seconds=lease), expired)
     workers = {name for (name,) in tx.execute(text("select distinct worker from attempts"))}
     found["a trial of a worker whose clock is off"] = [
         name for name in workers for pid in strangers if f"-{pid}-" in name
@@ -83,6 +93,13 @@ def counted(tx: Session) -> dict[str, int]:
         "attempts that were released": "attempts where outcome = 'released'",
     }
     return {name: tx.execute(text(f"select count(*) from {source}")).scalar_one() for name, source in asked.items()}
+
+
+def _robbed(tx: Session, lease: timedelta, expired: Collection[str]) -> list[str]:
+    """Attempts that began less than a lease before they were lost, with no fault."""
+    lost = select(AttemptRow.token, AttemptRow.worker, AttemptRow.started_at, AttemptRow.ended_at)
+    lost = lost.where(AttemptRow.outcome == "lost", AttemptRow.token.not_in(expired))
+    return [str((token, worker)) for token, worker, start, end in tx.execute(lost) if end and end - start < lease]
 
 
 def _foreign(tx: Session) -> list[str]:

@@ -15,19 +15,23 @@ from lrtune import errors
 from lrtune.client import Client
 from lrtune.loop import LoopTrial
 
-LEASE, STEP = 3.0, 0.005  # seconds
+STEP = 0.005  # seconds
 
 
 def main() -> None:
     """Train until killed."""
     folder, chance = Path(sys.argv[1]), random.Random(os.getpid())
+    lease = float(os.environ["LRTUNE_LEASE_SECONDS"])
     while True:
         try:
             with Client() as client:
                 found = [job.id for state in ("running", "queued") for job in client.list(state=state, tag="loop")]
                 for job in chance.sample(found, len(found)):
-                    for trial in client.get(job).trials(lease_seconds=LEASE, checkpoints=folder):
-                        train(trial)
+                    for trial in client.get(job).trials(lease_seconds=lease, checkpoints=folder):
+                        try:
+                            train(trial)
+                        except errors.Unavailable:  # for a minute: die with the trial, whose training has not failed
+                            os._exit(1)
         except errors.LrtuneError as error:  # no server answers, or it restarts
             print(f"{type(error).__name__}: {error}", flush=True)
         time.sleep(0.3)

@@ -18,16 +18,19 @@ class Proxy:
         self._thread.start()
         ready.wait()
 
-    def cut(self) -> int:
-        """Break every connection off, as a cable would; how many there were."""
-        found = len(self._open)
+    def refuse(self) -> int:
+        """Break every connection off, as a cable would, and turn away who comes; how many there were."""
+        self.refusing, found = True, len(self._open)
         self._loop.call_soon_threadsafe(self._abort)
         return found
 
+    def admit(self) -> None:
+        """Let everybody through again."""
+        self.refusing = False
+
     def close(self) -> None:
         """Cut, and take nobody any more."""
-        self.refusing = True
-        self.cut()
+        self.refuse()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 

@@ -1,30 +1,18 @@
-"""The chaos of `make chaos`, for less than a minute and with a seed of its own; and that its invariants can break."""
+"""What `make chaos` asks of the database in the end finds whoever breaks it."""
 
 import pytest
 from sqlalchemy import text
 
-from benchmarks.chaos.__main__ import chaos
 from benchmarks.chaos.invariants import OFFENCES, broken
-from lrtune.store import Database, jobs
-from tests.leasing import SPEC
+from lrtune.store import Database, jobs, leases, trials
+from lrtune.wire.results import Proposal
+from tests.leasing import MINUTE, NOON, PLAIN, SPEC, claim
 from tests.serving import trained
-
-SEED, SECONDS = 20261128, 40.0
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_faults_of_every_kind_lose_nothing_and_double_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    found = chaos("sqlite", seed=SEED, seconds=SECONDS, at_once=1)
-    assert found["broken"] == {}, f"seed {SEED}:\n{capsys.readouterr().out}"
-    assert found["left open"] == 0
-    assert len(found["faults"]) >= 4
-    assert found["held"]["jobs"] >= 2
-
 
 NOT_SO = {
     "a job that has not succeeded": "update jobs set state = 'failed'",
     "a trial that is still open": "update trials set token = 'x' where number = 0",
+    "a trial that has failed": "update trials set state = 'failed' where number = 0",
     "trials whose numbers have gaps": "update trials set number = 7 where number = 1",
     "an attempt without an end": "update attempts set ended_at = null",
     "two attempts at a trial at once": (
@@ -79,3 +67,17 @@ def test_a_report_by_a_stranger_and_a_trial_of_a_clock_that_is_off_are_found(sql
     database.dispose()
     assert "a report by somebody who did not hold the trial there" in found
     assert found["a trial of a worker whose clock is off"] == ["host-99-beef"]
+
+
+def test_a_lease_that_was_taken_away_before_its_end_is_found_unless_a_fault_has_ended_it(sqlite_url: str) -> None:
+    database, offence = Database(sqlite_url), "a lease that was taken away before its end"
+    with database.write() as tx:
+        job = jobs.create(tx, SPEC)[0].id
+        trials.propose(tx, job, Proposal(configuration=PLAIN, role="baseline", seed=0, horizon=100), known=0)
+    lease = claim(database)
+    with database.write() as tx:
+        leases.requeue(tx, now=NOON + 2 * MINUTE)
+        assert offence not in broken(tx, lease=120)
+        assert offence not in broken(tx, lease=121, expired=[lease.token])
+        assert offence in broken(tx, lease=121)
+    database.dispose()
