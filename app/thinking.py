@@ -1,10 +1,9 @@
-"""Thinking in processes beside the server, so that no request waits while a search or a pruner has Python's lock.
+"""Thinking in a process beside the server, so that no request waits while a search or a pruner has Python's lock.
 
-There are two, one for verdicts and one for all else. Each serves all servers of this process, a thread for each of
-theirs that asks. It begins when something is first to be thought about, begins anew when it has died or hangs, and ends
-with the process that began it, however that ends. It is a program of its own, which reads from its standard input how
-nice to be and with which key it is asked, and writes where: so it needs nothing of how the server was started, and
-hears of no signal to the server's group.
+One such process serves all servers of this process, a thread for each of theirs that asks. It begins when something is
+first to be thought about, begins anew when it has died or hangs, and ends with the process that began it, however that
+ends. It is a program of its own, which reads from its standard input with which key it is asked, and writes where: so
+it needs nothing of how the server was started, and hears of no signal to the server's group.
 """
 
 import atexit
@@ -28,6 +27,8 @@ from lrtune.store import Database
 
 P = ParamSpec("P")
 Found = TypeVar("Found")
+NICER = 5  # answering goes first where cores are few
+ANSWERING = 120.0  # seconds that a question may take
 LEAVING = 5.0  # seconds that the end of a server waits for it
 LOST = (EOFError, ConnectionError, FileNotFoundError)  # what asking raises where the process cannot be reached
 DIED = "the process in which this server thinks ended twice; try again soon"
@@ -84,13 +85,13 @@ _Manager.register("Calls", Calls, exposed=("ask", "leave"))
 
 
 class Beside:
-    """A process beside the server, begun so much `nicer` when it is first asked something, and anew when it has ended.
+    """A process beside the server, begun when it is first asked something, and anew when it has ended.
 
     One that has not answered after some seconds is ended: whoever had asked is told so, the others ask another.
     """
 
-    def __init__(self, nicer: int, seconds: float) -> None:
-        self._nicer, self.seconds = nicer, seconds
+    def __init__(self, seconds: float = ANSWERING) -> None:
+        self.seconds = seconds
         self._lock = threading.Lock()
         self._running: _Process | None = None
 
@@ -153,7 +154,7 @@ class Beside:
         with self._lock:
             if self._running is None:
                 try:
-                    self._running = _started(self._nicer)
+                    self._running = _started()
                 except (OSError, ValueError) as error:
                     log.exception("the process in which this server thinks cannot be started")
                     raise Unavailable(UNABLE) from error
@@ -167,20 +168,12 @@ class Beside:
                 _stop(process)
 
 
-# Verdicts have a process of their own: a report waits for its verdict, and would wait for others' decisions, too. The
-# bound on these is within the shortest lease that is usual, so that no trial is lost because its pruner hangs.
-_searches, _verdicts = Beside(nicer=5, seconds=120.0), Beside(nicer=0, seconds=30.0)
-think, judge = _searches.think, _verdicts.think
+_beside = Beside()
+think, leave = _beside.think, _beside.leave
 
 
-def leave(url: str) -> None:
-    """Close what the processes have of a database."""
-    for one in (_searches, _verdicts):
-        one.leave(url)
-
-
-def _started(nicer: int) -> _Process:
-    """A process, begun apart from this one's group: a signal to end comes before all requests are answered."""
+def _started() -> _Process:
+    """The process, begun apart from this one's group: a signal to end comes before all requests are answered."""
     key, known = secrets.token_hex(32), os.pathsep.join(path for path in sys.path if path)
     process = subprocess.Popen(
         [sys.executable, "-c", "from app.thinking import answer; answer()"],
@@ -192,7 +185,7 @@ def _started(nicer: int) -> _Process:
     )
     said, heard = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
     try:
-        said.write(f"{nicer} {key}\n")
+        said.write(f"{key}\n")
         said.flush()
         manager = _Manager(json.loads(heard.readline()), bytes.fromhex(key))  # of one that has died there is nothing
         manager.connect()
@@ -212,11 +205,11 @@ def answer() -> None:
     """Think for the process that began this one, as long as it is there, whatever signals tell it to end."""
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)
-    nicer, key = sys.stdin.readline().split()
-    os.nice(int(nicer))
+    os.nice(NICER)
+    key = bytes.fromhex(sys.stdin.readline())
     # On Linux no file, so it matters not how long, full or tidied its TMPDIR is.
     address = f"\0lrtune-{secrets.token_hex(16)}" if sys.platform == "linux" else None
-    server = _Manager(address, bytes.fromhex(key)).get_server()
+    server = _Manager(address, key).get_server()
     print(json.dumps(address or server.address), flush=True)
     os.dup2(2, 1)  # nobody reads on
     threading.Thread(target=_outlived, daemon=True).start()
@@ -228,7 +221,4 @@ def _outlived() -> None:
     os._exit(0)
 
 
-@atexit.register
-def _over() -> None:
-    for one in (_searches, _verdicts):
-        one.end()
+atexit.register(_beside.end)

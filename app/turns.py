@@ -60,9 +60,9 @@ class Turns:
     async def think(
         self, what: str, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs
     ) -> Found:
-        """Do something that reads, and takes long, in a process beside; how long, `seen` is told."""
-        began, ask = time.perf_counter(), thinking.judge if what == "verdict" else thinking.think
-        asked = partial(ask, self._database, call, *args, **named)
+        """Do something that reads, and takes long, in the process beside; how long, `seen` is told."""
+        began = time.perf_counter()
+        asked = partial(thinking.think, self._database, call, *args, **named)
         found = await anyio.to_thread.run_sync(asked, limiter=self._threads)
         self._seen(what, time.perf_counter() - began)
         return found

@@ -135,5 +135,4 @@ def _named(url: str, database: str) -> str:
 @pytest.fixture
 def thinking_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a server thinks about is thought of in this process, so that a test sees, or changes, how."""
-    for ask in ("think", "judge"):
-        monkeypatch.setattr(thinking, ask, lambda database, call, *args, **named: call(database, *args, **named))
+    monkeypatch.setattr(thinking, "think", lambda database, call, *args, **named: call(database, *args, **named))

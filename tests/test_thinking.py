@@ -147,11 +147,11 @@ def test_where_the_process_cannot_be_started_the_server_is_unavailable(
     for program in (mute, tmp_path / "none"):
         monkeypatch.setattr(sys, "executable", str(program))
         with pytest.raises(Unavailable, match="cannot be started"):
-            thinking.Beside(nicer=0, seconds=60.0).think(database, place, database.url)
+            thinking.Beside().think(database, place, database.url)
 
 
 def test_a_process_that_hangs_is_ended_for_whoever_waits_and_another_begins(database: Database) -> None:
-    beside = thinking.Beside(nicer=0, seconds=600.0)
+    beside = thinking.Beside(seconds=600.0)
     first = beside.think(database, place, database.url)
     beside.seconds = 0.1
     with pytest.raises(Unavailable, match="did not answer in time"):
@@ -174,7 +174,7 @@ def test_a_report_whose_verdict_cannot_be_had_is_written_and_its_loop_goes_on(
         take(door, job)  # the baseline, which no pruner stops
         held = take(door, job)
         with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(thinking, "judge", away)
+            meanwhile.setattr(thinking, "think", away)
             assert report(door, job, held, 2, 9.0)["decision"] == "continue"
         assert report(door, job, held, 4, 9.0)["decision"] == "stop"
         assert len(door.get(f"/v1/jobs/{job}/trials/{held['trial']['number']}").json()["reports"]) == 2
