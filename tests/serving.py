@@ -29,7 +29,8 @@ def served(database_url: str, *, port: int = 0, **settings: object) -> Iterator[
     folder = tempfile.TemporaryDirectory()  # nothing that a test does is left in the working folder
     usual = {"api_key": KEY, "credentials": Path(folder.name) / "credentials"}
     app = create_app(Settings(database_url=database_url, **(usual | settings)))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
+    # A test may work for long between two requests, and then meets a connection that is being closed just then.
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", timeout_keep_alive=600))
     with socket.create_server(("127.0.0.1", port)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

@@ -221,7 +221,7 @@ def test_a_server_with_open_streams_stops_when_told_to(sqlite_url: str, tmp_path
     server = processes.start(*command, environment=settings, log=tmp_path / "server.log")
     try:
         headers = {"Authorization": f"Bearer {KEY}"}
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as service:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, trust_env=False) as service:
             reached(service, server)
             with service.stream("GET", f"{submitted(service)}/events", headers=STREAM, timeout=30) as response:
                 told = messages(response)

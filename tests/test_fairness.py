@@ -156,7 +156,7 @@ def test_a_job_that_nobody_can_train_says_so_at_once_and_in_its_log(service: htt
     assert job["waiting_for"] == said
     assert (job["spec"]["priority"], job["spec"]["resources"]) == (3, {"device": "cuda", "memory_gb": 40})
     assert said in service.get(f"/v1/jobs/{job['id']}/events").json()["items"][0]["message"]
-    with httpx.Client(base_url=service.base_url, trust_env=False) as browser:
+    with httpx.Client(base_url=service.base_url, timeout=60, trust_env=False) as browser:
         browser.post("/sign-in", data={"key": KEY})
         assert said in browser.get(f"/jobs/{job['id']}").text
         assert "cuda:0, 24 GB" in browser.get("/workers").text

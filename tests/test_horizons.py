@@ -259,7 +259,9 @@ def test_a_report_on_paper_has_the_longer_runs(
         for name in ("report.md", "report.html"):
             assert CliRunner().invoke(commands.app, ["report", done, "-o", str(tmp_path / name)]).exit_code == 0
             assert "Over longer runs" in (tmp_path / name).read_text()
-        with httpx.Client(base_url=service.base_url, headers={"Accept": "text/html"}, trust_env=False) as browser:
+        with httpx.Client(
+            base_url=service.base_url, headers={"Accept": "text/html"}, timeout=60, trust_env=False
+        ) as browser:
             browser.post("/sign-in", data={"key": KEY})
             assert "longer" in browser.get(f"/jobs/{done}").text
             assert "160 steps" in browser.get(f"/jobs/{done}/longer").text

@@ -46,7 +46,7 @@ def headers(answer: httpx.Response) -> dict[str, str]:
 
 
 def test_head_is_get_without_its_body_on_every_path(shared: httpx.Client) -> None:
-    with httpx.Client(base_url=shared.base_url, trust_env=False) as browser:
+    with httpx.Client(base_url=shared.base_url, timeout=60, trust_env=False) as browser:
         browser.post("/sign-in", data={"key": KEY})
         described = shared.get("/openapi.json").json()["paths"]
         paths = [path for path, methods in described.items() if "get" in methods and path != "/metrics"]

@@ -115,7 +115,7 @@ def test_the_optuna_dashboard_opens_an_exported_study(job: str, storage: str) ->
     ]
     shown = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http:
             (listed,) = answered(http, "/api/studies").json()["study_summaries"]
             assert listed["study_name"] == job
             detail = http.get(f"/api/studies/{listed['study_id']}").json()

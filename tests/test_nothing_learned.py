@@ -32,9 +32,9 @@ def pool(rates: np.ndarray = RATES) -> Pool:
 
 
 def few_learn(rate: float, step: int) -> float:
-    """One rate in ten learns, and not before a tenth of the run."""
+    """One rate in ten learns, and not before a twentieth of the run."""
     off = math.log10(rate / 3.0) / 0.25
-    gain = 0.4 * math.exp(-0.5 * off * off) * max(step / STEPS - 0.1, 0.0) if abs(off) < 2 else 0.0
+    gain = 0.4 * math.exp(-0.5 * off * off) * max(step / STEPS - 0.05, 0.0) if abs(off) < 2 else 0.0
     return CHANCE - gain + 3e-4 * math.sin(step * rate)
 
 

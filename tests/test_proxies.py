@@ -64,7 +64,7 @@ def proxied(database_url: str, folder: Path, *options: str, **extra: str) -> Ite
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
             reached(client, server)
         yield f"http://127.0.0.1:{proxy.server_address[1]}/lrtune", f"http://127.0.0.1:{port}"
     finally:
@@ -75,7 +75,7 @@ def proxied(database_url: str, folder: Path, *options: str, **extra: str) -> Ite
 
 
 def with_key() -> httpx.Client:
-    return httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, trust_env=False)
+    return httpx.Client(headers={"Authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False)
 
 
 WAYS = {
@@ -90,7 +90,10 @@ ADDRESS = re.compile(r'\b(?:href|src|action|hx-get|data-live|data-trials)="(/[^"
 def test_every_address_of_every_page_lies_below_the_prefix(
     sqlite_url: str, tmp_path: Path, options: tuple[str, ...], extra: dict[str, str]
 ) -> None:
-    with proxied(sqlite_url, tmp_path, *options, **extra) as (address, _), httpx.Client(trust_env=False) as someone:
+    with (
+        proxied(sqlite_url, tmp_path, *options, **extra) as (address, _),
+        httpx.Client(timeout=60, trust_env=False) as someone,
+    ):
         with Client(address, KEY) as client:
             job = finished(client._http, sqlite_url)
             client.dataset(client.add_dataset(_table(tmp_path)).id)

@@ -43,7 +43,7 @@ def submitted(browser: httpx.Client, **fields: Any) -> httpx.Response:
 
 
 def test_nobody_sees_a_page_without_signing_in_and_then_comes_where_they_wanted(service: httpx.Client) -> None:
-    with httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as browser:
+    with httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as browser:
         for path in (
             "/",
             "/submit",
@@ -345,17 +345,17 @@ def opened(browser: httpx.Client, path: str) -> tuple[float, int]:
     return time.process_time() - began, sum(len(answer.content) for answer in answers)
 
 
-def test_a_job_of_5000_trials_opens_at_once_and_stays_small(sqlite_url: str) -> None:
-    job = crowded(sqlite_url, trials=5000)
+def test_a_job_of_5000_trials_opens_like_one_of_500_and_stays_small(sqlite_url: str) -> None:
+    small, large = (crowded(sqlite_url, trials=trials) for trials in (500, 5000))
     with (
         served(sqlite_url) as service,
-        httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as browser,
+        httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as browser,
     ):
         browser.post("/sign-in", data={"key": KEY})
-        browser.get(f"/jobs/{job}")  # templates are read once
-        seconds, size = min(opened(browser, f"/jobs/{job}") for _ in range(3))
+        browser.get(f"/jobs/{small}")  # templates are read once
+        (usual, _), (seconds, size) = (min(opened(browser, f"/jobs/{job}") for _ in range(3)) for job in (small, large))
     assert size < 500_000
-    assert seconds < 1.0
+    assert seconds < 3 * usual
 
 
 def test_the_page_of_a_finished_job_has_its_answer_and_its_code(visitor: httpx.Client, sqlite_url: str) -> None:

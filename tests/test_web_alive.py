@@ -29,7 +29,7 @@ def running(database_url: str, port: int, folder: Path) -> Iterator[httpx.Client
     server = processes.start(*command, environment=settings, log=folder / "server.log")
     headers = {"Authorization": f"Bearer {KEY}"}
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, trust_env=False) as client:
             reached(client, server)
             yield client
     finally:
@@ -123,7 +123,10 @@ def failed(database_url: str, job_id: str, reason: str) -> None:
 
 
 def test_a_failed_job_says_its_reason_once_and_has_the_traceback_folded(database_url: str) -> None:
-    with served(database_url) as service, httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as one:
+    with (
+        served(database_url) as service,
+        httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as one,
+    ):
         job = service.post("/v1/jobs", json={"task": "digits"}).json()["id"]
         failed(database_url, job, "ValueError: no such column: 'prize' of `wine`, <b>`</b> (in load, mine.py:3)")
         assert one.post("/sign-in", data={"key": KEY}).status_code == 303
@@ -142,7 +145,10 @@ def test_a_failed_job_says_its_reason_once_and_has_the_traceback_folded(database
 
 def test_who_is_missing_is_said_of_jobs_that_wait_for_a_worker_and_of_no_other(sqlite_url: str) -> None:
     external = {"task": "external", "metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 50}}
-    with served(sqlite_url) as service, httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as one:
+    with (
+        served(sqlite_url) as service,
+        httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as one,
+    ):
         one.post("/sign-in", data={"key": KEY})
         job = service.post("/v1/jobs", json=external).json()["id"]
         for path in ("/", f"/jobs/{job}"):

@@ -96,7 +96,7 @@ def test_chosen_jobs_stay_chosen_while_the_list_is_fetched_again_and_are_cancell
 def test_where_nothing_is_shared_no_list_clone_or_comparison_shows_what_is_anothers(sqlite_url: str) -> None:
     with served(sqlite_url, shared=False) as service:
         hidden, key = submitted(service, name="secretive", task="external", **LOOP), made(service, "ada")["key"]
-        with httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as ada:
+        with httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as ada:
             ada.post("/sign-in", data={"key": key})
             headers = {"Authorization": f"Bearer {key}"}
             theirs = service.post("/v1/jobs", json={"task": "digits"}, headers=headers).json()["id"]
@@ -115,7 +115,7 @@ def test_where_nothing_is_shared_no_list_clone_or_comparison_shows_what_is_anoth
 def test_nobody_changes_what_is_not_theirs(service: httpx.Client, page: httpx.Client) -> None:
     mine, others = submitted(service), made(service, "ada")["key"]
     headers = {"Authorization": f"Bearer {others}"}
-    with httpx.Client(base_url=service.base_url, headers=PAGE, trust_env=False) as ada:
+    with httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as ada:
         ada.post("/sign-in", data={"key": others})
         theirs = service.post("/v1/jobs", json={"task": "digits"}, headers=headers).json()["id"]
         sent = {"token": token(ada), "job": [mine, theirs]}
