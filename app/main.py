@@ -18,7 +18,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import make_url
 
 import migrations
-from app import openapi, packets, pages, patience, problems, quotas, receiving, sessions, thinking, traces
+from app import connections, openapi, pages, problems, quotas, receiving, sessions, thinking, traces
 from app.addresses import Prefix
 from app.auth import authorized, server_key
 from app.deps import known_query
@@ -65,8 +65,7 @@ log = logging.getLogger("lrtune.server")
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Nothing is opened or written before it starts."""
-    packets.install()
-    patience.install()
+    connections.install()
     app = FastAPI(
         title="lrtune",
         version=__version__,

@@ -87,7 +87,7 @@ _Manager.register("Calls", Calls, exposed=("ask", "leave"))
 class Beside:
     """A process beside the server, begun when it is first asked something, and anew when it has ended.
 
-    One that has not answered after some seconds is ended: whoever had asked is told so, the others ask another.
+    One that has not answered after some seconds is ended: whoever had asked hears of it, the others ask another.
     """
 
     def __init__(self, seconds: float = ANSWERING) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.packets import Gathered
+from app.connections import Gathered
 
 
 class Wire:

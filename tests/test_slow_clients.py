@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from app import limits, patience
+from app import connections, limits
 from tests.serving import KEY, served
 
 
@@ -18,7 +18,7 @@ def shared(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("bounds")
     (folder / "lrtune.db").write_bytes(sqlite_template.read_bytes())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(patience, "HEAD_SECONDS", 0.5)
+        patch.setattr(connections, "HEAD_SECONDS", 0.5)
         patch.setattr(limits, "BODY_SECONDS", 0.5)
         with served(f"sqlite:///{folder / 'lrtune.db'}", data_dir=folder / "data") as client:
             yield client

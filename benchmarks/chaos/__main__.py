@@ -153,15 +153,15 @@ def _wait(stack: Stack, condition: Callable[[Session], bool], *, submitting: boo
 
     A trial whose holder never heard that it has it, as its connection was cut, need not wait for its lease to run out.
     """
-    seen, since, told = None, time.monotonic(), False
+    seen, since, expired = None, time.monotonic(), False
     while not (holds := stack.ask(condition)) and (idle := time.monotonic() - since) < stack.patience:
         if submitting:
             submit(stack, AT_ONCE)
         if (now := stack.ask(invariants.counted)) != seen:
-            seen, since, told = now, time.monotonic(), False
-        elif idle > stack.silence and not told and not stack.ask(_dying):
+            seen, since, expired = now, time.monotonic(), False
+        elif idle > stack.silence and not expired and not stack.ask(_dying):
             stack.expire([one.pid for one in stack.members])
-            told = True
+            expired = True
         time.sleep(0.2)
     return holds
 
