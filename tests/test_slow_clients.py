@@ -1,5 +1,6 @@
 """Requests that do not come to an end are cut by time, and stop nobody else meanwhile."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,13 +30,22 @@ def connected(service: httpx.Client) -> socket.socket:
     return socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=30)
 
 
+def is_cut(one: socket.socket) -> bool:
+    """Whether the server ends this connection; what it has not read by then makes the end a reset."""
+    try:
+        return one.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "], ids=len)
 def test_heads_that_do_not_come_to_an_end_are_cut_and_stop_nobody_else(shared: httpx.Client, sent: bytes) -> None:
     slow = [connected(shared) for _ in range(300)]
     for one in slow:
-        one.sendall(sent)
+        with contextlib.suppress(ConnectionError):  # already cut, where connecting them all took that long
+            one.sendall(sent)
     assert shared.get("/healthz").status_code == 200, "others are served meanwhile"
-    assert [one.recv(1) for one in slow] == [b""] * 300
+    assert all(is_cut(one) for one in slow)
     for one in slow:
         one.close()
     assert shared.get("/healthz").status_code == 200
