@@ -57,6 +57,29 @@ def carried_on(
     return found
 
 
+def test_who_is_better_than_the_best_already_runs_on_unless_others_got_worse_again() -> None:
+    """Whatever runs at about its rate came to: here none of them comes near the best."""
+    chance = random.Random(0)
+    rates = [chance.uniform(-4, -1) for _ in range(80)]
+    history = [slow(number, rate) for number, rate in enumerate(rates)]
+    best = min(trial.value for trial in history if trial.value is not None)
+    ahead = upto(slow(80, -1.0, above=best - 3.5), 2, TrialState.RUNNING)
+    assert ahead.reports[-1].metrics["loss"] < best
+    assert not search.verdict(SPEC, [*history, ahead], ahead, steps=STEPS, kept=KeptModels()).stop
+    history += [slow(81 + number, -1.0, end=1.5) for number in range(3)]
+    assert search.verdict(SPEC, [*history, ahead], ahead, steps=STEPS, kept=KeptModels()).stop
+
+
+def slow(number: int, rate: float, *, above: float = 0.0, end: float = 0.0) -> Trial:
+    """A complete run whose loss falls to the last, by its rate's logarithm to base 10; by `end` it is worse there."""
+    values = [2 * math.exp(-step / STEPS) + abs(rate + 2.5) + above for step in report_points(STEPS)]
+    values[-1] += end
+    curve = Configuration(optimizer=Adamw(), learning_rate=10**rate, schedule=Cosine())
+    what = {"role": "search", "configuration": curve, "seed": number, "horizon": STEPS, "decision": number}
+    reports = simulated.evenly(values, STEPS)
+    return Trial(number=number, state="complete", step=STEPS, value=values[-1], reports=reports, **what)
+
+
 def test_a_kept_model_says_what_one_fitted_anew_says() -> None:
     chance = random.Random(1)
     said = carried_on([whole(number, chance) for number in range(4)], 30, KeptModels(), chance)

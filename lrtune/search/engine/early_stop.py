@@ -119,6 +119,8 @@ def _hopeless(
     best = best_completed(completed, horizon)
     if best is None:
         return False, 1.0, "no completed run to beat"
+    if _ahead(running, completed, best):
+        return False, 1.0, f"better already than {rules.sign * best:.4g}, the best"
     share = running.steps / horizon
     ahead = LIKE * decay_ahead(running, share)
     enough = islice((run for run in completed if decay_ahead(run, share) >= ahead), rules.least_completed)
@@ -128,6 +130,16 @@ def _hopeless(
     against = f"against {rules.sign * best:.4g}, chance {found.chance:.1%}"
     words = f"forecast {in_words(rules.sign * found.ends)} {against}"
     return found.chance < rules.chance, found.chance, words
+
+
+def _ahead(running: Run, completed: Sequence[Run], best: float) -> bool:
+    """Whether a run is better than the best now, and no completed run has become as much worse from here on.
+
+    Who has never been seen to get worse is not forecast to, whatever the others of its kind came to.
+    """
+    lead = best - running.reports[-1][1]
+    then = [max((one for one in run.reports if one[0] <= running.steps), default=(0, np.inf))[1] for run in completed]
+    return lead > 0 and not any(run.reports[-1][1] - value >= lead for run, value in zip(completed, then, strict=True))
 
 
 def best_completed(runs: Sequence[Run], horizon: int) -> float | None:
