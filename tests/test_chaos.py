@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from lrtune.client import Client
 from lrtune.errors import Unavailable
@@ -47,6 +50,14 @@ class Crew:
         log = self.logs / f"worker-{len(self._all)}.log"
         self._all.append(processes.start("worker", environment=env, log=log))
         return self._all[-1]
+
+    def freeze(self, process: BaseProcess) -> None:
+        """Stop a process at a moment at which it is not writing: its locks would then outlast every wait."""
+        send(process, signal.SIGSTOP)
+        while not _writable(self.database.url):
+            send(process, signal.SIGCONT)
+            time.sleep(0.05)
+            send(process, signal.SIGSTOP)
 
     def log(self) -> str:
         """What the workers have said."""
@@ -112,6 +123,22 @@ def _written(path: Path) -> float:
         return 0.0
 
 
+def _writable(url: str) -> bool:
+    """Whether nobody is in the middle of writing to a database."""
+    sqlite = url.startswith("sqlite")
+    engine = create_engine(url, connect_args={"timeout": 0, "isolation_level": None} if sqlite else {})
+    asked = "begin immediate" if sqlite else "select 1 from jobs, trials for update nowait"
+    try:
+        with engine.connect() as connection:
+            connection.execute(text(asked))
+            connection.rollback()
+    except OperationalError:
+        return False
+    finally:
+        engine.dispose()
+    return True
+
+
 @pytest.fixture
 def crew(database_url: str, tmp_path: Path) -> Iterator[Crew]:
     made = Crew(database_url, tmp_path)
@@ -164,7 +191,7 @@ def test_a_frozen_worker_that_wakes_up_cannot_touch_the_trial_it_lost(crew: Crew
     job = crew.submit()
     zombie = crew.worker()
     crew.until(crew.training(zombie, job), "training")
-    send(zombie, signal.SIGSTOP)
+    crew.freeze(zombie)
     held = next(trial for trial in crew.trials(job) if trial.state is TrialState.RUNNING)
     crew.worker()
     crew.until(lambda: crew.trials(job)[held.number].state is TrialState.COMPLETE, "trained by the other")
@@ -274,7 +301,10 @@ def test_postgresql_going_away_in_mid_job_costs_only_time(tmp_path: Path, monkey
         job = crew.submit()
         worker = crew.worker()
         crew.until(crew.training(worker, job), "training")
+        (pid,) = (tmp_path / "pg" / "postmaster.pid").read_text().splitlines()[:1]
+        first = psutil.Process(int(pid))
         server.stop()
+        first.wait(DEADLINE)  # which it may be asked to and take longer than it is waited for
         crew.until(lambda: crew.log().count("trying again") >= 2, "noticed twice")
         server.start()
         crew.database.dispose()  # a connection that was used a moment ago is taken for good

@@ -39,9 +39,9 @@ def messages(response: httpx.Response) -> Iterator[dict[str, str]]:
     fields: dict[str, str] = {}
     for line in response.iter_lines():
         name, _, value = line.partition(": ")
-        if line:
+        if name:  # a comment has none, and is no part of a message
             fields[name] = value
-        elif fields:
+        elif not line and fields:
             yield fields
             fields = {}
 
