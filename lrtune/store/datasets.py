@@ -95,6 +95,13 @@ def find(
     return None if row is None else _view(row)
 
 
+def names(tx: Session, *, limit: int, only: str | None = None) -> tuple[list[str], int]:
+    """What datasets are called, newest first, as many as the limit; and how many there are. `only` somebody's."""
+    whose = [DatasetRow.owner == only] if only is not None else []
+    found = tx.scalars(select(DatasetRow.name).where(*whose).order_by(DatasetRow.seq.desc()).limit(limit))
+    return [*found], int(tx.scalar(select(func.count()).select_from(DatasetRow).where(*whose)) or 0)
+
+
 def taken(tx: Session, owner: str) -> int:
     """How many bytes somebody has uploaded."""
     return int(tx.scalar(select(func.sum(DatasetRow.bytes)).where(DatasetRow.owner == owner)) or 0)
