@@ -182,6 +182,7 @@ _templates.filters |= {
     "headline": words.headline,
     "rate": words.rate,
     "wins": words.wins,
+    "no_interval": words.no_interval,
     "measured": words.measured,
     "lift": words.lift,
     "label": words.label,
