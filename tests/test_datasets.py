@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.files import LARGEST, UNSAFE, UNUSUAL, csv, npz, parquet, zipped
-from tests.serving import KEY, served, slug
+from tests.serving import KEY, served, signed_in, slug
 
 REFUSED = {
     400: {"bad-request"},
@@ -223,6 +223,15 @@ def test_what_a_crash_left_is_swept_at_the_start(sqlite_url: str, tmp_path: Path
     with served(sqlite_url, data_dir=tmp_path / "data") as started:
         assert started.get("/healthz").status_code == 200
         assert files(folder) == ["whole.csv"]
+
+
+def test_a_table_of_one_row_is_told_of_in_the_singular(service: httpx.Client) -> None:
+    answer = sent(service, "one.csv", b"a,b\n1,2\n")
+    assert answer.json()["notes"] == [
+        f"'{name}' has 1 value in 1 row, so it says next to nothing; it is used all the same" for name in "ab"
+    ]
+    with signed_in(service) as browser:
+        assert "1 row ·" in browser.get("/datasets/one.csv").text
 
 
 def test_a_server_that_starts_leaves_the_uploads_of_another_alone(sqlite_url: str, tmp_path: Path) -> None:
