@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from app import parameters, pointers, table_checks, uploaded
+from app import parameters, pointers, table_checks, text_checks, uploaded
 from app.problems import invalid
 from app.settings import Settings
 from lrtune import search
@@ -28,7 +28,7 @@ from lrtune.wire.job import EXTERNAL, AdmittedJob, Horizon, JobSpec, Metric, Tra
 from lrtune.wire.partial import OwnSettings, PartialConfiguration
 from lrtune.wire.people import ADMIN
 from lrtune.wire.results import TaskSummary, Worker
-from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, TabularParams, TaskInfo
+from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, TabularParams, TaskInfo, TextParams
 
 
 def admit(
@@ -65,6 +65,7 @@ def admit(
     metric = spec.metric or Metric(name=next(iter(info.metrics)))
     wrong += [] if wrong or isinstance(info, TaskSummary) else _missing_files(tx, info, params, data_dir, only)
     table = params if wrong or info is not BUILT_IN["tabular"] else _table(tx, params, data_dir, wrong)
+    wrong += [] if wrong or info is not BUILT_IN["text"] else _text(params, data_dir)
     wrong += _wrong_metric(metric, info, table)
     wrong += [] if spec.horizon else _no_shorter(spec, info.steps)
     if wrong:
@@ -206,6 +207,11 @@ def _table(tx: Session, params: dict[str, Any], data_dir: Path, wrong: list[Reje
     found, kind = table_checks.checked(tx, TabularParams.model_validate(params), data_dir)
     wrong += [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
     return params if found or kind is None else params | {"kind": kind}
+
+
+def _text(params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
+    found = text_checks.wrong(TextParams.model_validate(params), data_dir)
+    return [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
 
 
 def _named(spec: JobSpec) -> list[object]:

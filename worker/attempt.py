@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from lrtune import logs
 from lrtune.errors import LeaseLost, LrtuneError
-from lrtune.store import Database, decisions, leases
+from lrtune.store import Database, datasets, decisions, leases
 from lrtune.store.database import AWAY
 from lrtune.wire.results import Report, TrialState
 from worker.heartbeat import Heartbeat
@@ -102,6 +102,8 @@ class Attempt:
         reached: dict[str, Any] = {"value": outcome.value, "step": outcome.step, "reason": outcome.reason}
 
         def finish(tx: Session) -> None:
+            if outcome.state is TrialState.FAILED:
+                reached["reason"] = datasets.called(tx, outcome.reason, job=lease.job_id)
             if reports:
                 leases.report(tx, lease, reports, ttl=self._means.ttl)
             if outcome.state is TrialState.PAUSED:
