@@ -5,7 +5,6 @@ from pathlib import Path
 from lrtune.errors import Rejection, UnusableFile
 from lrtune.uploads import texts
 from lrtune.uploads.places import below
-from lrtune.uploads.reading import reading
 from lrtune.wire.tasks import TextParams
 
 LARGEST = 16 * 1024 * 1024  # bytes of a file that is read while a job waits for the answer
@@ -20,11 +19,13 @@ def wrong(params: TextParams, data_dir: Path) -> list[Rejection]:
         path = below(data_dir, params.dataset)
         if not path.is_file() or path.stat().st_size > most:
             return []
-        with reading("the file cannot be read as UTF-8 text"):
-            text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnusableFile as error:
         return [{"pointer": "/dataset", "detail": str(error)}]
+    except UnicodeDecodeError as error:
+        detail = f"it cannot be read as UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8"
+        return [{"pointer": "/dataset", "detail": detail}]
     except OSError:
-        return []
+        return []  # the worker may be let in where the server is not
     why = texts.too_short(len(text), len(set(text)), params)
     return [{"pointer": "/dataset", "detail": f"it {why}"}] if why else []

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from lrtune.analysis.plateaus import families, landscape
+from lrtune.analysis.words import percent
 from lrtune.analysis.words import rate as written
 from lrtune.search.curve.encode import rates
 from lrtune.search.curve.sampler import weighed
@@ -91,4 +92,4 @@ def _words(
     rule = f"steps to the power {mean:.2f} ± {std:.2f}, " + (f"fitted on {fitted}" if known else "the square-root rule")
     law = "a scaling law fitted to this job's learning curves"
     first, second, weight = (law, rule, share) if how == "law" else (rule, law, 1 - share)
-    return f"{peak}, by {first} (weight {weight:.0%}; the rest is {second})" if share else f"{peak}, by {first}"
+    return f"{peak}, by {first} (weight {percent(weight)}; the rest is {second})" if share else f"{peak}, by {first}"
