@@ -6,28 +6,29 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from app import parameters, pointers, table_checks, uploaded
+from app import parameters, pointers, table_checks, text_checks, uploaded
 from app.problems import invalid
 from app.settings import Settings
 from lrtune import search
 from lrtune.errors import Rejection, UnusableFile
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.space import shown
-from lrtune.store import tasks, workers
+from lrtune.store import datasets, tasks, workers
 from lrtune.uploads import mirror
 from lrtune.uploads.places import below
-from lrtune.wire.datasets import FOLDER, SUFFIXES
+from lrtune.wire.datasets import SUFFIXES
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Horizon, JobSpec, Metric, Training
 from lrtune.wire.partial import OwnSettings, PartialConfiguration
 from lrtune.wire.people import ADMIN
 from lrtune.wire.results import TaskSummary, Worker
-from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, TabularParams, TaskInfo
+from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, TabularParams, TaskInfo, TextParams
 
 
 def admit(
@@ -62,8 +63,9 @@ def admit(
     command = isinstance(info, TaskSummary) and info.command
     wrong += _left_to_the_loop(spec, info.name, "by a command") if command else _no_command(spec)
     metric = spec.metric or Metric(name=next(iter(info.metrics)))
-    wrong += [] if wrong or isinstance(info, TaskSummary) else _missing_files(info, params, data_dir)
+    wrong += [] if wrong or isinstance(info, TaskSummary) else _missing_files(tx, info, params, data_dir, only)
     table = params if wrong or info is not BUILT_IN["tabular"] else _table(tx, params, data_dir, wrong)
+    wrong += [] if wrong or info is not BUILT_IN["text"] else _text(params, data_dir)
     wrong += _wrong_metric(metric, info, table)
     wrong += [] if spec.horizon else _no_shorter(spec, info.steps)
     if wrong:
@@ -207,26 +209,34 @@ def _table(tx: Session, params: dict[str, Any], data_dir: Path, wrong: list[Reje
     return params if found or kind is None else params | {"kind": kind}
 
 
+def _text(params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
+    found = text_checks.wrong(TextParams.model_validate(params), data_dir)
+    return [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
+
+
 def _named(spec: JobSpec) -> list[object]:
     """What may be names of data files: those of the built-in tasks' parameters."""
     params, split = spec.task.params, spec.task.params.get("validation")
     return [params.get("dataset"), params.get("model"), split.get("dataset") if isinstance(split, dict) else None]
 
 
-def _missing_files(info: TaskInfo, params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
+def _missing_files(
+    tx: Session, info: TaskInfo, params: Mapping[str, Any], data_dir: Path, only: str | None
+) -> list[Rejection]:
     """Which data files are missing, where their folder can be seen from here; the workers' may be elsewhere."""
     name, split = params.get("dataset"), params.get("validation")
+    missing = partial(_missing_file, tx, data_dir=data_dir, only=only)
     on_hub = info.name == "huggingface" and not str(name).lower().endswith(tuple(SUFFIXES))  # a worker may have it
-    found = [] if name is None or on_hub else _missing_file(name, "/task/params/dataset", data_dir)
+    found = [] if name is None or on_hub else missing(name, "/task/params/dataset")
     for field in {"huggingface": ("model", "dataset")}.get(info.name, ()):
         if os.path.lexists(data_dir / str(params[field])):  # of the data folder, whose links must not lead out of it
-            found = found or _missing_file(params[field], f"/task/params/{field}", data_dir)
+            found = found or missing(params[field], f"/task/params/{field}")
     if isinstance(split, dict) and "dataset" in split:
-        found += _missing_file(split["dataset"], "/task/params/validation/dataset", data_dir)
+        found += missing(split["dataset"], "/task/params/validation/dataset")
     return found
 
 
-def _missing_file(name: str, pointer: str, data_dir: Path) -> list[Rejection]:
+def _missing_file(tx: Session, name: str, pointer: str, *, data_dir: Path, only: str | None) -> list[Rejection]:
     if not data_dir.is_dir():
         return []
     try:
@@ -234,10 +244,8 @@ def _missing_file(name: str, pointer: str, data_dir: Path) -> list[Rejection]:
             return []
     except UnusableFile as error:
         return [{"pointer": pointer, "detail": f"found {error}"}]
-    hidden = (FOLDER, ".")
-    files = [one for one in mirror.names(data_dir) if not one.startswith(hidden)]
-    some = ", ".join(files[:10]) + (f" and {len(files) - 10} more" if len(files) > 10 else "")
-    there_are = f"there are {some or 'no files'}, and GET /v1/datasets has what was uploaded"
+    uploads = mirror.few(*datasets.names(tx, limit=mirror.SHOWN, only=only))
+    there_are = f"there are {mirror.listed(data_dir)}, and {f'uploaded are {uploads}' if uploads else 'no uploads'}"
     return [{"pointer": pointer, "detail": f"found no {shown(name)} in the data folder; {there_are}"}]
 
 

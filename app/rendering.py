@@ -133,11 +133,16 @@ def _pretty(value: Mapping[str, Any]) -> str:
 def takes(schema: Mapping[str, Any]) -> str:
     """What a parameter takes, from its JSON Schema, in words."""
     if sides := schema.get("anyOf", schema.get("oneOf")):
-        return ", or ".join(takes(one) for one in sides)
+        each = [takes(one) for one in sides]
+        return (" or " if any('"' in one for one in each) else ", or ").join(each)
     if "$ref" in schema:
         return "an object"
     if "enum" in schema or "const" in schema:
-        return ", ".join(map(str, schema.get("enum", [schema.get("const")])))
+        options = [str(one) for one in schema.get("enum", [schema.get("const")])]
+        signs = not any(one.isalnum() for option in options for one in option)  # with commas between: "., ,"
+        return " or ".join(f'"{one}"' for one in options) if signs else ", ".join(options)
+    if schema.get("type") == "string" and schema.get("maxLength") == 1:
+        return "one character"
     kind = schema.get("type", "anything")
     if kind == "array":
         return f"a list, each {takes(schema.get('items', {}))}"
@@ -177,6 +182,7 @@ _templates.filters |= {
     "headline": words.headline,
     "rate": words.rate,
     "wins": words.wins,
+    "no_interval": words.no_interval,
     "measured": words.measured,
     "lift": words.lift,
     "label": words.label,

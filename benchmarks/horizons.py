@@ -104,7 +104,7 @@ def render(name: str, model: WeighedModel, longest: int, found: Sequence[Named])
     """A table's schedules, a line each, and how far off each way is in the median."""
     lines = [
         f"{name}: fitted on {len(model.runs)} runs up to {model.target} steps, named for {longest};"
-        f" the law is borne out at {model.share:.0%}",
+        f" the law has the weight {model.share:.0%}",
         "| schedule | logs | trained | law | square-root rule | rule and shorter runs | answer |",
         "|" + " --- |" * 7,
     ]

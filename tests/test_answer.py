@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from lrtune.analysis import words
 from lrtune.analysis.answer import best, interval
 from lrtune.analysis.paired import lift
 from lrtune.optimizers import Adamw, Sgd
@@ -192,13 +193,33 @@ def test_what_lies_in_the_jobs_space(change, expected):
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=31))
 def test_every_interval_is_scipys(values):
-    low, high = interval(values)
+    if (found := interval(values)) is None:
+        assert max(values) - min(values) <= 1e-12 * max(map(abs, values)) + 1e-150, "all the same but for rounding"
+        return
+    low, high = found
     half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
     assert (low, high) == pytest.approx((fmean(values) - half, fmean(values) + half), rel=1e-4, abs=1e-4 * half + 1e-9)
 
 
 def test_one_value_has_no_interval():
     assert interval([0.3]) is None
+
+
+def test_runs_that_all_come_to_the_same_have_no_interval_and_the_words_say_so():
+    assert (interval([0.1] * 3), interval([1.0, 1.0], (0.0, 1.0))) == (None, None)
+    same = [run(3 + i, LUCKY, 0.1, role="confirm", seed=101 + i) for i in range(3)]
+    other = [run(6 + i, USUAL, 0.3, role="confirm", seed=101 + i) for i in range(3)]
+    found = answer([run(0, USUAL, 0.3, role="baseline"), run(1, LUCKY, 0.1), *same, *other])
+    assert (found.interval, found.baseline.interval, lift(found).interval) == (None, None, None)
+    assert words.fresh(found) == "over 3 fresh seeds, all the same, so there is no interval"
+    told = "0.2 better than untuned over the 3 seeds that both ran, which do not tell how much is chance"
+    assert words.lift(found) == told
+
+
+def test_runs_that_all_come_to_the_same_have_the_interval_that_other_candidates_tell():
+    same = [run(3 + i, LUCKY, 0.1, role="confirm", seed=101 + i) for i in range(3)]
+    low, high = answer([*SEARCHED, *same, *CONFIRMED[6:9]]).interval
+    assert low < 0.1 < high
 
 
 def test_the_same_run_twice_is_one_fresh_seed_and_not_two():

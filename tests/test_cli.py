@@ -103,6 +103,13 @@ def test_a_job_comes_from_a_file_or_from_stdin_and_options_go_over_it(service: D
         assert spec["task"]["params"]["noise"] == 0.5
 
 
+def test_how_the_answer_is_confirmed_is_an_option_of_its_own(service: Database) -> None:
+    assert submitted("--confirm-top", "5", "--confirm-seeds", "2")["spec"]["confirm"] == {"top": 5, "seeds": 2}
+    of_a_file = run("submit", "-", "--confirm-seeds", "7", "--json", stdin='{"task": "digits", "confirm": {"top": 1}}')
+    assert json.loads(of_a_file.stdout)["spec"]["confirm"] == {"top": 1, "seeds": 7}
+    assert "/confirm/seeds" in words(run("submit", "digits", "--confirm-seeds", "101", code=2))
+
+
 def test_a_dry_run_tells_the_cost_and_stores_nothing(service: Database) -> None:
     said = words(run("submit", "digits", "--steps", "40", "--full-runs", "10", "--dry-run"))
     assert "at most 22 full runs (880 steps), 12 of them to confirm" in said

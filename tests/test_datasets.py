@@ -10,7 +10,9 @@ import httpx
 import pytest
 
 from tests.files import LARGEST, UNSAFE, UNUSUAL, csv, npz, parquet, zipped
-from tests.serving import KEY, served, slug
+from tests.serving import KEY, Done, served, signed_in, slug
+from worker.loop import Worker
+from worker.settings import Settings
 
 REFUSED = {
     400: {"bad-request"},
@@ -223,6 +225,45 @@ def test_what_a_crash_left_is_swept_at_the_start(sqlite_url: str, tmp_path: Path
     with served(sqlite_url, data_dir=tmp_path / "data") as started:
         assert started.get("/healthz").status_code == 200
         assert files(folder) == ["whole.csv"]
+
+
+def test_a_text_too_short_for_its_context_is_refused_before_it_trains(service: httpx.Client) -> None:
+    assert sent(service, "tiny.txt", b"to be or not to be\r\n" * 10).status_code == 201
+
+    def submitted(**params: object) -> httpx.Response:
+        return service.post("/v1/jobs", json={"task": {"name": "text", "params": {"dataset": "tiny.txt", **params}}})
+
+    (wrong,) = submitted().json()["errors"]
+    assert wrong == {
+        "pointer": "/task/params/dataset",
+        "detail": "it has 190 characters, 8 of them different; needed are two, and 65 in the training and in the "
+        "validation part (one more than the context)",
+    }
+    assert submitted(context=18).status_code == 201
+    assert submitted(context=19).status_code == 422
+
+
+def test_a_trial_that_fails_on_uploaded_data_calls_it_as_its_owner_does(
+    service: httpx.Client, database_url: str, tmp_path: Path
+) -> None:
+    kept = sent(service, "hamlet.txt", b"to be or not to be\n" * 100).json()
+    task = {"name": "text", "params": {"dataset": "hamlet.txt"}}
+    job = service.post("/v1/jobs", json={"task": task, "horizon": {"steps": 20}}).json()["id"]
+    (tmp_path / "data" / kept["file"]).unlink()
+    Worker(Settings(database_url=database_url, device="cpu", data_dir=tmp_path / "data"), Done()).work()
+    found = service.get(f"/v1/jobs/{job}").json()
+    assert found["state"] == "failed"
+    assert "there is no 'hamlet.txt' below LRTUNE_DATA_DIR" in found["reason"]
+    assert kept["id"] not in found["reason"]
+
+
+def test_a_table_of_one_row_is_told_of_in_the_singular(service: httpx.Client) -> None:
+    answer = sent(service, "one.csv", b"a,b\n1,2\n")
+    assert answer.json()["notes"] == [
+        f"'{name}' has 1 value in 1 row, so it says next to nothing; it is used all the same" for name in "ab"
+    ]
+    with signed_in(service) as browser:
+        assert "1 row ·" in browser.get("/datasets/one.csv").text
 
 
 def test_a_server_that_starts_leaves_the_uploads_of_another_alone(sqlite_url: str, tmp_path: Path) -> None:

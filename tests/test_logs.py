@@ -11,7 +11,9 @@ import pytest
 
 from lrtune import logs
 from tests import processes
-from tests.serving import KEY, reached, served
+from tests.serving import KEY, Done, reached, served
+from worker.loop import Worker
+from worker.settings import Settings
 
 
 def lines(log: Path) -> list[dict[str, object]]:
@@ -39,6 +41,26 @@ def test_a_servers_lines_are_json_with_the_request_and_the_trial(sqlite_url: str
     assert {"job": "job-0123456789abcdef", "trial": 7, "method": "GET", "status": 404}.items() <= line.items()
     unread = [one for one in (tmp_path / "log").read_text().splitlines() if not one.startswith("{")]
     assert [one for one in unread if "Started" not in one and "Waiting" not in one and "runpy" not in one] == []
+
+
+def test_a_workers_log_has_a_line_when_a_stage_begins_and_one_when_it_ends(
+    sqlite_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="lrtune.worker")
+    asked = {"horizon": {"steps": 40}, "budget": {"full_runs": 2}, "confirm": {"top": 0, "seeds": 0}}
+    with served(sqlite_url) as service:
+        job = service.post("/v1/jobs", json={"task": "digits", **asked}).json()["id"]
+        Worker(Settings(database_url=sqlite_url, device="cpu", state_dir=str(tmp_path / "states")), Done()).work()
+        listed = service.get(f"/v1/jobs/{job}/trials").json()["items"]
+        trials = [service.get(f"/v1/jobs/{job}/trials/{one['number']}").json() for one in listed]
+    first = next(one for one in trials if one["state"] == "complete")
+    told = [line.partition(f"trial {first['number']} of {job} ")[2] for line in caplog.messages]
+    assert [line for line in told if line][-2:] == [
+        f"trains from step {first['start']} to 40 of 40",
+        f"is complete at step 40, val_loss {first['value']:.6g}",
+    ]
+    about = [line for line in caplog.messages if f" of {job} " in line]
+    assert len(about) == 2 * sum(len(one["stages"]) for one in trials), "two lines a stage, and no more"
 
 
 def test_an_id_that_is_no_id_is_not_taken(sqlite_url: str) -> None:

@@ -18,6 +18,8 @@ from tests.madeup import COUNT, STEPS, MadeUp, made_up
 from tests.reading import NUMBER, SIZE, Facts, all_good, late, read, says, sentences
 
 job = cache(made_up)
+MEAN = rf"The answer's (.+), ({NUMBER}), is the mean over (\d+) fresh seeds"
+ALONE = r"over the (one seed|(?P<n>\d+) seeds) that both ran, which (may be chance|do not tell how much is chance)"
 jobs = pytest.mark.parametrize("number", range(COUNT))
 
 
@@ -184,10 +186,10 @@ def evidence(facts: Facts, said: list[str]) -> None:
     elif found := read(rf"Not very: the answer's (.+), ({NUMBER}), is that of one fresh seed", said[0]):
         assert fresh == [best.value]
         assert says(found[2], best.value)
+    elif found := read(rf"{MEAN}, all the same, so there is no interval", said[0]):
+        assert (best.interval, len({*fresh}), int(found[3])) == (None, 1, len(fresh))
     else:
-        mean = rf"The answer's (.+), ({NUMBER}), is the mean over (\d+) fresh seeds"
-        mean += rf", 95 % interval ({NUMBER}) to ({NUMBER})"
-        found = read(mean, said[0])
+        found = read(rf"{MEAN}, 95 % interval ({NUMBER}) to ({NUMBER})", said[0])
         assert found, f"nobody can read: {said[0]}"
         assert int(found[3]) == len(fresh)
         assert says(found[2], fmean(fresh))
@@ -226,17 +228,17 @@ def gain(facts: Facts, sentence: str) -> None:
         return
     differences = [facts.sign * (theirs[s] - ours[s]) for s in same]
     mean, of = fmean(differences), fmean(theirs[s] for s in same)
-    if found := read(
-        rf"It is ({SIZE}) (better|worse) than untuned over the one seed that both ran, which may be chance", sentence
-    ):
-        assert len(same) == 1
+    if found := read(rf"It is ({SIZE}) (better|worse) than untuned {ALONE}", sentence):
+        assert len(same) == int(found["n"] or 1)
+        assert len(same) == 1 or max(differences) - min(differences) <= 1e-12 * abs(mean)
         assert (found[2] == "better") == (mean > 0)
         facts.size(found[1], mean, of)
         return
-    if read(r"It is as good as untuned( over the one seed that both ran, which may be chance)?", sentence):
+    if read(rf"It is as good as untuned( {ALONE})?", sentence):
         assert mean == 0
         return
-    overlap = max(best.interval[0], untuned.interval[0]) <= min(best.interval[1], untuned.interval[1])
+    ends = [best.interval or (math.inf, -math.inf), untuned.interval or (math.inf, -math.inf)]
+    overlap = max(low for low, _ in ends) <= min(high for _, high in ends)
     between = rf"the 95 % interval of the difference over the same (\d+) seeds, ({NUMBER}) to ({NUMBER}),"
     if found := read(rf"It is ({SIZE}) (better|worse) than untuned: {between} excludes zero", sentence):
         assert not overlap, "what may be chance is not claimed"

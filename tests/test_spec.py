@@ -69,6 +69,18 @@ def test_a_job_survives_its_own_wire_form(body):
     assert again.space() == first.space()
 
 
+def test_names_are_taken_in_capitals_and_kept_in_lower_case():
+    asked = {
+        "optimizers": ["AdamW", {"name": "SGD", "momentum": 0.9}],
+        "schedules": ["Cosine", {"family": "WSD"}],
+        "search": {"sampler": "TPE", "pruner": {"name": "Median"}},
+        "metric": {"name": "val_loss", "goal": "MINIMIZE"},
+        "baseline": {"learning_rate": 1e-3, "optimizer": "AdamW", "schedule": "Linear"},
+    }
+    assert job(**asked) == JobSpec.model_validate_json(json.dumps({"task": "digits", **asked}).lower())
+    assert json.loads(job(**asked).model_dump_json())["optimizers"][0] == {"name": "adamw"}
+
+
 def test_what_a_job_says_comes_back_as_it_was_written():
     asked = json.loads(WHOLE)
     came = json.loads(JobSpec.model_validate_json(WHOLE).model_dump_json())

@@ -83,7 +83,8 @@ def test_parameters_are_checked_again_where_they_are_used():
 
 @pytest.mark.parametrize(("name", "file"), [("tabular", "t.csv"), ("images", "i.npz"), ("text", "t.txt")])
 def test_a_missing_file_is_named(name: str, file: str, tmp_path: Path):
-    with pytest.raises(TaskError, match=f"there is no '{file}' below LRTUNE_DATA_DIR"):
+    (tmp_path / "other.csv").touch()
+    with pytest.raises(TaskError, match=f"there is no '{file}' below LRTUNE_DATA_DIR; there are other.csv"):
         prepare(TaskSpec(name=name, params={"dataset": file}), tmp_path)
 
 

@@ -186,6 +186,12 @@ def test_the_form_of_a_command_has_its_parameters_and_how_its_script_finds_its_r
     assert spec["task"] == {"name": "mlp", "params": {"width": 32}, "command": True}
 
 
+def test_signs_that_a_parameter_takes_can_be_told_from_the_commas_between(page: httpx.Client) -> None:
+    text = unescape(page.get("/tasks").text)
+    assert '<code>decimal</code></td><td>null</td><td class="wide dim">"." or "," or null</td>' in text
+    assert '<code>separator</code></td><td>null</td><td class="wide dim">one character, or null</td>' in text
+
+
 MODEL = """import torch
 model = torch.nn.Linear(2, 1)
 points = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))

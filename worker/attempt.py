@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from lrtune import logs
 from lrtune.errors import LeaseLost, LrtuneError
-from lrtune.store import Database, decisions, leases
+from lrtune.store import Database, datasets, decisions, leases
 from lrtune.store.database import AWAY
 from lrtune.wire.results import Report, TrialState
 from worker.heartbeat import Heartbeat
@@ -45,6 +46,8 @@ class Attempt:
         self._heartbeat = Heartbeat(means.database, lease, worker=means.worker, ttl=means.ttl)
         self._pruning = Pruning(means.database, lease, means.decided)
         self._heartbeat.start()
+        trial = lease.trial
+        self._log(f"trains from step {trial.start} to {trial.until or trial.horizon} of {trial.horizon}")
 
     def on_report(self, report: Report) -> str | None:
         """Write a report soon; why the trial should stop after it, or None."""
@@ -76,7 +79,13 @@ class Attempt:
             else:
                 self._finish(how if isinstance(how, Outcome) else self._failed(how))
         except LeaseLost:
-            log.info("trial %s of %s is no longer ours", self.lease.trial.number, self.lease.job_id)
+            self._log("is no longer ours")
+
+    def _log(self, what: str) -> None:
+        """A line of the worker's own log: one when a stage begins, one when it ends."""
+        job, trial = self.lease.job_id, self.lease.trial.number
+        with logs.about(job=job, trial=trial):  # of trials that train together, this one
+            log.info("trial %d of %s %s", trial, job, what)
 
     def _failed(self, error: BaseException) -> Outcome:
         """What a trial comes to whose task raised something; it may even call sys.exit()."""
@@ -93,6 +102,8 @@ class Attempt:
         reached: dict[str, Any] = {"value": outcome.value, "step": outcome.step, "reason": outcome.reason}
 
         def finish(tx: Session) -> None:
+            if outcome.state is TrialState.FAILED:
+                reached["reason"] = datasets.called(tx, outcome.reason, job=lease.job_id)
             if reports:
                 leases.report(tx, lease, reports, ttl=self._means.ttl)
             if outcome.state is TrialState.PAUSED:
@@ -102,6 +113,9 @@ class Attempt:
             decisions.add(tx, made)  # last: all workers write to the same few rows
 
         self._means.write(finish)
+        value = "" if outcome.value is None else f", {lease.spec.metric.name} {outcome.value:.6g}"
+        why = "" if outcome.state is TrialState.PAUSED or not outcome.reason else f": {outcome.reason}"
+        self._log(f"is {outcome.state} at step {outcome.step}{value}{why}")
 
     def _release(self, why: Interrupted | Blocked) -> None:
         """Give a trial back. While stopping there is one try only: the lease runs out by itself."""
@@ -112,6 +126,7 @@ class Attempt:
         blocked_by = (why.ahead, why.step) if isinstance(why, Blocked) else None
         try:
             self._means.write(lambda tx: leases.release(tx, self.lease, reason=str(why), blocked_by=blocked_by))
+            self._log(f"is given back: {why}")
         except AWAY as error:
             log.warning("could not release trial %s, its lease will run out: %s", self.lease.trial.number, error)
 
@@ -125,3 +140,4 @@ class Attempt:
             leases.lose(tx, self.lease, reason=str(died))
 
         self._means.write(lost)
+        self._log(f"waits for another attempt: {died}")

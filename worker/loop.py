@@ -25,6 +25,7 @@ from lrtune import logs, search
 from lrtune.errors import Conflict, LrtuneError, NotFound, TaskError
 from lrtune.store import (
     Database,
+    datasets,
     decisions,
     events,
     histories,
@@ -232,7 +233,9 @@ class Worker:
         except BaseException as error:  # a task that is asked for its epochs may do anything
             log.exception("job %s cannot go on", job_id)
             reason = str(error) if isinstance(error, LrtuneError) else words(error)
-            self._write(lambda tx: jobs.end(tx, job_id, JobState.FAILED, reason=reason))
+            self._write(
+                lambda tx: jobs.end(tx, job_id, JobState.FAILED, reason=datasets.called(tx, reason, job=job_id))
+            )
         made = self._decided.take()
 
         def end(tx: Session) -> None:

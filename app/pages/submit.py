@@ -88,7 +88,8 @@ class Choices:
 
 
 def _words(dataset: DatasetSummary) -> str:
-    size = f"{dataset.rows:,} rows" + (f", {dataset.columns} columns" if dataset.columns else "")
+    size = f"{dataset.rows:,} row{'s' * (dataset.rows != 1)}"
+    size += f", {dataset.columns} column{'s' * (dataset.columns > 1)}" if dataset.columns else ""
     return f"{dataset.name} ({size})"
 
 

@@ -69,7 +69,7 @@
     const { name, id, rows, columns, kind, notes } = call.response;
     const link = made("a", "strong", name);
     link.href = `${drop.dataset.src}/${id}`;
-    const found = `${rows.toLocaleString("en")} rows${columns.length ? `, ${columns.length} columns` : ""} of ${kind}${notes.length ? `; ${notes.length} thing${notes.length > 1 ? "s" : ""} worth knowing` : ""}`;
+    const found = `${rows.toLocaleString("en")} row${rows === 1 ? "" : "s"}${columns.length ? `, ${columns.length} column${columns.length > 1 ? "s" : ""}` : ""} of ${kind}${notes.length ? `; ${notes.length} thing${notes.length > 1 ? "s" : ""} worth knowing` : ""}`;
     bar.remove();
     words.replaceChildren(renamed && `${file.name}, which is called `, link, `${renamed && " here"}: ${call.status === 200 ? "was here already, " : ""}${found}`);
     item.append(words);

@@ -184,7 +184,8 @@ def _evidence(best: Best) -> str:
     within = f", 95 % interval {' to '.join(ends)}" if ends else ""
     if len(best.seeds) == 1:
         return f"not very: the answer's {best.metric}, {best.value:.5g}, is that of one fresh seed"
-    return f"the answer's {best.metric}, {value}, is the mean over {len(best.seeds)} fresh seeds{within}"
+    mean = f"is the mean over {len(best.seeds)} fresh seeds{within}{words.no_interval(best)}"
+    return f"the answer's {best.metric}, {value}, {mean}"
 
 
 def _shaken(best: Best) -> str:

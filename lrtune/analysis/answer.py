@@ -14,6 +14,7 @@ from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Baseline, Best, Noise, Role, RunId, SeedValue, Trial, TrialState
 
+ROUNDING = 1e-13  # of the largest value: a narrower interval is what rounding makes of values that are all the same
 LEAST = 2  # fresh seeds by which a configuration can be the answer
 # The 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's.
 T_975 = (
@@ -26,7 +27,7 @@ def interval(
     values: Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> tuple[float, float] | None:
     """The 95 % confidence interval of a mean (Student's t), inside the metric's range; None for fewer than two values,
-    or where one has exploded.
+    where one has exploded, or where they are all the same: see `around`.
 
     It is cut off at the range. The mean that it is to hold lies inside, so what is cut off could not hold it, and the
     coverage stays that of the t interval (Mandelkern 2002, "Setting confidence intervals for bounded parameters",
@@ -68,9 +69,16 @@ def around(
     freedom: float,
     values: Sequence[float],
     limits: tuple[float, float] = (-math.inf, math.inf),
-) -> tuple[float, float]:
-    """Student's interval around a mean that has the variance `spread`, cut off at limits that no value contradicts."""
+) -> tuple[float, float] | None:
+    """Student's interval around a mean that has the variance `spread`, cut off at limits that no value contradicts.
+
+    None where the variance is zero. Two or three runs that come to the same value do not tell that others would: an
+    accuracy counts few examples or has reached its end, or a script uses no seed. An interval without width would say
+    that there is no doubt, and how wide it should be nothing tells.
+    """
     half = _quantile(freedom) * math.sqrt(spread)
+    if half <= ROUNDING * max(map(abs, values)):
+        return None
     low, high = limits if limits[0] <= min(values) and max(values) <= limits[1] else (-math.inf, math.inf)
     return min(mean, max(low, mean - half)), max(mean, min(high, mean + half))
 

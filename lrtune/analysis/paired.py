@@ -82,6 +82,8 @@ def lift(best: Best) -> Lift | None:
     if best.noise is not None:
         spread = best.noise.deviation**2 / len(pairs)
         bounds = around(difference, spread, best.noise.freedom, differences, (-width, width))
+    if best.baseline.configuration == best.configuration and len(pairs) > 1:
+        bounds = (0.0, 0.0)  # it is as good as itself, and here that needs no noise to be known
     return Lift(
         difference=difference,
         relative=share(difference, reference) if metric.from_zero else None,

@@ -173,7 +173,11 @@ def brief_lift(best: Best) -> str:
     size = f"{gap(found.difference, found.relative)} {'better' if found.difference > 0 else 'worse'} than {theirs}"
     if found.difference == 0.0:
         size = f"as good as {theirs}"
-    return size if found.sure else f"{size} over the one seed that both ran, which may be chance"
+    if found.sure:
+        return size
+    if found.seeds == 1:
+        return f"{size} over the one seed that both ran, which may be chance"
+    return f"{size} over the {found.seeds} seeds that both ran, which do not tell how much is chance"
 
 
 def _unsure(best: Best, found: Lift, theirs: str) -> str:
@@ -195,8 +199,14 @@ def fresh(best: Best) -> str:
     """On what the answer's value rests."""
     broken = f", {best.diverged} more diverged" if best.diverged else ""
     if best.confirmed:
-        return f"over {len(best.seeds)} fresh seed{'s' * (len(best.seeds) > 1)}{broken}"
+        return f"over {len(best.seeds)} fresh seed{'s' * (len(best.seeds) > 1)}{broken}{no_interval(best)}"
     return f"in a single run, {f'and {best.diverged} over fresh seeds diverged' if best.diverged else 'not confirmed'}"
+
+
+def no_interval(best: Best) -> str:
+    """Why there is no interval, where the fresh seeds all came to the same value."""
+    alike = best.interval is None and len(best.seeds) > 1 and len({run.value for run in best.seeds}) == 1
+    return ", all the same, so there is no interval" if alike else ""
 
 
 def _unbeaten(best: Best) -> bool:

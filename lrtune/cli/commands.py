@@ -80,6 +80,10 @@ def submit(
     steps: Annotated[int | None, typer.Option(help="How many steps the real run takes.")] = None,
     epochs: Annotated[float | None, typer.Option(help="The same in epochs.")] = None,
     full_runs: Annotated[float | None, typer.Option(help="What the search may cost, in real runs.")] = None,
+    confirm_top: Annotated[
+        int | None, typer.Option(help="How many configurations at most run again over fresh seeds; 0: none.")
+    ] = None,
+    confirm_seeds: Annotated[int | None, typer.Option(help="Over how many fresh seeds at most; 0: none.")] = None,
     schedule: Annotated[list[str] | None, typer.Option(help="A family to try; may come again.")] = None,
     optimizer: Annotated[list[str] | None, typer.Option(help="An optimizer to try; may come again.")] = None,
     baseline: Annotated[
@@ -106,6 +110,7 @@ def submit(
     if steps is not None or epochs is not None:
         asked["horizon"] = options.put({}, steps=steps, epochs=epochs)
     options.add(asked, "budget", options.put({}, full_runs=full_runs))
+    options.add(asked, "confirm", options.put({}, top=confirm_top, seeds=confirm_seeds))
     options.add(asked, "tags", options.pairs(tag, plain=True))
     options.add(asked, "baseline", options.pairs(baseline))
     options.put(asked, **{"try": [options.part(one) for one in try_ or []] or None})

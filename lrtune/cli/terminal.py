@@ -254,16 +254,17 @@ def datasets(found: Iterable[DatasetSummary]) -> RenderableType:
 def dataset(found: Dataset) -> RenderableType:
     """One dataset: its columns, its classes, its first rows."""
     whose = "" if found.owner == ADMIN else f", of {found.owner}"
-    head = f"{found.name}: {found.kind}, {found.rows:,} rows, {found.bytes:,} bytes{whose}\nid {found.id}"
+    rows = f"{found.rows:,} row{'s' * (found.rows != 1)}"
+    head = f"{found.name}: {found.kind}, {rows}, {found.bytes:,} bytes{whose}\nid {found.id}"
     columns = Table("column", "type", "missing", "different", "what was decided, and why", box=None)
     for one in found.columns:
         many = "many" if one.distinct is None else str(one.distinct)
         why = f"{one.why}; cannot be trained on: {one.unfit}" if one.unfit else one.why
         columns.add_row(one.name, one.type, str(one.missing or ""), many, why)
-    rows = [Text("  ".join("" if value is None else value for value in row)) for row in found.first]
+    first = [Text("  ".join("" if value is None else value for value in row)) for row in found.first]
     classes = ", ".join(f"{name} ({many})" for name, many in found.classes.items())
     said = [f"classes: {classes}"] if classes else []
     said += (
         [f"read with {', '.join(f'{what} {how!r}' for what, how in found.read_as.items())}"] if found.read_as else []
     )
-    return Group(Text(head), *([columns] if found.columns else []), *rows, *map(Text, said + found.notes))
+    return Group(Text(head), *([columns] if found.columns else []), *first, *map(Text, said + found.notes))

@@ -148,12 +148,12 @@ class _Pair:
 
     @property
     def wide(self) -> bool:
-        """Whether its interval is wider than it is large, where there is one."""
+        """Whether its interval is wider than it is large; of differences that are all the same there is none."""
         if len(self.better) < LEAST:
             return False
         mean = fmean(self.better)
-        low, high = around(mean, self.variance / len(self.better), self.free, self.better)
-        return high - low > WIDE * abs(mean)
+        ends = around(mean, self.variance / len(self.better), self.free, self.better)
+        return ends is not None and ends[1] - ends[0] > WIDE * abs(mean)
 
 
 def _against(

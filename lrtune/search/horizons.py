@@ -1,8 +1,8 @@
 """What a job's answer would be over other numbers of steps: its schedule stretched, at the peak expected to be best.
 
-Where the law of training is borne out by this job's reports it says how the best peak moves, else the square-root rule
-or this job's own runs over shorter horizons; each is believed by its weight, so that nothing switches. It fits a model
-and takes a second or so: ask where no transaction is open.
+Where a scaling law fits this job's learning curves it says how the best peak moves, else the square-root rule or this
+job's own runs over shorter horizons; each counts by its weight, so that nothing switches. It fits a model and takes a
+second or so: ask where no transaction is open.
 """
 
 import math
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from lrtune.analysis.plateaus import families, landscape
+from lrtune.analysis.words import percent
 from lrtune.analysis.words import rate as written
 from lrtune.search.curve.encode import rates
 from lrtune.search.curve.sampler import weighed
@@ -89,6 +90,6 @@ def _words(
     mean, std = exponent(known, best.steps)
     fitted = f"{len(known)} shorter horizon{'s' * (len(known) > 1)}"
     rule = f"steps to the power {mean:.2f} ± {std:.2f}, " + (f"fitted on {fitted}" if known else "the square-root rule")
-    if how == "law":
-        return f"{peak}, by the law of training, which this job's {best.steps} steps bear out at {share:.0%}"
-    return f"{peak}, by {rule}; the law of training is borne out at {share:.0%}"
+    law = "a scaling law fitted to this job's learning curves"
+    first, second, weight = (law, rule, share) if how == "law" else (rule, law, 1 - share)
+    return f"{peak}, by {first} (weight {percent(weight)}; the rest is {second})" if share else f"{peak}, by {first}"

@@ -1,5 +1,6 @@
 """Uploaded datasets: what was found in them stands here, their bytes lie on disk."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection
 from datetime import datetime
@@ -12,12 +13,13 @@ from lrtune.errors import DatasetInUse, NameTaken, NotYours, UnknownDataset
 from lrtune.store import audit_log, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import DatasetRow, JobRow
-from lrtune.wire.datasets import Dataset, DatasetSummary, Description, Kind, file_of
+from lrtune.wire.datasets import FOLDER, Dataset, DatasetSummary, Description, Kind, file_of
 from lrtune.wire.people import ADMIN, Caller
 from lrtune.wire.results import OVER, Page
 
 # What a job says of the files that it names.
 _PARAMS = JobRow.spec["task"]["params"]
+_FILE = re.compile(rf"{FOLDER}/([0-9a-f]{{64}})\.[a-z]+")
 _NAMED = {
     "dataset": _PARAMS["dataset"].as_string(),
     "validation": _PARAMS["validation"]["dataset"].as_string(),
@@ -93,6 +95,23 @@ def find(
     query = query.order_by(DatasetRow.id != dataset, DatasetRow.owner != mine, DatasetRow.seq).limit(1)
     row = tx.scalars(query.with_for_update(read=True) if hold else query).one_or_none()
     return None if row is None else _view(row)
+
+
+def called(tx: Session, said: str, *, job: str) -> str:
+    """A sentence of a worker's with uploaded files as people call them: the job's owner, where they have the same."""
+    found = {match[1]: match[0] for match in _FILE.finditer(said)}
+    owner = tx.scalar(select(JobRow.owner).where(JobRow.id == job)) if found else None
+    for digest, file in found.items():
+        if (known := find(tx, digest, mine=owner or ADMIN)) is not None:
+            said = said.replace(file, known.name)
+    return said
+
+
+def names(tx: Session, *, limit: int, only: str | None = None) -> tuple[list[str], int]:
+    """What datasets are called, newest first, as many as the limit; and how many there are. `only` somebody's."""
+    whose = [DatasetRow.owner == only] if only is not None else []
+    found = tx.scalars(select(DatasetRow.name).where(*whose).order_by(DatasetRow.seq.desc()).limit(limit))
+    return [*found], int(tx.scalar(select(func.count()).select_from(DatasetRow).where(*whose)) or 0)
 
 
 def taken(tx: Session, owner: str) -> int:

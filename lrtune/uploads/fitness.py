@@ -108,7 +108,7 @@ def _target(params: TabularParams, table: Description, target: Column) -> Iterat
         what = "has no values" if target.distinct == 0 else f"is the same in every row ({target.why})"
         yield _reject("target", f"{name!r} {what}; nothing can be learned from it")
     elif labelled < LEAST_ROWS:
-        yield _reject("dataset", f"it has {labelled} rows with a target; {LEAST_ROWS} are needed")
+        yield _reject("dataset", f"it has {labelled} row{'s' * (labelled != 1)} with a target; {LEAST_ROWS} are needed")
     elif is_classes(target, params.kind):
         yield from _classes(target, labelled)
     elif target.type == "text":

@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +22,7 @@ from lrtune.wire.datasets import FOLDER
 OF, MARKS = ".lrtune-copy-of", "marks"  # beside the folder: the URL that it is a copy of, and which files it has of it
 log = logging.getLogger("lrtune")
 OURS = (FOLDER, "archived")  # what the server itself keeps there
+SHOWN = 10  # names that a message lists
 MARK = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "created")
 
 
@@ -97,6 +99,18 @@ def names(folder: Path) -> list[str]:
         return sorted(path.name for path in folder.iterdir())
     with _reached(url) as (files, root):
         return sorted(path.rstrip("/").rpartition("/")[2] for path in _names(files, root))
+
+
+def listed(folder: Path) -> str:
+    """The first names of what lies in the folder, for whoever looked for another; uploads have names of their own."""
+    hidden = (FOLDER, ".")
+    found = [one for one in names(folder) if not one.startswith(hidden)] if folder.is_dir() else []
+    return few(found, len(found)) or "no files"
+
+
+def few(found: Iterable[str], many: int) -> str:
+    """The first of so many names, and how many more there are."""
+    return ", ".join(islice(found, SHOWN)) + (f" and {many - SHOWN} more" if many > SHOWN else "")
 
 
 def _url(folder: Path) -> str | None:

@@ -261,7 +261,7 @@ def _notes(column: Column, rows: int, *, said: bool) -> Iterator[str]:
     if column.type == "empty" or column.left_out:
         return
     if present <= max(1, rows // 50):
-        many = f"{present} value{'s' if present > 1 else ''} in {rows} rows"
+        many = f"{present} value{'s' if present > 1 else ''} in {rows} row{'s' if rows > 1 else ''}"
         yield f"{name!r} has {many}, so it says next to nothing; it is used all the same"
     elif column.distinct == 1:
         yield f"{name!r} is the same in every row: it says nothing, and is used all the same"

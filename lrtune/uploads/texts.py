@@ -9,6 +9,7 @@ from typing import TextIO
 
 from lrtune.errors import UnusableFile
 from lrtune.wire.datasets import Description
+from lrtune.wire.tasks import TextParams
 
 LONGEST = 1024 * 1024  # characters of a line
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
@@ -56,6 +57,17 @@ def of_text(path: Path) -> Description:
         raise UnusableFile(f"the text has {total} characters and all are the same; needed are two different ones")
     count = breaks + (last != "\n")  # the last line may lack its end
     return Description(rows=count, first=first, notes=[f"{total} characters, {len(letters)} different ones"])
+
+
+def too_short(characters: int, different: int, params: TextParams) -> str:
+    """Why a text is too short to learn from as a job says, if it is: asked by the server, and by the worker."""
+    held, least = round(characters * params.validation), params.context + 1
+    if different >= 2 and min(characters - held, held) >= least:
+        return ""
+    return (
+        f"has {characters} character{'s' * (characters != 1)}, {different} of them different; needed are two, and "
+        f"{least} in the training and in the validation part (one more than the context)"
+    )
 
 
 def _blocks(file: TextIO) -> Iterator[str]:

@@ -62,12 +62,17 @@ class OrName:
 
 
 def named(tag: str, names: Iterable[str]) -> Any:
-    """A validator that takes `"cosine"` for `{"family": "cosine"}`, and says which names there are when it is none."""
+    """A validator that takes `"cosine"` for `{"family": "cosine"}`, and says which names there are when it is none.
+
+    Names are ours, in lower case; `"AdamW"`, as its paper and torch write it, is the same one.
+    """
     known = list(names)
 
     def normal(value: Any) -> Any:
         given = {tag: value} if isinstance(value, str) else value
-        if isinstance(given, BaseModel) or (isinstance(given, Mapping) and given.get(tag) in known):
+        if isinstance(given, Mapping) and isinstance(said := given.get(tag), str) and said.lower() in known:
+            return {**given, tag: said.lower()}
+        if isinstance(given, BaseModel):
             return given
         found = given.get(tag) if isinstance(given, Mapping) else given
         raise PydanticCustomError(

@@ -20,10 +20,10 @@ class AtHorizon(Result):
 
     `configuration` is that of the answer, found in `trial` over `trained_steps`, at the peak rate that is expected to
     be best over `steps`; warm-up and decay are shares of the run, so they stretch with it. `learning_rate_interval`
-    holds the best peak with a probability of 95 %. `known` says what carried it over: the law of training fitted to
-    this job's reports, this job's runs over shorter horizons, or the square-root rule; `run` where the steps are the
-    job's own. `law_share` is how far the law is borne out by this job's reports, 0 to 1; the rest of the probability is
-    the rule's. `words` say all this in a sentence.
+    holds the best peak with a probability of 95 %. `known` says what carried it over: a scaling law fitted to this
+    job's learning curves, this job's runs over shorter horizons, or the square-root rule; `run` where the steps are the
+    job's own. `law_share` is that law's weight in the answer, 0 to 1, by how well it forecasts this job's runs; the
+    rest is the weight of the rule. `words` say all this in a sentence.
     """
 
     steps: int

@@ -67,6 +67,11 @@ def _ends(value: object) -> object:
     return pair
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Goal = Annotated[Literal["minimize", "maximize"], BeforeValidator(_lower)]
 Bound = Annotated[float, Field(allow_inf_nan=False)]
 MetricRange = Annotated[tuple[Bound | None, Bound | None], BeforeValidator(_ends)]
 
@@ -79,7 +84,7 @@ class Metric(Strict):
     """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=100)]
-    goal: Literal["minimize", "maximize"] | None = None
+    goal: Goal | None = None
     range: MetricRange | None = None
 
     @property
@@ -102,7 +107,7 @@ class Metric(Strict):
 class Objective(Metric):
     """A metric whose goal is known."""
 
-    goal: Literal["minimize", "maximize"]
+    goal: Goal
 
 
 class Horizon(Strict):

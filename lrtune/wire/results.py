@@ -259,7 +259,8 @@ class Noise(Result):
 class Best(Result):
     """The answer: the best configuration, its mean over fresh seeds with a 95 % interval, the baseline beside it.
 
-    Intervals lie inside the metric's `range`, where that is known. `diverged` of its fresh seeds have no value.
+    Intervals lie inside the metric's `range`, where that is known, and are null where nothing tells how wide they are:
+    of a single run, and of runs that all came to the same value. `diverged` of its fresh seeds have no value.
     """
 
     configuration: Configuration

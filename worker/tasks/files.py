@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lrtune.errors import TaskError, UnusableFile
+from lrtune.uploads import mirror
 from lrtune.uploads.places import below
 
 
@@ -15,7 +16,7 @@ def locate(data_dir: Path, name: str, *, field: str = "dataset") -> Path:
     except UnusableFile as error:
         raise TaskError(f"{field}: {error}") from None
     if not path.exists():
-        raise TaskError(f"{field}: there is no {name!r} below LRTUNE_DATA_DIR")
+        raise TaskError(f"{field}: there is no {name!r} below LRTUNE_DATA_DIR; there are {mirror.listed(data_dir)}")
     return path
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from lrtune.errors import TaskError
 from lrtune.feeding import read
 from lrtune.task import Task
+from lrtune.uploads import texts
 from lrtune.wire.tasks import TextParams
 from worker.tasks.batches import order, per_epoch
 from worker.tasks.files import locate, read_text
@@ -31,13 +32,9 @@ def prepare(params: TextParams, data_dir: Path) -> "Text":
     letters = sorted(set(text))
     place = {letter: number for number, letter in enumerate(letters)}
     codes = torch.tensor([place[letter] for letter in text], dtype=torch.long)
+    if why := texts.too_short(len(codes), len(letters), params):
+        raise TaskError(f"dataset: {params.dataset!r} {why}")
     cut = len(codes) - round(len(codes) * params.validation)
-    least = params.context + 1
-    if len(letters) < 2 or min(cut, len(codes) - cut) < least:
-        raise TaskError(
-            f"dataset: {params.dataset!r} has {len(codes)} characters, {len(letters)} of them different; needed are "
-            f"two, and {least} in the training and in the validation part (one more than the context)"
-        )
     seen = _windows(codes[cut:], params.context)
     spread = torch.linspace(0, len(seen) - 1, min(len(seen), VALIDATION_WINDOWS)).long()
     return Text(params, len(letters), _windows(codes[:cut], params.context), seen[spread])
