@@ -154,7 +154,7 @@ class Beside:
         with self._lock:
             if self._running is None:
                 try:
-                    self._running = _started()
+                    self._running = _started(self.seconds)
                 except (OSError, ValueError) as error:
                     log.exception("the process in which this server thinks cannot be started")
                     raise Unavailable(UNABLE) from error
@@ -172,8 +172,11 @@ _beside = Beside()
 think, leave = _beside.think, _beside.leave
 
 
-def _started() -> _Process:
-    """The process, begun apart from this one's group: a signal to end comes before all requests are answered."""
+def _started(seconds: float) -> _Process:
+    """The process, begun apart from this one's group: a signal to end comes before all requests are answered.
+
+    Raises OSError and ValueError, also where it is not there after so many seconds.
+    """
     key, known = secrets.token_hex(32), os.pathsep.join(path for path in sys.path if path)
     process = subprocess.Popen(
         [sys.executable, "-c", "from app.thinking import answer; answer()"],
@@ -184,6 +187,9 @@ def _started() -> _Process:
         start_new_session=True,
     )
     said, heard = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+    late = threading.Timer(seconds, process.kill)
+    late.daemon = True
+    late.start()
     try:
         said.write(f"{key}\n")
         said.flush()
@@ -193,6 +199,8 @@ def _started() -> _Process:
     except BaseException:
         _stop(process)
         raise
+    finally:
+        late.cancel()
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:

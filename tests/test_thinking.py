@@ -141,13 +141,13 @@ def test_a_signal_to_all_of_a_group_ends_no_thought_however_the_server_was_start
 def test_where_the_process_cannot_be_started_the_server_is_unavailable(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mute = tmp_path / "mute"
-    mute.write_text("#!/bin/sh\nexit 1\n")
-    mute.chmod(0o755)
-    for program in (mute, tmp_path / "none"):
-        monkeypatch.setattr(sys, "executable", str(program))
+    for name, does in {"mute": "exit 1", "hung": "exec sleep 600"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    for name, seconds in {"mute": 600.0, "none": 600.0, "hung": 0.1}.items():
+        monkeypatch.setattr(sys, "executable", str(tmp_path / name))
         with pytest.raises(Unavailable, match="cannot be started"):
-            thinking.Beside().think(database, place, database.url)
+            thinking.Beside(seconds).think(database, place, database.url)
 
 
 def test_a_process_that_hangs_is_ended_for_whoever_waits_and_another_begins(database: Database) -> None:
