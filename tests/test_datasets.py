@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.files import LARGEST, UNSAFE, UNUSUAL, csv, npz, parquet, zipped
+from tests.people import someone, upload
 from tests.serving import KEY, Done, served, signed_in, slug
 from worker.loop import Worker
 from worker.settings import Settings
@@ -257,6 +258,25 @@ def test_a_trial_that_fails_on_uploaded_data_calls_it_as_its_owner_does(
     assert found["state"] == "failed"
     assert "there is no 'hamlet.txt' below LRTUNE_DATA_DIR" in found["reason"]
     assert kept["id"] not in found["reason"]
+
+
+def test_a_trial_that_fails_says_nothing_of_others_who_uploaded_the_same(database_url: str, tmp_path: Path) -> None:
+    folder, text = tmp_path / "data", b"to be or not to be\n" * 100
+    task = {"name": "text", "params": {"dataset": "hers.txt"}}
+    with (
+        served(database_url, data_dir=folder, shared=False) as service,
+        someone(service, "ada") as ada,
+        someone(service, "bob") as bob,
+    ):
+        kept = upload(ada, "hers.txt", text).json()
+        assert upload(bob, "secret.txt", text).status_code == 201
+        job = ada.post("/v1/jobs", json={"task": task, "horizon": {"steps": 20}}).json()["id"]
+        assert ada.delete("/v1/datasets/hers.txt").status_code == 204
+        (folder / kept["file"]).unlink()
+        Worker(Settings(database_url=database_url, device="cpu", data_dir=folder), Done()).work()
+        found = ada.get(f"/v1/jobs/{job}").json()
+    assert found["state"] == "failed"
+    assert "there is no 'hers.txt' below LRTUNE_DATA_DIR" in found["reason"]
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
