@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lrtune.errors import Rejection, UnusableFile
+from lrtune.space import shown
 from lrtune.uploads import texts
 from lrtune.uploads.places import below
 from lrtune.wire.tasks import TextParams
@@ -17,6 +18,10 @@ def wrong(params: TextParams, data_dir: Path) -> list[Rejection]:
     most = min(LARGEST, WIDEST * (params.context + 2) / smaller)
     try:
         path = below(data_dir, params.dataset)
+        if path.is_dir():
+            return [
+                {"pointer": "/dataset", "detail": f"found the folder {shown(params.dataset)}; accepted is one file"}
+            ]
         if not path.is_file() or path.stat().st_size > most:
             return []
         text = path.read_text(encoding="utf-8-sig")

@@ -94,6 +94,7 @@ class Beside:
         self.seconds = seconds
         self._lock = threading.Lock()
         self._running: _Process | None = None
+        self._not_started = 0
 
     def think(
         self, database: Database, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs
@@ -151,11 +152,15 @@ class Beside:
             timer.cancel()
 
     def _calls(self) -> Any:
+        before = self._not_started
         with self._lock:
             if self._running is None:
+                if self._not_started != before:  # whoever was waited for has tried it, as long as it takes
+                    raise Unavailable(UNABLE)
                 try:
                     self._running = _started(self.seconds)
                 except (OSError, ValueError) as error:
+                    self._not_started += 1
                     log.exception("the process in which this server thinks cannot be started")
                     raise Unavailable(UNABLE) from error
             return self._running.calls

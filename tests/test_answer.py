@@ -216,6 +216,16 @@ def test_runs_that_all_come_to_the_same_have_no_interval_and_the_words_say_so():
     assert words.lift(found) == told
 
 
+def test_differences_that_are_the_same_but_for_rounding_have_no_interval():
+    """Accuracies in percent: 93.7 - 93.6 is not quite 91.3 - 91.2."""
+    pairs = [(91.3, 91.2), (92.1, 92.0), (93.7, 93.6)]
+    theirs = [run(6 + i, USUAL, value, role="confirm", seed=101 + i) for i, (value, _) in enumerate(pairs)]
+    ours = [run(3 + i, LUCKY, value, role="confirm", seed=101 + i) for i, (_, value) in enumerate(pairs)]
+    found = answer([run(0, USUAL, 95.0, role="baseline"), run(1, LUCKY, 94.9), *ours, *theirs])
+    assert lift(found).difference == pytest.approx(0.1)
+    assert (lift(found).interval, lift(found).sure) == (None, None)
+
+
 def test_runs_that_all_come_to_the_same_have_the_interval_that_other_candidates_tell():
     same = [run(3 + i, LUCKY, 0.1, role="confirm", seed=101 + i) for i in range(3)]
     low, high = answer([*SEARCHED, *same, *CONFIRMED[6:9]]).interval

@@ -1,7 +1,9 @@
 """Uploads: every unsafe one is refused in a sentence and leaves nothing behind; good ones are described and kept."""
 
 import hashlib
+import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +12,7 @@ import httpx
 import pytest
 
 from tests.files import LARGEST, UNSAFE, UNUSUAL, csv, npz, parquet, zipped
+from tests.people import someone, upload
 from tests.serving import KEY, Done, served, signed_in, slug
 from worker.loop import Worker
 from worker.settings import Settings
@@ -255,6 +258,58 @@ def test_a_trial_that_fails_on_uploaded_data_calls_it_as_its_owner_does(
     assert found["state"] == "failed"
     assert "there is no 'hamlet.txt' below LRTUNE_DATA_DIR" in found["reason"]
     assert kept["id"] not in found["reason"]
+
+
+def test_a_trial_that_fails_says_nothing_of_others_who_uploaded_the_same(database_url: str, tmp_path: Path) -> None:
+    folder, text = tmp_path / "data", b"to be or not to be\n" * 100
+    task = {"name": "text", "params": {"dataset": "hers.txt"}}
+    with (
+        served(database_url, data_dir=folder, shared=False) as service,
+        someone(service, "ada") as ada,
+        someone(service, "bob") as bob,
+    ):
+        kept = upload(ada, "hers.txt", text).json()
+        assert upload(bob, "secret.txt", text).status_code == 201
+        job = ada.post("/v1/jobs", json={"task": task, "horizon": {"steps": 20}}).json()["id"]
+        assert ada.delete("/v1/datasets/hers.txt").status_code == 204
+        (folder / kept["file"]).unlink()
+        Worker(Settings(database_url=database_url, device="cpu", data_dir=folder), Done()).work()
+        found = ada.get(f"/v1/jobs/{job}").json()
+    assert found["state"] == "failed"
+    assert "there is no 'hers.txt' below LRTUNE_DATA_DIR" in found["reason"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
+def test_names_of_files_that_are_no_text_end_neither_an_answer_nor_a_worker(
+    service: httpx.Client, database_url: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(exist_ok=True)
+    (folder / "hamlet.txt").write_bytes(b"to be or not to be\n" * 100)
+    task = {"name": "text", "params": {"dataset": "hamlet.txt"}}
+    job = service.post("/v1/jobs", json={"task": task, "horizon": {"epochs": 1}}).json()["id"]
+    (folder / "hamlet.txt").unlink()
+    (folder / os.fsdecode(b"\xff\x1b[2J.txt")).touch()
+    Worker(Settings(database_url=database_url, device="cpu", data_dir=folder), Done()).work()
+    found = service.get(f"/v1/jobs/{job}").json()
+    assert found["state"] == "failed"
+    (wrong,) = service.post("/v1/jobs", json={"task": task}).json()["errors"]
+    for said in (found["reason"], wrong["detail"]):
+        assert "there are '\\udcff\\x1b[2J.txt'" in said
+
+
+def test_a_folder_is_no_text_and_a_link_in_a_loop_is_told_without_a_path_of_the_servers(
+    service: httpx.Client, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "poems").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "data" / "loop").symlink_to("loop")
+    accepted = {"poems": "found the folder 'poems'; accepted is one file", "loop": "a link in a loop of links"}
+    for name, said in accepted.items():
+        answer = service.post("/v1/jobs", json={"task": {"name": "text", "params": {"dataset": name}}})
+        (wrong,) = answer.json()["errors"]
+        assert wrong["pointer"] == "/task/params/dataset"
+        assert said in wrong["detail"]
+        assert str(tmp_path) not in answer.text
 
 
 def test_a_table_of_one_row_is_told_of_in_the_singular(service: httpx.Client) -> None:

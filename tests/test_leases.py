@@ -58,6 +58,20 @@ def test_renewing_keeps_a_lease_alive(database: Database, job: str) -> None:
     assert claim(database, "c", at=NOON + 5 * MINUTE).trial.number == 1
 
 
+def test_what_no_database_keeps_of_a_reason_is_written_as_it_is_escaped(database: Database, job: str) -> None:
+    """The names of files that are not UTF-8, and whatever somebody's code says as it fails."""
+    lease = claim(database)
+    with database.write() as tx:
+        said = {"reason": "no \udcff\0 here", "traceback": "at \udcff\0"}
+        leases.finish(tx, lease, TrialState.FAILED, value=None, step=0, **said)
+    with database.write() as tx:
+        jobs.end(tx, job, JobState.FAILED, reason="no \udcff\0 here")
+    with database.read() as tx:
+        assert (jobs.get(tx, job).reason, trials.get(tx, job, 0).reason) == ("no \\udcff\\x00 here",) * 2
+        assert events.traceback(tx, job) == "at \\udcff\\x00"
+        assert "no \\udcff\\x00 here" in events.page(tx, job, after=0, limit=50).items[-1].message
+
+
 @pytest.mark.parametrize("verb", ["renew", "report", "finish", "release"])
 def test_a_zombie_can_do_nothing_to_a_trial_that_was_claimed_again(database: Database, job: str, verb: str) -> None:
     zombie, other = claim(database, "a"), claim(database, "b")

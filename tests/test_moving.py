@@ -57,10 +57,10 @@ def foreign(storage: str, **kinds: Any) -> optuna.Study:
     """A study as people have them: a rate, an optimizer, something else; one trial pruned, one failed, one diverged."""
     study = optuna.create_study(storage=storage, study_name="theirs")
     for number in range(5):
-        params = {"lr": 0.001 * (number + 1), "optimizer": "adamw", "weight_decay": 0.1, "n_layers": 2}
+        params = {"lr": 0.001 * (number + 1), "optimizer": "AdamW", "weight_decay": 0.1, "n_layers": 2}
         kinds = {
             "lr": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True),
-            "optimizer": optuna.distributions.CategoricalDistribution(["adamw", "sgd"]),
+            "optimizer": optuna.distributions.CategoricalDistribution(["AdamW", "SGD"]),
             "weight_decay": optuna.distributions.FloatDistribution(0.0, 1.0),
             "n_layers": optuna.distributions.IntDistribution(1, 3),
         }
@@ -257,7 +257,7 @@ def test_a_study_of_other_origin_comes_in_as_a_finished_job(service: httpx.Clien
             ["digits", "--steps", "40"],
             "found no schedule: the parameters there are lr, optimizer, weight_decay, n_layers",
         ),
-        (["digits", "--steps", "40", "--set", "schedule=cosine"], "n_layers: no part of a configuration with adamw"),
+        (["digits", "--steps", "40", "--set", "schedule=cosine"], "n_layers: no part of a configuration with AdamW"),
         (["digits", "--steps", "40", "--set", "schedule=tango", "--map", "n_layers=-"], "tango"),
         (["digits", "--steps", "9", "--set", "schedule=cosine", "--map", "n_layers=-"], "its last report is at 20"),
         (["frobnication", "--steps", "40", "--set", "schedule=cosine", "--map", "n_layers=-"], "/job/task"),

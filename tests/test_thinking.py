@@ -150,6 +150,27 @@ def test_where_the_process_cannot_be_started_the_server_is_unavailable(
             thinking.Beside(seconds).think(database, place, database.url)
 
 
+def test_who_waits_for_a_process_that_cannot_be_started_does_not_try_it_again_one_after_the_other(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, tried, callers = tmp_path / "hung", tmp_path / "tried", 6
+    script.write_text(f"#!/bin/sh\necho >> {tried}\nexec sleep 600\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    beside, together = thinking.Beside(3.0), threading.Barrier(callers)
+
+    def ask() -> str:
+        together.wait()
+        with pytest.raises(Unavailable) as caught:
+            beside.think(database, place, database.url)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(callers) as pool:
+        said = [one.result() for one in [pool.submit(ask) for _ in range(callers)]]
+    assert all("cannot be started" in one for one in said)
+    assert len(tried.read_text().splitlines()) < callers
+
+
 def test_a_process_that_hangs_is_ended_for_whoever_waits_and_another_begins(database: Database) -> None:
     beside = thinking.Beside(seconds=600.0)
     first = beside.think(database, place, database.url)

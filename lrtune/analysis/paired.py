@@ -78,10 +78,11 @@ def lift(best: Best) -> Lift | None:
     differences = [metric.sign * (theirs - ours) for theirs, ours in pairs]
     difference, reference = fmean(differences), abs(fmean(theirs for theirs, _ in pairs))
     width = metric.limits[1] - metric.limits[0]
-    bounds = interval(differences, (-width, width))
+    largest = max(abs(value) for pair in pairs for value in pair)
+    bounds = interval(differences, (-width, width), of=largest)
     if best.noise is not None:
         spread = best.noise.deviation**2 / len(pairs)
-        bounds = around(difference, spread, best.noise.freedom, differences, (-width, width))
+        bounds = around(difference, spread, best.noise.freedom, differences, (-width, width), of=largest)
     if best.baseline.configuration == best.configuration and len(pairs) > 1:
         bounds = (0.0, 0.0)  # it is as good as itself, and here that needs no noise to be known
     return Lift(

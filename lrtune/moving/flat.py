@@ -77,9 +77,10 @@ def configuration(params: Mapping[str, Any], names: Mapping[str, str], fixed: Ma
 def _place(name: str, found: Mapping[str, Any]) -> str:
     """Whose knob it is: `optimizer` or `schedule`; none where it belongs to one not chosen. Raises Invalid."""
     owner, _, knob = name.rpartition(".")
+    owner = owner.lower()  # as names of optimizers and schedules are taken anywhere, in any case
     registries: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": FAMILIES}
     for place, registry in registries.items():
-        chosen = str(found[place])
+        chosen = str(found[place]).lower()
         if owner in ("", place, chosen) and chosen in registry and knob in knobs(registry[chosen]):
             return place
         if owner in registry and owner != chosen and knob in knobs(registry[owner]):

@@ -39,6 +39,13 @@ def page(
     return Page(items=items, next=lookup.cursor(rows[limit - 1].id) if len(rows) > limit else None)
 
 
+def name(tx: Session, actor: str, action: str, subject: str) -> str:
+    """What somebody called a subject when they last did this to it; nothing where they never did."""
+    same = AuditRow.actor == actor, AuditRow.action == action, AuditRow.subject == subject
+    details = tx.scalar(select(AuditRow.details).where(*same).order_by(AuditRow.id.desc()).limit(1))
+    return str((details or {}).get("name", ""))
+
+
 def full_runs(tx: Session, actor: str, *, now: datetime | None = None) -> float:
     """How many full runs somebody has asked for within a day: in jobs, and in what these were extended by."""
     mine = AuditRow.actor == actor, AuditRow.at > (now or clock(tx)) - DAY, AuditRow.action.in_(ASKED)

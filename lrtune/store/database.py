@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Dialect, Engine, create_engine, event, literal_column, make_url, select
 from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
-from sqlalchemy.types import DateTime, TypeDecorator
+from sqlalchemy.types import DateTime, Text, TypeDecorator
 
 AWAY = (OperationalError, InterfaceError)  # what a database raises that is not there
 BUSY_SECONDS = 30
@@ -38,6 +38,26 @@ class Utc(TypeDecorator[datetime]):
         if value is None or value.tzinfo is not None:
             return value
         return value.replace(tzinfo=UTC)
+
+
+class Words(TypeDecorator[str]):
+    """A text of whatever somebody's code or files say: what no database keeps of it is written as it is escaped.
+
+    A file name that is not UTF-8 has half a surrogate pair in Python, and an error that quotes it must not end whoever
+    writes it down; PostgreSQL keeps no NUL.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """To the database: whole characters, and no NUL."""
+        return None if value is None else storable(value)
+
+
+def storable(text: str) -> str:
+    """A text as every database takes it."""
+    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
 
 
 class Database:

@@ -98,12 +98,18 @@ def find(
 
 
 def called(tx: Session, said: str, *, job: str) -> str:
-    """A sentence of a worker's with uploaded files as people call them: the job's owner, where they have the same."""
+    """A sentence of a worker's with uploaded files as the job's owner called them, else as others do.
+
+    Who has removed theirs meanwhile does not hear who has the same: what others have they may not be let see.
+    """
     found = {match[1]: match[0] for match in _FILE.finditer(said)}
     owner = tx.scalar(select(JobRow.owner).where(JobRow.id == job)) if found else None
     for digest, file in found.items():
-        if (known := find(tx, digest, mine=owner or ADMIN)) is not None:
-            said = said.replace(file, known.name)
+        known = find(tx, digest, only=owner)
+        name = known.name if known else audit_log.name(tx, owner or ADMIN, "dataset-uploaded", digest)
+        if not name and (others := find(tx, digest)) is not None:
+            name = others.name
+        said = said.replace(file, name or file)
     return said
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
 from lrtune.store import attempts, checkpoints, events, shares, tallies, trials
-from lrtune.store.database import clock
+from lrtune.store.database import clock, storable
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob
 from lrtune.wire.results import ACTIVE, JobState, Outcome, Report, Stop, Trial, TrialState
@@ -206,7 +206,7 @@ def finish(
     """End the trial in an ended state; a `traceback` goes into its event, and who stopped it. Raises LeaseLost."""
     now = now or clock(tx)
     reached = {"state": state, "value": value, "step": step, "reason": reason, "finished_at": now}
-    data = {"traceback": traceback} if traceback else {}
+    data = {"traceback": storable(traceback)} if traceback else {}
     data |= {"by": by} if state is TrialState.STOPPED else {}
     _end(tx, lease, "finished", reached, now, **data)
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from lrtune.store.database import Utc
+from lrtune.store.database import Utc, Words
 from lrtune.wire.people import ADMIN
 
 Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only under INTEGER
@@ -78,7 +78,7 @@ class JobRow(Base):
     id: Mapped[str] = mapped_column(String(40), unique=True)
     owner: Mapped[str] = mapped_column(String(100), default=ADMIN, server_default=ADMIN)
     state: Mapped[str] = mapped_column(String(16), index=True)
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Words, default="")
     task: Mapped[str] = mapped_column(String(200), default="")  # its name, which a claim asks for
     spec: Mapped[dict[str, Any]]
     steps: Mapped[int | None]
@@ -152,7 +152,7 @@ class TrialRow(Base):
     role: Mapped[str] = mapped_column(String(16))
     why: Mapped[str] = mapped_column(Text, default="")
     state: Mapped[str] = mapped_column(String(16))
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Words, default="")
     configuration: Mapped[dict[str, Any]]
     seed: Mapped[int] = mapped_column(BigInteger)
     horizon: Mapped[int]
@@ -278,7 +278,7 @@ class EventRow(Base):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at: Mapped[datetime]
     kind: Mapped[str] = mapped_column(String(40))
-    message: Mapped[str] = mapped_column(Text)
+    message: Mapped[str] = mapped_column(Words)
     trial: Mapped[int | None]
     data: Mapped[dict[str, Any]]
 

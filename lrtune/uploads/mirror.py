@@ -109,8 +109,9 @@ def listed(folder: Path) -> str:
 
 
 def few(found: Iterable[str], many: int) -> str:
-    """The first of so many names, and how many more there are."""
-    return ", ".join(islice(found, SHOWN)) + (f" and {many - SHOWN} more" if many > SHOWN else "")
+    """The first of so many names, and how many more there are; one with what steers a terminal is quoted."""
+    first = (one if one.isprintable() else repr(one) for one in islice(found, SHOWN))
+    return ", ".join(first) + (f" and {many - SHOWN} more" if many > SHOWN else "")
 
 
 def _url(folder: Path) -> str | None:

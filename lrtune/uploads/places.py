@@ -17,7 +17,9 @@ def below(folder: Path, name: str | Path, *, called: str = "LRTUNE_DATA_DIR") ->
     try:
         path = (root / name).resolve()
         odd = path.exists() and not (path.is_file() or path.is_dir())
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long, a null byte
+    except RuntimeError:  # whose words have the whole path
+        raise UnusableFile(f"{str(name)!r} is no path: it is a link in a loop of links") from None
+    except (OSError, ValueError) as error:  # a name too long, a null byte
         raise UnusableFile(f"{str(name)!r} is no path: {getattr(error, 'strerror', None) or error}") from None
     if not path.is_relative_to(root):
         raise UnusableFile(f"{str(name)!r} leads out of {called}; accepted is a path that stays below it")

@@ -67,11 +67,12 @@ def _ends(value: object) -> object:
     return pair
 
 
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
+def _goal(value: object) -> object:
+    """A goal in any case; what is none is left as it was written, to be quoted."""
+    return value.lower() if isinstance(value, str) and value.lower() in ("minimize", "maximize") else value
 
 
-Goal = Annotated[Literal["minimize", "maximize"], BeforeValidator(_lower)]
+Goal = Annotated[Literal["minimize", "maximize"], BeforeValidator(_goal)]
 Bound = Annotated[float, Field(allow_inf_nan=False)]
 MetricRange = Annotated[tuple[Bound | None, Bound | None], BeforeValidator(_ends)]
 
