@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from lrtune.store import Database
+from lrtune.uploads import mirror
 from tests.serving import served
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -354,6 +355,17 @@ def test_a_plain_word_or_number_for_an_object_is_told_an_example_and_that_is_acc
     given, _ = json.JSONDecoder().raw_decode(example)
     answer = service.post("/v1/jobs", params={"validate_only": True}, json=job(**{field: given}))
     assert answer.status_code == 200, answer.text
+
+
+def test_a_missing_file_is_told_also_where_the_folder_may_not_be_listed(
+    service: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(mirror, "names", refused)  # the suite may run as root, who may
+    (wrong,) = posted(service, json.dumps(tabular(dataset="adults.csv")).encode())["errors"]
+    assert "there are files that cannot be listed just now" in wrong["detail"]
 
 
 def test_a_missing_file_is_told_which_there_are(service: httpx.Client) -> None:

@@ -104,7 +104,10 @@ def names(folder: Path) -> list[str]:
 def listed(folder: Path) -> str:
     """The first names of what lies in the folder, for whoever looked for another; uploads have names of their own."""
     hidden = (FOLDER, ".")
-    found = [one for one in names(folder) if not one.startswith(hidden)] if folder.is_dir() else []
+    try:
+        found = [one for one in names(folder) if not one.startswith(hidden)] if folder.is_dir() else []
+    except (OSError, Unavailable):  # what is asked is what is wrong with another name
+        return "files that cannot be listed just now"
     return few(found, len(found)) or "no files"
 
 
