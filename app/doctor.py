@@ -25,7 +25,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.settings import Settings
+from app.settings import Settings, refused
 from lrtune import __version__
 from lrtune.client import Client
 from lrtune.errors import LrtuneError, Unavailable
@@ -209,8 +209,11 @@ def server(_: Settings) -> Iterator[Finding]:
             ready = httpx.get(f"{client.url}/readyz", timeout=10, trust_env=False)
             list(client.tasks())
         except (LrtuneError, httpx.HTTPError) as error:
-            kind = wrong if not isinstance(error, httpx.ConnectError) else note
-            yield kind("server", f"{client.url}: {error or type(error).__name__}")
+            if isinstance(error, httpx.ConnectError):  # no fault where only a worker is to run
+                away = f"no lrtune server answers at {client.url} ({error}); start one with `lrtune serve`"
+                yield note("server", f"{away}, or name another in LRTUNE_URL")
+            else:
+                yield wrong("server", f"{client.url}: {error or type(error).__name__}")
             return
     if ready.is_success:
         yield well("server", f"{client.url} is ready and takes the key")
@@ -226,9 +229,8 @@ def findings() -> Iterator[Finding]:
     try:
         settings = Settings()
     except ValidationError as error:
-        for one in error.errors():
-            name = f"LRTUNE_{'_'.join(map(str, one['loc'])).upper()}"
-            yield wrong("settings", f"{name}: {one['msg'].removeprefix('Value error, ')}")
+        for words in refused(error):
+            yield wrong("settings", words)
         return
     for check in CHECKS:
         yield from check(settings)

@@ -98,7 +98,9 @@ def _asked(tx: Session, job_id: str) -> jobs.Outline:
     if not job.spec.over_http:
         raise NotExternal
     if job.state in OVER:
-        raise JobFinished(f"the job has {job.state}{f': {job.reason}' if job.reason else ''}; it has no more trials")
+        raise JobFinished(
+            f"the job is over ({job.state}){f': {job.reason}' if job.reason else ''}; it has no more trials"
+        )
     return job
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 import migrations
 from app import connections, openapi, pages, problems, quotas, receiving, sessions, thinking, traces
@@ -108,8 +110,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     url = settings.database_url
     lite = make_url(url).get_backend_name() == "sqlite"
     app.state.database = Database(url)  # makes SQLite's folder
-    if lite:
-        await asyncio.to_thread(_upgrade, app.state.database)
+    await asyncio.to_thread(_upgrade if lite else _look_at_the_schema, app.state.database)
     app.state.key = server_key(settings)
     app.state.ended = sessions.Ended(settings.credentials.with_name("signed-out"))
     await asyncio.to_thread(receiving.sweep, settings.data_dir)
@@ -163,6 +164,17 @@ def _upgrade(database: Database) -> None:
         log.error("%s", schema.differs(found))
     else:
         migrations.upgrade(database.url)
+
+
+def _look_at_the_schema(database: Database) -> None:
+    """Say that the schema is not the one that this server needs; where the database is away, requests say that."""
+    try:
+        with database.read() as tx:
+            wrong = schema.differs(schema.found(tx))
+    except (DBAPIError, PoolTimeout):
+        return
+    if wrong:
+        log.error("%s", wrong)
 
 
 @contextmanager

@@ -16,13 +16,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app import addresses, error_pages, pointers
 from lrtune import errors
 from lrtune.errors import LrtuneError, Rejection
+from lrtune.store import schema
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
@@ -135,6 +136,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RecursionError, _nested)
     for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _away)
+    app.add_exception_handler(ProgrammingError, _refused_by_the_database)
     app.add_exception_handler(Exception, _unforeseen)
 
 
@@ -235,6 +237,15 @@ async def _nested(request: Request, error: Exception) -> Response:
 
 async def _away(request: Request, _: Exception) -> Response:
     return _answer(request, errors.Unavailable())
+
+
+def _refused_by_the_database(request: Request, error: Exception) -> Response:
+    """A statement that the database does not take: with another schema there (`lrtune migrate`) that is the reason."""
+    with request.app.state.database.read() as tx:
+        wrong = schema.differs(schema.found(tx))
+    if not wrong:
+        raise error
+    return _answer(request, errors.Unavailable(wrong))
 
 
 async def _unforeseen(request: Request, _: Exception) -> Response:

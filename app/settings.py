@@ -1,6 +1,7 @@
 """What an operator may set for the server: environment variables with the prefix LRTUNE_; the README describes each."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,8 +33,15 @@ def settings() -> "Settings":
     try:
         return Settings()
     except ValidationError as error:
-        found = ((f"LRTUNE_{'_'.join(map(str, one['loc'])).upper()}", one["msg"]) for one in error.errors())
-        raise SystemExit("\n".join(f"{name}: {words.removeprefix('Value error, ')}" for name, words in found)) from None
+        raise SystemExit("\n".join(refused(error))) from None
+
+
+def refused(error: ValidationError) -> Iterator[str]:
+    """Each variable that cannot be accepted, with why and with what was found; of a secret never what it is."""
+    for one in error.errors():
+        field, words = "_".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
+        told = words != one["msg"] or field.endswith(("key", "secret"))  # our own words say what was found
+        yield f"LRTUNE_{field.upper()}: {words}" + ("" if told else f"; found {one['input']!r}")
 
 
 class Settings(BaseSettings):

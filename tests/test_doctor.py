@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import app.doctor
 import migrations
 from app.doctor import Finding, findings
+from app.settings import settings
 from lrtune.cli.commands import app as cli
 from lrtune.store import Database, workers
 from tests.serving import KEY, served
@@ -105,10 +106,24 @@ def test_a_torch_that_does_not_start_is_found(sqlite_url: str, monkeypatch: pyte
     assert (one.is_, "libcudart" in one.words) == ("wrong", True)
 
 
-def test_a_setting_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_that_cannot_be_is_named_with_what_was_found_and_a_secret_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("LRTUNE_MAX_BODY_BYTES", "many")
-    (one,) = findings()
-    assert (one.is_, one.words.startswith("LRTUNE_MAX_BODY_BYTES")) == ("wrong", True)
+    monkeypatch.setenv("LRTUNE_WEBHOOK_SECRET", "tooshort")
+    body, secret = findings()
+    assert (body.is_, body.words[:22], body.words[-14:]) == ("wrong", "LRTUNE_MAX_BODY_BYTES:", "; found 'many'")
+    assert secret.words.startswith("LRTUNE_WEBHOOK_SECRET:")
+    assert "tooshort" not in secret.words
+    with pytest.raises(SystemExit, match="found 'many'"):
+        settings()
+
+
+def test_a_server_that_does_not_answer_is_noted_with_what_to_do(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = found(monkeypatch, sqlite_url)["server"]
+    assert (one.is_, "`lrtune serve`" in one.words) == ("to note", True)
 
 
 def test_the_command_prints_it_and_ends_with_its_code(

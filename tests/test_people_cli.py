@@ -58,6 +58,20 @@ def test_the_audit_log_says_who_did_what() -> None:
     assert [one["action"] for one in listed("audit")] == ["person-set", "job-submitted"]
     assert [one["action"] for one in listed("audit", "--subject", "ada")] == ["person-set"]
     assert "job-submitted" in run("audit", "--limit", "5").stdout
+
+
+def test_lists_are_read_at_a_glance_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ada = run("keys", "create", "ada", "--name", "laptop").stdout.strip()
+    with Client(key=ada) as client:
+        job = client.submit({"task": "digits", "name": "digits, wide"})
+        client.cancel(job.id)
+    (row,) = [line for line in run("list").stdout.splitlines() if job.id in line]
+    assert row.split() == [job.id, "ada", "digits", "digits,", "wide", "cancelled", "0%"], "each in one line, and whole"
+    (made,) = listed("keys", "list")
+    day = str(made["created_at"])[:10]
+    assert day in run("keys", "list").stdout
+    assert day in run("audit").stdout
     assert listed("audit", "--actor", "nobody") == []
 
 

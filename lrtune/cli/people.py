@@ -47,7 +47,8 @@ def list_keys(as_json: AsJson = False) -> None:
     """Everybody's keys, newest first: not the keys, but their beginnings."""
     with clients.Client() as client:
         found = tuple(admins.Admin(client).keys())
-    columns = ("id", "person", "name", "beginning", "scopes", "created_at", "used_at", "revoked_at")
+    revoked = ("revoked_at",) if any(one.revoked_at for one in found) else ()
+    columns = ("id", "person", "name", "beginning", "scopes", "created_at", "used_at", *revoked)
     out.show(found, as_json, lambda: terminal.listed([one.model_dump(mode="json") for one in found], *columns))
 
 

@@ -22,6 +22,8 @@ from lrtune.wire.report import Findings, Plateau
 from lrtune.wire.results import Best, Job, Plan, Trial, Worker
 
 BARS = "▁▂▃▄▅▆▇█"
+TIMES = ("at", "seen_at", "created_at", "used_at", "revoked_at")
+DAY = len("2026-11-29")
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character: left and right, from the top
 
 
@@ -108,10 +110,15 @@ def report(found: Findings) -> RenderableType:
 
 
 class Fitting:
-    """A table that leaves columns out, the `spare` ones in their order, until it fits: a number is never cut."""
+    """A table that leaves columns out, the `spare` ones in their order, until it fits: a number is never cut.
 
-    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str]) -> None:
-        self._columns, self._rows, self._spare = columns, rows, spare
+    Where it does not even so, the columns that are `whole` stay in one piece, and the cells of others go on below.
+    """
+
+    def __init__(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], whole: Sequence[str] = ()
+    ) -> None:
+        self._columns, self._rows, self._spare, self._whole = columns, rows, spare, whole
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for left_out in range(len(self._spare) + 1):
@@ -122,9 +129,10 @@ class Fitting:
 
     def _without(self, names: Sequence[str]) -> Table:
         kept = [place for place, name in enumerate(self._columns) if name not in names]
-        table = _folding(*(self._columns[place] for place in kept))
+        named = (self._columns[place] for place in kept)
+        table = _folding(*(Column(name, overflow="fold", no_wrap=name in self._whole) for name in named))
         for row in self._rows:
-            table.add_row(*(row[place] for place in kept))
+            table.add_row(*(Text(row[place]) for place in kept))
         return table
 
 
@@ -139,21 +147,22 @@ def _stretch(plateau: Plateau | None) -> str:
     return f"{plateau.low:.3g} to {plateau.high:.3g}" if plateau.low < plateau.high else f"{plateau.low:.3g}"
 
 
-def jobs(found: Iterable[Job]) -> Table:
+def jobs(found: Iterable[Job]) -> Fitting:
     """A list of jobs."""
-    # An id is there to be copied, so it is never cut.
-    name, listed = Column("id", no_wrap=True, min_width=20), tuple(found)
+    listed = tuple(found)
     several = any(job.owner != ADMIN for job in listed)
-    table = _folding(name, *(["owner"] if several else []), "task", "name", "state", "done", "best", "baseline")
+    columns = ("id", *(["owner"] if several else []), "task", "name", "state", "done", "best", "baseline")
+    rows = []
     for job in listed:
         best = job.best
         baseline = best.baseline.value if best and best.baseline else None
-        table.add_row(
-            job.id, *([job.owner] if several else []), job.spec.task.name, Text(job.spec.name),
+        rows.append((
+            job.id, *([job.owner] if several else []), job.spec.task.name, job.spec.name,
             job.state, f"{job.progress.fraction:.0%}",
             f"{best.value:.5g}" if best else "", f"{baseline:.5g}" if baseline is not None else "",
-        )  # fmt: skip
-    return table
+        ))  # fmt: skip
+    # An id is there to be copied, so it is never cut.
+    return Fitting(columns, rows, spare=("baseline",), whole=("id", "state", "done", "best"))
 
 
 def compared(found: Sequence[Job], data: Iterable[DatasetSummary]) -> RenderableType:
@@ -208,10 +217,9 @@ def plan(found: Plan) -> RenderableType:
 
 def listed(items: Iterable[Mapping[str, Any]], *columns: str) -> Table:
     """Plain things of the API as a table of some of their fields."""
-    # An id is there to be copied, so it is never cut.
-    table = _folding(*(Column(one, no_wrap=True, min_width=20) if one == "id" else one for one in columns))
+    table = _folding(*map(_column, columns))
     for item in items:
-        table.add_row(*(Text(_cell(item.get(column, ""))) for column in columns))
+        table.add_row(*(Text(_cell(item.get(column, ""), of=column)) for column in columns))
     return table
 
 
@@ -221,7 +229,16 @@ def workers(found: Iterable[Worker]) -> Table:
     return listed(rows, "id", "host", "device", "job", "trial", "seen_at")
 
 
-def _cell(value: object) -> str:
+def _column(name: str) -> Column:
+    """A column of plain things: an id is there to be copied, so it is never cut, and a time folds after its day."""
+    if name == "id":
+        return Column(name, no_wrap=True, min_width=20)
+    return Column(name, overflow="fold", min_width=DAY if name in TIMES else None)
+
+
+def _cell(value: object, *, of: str = "") -> str:
+    if of in TIMES and isinstance(value, str):
+        return value[:16].replace("T", " ")  # UTC, as all times are; `--json` has the rest
     return ", ".join(map(str, value)) if isinstance(value, list | dict) else "" if value is None else str(value)
 
 

@@ -327,7 +327,9 @@ def _change(
     """Bring a job into a state; where somebody did it the log and the audit log name them and the `action`."""
     row = lookup.job(tx, job_id, lock=True)
     if row.state in unless and row.state != to:
-        raise JobFinished(f"the job has {row.state}, so this no longer applies; `extend` gives it a larger budget")
+        raise JobFinished(
+            f"the job is over ({row.state}), so this no longer applies; `extend` gives it a larger budget"
+        )
     if row.state != to:
         row.state, row.reason = to, reason
         tx.flush()
