@@ -40,8 +40,8 @@ def refused(error: ValidationError) -> Iterator[str]:
     """Each variable that cannot be accepted, with why and with what was found; of a secret never what it is."""
     for one in error.errors():
         field, words = "_".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
-        told = words != one["msg"] or field.endswith(("key", "secret"))  # our own words say what was found
-        yield f"LRTUNE_{field.upper()}: {words}" + ("" if told else f"; found {one['input']!r}")
+        explained = words != one["msg"] or field.endswith(("key", "secret"))  # our own words say what was found
+        yield f"LRTUNE_{field.upper()}: {words}" + ("" if explained else f"; found {one['input']!r}")
 
 
 class Settings(BaseSettings):
