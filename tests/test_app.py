@@ -274,8 +274,7 @@ def test_the_verbs_are_idempotent_and_a_finished_job_can_go(service: httpx.Clien
         if verb == "resume":
             assert service.delete(path).json()["type"] == "/problems/job-not-finished"
     assert answer.json()["spec"]["budget"] == {"full_runs": 25.0, "trials": None, "seconds": 60.0}
-    refused = service.post(f"{path}/resume").json()
-    assert (refused["type"], refused["detail"][:27]) == ("/problems/job-finished", "the job is over (cancelled)")
+    assert service.post(f"{path}/resume").json()["detail"].startswith("the job is over (cancelled)")
     assert service.delete(path).status_code == 204
     assert service.get(path).status_code == 404
 
@@ -375,19 +374,6 @@ def test_a_server_is_not_ready_before_its_schema_is_current(database_url: str) -
         assert "lrtune migrate" in answer.json()["detail"]
         migrations.upgrade(database_url)
         assert service.get("/readyz").status_code == 200
-
-
-def test_a_server_whose_schema_was_never_made_says_so_at_its_start_and_to_every_request(
-    postgres_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    migrations.downgrade(postgres_url, "base")
-    with served(postgres_url) as service:
-        for answer in (service.get("/v1/jobs"), service.post("/v1/jobs", json={"task": "digits"})):
-            assert (answer.status_code, slug(answer)) == (503, "unavailable")
-            assert "lrtune migrate" in answer.json()["detail"]
-        assert [one.message for one in caplog.records if one.name == "lrtune.server"] == [answer.json()["detail"]]
-        migrations.upgrade(postgres_url)
-        submitted(service)
 
 
 def test_on_sqlite_the_server_makes_folder_and_schema_itself(tmp_path: Path) -> None:

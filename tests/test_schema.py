@@ -12,7 +12,7 @@ from sqlalchemy import inspect, text
 
 import migrations
 from lrtune.store import Database, schema, workers
-from tests.serving import served
+from tests.serving import served, slug
 from worker.loop import Worker
 from worker.settings import Settings
 
@@ -147,3 +147,16 @@ def test_schemas_are_brought_up_to_date_by_several_threads_at_once(tmp_path: Pat
         with database.read() as tx:
             assert schema.found(tx) == schema.REVISION
         database.dispose()
+
+
+def test_a_server_whose_schema_was_never_made_says_so_at_its_start_and_to_every_request(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    migrations.downgrade(postgres_url, "base")
+    with served(postgres_url) as service:
+        for answer in (service.get("/v1/jobs"), service.post("/v1/jobs", json={"task": "digits"})):
+            assert (answer.status_code, slug(answer)) == (503, "unavailable")
+            assert "lrtune migrate" in answer.json()["detail"]
+        assert [one.message for one in caplog.records if one.name == "lrtune.server"] == [answer.json()["detail"]]
+        migrations.upgrade(postgres_url)
+        assert service.post("/v1/jobs", json={"task": "digits"}).status_code == 201

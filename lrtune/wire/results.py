@@ -1,6 +1,6 @@
 """What the service answers: jobs, trials, reports, the best configuration, plans and events, as they travel.
 
-These are the values that the store reads its rows into and that the search decides on; the client hands them to users.
+They are what the store makes of its rows, what the search decides on and what the client hands to users.
 """
 
 from datetime import datetime
@@ -259,8 +259,7 @@ class Noise(Result):
 class Best(Result):
     """The answer: the best configuration, its mean over fresh seeds with a 95 % interval, the baseline beside it.
 
-    Intervals lie inside the metric's `range`, where that is known, and are null where nothing tells how wide they are:
-    of a single run, and of runs that all came to the same value. `diverged` of its fresh seeds have no value.
+    Intervals lie inside the metric's `range`; one run, or runs of one value, have none. `diverged` seeds have no value.
     """
 
     configuration: Configuration
