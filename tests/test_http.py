@@ -57,7 +57,10 @@ def test_head_is_get_without_its_body_on_every_path(shared: httpx.Client) -> Non
             client = shared if path.startswith("/v1") else browser
             got, head = client.get(path), client.head(path)
             assert (head.status_code, head.content) == (got.status_code, b""), path
-            kept = headers(got) | ({"content-length": head.headers["content-length"]} if path == "/submit" else {})
+            # A form has a token, and a page of a job says how long ago something was: not always as many characters.
+            kept = headers(got)
+            if path.startswith(("/submit", "/jobs/", "/workers")):
+                kept |= {"content-length": head.headers["content-length"]}
             assert headers(head) == kept, path
             assert head.headers.get("content-length") != "0", path
 

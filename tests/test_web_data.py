@@ -150,8 +150,11 @@ def test_what_to_paste_into_a_loop_stands_in_the_form_and_on_the_page_of_its_job
     tab.get_by_label("task", exact=True).select_option("external")
     lines = tab.get_by_label("Lines for your training script")
     expect(lines).to_contain_text("trial.report(step, val_loss=value)")
-    with tab.expect_response(checks_external) as checked:  # what was asked about another task may still be on its way
+    # An answer about another task may still be on its way, and what is typed before the form is there again is lost.
+    tab.evaluate("() => { window.there = new Promise((done) => document.addEventListener('htmx:afterSettle', done)); }")
+    with tab.expect_response(checks_external) as checked:
         tab.get_by_label("task", exact=True).dispatch_event("change")
+        tab.evaluate("async () => { await window.there; }")
     assert checked.value.json()["wrong"], "the metric and the horizon are needed"
     expect(tab.locator(".error:visible")).to_have_count(0)
     tab.get_by_label("metric (needed)").fill("my loss")
