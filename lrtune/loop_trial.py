@@ -306,7 +306,13 @@ class LoopTrial(Torch, Kept):
         self._course = Course.of(self._trial, self._held.metric)
 
     def _tell(self) -> None:
-        """A sign of life, with the reports that wait."""
+        """A sign of life, with the reports that wait, which go on waiting while no server answers."""
+        try:
+            self._say()
+        except errors.Unavailable as error:
+            log.warning("trial %s goes on without the server: %s", self.number, error)
+
+    def _say(self) -> None:
         if self._stopped or self._team.rank:
             return
         reports = self._waiting[:1000]
@@ -314,9 +320,6 @@ class LoopTrial(Torch, Kept):
         batch = Batch(token=self._held.token, lease_seconds=seconds, start=self._began, reports=reports)
         try:
             verdict = self._door.tell(self._job, self.number, batch)
-        except errors.Unavailable as error:
-            log.warning("trial %s goes on without the server: %s", self.number, error)
-            return
         except (errors.Conflict, errors.NotFound) as error:
             log.warning("trial %s is no longer ours: %s", self.number, error)
             self._stop(str(error))
@@ -338,6 +341,8 @@ class LoopTrial(Torch, Kept):
                 return
             ending = Ending(token=self._held.token, state=state, **said)
             try:
+                while self._waiting and not self._stopped:  # what it was worth, before that it is over
+                    patiently(self._say)
                 patiently(lambda: self._door.finish(self._job, self.number, ending))
             except (errors.LeaseLost, errors.NotFound) as error:
                 log.warning("trial %s is no longer ours: %s", self.number, error)

@@ -67,6 +67,31 @@ def left(
     return next(client.trials(job.id))
 
 
+def test_reports_that_no_server_heard_come_before_the_end_of_their_trial(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was away while the trial was trained, and is there again as it ends."""
+    tell, away = Client.tell, 0
+
+    def unheard(self: Client, job_id: str, number: int, batch: Batch) -> Any:
+        nonlocal away
+        if batch.reports and away < 1 + len(due):  # the reports, and once more as the trial is finished
+            away += 1
+            raise errors.Unavailable
+        return tell(self, job_id, number, batch)
+
+    job = client.submit(JOB)
+    trials = job.trials()
+    trial = next(trials)
+    due = [step for step in range(1, trial.until + 1) if trial.due(step)]
+    monkeypatch.setattr(Client, "tell", unheard)
+    for step in due:
+        trial.report(step, val_loss=1 / step)
+    trial.finish()
+    found = client.trial(job.id, trial.number)
+    assert (found.state, len(found.reports)) == ("complete", len(due))
+
+
 def test_numbers_of_numpy_and_torch_are_taken(client: Client, trial: LoopTrial) -> None:
     taken: tuple[tuple[Any, Any], ...] = (
         (np.int64(2), np.float32(0.5)),
