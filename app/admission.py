@@ -193,24 +193,27 @@ def _params(spec: JobSpec, info: TaskInfo | TaskSummary) -> tuple[dict[str, Any]
     given = spec.task.params
     if isinstance(info, TaskSummary):
         params, found = parameters.checked(given, info.params)
-        return params, [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
+        return params, _of_params(found)
     try:
         return info.params.model_validate(given).model_dump(mode="json"), []
     except ValidationError as error:
         below = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         found = pointers.rejections(below, given, info.params.model_json_schema())
-    return dict(given), [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
+    return dict(given), _of_params(found)
 
 
 def _table(tx: Session, params: dict[str, Any], data_dir: Path, wrong: list[Rejection]) -> dict[str, Any]:
     """The parameters with the kind of their target, where it can be seen; what is wrong with the table is added."""
     found, kind = table_checks.checked(tx, TabularParams.model_validate(params), data_dir)
-    wrong += [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
+    wrong += _of_params(found)
     return params if found or kind is None else params | {"kind": kind}
 
 
 def _text(params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
-    found = text_checks.wrong(TextParams.model_validate(params), data_dir)
+    return _of_params(text_checks.wrong(TextParams.model_validate(params), data_dir))
+
+
+def _of_params(found: Sequence[Rejection]) -> list[Rejection]:
     return [{"pointer": f"/task/params{one['pointer']}", "detail": one["detail"]} for one in found]
 
 

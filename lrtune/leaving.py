@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from lrtune.errors import Invalid
+from lrtune.printable import storable
 
 
 def unwinding(frame: FrameType | None) -> TracebackType | None:
@@ -65,4 +66,4 @@ def place(at: TracebackType) -> str:
 
 def text(reason: str) -> str:
     """A reason that every database takes."""
-    return reason[:4000].replace("\0", "").encode(errors="replace").decode()
+    return storable(reason[:4000])[:4000]

@@ -315,9 +315,8 @@ class LoopTrial(Torch, Kept):
     def _say(self) -> None:
         if self._stopped or self._team.rank:
             return
-        reports = self._waiting[:1000]
-        seconds = self._held.lease_seconds
-        batch = Batch(token=self._held.token, lease_seconds=seconds, start=self._began, reports=reports)
+        held, reports = self._held, self._waiting[:1000]
+        batch = Batch(token=held.token, lease_seconds=held.lease_seconds, start=self._began, reports=reports)
         try:
             verdict = self._door.tell(self._job, self.number, batch)
         except (errors.Conflict, errors.NotFound) as error:
@@ -341,7 +340,8 @@ class LoopTrial(Torch, Kept):
                 return
             ending = Ending(token=self._held.token, state=state, **said)
             try:
-                while self._waiting and not self._stopped:  # what it was worth, before that it is over
+                # What ends with a value ends with all of its reports; what does not need not wait for them.
+                while self._waiting and not self._stopped and state not in ("failed", "waiting"):
                     patiently(self._say)
                 patiently(lambda: self._door.finish(self._job, self.number, ending))
             except (errors.LeaseLost, errors.NotFound) as error:

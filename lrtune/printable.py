@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe to print: names, tags, reasons, events, metrics, the output of commands.
+"""Text that others wrote, made safe to print and to keep: names, tags, reasons, events, metrics, outputs of commands.
 
 The one place that decides what a terminal may be sent. What `lrtune` prints goes through it in `lrtune/cli/out.py`, and
 what a worker logs in `Safe`.
@@ -26,3 +26,8 @@ class Safe(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         return printable(super().format(record))
+
+
+def storable(text: str) -> str:
+    """A text as every database and every request takes it: whole characters, and no NUL; what is none is escaped."""
+    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()

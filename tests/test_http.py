@@ -55,13 +55,11 @@ def test_head_is_get_without_its_body_on_every_path(shared: httpx.Client) -> Non
         names = {"job_id": job(shared), "number": 1, "dataset_id": "some.csv"}
         for path in (path.format(**names) for path in paths):
             client = shared if path.startswith("/v1") else browser
-            got, head = client.get(path), client.head(path)
+            got, head, again = client.get(path), client.head(path), client.get(path)
             assert (head.status_code, head.content) == (got.status_code, b""), path
-            # A form has a token, and a page of a job says how long ago something was: not always as many characters.
-            kept = headers(got)
-            if path.startswith(("/submit", "/jobs/", "/workers")):
-                kept |= {"content-length": head.headers["content-length"]}
-            assert headers(head) == kept, path
+            form = {"content-length": head.headers["content-length"]} if path == "/submit" else {}
+            # What says how long ago something was may grow by a character meanwhile, once.
+            assert headers(head) in (headers(got) | form, headers(again) | form), path
             assert head.headers.get("content-length") != "0", path
 
 

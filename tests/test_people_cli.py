@@ -7,7 +7,7 @@ import pytest
 
 from lrtune.admin import Admin
 from lrtune.client import Client
-from lrtune.errors import Later, MissingScope, NotYours, QuotaReached, Unauthorized
+from lrtune.errors import JobFinished, Later, MissingScope, NotYours, QuotaReached, Unauthorized
 from tests.external import JOB
 from tests.test_cli import run, service
 
@@ -66,6 +66,8 @@ def test_lists_are_read_at_a_glance_in_80_columns(monkeypatch: pytest.MonkeyPatc
     with Client(key=ada) as client:
         job = client.submit({"task": "digits", "name": "digits, wide"})
         client.cancel(job.id)
+        with pytest.raises(JobFinished, match=r"^the job is over \(cancelled\)"):
+            client.resume(job.id)
     (row,) = [line for line in run("list").stdout.splitlines() if job.id in line]
     assert row.split() == [job.id, "ada", "digits", "digits,", "wide", "cancelled", "0%"], "each in one line, and whole"
     (made,) = listed("keys", "list")

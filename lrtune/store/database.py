@@ -17,6 +17,8 @@ from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.types import DateTime, Text, TypeDecorator
 
+from lrtune.printable import storable
+
 AWAY = (OperationalError, InterfaceError)  # what a database raises that is not there
 BUSY_SECONDS = 30
 RESTED = 1.0  # seconds after which a connection is asked first
@@ -53,11 +55,6 @@ class Words(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
         """To the database: whole characters, and no NUL."""
         return None if value is None else storable(value)
-
-
-def storable(text: str) -> str:
-    """A text as every database takes it."""
-    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
 
 
 class Database:

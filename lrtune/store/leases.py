@@ -16,8 +16,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
+from lrtune.printable import storable
 from lrtune.store import attempts, checkpoints, events, shares, tallies, trials
-from lrtune.store.database import clock, storable
+from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob
 from lrtune.wire.results import ACTIVE, JobState, Outcome, Report, Stop, Trial, TrialState
