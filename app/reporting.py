@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
+from app.newest import Newest
 from app.problems import invalid
 from app.turns import Turns
 from lrtune import search
@@ -24,6 +25,7 @@ from lrtune.wire.job import Metric
 from lrtune.wire.results import JobState, Report, Trial, TrialState, report_points
 
 log = logging.getLogger("lrtune.server")
+_newest = Newest()
 
 
 class Said(NamedTuple):
@@ -59,7 +61,9 @@ async def take(turns: Turns, job_id: str, number: int, batch: Batch) -> Verdict:
         return verdict
     try:
         reason = await turns.together(
-            (job_id, "verdict"), lambda several: turns.think("verdict", _pruned, job_id, several), lease
+            (job_id, "verdict"),
+            lambda several: turns.think("verdict", _pruned, job_id, several),
+            replace(lease, trial=trial),
         )
     except Unavailable:  # the reports are written, and the pruner is asked again at the next
         return verdict
@@ -76,13 +80,15 @@ def _taken_together(database: Database, said: Sequence[Said]) -> Sequence[Taken 
     """
     try:
         with database.write() as tx:
-            found = held_each(tx, [one.shown for one in said], wait=False)
+            known = _newest.enough(one.batch for one in said)
+            found = held_each(tx, [one.shown for one in said], wait=False, known=known)
             first = {one.shown: place for place, one in reversed(list(enumerate(said)))}
             looks = [
                 _plain(held, one.batch) if isinstance(held, Held) and first[one.shown] == place else None
                 for place, (one, held) in enumerate(zip(said, found, strict=True))
             ]
-            holds.write(tx, [look.heard for look in looks if look])
+            holds.write(tx, heard := [look.heard for look in looks if look])
+        _newest.remember(heard)
         return [look and _came_to(look, look.verdict) for look in looks]
     except AWAY:
         raise
@@ -154,8 +160,9 @@ def _began(tx: Session, lease: leases.Lease, start: int) -> leases.Lease:
     return leases.begin_again(tx, lease, start, why="its loop could not go on from the checkpoint")
 
 
-def _new(lease: leases.Lease, batch: Batch) -> list[Sent]:
+def _new(held: Held, batch: Batch) -> list[Sent]:
     """The reports of a batch that were not known, by step. Raises Invalid for a batch that cannot be."""
+    lease = held.lease
     metric, known = lease.spec.metric.name, {report.step for report in lease.trial.reports}
     wrong = _out_of_place(lease.trial, batch.reports) + _out_of_range(lease.spec.metric, batch.reports)
     newest = max((one.step for one in batch.reports), default=lease.trial.start)
@@ -170,10 +177,10 @@ def _new(lease: leases.Lease, batch: Batch) -> list[Sent]:
     if wrong:
         raise invalid(wrong)
     new = sorted((one for one in batch.reports if one.step not in known), key=lambda one: one.step)
-    if len(known) + len(new) <= MOST_REPORTS:
+    if held.reported + len(new) <= MOST_REPORTS:
         return new
     asked = {*report_points(lease.trial.horizon), end_of(lease.trial)}
-    room = max(0, MOST_REPORTS - len(known))
+    room = max(0, MOST_REPORTS - held.reported)
     return [one for place, one in enumerate(new) if place < room or one.step in asked]
 
 
@@ -204,7 +211,7 @@ def _out_of_range(metric: Metric, sent: Sequence[Sent]) -> list[Rejection]:
 def _looked(found: Held, batch: Batch) -> Look:
     """What a batch is to write, and what needs no pruner: divergence, a pause, other rates. Raises Invalid."""
     lease, metric = found.lease, found.lease.spec.metric
-    trial, written = with_reports(lease.trial, _new(lease, batch), metric)
+    trial, written = with_reports(lease.trial, _new(found, batch), metric)
     heard = Heard(found, trial, written, timedelta(seconds=batch.lease_seconds))
     newest = max((one.step for one in lease.trial.reports if metric.name in one.metrics), default=0)
     ahead = [one for one in written if one.step > newest]  # an older one fills its place, and no more
@@ -227,9 +234,11 @@ def _new_rates(trial: Trial, batch: Batch, metric: Metric) -> list[float] | None
 
     Also where all of it was known: the answer that had the new rates may have been lost.
     """
+    course = Course.of(trial, metric)
+    if course.curve == trial.configuration.curve:
+        return None
     sent = {one.step for one in batch.reports}
     before = trial.model_copy(update={"reports": [one for one in trial.reports if one.step not in sent]})
-    course = Course.of(trial, metric)
     return course.rates(trial.step, RATES) if course.curve != Course.of(before, metric).curve else None
 
 
@@ -246,26 +255,36 @@ def with_reports(trial: Trial, new: Sequence[Sent], metric: Metric) -> tuple[Tri
 
 
 def _pruned(database: Database, job_id: str, asked: Sequence[leases.Lease]) -> list[str | Exception]:
-    """Why the pruner would stop each of these trials of a job here, if it would, as far as they have got by now.
+    """Why the pruner would stop each of these trials of a job, if it would, as far as they had got when it was asked.
 
     What goes wrong with one is its own affair.
     """
-    spec, asking = asked[0].spec, [lease.trial.number for lease in asked]
+    spec, reached = asked[0].spec, {lease.trial.number: lease.trial.step for lease in asked}
     with database.read() as tx:
         history = histories.of(job_id).recent(
-            tx, goal=spec.metric.goal, own=asking, others=search.compares_running(spec)
+            tx, goal=spec.metric.goal, own=reached.keys(), others=search.compares_running(spec)
         )
-    return [_why_stop(lease, history) for lease in asked]
+    running = [_upto(trial, reached[trial.number]) for trial in history if trial.number in reached]
+    running = [trial for trial in running if search.may_act(spec, trial)]
+    found = zip(running, _why_stop(asked[0], history, running), strict=True)
+    reasons = {trial.number: reason for trial, reason in found}
+    return [reasons.get(number, "") for number in reached]
 
 
-def _why_stop(lease: leases.Lease, history: Sequence[Trial]) -> str | Exception:
-    trial = next(one for one in history if one.number == lease.trial.number)
-    if not search.may_act(lease.spec, trial):
-        return ""
+def _upto(trial: Trial, step: int) -> Trial:
+    """A trial without what it has reported beyond a step."""
+    reports = [report for report in trial.reports if report.step <= step]
+    return trial.model_copy(update={"reports": reports, "step": min(trial.step, step)})
+
+
+def _why_stop(lease: leases.Lease, history: Sequence[Trial], running: Sequence[Trial]) -> list[str | Exception]:
+    kept, steps = search.fitted(lease.job_id), lease.steps
     try:
-        return search.verdict(lease.spec, history, trial, steps=lease.steps, kept=search.fitted(lease.job_id)).stop
-    except Exception as error:  # it is raised where this trial was reported
-        return error
+        return [one.stop for one in search.verdicts(lease.spec, history, running, steps=steps, kept=kept)]
+    except Exception as error:
+        if len(running) == 1:  # it is raised where this trial was reported
+            return [error]
+        return [found for one in running for found in _why_stop(lease, history, [one])]
 
 
 def _ended(tx: Session, lease: leases.Lease, state: TrialState, reason: str, *, step: int | None = None) -> Verdict:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lrtune.analysis.answer import interval
 from lrtune.errors import TaskError
-from lrtune.search.engine.early_stop import Rules, forecast, judge
+from lrtune.search.engine.early_stop import Past, Rules, forecast, judge
 from lrtune.search.engine.normalise import EVERYTHING, Normaliser
 from lrtune.store import Database, jobs, leases, tasks, trials, workers
 from lrtune.task import Task
@@ -215,7 +215,9 @@ def test_an_early_stop_is_reasoned_with_a_forecast_that_can_be():
     """The best of four runs came to 0.001, and the one that is judged is not far from it."""
     least = engine.loss(engine.CURVES[11]) - 0.001
     *done, judged = [engine.trained(i, 1000 if i != 13 else 300, above=-least) for i in (9, 11, 15, 17, 13)]
-    free, bound = (forecast(done, judged, engine.TARGET, limits=limits).ends for limits in (EVERYTHING, (0.0, np.inf)))
+    free, bound = (
+        forecast(Past(done), [judged], engine.TARGET, limits=limits)[0].ends for limits in (EVERYTHING, (0.0, np.inf))
+    )
     assert free.min() < 0
     assert 0 <= bound[1] <= bound[0] <= bound[2]
     words = judge(done, judged, engine.TARGET, rules=Rules(audit=0.0, limits=(0.0, np.inf), chance=1.0)).reason

@@ -18,7 +18,7 @@ from lrtune.store.tables import TrialRow
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import Batch, Sent, Verdict
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import Proposal, Trial, TrialState
+from lrtune.wire.results import Proposal, Report, Trial, TrialState
 from tests.external import JOB, report, submit, take
 from tests.leasing import MINUTE
 from tests.serving import served
@@ -64,6 +64,47 @@ def test_reports_of_many_loops_at_once_cost_the_statements_of_two(database: Data
         history = trials.history(tx, job)
     assert [[one.step for one in trial.reports] for trial in history] == [[2, 4]] * 9
     assert {trial.step for trial in history} == {4}
+
+
+def test_a_report_reads_none_of_those_before_it_however_many_there_are(database: Database) -> None:
+    """A loop that reports each of ten thousand steps would read fifty million."""
+    job, (lease,) = held(database, 1, search={"pruner": "forecast"})
+    number = lease.trial.number
+    for first in (1, 9, 17):
+        with counted() as seen:
+            heard = at_once(database, [(job, number, batch(lease, *range(first, first + 8), value=2.0))])
+    assert [one for one in heard if isinstance(one, BaseException)] == []
+    assert not any("FROM reports" in statement for statement in seen)
+    late, known, other = batch(lease, 23, 15, value=9.0), batch(lease, 24, 25, value=8.0), batch(lease, 30)
+    said = at_once(database, [(job, number, late), (job, number, known), (job, number, other)])
+    assert [one.step for one in said if isinstance(one, Verdict)] == [24, 25, 30]
+    with database.read() as tx:
+        reports = trials.history(tx, job)[0].reports
+    assert [one.step for one in reports] == [*range(1, 26), 30]
+    assert [one.metrics["val_loss"] for one in reports] == [*[2.0] * 24, 8.0, 1.0]
+
+
+def test_what_another_server_has_written_meanwhile_is_known_before_the_next_report(database: Database) -> None:
+    job, (lease,) = held(database, 1, search={"pruner": "forecast"})
+    number = lease.trial.number
+    at_once(database, [(job, number, batch(lease, 2, 4))])
+    with database.write() as tx:
+        leases.report(tx, lease, [Report(step=6, learning_rate=0.1, metrics={"val_loss": 3.0})], ttl=MINUTE)
+    at_once(database, [(job, number, batch(lease, 6, 8))])
+    with database.read() as tx:
+        reports = trials.history(tx, job)[0].reports
+    assert [(one.step, one.metrics["val_loss"]) for one in reports] == [(2, 1.0), (4, 1.0), (6, 3.0), (8, 1.0)]
+
+
+def test_a_metric_that_was_never_measured_is_named_however_long_a_loop_goes_on(database: Database) -> None:
+    job, (lease,) = held(database, 1)
+    number = lease.trial.number
+
+    def other(step: int) -> Batch:
+        return Batch(token=lease.token, reports=[Sent(step=step, metrics={"loss": 1.0})])
+
+    said = [at_once(database, [(job, number, one)])[0] for one in (other(2), other(4), batch(lease, 6), other(8))]
+    assert [type(one) for one in said] == [Invalid, Invalid, Verdict, Verdict]
 
 
 def test_what_is_wrong_with_one_report_is_said_to_its_loop_alone(database: Database) -> None:
@@ -142,13 +183,13 @@ def test_a_verdict_that_cannot_be_given_hinders_no_other(database: Database, mon
     job, found = held(database, 4, search={"pruner": "median"})
     broken = found[2].trial.number
 
-    def given(_spec: object, _history: object, trial: Trial, **_: object) -> PruneVerdict:
-        if trial.number == broken:
+    def given(_spec: object, _history: object, asked: Sequence[Trial], **_: object) -> list[PruneVerdict]:
+        if any(trial.number == broken for trial in asked):
             raise ZeroDivisionError
-        return PruneVerdict(stop=f"trial {trial.number} is stopped")
+        return [PruneVerdict(stop=f"trial {trial.number} is stopped") for trial in asked]
 
     monkeypatch.setattr(search, "may_act", lambda *_: True)
-    monkeypatch.setattr(search, "verdict", given)
+    monkeypatch.setattr(search, "verdicts", given)
     heard = at_once(database, [(job, one.trial.number, batch(one, 2)) for one in found])
     assert isinstance(heard[2], ZeroDivisionError)
     reasons = [one.reason for one in heard if isinstance(one, Verdict)]

@@ -90,6 +90,18 @@ def test_a_kept_model_says_what_one_fitted_anew_says() -> None:
     assert sum(same) >= 0.95 * len(same)
 
 
+def test_verdicts_on_several_trials_are_those_on_each_alone() -> None:
+    chance = random.Random(7)
+    history = [whole(number, chance) for number in range(12)]
+    places = [2, 5, 5, 10, 15, 5, 2, 10]
+    asked = [upto(whole(20 + n, chance), place, TrialState.RUNNING) for n, place in enumerate(places)]
+    known, kept = [*history, *asked], KeptModels()
+    alone = [search.verdict(SPEC, known, trial, steps=STEPS, kept=kept) for trial in asked]
+    together = search.verdicts(SPEC, known, asked, steps=STEPS, kept=KeptModels())
+    assert together == alone
+    assert {bool(one.stop) for one in together} == {True, False}
+
+
 def test_models_are_fitted_when_the_runs_have_grown_by_a_fifth(monkeypatch: pytest.MonkeyPatch) -> None:
     fits: list[int] = []
 

@@ -12,14 +12,15 @@ from sqlalchemy.orm import Session
 
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine
-from lrtune.store import Database, jobs, lookup, shares, tallies
+from lrtune.store import Database, jobs, leases, lookup, shares, tallies, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import EventRow, JobRow, ReportRow, TrialRow
 from lrtune.wire.configuration import Configuration
+from lrtune.wire.external import MOST_REPORTS
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import JobState, Proposal, TrialState
+from lrtune.wire.results import JobState, Proposal, Report, TrialState
 
-STEPS, AT_ONCE = 40, 1000
+STEPS, AT_ONCE, A_FEW = 40, 1000, 20
 SEEN = (10, 20, 30, 40)  # steps of the reports of each trial
 OWNERS = 30
 SPEC = {
@@ -73,6 +74,22 @@ def _ended(tx: Session, seq: int, numbers: range) -> None:
     tx.execute(insert(ReportRow), metrics)
     lines = [{"job": seq, "number": n + 2, "at": now, "kind": "filled", "message": "", "trial": n} for n in numbers]
     tx.execute(insert(EventRow), [line | {"data": {}} for line in lines])
+
+
+def with_reports(database: Database, count: int) -> str:
+    """A job of one trial that is held and has reported every step so far, so many but for a few; the job's id."""
+    spec = AdmittedJob.model_validate(SPEC | {"horizon": {"steps": 100 * MOST_REPORTS}})
+    with database.write() as tx:
+        job = jobs.create(tx, spec)[0].id
+        asked = proposal(0).model_copy(update={"horizon": spec.horizon.steps})
+        trials.propose(tx, job, asked, known=0)
+        lease = leases.claim(tx, "w", ttl=timedelta(hours=1), job_id=job)
+        if lease is None:
+            raise RuntimeError("no trial waits")
+        steps = range(1, max(count - A_FEW, 1) + 1)
+        seen = [Report(step=step, learning_rate=0.1, metrics={"val_loss": 2 + 1 / step}) for step in steps]
+        leases.report(tx, lease, seen, ttl=timedelta(hours=1))
+    return job
 
 
 def with_jobs(database: Database, count: int) -> str:

@@ -17,7 +17,7 @@ from app.routes.charts import drawn
 from app.turns import Turns
 from benchmarks.growth import BUILT_IN, STEPS, proposal
 from lrtune.export import export
-from lrtune.store import Database, jobs, leases, listing, shares, trials, workers
+from lrtune.store import Database, jobs, leases, listing, lookup, shares, trials, workers
 from lrtune.store.census import census
 from lrtune.store.database import clock
 from lrtune.wire.external import Batch, Handout, Hold, Sent
@@ -56,8 +56,9 @@ def of_a_job(timed: Timer, database: Database, job: str, count: int) -> Timings:
         yield "take a trial that waits", timed(lambda: held.append(taken(database, job)))  # noqa: B023
         for step, name in ((2, "report"), (3, "report"), (4, "report, pruner asked")):
             seen = [Sent(step=step, metrics={"val_loss": 2 * math.exp(-step / STEPS)})]
-            yield name, timed(partial(sent, database, job, held[0], Batch(token=held[0].token, reports=seen)))
-        yield "heartbeat", timed(partial(sent, database, job, held[0], Batch(token=held[0].token)))
+            batch = Batch(token=held[0].token, reports=seen)
+            yield name, timed(partial(sent, database, job, held[0].trial.number, batch))
+        yield "heartbeat", timed(partial(sent, database, job, held[0].trial.number, Batch(token=held[0].token)))
         yield "claim, none waits", timed(lambda: write(database, lambda tx: leases.claim(tx, "w", ttl=MINUTE)))
         yield from _looked_at(timed, database, job)
         if number < count + FEW:
@@ -77,6 +78,17 @@ def _looked_at(timed: Timer, database: Database, job: str) -> Timings:
     }
     for name, call in reading.items():
         yield name, timed(partial(read, database, call))
+
+
+def of_a_trial(timed: Timer, database: Database, job: str, _count: int) -> Timings:
+    """What a loop calls all the time whose trial has reported so often."""
+    with database.read() as tx:
+        row = lookup.trial(tx, lookup.job(tx, job), 0)
+    for step in range(row.step + 1, row.step + REPEATS + 1):
+        seen = [Sent(step=step, metrics={"val_loss": 2 + 1 / step})]
+        for name, reports in (("report", seen), ("heartbeat", [])):
+            batch = Batch(token=row.token or "", reports=reports)
+            yield name, timed(partial(sent, database, job, 0, batch))
 
 
 def of_jobs(timed: Timer, database: Database, job: str, count: int) -> Timings:
@@ -104,9 +116,9 @@ def taken(database: Database, job: str) -> Handout:
     return found
 
 
-def sent(database: Database, job: str, held: Handout, batch: Batch) -> None:
+def sent(database: Database, job: str, number: int, batch: Batch) -> None:
     """Reports, as a loop sends them."""
-    asyncio.run(reporting.take(Turns(database, asyncio.Semaphore()), job, held.trial.number, batch))
+    asyncio.run(reporting.take(Turns(database, asyncio.Semaphore()), job, number, batch))
 
 
 def read(database: Database, call: Callable[[Session], object]) -> None:

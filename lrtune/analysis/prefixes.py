@@ -37,9 +37,10 @@ class Course:
     ) -> None:
         self.configuration, self.horizon, self.sign = configuration, horizon, sign
         self.end = horizon if until is None else min(until, horizon)
-        self.points = frozenset(report_points(horizon))
-        seen = ((step, None if value is None else sign * value) for step, value in reports)
-        self.curve = configuration.curve.after(seen, horizon)
+        self.curve = configuration.curve
+        if isinstance(configuration.schedule, Plateau):  # no other family looks at the loss
+            seen = ((step, None if value is None else sign * value) for step, value in reports)
+            self.curve = self.curve.after(seen, horizon)
         self.factor = self.curve.over(horizon)
 
     @classmethod
@@ -68,6 +69,11 @@ class Course:
     def held(self, step: int) -> bool:
         """Whether other runs may leave this one after `step`: its rate stands still there, or its warm-up ends."""
         return step == self.rise() or (step > 1 and self.rate(step - 1) == self.rate(step - 2))
+
+    @cached_property
+    def points(self) -> frozenset[int]:
+        """The steps at which it reports."""
+        return frozenset(report_points(self.horizon))
 
     @cached_property
     def boundaries(self) -> frozenset[int]:

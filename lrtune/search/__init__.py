@@ -19,7 +19,7 @@ from lrtune.search.curve.beginnings import Beginnings
 from lrtune.search.curve.pruner import PruneVerdict, fitted
 from lrtune.search.optuna_sampler import CurveSampler
 from lrtune.search.propose import SpaceExhausted, suggest
-from lrtune.search.prune import compares_running, may_act, verdict
+from lrtune.search.prune import compares_running, counts_reports, may_act, verdict, verdicts
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # every rebuilt study would announce itself
 
@@ -30,6 +30,7 @@ __all__ = [
     "SpaceExhausted",
     "advance",
     "compares_running",
+    "counts_reports",
     "filled",
     "fitted",
     "may_act",
@@ -37,4 +38,5 @@ __all__ = [
     "refused",
     "suggest",
     "verdict",
+    "verdicts",
 ]

@@ -60,6 +60,11 @@ def compares_running(spec: AdmittedJob) -> bool:
     return isinstance(spec.search.pruner, SuccessiveHalving | Hyperband)
 
 
+def counts_reports(spec: AdmittedJob) -> bool:
+    """Whether it takes more than a trial's last two reports to say if the pruner may act."""
+    return not isinstance(spec.search.pruner, NoPruner | Forecast)
+
+
 def _asked(spec: AdmittedJob, trial: Trial) -> bool:
     """Whether the pruner has something to say of a trial's newest report, wherever its stage may end."""
     kind, seen, place = spec.search.pruner, intermediate(spec, trial), len(trial.reports)
@@ -81,17 +86,30 @@ def _asked(spec: AdmittedJob, trial: Trial) -> bool:
 def verdict(
     spec: AdmittedJob, history: Sequence[Trial], trial: Trial, *, steps: int, kept: KeptModels | None = None
 ) -> PruneVerdict:
-    """What the job's pruner says of a running trial of a job with a horizon of `steps`.
+    """The verdict of `verdicts` on one running trial."""
+    return verdicts(spec, history, [trial], steps=steps, kept=kept)[0]
+
+
+def verdicts(
+    spec: AdmittedJob, history: Sequence[Trial], asked: Sequence[Trial], *, steps: int, kept: KeptModels | None = None
+) -> list[PruneVerdict]:
+    """What the job's pruner says of each of these running trials of a job with a horizon of `steps`.
 
     Only whole runs of the search are ever stopped, never a baseline, a confirming run or one over a shorter horizon,
     which is there for what it says of its own. `kept` is what earlier verdicts of the job have fitted; without it all
     is fitted anew.
     """
     kind = spec.search.pruner
-    if trial.horizon < steps or not _asked(spec, trial):
-        return PruneVerdict()
+    open_ = [trial for trial in asked if trial.horizon >= steps and _asked(spec, trial)]
     if isinstance(kind, Forecast):
-        return forecast(spec, kind, history, trial, steps=steps, kept=kept or KeptModels())
+        found = forecast(spec, kind, history, open_, steps=steps, kept=kept or KeptModels())
+    else:
+        found = [_by_optuna(spec, kind, history, trial) for trial in open_]
+    said = {trial.number: one for trial, one in zip(open_, found, strict=True)}
+    return [said.get(trial.number, PruneVerdict()) for trial in asked]
+
+
+def _by_optuna(spec: AdmittedJob, kind: Pruners, history: Sequence[Trial], trial: Trial) -> PruneVerdict:
     seen, place = intermediate(spec, trial), len(trial.reports)
     past = _competing(kind, history, trial)
     rule = pruner(kind, trial.number)

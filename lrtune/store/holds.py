@@ -4,7 +4,7 @@ Loops by the dozen report at the same moment, so this is read and written for as
 statements as for one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -41,13 +41,21 @@ _RENEWED = _RENEWED.values(step=bindparam("reached"), lease_until=bindparam("our
 class Held:
     """A lease, its job's state, and the database's time; `over` when its trial has ended while it was held.
 
-    Of the trial's stages it has the one at hand.
+    Of the trial's stages it has the one at hand, and of its reports, of which there are `reported`, all or the newest.
     """
 
     lease: Lease
     over: bool
     news: JobState
     now: datetime
+    reported: int
+
+
+class Known(NamedTuple):
+    """A trial's newest report, and how many it has."""
+
+    newest: Report
+    total: int
 
 
 class Shown(NamedTuple):
@@ -71,22 +79,31 @@ def held(tx: Session, shown: Shown) -> Held:
     return found
 
 
-def held_each(tx: Session, shown: Sequence[Shown], *, wait: bool = True) -> list[Held | LrtuneError | None]:
+def held_each(
+    tx: Session, shown: Sequence[Shown], *, wait: bool = True, known: Mapping[str, Known] = {}
+) -> list[Held | LrtuneError | None]:
     """The leases that tokens stand for, in order; None for a token that no trial of this number had.
 
     Without `wait` also for one whose trial somebody else writes to: who has several waits for none, so that two never
-    wait for each other.
+    wait for each other. Of trials whose newest report is `known` by token, and of the step that they have reached,
+    no other is read.
     """
     tokens = [one.token for one in shown]
     query = select(*_COLUMNS, time(tx).label("now")).select_from(_FROM)
     query = query.where(_attempts.c.token.in_(tokens)).order_by(_trials.c.id)
     rows = tx.execute(query.with_for_update(of=_trials, skip_locked=not wait)).all()
     by_token = {Shown(row.job_id, row.number, row.attempt_token): row for row in rows}
-    reports = trials.reports(tx, [row.id for row in rows])
-    return [_held(tx, by_token[one], reports) if one in by_token else None for one in shown]
+    enough = {row.id: one for row in rows if (one := known.get(row.attempt_token)) and one.newest.step == row.step}
+    reports = trials.reports(tx, [row.id for row in rows if row.id not in enough])
+    found = dict[Shown, Held | LrtuneError]()
+    for shows, row in by_token.items():
+        newest, total = enough.get(row.id, (None, 0))
+        seen = reports[row.id] if newest is None else [newest]
+        found[shows] = _held(tx, row, seen, total or len(seen))
+    return [found.get(one) for one in shown]
 
 
-def _held(tx: Session, row: Any, reports: trials.Reports) -> Held | LrtuneError:
+def _held(tx: Session, row: Any, reports: Sequence[Any], reported: int) -> Held | LrtuneError:
     spec, token = _admitted(row.spec), row.attempt_token
     if not spec.over_http:
         return NotExternal()
@@ -96,9 +113,9 @@ def _held(tx: Session, row: Any, reports: trials.Reports) -> Held | LrtuneError:
     if not live and outcome != "paused" and not (row.state in ENDED and outcome in (None, "finished", "cancelled")):
         return LeaseLost(_lost(row, outcome))
     stage = SimpleNamespace(**{name: getattr(row, f"attempt_{name}") for name in _STAGE} | {"outcome": outcome})
-    trial = trials.view(row, reports[row.id], [stage])
+    trial = trials.view(row, reports, [stage])
     lease = Lease(row.id, token, row.job, row.job_id, spec, row.job_steps or row.horizon, trial)
-    return Held(lease, over=not live, news=JobState(row.job_state), now=as_time(row.now))
+    return Held(lease, over=not live, news=JobState(row.job_state), now=as_time(row.now), reported=reported)
 
 
 @lru_cache(maxsize=64)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lrtune.search.curve.encode import limits, runs
-from lrtune.search.engine.early_stop import Rules, due, judge
+from lrtune.search.engine.early_stop import EarlyStop, Rules, due, judge_each
 from lrtune.search.engine.kept_models import KeptModels
+from lrtune.search.engine.types import Run
 from lrtune.search.studies.study import searched
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import REPORTS, Trial
@@ -46,22 +47,23 @@ def judged(trial: Trial) -> bool:
 
 
 def forecast(
-    spec: AdmittedJob, kind: Forecast, history: Sequence[Trial], trial: Trial, *, steps: int, kept: KeptModels
-) -> PruneVerdict:
-    """Whether a running trial should stop now: its end is not expected to matter, and no audit wants to see it."""
-    if not judged(trial):
-        return PruneVerdict()
+    spec: AdmittedJob, kind: Forecast, history: Sequence[Trial], asked: Sequence[Trial], *, steps: int, kept: KeptModels
+) -> list[PruneVerdict]:
+    """Whether these running trials should stop now: their ends are not expected to matter, and no audit wants them."""
+    now = {trial.number: trial for trial in asked if judged(trial)}
+    if not now:
+        return [PruneVerdict()] * len(asked)
     with kept.lock:
-        past = [*(other for other in searched(history) if other.number != trial.number), trial]
-        known = runs(spec, past, kept.encoded)
-        running = next((run for run in known if run.key == trial.number), None)
-        if running is None:
-            return PruneVerdict()
-        others = [run for run in known if run.reports and run is not running]
+        past = [*(other for other in searched(history) if other.number not in now), *now.values()]
+        known = [run for run in runs(spec, past, kept.encoded) if run.reports]
+        running = [run for run in known if run.key in now]
         rules = Rules(chance=kind.probability, audit=kind.audit, sign=spec.metric.sign, limits=limits(spec, known))
-        verdict = judge(others, running, steps, spec.search.seed, rules, fitted=kept)
-    if not (verdict.stop or verdict.audit or verdict.off):
-        return PruneVerdict()
-    place = f"{spec.metric.sign * running.reports[-1][1]:.4g} at report {len(trial.reports)} of {REPORTS}"
-    words = f"forecast pruner: {place}, {verdict.reason}"
-    return PruneVerdict(stop=words * verdict.stop, audit=words * verdict.audit, off=words * verdict.off)
+        found = judge_each(known, running, steps, spec.search.seed, rules, fitted=kept)
+    said = {run.key: _in_words(spec, now[run.key], run, one) for run, one in zip(running, found, strict=True)}
+    return [said.get(trial.number, PruneVerdict()) for trial in asked]
+
+
+def _in_words(spec: AdmittedJob, trial: Trial, run: Run, found: EarlyStop) -> PruneVerdict:
+    place = f"{spec.metric.sign * run.reports[-1][1]:.4g} at report {len(trial.reports)} of {REPORTS}"
+    words = f"forecast pruner: {place}, {found.reason}"
+    return PruneVerdict(stop=words * found.stop, audit=words * found.audit, off=words * found.off)

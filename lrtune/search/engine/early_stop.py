@@ -7,10 +7,10 @@ A verdict needs the job's runs alone; `KeptModels` keeps between verdicts what i
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtr
@@ -75,6 +75,37 @@ class EndForecast:
     chance: float
 
 
+class Past:
+    """A job's runs, oldest first, and what of them every run is compared with, found once for all that are judged."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        # Every run counts as far as it got: expectations of its end would pass for knowledge of it.
+        self.runs = [run if run.until == run.steps else replace(run, until=run.steps) for run in runs]
+        self._completed: dict[int, list[Run]] = {}
+        self._best: dict[int, float] = {}
+        self._decays: dict[tuple[int, float], Array] = {}
+
+    def completed(self, horizon: int) -> list[Run]:
+        """Those that were trained to the end of a horizon."""
+        if horizon not in self._completed:
+            self._completed[horizon] = [run for run in self.runs if run.completed(horizon)]
+        return self._completed[horizon]
+
+    def best(self, horizon: int) -> float:
+        """The best final value over a horizon; infinite where there is none."""
+        if horizon not in self._best:
+            finals = [run.reports[-1][1] for run in self.completed(horizon)]
+            self._best[horizon] = min((value for value in finals if np.isfinite(value)), default=np.inf)
+        return self._best[horizon]
+
+    def had_ahead(self, horizon: int, share: float, decay: float) -> int:
+        """How many completed runs had so much of their decay ahead of them after a share of the horizon."""
+        if (horizon, share) not in self._decays:
+            found = [decay_ahead(run, share) for run in self.completed(horizon)]
+            self._decays[horizon, share] = np.array(found)
+        return int((self._decays[horizon, share] >= decay).sum())
+
+
 def judge(
     runs: Sequence[Run],
     running: Run,
@@ -85,20 +116,36 @@ def judge(
     fitted: KeptModels | None = None,
 ) -> EarlyStop:
     """Whether a running run should stop now. `runs` are the job's other runs, oldest first."""
-    fitted = fitted or KeptModels()
-    if running.reports and not np.isfinite(running.reports[-1][1]):
-        return EarlyStop(True, "diverged", chance=0.0)
-    hopeless, chance, words = _hopeless(runs, running, target, rules, fitted)
-    if not hopeless:
-        return EarlyStop(False, words, chance=chance)
-    fitted.hopeless[running.key, running.horizon] = True
-    if _drawn_for_audit(running, seed, rules.audit):
-        return EarlyStop(False, f"runs on as an audit: {words}", audit=True, chance=chance)
-    checked = checked or audit([run for run in runs if run.state != "running"], seed, rules, target, fitted)
-    if not checked.on:
-        text = f"forecasts failed the audit ({checked.false} of {checked.audited} false stops): not stopped"
-        return EarlyStop(False, text, chance=chance, off=True)
-    return EarlyStop(True, words, chance=chance)
+    return judge_each(runs, [running], target, seed, rules, checked, fitted)[0]
+
+
+def judge_each(
+    runs: Sequence[Run],
+    asked: Sequence[Run],
+    target: int,
+    seed: int = 0,
+    rules: Rules = Rules(),
+    checked: Audit | None = None,
+    fitted: KeptModels | None = None,
+) -> list[EarlyStop]:
+    """The same of several, which may be among the `runs`: what is dear is done once for all of them."""
+    fitted, said = fitted or KeptModels(), list[EarlyStop]()
+    for run, found in zip(asked, _hopeless(Past(runs), asked, target, rules, fitted), strict=True):
+        if run.reports and not np.isfinite(run.reports[-1][1]):
+            said.append(EarlyStop(True, "diverged", chance=0.0))
+            continue
+        if not found.hopeless:
+            said.append(EarlyStop(False, found.words, chance=found.chance))
+            continue
+        fitted.hopeless[run.key, run.horizon] = True
+        if _drawn_for_audit(run, seed, rules.audit):
+            said.append(EarlyStop(False, f"runs on as an audit: {found.words}", audit=True, chance=found.chance))
+            continue
+        checked = checked or audit([run for run in runs if run.state != "running"], seed, rules, target, fitted)
+        failed = f"forecasts failed the audit ({checked.false} of {checked.audited} false stops): not stopped"
+        words = found.words if checked.on else failed
+        said.append(EarlyStop(checked.on, words, chance=found.chance, off=not checked.on))
+    return said
 
 
 def due(before: int, now: int, horizon: int) -> bool:
@@ -106,30 +153,45 @@ def due(before: int, now: int, horizon: int) -> bool:
     return any(before < share * horizon <= now for share in ASKED)
 
 
-def _hopeless(
-    runs: Sequence[Run], running: Run, target: int, rules: Rules, fitted: KeptModels
-) -> tuple[bool, float, str]:
-    """Whether the forecast rules a run out, its chance, and the forecast in words."""
+class _Found(NamedTuple):
+    """Whether the forecast rules a run out, its chance to beat the best, and why in words."""
+
+    hopeless: bool
+    chance: float
+    words: str
+
+
+def _hopeless(past: Past, asked: Sequence[Run], target: int, rules: Rules, fitted: KeptModels) -> list[_Found]:
+    """Which of these runs the forecast rules out."""
+    kept = [_runs_on(past, run, rules) for run in asked]
+    open_ = [run for run, words in zip(asked, kept, strict=True) if not words]
+    forecasts = iter(forecast(past, open_, target, rules.chance, rules.limits, fitted))
+    return [
+        _Found(False, 1.0, words) if words else _by_forecast(next(forecasts), past.best(run.horizon), rules)
+        for run, words in zip(asked, kept, strict=True)
+    ]
+
+
+def _by_forecast(found: EndForecast, best: float, rules: Rules) -> _Found:
+    words = f"forecast {in_words(rules.sign * found.ends)} against {rules.sign * best:.4g}, chance {found.chance:.1%}"
+    return _Found(found.chance < rules.chance, found.chance, words)
+
+
+def _runs_on(past: Past, running: Run, rules: Rules) -> str:
+    """Why a run goes on whatever would be forecast of it; nothing where that is to be asked."""
     horizon = running.horizon
-    completed = [run for run in runs if run.completed(horizon)]
+    completed, best = past.completed(horizon), past.best(horizon)
     if len(completed) < rules.least_completed:
-        return False, 1.0, f"only {len(completed)} completed runs to forecast from"
+        return f"only {len(completed)} completed runs to forecast from"
     if running.steps < rules.least_share * horizon:
-        return False, 1.0, "too early to forecast"
-    best = best_completed(completed, horizon)
-    if best is None:
-        return False, 1.0, "no completed run to beat"
+        return "too early to forecast"
+    if np.isinf(best):
+        return "no completed run to beat"
     if _ahead(running, completed, best):
-        return False, 1.0, f"better already than {rules.sign * best:.4g}, the best"
+        return f"better already than {rules.sign * best:.4g}, the best"
     share = running.steps / horizon
-    ahead = LIKE * decay_ahead(running, share)
-    enough = islice((run for run in completed if decay_ahead(run, share) >= ahead), rules.least_completed)
-    if (like := len(list(enough))) < rules.least_completed:
-        return False, 1.0, f"only {like} completed runs that had as much decay ahead of them"
-    found = forecast(runs, running, target, rules.chance, rules.limits, fitted)
-    against = f"against {rules.sign * best:.4g}, chance {found.chance:.1%}"
-    words = f"forecast {in_words(rules.sign * found.ends)} {against}"
-    return found.chance < rules.chance, found.chance, words
+    like = past.had_ahead(horizon, share, LIKE * decay_ahead(running, share))
+    return "" if like >= rules.least_completed else f"only {like} completed runs that had as much decay ahead of them"
 
 
 def _ahead(running: Run, completed: Sequence[Run], best: float) -> bool:
@@ -137,15 +199,10 @@ def _ahead(running: Run, completed: Sequence[Run], best: float) -> bool:
 
     Who has never been seen to get worse is not forecast to, whatever the others of its kind came to.
     """
-    lead = best - running.reports[-1][1]
+    if (lead := best - running.reports[-1][1]) <= 0:
+        return False
     then = [max((one for one in run.reports if one[0] <= running.steps), default=(0, np.inf))[1] for run in completed]
-    return lead > 0 and not any(run.reports[-1][1] - value >= lead for run, value in zip(completed, then, strict=True))
-
-
-def best_completed(runs: Sequence[Run], horizon: int) -> float | None:
-    """The best final value over a horizon."""
-    finals = [run.reports[-1][1] for run in runs if run.completed(horizon)]
-    return min((value for value in finals if np.isfinite(value)), default=None)
+    return not any(run.reports[-1][1] - value >= lead for run, value in zip(completed, then, strict=True))
 
 
 def decay_ahead(run: Run, share: float) -> float:
@@ -157,47 +214,49 @@ def decay_ahead(run: Run, share: float) -> float:
 
 
 def forecast(
-    runs: Sequence[Run],
-    running: Run,
+    past: Past,
+    asked: Sequence[Run],
     target: int,
     enough: float = 1.0,
     limits: tuple[float, float] = EVERYTHING,
     fitted: KeptModels | None = None,
-) -> EndForecast:
-    """Forecast of a run's final value by the view that gives it the best chance; the first with `enough` will do.
+) -> list[EndForecast]:
+    """Forecasts of the runs' final values, each by the view that gives it the best chance; the first `enough` will do.
 
     Two views, because nobody knows how the effects of a rate add up: as they are, and by orders of magnitude.
     """
-    # Every run counts as far as it got: expectations of its end would pass for knowledge of it.
-    own = running.key, running.horizon
-    known = [run if run.until == run.steps else replace(run, until=run.steps) for run in runs]
-    known = [run for run in known if (run.key, run.horizon) != own]
-    running, fitted = replace(running, until=running.steps), fitted or KeptModels()
-    found: list[EndForecast] = []
-    for linear_width in VIEWS:
-        view = fitted.view(known, running, target, linear_width)
-        found.append(_by(view, running, best_completed(known, running.horizon), limits))
-        if found[-1].chance >= enough:
+    fitted, found = fitted or KeptModels(), dict[int, EndForecast]()
+    waiting = list(range(len(asked)))
+    for linear_width in VIEWS if asked else ():
+        first = replace(asked[waiting[0]], until=asked[waiting[0]].steps)
+        known = [run for run in past.runs if (run.key, run.horizon) != (first.key, first.horizon)]
+        view = fitted.view(known, first, target, linear_width)
+        for place, one in zip(waiting, _by(view, [asked[place] for place in waiting], past, limits), strict=True):
+            found[place] = max(one, found.get(place, one), key=lambda forecast: forecast.chance)
+        waiting = [place for place in waiting if found[place].chance < enough]
+        if not waiting:
             break
-    return max(found, key=lambda one: one.chance)
+    return [found[place] for place in range(len(asked))]
 
 
-def _by(view: View, running: Run, best: float | None, limits: tuple[float, float]) -> EndForecast:
-    """One view's forecast of a run.
+def _by(view: View, asked: Sequence[Run], past: Past, limits: tuple[float, float]) -> Iterator[EndForecast]:
+    """One view's forecasts of some runs.
 
-    Its predictive standard deviation is stretched to what the forecasts of the completed runs, each left out, were
+    The predictive standard deviation is stretched to what the forecasts of the completed runs, each left out, were
     wrong by: by the root mean square of their z-scores and of `TRUST` more of one. So estimated, it makes a t
     distribution of the normal one.
     """
-    model, (mean, variance) = view.model, view.forecast(running)
-    z_scores = np.clip(view.z_scores(running), -WILD, WILD)
-    wrong = np.sqrt((TRUST + (z_scores**2).sum()) / (TRUST + len(z_scores)))
-    std = float(max(wrong, 1.0) * np.sqrt(variance + model.process.kernel.noise))
-    ends = model.normaliser.quantiles(running.horizon, mean, std, limits)
-    if best is None:
-        return EndForecast(ends, 1.0)
-    score = model.normaliser.score(np.array([running.horizon]), np.array([best]))[0]
-    return EndForecast(ends, float(stdtr(max(len(z_scores) - 1, 2), (score - mean) / std)))
+    normaliser, noise = view.model.normaliser, view.model.process.kernel.noise
+    for run, mean, variance in zip(asked, *view.forecast(asked), strict=True):
+        z_scores = np.clip(view.z_scores(run), -WILD, WILD)
+        wrong = np.sqrt((TRUST + (z_scores**2).sum()) / (TRUST + len(z_scores)))
+        std = float(max(wrong, 1.0) * np.sqrt(variance + noise))
+        ends, best = normaliser.quantiles(run.horizon, mean, std, limits), past.best(run.horizon)
+        if np.isinf(best):
+            yield EndForecast(ends, 1.0)
+            continue
+        score = normaliser.score(np.array([run.horizon]), np.array([best]))[0]
+        yield EndForecast(ends, float(stdtr(max(len(z_scores) - 1, 2), (score - mean) / std)))
 
 
 def audit(
@@ -240,10 +299,10 @@ def _drawn_for_audit(run: Run, seed: int, share: float) -> bool:
 
 def _would_have_stopped(before: Sequence[Run], run: Run, target: int, rules: Rules, fitted: KeptModels) -> bool:
     """Whether the forecast at any of the reports at which a run is judged would have stopped it."""
-    last = 0
+    last, past = 0, Past(before)
     for number, (now, _) in enumerate(run.reports, start=1):
         seen = replace(run, reports=run.reports[:number], until=now)
-        if now < run.horizon and due(last, now, run.horizon) and _hopeless(before, seen, target, rules, fitted)[0]:
+        if now < run.horizon and due(last, now, run.horizon) and _hopeless(past, [seen], target, rules, fitted)[0][0]:
             return True
         last = now
     return False

@@ -23,6 +23,7 @@ ROOT5 = 5.0**0.5
 CONSTANT = 1.0  # variance of the constant
 LEVEL_SCALE = 2.0  # length scale of the level, in log steps
 JITTER = 1e-6
+LEAST_VARIANCE = 1e-10  # of a posterior
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ class Process:
 
     def variance(self, white: Array) -> Array:
         """Posterior variance without noise, (m,), of points with this whitened covariance."""
-        return np.asarray(np.maximum(self.kernel.variance - (white * white).sum(0), 1e-10))
+        return np.asarray(np.maximum(self.kernel.variance - (white * white).sum(0), LEAST_VARIANCE))
 
 
 @dataclass(frozen=True)

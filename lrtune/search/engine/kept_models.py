@@ -16,8 +16,8 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
 from lrtune.search.engine.features import embed
-from lrtune.search.engine.gp import JITTER, Points, Process
-from lrtune.search.engine.model import DIVERGED_NOISE, MEAN_OF, JobModel, observe
+from lrtune.search.engine.gp import JITTER, LEAST_VARIANCE, Points, Process
+from lrtune.search.engine.model import DIVERGED_NOISE, MEAN_OF, JobModel, Observations, observe
 from lrtune.search.engine.types import Array, Pool, Run
 
 GROWTH = 1.2  # as many times the runs, before a model is fitted anew
@@ -73,11 +73,26 @@ class View:
         """The number of a run that the model does not know, which is no other's."""
         return len(self.model.runs) + len(self.known)
 
-    def forecast(self, running: Run) -> tuple[float, float]:
-        """Mean and variance of a run's normalised score at its end."""
-        process, _ = self._with(running)
-        mean, white = process.project(self._points(running, [running.horizon]))
-        return float(mean[0]) + self.model.mean, float(process.variance(white)[0])
+    def forecast(self, asked: Sequence[Run]) -> tuple[Array, Array]:
+        """Mean and variance, (k,) each, of k runs' normalised scores at their ends, each as if it alone were asked.
+
+        The process does not grow by what a run has reported beyond what is known of it: its few points are given those
+        of them that were observed (R&W eq. A.6).
+        """
+        news = [self._news(run) for run in asked]
+        steps = [np.append(seen.steps, run.horizon) for run, seen in zip(asked, news, strict=True)]
+        kernel, points = self.process.kernel, self._points(asked, steps)
+        mean, white = self.process.project(points)
+        covariance, found, first = kernel.covariance(points, points) - white.T @ white, np.zeros((2, len(asked))), 0
+        for place, seen in enumerate(news):
+            end = first + len(seen.run)
+            new, first = slice(first, end), end + 1
+            scores, relative = self._scored(seen)
+            noisy = covariance[new, new] + np.diag(kernel.noise * relative + JITTER)
+            gain = np.linalg.solve(noisy, covariance[new, end])
+            found[0, place] = mean[end] + gain @ (scores - mean[new])
+            found[1, place] = covariance[end, end] - gain @ covariance[new, end]
+        return found[0] + self.model.mean, np.maximum(found[1], LEAST_VARIANCE)
 
     def z_scores(self, running: Run) -> Array:
         """How wrong such forecasts were, (completed runs,), at about this share of their runs."""
@@ -88,24 +103,36 @@ class View:
 
     def _with(self, run: Run) -> tuple[Process, Array]:
         """The process and its scores with what a run has reported beyond what is known of it."""
+        seen = self._news(run)
+        if not len(seen.run):
+            return self.process, self.scores
+        scores, relative = self._scored(seen)
+        scores = np.concatenate([self.scores, scores])
+        return _extended(self.process, self._points([run], [seen.steps]), scores, relative), scores
+
+    def _news(self, run: Run) -> Observations:
+        """What a run has reported beyond what is known of it, and what it shares with others."""
         known = self.known.get((run.key, run.horizon), ())
         alike = {step for step, history in run.histories if history in self.trained}
         least = max([*alike, known[-1][0] + 1 if known else 0], default=0)  # what runs share was trained once
-        seen = observe([replace(run, reports=tuple(one for one in run.reports if one[0] >= least))])
-        if not len(seen.run):
-            return self.process, self.scores
-        relative = np.where(np.isfinite(seen.values), 1.0, DIVERGED_NOISE)
-        scores = self.model.normaliser.score(seen.steps, seen.values) - self.model.mean
-        scores = np.concatenate([self.scores, scores])
-        return _extended(self.process, self._points(run, seen.steps), scores, relative), scores
+        return observe([replace(run, reports=tuple(one for one in run.reports if one[0] >= least))])
 
-    def _points(self, run: Run, steps: Sequence[float] | Array) -> Points:
-        """A run after some steps."""
-        after = np.array(steps, dtype=float)
-        curves, extras = (np.tile(np.array(row, dtype=float), (len(after), 1)) for row in (run.curve, run.extras))
-        columns = np.column_stack([embed(curves, after / run.horizon), self.model.pool.standardised(extras)])
-        place = self.places.get((run.key, run.horizon), self._beyond)
-        return Points(columns, np.log(np.maximum(after, 1) / self.model.target), np.full(len(after), place))
+    def _scored(self, seen: Observations) -> tuple[Array, Array]:
+        """The scores of observations, (n,), and each one's share of the noise variance, (n,)."""
+        relative = np.where(np.isfinite(seen.values), 1.0, DIVERGED_NOISE)
+        return self.model.normaliser.score(seen.steps, seen.values) - self.model.mean, relative
+
+    def _points(self, runs: Sequence[Run], steps: Sequence[Array]) -> Points:
+        """Runs, each after some steps: all of the first, then all of the next."""
+        counts, after = [len(one) for one in steps], np.concatenate(steps)
+        curves = np.repeat(np.array([run.curve for run in runs], dtype=float), counts, axis=0)
+        extras = np.array([run.extras for run in runs], dtype=float).reshape(len(runs), -1)
+        progress = after / np.repeat([run.horizon for run in runs], counts)
+        columns = np.column_stack(
+            [embed(curves, progress), np.repeat(self.model.pool.standardised(extras), counts, axis=0)]
+        )
+        places = [self.places.get((run.key, run.horizon), self._beyond) for run in runs]
+        return Points(columns, np.log(np.maximum(after, 1) / self.model.target), np.repeat(places, counts))
 
 
 def _extended(process: Process, points: Points, values: Array, relative: Array) -> Process:
