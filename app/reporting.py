@@ -21,7 +21,7 @@ from lrtune.store import Database, histories, holds, leases
 from lrtune.store.database import AWAY
 from lrtune.store.holds import Heard, Held, Shown, held, held_each, remark
 from lrtune.wire.external import MOST_REPORTS, RATES, Batch, Sent, Verdict, elsewhere, misnamed, misplaced
-from lrtune.wire.job import Metric
+from lrtune.wire.job import AdmittedJob, Metric
 from lrtune.wire.results import JobState, Report, Trial, TrialState, report_points
 
 log = logging.getLogger("lrtune.server")
@@ -62,8 +62,8 @@ async def take(turns: Turns, job_id: str, number: int, batch: Batch) -> Verdict:
     try:
         reason = await turns.together(
             (job_id, "verdict"),
-            lambda several: turns.think("verdict", _pruned, job_id, several),
-            replace(lease, trial=trial),
+            lambda several: turns.think("verdict", _pruned, lease.spec, job_id, lease.steps, several),
+            (number, trial.step),
         )
     except Unavailable:  # the reports are written, and the pruner is asked again at the next
         return verdict
@@ -254,37 +254,38 @@ def with_reports(trial: Trial, new: Sequence[Sent], metric: Metric) -> tuple[Tri
     return trial, written
 
 
-def _pruned(database: Database, job_id: str, asked: Sequence[leases.Lease]) -> list[str | Exception]:
-    """Why the pruner would stop each of these trials of a job, if it would, as far as they had got when it was asked.
+def _pruned(
+    database: Database, spec: AdmittedJob, job_id: str, steps: int, asked: Sequence[tuple[int, int]]
+) -> list[str | Exception]:
+    """Why the pruner would stop each of these trials of a job, by number, after so many steps, if it would.
 
     What goes wrong with one is its own affair.
     """
-    spec, reached = asked[0].spec, {lease.trial.number: lease.trial.step for lease in asked}
+    upto = dict(asked)
     with database.read() as tx:
         history = histories.of(job_id).recent(
-            tx, goal=spec.metric.goal, own=reached.keys(), others=search.compares_running(spec)
+            tx, goal=spec.metric.goal, own=upto.keys(), others=search.compares_running(spec)
         )
-    running = [_upto(trial, reached[trial.number]) for trial in history if trial.number in reached]
+    running = [_upto(trial, upto[trial.number]) for trial in history if trial.number in upto]
     running = [trial for trial in running if search.may_act(spec, trial)]
-    found = zip(running, _why_stop(asked[0], history, running), strict=True)
-    reasons = {trial.number: reason for trial, reason in found}
-    return [reasons.get(number, "") for number in reached]
+
+    def why(some: Sequence[Trial]) -> list[str | Exception]:
+        try:
+            found = search.verdicts(spec, history, some, steps=steps, kept=search.fitted(job_id))
+            return [one.stop for one in found]
+        except Exception as error:
+            if len(some) == 1:  # it is raised where this trial was reported
+                return [error]
+            return [reason for one in some for reason in why([one])]
+
+    reasons = {trial.number: reason for trial, reason in zip(running, why(running), strict=True)}
+    return [reasons.get(number, "") for number, _ in asked]
 
 
 def _upto(trial: Trial, step: int) -> Trial:
     """A trial without what it has reported beyond a step."""
     reports = [report for report in trial.reports if report.step <= step]
     return trial.model_copy(update={"reports": reports, "step": min(trial.step, step)})
-
-
-def _why_stop(lease: leases.Lease, history: Sequence[Trial], running: Sequence[Trial]) -> list[str | Exception]:
-    kept, steps = search.fitted(lease.job_id), lease.steps
-    try:
-        return [one.stop for one in search.verdicts(lease.spec, history, running, steps=steps, kept=kept)]
-    except Exception as error:
-        if len(running) == 1:  # it is raised where this trial was reported
-            return [error]
-        return [found for one in running for found in _why_stop(lease, history, [one])]
 
 
 def _ended(tx: Session, lease: leases.Lease, state: TrialState, reason: str, *, step: int | None = None) -> Verdict:

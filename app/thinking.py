@@ -7,6 +7,7 @@ it needs nothing of how the server was started, and hears of no signal to the se
 """
 
 import atexit
+import gc
 import json
 import logging
 import os
@@ -53,7 +54,8 @@ class Calls:
     def ask(self, url: str, call: Callable[..., Found], args: tuple[Any, ...], named: dict[str, Any]) -> Found | Wrong:
         """What comes of a call on a database, or what it raised; an error says in a note where it came up."""
         with self._lock:
-            database = self._databases.get(url) or self._databases.setdefault(url, Database(url))
+            first = url not in self._databases
+            database = self._databases.setdefault(url, Database(url)) if first else self._databases[url]
         try:
             return call(database, *args, **named)
         except LrtuneError as error:
@@ -61,6 +63,9 @@ class Calls:
         except Exception as error:
             error.add_note(traceback.format_exc())
             return Wrong(error)
+        finally:
+            if first:  # what it took is there for good, as in `main.py`
+                gc.freeze()
 
     def leave(self, url: str) -> None:
         """Close the connections to a database."""
