@@ -117,7 +117,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.reading, app.state.writing = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1 if lite else AT_ONCE)
     app.state.keys = Keys(app.state.database, app.state.key, app.state.reading)
     app.state.tries, app.state.requests_made = Tries(), quotas.Requests()
-    app.state.turns = Turns(app.state.database, app.state.writing, app.state.requests.decided)
+    app.state.turns = Turns(
+        app.state.database, app.state.writing, seen=app.state.requests.decided, reading=app.state.reading
+    )
     app.state.describing, app.state.thinking = asyncio.Semaphore(DESCRIBED), asyncio.Semaphore(THINKING)
     app.state.stopping = asyncio.Event()
     stopping = app.state.stopping

@@ -1,4 +1,7 @@
-"""Routes that think between two transactions: they write in turn, and nobody waits for a turn while they think."""
+"""Routes that think between two transactions: they write in turn, and nobody waits for a turn while they think.
+
+What many ask for at the same moment is done once for all of them.
+"""
 
 import asyncio
 import time
@@ -45,9 +48,14 @@ class Turns:
     """A database, whose writers take turns, and one thinker at a time for each question about a job."""
 
     def __init__(
-        self, database: Database, writing: asyncio.Semaphore, seen: Callable[[str, float], object] = lambda *_: None
+        self,
+        database: Database,
+        writing: asyncio.Semaphore,
+        seen: Callable[[str, float], object] = lambda *_: None,
+        reading: asyncio.Semaphore | None = None,
     ) -> None:
         self._database, self._writing, self._seen = database, writing, seen
+        self._reading = reading or asyncio.Semaphore()
         self._threads = anyio.CapacityLimiter(THINKERS)
         self._thinkers: WeakValueDictionary[tuple[str, str], Thinker] = WeakValueDictionary()
         self._gatherings: WeakValueDictionary[tuple[str, ...], Gathering] = WeakValueDictionary()
@@ -56,6 +64,21 @@ class Turns:
         """Do something in transactions that may write, when it is this one's turn."""
         async with self._writing:
             return await run_in_threadpool(call, self._database, *args, **named)
+
+    async def read(
+        self,
+        what: tuple[str, ...],
+        call: Callable[Concatenate[Database, P], Found],
+        *args: P.args,
+        **named: P.kwargs,
+    ) -> Found:
+        """Read something once for all who ask for `what` while it is read for others; nobody hears what was before."""
+
+        async def once(several: Sequence[None]) -> list[Found]:
+            async with self._reading:
+                return [await run_in_threadpool(call, self._database, *args, **named)] * len(several)
+
+        return await self.together(what, once, None)
 
     async def think(
         self, what: str, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, 
 
 from app import admission, plans, quotas, table_checks
 from app.addresses import root
-from app.deps import PAGE, JobId, Limit, Only, Owner, Reading, ReadTx, Tx, Who, remember_body
+from app.deps import PAGE, JobId, Limit, Only, Owner, ReadTx, TakingTurns, Tx, Who, remember_body
 from app.problems import problems
 from lrtune import errors
 from lrtune.store import Database, jobs, listing, warm_start
@@ -150,19 +150,24 @@ def page(
         304: {"description": "The job is as your `If-None-Match` knows it.", "headers": ETAG},
     },
 )
-def get(
+async def get(
     job_id: JobId,
-    database: Reading,
+    turns: TakingTurns,
     if_none_match: Annotated[str | None, Header(description="An `ETag` from before.")] = None,
 ) -> Response:
     """A job with its state, progress and best configuration so far."""
-    with database.read() as tx:  # here, and not for the route: a poll is to cost one way into a thread and not three
-        body = jobs.get(tx, job_id).model_dump_json()
-    etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
+    body, etag = await turns.read(("job", job_id), _as_polled, job_id)
     known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
     if etag in known or "*" in known:
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": etag})
     return Response(body, media_type="application/json", headers={"ETag": etag})
+
+
+def _as_polled(database: Database, job_id: str) -> tuple[str, str]:
+    """A job's JSON, and its ETag."""
+    with database.read() as tx:
+        body = jobs.get(tx, job_id).model_dump_json()
+    return body, f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
 
 
 @router.post(
