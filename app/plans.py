@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import Any
 
 from app import curves
-from lrtune.search import SpaceExhausted, suggest
+from lrtune.search import SpaceExhausted, begun, suggest
 from lrtune.space import Axis, Fixed, Range
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import Cost, FirstCurve, Plan, Trial, TrialState, WarmStartTrial
+from lrtune.wire.results import Cost, FirstCurve, Plan, Trial, WarmStartTrial
 
 FIRST = 5  # proposals that a plan shows, or all that the job asks for
 POINTS = 64
@@ -68,19 +68,7 @@ def _first(spec: AdmittedJob, warm_start: Sequence[WarmStartTrial]) -> list[Firs
     with suppress(SpaceExhausted):
         for number in range(min(wanted, spec.budget.trials or wanted)):
             proposal = suggest(spec, history, steps=steps, warm_start=warm_start)
-            history.append(
-                Trial(
-                    number=number,
-                    role=proposal.role,
-                    why=proposal.reason,
-                    state=TrialState.RUNNING,
-                    configuration=proposal.configuration,
-                    seed=proposal.seed,
-                    horizon=proposal.horizon,
-                    until=proposal.until,
-                    decision=number,
-                )
-            )
+            history.append(begun(proposal, number=number, decision=number))
     return [
         FirstCurve(
             configuration=one.configuration,

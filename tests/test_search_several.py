@@ -1,4 +1,4 @@
-"""The default search decides for all workers who wait at once, and it is all written down at once."""
+"""The search decides for all workers who wait at once, and it is all written down at once."""
 
 from datetime import timedelta
 from itertools import combinations, pairwise
@@ -55,11 +55,24 @@ def test_all_who_wait_get_something_else_to_train_and_the_first_gets_what_it_wou
     assert asked(job(), twelve, 4) == step
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe", "qmc", "grid", "cmaes", "gp"])
+def test_a_sampler_says_at_once_what_it_would_say_one_after_the_other_while_all_run(sampler: str):
+    spec, history = simulated.job(sampler, steps=STEPS), list[Trial]()
+    simulated.train(history, asked(spec, history, 3).proposal, learned)
+    step, alone = asked(spec, history, 3), list(history)
+    assert len(step.more) == 2
+    for found in (step.proposal, *step.more):
+        assert found == asked(spec, alone, 1).proposal
+        begin(alone, found)
+    assert len({found.configuration for found in (step.proposal, *step.more)}) == 3
+
+
+@pytest.mark.parametrize("sampler", ["curve", "random"])
 @pytest.mark.parametrize(
     ("budget", "continued"), [({"trials": 5}, True), ({"full_runs": 5}, True), ({"full_runs": 5}, False)]
 )
-def test_however_many_wait_no_budget_is_overspent(budget: dict[str, int], continued: bool):
-    spec, history = job(budget=budget, confirm={"top": 0}), list[Trial]()
+def test_however_many_wait_no_budget_is_overspent(budget: dict[str, int], continued: bool, sampler: str):
+    spec, history = simulated.job(sampler, steps=STEPS, budget=budget, confirm={"top": 0}), list[Trial]()
     while (step := advance(spec, history, steps=STEPS, seconds=0.0, waiting=9, continued=continued)).proposal:
         for trial in [begin(history, found) for found in (step.proposal, *step.more)]:
             assert spent(history, steps=STEPS) <= 5 + 1e-9

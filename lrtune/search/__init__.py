@@ -18,7 +18,7 @@ from lrtune.search.baseline import reference
 from lrtune.search.curve.beginnings import Beginnings
 from lrtune.search.curve.pruner import PruneVerdict, fitted
 from lrtune.search.optuna_sampler import CurveSampler
-from lrtune.search.propose import SpaceExhausted, suggest
+from lrtune.search.propose import SpaceExhausted, begun, suggest
 from lrtune.search.prune import compares_running, counts_reports, may_act, verdict, verdicts
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # every rebuilt study would announce itself
@@ -29,6 +29,7 @@ __all__ = [
     "PruneVerdict",
     "SpaceExhausted",
     "advance",
+    "begun",
     "compares_running",
     "counts_reports",
     "filled",

@@ -57,7 +57,7 @@ def suggestions(
 ) -> list[Proposal]:
     """What to train next at a horizon of `steps`. Same history, warm start, seed and number who wait, same answer.
 
-    There is more than one only if several are `waiting`, and only from the sampler that can say so. `warm_start` is
+    There is more than one only if several are `waiting`, and only of what the sampler finds. `warm_start` is
     what earlier jobs on the same task showed: the best of it runs again, after the job's own list, and the sampler
     learns from all. Where trials can be `continued` a search may go in stages: it minds what is `left` to spend, in
     full runs. `beginnings` is as in `advance`. Raises SpaceExhausted.
@@ -83,13 +83,33 @@ def suggestions(
             return found
     if stages and math.isfinite(left):
         raise SpaceExhausted
-    earlier = at_horizon(earlier, steps=steps)
+    return _drawn(spec, past, at_horizon(earlier, steps=steps), steps=steps, most=min(max(waiting, 1), max(left, 1.0)))
+
+
+def _drawn(
+    spec: AdmittedJob, past: Sequence[Trial], earlier: Sequence[Trial], *, steps: int, most: float
+) -> list[Proposal]:
+    """What an Optuna sampler would train next, each whole run drawn while those before it run; `most` or fewer."""
+    found, history = list[Proposal](), list(past)
     tried = {trial.configuration for trial in past}
-    new = next((draw for draw in _draws(spec, past, earlier, number=number) if draw not in tried), None)
-    if new is None:
+    while len(found) + 1 <= most:
+        number = max(trial.decision for trial in history) + 1
+        new = next((draw for draw in _draws(spec, history, earlier, number=number) if draw not in tried), None)
+        if new is None:
+            break
+        reason = _reason(spec, history, earlier=len(earlier))
+        found.append(Proposal(configuration=new, role="search", seed=spec.search.seed, horizon=steps, reason=reason))
+        tried.add(new)
+        history.append(begun(found[-1], number=max(trial.number for trial in history) + 1, decision=number))
+    if not found:
         raise SpaceExhausted
-    reason = _reason(spec, past, earlier=len(earlier))
-    return [Proposal(configuration=new, role="search", seed=spec.search.seed, horizon=steps, reason=reason)]
+    return found
+
+
+def begun(proposal: Proposal, *, number: int, decision: int) -> Trial:
+    """The trial that a proposal makes, while it runs."""
+    fields = {name: getattr(proposal, name) for name in ("role", "configuration", "seed", "horizon", "until")}
+    return Trial(number=number, why=proposal.reason, state=TrialState.RUNNING, decision=decision, **fields)
 
 
 def _draws(

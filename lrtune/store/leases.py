@@ -11,17 +11,17 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Update, case, delete, func, insert, literal, select, true, update
+from sqlalchemy import ColumnElement, Select, Update, case, delete, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
 from lrtune.printable import storable
-from lrtune.store import attempts, checkpoints, events, shares, tallies, trials
+from lrtune.store import attempts, checkpoints, events, shares, taking, tallies, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob
-from lrtune.wire.results import ACTIVE, JobState, Outcome, Report, Stop, Trial, TrialState
+from lrtune.wire.results import JobState, Outcome, Report, Stop, Trial, TrialState
 
 _FREE = {"token": None, "lease_until": None}
 # Back to where the stage began; what this attempt has trained beyond it counts as not trained.
@@ -86,24 +86,11 @@ def _claimed(
     which: ColumnElement[bool] | None,
     now: datetime,
 ) -> Lease | None:
-    oldest = (
-        select(TrialRow.id)
-        .join(JobRow, JobRow.seq == TrialRow.job)
-        .where(trials.ready(), JobRow.state.in_(ACTIVE), JobRow.id == job_id, true() if which is None else which)
-        .order_by(TrialRow.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=TrialRow)
-    )
-    if able is not None and able.without:
-        oldest = oldest.where(trials.optimizer().not_in(able.without))
-    if loop is not None:
-        oldest = oldest.where(checkpoints.startable(loop, now=now))
     token = uuid.uuid4().hex
-    taken = {"state": TrialState.RUNNING, "token": token, "lease_until": now + ttl, "worker": worker}
-    taken |= {"blocked_by": None, "blocked_until": 0, "reason": f"training on {worker}"}
-    claimed = update(TrialRow).where(TrialRow.id == oldest.scalar_subquery()).values(taken)
-    claimed = claimed.values(attempt=TrialRow.attempt + 1, started_at=func.coalesce(TrialRow.started_at, now))
-    row = tx.scalars(claimed.returning(TrialRow).execution_options(populate_existing=True)).one_or_none()
+    without = tuple(sorted(able.without)) if able is not None else ()
+    claimed, shown = taking.oldest(job_id, loop, without, which, now=now)
+    shown |= {"ours": token, "ours_until": now + ttl, "by": worker, "because": f"training on {worker}"}
+    row = tx.scalars(claimed, shown).one_or_none()
     return None if row is None else _begin(tx, row, worker, token, now, loop)
 
 
