@@ -102,6 +102,16 @@ def test_verdicts_on_several_trials_are_those_on_each_alone() -> None:
     assert {bool(one.stop) for one in together} == {True, False}
 
 
+def test_no_verdict_depends_on_how_far_others_that_run_have_got() -> None:
+    chance = random.Random(8)
+    history = [whole(number, chance) for number in range(20)]
+    asked = [upto(whole(30 + n, chance), 5, TrialState.RUNNING) for n in range(8)]
+    others = [upto(slow(50 + n, -1.0, above=-3.0), 10, TrialState.RUNNING) for n in range(20)]
+    alone, beside = (search.verdicts(SPEC, [*history, *more, *asked], asked, steps=STEPS) for more in ([], others))
+    assert beside == alone
+    assert {bool(one.stop) for one in alone} == {True, False}
+
+
 def test_models_are_fitted_when_the_runs_have_grown_by_a_fifth(monkeypatch: pytest.MonkeyPatch) -> None:
     fits: list[int] = []
 

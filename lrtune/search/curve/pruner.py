@@ -57,8 +57,10 @@ def forecast(
         past = [*(other for other in searched(history) if other.number not in now), *now.values()]
         known = [run for run in runs(spec, past, kept.encoded) if run.reports]
         running = [run for run in known if run.key in now]
+        # Of others that run nobody knows the end, so no verdict depends on how far they happen to have got.
+        ended = [run for run in known if run.state != "running"]
         rules = Rules(chance=kind.probability, audit=kind.audit, sign=spec.metric.sign, limits=limits(spec, known))
-        found = judge_each(known, running, steps, spec.search.seed, rules, fitted=kept)
+        found = judge_each(ended, running, steps, spec.search.seed, rules, fitted=kept)
     said = {run.key: _in_words(spec, now[run.key], run, one) for run, one in zip(running, found, strict=True)}
     return [said.get(trial.number, PruneVerdict()) for trial in asked]
 

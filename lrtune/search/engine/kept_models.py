@@ -3,7 +3,7 @@
 Hyper-parameters, the scale of scores and how wrong forecasts have been (leave-one-out z-scores) are those of the runs
 that there were when the model was fitted; it is fitted anew once there are `GROWTH` times as many. In between the
 observations are updated alone: of runs that have ended since, and of the one that is asked about, by adding rows to the
-Cholesky factor (Golub & Van Loan 2013, sec. 6.5.4). Other running runs count as far as they had got at the fit.
+Cholesky factor (Golub & Van Loan 2013, sec. 6.5.4).
 """
 
 import math
