@@ -41,8 +41,9 @@ def test_a_key_is_created_printed_once_listed_and_revoked() -> None:
 
 
 def test_what_somebody_may_use_is_set_piece_by_piece() -> None:
-    run("people", "set", "ada", "--weight", "2", "--queued-jobs", "3")
-    run("people", "set", "ada", "--full-runs-a-day", "12.5", "--requests-a-minute", "none")
+    assert "ada is new here" in run("people", "set", "ada", "--weight", "2", "--queued-jobs", "3").stderr
+    again = run("people", "set", "ada", "--full-runs-a-day", "12.5", "--requests-a-minute", "none")
+    assert again.stderr == "", "only a name that nobody had before, such as a typo, is said to be new"
     (ada,) = listed("people", "list")
     assert (ada["weight"], ada["own"]) == (2.0, ["queued_jobs", "full_runs_a_day", "requests_a_minute"])
     run("people", "set", "ada", "--queued-jobs", "usual")
