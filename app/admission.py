@@ -28,7 +28,7 @@ from lrtune.wire.job import EXTERNAL, AdmittedJob, Horizon, JobSpec, Metric, Tra
 from lrtune.wire.partial import OwnSettings, PartialConfiguration
 from lrtune.wire.people import ADMIN
 from lrtune.wire.results import TaskSummary, Worker
-from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, TabularParams, TaskInfo, TextParams
+from lrtune.wire.tasks import BUILT_IN, EXTERNAL_TASK, HuggingfaceParams, TabularParams, TaskInfo, TextParams
 
 
 def admit(
@@ -65,7 +65,7 @@ def admit(
     metric = spec.metric or Metric(name=next(iter(info.metrics)))
     wrong += [] if wrong or isinstance(info, TaskSummary) else _missing_files(tx, info, params, data_dir, only)
     table = params if wrong or info is not BUILT_IN["tabular"] else _table(tx, params, data_dir, wrong)
-    wrong += [] if wrong or info is not BUILT_IN["text"] else _text(params, data_dir)
+    wrong += [] if wrong else _text(info, params, data_dir)
     wrong += _wrong_metric(metric, info, table)
     wrong += [] if spec.horizon else _no_shorter(spec, info.steps)
     if wrong:
@@ -209,8 +209,12 @@ def _table(tx: Session, params: dict[str, Any], data_dir: Path, wrong: list[Reje
     return params if found or kind is None else params | {"kind": kind}
 
 
-def _text(params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
-    return _of_params(text_checks.wrong(TextParams.model_validate(params), data_dir))
+def _text(info: TaskInfo | TaskSummary, params: Mapping[str, Any], data_dir: Path) -> list[Rejection]:
+    if info is BUILT_IN["text"]:
+        return _of_params(text_checks.wrong(TextParams.model_validate(params), data_dir))
+    if info is BUILT_IN["huggingface"]:
+        return _of_params(text_checks.too_little(HuggingfaceParams.model_validate(params), data_dir))
+    return []
 
 
 def _of_params(found: Sequence[Rejection]) -> list[Rejection]:

@@ -42,14 +42,17 @@ def main() -> int:
     except (LrtuneError, OSError, DBAPIError) as error:
         print(f"lrtune: {str(getattr(error, 'orig', error)).strip()}", file=sys.stderr)
         return 2
-    rows, files = sum(found["tables"].values()), found["files"]
     done = f"wrote {asked.file}:" if asked.what == "backup" else f"{asked.file} is restored:"
-    print(f"{done} {found['tables'].get('jobs', 0)} jobs, {rows} rows, {files} uploaded files")
+    tables = found["tables"]
+    counts = (tables.get("jobs", 0), "job"), (sum(tables.values()), "row"), (found["files"], "uploaded file")
+    print(done, ", ".join(f"{count} {noun}{'s' * (count != 1)}" for count, noun in counts))
     return 0
 
 
 def backup(made_of: Settings, file: Path) -> dict[str, Any]:
-    """Write an archive of the database as it is at one moment; what is in it. Raises Conflict."""
+    """Write an archive of the database as it is at one moment, over none; what is in it. Raises Conflict."""
+    if file.exists():
+        raise Conflict(f"{file} is there already and stays as it is: name another file, or remove that one first")
     _same_schema(made_of.database_url)
     number, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.absolute().parent)  # readable by its owner only
     try:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -25,11 +26,12 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.settings import Settings, refused
+from app.settings import Settings
 from lrtune import __version__
 from lrtune.client import Client
 from lrtune.errors import LrtuneError, Unavailable
 from lrtune.printable import printable
+from lrtune.settings import refused
 from lrtune.store import Database, schema, workers
 from lrtune.store.census import unserved, waiting
 from lrtune.store.database import clock
@@ -226,14 +228,21 @@ CHECKS: tuple[Check, ...] = (versions, database, disk, gpu, server)
 
 def findings() -> Iterator[Finding]:
     """Everything, one after the other."""
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for words in refused(error):
-            yield wrong("settings", words)
+    if found := [*dict.fromkeys(_refused())]:
+        yield from (wrong("settings", words) for words in found)
         return
+    settings = Settings()
     for check in CHECKS:
         yield from check(settings)
+
+
+def _refused() -> Iterator[str]:
+    """What server or worker would refuse of the environment; where only one of them runs, the other's is not set."""
+    for kind in (Settings, import_module("worker.settings").Settings):
+        try:
+            kind()
+        except ValidationError as error:
+            yield from refused(error)
 
 
 def main() -> int:

@@ -83,6 +83,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     logs.without_pulse()
     if app.state.settings.log == "json":
         logs.as_json()
+    else:
+        logs.with_person()
     app.state.requests, app.state.streams = Requests(), 0
     app.state.provider = Provider(app, app.state.settings) if app.state.settings.oidc_issuer else None
     app.add_middleware(BodyLimit, limit=app.state.settings.max_body_bytes, uploads=UPLOADS)

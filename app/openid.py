@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.addresses import root
 from app.settings import Settings
+from lrtune.settings import end
 from lrtune.wire.people import ADMIN, PersonName, Scope
 
 RETURN = "/sign-in/openid/return"
@@ -46,7 +47,7 @@ class Provider:
             from httpx2 import HTTPError
             from starlette.middleware.sessions import SessionMiddleware
         except ImportError:
-            raise SystemExit(MISSING) from None
+            end(MISSING)
         issuer, secret = str(settings.oidc_issuer).rstrip("/"), settings.oidc_client_secret
         self._not_reached = HTTPError
         self.name = settings.oidc_name or urlsplit(issuer).hostname or issuer

@@ -21,7 +21,7 @@ ELSEWHERE = {  # what is asked for at the top of a job, and where it is said
     "/learning_rate": 'it is a knob of an optimizer: "optimizers": [{"name": "adamw", "learning_rate": [1e-4, 1e-2]}]',
     "/batch_size": 'it is a parameter of a task: "task": {"name": "digits", "params": {"batch_size": 64}}',
 }
-EXAMPLES = {  # of fields that are objects: people write the one thing that they would say
+EXAMPLES = {  # of fields that are objects or lists: people write the one thing that they would say
     "metric": '{"name": "val_loss"}, for a task of your own with its "goal": "minimize" or "maximize"',
     "horizon": '{"steps": 2000} or {"epochs": 5}',
     "budget": '{"full_runs": 20}',
@@ -30,10 +30,15 @@ EXAMPLES = {  # of fields that are objects: people write the one thing that they
     "training": '{"precision": "bfloat16"}',
     "resources": '{"device": "cuda"}',
     "baseline": '{"learning_rate": 3e-4, "schedule": "linear"}',
+    "optimizers": '["adamw", "sgd"]',
+    "schedules": '["cosine", "linear"]',
+    "horizons": "[500, 0.5]",
+    "try": '[{"learning_rate": 1e-3}]',
 }
-OBJECT = "accepted is an object"
+OBJECT, LIST = "accepted is an object", "accepted is a list"
 WORDS = (  # pydantic's phrases, and how they go on after "found 3; "
     (r"^Input should be a valid (dictionary|model|JSON object).*", OBJECT),
+    (r"^Input should be a valid list$", LIST),
     (r"^Input should be a valid (.*?),? .*(unable to parse|got a number with).*", r"accepted is a valid \1"),
     (r"^Input should be (greater|less|a finite)", r"accepted is a number \1"),
     (r"^a number a finite number", "a finite number"),
@@ -121,7 +126,7 @@ def _sentence(error: Found, accepted: Sequence[str]) -> str:
         return "found a body that is no JSON object; accepted is one, sent with Content-Type: application/json"
     for pattern, words in WORDS:
         message = re.sub(pattern, words, message)
-    if message == OBJECT and (example := EXAMPLES.get(str(*error["loc"][-1:]))):
+    if message in (OBJECT, LIST) and (example := EXAMPLES.get(str(*error["loc"][-1:]))):
         message += f", such as {example}"
     quoted = json.dumps(value) if value is None or isinstance(value, bool) else shown(value)
     return f"found {quoted}; {message}"

@@ -7,6 +7,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -15,6 +16,7 @@ from app.problems import invalid
 from app.settings import Settings
 from lrtune.errors import QuotaReached
 from lrtune.store import audit_log, datasets, people
+from lrtune.store.database import clock
 from lrtune.wire.job import AdmittedJob, Budget
 from lrtune.wire.people import Caller, Person, Quotas
 from lrtune.wire.results import JobState
@@ -82,12 +84,16 @@ def _afford(tx: Session, person: str, most: float | None, asked: float | None) -
             f"found none in full runs; {person} may ask for {most:g} a day, so accepted is a budget that bounds them"
         )
         raise invalid([{"pointer": "/budget/full_runs", "detail": detail}])
-    had = audit_log.full_runs(tx, person)
-    if had + asked > most:
-        words = (
-            f"{person} may ask for {most:g} full runs within 24 hours; this asks for {asked:g}, after {had:g} before"
-        )
-        raise QuotaReached(f"full_runs_a_day: {words}", retry_after=HOUR if asked <= most else DAY)
+    now = clock(tx)
+    had = audit_log.full_runs(tx, person, now=now)
+    if had + asked <= most:
+        return
+    words = f"{person} may ask for {most:g} full runs within 24 hours; this asks for {asked:g}, after {had:g} before"
+    if asked > most:
+        raise QuotaReached(f"full_runs_a_day: {words}: more than a day ever has room for", retry_after=DAY)
+    room = audit_log.down_to(tx, person, most - asked, now=now) + timedelta(seconds=1)  # what is a day old counts not
+    words += f". There is room for it from {room:%Y-%m-%d %H:%M:%S} UTC on"
+    raise QuotaReached(f"full_runs_a_day: {words}", retry_after=math.ceil((room - now).total_seconds()))
 
 
 def upload(tx: Session, settings: Settings, person: str, size: int, *, hold: bool = True) -> None:

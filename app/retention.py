@@ -22,7 +22,7 @@ from lrtune.store.database import clock
 from lrtune.uploads import mirror
 
 SECONDS, FOLDER = 3600.0, "archived"
-log = logging.getLogger("lrtune.retention")
+log = logging.getLogger("uvicorn.error")  # where an operator looks for what the server does of itself
 
 
 async def forgetting(

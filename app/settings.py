@@ -1,13 +1,13 @@
 """What an operator may set for the server: environment variables with the prefix LRTUNE_; the README describes each."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from lrtune.settings import read
 from lrtune.uploads import mirror
 
 SHORTEST_KEY = 16  # characters: what can be tried out over a network is far less
@@ -30,18 +30,7 @@ def _by_commas(given: object) -> object:
 
 def settings() -> "Settings":
     """The settings of the environment. Ends the process, in words, where one of them cannot be accepted."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        raise SystemExit("\n".join(refused(error))) from None
-
-
-def refused(error: ValidationError) -> Iterator[str]:
-    """Each variable that cannot be accepted, with why and with what was found; of a secret never what it is."""
-    for one in error.errors():
-        field, words = "_".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
-        explained = words != one["msg"] or field.endswith(("key", "secret"))  # our own words say what was found
-        yield f"LRTUNE_{field.upper()}: {words}" + ("" if explained else f"; found {one['input']!r}")
+    return read(Settings)
 
 
 class Settings(BaseSettings):

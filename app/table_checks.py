@@ -21,7 +21,7 @@ from lrtune.wire.datasets import FOLDER, Description
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.tasks import Split, TabularParams
 
-LARGEST = 16 * 1024 * 1024  # bytes of a file that is read while a job, and who else writes, waits for the answer
+LARGEST = 16 * 1024 * 1024  # bytes of a file that is read while a job waits for the answer
 
 
 def checked(tx: Session, params: TabularParams, data_dir: Path) -> tuple[list[Rejection], str | None]:

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from app.tracing import HEADER
 from lrtune import __version__
+from lrtune.settings import end
 
 MISSING = "LRTUNE_TRACES is true, and traces need OpenTelemetry: pip install 'lrtune[app,traces]'"
 LEFT_OUT = "healthz,readyz,metrics,static"
@@ -25,7 +26,7 @@ def install(app: FastAPI) -> Callable[[], None]:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        raise SystemExit(MISSING) from None
+        end(MISSING)
     name = os.environ.get("OTEL_SERVICE_NAME", "lrtune")
     provider = TracerProvider(resource=Resource.create({"service.name": name, "service.version": __version__}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

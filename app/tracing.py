@@ -1,4 +1,7 @@
-"""Each request has an id, its client's or a new one: it stands in the answer, and in every line logged of it."""
+"""Each request has an id, its client's or a new one: it stands in the answer, and in every line logged of it.
+
+The line of its answer says as well whose key it came with: the person, never the key.
+"""
 
 import re
 import uuid
@@ -27,11 +30,15 @@ class RequestIds:
         given = Headers(scope=scope).get(HEADER, "")
         request = given if ACCEPTED.fullmatch(given) else uuid.uuid4().hex
         whose = WHOSE.search(scope["path"])
+        state = scope.setdefault("state", {})  # `auth.admit` leaves there who comes
 
         async def with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = request
-            await send(message)
+            if message["type"] != "http.response.start":
+                await send(message)
+                return
+            MutableHeaders(scope=message)[HEADER] = request
+            with logs.about(person=getattr(state.get("caller"), "person", None)):
+                await send(message)
 
         job, trial = (whose["job"], whose["trial"]) if whose else (None, None)
         with logs.about(request=request, job=job, trial=int(trial) if trial else None):

@@ -56,11 +56,31 @@ class _Pulse(logging.Filter):
         return not (len(args) == 5 and str(args[2]).endswith("/healthz") and args[4] == 200)
 
 
+class _Whose(logging.Filter):
+    """Puts behind the address of a request, as web servers do, whose key it came with."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """The line, with the person where one is known."""
+        person, args = _about.get().get("person"), record.args
+        if person and isinstance(args, tuple) and len(args) == 5:
+            record.args = (f"{args[0]} - {person}", *args[1:])
+        return True
+
+
 def without_pulse() -> None:
     """Keep the server's log free of looks at `/healthz` that found it well."""
+    _add(_Pulse())
+
+
+def with_person() -> None:
+    """Let the server's lines of text say whose each request is; those of JSON have it by themselves."""
+    _add(_Whose())
+
+
+def _add(found: logging.Filter) -> None:
     access = logging.getLogger("uvicorn.access")
-    if not any(isinstance(one, _Pulse) for one in access.filters):
-        access.addFilter(_Pulse())
+    if not any(type(one) is type(found) for one in access.filters):
+        access.addFilter(found)
 
 
 def as_json() -> None:

@@ -319,7 +319,7 @@ class LoopTrial(Torch, Kept):
         batch = Batch(token=held.token, lease_seconds=held.lease_seconds, start=self._began, reports=reports)
         try:
             verdict = self._door.tell(self._job, self.number, batch)
-        except (errors.Conflict, errors.NotFound) as error:
+        except (errors.Conflict, errors.NotFound, errors.Unauthorized) as error:
             log.warning("trial %s is no longer ours: %s", self.number, error)
             self._stop(str(error))
             return
@@ -344,7 +344,7 @@ class LoopTrial(Torch, Kept):
                 while self._waiting and not self._stopped and state not in ("failed", "waiting"):
                     patiently(self._say)
                 patiently(lambda: self._door.finish(self._job, self.number, ending))
-            except (errors.LeaseLost, errors.NotFound) as error:
+            except (errors.LeaseLost, errors.NotFound, errors.Unauthorized) as error:
                 log.warning("trial %s is no longer ours: %s", self.number, error)
             self._stop(said.get("reason", ""))
             self.over = True

@@ -203,7 +203,7 @@ class Runner:
         except errors.Unavailable as error:
             _say(f"the command goes on without the server: {error}")
             return ""
-        except (errors.Conflict, errors.NotFound) as error:
+        except (errors.Conflict, errors.NotFound, errors.Unauthorized) as error:
             return str(error)
         return (verdict.reason or f"its trial is {verdict.state}") if verdict.decision == "stop" else ""
 

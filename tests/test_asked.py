@@ -152,7 +152,7 @@ def test_the_page_and_the_report_file_call_the_baseline_what_it_is(
             "/baseline/warmup",
             "found 0.1; one-cycle rises by itself and has no warm-up, so accepted is 0",
         ),
-        ({"try": {"learning_rate": 1e-3}}, "/try", "accepted is a valid list"),
+        ({"try": {"learning_rate": 1e-3}}, "/try", "accepted is a list"),
         (
             {"try": [{"learning_rate": 3e-3}, {"learning_rate": 2e-3}], "budget": {"trials": 2}},
             "/try",

@@ -8,10 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 import migrations
 from app.backup import backup, restore
 from app.settings import Settings
+from lrtune.cli.commands import app as cli
 from lrtune.errors import Conflict, Invalid, LrtuneError
 from lrtune.store import schema
 from tests.serving import finished, served
@@ -88,6 +90,22 @@ def test_an_archive_of_postgresql_is_the_same_as_one_of_sqlite(postgres_url: str
 def read(packed: zipfile.ZipFile, name: str) -> Any:
     content = packed.read(name)
     return [json.loads(line) for line in content.splitlines()] if name.endswith(".jsonl") else content
+
+
+def test_no_archive_is_written_over_another_file(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    filled(sqlite_url, tmp_path / "data")
+    monkeypatch.setenv("LRTUNE_DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("LRTUNE_DATA_DIR", str(tmp_path / "data"))
+    asked = ["backup", str(tmp_path / "lrtune.zip")]
+    assert CliRunner().invoke(cli, asked).exit_code == 0
+    before, said = (tmp_path / "lrtune.zip").read_bytes(), capfd.readouterr().out
+    assert "2 jobs, " in said
+    assert said.endswith(", 1 uploaded file\n")
+    assert CliRunner().invoke(cli, asked).exit_code == 2
+    assert "lrtune.zip is there already and stays as it is: name another file" in capfd.readouterr().err
+    assert (tmp_path / "lrtune.zip").read_bytes() == before
 
 
 def test_nothing_is_restored_over_what_is_there(sqlite_url: str, tmp_path: Path) -> None:

@@ -343,16 +343,17 @@ def test_what_is_said_elsewhere_in_a_job_is_told_where_and_that_is_accepted(
 @pytest.mark.parametrize(
     ("field", "plain"),
     [("metric", "acc"), ("horizon", 20), ("budget", 20), ("confirm", 3), ("search", "curve"), ("training", "bfloat16"),
-     ("resources", "cuda"), ("baseline", 3e-4)],
+     ("resources", "cuda"), ("baseline", 3e-4), ("optimizers", "adamw"), ("schedules", "cosine"), ("horizons", 500),
+     ("try", 1e-3)],
 )  # fmt: skip
-def test_a_plain_word_or_number_for_an_object_is_told_an_example_and_that_is_accepted(
+def test_a_plain_word_or_number_for_an_object_or_a_list_is_told_an_example_and_that_is_accepted(
     service: httpx.Client, field: str, plain: object
 ) -> None:
     (wrong,) = posted(service, json.dumps(job(**{field: plain})).encode())["errors"]
     assert wrong["pointer"] == f"/{field}"
     said, _, example = wrong["detail"].partition("such as ")
-    assert said == f"found {plain!r}; accepted is an object, "
     given, _ = json.JSONDecoder().raw_decode(example)
+    assert said == f"found {plain!r}; accepted is {'a list' if isinstance(given, list) else 'an object'}, "
     answer = service.post("/v1/jobs", params={"validate_only": True}, json=job(**{field: given}))
     assert answer.status_code == 200, answer.text
 

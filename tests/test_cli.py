@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from app.main import create_app
 from app.settings import Settings
 from lrtune import client
+from lrtune.admin import Admin
 from lrtune.cli import commands, terminal, watch
 from lrtune.client import Client
 from lrtune.store import Database, jobs, leases, trials
@@ -108,6 +109,38 @@ def test_how_the_answer_is_confirmed_is_an_option_of_its_own(service: Database) 
     of_a_file = run("submit", "-", "--confirm-seeds", "7", "--json", stdin='{"task": "digits", "confirm": {"top": 1}}')
     assert json.loads(of_a_file.stdout)["spec"]["confirm"] == {"top": 1, "seeds": 7}
     assert "/confirm/seeds" in words(run("submit", "digits", "--confirm-seeds", "101", code=2))
+    stale = run("submit", "-", "--confirm-seeds", "1", stdin='{"task": "digits", "confirm": 3}', code=2)
+    assert "/confirm: found 3; accepted is an object" in words(stale), "an option changes nothing but what it names"
+    none = run(
+        "submit", "-", "--baseline", "learning_rate=3e-4", "--json", stdin='{"task": "digits", "baseline": null}'
+    )
+    assert json.loads(none.stdout)["spec"]["baseline"]["learning_rate"] == 3e-4
+
+
+def test_whose_turn_a_job_is_and_what_it_needs_of_a_worker_are_options(service: Database) -> None:
+    spec = submitted("--priority", "7", "--device", "cuda", "--memory-gb", "40")["spec"]
+    assert (spec["priority"], spec["resources"]) == (7, {"device": "cuda", "memory_gb": 40.0})
+    of_a_file = '{"task": "digits", "priority": 9, "resources": {"device": "cuda", "memory_gb": 80}}'
+    spec = json.loads(run("submit", "-", "--priority", "-3", "--memory-gb", "16", "--json", stdin=of_a_file).stdout)[
+        "spec"
+    ]
+    assert (spec["priority"], spec["resources"]) == (-3, {"device": "cuda", "memory_gb": 16.0})
+    assert "/priority" in words(run("submit", "digits", "--priority", "101", code=2))
+
+
+def test_a_job_of_ones_own_is_found_by_its_name_where_one_alone_has_it(service: Database) -> None:
+    with Client() as admin, Client(key=Admin(admin).create_key("ada").key) as ada:
+        ada.submit({"task": "digits", "name": "wide net, 2"})
+    mine, other = (str(submitted("--name", name)["id"]) for name in ("wide net, 2", "wide net, 22"))
+    assert json.loads(run("show", "wide net, 2", "--json").stdout)["id"] == mine
+    assert f"{mine} is paused" in run("pause", "wide net, 2").output
+    assert f"{mine} is queued" in run("resume", "wide net, 2").output
+    said = json.loads(run("compare", "wide net, 2", "wide net, 22", "--json").stdout)
+    assert [one["id"] for one in said] == [mine, other]
+    twin = str(submitted("--name", "wide net, 2")["id"])
+    said = words(run("cancel", "wide net, 2", code=2))
+    assert f"2 jobs of yours have the name 'wide net, 2'; accepted is an id: {twin} (queued), {mine} (queued)" in said
+    assert "there is no job of yours with the id or the name 'wide'" in words(run("show", "wide", code=2))
 
 
 def test_a_dry_run_tells_the_cost_and_stores_nothing(service: Database) -> None:

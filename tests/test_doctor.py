@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import app.doctor
 import migrations
+import worker.process
 from app.doctor import Finding, findings
 from app.settings import settings
 from lrtune.cli.commands import app as cli
@@ -107,16 +108,25 @@ def test_a_torch_that_does_not_start_is_found(sqlite_url: str, monkeypatch: pyte
 
 
 def test_a_setting_that_cannot_be_is_named_with_what_was_found_and_a_secret_is_not_told(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LRTUNE_MAX_BODY_BYTES", "many")
     monkeypatch.setenv("LRTUNE_WEBHOOK_SECRET", "tooshort")
-    body, secret = findings()
+    monkeypatch.setenv("LRTUNE_SLOTS", "0")
+    monkeypatch.setenv("LRTUNE_LOG", "xml")
+    body, secret, log, slots = sorted(findings(), key=lambda one: one.words.startswith(("LRTUNE_LOG", "LRTUNE_SLOTS")))
     assert (body.is_, body.words[:22], body.words[-14:]) == ("wrong", "LRTUNE_MAX_BODY_BYTES:", "; found 'many'")
     assert secret.words.startswith("LRTUNE_WEBHOOK_SECRET:")
     assert "tooshort" not in secret.words
-    with pytest.raises(SystemExit, match="found 'many'"):
-        settings()
+    assert (log.is_, log.words[:11]) == ("wrong", "LRTUNE_LOG:"), "once, though server and worker both read it"
+    assert slots.words == "LRTUNE_SLOTS: Input should be auto, or a whole number from 1 to 64; found '0'"
+    for program in (settings, worker.process.start):
+        with pytest.raises(SystemExit) as ended:
+            program()
+        assert ended.value.code == 2, "as the README says of what is refused"
+    said = capsys.readouterr().err
+    assert said.count("found 'many'") == said.count("found '0'") == 1
+    assert "tooshort" not in said
 
 
 def test_a_server_that_does_not_answer_is_noted_with_what_to_do(

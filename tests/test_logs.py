@@ -2,7 +2,11 @@
 
 import json
 import logging
+import re
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
 
@@ -20,27 +24,52 @@ def lines(log: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
 
-def test_a_servers_lines_are_json_with_the_request_and_the_trial(sqlite_url: str, tmp_path: Path) -> None:
-    import socket
-
+@contextmanager
+def serving(sqlite_url: str, log: Path, kind: str) -> Iterator[httpx.Client]:
+    """A server in a process of its own, whose log is a file."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    environment = {"LRTUNE_DATABASE_URL": sqlite_url, "LRTUNE_API_KEY": KEY, "LRTUNE_LOG": "json"}
+    environment = {"LRTUNE_DATABASE_URL": sqlite_url, "LRTUNE_API_KEY": KEY, "LRTUNE_LOG": kind}
     command = ("uvicorn", "--factory", "app.main:create_app", "--port", str(port))
-    server = processes.start(*command, environment=environment, log=tmp_path / "log")
+    server = processes.start(*command, environment=environment, log=log)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {KEY}"}) as client:
             reached(client, server)
-            asked = client.get("/v1/jobs/job-0123456789abcdef/trials/7", headers={"X-Request-Id": "mine-1"})
-            assert asked.headers["X-Request-Id"] == "mine-1"
+            yield client
     finally:
         server.terminate()
         server.join()
+
+
+def test_a_servers_lines_are_json_with_the_request_the_trial_and_whose_key_it_was(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    with serving(sqlite_url, tmp_path / "log", "json") as client:
+        asked = client.get("/v1/jobs/job-0123456789abcdef/trials/7", headers={"X-Request-Id": "mine-1"})
+        assert asked.headers["X-Request-Id"] == "mine-1"
     assert "/healthz" not in (tmp_path / "log").read_text(), "open pages ask for it all the time"
     (line,) = [one for one in lines(tmp_path / "log") if one.get("request") == "mine-1"]
-    assert {"job": "job-0123456789abcdef", "trial": 7, "method": "GET", "status": 404}.items() <= line.items()
+    assert {
+        "job": "job-0123456789abcdef",
+        "trial": 7,
+        "method": "GET",
+        "status": 404,
+        "person": "admin",
+    }.items() <= line.items()
     unread = [one for one in (tmp_path / "log").read_text().splitlines() if not one.startswith("{")]
     assert [one for one in unread if "Started" not in one and "Waiting" not in one and "runpy" not in one] == []
+
+
+def test_the_line_of_a_request_says_whose_key_it_came_with_and_never_the_key(sqlite_url: str, tmp_path: Path) -> None:
+    with serving(sqlite_url, tmp_path / "log", "text") as client:
+        key = client.post("/v1/keys", json={"person": "ada"}).json()["key"]
+        assert client.get("/v1/me", headers={"Authorization": f"Bearer {key}"}).json()["person"] == "ada"
+        assert client.get("/v1/tasks", headers={"Authorization": "Bearer nobodys"}).status_code == 401
+    log = (tmp_path / "log").read_text()
+    assert re.search(r'127\.0\.0\.1:\d+ - admin - "POST /v1/keys HTTP/1\.1" 201', log)
+    assert re.search(r'127\.0\.0\.1:\d+ - ada - "GET /v1/me HTTP/1\.1" 200', log)
+    assert re.search(r'127\.0\.0\.1:\d+ - "GET /v1/tasks HTTP/1\.1" 401', log), "of nobody's key nobody is named"
+    assert not [word for word in (KEY, key, "nobodys") if word in log]
 
 
 def test_a_workers_log_has_a_line_when_a_stage_begins_and_one_when_it_ends(

@@ -1,6 +1,8 @@
 """`lrtune keys`, `lrtune people` and `lrtune audit`, and whose a job is at the command line and in the client."""
 
 import json
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,9 @@ import pytest
 from lrtune.admin import Admin
 from lrtune.client import Client
 from lrtune.errors import JobFinished, Later, MissingScope, NotYours, QuotaReached, Unauthorized
+from lrtune.loop import LoopJob
+from lrtune.store import Database, leases
+from lrtune.store.database import clock
 from tests.external import JOB
 from tests.test_cli import run, service
 
@@ -41,8 +46,9 @@ def test_a_key_is_created_printed_once_listed_and_revoked() -> None:
 
 
 def test_what_somebody_may_use_is_set_piece_by_piece() -> None:
-    run("people", "set", "ada", "--weight", "2", "--queued-jobs", "3")
-    run("people", "set", "ada", "--full-runs-a-day", "12.5", "--requests-a-minute", "none")
+    assert "ada is new here" in run("people", "set", "ada", "--weight", "2", "--queued-jobs", "3").stderr
+    again = run("people", "set", "ada", "--full-runs-a-day", "12.5", "--requests-a-minute", "none")
+    assert again.stderr == "", "only a name that nobody had before, such as a typo, is said to be new"
     (ada,) = listed("people", "list")
     assert (ada["weight"], ada["own"]) == (2.0, ["queued_jobs", "full_runs_a_day", "requests_a_minute"])
     run("people", "set", "ada", "--queued-jobs", "usual")
@@ -120,6 +126,38 @@ def test_who_asks_too_often_waits_as_long_as_the_service_says(monkeypatch: pytes
                 assert ada.me().person == "ada"
     assert len(slept) == 1
     assert 0 < slept[0] <= 60
+
+
+def test_a_loop_whose_key_is_revoked_hears_it_in_words_and_its_trial_is_trained_with_another(
+    service: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = list[tuple[int, int]]()
+
+    def loop(job: LoopJob, revoke: Callable[[], None]) -> None:
+        for trial in job.trials():
+            for step in range(1, 41):
+                if step == 20:
+                    revoke()
+                if trial.report(step, val_loss=1 / step):
+                    ended.append((trial.number, step))
+                    break
+
+    with Client() as admin:
+        boss = Admin(admin)
+        with Client(key=(made := boss.create_key("ada")).key) as ada:
+            job = ada.submit(JOB)
+            with pytest.raises(Unauthorized, match="it was revoked, or is another server's"):
+                loop(job, lambda: boss.revoke_key(made.id))
+        assert ended == [(0, 20)], "it ends as one that is stopped, so that the loop can save what it likes"
+        (said,) = [line for line in caplog.messages if line.startswith("trial 0 ")]
+        assert said.startswith("trial 0 is no longer ours: the server at http://")
+        assert "Traceback" not in caplog.text
+        found = admin.trial(job.id, 0)
+        assert (found.state, found.step) == ("running", 18), "it has not failed: its lease runs out"
+        with service.write() as tx:
+            leases.requeue(tx, now=clock(tx) + timedelta(hours=1))
+        with Client(key=boss.create_key("ada").key) as ada:
+            assert next(ada.get(job.id).trials()).number == 0
 
 
 def test_a_loop_goes_on_with_its_own_job_of_a_name_and_not_with_anothers() -> None:

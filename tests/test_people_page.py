@@ -103,6 +103,8 @@ def test_an_admin_makes_and_revokes_keys_at_the_page_and_sees_who_did_what(servi
             assert key not in shown
             assert "&lt;b&gt;laptop" in shown
             (revoke,) = re.findall(r'action="(/keys/key-\w+/revoke)"', shown)
+            known = service.get("/v1/keys").json()["items"][0]["id"]
+            assert f"<code>{known}</code>" in shown, "as `lrtune keys revoke` and the audit log call it"
             assert admin.post(revoke).status_code == 403  # not from a page of ours
             assert admin.post(revoke, data={"token": token(admin)}).status_code == 303
             assert ada.get("/v1/me").status_code == 401

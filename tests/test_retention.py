@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,15 @@ def test_of_an_old_job_about_twenty_reports_a_trial_are_kept(
         assert retention.ended(tx, before=clock(tx) - timedelta(days=30), whole=True) is None, "it is done once"
 
 
-def test_an_older_job_is_archived_whole_and_forgotten(database: Database, tmp_path: Path) -> None:
+def test_an_older_job_is_archived_whole_and_forgotten_and_the_servers_log_says_so(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="uvicorn.error")  # what `lrtune serve` shows
     job, young = old(database, report_points(100)), old(database, [100], days=5)
     with database.read() as tx:
         known, history = jobs.get(tx, job), trials.history(tx, job)
     swept(database, tmp_path, jobs_days=30)
+    assert f"{job} is forgotten, and stands in {tmp_path}/archived/{job}.json.gz" in caplog.text
     archived = json.loads(gzip.decompress((tmp_path / "archived" / f"{job}.json.gz").read_bytes()))
     assert archived["job"] == known.model_dump(mode="json")
     assert archived["trials"] == [one.model_dump(mode="json") for one in history]

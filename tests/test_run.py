@@ -14,8 +14,9 @@ from lrtune.client import Client
 from lrtune.runner import Options, Runner
 from tests.commands import alive, heard, plain, said, started, waits, work
 from tests.commands import door as door
-from tests.external import submit
-from tests.serving import finished
+from tests.external import JOB, submit
+from tests.people import made
+from tests.serving import KEY, finished
 
 ROOT = Path(__file__).parent.parent
 LOOP = """
@@ -87,6 +88,30 @@ def test_a_command_that_reports_nothing_hears_what_was_missing(door: httpx.Clien
     assert trial["state"] == "failed"
     assert "without a report of its own" in trial["reason"]
     assert trial["reason"].endswith("done")
+
+
+REVOKED = """
+import signal, sys, time
+import httpx
+
+signal.signal(signal.SIGTERM, lambda *_: (open("saved", "w"), sys.exit(0)))
+httpx.delete("{url}/v1/keys/{id}", headers={{"Authorization": "Bearer {key}"}}, trust_env=False)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def test_a_command_whose_key_is_revoked_has_time_to_save_what_it_likes(
+    door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = made(door, "ada")
+    monkeypatch.setenv("LRTUNE_API_KEY", ada["key"])
+    with Client() as client:
+        job = client.submit(JOB).id
+    (tmp_path / "train.py").write_text(REVOKED.format(url=door.base_url, id=ada["id"], key=KEY))
+    with pytest.raises(errors.Unauthorized, match="it was revoked, or is another server's"):
+        work(job, sys.executable, "train.py", lease_seconds=1.0, grace=3.0)
+    assert (tmp_path / "saved").exists()
 
 
 def test_what_cannot_be_run_is_a_sentence(door: httpx.Client, sqlite_url: str) -> None:

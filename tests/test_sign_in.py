@@ -40,11 +40,14 @@ def test_those_who_signed_out_are_forgotten_once_their_time_is_over(sqlite_url: 
 
 
 @pytest.mark.parametrize("key", ["x", "fifteen-letters"])
-def test_a_short_key_ends_the_server_at_its_start_in_words(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_key_ends_the_server_at_its_start_in_words(
+    key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("LRTUNE_API_KEY", key)
     with pytest.raises(SystemExit) as ended:
         create_app()
-    said = str(ended.value)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
     assert said.startswith(f"LRTUNE_API_KEY: found {len(key)} characters; accepted are 16 or more: python -c")
     assert f"'{key}'" not in said
 

@@ -139,6 +139,10 @@ def test_people_get_errors_as_pages_and_programs_as_problems(visitor: httpx.Clie
     assert "there is no job" in page.text
     assert slug(service.get("/nowhere")) == "not-found"
     assert slug(visitor.get("/v1/jobs/job-none")) == "unknown-job"
+    job = submitted(visitor).headers["location"]
+    for verb in ("cancel", "pause"):
+        page = visitor.post(f"{job}/{verb}", data={"token": token(visitor)})
+    assert "no longer applies; <code>extend</code> gives it a larger budget" in page.text
 
 
 def test_no_page_has_a_script_or_a_style_of_its_own_or_loads_any_from_elsewhere(visitor: httpx.Client) -> None:

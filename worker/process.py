@@ -8,12 +8,12 @@ import threading
 from types import FrameType
 
 import torch
-from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
 from lrtune import logs
 from lrtune.errors import LrtuneError
 from lrtune.printable import Safe
+from lrtune.settings import read
 from worker.loop import Worker
 from worker.settings import Settings
 
@@ -37,13 +37,7 @@ def start() -> Settings:
     lines.setFormatter(Safe("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[lines])
     logging.getLogger("httpx").setLevel(logging.WARNING)  # what its commands ask the server for is no news
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for one in error.errors():
-            name = "_".join(str(part) for part in one["loc"]).upper()
-            print(f"LRTUNE_{name}: {one['msg']}; found {one['input']!r}", file=sys.stderr)
-        raise SystemExit(2) from None
+    settings = read(Settings)
     if settings.log == "json":
         logs.as_json()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.compile_dir.absolute()))

@@ -96,6 +96,9 @@ def submit(
             earlier = warm_start.read(tx, admitted)
             notes = table_checks.notes(tx, admitted, data_dir)
         return _json(plans.plan(admitted, earlier, notes))  # no transaction is open while the search thinks
+    if "dataset" in spec.task.params:  # files are read while others may write; the checks below know what they hold
+        with database.read() as tx:
+            admission.admit(tx, spec, data_dir, hold=False, mine=mine, only=only)
     with database.write() as tx:
         admitted = admission.admit(tx, spec, data_dir, mine=mine, only=only)
         allow = partial(quotas.admit, tx, settings, who, admitted)

@@ -81,9 +81,12 @@ def submit(
     epochs: Annotated[float | None, typer.Option(help="The same in epochs.")] = None,
     full_runs: Annotated[float | None, typer.Option(help="What the search may cost, in real runs.")] = None,
     confirm_top: Annotated[
-        int | None, typer.Option(help="How many configurations at most run again over fresh seeds; 0: none.")
+        int | None, typer.Option(help="How many at most run again over fresh seeds; 0: none.")
     ] = None,
     confirm_seeds: Annotated[int | None, typer.Option(help="Over how many fresh seeds at most; 0: none.")] = None,
+    priority: Annotated[int | None, typer.Option(help="From -100 to 100: of your jobs the highest is first.")] = None,
+    device: Annotated[str | None, typer.Option(help="The kind of device a worker must have, such as cuda.")] = None,
+    memory_gb: Annotated[float | None, typer.Option(help="How much memory of it, in GB.")] = None,
     schedule: Annotated[list[str] | None, typer.Option(help="A family to try; may come again.")] = None,
     optimizer: Annotated[list[str] | None, typer.Option(help="An optimizer to try; may come again.")] = None,
     baseline: Annotated[
@@ -106,11 +109,12 @@ def submit(
     """Queue a tuning job."""
     params = options.pairs(param) | ({} if dataset is None else {"dataset": dataset})
     asked = options.job(job, params)
-    options.put(asked, schedules=schedule, optimizers=optimizer, name=name, webhook=webhook)
+    options.put(asked, schedules=schedule, optimizers=optimizer, name=name, priority=priority, webhook=webhook)
     if steps is not None or epochs is not None:
         asked["horizon"] = options.put({}, steps=steps, epochs=epochs)
     options.add(asked, "budget", options.put({}, full_runs=full_runs))
     options.add(asked, "confirm", options.put({}, top=confirm_top, seeds=confirm_seeds))
+    options.add(asked, "resources", options.put({}, device=device, memory_gb=memory_gb))
     options.add(asked, "tags", options.pairs(tag, plain=True))
     options.add(asked, "baseline", options.pairs(baseline))
     options.put(asked, **{"try": [options.part(one) for one in try_ or []] or None})
@@ -209,14 +213,15 @@ def show(job: options.JobId, as_json: options.AsJson = False) -> None:
 
 @app.command()
 def compare(
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB JOB...", help="The ids of two or more jobs.")],
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB JOB...", help="The ids or names of two or more jobs.")],
     as_json: options.AsJson = False,
 ) -> None:
     """Some jobs beside each other: their answers, and what differs in what they ask for."""
-    if len(set(jobs)) < 2:
-        raise errors.Invalid(f"found {len(set(jobs))} job; accepted are two or more to compare")
+    asked = dict.fromkeys(map(options.job_id, jobs))
+    if len(asked) < 2:
+        raise errors.Invalid(f"found {len(asked)} job; accepted are two or more to compare")
     with clients.Client() as client:
-        found = tuple(client.get(job) for job in dict.fromkeys(jobs))
+        found = tuple(client.get(job) for job in asked)
         out.show(found, as_json, lambda: terminal.compared(found, client.datasets()))
 
 

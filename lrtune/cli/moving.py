@@ -20,7 +20,7 @@ commands = typer.Typer()
 
 @commands.command("export-study")
 def export_study(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")],
+    job: options.JobId,
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="An Optuna storage, such as sqlite:///study.db.")
     ] = None,

@@ -28,7 +28,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
 
 
 @commands.command()
-def backup(file: Annotated[Path, typer.Argument(help="The archive to write, a .zip file.")]) -> None:
+def backup(
+    file: Annotated[Path, typer.Argument(help="The archive to write: a new .zip file.")],
+) -> None:
     """Write the whole database and the uploaded files into one archive, while the service runs."""
     raise typer.Exit(programs.run("app.backup", "backup", str(file), needs="alembic", extra="app"))
 

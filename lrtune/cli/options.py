@@ -1,6 +1,7 @@
 """How the options of `lrtune submit` become a job. An option for a new field is one parameter there, one line there."""
 
 import json
+import re
 from itertools import islice
 from typing import Annotated, Any
 
@@ -24,7 +25,35 @@ def _newest(incomplete: str) -> list[tuple[str, str]]:
     return [(job_id, printable(words)) for job_id, words in found if job_id.startswith(incomplete)]
 
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", autocompletion=_newest)]
+def job_id(given: str) -> str:
+    """A job's id, as it is; of a name the id of the caller's one job that has it. Raises UnknownJob, Invalid."""
+    if re.fullmatch(r"job-[0-9a-f]{16}", given):
+        return given
+    words = given.encode("utf-8", "replace").decode()[:200].split()[:10]  # as many as the server searches for
+    with clients.Client() as client:
+        mine = client.list(search=" ".join(words), owner=client.me().person) if words else ()
+        found = [f"{one.id} ({one.state})" for one in mine if one.spec.name == given]
+    if not found:
+        raise errors.UnknownJob(f"there is no job of yours with the id or the name {given!r}; `lrtune list` shows them")
+    if len(found) > 1:
+        raise errors.Invalid(f"{len(found)} jobs of yours have the name {given!r}; accepted is an id: {_few(found)}")
+    return found[0].split()[0]
+
+
+def _few(found: list[str]) -> str:
+    return ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
+
+
+def _one(context: typer.Context, given: str) -> str:
+    return given if context.resilient_parsing else job_id(given)
+
+
+JobId = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB", help="The job's id, or its name where it is yours.", autocompletion=_newest, callback=_one
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 
 
@@ -41,10 +70,10 @@ def job(source: str, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def add(target: dict[str, Any], field: str, values: dict[str, Any]) -> None:
-    """Add to an object in a field. What is there and no object is the server's to refuse, if nothing is to be added."""
+    """Add to an object in a field; what is there and no object is the server's to refuse."""
     there = target.get(field)
-    if values:
-        target[field] = {**(there if isinstance(there, dict) else {}), **values}
+    if values and (there is None or isinstance(there, dict)):
+        target[field] = {**(there or {}), **values}
 
 
 def put(target: dict[str, Any], **values: Any) -> dict[str, Any]:

@@ -95,6 +95,8 @@ def set_person(
             _set(quotas, name, text)
         before = known.weight if known else 1.0
         found = admin.set_person(person, weight=before if weight is None else weight, quotas=quotas)
+    if known is None:
+        out.say(f"{person} is new here: nobody of this name had a key, a weight or a quota before", err=True)
     out.show(found, as_json, lambda: _people([found]))
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import ColumnElement, func, insert, select
 from sqlalchemy.orm import Session
 
 from lrtune.store import lookup
@@ -14,6 +14,7 @@ from lrtune.wire.results import Page
 
 DAY = timedelta(days=1)
 ASKED = ("job-submitted", "job-extended")
+_RUNS = AuditRow.details["full_runs"].as_float()
 
 
 def add(tx: Session, actor: str, action: str, subject: str, *, now: datetime | None = None, **details: Any) -> None:
@@ -48,5 +49,18 @@ def name(tx: Session, actor: str, action: str, subject: str) -> str:
 
 def full_runs(tx: Session, actor: str, *, now: datetime | None = None) -> float:
     """How many full runs somebody has asked for within a day: in jobs, and in what these were extended by."""
-    mine = AuditRow.actor == actor, AuditRow.at > (now or clock(tx)) - DAY, AuditRow.action.in_(ASKED)
-    return tx.scalar(select(func.sum(AuditRow.details["full_runs"].as_float())).where(*mine)) or 0.0
+    return tx.scalar(select(func.sum(_RUNS)).where(*_asked(tx, actor, now))) or 0.0
+
+
+def down_to(tx: Session, actor: str, runs: float, *, now: datetime | None = None) -> datetime:
+    """When these will be so few, if nothing more is asked for: the oldest leave the day first."""
+    left, moment = full_runs(tx, actor, now=now), now or clock(tx)
+    for at, asked in tx.execute(select(AuditRow.at, _RUNS).where(*_asked(tx, actor, now)).order_by(AuditRow.at)):
+        if left <= runs:
+            break
+        left, moment = left - (asked or 0.0), at + DAY
+    return moment
+
+
+def _asked(tx: Session, actor: str, now: datetime | None) -> tuple[ColumnElement[bool], ...]:
+    return AuditRow.actor == actor, AuditRow.at > (now or clock(tx)) - DAY, AuditRow.action.in_(ASKED)

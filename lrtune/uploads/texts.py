@@ -59,6 +59,12 @@ def of_text(path: Path) -> Description:
     return Description(rows=count, first=first, notes=[f"{total} characters, {len(letters)} different ones"])
 
 
+def measured(path: Path) -> tuple[int, int]:
+    """How many characters a text has, and how many different ones. Raises UnicodeDecodeError."""
+    text = path.read_text(encoding="utf-8-sig")
+    return len(text), len(set(text))
+
+
 def too_short(characters: int, different: int, params: TextParams) -> str:
     """Why a text is too short to learn from as a job says, if it is: asked by the server, and by the worker."""
     held, least = round(characters * params.validation), params.context + 1

@@ -1,0 +1,32 @@
+"""The settings of a server or a worker as its environment has them, or, in words, why they cannot be."""
+
+import sys
+from collections.abc import Iterator
+from typing import NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+REFUSED = 2  # the exit code, as of the command line
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def read(kind: type[Settings]) -> Settings:
+    """The settings of the environment. Ends the process, in words, where one of them cannot be accepted."""
+    try:
+        return kind()
+    except ValidationError as error:
+        end("\n".join(refused(error)))
+
+
+def end(words: str) -> NoReturn:
+    """End a program whose settings cannot be accepted."""
+    print(words, file=sys.stderr)
+    raise SystemExit(REFUSED)
+
+
+def refused(error: ValidationError) -> Iterator[str]:
+    """Each variable that cannot be accepted, with why and with what was found; of a secret never what it is."""
+    for one in error.errors():
+        field, words = "_".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
+        explained = words != one["msg"] or field.endswith(("key", "secret"))  # our own words say what was found
+        yield f"LRTUNE_{field.upper()}: {words}" + ("" if explained else f"; found {one['input']!r}")
