@@ -26,12 +26,15 @@ class Newest:
 
     def enough(self, batches: Iterable[Batch]) -> dict[str, Known]:
         """By token what is known of each trial of which no other report needs to be read: all that is sent is later."""
-        found = ((batch, self._known.get(batch.token)) for batch in batches)
-        return {
-            batch.token: known
-            for batch, known in found
-            if known is not None and all(one.step > known.newest.step for one in batch.reports)
-        }
+        found = dict[str, Known]()
+        late = set[str]()  # a batch that is sent again, beside a newer one
+        for batch in batches:
+            known = self._known.get(batch.token)
+            if known is not None and all(one.step > known.newest.step for one in batch.reports):
+                found[batch.token] = known
+            else:
+                late.add(batch.token)
+        return {token: known for token, known in found.items() if token not in late}
 
     def remember(self, heard: Sequence[Heard]) -> None:
         """Keep what these trials have reported last, now that it is written down."""

@@ -17,6 +17,7 @@ from app.turns import Turns
 from lrtune import search
 from lrtune.analysis.prefixes import Course
 from lrtune.errors import Invalid, Rejection, Unavailable
+from lrtune.schedules import Plateau
 from lrtune.store import Database, histories, holds, leases
 from lrtune.store.database import AWAY
 from lrtune.store.holds import Heard, Held, Shown, held, held_each, remark
@@ -120,7 +121,9 @@ def _taken_alone(database: Database, said: Said) -> Taken:
             remark(tx, found.lease, batch.note)
         look = _looked(found, batch)
         holds.write(tx, [look.heard])
-        return _came_to(look, _carried_out(tx, found.lease, look.verdict))
+        taken = _came_to(look, _carried_out(tx, found.lease, look.verdict))
+    _newest.remember([look.heard])
+    return taken
 
 
 def _came_to(look: Look, verdict: Verdict) -> Taken:
@@ -171,7 +174,7 @@ def _new(held: Held, batch: Batch) -> list[Sent]:
         wrong.append({"pointer": "/reports/0/step", "detail": detail})
     measured = {name for one in lease.trial.reports for name in one.metrics}
     measured |= {name for one in batch.reports for name in one.metrics}
-    if batch.reports and metric not in measured:
+    if batch.reports and metric not in measured and not held.known:
         first = batch.reports[0]
         wrong.append({"pointer": "/reports/0/metrics", "detail": misnamed(first.step, first.metrics, metric)})
     if wrong:
@@ -234,11 +237,11 @@ def _new_rates(trial: Trial, batch: Batch, metric: Metric) -> list[float] | None
 
     Also where all of it was known: the answer that had the new rates may have been lost.
     """
-    course = Course.of(trial, metric)
-    if course.curve == trial.configuration.curve:
+    if not isinstance(trial.configuration.schedule, Plateau):  # no other looks at what is reported
         return None
     sent = {one.step for one in batch.reports}
     before = trial.model_copy(update={"reports": [one for one in trial.reports if one.step not in sent]})
+    course = Course.of(trial, metric)
     return course.rates(trial.step, RATES) if course.curve != Course.of(before, metric).curve else None
 
 

@@ -75,7 +75,7 @@ def _context(data_dir: Path, model: str) -> int:
     """How many tokens a model reads at once, where its folder lies here and says so."""
     found = list[int]()
     for file, names in READS.items():
-        with suppress(UnusableFile, OSError, ValueError, ArithmeticError, AttributeError):
+        with suppress(UnusableFile, OSError, ValueError, ArithmeticError, AttributeError, RecursionError):
             said = json.loads(below(data_dir, f"{model}/{file}").read_bytes())
             found += [int(said[name]) for name in names if isinstance(said.get(name), int | float)]
     return min(found, default=SHORTEST)

@@ -1,11 +1,13 @@
 """The settings of a server or a worker as its environment has them, or, in words, why they cannot be."""
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+PASSWORD, HIDDEN = re.compile(r"://([^/@:]*):[^/@]*@"), r"://\1:***@"  # of a URL
 REFUSED = 2  # the exit code, as of the command line
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -29,4 +31,5 @@ def refused(error: ValidationError) -> Iterator[str]:
     for one in error.errors():
         field, words = "_".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
         explained = words != one["msg"] or field.endswith(("key", "secret"))  # our own words say what was found
-        yield f"LRTUNE_{field.upper()}: {words}" + ("" if explained else f"; found {one['input']!r}")
+        found = "" if explained else f"; found {PASSWORD.sub(HIDDEN, repr(one['input']))}"
+        yield f"LRTUNE_{field.upper()}: {words}{found}"

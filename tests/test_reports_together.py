@@ -84,6 +84,47 @@ def test_a_report_reads_none_of_those_before_it_however_many_there_are(database:
     assert [one.metrics["val_loss"] for one in reports] == [*[2.0] * 24, 8.0, 1.0]
 
 
+def test_what_a_loop_reports_beside_the_metric_reads_no_other_reports_either(database: Database) -> None:
+    """Its training loss at each step, the metric now and then."""
+    job, (lease,) = held(database, 1)
+    number = lease.trial.number
+    at_once(database, [(job, number, batch(lease, 2))])
+    for step in (4, 6, 8):
+        loss = Batch(token=lease.token, reports=[Sent(step=step, metrics={"loss": 1.0})])
+        with counted() as seen:
+            assert isinstance(at_once(database, [(job, number, loss)])[0], Verdict)
+        assert not any("FROM reports" in statement for statement in seen)
+
+
+def test_a_batch_that_is_sent_again_beside_a_newer_one_hinders_no_other(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, (one, other) = held(database, 2)
+    first, second = one.trial.number, other.trial.number
+    for steps in ((1, 2), (3, 4)):
+        at_once(database, [(job, second, batch(other, *steps))])
+    again, newer = (job, second, batch(other, 3, 4)), (job, second, batch(other, 5))
+    said = at_once(database, [(job, first, batch(one, 1)), again, newer, (job, first, batch(one, 2))])
+    assert [found.step for found in said if isinstance(found, Verdict)] == [1, 4, 5, 2]
+    assert not caplog.records
+
+
+def test_rates_that_a_late_report_changes_back_are_said(database: Database) -> None:
+    """A reduced rate is taken back where the report that was awaited comes after all."""
+    job, _ = held(database, 0)
+    plateau = Configuration(
+        optimizer="adamw", learning_rate=0.01, schedule={"family": "plateau", "patience": 1, "factor": 0.1}
+    )
+    with database.write() as tx:
+        trials.propose(tx, job, Proposal(configuration=plateau, role="search", seed=0, horizon=40), known=0)
+        lease = leases.claim(tx, "w", ttl=MINUTE, job_id=job)
+    assert lease is not None
+    sent = [(2, 1.0), (4, 1.0), (8, 1.0), (6, 0.5)]
+    said = [at_once(database, [(job, 0, batch(lease, step, value=value))])[0] for step, value in sent]
+    rates = [one.learning_rates and one.learning_rates[0] for one in said if isinstance(one, Verdict)]
+    assert rates == [None, None, pytest.approx(0.001), pytest.approx(0.01)]
+
+
 def test_what_another_server_has_written_meanwhile_is_known_before_the_next_report(database: Database) -> None:
     job, (lease,) = held(database, 1, search={"pruner": "forecast"})
     number = lease.trial.number

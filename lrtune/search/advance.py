@@ -45,7 +45,7 @@ def advance(
 ) -> NextStep:
     """What a job with a horizon of `steps` needs next, `seconds` after it began.
 
-    `waiting` is how many wait for something to train: the search decides for all of them at once.
+    `waiting` is how many wait for something to train: the default search and random draws decide for all at once.
     `warm_start` is what earlier jobs showed; `continued` says whether a paused trial can be resumed: only then are
     trials trained in stages. `beginnings` are the checkpoints that there are; None: all that a worker would keep.
     """

@@ -57,10 +57,10 @@ def suggestions(
 ) -> list[Proposal]:
     """What to train next at a horizon of `steps`. Same history, warm start, seed and number who wait, same answer.
 
-    There is more than one only if several are `waiting`, and only of what the sampler finds. `warm_start` is
-    what earlier jobs on the same task showed: the best of it runs again, after the job's own list, and the sampler
-    learns from all. Where trials can be `continued` a search may go in stages: it minds what is `left` to spend, in
-    full runs. `beginnings` is as in `advance`. Raises SpaceExhausted.
+    There is more than one only if several are `waiting`, and only from samplers that find them for the price of one.
+    `warm_start` is what earlier jobs on the same task showed: the best of it runs again, after the job's own list, and
+    the sampler learns from all. Where trials can be `continued` a search may go in stages: it minds what is `left` to
+    spend, in full runs. `beginnings` is as in `advance`. Raises SpaceExhausted.
     """
     past, earlier = searched(history), as_past(warm_start)
     if not any(trial.role == "baseline" for trial in past):
@@ -83,7 +83,9 @@ def suggestions(
             return found
     if stages and math.isfinite(left):
         raise SpaceExhausted
-    return _drawn(spec, past, at_horizon(earlier, steps=steps), steps=steps, most=min(max(waiting, 1), max(left, 1.0)))
+    # Others than these look at all that was tried before each draw, for seconds where that is much.
+    at_once = waiting if isinstance(kind, samplers.MEMORYLESS) else 1
+    return _drawn(spec, past, at_horizon(earlier, steps=steps), steps=steps, most=min(max(at_once, 1), max(left, 1.0)))
 
 
 def _drawn(

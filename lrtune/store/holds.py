@@ -41,7 +41,8 @@ _RENEWED = _RENEWED.values(step=bindparam("reached"), lease_until=bindparam("our
 class Held:
     """A lease, its job's state, and the database's time; `over` when its trial has ended while it was held.
 
-    Of the trial's stages it has the one at hand, and of its reports, of which there are `reported`, all or the newest.
+    Of the trial's stages it has the one at hand, and of its reports, of which there are `reported`, all or, where they
+    are `known`, the newest.
     """
 
     lease: Lease
@@ -49,6 +50,7 @@ class Held:
     news: JobState
     now: datetime
     reported: int
+    known: bool
 
 
 class Known(NamedTuple):
@@ -97,13 +99,11 @@ def held_each(
     reports = trials.reports(tx, [row.id for row in rows if row.id not in enough])
     found = dict[Shown, Held | LrtuneError]()
     for shows, row in by_token.items():
-        newest, total = enough.get(row.id, (None, 0))
-        seen = reports[row.id] if newest is None else [newest]
-        found[shows] = _held(tx, row, seen, total or len(seen))
+        found[shows] = _held(tx, row, reports.get(row.id, ()), enough.get(row.id))
     return [found.get(one) for one in shown]
 
 
-def _held(tx: Session, row: Any, reports: Sequence[Any], reported: int) -> Held | LrtuneError:
+def _held(tx: Session, row: Any, reports: Sequence[Any], known: Known | None) -> Held | LrtuneError:
     spec, token = _admitted(row.spec), row.attempt_token
     if not spec.over_http:
         return NotExternal()
@@ -113,9 +113,10 @@ def _held(tx: Session, row: Any, reports: Sequence[Any], reported: int) -> Held 
     if not live and outcome != "paused" and not (row.state in ENDED and outcome in (None, "finished", "cancelled")):
         return LeaseLost(_lost(row, outcome))
     stage = SimpleNamespace(**{name: getattr(row, f"attempt_{name}") for name in _STAGE} | {"outcome": outcome})
-    trial = trials.view(row, reports, [stage])
+    trial = trials.view(row, reports if known is None else [known.newest], [stage])
     lease = Lease(row.id, token, row.job, row.job_id, spec, row.job_steps or row.horizon, trial)
-    return Held(lease, over=not live, news=JobState(row.job_state), now=as_time(row.now), reported=reported)
+    reported = len(reports) if known is None else known.total
+    return Held(lease, not live, JobState(row.job_state), as_time(row.now), reported, known=known is not None)
 
 
 @lru_cache(maxsize=64)

@@ -74,7 +74,7 @@ class View:
         return len(self.model.runs) + len(self.known)
 
     def forecast(self, asked: Sequence[Run]) -> tuple[Array, Array]:
-        """Mean and variance, (k,) each, of k runs' normalised scores at their ends, each as if it alone were asked.
+        """Mean and variance, (k,) each, of k runs' normalised scores at their ends, given what each has reported.
 
         The process does not grow by what a run has reported beyond what is known of it: its few points are given those
         of them that were observed (R&W eq. A.6).
