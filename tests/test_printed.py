@@ -85,8 +85,8 @@ def invoked(*arguments: str) -> str:
 
 COMMANDS = (
     *(("submit", "digits"), ("submit", "digits", "--dry-run"), ("submit", "digits", "--json"), ("submit", "nothing")),
-    *(("watch", "JOB"), ("watch", "JOB", "--json"), ("list",), ("list", "--json"), ("show", "JOB"), ("show", "no")),
-    *(("best", "JOB"), ("best", "JOB", "--json"), ("report", "JOB"), ("report", "no"), ("export", "JOB")),
+    *(("watch", "JOB"), ("watch", "JOB", "--json"), ("list",), ("list", "--json"), ("show", "JOB")),
+    *(("best", "JOB"), ("best", "JOB", "--json"), ("report", "JOB"), ("export", "JOB")),
     *(("export", "no"), ("cancel", "JOB"), ("cancel", "WAITING"), ("pause", "WAITING"), ("resume", "WAITING")),
     *(("extend", "JOB", "--full-runs", "900"), ("delete", "no"), ("tasks",), ("workers",), ("workers", "--json")),
     *(("datasets", "add", "FILE"), ("datasets", "list"), ("datasets", "show", "films.csv"), ("datasets", "show", "no")),

@@ -93,7 +93,7 @@ def test_several_processes_with_a_wrong_setting_end_before_the_first_of_them_is_
     monkeypatch.setenv("LRTUNE_DATABASE_URL", "postgresql+psycopg://127.0.0.1/none")
     monkeypatch.setenv("LRTUNE_MAX_BODY_BYTES", "many")
     refused = CliRunner().invoke(app, ["serve", "--processes", "2"])
-    assert (refused.exit_code, started) == (1, [])
+    assert (refused.exit_code, started) == (2, [])
     assert "LRTUNE_MAX_BODY_BYTES" in refused.output
 
 
