@@ -64,7 +64,8 @@ class Calls:
             error.add_note(traceback.format_exc())
             return Wrong(error)
         finally:
-            if first:  # what it took is there for good, as in `main.py`
+            if first:  # what it took is there for good, as in `main.py`; but for what is garbage by now
+                gc.collect()
                 gc.freeze()
 
     def leave(self, url: str) -> None:
