@@ -162,6 +162,10 @@ def test_processes_that_share_a_folder_may_delete_in_it_at_any_moment(
     assert not (tmp_path / "job").exists()
     kept.drop(names)
     kept.drop(None)
+    looked, there = os.scandir, tmp_path / "another"
+    monkeypatch.setattr(os, "scandir", lambda path: (there.exists() and there.rmdir()) or looked(path))
+    Folder(there).drop(None)
+    assert not there.exists()
 
 
 def test_what_a_killed_process_has_begun_to_write_does_not_fill_the_disk(tmp_path: Path) -> None:

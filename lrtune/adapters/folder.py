@@ -168,9 +168,10 @@ class Folder:
 
     def _clear(self, seconds: float) -> None:
         """Delete what was begun and has not been changed for so long: whoever wrote it was killed."""
-        for file in list(self.path.glob("unfinished-*")):
-            if time.time_ns() - max(_written_at(one) for one in [file, *_files(file)]) >= seconds * 1e9:
-                _delete(file)
+        with suppress(FileNotFoundError):  # another process has just done the same
+            for file in list(self.path.glob("unfinished-*")):
+                if time.time_ns() - max(_written_at(one) for one in [file, *_files(file)]) >= seconds * 1e9:
+                    _delete(file)
 
     def _make_room(self, size: int) -> None:
         self._clear(LEFT_SECONDS)
