@@ -36,7 +36,7 @@ def browser() -> Iterator[BrowserContext]:
     with sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=chromium(), args=QUIET)
         window = started.new_context()
-        window.set_default_timeout(20_000)
+        window.set_default_timeout(120_000)
         window.new_page()  # keeps the window open
         yield window
         started.close()

@@ -6,12 +6,15 @@ PostgreSQL comes from a wheel; `LRTUNE_TEST_DATABASE_URL` names another server, 
 import fcntl
 import gc
 import os
+import ssl
 import sys
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
@@ -27,6 +30,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # As in a worker: threads of BLAS that wait for a busy core make the search many times slower. Read as NumPy is loaded.
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+# Each of a thousand clients would read the machine's certificates for itself, 50 ms, to speak without TLS.
+vars(ssl)["create_default_context"] = cache(ssl.create_default_context)
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("any machine", parent=hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -111,7 +111,7 @@ def test_a_snippet_gives_every_family_to_the_last_bit(family: str) -> None:
     assert snippet_rates(text, 123) == configuration.learning_rates(123)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(schedules(), st.integers(2, 300), st.floats(0.0, 0.9), st.floats(0.0, 1.0))
 def test_a_snippet_gives_any_knobs_to_the_last_bit(
     schedule: dict[str, Any], steps: int, warmup: float, floor: float
@@ -226,11 +226,11 @@ def test_no_export_grows_with_the_run_before_it_is_read(format: str) -> None:
         tracemalloc.start()
         try:
             pieces = exported(chosen, 100_000_000, format).pieces()
-            read = [len(piece) for _, piece in zip(range(50), pieces, strict=False)]
-            assert tracemalloc.get_traced_memory()[1] < 4_000_000
+            read = [len(piece) for _, piece in zip(range(10), pieces, strict=False)]
+            assert tracemalloc.get_traced_memory()[1] < 700_000
         finally:
             tracemalloc.stop()
-        assert sum(read) < 10_000_000
+        assert sum(read) < 1_000_000
 
 
 def test_a_file_in_pieces_is_the_file_as_a_whole() -> None:

@@ -111,7 +111,7 @@ def same(one: Any, two: Any) -> bool:
 @pytest.mark.parametrize("task", [Given, Own])
 @pytest.mark.parametrize("kind", kinds(1))
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 5), st.integers(0, 30))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_batches_are_those_of_the_seed_from_any_position(
     task: type[Given], kind: str, count: int, size: int, seed: int, start: int
 ):

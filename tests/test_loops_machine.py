@@ -33,7 +33,6 @@ LOOPS: list[dict[str, Any]] = [
 FEW = settings(
     max_examples=2,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.generate],  # a job's end is slow to shrink
     database=None,

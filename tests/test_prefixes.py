@@ -48,7 +48,7 @@ def agreeing(one: list[float], other: list[float]) -> int:
     return next((step for step, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(chosen=configurations(), steps=st.integers(2, 400))
 def test_boundaries_are_those_that_listing_every_step_finds(chosen: Configuration, steps: int):
     course = Course(chosen, steps, until=steps // 3)
@@ -59,7 +59,7 @@ def test_boundaries_are_those_that_listing_every_step_finds(chosen: Configuratio
         assert course.held(step) == (step == course.rise() or (step > 1 and rates[step - 1] == rates[step - 2]))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(one=configurations(), other=configurations(), steps=st.integers(2, 400), alike=st.booleans())
 def test_two_courses_part_where_listing_every_step_says(
     one: Configuration, other: Configuration, steps: int, alike: bool
@@ -111,7 +111,6 @@ def test_a_step_is_found_among_a_hundred_million():
     assert shared(late, early, LONG) == 60_000_000, "its last report before"
 
 
-@settings(deadline=None)
 @given(
     sent=st.lists(
         st.tuples(st.integers(1, 100), st.sampled_from([1.0, 2.0, None, math.nan, math.inf])), unique_by=itemgetter(0)

@@ -366,7 +366,7 @@ def histories(draw: st.DrawFn) -> list[Trial]:
     return trials
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(histories(), st.sampled_from([SPEC, HIGHEST]))
 def test_any_history_with_an_answer_has_a_report_that_can_be_sent(trials, spec):
     if best(spec, trials, steps=STEPS, full_runs=0.0) is None:

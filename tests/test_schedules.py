@@ -56,7 +56,7 @@ def peaks(factors: list[float]) -> int:
 
 @pytest.mark.parametrize("name", FAMILIES)
 class TestEveryFamily:
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(data=st.data(), steps=st.integers(2, 500), warmup=st.floats(0, 0.9))
     def test_has_no_peak_under_a_warm_up_that_it_does_not_have_alone(self, name, data, steps, warmup):
         curve = Curve(data.draw(any_schedule(name)), warmup=warmup)
@@ -72,19 +72,19 @@ class TestEveryFamily:
             with pytest.raises(ValueError, match="steps: found 0; accepted is 1 or more"):
                 followed.over(0)
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(data=st.data(), steps=st.integers(2, 5000))
     def test_stays_between_zero_and_the_peak(self, name, data, steps):
         factor = data.draw(any_schedule(name)).over(steps)
         assert all(-HAIR <= factor(step) <= 1 + HAIR for step in some_steps(steps))
 
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     @given(data=st.data(), steps=st.integers(2, 5000), warmup=st.floats(0, 0.9), floor=st.floats(0, 1))
     def test_stays_between_the_floor_and_the_peak_within_a_configuration(self, name, data, steps, warmup, floor):
         factor = Curve(data.draw(any_schedule(name)), warmup=warmup, floor=floor).over(steps)
         assert all(floor <= factor(step) <= 1 for step in some_steps(steps))
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(data=st.data(), steps=st.integers(2, 500), warmup=st.floats(0, 0.9), floor=st.floats(0, 1))
     def test_only_rises_or_only_falls_between_two_breakpoints(self, name, data, steps, warmup, floor):
         curve = Curve(data.draw(any_schedule(name)), warmup=warmup, floor=floor)
@@ -93,12 +93,12 @@ class TestEveryFamily:
             changes = [factor(step + 1) - factor(step) for step in range(first, last)]
             assert min(changes) >= -HAIR or max(changes) <= HAIR
 
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     @given(data=st.data(), u=st.floats(0, 1))
     def test_any_progress_is_answered_even_without_whole_steps(self, name, data, u):
         assert -HAIR <= data.draw(any_schedule(name))(u) <= 1 + HAIR
 
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     @given(data=st.data(), steps=st.integers(2, 500))
     def test_resuming_half_way_from_json_changes_nothing(self, name, data, steps):
         first = data.draw(any_schedule(name))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as lrs
 from transformers import TrainingArguments
@@ -58,7 +58,6 @@ def ours(name: str, steps: int, /, **values) -> list[float]:
     return [PEAK * factor(step) for step in range(steps)]
 
 
-@settings(deadline=None)
 @given(steps=st.integers(2, 100_000), warmup=st.floats(0.001, 0.9))
 def test_a_warm_up_lasts_as_long_as_transformers_makes_it(steps, warmup):
     rise = TrainingArguments.get_warmup_steps(SimpleNamespace(warmup_steps=warmup), steps)

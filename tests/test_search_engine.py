@@ -59,7 +59,7 @@ def test_any_curve_can_be_embedded(curve: np.ndarray, progress: float) -> None:
     assert np.isfinite(embed(np.array([curve]), np.array([progress]))).all()
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(
     st.lists(st.tuples(st.integers(0, 49), st.integers(1, 10), st.booleans()), max_size=8, unique_by=lambda t: t[0]),
     st.integers(0, 5),

@@ -193,7 +193,7 @@ class TestWhatIsHoped:
         assert apart.improvement(0.0) > 3 * alike.improvement(0.0)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 99), st.lists(st.integers(1, 20), min_size=5, max_size=9))
 def test_a_decision_hangs_on_nothing_but_what_it_is_given(seed, lengths) -> None:
     runs = [trained(7 * place, EVERY * length) for place, length in enumerate(lengths)]

@@ -102,7 +102,7 @@ def test_a_huge_value_is_quoted_short():
 
 @pytest.mark.parametrize("kind", EVERY_KNOB)
 class TestEveryKnob:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(value=ANYTHING)
     def test_takes_or_refuses_anything_in_words(self, kind, value):
         try:

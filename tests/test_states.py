@@ -108,7 +108,7 @@ HOLDING = [
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @given(data=st.data())
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_shared_training_equals_training_alone_for_every_optimizer(
     optimizer: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ):
@@ -119,7 +119,7 @@ def test_shared_training_equals_training_alone_for_every_optimizer(
 
 @pytest.mark.parametrize("name", ["digits", "tabular", "images", "text"])
 @given(data=st.data())
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_shared_training_equals_training_alone_for_every_task(
     name: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ):
