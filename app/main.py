@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -64,6 +64,13 @@ THINKING = 2  # requests that fit a model, for a second or so
 DESCRIBED = 2  # uploads that are described at once: each takes a core
 log = logging.getLogger("lrtune.server")
 
+# What is called most comes first: a path is looked for in one after the other. Put together once, for all applications
+# of a process: it takes a quarter of a second, at the first request.
+API = APIRouter()
+for _noun in (external, jobs, datasets, trials, charts, events, imports, schedules, tasks, keys, people, audit):
+    API.include_router(_noun.router, dependencies=[Depends(authorized), Depends(known_query)])
+API.include_router(health.router)
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Nothing is opened or written before it starts."""
@@ -73,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         description=openapi.DESCRIPTION,
         lifespan=_lifespan,
+        routes=[*API.routes, *pages.router.routes],
         separate_input_output_schemas=False,
         redirect_slashes=False,  # `problems.py` does, without a host, which a proxy may have another of
         docs_url=None,
@@ -96,11 +104,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Prefix)
     app.add_middleware(RequestIds)  # what is added last comes first
     problems.install(app)
-    # What is called most comes first: a path is looked for in one after the other.
-    for noun in (external, jobs, datasets, trials, charts, events, imports, schedules, tasks, keys, people, audit):
-        app.include_router(noun.router, dependencies=[Depends(authorized), Depends(known_query)])
-    app.include_router(health.router)
-    pages.install(app)
     openapi.install(app)
     app.state.end_traces = traces.install(app) if app.state.settings.traces else None
     return app
