@@ -33,8 +33,8 @@ def beyond(seen: Beyond, side: str, goal: str) -> str:
         parts.append(f"{_were(seen.by_loop)} ended early by your loop")
     if seen.short:
         parts.append(f"{seen.short} completed a shorter horizon")
-    others = "" if seen.family else " with any schedule" if seen.own else " with other schedules"
-    return f"{side} {words.rate(seen.rate)}{others}: {'; '.join(parts)}"
+    schedule = seen.family or ("any schedule" if seen.own else "other schedules")
+    return f"{side} {words.rate(seen.rate)} with {schedule}: {'; '.join(parts)}"
 
 
 def _were(count: int) -> str:
