@@ -41,7 +41,6 @@ from lrtune.wire.results import Report
 HEAR_SECONDS = 0.5  # between two looks whether another process of the team has been ended by an error
 log = logging.getLogger("lrtune.loop")
 
-
 _dropped: list["LoopTrial"] = []
 
 
@@ -99,6 +98,7 @@ class LoopTrial(Torch, Kept):
             self._warn_of_more()
             return True
         at = step_of(self._in_stage(step), self.steps, start=self.start)
+        self._compare_updates(at)
         self._report(at, metrics)
         if (self.pausing or (self._interrupted and at < self.steps)) and not self.over:
             self._pause(at)
