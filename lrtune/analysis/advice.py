@@ -55,6 +55,8 @@ def _ended(seen: Beyond, trend: str) -> str:
 def audit(seen: Audit) -> str:
     """What the check of the forecast pruner has shown."""
     state = "" if seen.on else ", and has switched itself off"
+    if not (seen.audited or seen.running or seen.saved):
+        return f"the forecast pruner has stopped nothing{state}"
     first = f"the forecast pruner saved {seen.saved:.3g} full runs{state}"
     if not seen.audited:
         return f"{first}; none of its stops has been checked yet"
