@@ -70,7 +70,7 @@ def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop, w
     with database.read() as tx:
         job, history = _asked(tx, job_id), histories.of(job_id).read(tx)
         earlier = warm_start.read(tx, job.spec, before=job.created_at)
-        begun = beginnings.at_hand(tx, loop)
+        begun, extended_at = beginnings.at_hand(tx, loop), jobs.extended_at(tx, job_id, history)
     step = search.advance(
         job.spec,
         history,
@@ -80,6 +80,7 @@ def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop, w
         continued=hold.checkpoints != "none",
         beginnings=search.Beginnings(begun),
         waiting=waiting,
+        extended_at=extended_at,
     )
     return step, trials.decided(history)
 

@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from typing import Annotated, BinaryIO
 
 from fastapi import Query
 from fastapi.concurrency import run_in_threadpool
+from pydantic import AfterValidator
 from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect, Request
 
@@ -31,11 +33,22 @@ PART = ".part"
 BLOCK = 1024 * 1024
 IDLE = 60.0  # seconds without a byte after which an upload is given up
 UNPACKED = 4  # times the largest upload that a file may take unpacked
+NAMES = r"^[A-Za-z0-9_][A-Za-z0-9_ .()+-]{0,95}\.[A-Za-z]{2,7}$"
+
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(NAMES, name):
+        signs = "letters without accents, digits, spaces and _ . ( ) + -"
+        raise ValueError(f"accepted are {signs}, and a suffix such as .csv; `name` may be another than the file's")
+    return name
+
+
 Name = Annotated[
     str,
+    AfterValidator(_plain),
     Query(
         description="What jobs call it; the suffix says what it is, and the content must agree.",
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ .()+-]{0,95}\.[A-Za-z]{2,7}$",
+        json_schema_extra={"pattern": NAMES},
         max_length=100,
         examples=["wine.csv"],
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lrtune import errors
+from lrtune.wire.external import whole
 
 log = logging.getLogger("lrtune.loop")
 B = TypeVar("B")
@@ -59,14 +60,15 @@ class Kept:
         """Whether it may have to pause: it was taken with a folder for checkpoints."""
         return self._folder is not None
 
-    def _in_stage(self: Any, step: int) -> int:
-        """A step that is reported. Raises Invalid for one after the stage's end, of which nothing could be kept."""
-        if step > self.until:
-            found = f"step: found {step}; this stage ends at step {self.until}"
+    def _in_stage(self: Any, step: object) -> object:
+        """What is reported as a step. Raises Invalid for one after the end of a stage, or of a range test."""
+        at = whole(step)
+        if type(at) is int and at > self.until and (self.short or self.until < self.steps):
+            found = f"step: found {at}; this stage ends at step {self.until}"
             report = "report there as well: `trial.due(step)` is true at such a step"
             epochs = "where a loop reports after whole epochs, let the job's horizon have 20 epochs, or 40, 60, ..."
-            whole = "or train whole runs: `lrtune run JOB --whole -- ...`, in Python without a folder for checkpoints"
-            raise errors.Invalid(f"{found}: {report}; {epochs}, {whole}")
+            instead = "or train whole runs: `lrtune run JOB --whole -- ...`, in Python without a folder for checkpoints"
+            raise errors.Invalid(f"{found}: {report}; {epochs}, {instead}")
         return step
 
     def _require_keeper(self: Any, instead: str) -> None:

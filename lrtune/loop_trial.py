@@ -41,7 +41,6 @@ from lrtune.wire.results import Report
 HEAR_SECONDS = 0.5  # between two looks whether another process of the team has been ended by an error
 log = logging.getLogger("lrtune.loop")
 
-
 _dropped: list["LoopTrial"] = []
 
 
@@ -98,7 +97,8 @@ class LoopTrial(Torch, Kept):
         if self.over:
             self._warn_of_more()
             return True
-        at = self._in_stage(step_of(step, self.steps, start=self.start))
+        at = step_of(self._in_stage(step), self.steps, start=self.start)
+        self._compare_updates(at)
         self._report(at, metrics)
         if (self.pausing or (self._interrupted and at < self.steps)) and not self.over:
             self._pause(at)
@@ -330,7 +330,8 @@ class LoopTrial(Torch, Kept):
         if verdict.decision == "stop":
             self._stop(verdict.reason)
         # What an earlier process reported of this stage may reach further than this one has trained.
-        self._to_pause = self._to_pause or (verdict.decision == "pause" and self._reached >= self.until)
+        if verdict.decision == "pause" and self._reached >= self.until:
+            self._to_pause, self.reason = True, verdict.reason
 
     def _end(self, state: Literal["complete", "diverged", "failed", "waiting", "paused"], **said: Any) -> None:
         with self._lock:
@@ -351,7 +352,7 @@ class LoopTrial(Torch, Kept):
 
     def _stop(self, reason: str) -> None:
         """The trial is no longer held; the processes of a team hear it at their next report, all at once."""
-        self._stopped, self.reason = True, reason
+        self._stopped, self.reason = True, reason or self.reason
         self.over = self.over or self._team.size == 1
         self._left.set()
 

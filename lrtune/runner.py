@@ -225,7 +225,8 @@ class Runner:
             except errors.Unavailable as error:
                 _say(f"waits for the server: {error}")
             except (errors.Conflict, errors.NotFound) as error:
-                _say(f"trial {held.trial.number} is no longer ours: {error}")
+                if not self.stopping:  # a command that was asked to stop has given it back itself
+                    _say(f"trial {held.trial.number} is no longer ours: {error}")
                 return None
             if self.stopping:
                 return None  # its lease runs out

@@ -167,6 +167,7 @@ class RealRun(Torch):
     def report(self, step: SupportsFloat, **metrics: SupportsFloat) -> bool:
         """Never stops; with LRTUNE_TENSORBOARD, the numbers go into event files in that folder."""
         at = step_of(step, self.steps)
+        self._compare_updates(at)
         if (folder := os.environ.get("LRTUNE_TENSORBOARD")) and not Team().rank:
             if self._board is None:
                 from lrtune.adapters.pytorch import event_files

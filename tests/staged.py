@@ -19,7 +19,8 @@ class Pausing(Door):
         self.began = self.began if batch.start is None else batch.start
         self.sent += batch.reports
         end = self.held.until < self.held.trial.horizon and any(one.step == self.held.until for one in self.sent)
-        return Verdict(decision="pause" if end else "continue", state=TrialState.RUNNING, step=0)
+        said, why = ("pause", "as planned") if end else ("continue", "")
+        return Verdict(decision=said, reason=why, state=TrialState.RUNNING, step=0)
 
     def finish(self, job_id: str, number: int, ending: Ending) -> Trial:
         self.end = ending
@@ -45,6 +46,6 @@ def in_stages(folder: Path, train: Callable[[LoopTrial], list[Any]], ends: list[
         found += train(trial)
         ended = trial._door.end  # type: ignore[attr-defined]
         if end < trial.steps:
-            assert (ended.state, ended.step) == ("paused", end)
+            assert (ended.state, ended.step, trial.reason) == ("paused", end, "as planned")
             checkpoint, start = ended.checkpoint, end
     return found

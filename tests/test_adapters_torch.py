@@ -89,14 +89,52 @@ def test_a_warm_up_of_the_scripts_own_is_overruled(warmup: Callable[..., Any], b
     assert [second for _, second in used] == pytest.approx([rate / 4 for rate in rates(trial)])
 
 
-def test_two_optimizers_keep_the_ratio_that_they_had() -> None:
+@pytest.mark.parametrize("before", [True, False], ids=["the second goes first", "the first goes first"])
+def test_two_optimizers_keep_the_ratio_that_they_had(before: bool) -> None:
     trial, generator, discriminator = held(ADAMW), nn.Linear(3, 1), nn.Linear(3, 1)
     one, two = recording(generator, lr=1e-4), recording(discriminator, lr=4e-4)
-    schedulers = trial.scheduler(one), trial.scheduler(two)
-    for optimizer, model, scheduler in ((one, generator, schedulers[0]), (two, discriminator, schedulers[1])):
-        train(trial, optimizer, model, scheduler)
+    both = [(one, generator, trial.scheduler(one)), (two, discriminator, trial.scheduler(two))]
+    for _ in range(STEPS):
+        for optimizer, model, scheduler in both[:: -1 if before else 1]:
+            train(trial, optimizer, model, scheduler, 1)
     assert one.rates == rates(trial)
     assert two.rates == pytest.approx([4 * rate for rate in rates(trial)])
+
+
+def test_a_critic_with_five_updates_to_one_of_the_generator_gets_through_the_schedule_with_it() -> None:
+    trial, generator, critic = held(ADAMW), nn.Linear(3, 1), nn.Linear(3, 1)
+    one, two = recording(generator, lr=1e-4), recording(critic, lr=4e-4)
+    schedulers = trial.scheduler(one), trial.scheduler(two)
+    for _ in range(STEPS):
+        train(trial, two, critic, schedulers[1], 5)
+        train(trial, one, generator, schedulers[0], 1)
+    assert one.rates == rates(trial)
+    assert two.rates == pytest.approx([4 * rate for rate in rates(trial) for _ in range(5)])
+
+
+def test_an_actor_with_one_update_to_two_of_the_critic_gets_through_the_schedule_with_it() -> None:
+    trial, critic, actor = held(ADAMW), nn.Linear(3, 1), nn.Linear(3, 1)
+    one, two = recording(critic, lr=4e-4), recording(actor, lr=1e-4)
+    schedulers = trial.scheduler(one), trial.scheduler(two)
+    for _ in range(STEPS // 2):
+        train(trial, one, critic, schedulers[0], 2)
+        train(trial, two, actor, schedulers[1], 1)
+    assert two.rates == pytest.approx([rate / 4 for rate in rates(trial)[1::2]])
+
+
+@pytest.mark.parametrize(("batches", "said"), [(1, False), (2, True)], ids=["updates", "batches of two an update"])
+def test_reports_that_count_batches_where_they_should_count_updates_are_noticed(
+    batches: int, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    trial, model = held(ADAMW), nn.Linear(3, 1)
+    optimizer = recording(model)
+    scheduler = trial.scheduler(optimizer)
+    for batch in range(1, STEPS + 1):
+        if batch % batches == 0:
+            train(trial, optimizer, model, scheduler, 1)
+        trial.report(batch, val_loss=0.5)
+    noticed = [one for one in caplog.messages if "updates of the first optimizer: steps are its updates" in one]
+    assert len(noticed) == said
 
 
 def test_an_update_that_mixed_precision_skips_is_none() -> None:

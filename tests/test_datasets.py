@@ -81,6 +81,15 @@ def test_a_column_too_many_is_named_however_long_the_row(sqlite_url: str, tmp_pa
     assert "1000000 columns; at most 10000" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("name", ["Größe.csv", "../a.csv", "a.csv\n", "a, b.csv"])
+def test_a_name_that_is_not_plain_is_refused_with_what_one_is_made_of(
+    shared: httpx.Client, folder: Path, name: str
+) -> None:
+    answer = sent(shared, name, csv())
+    assert (answer.status_code, files(folder)) == (422, [])
+    assert "accepted are letters without accents, digits, spaces and _ . ( ) + -" in answer.json()["detail"]
+
+
 def test_a_form_is_refused_with_the_way_that_works(shared: httpx.Client, folder: Path) -> None:
     answer = shared.post("/v1/datasets", params={"name": "a.csv"}, files={"file": csv()})
     assert slug(answer) == "bad-request"

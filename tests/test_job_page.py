@@ -22,6 +22,7 @@ from lrtune.store import Database, jobs, leases, search_history, trials
 from lrtune.store.tables import TrialRow
 from lrtune.wire.charts import SearchHistory
 from lrtune.wire.configuration import Configuration
+from lrtune.wire.job import Budget
 from lrtune.wire.results import Baseline, Best, JobState, Proposal, Report, SeedValue, TrialState
 from tests.crowd import crowded
 from tests.mapped import learned, ran, varied
@@ -296,8 +297,16 @@ def test_a_search_is_told_by_its_best_over_its_cost_its_stages_and_where_its_tim
     staged(1, None, 0.3, 20, 21, 39, 0.01)
     with database.write() as tx:
         jobs.end(tx, job, JobState.SUCCEEDED, reason="", now=at(40))
-    database.dispose()
     found = read(database_url, job)
+    with database.write() as tx:
+        jobs.extend(tx, job, Budget(full_runs=30), now=at(100))
+        jobs.end(tx, job, JobState.SUCCEEDED, reason="", now=at(105))
+    database.dispose()
+    assert read(database_url, job).clock.model_dump(include={"total", "training", "held"}) == {
+        "total": 104,
+        "training": 32,
+        "held": 60,
+    }, "what lay between its end and its extension is nobody's thinking"
     assert [(end.number, end.cost, end.value, end.best) for end in found.ends] == [
         (0, 1.0, 0.5, True),
         (1, 2.1, 0.3, True),

@@ -136,9 +136,12 @@ def test_the_sensitivity_is_the_median_worsening_per_doubling_and_halving():
 def test_what_happens_above_and_below_is_told_from_the_runs_there():
     found = reported(SEARCHED)
     assert found.above.words == (
-        "above 1.6e-2: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median"
+        "above 1.6e-2 with cosine: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median"
     )
-    assert found.below.words == "below 8e-3: 3 runs end 15 % worse in the median and most were still falling at the end"
+    assert (
+        found.below.words
+        == "below 8e-3 with cosine: 3 runs end 15 % worse in the median and most were still falling at the end"
+    )
     assert (found.above.worse, found.above.improving) == (pytest.approx(0.4), False)
     assert (found.below.worse, found.below.improving) == (pytest.approx(0.15), True)
 
@@ -229,7 +232,9 @@ def test_neighbours_that_did_better_on_the_seed_that_they_share_leave_the_answer
     answer = [run(3 + seed, 0.016, 0.41, role="confirm", seed=seed) for seed in (1, 2, 3)]
     found = reported([*searched, *answer])
     assert found.families[0].halving.absolute < 0
-    assert advised(found)["too high?"].startswith("Perhaps. Below 1.13e-2: 2 runs end 11 % worse in the median.")
+    assert advised(found)["too high?"].startswith(
+        "Perhaps. Below 1.13e-2 with cosine: 2 runs end 11 % worse in the median."
+    )
     assert "Lower rates nearby did no worse over the seeds that they share with it." in advised(found)["too high?"]
 
 
@@ -242,10 +247,12 @@ def test_a_configuration_that_diverged_with_a_seed_is_not_as_good():
 
 def test_advice_answers_three_questions():
     assert advised(reported(SEARCHED)) == {
-        "too high?": "No. Below 8e-3: 3 runs end 15 % worse in the median and most were still falling at the end. "
+        "too high?": "No. Below 8e-3 with cosine: 3 runs end 15 % worse in the median "
+        "and most were still falling at the end. "
         "Rates down to 8e-3 do as well at their best. "
         "The smallest rate of adamw that diverged is 3.2e-2, 2 times the answer's.",
-        "too low?": "No. Above 1.6e-2: 2 of 4 runs diverged, the first at step 4; 2 runs end 40 % worse in the median. "
+        "too low?": "No. Above 1.6e-2 with cosine: 2 of 4 runs diverged, the first at step 4; "
+        "2 runs end 40 % worse in the median. "
         "Each doubling of the rate makes it about 27 % worse.",
         "how sure?": "Not very: the answer's val_loss, 0.4, is a single run's, not repeated over fresh seeds. "
         "It is 20 % better than untuned over the one seed that both ran, which may be chance. "
@@ -289,7 +296,7 @@ def test_near_zero_the_tolerance_is_a_share_of_the_way_to_the_median_run():
     assert found.tolerance == pytest.approx(0.001 * 0.2502)
     assert (found.families[0].plateau.low, found.families[0].plateau.high) == (0.016, 0.016)
     assert found.families[0].halving.relative is None
-    assert found.below.words == "below 1.6e-2: 3 runs end 0.5 worse in the median"
+    assert found.below.words == "below 1.6e-2 with cosine: 3 runs end 0.5 worse in the median"
 
 
 def test_a_baseline_outside_the_space_counts_for_the_lift_and_not_for_the_plateau():
@@ -331,6 +338,8 @@ def test_where_nothing_is_forecast_nothing_is_said_of_it():
     quiet = reported(SEARCHED, FORECAST)
     assert (quiet.audit.audited, quiet.audit.rate) == (0, None)
     assert "none of its stops has been checked yet" in advised(quiet)["stopped rightly?"]
+    idle = reported([run(0, 0.004, 0.5), run(1, 0.008, 0.4)], FORECAST)
+    assert advised(idle)["stopped rightly?"] == "The forecast pruner has stopped nothing."
 
 
 RATES = st.sampled_from([1e-6, 0.001, 0.001 * 2**0.5, 0.002, 0.064, 1.0])
@@ -396,5 +405,5 @@ def test_the_report_over_http_and_in_the_terminal(database_url, monkeypatch):
     assert (found.rate, found.families[0].plateau.runs, found.lift.relative) == (0.002, 1, 0.5)
     assert (found.cost.baseline, found.cost.search, found.cost.total) == (1.0, 2.0, 3.0)
     said = " ".join(shown.output.split())
-    assert "Above 2e-3: 1 run ends 20 % worse" in said
+    assert "Above 2e-3 with linear: 1 run ends 20 % worse" in said
     assert "cost: 3 full runs (1 baseline, 2 search)" in said

@@ -9,7 +9,7 @@ from tests.test_report import SPEC, advised, reported, run
 def test_no_to_a_rate_that_was_too_low_needs_a_run_within_a_factor_of_four():
     """A worse run at six times the rate says little of twice the rate."""
     far = reported([run(0, 0.001, 0.60), run(1, 0.008, 0.40), run(2, 0.045, 0.90)])
-    assert advised(far)["too low?"].startswith("Probably not. Above 8e-3: 1 run ends")
+    assert advised(far)["too low?"].startswith("Probably not. Above 8e-3 with cosine: 1 run ends")
     assert "No run within a factor of 4 tells: the nearest above is at 4.5e-2." in advised(far)["too low?"]
     assert advised(far)["too high?"].startswith("Probably not.")
     near = reported([run(0, 0.002, 0.60), run(1, 0.008, 0.40), run(2, 0.032, 0.90)])

@@ -16,10 +16,10 @@ def test_what_was_not_finished_for_want_of_budget_answers_nothing_and_whole_runs
     cut = [run(2, 0.032, 0.38, state="stopped", step=50), run(3, 0.064, 0.5, state="stopped", step=50)]
     assert advised(reported([*few, *cut], by="budget"))["too low?"].startswith(
         "Perhaps: 2 runs at higher rates were not finished; a larger budget (`extend`) would tell. "
-        "Above 1.6e-2: 2 were not finished."
+        "Above 1.6e-2 with cosine: 2 were not finished."
     )
     assert advised(reported([*few, *cut], by="forecast"))["too low?"].startswith(
-        "Probably not. Above 1.6e-2: 2 were st"
+        "Probably not. Above 1.6e-2 with cosine: 2 were st"
     )
     brief = run(2, 0.032, 0.6, state="stopped", step=5)
     assert advised(reported([*few, brief], by="forecast"))["too low?"].startswith(

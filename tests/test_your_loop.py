@@ -20,7 +20,7 @@ from lrtune.loop import LoopTrial
 from lrtune.wire.external import Batch, Sent
 from tests import processes
 from tests.serving import KEY, served
-from tests.staged import stage
+from tests.staged import range_test, stage
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs/examples"
@@ -201,8 +201,9 @@ def test_a_loop_that_measures_something_else_hears_of_it(client: Client) -> None
     assert (found.state, "no report has loss" in found.reason) == ("failed", True)
 
 
-def test_a_report_beyond_a_stage_hears_where_to_report(tmp_path: Path) -> None:
-    trial = stage(tmp_path, 0, 5, None)
+@pytest.mark.parametrize("short", [False, True], ids=["a stage", "a range test"])
+def test_a_report_beyond_a_stage_hears_where_to_report(short: bool, tmp_path: Path) -> None:
+    trial = range_test(tmp_path, 5) if short else stage(tmp_path, 0, 5, None)
     assert not trial.report(4, val_loss=0.5)
     with pytest.raises(errors.Invalid, match=r"found 6; this stage ends at step 5: report there as well: `trial.due"):
         trial.report(6, val_loss=0.5)

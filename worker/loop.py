@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -248,11 +248,13 @@ class Worker:
     def _advance(self, job_id: str, lanes: int) -> int | None:
         """The same, for so many trials at a time; where there is nothing to do, how long the job's log was then."""
 
-        def read(tx: Session) -> tuple[jobs.Outline, list[Trial], search.Beginnings, int, int]:
+        def read(tx: Session) -> tuple[jobs.Outline, list[Trial], datetime | None, search.Beginnings, int, int]:
             lines, begun = events.count(tx, job_id), self._sharing.beginnings(tx, job_id)
-            return jobs.outline(tx, job_id), histories.of(job_id).read(tx), begun, thinking.wanted(tx, job_id), lines
+            job, history = jobs.outline(tx, job_id), histories.of(job_id).read(tx)
+            since = jobs.extended_at(tx, job_id, history)
+            return job, history, since, begun, thinking.wanted(tx, job_id), lines
 
-        job, history, begun, wanted, lines = self._write(read)
+        job, history, since, begun, wanted, lines = self._write(read)
         if job.steps is None:
             self._resolve(job_id, job.spec.task, job.spec.horizon.epochs or 1.0)
             return None
@@ -268,6 +270,7 @@ class Worker:
                 continued=self._settings.state_bytes != 0,
                 beginnings=begun,
                 waiting=max(wanted, lanes),
+                extended_at=since,
             )
         if step.nothing_to_do:
             return lines

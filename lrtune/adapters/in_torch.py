@@ -1,6 +1,10 @@
 """A trial's methods that are torch's own: its schedule and its optimizer; torch is imported where they are called."""
 
+import logging
 from typing import Any
+
+log = logging.getLogger(__name__)
+TELLING = 10  # steps: of the first updates mixed precision skips some
 
 
 class Torch:
@@ -9,12 +13,23 @@ class Torch:
     def scheduler(self: Any, optimizer: Any, *, step: int = 0) -> Any:
         """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first.
 
+        A second optimizer keeps its ratio to the first one, and is led by its updates.
         It goes by the optimizer's own updates; `step` says how many were made before. Raises ValueError for another
         optimizer than the configuration's.
         """
         from lrtune.adapters import pytorch
 
         return pytorch.scheduler(self, optimizer, step=step)
+
+    def _compare_updates(self: Any, step: int) -> None:
+        """Say, once, that a report counts something else than updates: the schedule would end with another step."""
+        first = vars(self).get("_updates")
+        if first is None or step < TELLING or "_miscounted" in vars(self):
+            return
+        if 2 * first.done <= step or first.done >= 2 * step:
+            self._miscounted = True
+            found = f"found step {step} in a report, and {first.done} updates of the first optimizer"
+            log.warning("%s: steps are its updates; report those, and let the job's horizon be their number", found)
 
     def optimizer(self: Any, parameters: Any) -> Any:
         """Torch's optimizer of the configuration, with its knobs, over these parameters."""

@@ -35,15 +35,21 @@ _MUON = {"momentum", "nesterov", "weight_decay"}  # of torch's Muon; the other k
 def scheduler(trial: TrialLike, optimizer: torch.optim.Optimizer, *, step: int = 0) -> "TrialScheduler":
     """The trial's rates as torch's LambdaLR; `step` is how many updates were made before, where a run goes on.
 
-    A second optimizer of the same trial keeps its ratio to the first. Raises ValueError for an optimizer that is not
-    the configuration's, and says what to write in the job.
+    A second optimizer of the same trial keeps its ratio to the first. Where both begin together it goes by the updates
+    of the first as well, of which it may make several to one of the other. Raises ValueError for an optimizer that is
+    not the configuration's, and says what to write in the job.
     """
     optimizer = plain(optimizer)
     first: Rates | None = vars(trial).get("_first_rates")
     require_optimizer([*([first.optimizer] if first else []), optimizer], trial)
     rates = Rates(trial, optimizer, first.given[0] if first else None)
     vars(trial).setdefault("_first_rates", rates)
-    return TrialScheduler(trial, optimizer, rates, step)
+    leader: Updates | None = vars(trial).get("_updates")
+    together = leader and leader.optimizer is not optimizer and leader.done == step and not leader.made
+    found = TrialScheduler(trial, optimizer, rates, step, leader if together else None)
+    if not together:
+        vars(trial)["_updates"] = found.updates
+    return found
 
 
 def optimizer(trial: TrialLike, parameters: Iterable[Any]) -> torch.optim.Optimizer:
@@ -90,7 +96,7 @@ class Updates:
     """Counts the updates that an optimizer makes, and calls `before` each of them, first of all its hooks."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, before: Callable[[], None], done: int = 0) -> None:
-        self.done, self._before, self._begun = done, before, False
+        self.optimizer, self.done, self.made, self._before, self._begun = optimizer, done, 0, before, False
         if (earlier := vars(optimizer).get("_lrtune_updates")) is not None:
             earlier.leave()
         first = optimizer.register_step_pre_hook(self._on_begin)
@@ -110,6 +116,7 @@ class Updates:
     def _on_end(self, *_: Any) -> None:
         """Count an update once, also that of a subclass whose `step` calls that of its parent."""
         self.done += self._begun
+        self.made += self._begun
         self._begun = False
 
 
@@ -119,31 +126,40 @@ class TrialScheduler(LambdaLR):
     So it is right with accumulated batches, skipped updates, and Accelerate's scheduler, which steps once a process.
     """
 
-    def __init__(self, trial: TrialLike, optimizer: torch.optim.Optimizer, rates: Rates, step: int) -> None:
-        self._trial, self._rates, self._agreed = trial, rates, False
-        self._updates = Updates(optimizer, self._prepare, step)
+    def __init__(
+        self, trial: TrialLike, optimizer: torch.optim.Optimizer, rates: Rates, step: int, led: Updates | None
+    ) -> None:
+        self._trial, self._rates, self._led, self._agreed = trial, rates, led, False
+        self.updates = Updates(optimizer, self._prepare, step)
         super().__init__(optimizer, trial.factor)
+
+    def _next(self) -> int:
+        """The step of the next update, counted from 0."""
+        done = self.updates.done
+        if self._led is None:
+            return done
+        return self._led.done - (self._led.done > done)  # the first one's update of this round may have been made
 
     def step(self, epoch: int | None = None) -> None:
         """Set the rates of the next update."""
         self._step_count += 1
-        self.last_epoch = self._updates.done
-        self._last_lr = list(self._rates.set(self._updates.done))
+        self.last_epoch = self.updates.done
+        self._last_lr = list(self._rates.set(self._next()))
 
     def state_dict(self) -> dict[str, Any]:
         """How many updates were made; what the rates are is the trial's to say."""
-        return {"last_epoch": self._updates.done, "_step_count": self._step_count, "_last_lr": self._last_lr}
+        return {"last_epoch": self.updates.done, "_step_count": self._step_count, "_last_lr": self._last_lr}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on after the updates of a state, that of another LambdaLR as well."""
-        self._updates.done = int(state_dict["last_epoch"])
+        self.updates.done = int(state_dict["last_epoch"])
         self.step()
 
     def _prepare(self) -> None:
         if not self._agreed:
             require_one_trial(self._trial)
             self._agreed = True
-        self._rates.set(self._updates.done)
+        self._rates.set(self._next())
 
 
 def plain(optimizer: Any) -> torch.optim.Optimizer:

@@ -33,8 +33,8 @@ def beyond(seen: Beyond, side: str, goal: str) -> str:
         parts.append(f"{_were(seen.by_loop)} ended early by your loop")
     if seen.short:
         parts.append(f"{seen.short} completed a shorter horizon")
-    others = "" if seen.family else " with any schedule" if seen.own else " with other schedules"
-    return f"{side} {words.rate(seen.rate)}{others}: {'; '.join(parts)}"
+    schedule = seen.family or ("any schedule" if seen.own else "other schedules")
+    return f"{side} {words.rate(seen.rate)} with {schedule}: {'; '.join(parts)}"
 
 
 def _were(count: int) -> str:
@@ -55,6 +55,8 @@ def _ended(seen: Beyond, trend: str) -> str:
 def audit(seen: Audit) -> str:
     """What the check of the forecast pruner has shown."""
     state = "" if seen.on else ", and has switched itself off"
+    if not (seen.audited or seen.running or seen.saved):
+        return f"the forecast pruner has stopped nothing{state}"
     first = f"the forecast pruner saved {seen.saved:.3g} full runs{state}"
     if not seen.audited:
         return f"{first}; none of its stops has been checked yet"

@@ -109,10 +109,11 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
         return None
     broken = _broken(trials, steps)
     runs = _chosen(_decisive(asked, broken, spec.confirm.seeds), metric.sign)
-    reference = next((t.configuration for t in trials if t.role == "baseline"), None)
+    first = next((t for t in trials if t.role == "baseline"), None)
+    reference = first.configuration if first else None
     chosen, confirmed = runs[0].configuration, runs[0].role == "confirm"
     chance = _noise(complete, but=reference) if confirmed else None
-    baseline = _baseline(spec, reference, complete, chance, confirmed=confirmed) if reference else None
+    baseline = _baseline(spec, first, complete, chance, confirmed=confirmed) if first else None
     bounds = pooled_interval([run.value for run in _seeds(runs)], chance, metric.limits)
     return Best(
         configuration=chosen,
@@ -216,20 +217,21 @@ def _seeds(runs: Iterable[Trial]) -> list[SeedValue]:
 
 def _baseline(
     spec: AdmittedJob,
-    reference: Configuration,
+    first: Trial,
     complete: Sequence[Trial],
     chance: Additive | None,
     *,
     confirmed: bool,
 ) -> Baseline:
     """The baseline over the seeds that the answer's value is of, fresh ones or the search's, if it ran over such."""
-    same = [t for t in complete if t.configuration == reference]
+    same = [t for t in complete if t.configuration == first.configuration]
     fresh, searched = (_seeds(t for t in same if (t.role == "confirm") is which) for which in (True, False))
     runs = (fresh or searched) if confirmed else (searched or fresh)
     values, once = ([run.value for run in some] for some in (runs, searched if runs is fresh else []))
     return Baseline(
-        configuration=reference,
+        configuration=first.configuration,
         own=spec.baseline is not None,
+        diverged=first.state is TrialState.DIVERGED,
         value=fmean(values) if values else None,
         seeds=runs,
         interval=apart_interval(values, once, chance, spec.metric.limits),

@@ -94,7 +94,7 @@ def _call(name: str, shown: Sequence[str]) -> str:
 def measured(value: float | None, interval: tuple[float, float] | None) -> str:
     """A value with its interval."""
     if value is None:
-        return "none"
+        return "no value"
     shown = [digits(one, interval) for one in (value, *(interval or ()))]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]" if interval else shown[0]
 
@@ -160,11 +160,15 @@ def wins(best: Best) -> str:
 
 def brief_lift(best: Best) -> str:
     """The same without the reason; nothing is claimed that may be chance."""
-    if best.baseline is None or best.baseline.value is None:
-        return "no baseline to compare with"
+    nothing = "no baseline to compare with"
+    if best.baseline is None:
+        return nothing
     theirs = label(best.baseline)
+    named = theirs if best.baseline.own else "the untuned baseline"
+    if best.baseline.value is None:
+        return f"{nothing}: {named} diverged" if best.baseline.diverged else nothing
     if _unbeaten(best):
-        return f"nothing beat {theirs if best.baseline.own else 'the untuned baseline'}"
+        return f"nothing beat {named}"
     found = paired.lift(best)
     if found is None:
         return f"not comparable with {theirs}, which ran over other seeds"

@@ -9,6 +9,7 @@ them there is no answer. Confirming comes on top.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from itertools import takewhile
 
@@ -42,15 +43,17 @@ def advance(
     continued: bool = True,
     beginnings: Beginnings | None = None,
     waiting: int = 1,
+    extended_at: datetime | None = None,
 ) -> NextStep:
     """What a job with a horizon of `steps` needs next, `seconds` after it began.
 
     `waiting` is how many wait for something to train: the default search and random draws decide for all at once.
     `warm_start` is what earlier jobs showed; `continued` says whether a paused trial can be resumed: only then are
     trials trained in stages. `beginnings` are the checkpoints that there are; None: all that a worker would keep.
+    What failed before the job was extended (`extended_at`) is forgiven: somebody may have mended it.
     """
     past = searched(history)
-    failure = _broken(spec, past) or _short(spec, past, steps=steps)
+    failure = _broken(spec, past, extended_at) or _short(spec, past, steps=steps)
     if not failure:
         found = _search(
             spec,
@@ -146,9 +149,10 @@ def _given_up(
     return NextStep(stopped=reasons, behind=behind)
 
 
-def _broken(spec: AdmittedJob, past: Sequence[Trial]) -> str:
+def _broken(spec: AdmittedJob, past: Sequence[Trial], since: datetime | None) -> str:
     """Why it is no use to go on, in words; nothing while it is."""
-    tried = sorted((trial for trial in past if trial.state not in OPEN), key=lambda trial: trial.decision)
+    new = (t for t in past if since is None or t.finished_at is None or t.finished_at > since)
+    tried = sorted((trial for trial in new if trial.state not in OPEN), key=lambda trial: trial.decision)
     which, barren = "first", list(takewhile(partial(_shows_nothing, spec), reversed(tried)))
     if len(barren) < len(tried):
         which, barren = "last", list(takewhile(partial(_cost_nothing, spec), reversed(tried)))

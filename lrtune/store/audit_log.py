@@ -40,6 +40,11 @@ def page(
     return Page(items=items, next=lookup.cursor(rows[limit - 1].id) if len(rows) > limit else None)
 
 
+def latest(tx: Session, action: str, subject: str) -> datetime | None:
+    """When this was last done to a subject."""
+    return tx.scalar(select(func.max(AuditRow.at)).where(AuditRow.subject == subject, AuditRow.action == action))
+
+
 def name(tx: Session, actor: str, action: str, subject: str) -> str:
     """What somebody called a subject when they last did this to it; nothing where they never did."""
     same = AuditRow.actor == actor, AuditRow.action == action, AuditRow.subject == subject

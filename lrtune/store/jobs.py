@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -33,7 +33,7 @@ from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, EventRow, JobRow, TagRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob, Budget
 from lrtune.wire.people import ADMIN
-from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, TrialState, Worker
+from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, Trial, TrialState, Worker
 
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
@@ -116,6 +116,13 @@ def outline(tx: Session, job_id: str) -> Outline:
     seconds = (now - row.started_at).total_seconds() if row.started_at else 0.0
     spec = AdmittedJob.model_validate(row.spec)
     return Outline(row.seq, spec, row.steps, JobState(row.state), row.reason, row.created_at, seconds, now)
+
+
+def extended_at(tx: Session, job_id: str, history: Iterable[Trial]) -> datetime | None:
+    """When a job of which trials failed was given a larger budget last; None of others, which need not know."""
+    if not any(trial.state is TrialState.FAILED for trial in history):
+        return None
+    return audit_log.latest(tx, "job-extended", job_id)
 
 
 def state(tx: Session, job_id: str) -> JobState:

@@ -17,6 +17,7 @@ from lrtune.wire.results import RESUMABLE, Job, TrialState
 ENDS = 300  # runs that are drawn at most, but for those that were best
 ASKED = ("trial-proposed", "trial-resumed")  # from when on a trial waits for a worker
 AGAIN = ("released", "lost")  # how an attempt ends whose trial waits again
+HELD = ("job-paused", "job-succeeded", "job-failed")
 Span = tuple[datetime, datetime]
 
 
@@ -110,11 +111,11 @@ def _clock(tx: Session, job: JobRow, attempts: Sequence[Any]) -> Clock:
 
 
 def _held(tx: Session, job: int, now: datetime) -> list[Span]:
-    """When the job was paused: until something else happened to it as a whole."""
+    """When the job was paused, or over until it was extended: until something else happened to it as a whole."""
     query = select(EventRow.at, EventRow.kind).where(EventRow.job == job, EventRow.kind.like("job-%"))
     rows = tx.execute(query.order_by(EventRow.number)).all()
     ends = [*(at for at, _ in rows[1:]), now]
-    return [(at, end) for (at, kind), end in zip(rows, ends, strict=True) if kind == "job-paused"] if rows else []
+    return [(at, end) for (at, kind), end in zip(rows, ends, strict=True) if kind in HELD] if rows else []
 
 
 def _waits(tx: Session, job: int, attempts: Iterable[Any], now: datetime) -> list[Span]:

@@ -151,7 +151,8 @@ class Clock(Result):
     """Where the time of a job went, in seconds of the clock that add up to `total`; each moment is counted once.
 
     `training`: some trial was being trained, over all of them `device` seconds of a device; `waiting`: a trial waited
-    for a worker; `held`: the job was paused; `between`: none of these, while the search decided or no worker was there.
+    for a worker; `held`: the job was paused, or over until it was extended; `between`: none of these, while the search
+    decided or no worker was there.
     """
 
     total: float

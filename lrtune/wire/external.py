@@ -57,7 +57,7 @@ def step_of(step: object, steps: int, *, start: int = 0) -> int:
     found = whole(step)
     if type(found) is not int or not 1 <= found <= steps:
         raise errors.Invalid(
-            f"step: found {shown(step)}; accepted is a whole number from 1 to {steps}, the horizon of the job"
+            f"step: found {shown(step)}; accepted is a whole number from 1 to {steps}, the steps of this run"
         )
     if found < start:
         raise errors.Invalid(f"step: {elsewhere(found, start)}, as `trial.restore(...)` and `trial.start` say")

@@ -235,11 +235,12 @@ class SeedValue(Result):
 class Baseline(Result):
     """What the answer is compared with, over the same seeds: the user's `own` settings, where the job has them.
 
-    Otherwise the untuned configuration: the optimizer's usual rate, cosine, 5 % warm-up.
+    Otherwise the untuned configuration: the optimizer's usual rate, cosine, 5 % warm-up. `diverged`: so its run ended.
     """
 
     configuration: Configuration
     own: bool = False
+    diverged: bool = False
     value: float | None
     seeds: list[SeedValue] = []
     interval: tuple[float, float] | None = None
