@@ -161,3 +161,20 @@ def margin(facts: Facts, sentence: str) -> None:
         assert found, f"nobody can read: {sentence}"
         assert says(found[1], min(diverged))
         assert min(diverged) <= rate
+
+
+def broken_baseline(facts: Facts, sentence: str) -> str:
+    """A sentence without its end, that the baseline diverged over other seeds: it says so where it did."""
+    untuned = facts.best.baseline
+    runs = [t for t in facts.made.trials if untuned and t.configuration == untuned.configuration and t.role != "search"]
+    broken = len({t.seed for t in runs if t.state is TrialState.DIVERGED and t.horizon == STEPS})
+    told, _, end = sentence.partition("; untuned diverged over ")
+    told, _, alone = told.partition(": untuned diverged")
+    assert not alone
+    if sentence == "Nothing beat the untuned baseline":
+        return sentence
+    if untuned and untuned.value is not None:
+        assert end == ("" if not broken else "another seed" if broken == 1 else f"{broken} other seeds")
+    else:
+        assert (told != sentence) == bool(broken)
+    return told

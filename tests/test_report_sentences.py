@@ -15,7 +15,7 @@ from lrtune.analysis import words
 from lrtune.wire.report import Beyond
 from lrtune.wire.results import Trial, TrialState
 from tests.madeup import COUNT, STEPS, MadeUp, made_up
-from tests.reading import NUMBER, SIZE, Facts, all_good, late, margin, read, says, sentences
+from tests.reading import NUMBER, SIZE, Facts, all_good, broken_baseline, late, margin, read, says, sentences
 
 job = cache(made_up)
 MEAN = rf"The answer's (.+), ({NUMBER}), is the mean over (\d+) fresh seeds"
@@ -200,6 +200,7 @@ def evidence(facts: Facts, said: list[str]) -> None:
 def gain(facts: Facts, sentence: str) -> None:
     """What is said of the answer beside the untuned baseline."""
     best, untuned = facts.best, facts.best.baseline
+    sentence = broken_baseline(facts, sentence)
     if sentence == "There is no baseline to compare with":
         assert untuned is None or untuned.value is None
         return

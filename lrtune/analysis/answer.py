@@ -113,6 +113,9 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
     chosen, confirmed = runs[0].configuration, runs[0].role == "confirm"
     chance = _noise(complete, but=reference) if confirmed else None
     baseline = _baseline(spec, reference, complete, chance, confirmed=confirmed) if reference else None
+    if baseline:
+        first = any(t.role == "baseline" and t.state is TrialState.DIVERGED for t in trials)
+        baseline = baseline.model_copy(update={"diverged": broken[baseline.configuration] + first})
     bounds = pooled_interval([run.value for run in _seeds(runs)], chance, metric.limits)
     return Best(
         configuration=chosen,
