@@ -56,6 +56,8 @@ def audit(seen: Audit) -> str:
     """What the check of the forecast pruner has shown."""
     state = "" if seen.on else ", and has switched itself off"
     first = f"the forecast pruner saved {seen.saved:.3g} full runs{state}"
+    if not seen.audited and not seen.saved:
+        return f"the forecast pruner has stopped nothing{state}"
     if not seen.audited:
         return f"{first}; none of its stops has been checked yet"
     checked = f"{first}; {seen.audited} that it would have stopped ran on to check it"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lrtune.analysis.prefixes import Course
+from lrtune.analysis.words import fresh
 from lrtune.schedules import Curve, Schedule
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.horizons import AtHorizon
@@ -99,7 +100,7 @@ def provenance(found: Found) -> str:
     metric = best.metric.encode("unicode_escape").decode()  # a name must not be able to end the comment
     lines = [
         f"# Found by lrtune: trial {best.trial}, {best.full_runs:g} full runs of {best.steps} steps.",
-        f"# {metric} {best.value:.6g}{_between(best.interval)} over {len(best.seeds)} seeds.",
+        f"# {metric} {best.value:.6g}{_between(best.interval)} {fresh(best)}.",
     ]
     if found.at and found.at.known != "run":
         lines.insert(1, f"# Carried over to runs that nobody has trained: {found.at.words}.")

@@ -235,7 +235,7 @@ class SeedValue(Result):
 class Baseline(Result):
     """What the answer is compared with, over the same seeds: the user's `own` settings, where the job has them.
 
-    Otherwise the untuned configuration: the optimizer's usual rate, cosine, 5 % warm-up. `diverged` seeds have no value.
+    Otherwise the untuned one: its optimizer's usual rate, cosine, 5 % warm-up. `diverged` seeds have no value.
     """
 
     configuration: Configuration
