@@ -92,6 +92,22 @@ class Facts:
                 nearest[one.learning_rate] = min(behind, nearest.get(one.learning_rate, math.inf))
         return [behind / abs(math.log2(at / rate)) for at, behind in nearest.items()]
 
+    def next_to(self, rate: float, direction: int) -> list[float]:
+        """How much worse runs of the answer's family ended at rates up to a factor of two above, or below, another."""
+        low, high = (1.001 * rate, 2.001 * rate) if direction > 0 else (rate / 2.001, rate / 1.001)
+        name = self.best.configuration.kind[1]
+        own = [self.behind[c] for c in self.family(name) & self.behind.keys() if low < c.learning_rate < high]
+        diverged = [t.configuration for t in self.seen if t.state is TrialState.DIVERGED]
+        broken = [c for c in diverged if c.kind[1] == name and low < c.learning_rate < high]
+        return own + [math.inf] * len(broken)
+
+    def chance(self) -> float:
+        """How far runs may lie apart by chance, by what the answer says of its noise."""
+        if self.best.noise:
+            return 2 * self.best.noise.deviation
+        low, high = self.best.interval or (0.0, 0.0)
+        return (high - low) / 2
+
     def size(self, text: str, absolute: float, of: float) -> None:
         """A size as it is written: a percentage only where zero is the metric's own, and below 100 %."""
         share = abs(absolute / of) if of else math.inf
@@ -123,3 +139,42 @@ def all_good(facts: Facts, one: float, other: float) -> None:
     behind = facts.best_behind(facts.best.configuration.kind[1], 0.995 * low, 1.005 * high)
     assert behind
     assert all(b <= facts.tolerance * (1 + 1e-9) for b in behind.values())
+
+
+def margin(facts: Facts, sentence: str) -> None:
+    """How far the answer's rate is from divergence."""
+    rate = facts.best.configuration.learning_rate
+    diverged = [t.configuration.learning_rate for t in facts.made.trials if t.state is TrialState.DIVERGED]
+    if sentence == "No run of its optimizer diverged, range tests left aside":
+        assert not diverged
+    elif found := read(
+        rf"The smallest rate of adamw that diverged is ({NUMBER}), ({NUMBER}) times the answer's", sentence
+    ):
+        assert says(found[1], min(diverged))
+        assert says(found[2], min(diverged) / rate)
+        assert min(diverged) > rate
+    else:
+        already = (
+            rf"A run of adamw diverged at ({NUMBER}) already, with other knobs or another seed: leave the rest of .+"
+        )
+        found = read(already, sentence)
+        assert found, f"nobody can read: {sentence}"
+        assert says(found[1], min(diverged))
+        assert min(diverged) <= rate
+
+
+def broken_baseline(facts: Facts, sentence: str) -> str:
+    """A sentence without its end, that the baseline diverged over other seeds: it says so where it did."""
+    untuned = facts.best.baseline
+    runs = [t for t in facts.made.trials if untuned and t.configuration == untuned.configuration and t.role != "search"]
+    broken = len({t.seed for t in runs if t.state is TrialState.DIVERGED and t.horizon == STEPS})
+    told, _, end = sentence.partition("; untuned diverged over ")
+    told, _, alone = told.partition(": untuned diverged")
+    assert not alone
+    if sentence == "Nothing beat the untuned baseline":
+        return sentence
+    if untuned and untuned.value is not None:
+        assert end == ("" if not broken else "another seed" if broken == 1 else f"{broken} other seeds")
+    else:
+        assert (told != sentence) == bool(broken)
+    return told

@@ -14,6 +14,7 @@ from lrtune.optimizers import Adamw, Sgd
 from lrtune.schedules import Cosine, Linear, Polynomial
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob, JobSpec
+from lrtune.wire.partial import OwnSettings
 from lrtune.wire.results import Role, Trial, TrialState
 
 STEPS = 100
@@ -145,8 +146,8 @@ def test_the_baseline_may_win_when_the_job_allows_it():
 
 def test_a_baseline_that_diverged_is_told_from_one_that_is_not_there():
     found = answer([run(0, USUAL, None, role="baseline", state=TrialState.DIVERGED), run(1, LUCKY, 0.1)])
-    assert (found.baseline.value, found.baseline.diverged) == (None, True)
-    assert words.lift(found) == "no baseline to compare with: the untuned baseline diverged"
+    assert (found.baseline.value, found.baseline.diverged) == (None, 1)
+    assert words.lift(found) == "no baseline to compare with: untuned diverged"
     assert words.lift(answer([run(1, LUCKY, 0.1)])) == "no baseline to compare with"
 
 
@@ -255,3 +256,21 @@ def test_where_the_baseline_has_exploded_the_answer_stands_and_nothing_is_claime
     assert (found.noise, found.baseline.interval) == (None, None)
     assert lift(found).difference == pytest.approx(1.2 * huge)
     assert (lift(found).interval, lift(found).sure) == (None, None)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_baseline_that_diverged_is_said_to_have(own):
+    def broken(number: int, seed: int, role: Role) -> Trial:
+        return run(number, USUAL, None, role=role, seed=seed, state=TrialState.DIVERGED)
+
+    spec = SPEC.model_copy(update={"baseline": OwnSettings(learning_rate=0.001)}) if own else SPEC
+    name = "your own settings" if own else "untuned"
+    fresh = [t for t in CONFIRMED if t.configuration != USUAL]
+    never = answer([broken(0, 0, "baseline"), run(1, LUCKY, 0.4), *fresh], spec)
+    assert words.lift(never) == words.brief_lift(never) == f"no baseline to compare with: {name} diverged"
+    first = run(0, USUAL, 0.5, role="baseline")
+    once = answer([first, run(1, LUCKY, 0.4), *CONFIRMED[2:], broken(90, 104, "confirm")], spec)
+    assert words.lift(once).endswith(f"; {name} diverged over another seed")
+    twice = answer([first, run(1, LUCKY, 0.4), *fresh, *(broken(90 + s, 100 + s, "confirm") for s in (1, 2))], spec)
+    assert words.brief_lift(twice).endswith(f"; {name} diverged over 2 other seeds")
+    assert (never.baseline.diverged, once.baseline.diverged, twice.baseline.diverged) == (1, 1, 2)

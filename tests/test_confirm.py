@@ -11,10 +11,11 @@ from scipy import stats
 
 from benchmarks.confirming import SEEDS, TOP, Setting, drawn, ended
 from lrtune.analysis.additive import additive
+from lrtune.analysis.answer import best
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Constant, Cosine, Linear, Polynomial, Wsd
 from lrtune.search.candidates import candidates
-from lrtune.search.confirm import expected_loss, next_to_run
+from lrtune.search.confirm import confirming, expected_loss, next_to_run
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob, Confirm
 from lrtune.wire.results import Trial, TrialState
@@ -111,6 +112,23 @@ def bought(
         if pick is None:
             return counts
         counts[pick] += 1
+
+
+@pytest.mark.parametrize("breaks", [False, True], ids=["all hold", "one diverges"])
+def test_the_answer_is_confirmed_although_a_baseline_outside_the_space_is_better_than_all(breaks):
+    spec = AdmittedJob.model_validate(SPEC.model_dump() | {"schedules": ["constant"]})
+    runs = [BASELINE.model_copy(update={"value": 0.2})]
+    runs += [whole(n, 0.4 + 0.05 * n, schedule=Constant(), learning_rate=0.002 * n) for n in range(1, 6)]
+    while step := confirming(spec, runs, steps=100):
+        first = next(t for t in runs if t.configuration == step.configuration)
+        state = TrialState.DIVERGED if breaks and first.number == 1 else TrialState.COMPLETE
+        value = first.value + 0.001 * step.seed if state is TrialState.COMPLETE else None
+        asked = {"number": len(runs), "role": "confirm", "seed": step.seed, "state": state, "value": value}
+        runs.append(first.model_copy(update=asked))
+    found = best(spec, runs, steps=100, full_runs=0.0)
+    assert found.trial == (2 if breaks else 1)
+    assert found.confirmed
+    assert len(found.seeds) == len(found.baseline.seeds) == 2
 
 
 def test_who_is_far_behind_gets_no_second_seed():

@@ -282,3 +282,14 @@ def test_every_optimizer_is_the_one_that_was_trained_with(name: str) -> None:
     [trained] = build(configuration.optimizer, names["model"], learning_rate=0.5).parts
     assert isinstance(names["optimizer"], type(trained))
     assert names["optimizer"].defaults == trained.defaults
+
+
+def test_a_file_says_on_how_many_runs_its_value_rests():
+    best, trial = answered(PLATEAU)
+    three = best.model_copy(update={"seeds": [SeedValue(seed=seed, value=0.25) for seed in (1, 2, 3)], "diverged": 1})
+    for found, says in (
+        (best.model_copy(update={"confirmed": False, "interval": None}), "0.25 in a single run, not confirmed."),
+        (best, "0.25 [0.2, 0.3] over 1 fresh seed."),
+        (three, "0.25 [0.2, 0.3] over 3 fresh seeds, 1 more diverged."),
+    ):
+        assert f"# val_loss {says}\n" in export(found, trial, "pytorch").text

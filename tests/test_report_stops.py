@@ -8,7 +8,7 @@ from rich.console import Console
 from lrtune.cli import terminal
 from tests.external import report, submit, take, tell
 from tests.serving import served
-from tests.test_report import SEARCHED, advised, confirmed, reported, run
+from tests.test_report import FORECAST, SEARCHED, advised, confirmed, reported, run
 
 
 def test_what_was_not_finished_for_want_of_budget_answers_nothing_and_whole_runs_count_first():
@@ -99,3 +99,7 @@ def test_the_log_tells_what_the_pruner_stopped_from_what_the_loop_ended(database
     assert found["saved"]["pruning"] == 0.9, "of the second 36 of 40 steps; the loop saved nothing"
     said = next(one["answer"] for one in found["advice"] if one["question"] == "how sure?")
     assert said.endswith("1 trial was ended by your loop before the last step and cannot win; it stood at 0.3.")
+
+
+def test_a_pruner_that_has_stopped_nothing_is_said_to_have():
+    assert advised(reported(SEARCHED[:5], FORECAST))["stopped rightly?"] == "The forecast pruner has stopped nothing."

@@ -6,13 +6,13 @@ Everything said here rests on numbers that stand in the report as well. A new se
 import math
 from collections.abc import Sequence
 
-from lrtune.analysis import words
+from lrtune.analysis import paired, words
 from lrtune.analysis.words import digits, gap, lift, percent
 from lrtune.wire.report import Advice, Audit, Beyond, Edge, FamilyFindings, Stability
 from lrtune.wire.results import Best
 
 SAME = 1e-9  # doublings that count as none
-TELLING = 4.0  # times the answer's rate: a run beyond says little of what lies in between
+TELLING = 2.0  # times the plateau's end: a run beyond says little of what lies in between
 
 
 def beyond(seen: Beyond, side: str, goal: str) -> str:
@@ -106,11 +106,9 @@ def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -
     """Whether rates beyond this end of the plateau have shown themselves to be worse."""
     rate, plateau = best.configuration.learning_rate, family.plateau
     if side.own:
-        verdict, far = _verdict(family, side, end), ""
-        if verdict == "no" and side.nearest is not None and _times(side.nearest, rate) > TELLING + SAME:
-            verdict, where = "probably not", "above" if end == "high" else "below"
-            far = f". No run within a factor of {TELLING:g} tells: the nearest {where} is at {words.rate(side.nearest)}"
-        return f"{verdict}. {side.words[0].upper()}{side.words[1:]}{far}"
+        verdict = _verdict(family, side, end)
+        but = _but(best, side, end) if verdict == "no" else ""
+        return f"{'probably not' if but else verdict}. {side.words[0].upper()}{side.words[1:]}{but}"
     last, way = ("largest", "up") if end == "high" else ("smallest", "down")
     at_end = plateau is None or rate == (plateau.high if end == "high" else plateau.low)
     what = "the best rate is" if at_end else "the plateau reaches"
@@ -120,9 +118,16 @@ def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -
     return f"perhaps: {what} the {last} that was tried with {family.family}: {then}{others}"
 
 
-def _times(one: float, other: float) -> float:
-    """How many times the higher of two rates is the lower one."""
-    return max(one, other) / min(one, other)
+def _but(best: Best, side: Beyond, end: str) -> str:
+    """Why it is not sure although the runs beyond this end of the plateau did worse; nothing where it is."""
+    if side.nearest is not None and abs(math.log(side.nearest / side.rate)) > math.log(TELLING) + SAME:
+        where = "above" if end == "high" else "below"
+        return f". No run within a factor of {TELLING:g} tells: the nearest {where} is at {words.rate(side.nearest)}"
+    if side.near is None or side.near > paired.chance(best):
+        return ""
+    relative = paired.share(side.near, best.value) if best.objective.from_zero else None
+    how = f"{gap(side.near, relative)} worse" if side.near > 0 else "no worse"
+    return f". The best within a factor of {TELLING:g} ends {how}, which may be chance"
 
 
 def _verdict(family: FamilyFindings, side: Beyond, end: str) -> str:
@@ -157,6 +162,8 @@ def _slope(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
         return (
             f"{'higher' if end == 'high' else 'lower'} rates nearby did no worse over the seeds that they share with it"
         )
+    if slope.absolute <= paired.chance(best):
+        return ""
     return f"each {step} of the rate makes it about {gap(slope.absolute, slope.relative)} worse"
 
 

@@ -109,11 +109,13 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
         return None
     broken = _broken(trials, steps)
     runs = _chosen(_decisive(asked, broken, spec.confirm.seeds), metric.sign)
-    first = next((t for t in trials if t.role == "baseline"), None)
-    reference = first.configuration if first else None
+    reference = next((t.configuration for t in trials if t.role == "baseline"), None)
     chosen, confirmed = runs[0].configuration, runs[0].role == "confirm"
     chance = _noise(complete, but=reference) if confirmed else None
-    baseline = _baseline(spec, first, complete, chance, confirmed=confirmed) if first else None
+    baseline = _baseline(spec, reference, complete, chance, confirmed=confirmed) if reference else None
+    if baseline:
+        first = any(t.role == "baseline" and t.state is TrialState.DIVERGED for t in trials)
+        baseline = baseline.model_copy(update={"diverged": broken[baseline.configuration] + first})
     bounds = pooled_interval([run.value for run in _seeds(runs)], chance, metric.limits)
     return Best(
         configuration=chosen,
@@ -217,21 +219,20 @@ def _seeds(runs: Iterable[Trial]) -> list[SeedValue]:
 
 def _baseline(
     spec: AdmittedJob,
-    first: Trial,
+    reference: Configuration,
     complete: Sequence[Trial],
     chance: Additive | None,
     *,
     confirmed: bool,
 ) -> Baseline:
     """The baseline over the seeds that the answer's value is of, fresh ones or the search's, if it ran over such."""
-    same = [t for t in complete if t.configuration == first.configuration]
+    same = [t for t in complete if t.configuration == reference]
     fresh, searched = (_seeds(t for t in same if (t.role == "confirm") is which) for which in (True, False))
     runs = (fresh or searched) if confirmed else (searched or fresh)
     values, once = ([run.value for run in some] for some in (runs, searched if runs is fresh else []))
     return Baseline(
-        configuration=first.configuration,
+        configuration=reference,
         own=spec.baseline is not None,
-        diverged=first.state is TrialState.DIVERGED,
         value=fmean(values) if values else None,
         seeds=runs,
         interval=apart_interval(values, once, chance, spec.metric.limits),

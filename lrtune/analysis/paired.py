@@ -94,6 +94,16 @@ def lift(best: Best) -> Lift | None:
     )
 
 
+def chance(best: Best) -> float:
+    """How far single runs over one seed may lie apart by chance: two standard deviations; 0 where nothing tells.
+
+    Where the answer is the baseline itself, it is half of the interval of its value, which has the seed's part as well.
+    """
+    if best.noise is not None:
+        return 2.0 * best.noise.deviation
+    return (best.interval[1] - best.interval[0]) / 2 if best.interval else 0.0
+
+
 def share(part: float, of: float) -> float | None:
     """A part relative to the size of something; None where that is zero, or next to it."""
     found = part / abs(of) if of else math.inf

@@ -133,9 +133,14 @@ def label(baseline: Baseline) -> str:
 
 def lift(best: Best) -> str:
     """How much better than the baseline the answer is, and why that is sure or is not."""
+    return f"{_lift(best)}{_broken_baseline(best)}"
+
+
+def _lift(best: Best) -> str:
+    """The same of the seeds over which the baseline has a value."""
     found = paired.lift(best)
     if found is None or found.interval is None or found.difference == 0.0 or _unbeaten(best):
-        return brief_lift(best)
+        return _brief_lift(best)
     low, high = found.interval
     why = "includes zero" if low <= 0.0 <= high else "excludes zero"
     if why == "excludes zero" and paired.overlap(best):
@@ -143,7 +148,7 @@ def lift(best: Best) -> str:
     if best.diverged:
         why += f"; it says nothing of the {best.diverged} that diverged"
     over = f"over the same {found.seeds} seeds"
-    return f"{brief_lift(best)}: the 95 % interval of the difference {over}, {low:.3g} to {high:.3g}, {why}"
+    return f"{_brief_lift(best)}: the 95 % interval of the difference {over}, {low:.3g} to {high:.3g}, {why}"
 
 
 def wins(best: Best) -> str:
@@ -160,15 +165,25 @@ def wins(best: Best) -> str:
 
 def brief_lift(best: Best) -> str:
     """The same without the reason; nothing is claimed that may be chance."""
-    nothing = "no baseline to compare with"
-    if best.baseline is None:
-        return nothing
-    theirs = label(best.baseline)
-    named = theirs if best.baseline.own else "the untuned baseline"
+    return f"{_brief_lift(best)}{_broken_baseline(best)}"
+
+
+def _broken_baseline(best: Best) -> str:
+    """Over how many seeds the baseline diverged, which no difference says anything of."""
+    if best.baseline is None or not best.baseline.diverged or _unbeaten(best):
+        return ""
+    theirs, many = label(best.baseline), best.baseline.diverged
     if best.baseline.value is None:
-        return f"{nothing}: {named} diverged" if best.baseline.diverged else nothing
+        return f": {theirs} diverged"
+    return f"; {theirs} diverged over {'another seed' if many == 1 else f'{many} other seeds'}"
+
+
+def _brief_lift(best: Best) -> str:
+    if best.baseline is None or best.baseline.value is None:
+        return "no baseline to compare with"
+    theirs = label(best.baseline)
     if _unbeaten(best):
-        return f"nothing beat {named}"
+        return f"nothing beat {theirs if best.baseline.own else 'the untuned baseline'}"
     found = paired.lift(best)
     if found is None:
         return f"not comparable with {theirs}, which ran over other seeds"

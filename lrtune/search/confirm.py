@@ -35,7 +35,9 @@ def confirming(spec: AdmittedJob, history: Sequence[Trial], *, steps: int) -> Pr
     again = [trial for trial in history if trial.role == "confirm" and trial.horizon == steps]
     runs = [[t for t in again if t.configuration == first.configuration] for first in chosen]
     broken = [sum(t.state is TrialState.DIVERGED for t in some) for some in runs]
-    held = [i for i in range(len(chosen)) if broken[i] == min(broken)]
+    answers = [spec.allows(first.configuration) for first in chosen]
+    fewest = min(count for count, may in zip(broken, answers, strict=True) if may)
+    held = [i for i in range(len(chosen)) if broken[i] <= fewest]
     asked = [len({t.seed for t in some}) for some in runs]
     place = next_to_run(
         [_scores(spec, (t for t in runs[i] if t.completed(steps))) for i in held],
@@ -44,6 +46,7 @@ def confirming(spec: AdmittedJob, history: Sequence[Trial], *, steps: int) -> Pr
         baseline=next((k for k, i in enumerate(held) if chosen[i].role == "baseline"), None),
         searched={k: score for k, i in enumerate(held) for score in _scores(spec, [chosen[i]]).values()},
         expected=[ends[chosen[i].configuration] for i in held],
+        outside=not all(answers),
         most=spec.confirm.runs - sum(asked[i] for i in range(len(chosen)) if i not in held),
     )
     if place is None:
@@ -72,15 +75,16 @@ def next_to_run(
     baseline: int | None,
     searched: Mapping[int, float],
     expected: Sequence[float] = (),
+    outside: bool = False,
     most: float = math.inf,
 ) -> int | None:
     """Which of n candidates to run over its next fresh seed; None where that is nobody, or has to wait.
 
     `fresh`, (n,), are their scores so far by seed, lower being better; `bought`, (n,), counts the seeds that were asked
-    for, of which `seeds` are the most, and `most` in all. `baseline` is the candidate to compare with. `searched` are
-    their scores over the search's own seed: they say something of the noise, but nothing of who is best, because all
-    but the baseline's were selected for being low. `expected`, (n,) or nothing, are what was expected before; whoever
-    may turn out to be the best by that is run once.
+    for, of which `seeds` are the most, and `most` in all. `baseline` is the candidate to compare with, and no answer
+    itself where it lies `outside` the job's space. `searched` are their scores over the search's own seed: they say
+    something of the noise, but nothing of who is best, because all but the baseline's were selected for being low.
+    `expected`, (n,) or nothing, are what was expected before; whoever may turn out to be the best by that is run once.
     """
     if not seeds or sum(bought) >= most:
         return None
@@ -90,13 +94,14 @@ def next_to_run(
     known = [i for i, values in enumerate(fresh) if values and not exploded([*values.values(), searched.get(i, 0.0)])]
     baseline = baseline if baseline in known else None
     fit = additive([fresh[i] for i in known])
-    if not known or fit is None:
+    answers = [place for place, i in enumerate(known) if not (outside and i == baseline)]
+    if not answers or fit is None:
         return untried[0] if untried else None
     alike = [i for i in known if i != baseline]
     common = _noise(fresh, searched, alike) or fit.residual
     if untried and (first := _untried(fresh, untried, alike, expected, common)) is not None:
         return first
-    best = min(range(len(known)), key=lambda place: fit.parts[place])
+    best = min(answers, key=lambda place: fit.parts[place])
     wanted = [known[best], *([] if baseline is None else [baseline])]
     if short := [i for i in wanted if bought[i] < min(LEAST, seeds) and fresh[i]]:
         return short[0]
@@ -108,9 +113,9 @@ def next_to_run(
         return (pair.variance / 2, pair.free) if pair else common
 
     losses = {
-        i: expected_loss(*fit.difference(place, best), *varies(i))
-        for place, i in enumerate(known)
-        if place != best and bought[i] < seeds
+        known[place]: expected_loss(*fit.difference(place, best), *varies(known[place]))
+        for place in answers
+        if place != best and bought[known[place]] < seeds
     }
     open_ = {i: loss for i, loss in losses.items() if loss > ENOUGH * common[0] ** 0.5}
     rivals = [*sorted(open_, key=lambda i: -open_[i]), *([lead] if open_ and bought[lead] < seeds else [])]

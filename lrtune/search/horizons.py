@@ -7,9 +7,11 @@ second or so: ask where no transaction is open.
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from lrtune.analysis import paired
 from lrtune.analysis.plateaus import families, landscape
 from lrtune.analysis.words import percent
 from lrtune.analysis.words import rate as written
@@ -74,7 +76,9 @@ def _rate(rate: float) -> float:
 def _own_std(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> float:
     """How far the answer's own peak may be off, on a logarithmic scale: its plateau is where the best may lie."""
     history = [t for t in trials if t.role != "range-test" and (t.role == "search" or spec.allows(t.configuration))]
-    plateau = families(spec, landscape(best, history))[0].plateau
+    land = landscape(best, history)
+    wide = replace(land, tolerance=max(land.tolerance, paired.chance(best)))  # as far as luck lets it be told
+    plateau = families(spec, wide)[0].plateau
     if plateau is None or plateau.low >= plateau.high:
         return UNKNOWN_STD
     return max(LEAST_STD, math.log(plateau.high / plateau.low) / 4)

@@ -82,8 +82,9 @@ class Beyond(Result):
     `by_loop` of them by the user's own loop. `whole` runs completed the job's horizon, `short` ones a shorter one.
     `behind` is how much worse than the answer the former ended over the same seeds, in the median, `worse` the same
     relative to the answer (null where a percentage says nothing, see `Slope`); `as_good` whether that is within the
-    tolerance; `nearest` is the rate nearest to the answer's of those that were whole or diverged; `improving` whether
-    most of them still got better by more than the tolerance from the fourth fifth of the run to the last.
+    tolerance; `nearest` is the rate nearest to the answer's of those that were whole or diverged; `near` how much worse
+    than the answer the best of its own family ended within a factor of two of `rate`; `improving` whether most of them
+    still got better by more than the tolerance from the fourth fifth of the run to the last.
     """
 
     rate: float
@@ -101,6 +102,7 @@ class Beyond(Result):
     worse: float | None
     as_good: bool = False
     nearest: float | None = None
+    near: float | None = None
     improving: bool | None
     words: str
 

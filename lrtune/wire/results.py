@@ -235,22 +235,21 @@ class SeedValue(Result):
 class Baseline(Result):
     """What the answer is compared with, over the same seeds: the user's `own` settings, where the job has them.
 
-    Otherwise the untuned configuration: the optimizer's usual rate, cosine, 5 % warm-up. `diverged`: so its run ended.
+    Otherwise the untuned one: its optimizer's usual rate, cosine, 5 % warm-up. `diverged` seeds have no value.
     """
 
     configuration: Configuration
     own: bool = False
-    diverged: bool = False
     value: float | None
     seeds: list[SeedValue] = []
     interval: tuple[float, float] | None = None
+    diverged: int = 0
 
 
 class Noise(Result):
     """By how much the answer's difference to the baseline varies from seed to seed.
 
-    A standard deviation in the metric's unit, with its degrees of freedom, from the seeds that both ran, that of the
-    search among them, and a little of what all confirmed configurations differ by.
+    A standard deviation with its degrees of freedom, from the seeds that both ran and a little of all confirmed ones.
     """
 
     deviation: float
