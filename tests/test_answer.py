@@ -144,13 +144,6 @@ def test_the_baseline_may_win_when_the_job_allows_it():
     assert (found.configuration, found.trial) == (USUAL, 0)
 
 
-def test_a_baseline_that_diverged_is_told_from_one_that_is_not_there():
-    found = answer([run(0, USUAL, None, role="baseline", state=TrialState.DIVERGED), run(1, LUCKY, 0.1)])
-    assert (found.baseline.value, found.baseline.diverged) == (None, 1)
-    assert words.lift(found) == "no baseline to compare with: untuned diverged"
-    assert words.lift(answer([run(1, LUCKY, 0.1)])) == "no baseline to compare with"
-
-
 @pytest.mark.parametrize(
     "trial",
     [
