@@ -307,6 +307,17 @@ def test_names_of_files_that_are_no_text_end_neither_an_answer_nor_a_worker(
         assert "there are '\\udcff\\x1b[2J.txt'" in said
 
 
+def test_a_plan_says_of_a_file_that_the_workers_alone_could_see_that_nobody_has_looked(service: httpx.Client) -> None:
+    planned = service.post(
+        "/v1/jobs", params={"validate_only": True}, json={"task": {"name": "text", "params": {"dataset": "odes.txt"}}}
+    )
+    (note,) = planned.json()["notes"]
+    assert "there is no upload called 'odes.txt', and this server has no data folder" in note
+    assert sent(service, "hamlet.txt", b"To be, or not to be\n" * 400).is_success
+    refused = service.post("/v1/jobs", json={"task": {"name": "text", "params": {"dataset": "odes.txt"}}})
+    assert "found no 'odes.txt' in the data folder" in refused.json()["errors"][0]["detail"]
+
+
 def test_a_folder_is_no_text_and_a_link_in_a_loop_is_told_without_a_path_of_the_servers(
     service: httpx.Client, tmp_path: Path
 ) -> None:

@@ -94,7 +94,7 @@ def submit(
             admitted = admission.admit(tx, spec, data_dir, hold=False, mine=mine, only=only)
             admitted = warm_start.resolved(tx, admitted, only=only)
             earlier = warm_start.read(tx, admitted)
-            notes = table_checks.notes(tx, admitted, data_dir)
+            notes = [*admission.unseen(admitted, data_dir), *table_checks.notes(tx, admitted, data_dir)]
         return _json(plans.plan(admitted, earlier, notes))  # no transaction is open while the search thinks
     if "dataset" in spec.task.params:  # files are read while others may write; the checks below know what they hold
         with database.read() as tx:
