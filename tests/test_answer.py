@@ -251,6 +251,13 @@ def test_where_the_baseline_has_exploded_the_answer_stands_and_nothing_is_claime
     assert (lift(found).interval, lift(found).sure) == (None, None)
 
 
+@pytest.mark.parametrize(("every", "said"), [(0.0, "(final 0.02)"), (0.25, "(final 0.02, every 0.25)")])
+def test_an_exponential_decay_without_stairs_is_said_without_them(every, said):
+    schedule = {"family": "exponential", "final": 0.02, "every": every}
+    chosen = Configuration(optimizer="adamw", learning_rate=0.001, schedule=schedule)
+    assert words.described(chosen) == f"adamw at 1e-3, exponential {said}"
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_a_baseline_that_diverged_is_said_to_have(own):
     def broken(number: int, seed: int, role: Role) -> Trial:

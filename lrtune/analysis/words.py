@@ -46,7 +46,7 @@ def headline(configuration: Configuration) -> str:
 
 def details(configuration: Configuration) -> list[str]:
     """What the headline leaves out, a knob each: gamma 0.243, every 0.25, warm-up 5 %."""
-    shape = _shown(configuration.schedule.as_dict(), "family")
+    shape = _shape(configuration)
     return [*shape, *_common(configuration), *_unusual(configuration)]
 
 
@@ -54,7 +54,7 @@ def described(configuration: Configuration) -> str:
     """A configuration in one line; of the optimizer's knobs only those that are not as usual."""
     optimizer, family = configuration.kind
     at = f"{_call(optimizer, _unusual(configuration))} at {rate(configuration.learning_rate)}"
-    return ", ".join([at, _call(family, _shown(configuration.schedule.as_dict(), "family")), *_common(configuration)])
+    return ", ".join([at, _call(family, _shape(configuration)), *_common(configuration)])
 
 
 def _common(configuration: Configuration) -> list[str]:
@@ -63,6 +63,12 @@ def _common(configuration: Configuration) -> list[str]:
     sizes = {"floor": configuration.floor or None, "clip norm": configuration.clip_norm}
     sizes |= {"clip value": configuration.clip_value}
     return parts + [f"{name} {value:.3g}" for name, value in sizes.items() if value is not None]
+
+
+def _shape(configuration: Configuration) -> list[str]:
+    """The schedule's knobs; an exponential decay is smooth where its stairs have no length."""
+    knobs = configuration.schedule.as_dict()
+    return _shown({name: value for name, value in knobs.items() if (name, value) != ("every", 0.0)}, "family")
 
 
 def _unusual(configuration: Configuration) -> list[str]:
