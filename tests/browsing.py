@@ -126,3 +126,8 @@ def in_words(found: Mapping[str, Any]) -> list[str]:
         for one in found["violations"]
         for node in one["nodes"]
     ]
+
+
+def fits(page: Page, window: Mapping[str, int]) -> None:
+    """Wait until nothing is wider than the window: charts follow it a moment later."""
+    page.wait_for_function(f"document.documentElement.scrollWidth <= {window['width']}")

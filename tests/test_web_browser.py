@@ -12,7 +12,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 import worker.settings
 from lrtune.store import Database, jobs, leases, trials
 from lrtune.wire.results import JobState, Proposal, Report, TrialState
-from tests.browsing import NARROW, WIDE, Visitor, faults, visitor
+from tests.browsing import NARROW, WIDE, Visitor, faults, fits, visitor
 from tests.browsing import chrome as chrome
 from tests.browsing import person as person
 from tests.crowd import crowded
@@ -185,7 +185,7 @@ def test_a_failure_that_names_a_long_file_fits_a_phone(person: Visitor, service:
     person.page.set_viewport_size(NARROW)
     page = person.open(f"/jobs/{job}")
     expect(page.locator("main")).to_contain_text(file)
-    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    fits(page, NARROW)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -209,7 +209,7 @@ def test_no_page_has_a_serious_fault_and_every_width_fits(
             someone.picture(f"{name}-{scheme}-1440")
             page.set_viewport_size(NARROW)
             settled(page, name)
-            assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], f"{name} fits a phone"
+            fits(page, NARROW)
             someone.picture(f"{name}-{scheme}-390")
             page.set_viewport_size(WIDE)
         error = someone.open("/jobs/job-none")

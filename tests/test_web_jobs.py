@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from tests.browsing import NARROW, WIDE, Visitor, faults, visitor
+from tests.browsing import NARROW, WIDE, Visitor, faults, fits, visitor
 from tests.browsing import chrome as chrome
 from tests.browsing import person as person
 from tests.crowd import crowded
@@ -169,7 +169,7 @@ def test_jobs_beside_each_other_say_what_differs_and_whether_they_compare(
     expect(tab.locator("#compare-landscape [role=img]")).to_have_attribute("aria-label", said)
     assert faults(tab) == []
     tab.set_viewport_size(NARROW)
-    assert tab.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    fits(tab, NARROW)
     tab.set_viewport_size(WIDE)
     tab = person.open(f"/compare?job={first}&job={longer}")
     expect(tab.locator(".note")).to_contain_text("do not compare: wide is about digits, val_loss after 1,000 steps")
