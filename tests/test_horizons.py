@@ -117,6 +117,14 @@ class TestTheAnswerCarriedOver:
             for low, high in [one.learning_rate_interval]
         )
 
+    def test_a_peak_that_no_run_had_is_said_to_be_one(self) -> None:
+        """The best rate is the lowest that was tried, and a longer run's is expected to be lower."""
+        tried = [one for one in many(2e-4) if one.configuration.learning_rate >= 4e-3]
+        (longer,) = answer(tried, 10 * STEPS)
+        assert longer.configuration.learning_rate < min(one.configuration.learning_rate for one in tried)
+        assert "), lower than any that was tried, by" in longer.words
+        assert "that was tried" not in answer(many(2e-4), 2 * STEPS)[0].words
+
     def test_only_the_rate_changes_so_that_warm_up_and_decay_stretch(self) -> None:
         trials = many(2e-4)
         best = min(trials, key=lambda one: one.value or 0.0).configuration

@@ -42,10 +42,14 @@ def at_horizons(spec: AdmittedJob, best: Best, trials: Sequence[Trial], asked: I
     """The answer at each of the steps asked for; `trials` are the job's, with their reports."""
     model = weighed(spec, telling(spec, searched(trials)), steps=best.steps)
     known, std = moves(spec, trials, steps=best.steps), _own_std(spec, best, trials)
-    return [_at(best, steps, model, known, std) for steps in asked]
+    optimizer, own = best.configuration.kind[0], (t.configuration for t in trials if t.role != "range-test")
+    tried = [one.learning_rate for one in own if one.kind[0] == optimizer]
+    return [_at(best, steps, model, known, std, tried) for steps in asked]
 
 
-def _at(best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move], std: float) -> AtHorizon:
+def _at(
+    best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move], std: float, tried: Sequence[float]
+) -> AtHorizon:
     chosen, by_law, share = best.configuration, None, model.share if model else 0.0
     if model is not None and model.law is not None and steps != best.steps:
         curves = {over: np.array(rates(chosen, over)) for over in (best.steps, steps, *(move.steps for move in known))}
@@ -64,7 +68,7 @@ def _at(best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move
         law_share=round(share, 4),
         trained_steps=best.steps,
         trial=best.trial,
-        words=_words(steps, best, middle, ends, how, share, known),
+        words=_words(steps, best, middle, ends, how, share, known, tried),
     )
 
 
@@ -85,12 +89,21 @@ def _own_std(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> float:
 
 
 def _words(
-    steps: int, best: Best, rate: float, ends: tuple[float, float], how: Known, share: float, known: Sequence[Move]
+    steps: int,
+    best: Best,
+    rate: float,
+    ends: tuple[float, float],
+    how: Known,
+    share: float,
+    known: Sequence[Move],
+    tried: Sequence[float],
 ) -> str:
     """What is known of a horizon and how, in a sentence."""
     peak = f"{steps} step{'s' * (steps != 1)}: peak rate {written(rate)} ({written(ends[0])} to {written(ends[1])})"
     if how == "run":
         return f"{peak}, as trained"
+    if not min(tried) <= rate <= max(tried):
+        peak += f", {'higher' if rate > max(tried) else 'lower'} than any that was tried"
     mean, std = exponent(known, best.steps)
     fitted = f"{len(known)} shorter horizon{'s' * (len(known) > 1)}"
     rule = f"steps to the power {mean:.2f} ± {std:.2f}, " + (f"fitted on {fitted}" if known else "the square-root rule")
