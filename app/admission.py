@@ -248,8 +248,7 @@ def unseen(spec: AdmittedJob, data_dir: Path) -> list[str]:
     name = spec.task.params.get("dataset")
     if name is None or data_dir.is_dir() or spec.task.name not in BUILT_IN or spec.task.name == "huggingface":
         return []
-    nobody = f"there is no upload called {shown(name)}, and this server has no data folder"
-    return [f"{nobody}: whether the workers have such a file shows as the first trial begins"]
+    return [f"this server has no data folder: whether the workers have {shown(name)} shows as the first trial begins"]
 
 
 def _missing_file(tx: Session, name: str, pointer: str, *, data_dir: Path, only: str | None) -> list[Rejection]:

@@ -168,13 +168,13 @@ def broken_baseline(facts: Facts, sentence: str) -> str:
     untuned = facts.best.baseline
     runs = [t for t in facts.made.trials if untuned and t.configuration == untuned.configuration and t.role != "search"]
     broken = len({t.seed for t in runs if t.state is TrialState.DIVERGED and t.horizon == STEPS})
-    told, _, end = sentence.partition("; untuned diverged over ")
-    told, _, alone = told.partition(": untuned diverged")
+    said, _, end = sentence.partition("; untuned diverged over ")
+    said, _, alone = said.partition(": untuned diverged")
     assert not alone
     if sentence == "Nothing beat the untuned baseline":
         return sentence
     if untuned and untuned.value is not None:
         assert end == ("" if not broken else "another seed" if broken == 1 else f"{broken} other seeds")
     else:
-        assert (told != sentence) == bool(broken)
-    return told
+        assert (said != sentence) == bool(broken)
+    return said

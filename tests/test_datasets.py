@@ -312,7 +312,7 @@ def test_a_plan_says_of_a_file_that_the_workers_alone_could_see_that_nobody_has_
         "/v1/jobs", params={"validate_only": True}, json={"task": {"name": "text", "params": {"dataset": "odes.txt"}}}
     )
     (note,) = planned.json()["notes"]
-    assert "there is no upload called 'odes.txt', and this server has no data folder" in note
+    assert note == "this server has no data folder: whether the workers have 'odes.txt' shows as the first trial begins"
     assert sent(service, "hamlet.txt", b"To be, or not to be\n" * 400).is_success
     refused = service.post("/v1/jobs", json={"task": {"name": "text", "params": {"dataset": "odes.txt"}}})
     assert "found no 'odes.txt' in the data folder" in refused.json()["errors"][0]["detail"]

@@ -333,15 +333,6 @@ def test_an_audited_trial_is_held_against_what_was_complete_when_it_was_resumed(
     assert (audit.audited, audit.false, audit.running, audit.on) == (1, false, 0, True)
 
 
-def test_where_nothing_is_forecast_nothing_is_said_of_it():
-    assert reported(SEARCHED).audit is None
-    quiet = reported(SEARCHED, FORECAST)
-    assert (quiet.audit.audited, quiet.audit.rate) == (0, None)
-    assert "none of its stops has been checked yet" in advised(quiet)["stopped rightly?"]
-    idle = reported([run(0, 0.004, 0.5), run(1, 0.008, 0.4)], FORECAST)
-    assert advised(idle)["stopped rightly?"] == "The forecast pruner has stopped nothing."
-
-
 RATES = st.sampled_from([1e-6, 0.001, 0.001 * 2**0.5, 0.002, 0.064, 1.0])
 VALUES = st.floats(-1e6, 1e6) | st.just(0.0)
 

@@ -101,5 +101,10 @@ def test_the_log_tells_what_the_pruner_stopped_from_what_the_loop_ended(database
     assert said.endswith("1 trial was ended by your loop before the last step and cannot win; it stood at 0.3.")
 
 
-def test_a_pruner_that_has_stopped_nothing_is_said_to_have():
-    assert advised(reported(SEARCHED[:5], FORECAST))["stopped rightly?"] == "The forecast pruner has stopped nothing."
+def test_where_nothing_is_forecast_nothing_is_said_of_it():
+    assert reported(SEARCHED).audit is None
+    quiet = reported(SEARCHED, FORECAST)
+    assert (quiet.audit.audited, quiet.audit.rate) == (0, None)
+    assert "none of its stops has been checked yet" in advised(quiet)["stopped rightly?"]
+    idle = reported([run(0, 0.004, 0.5), run(1, 0.008, 0.4)], FORECAST)
+    assert advised(idle)["stopped rightly?"] == "The forecast pruner has stopped nothing."

@@ -13,9 +13,8 @@ class Torch:
     def scheduler(self: Any, optimizer: Any, *, step: int = 0) -> Any:
         """Torch's LambdaLR over an optimizer whose rates become the trial's; groups keep their ratios to the first.
 
-        A second optimizer keeps its ratio to the first one, and is led by its updates.
-        It goes by the optimizer's own updates; `step` says how many were made before. Raises ValueError for another
-        optimizer than the configuration's.
+        It goes by the optimizer's own updates, or as a second one by those of the first; `step` says how many were made
+        before. Raises ValueError for another optimizer than the configuration's.
         """
         from lrtune.adapters import pytorch
 

@@ -112,10 +112,10 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
     reference = next((t.configuration for t in trials if t.role == "baseline"), None)
     chosen, confirmed = runs[0].configuration, runs[0].role == "confirm"
     chance = _noise(complete, but=reference) if confirmed else None
-    baseline = _baseline(spec, reference, complete, chance, confirmed=confirmed) if reference else None
-    if baseline:
-        first = any(t.role == "baseline" and t.state is TrialState.DIVERGED for t in trials)
-        baseline = baseline.model_copy(update={"diverged": broken[baseline.configuration] + first})
+    baseline = None
+    if reference:
+        diverged = broken[reference] + any(t.role == "baseline" and t.state is TrialState.DIVERGED for t in trials)
+        baseline = _baseline(spec, reference, complete, chance, confirmed=confirmed, diverged=diverged)
     bounds = pooled_interval([run.value for run in _seeds(runs)], chance, metric.limits)
     return Best(
         configuration=chosen,
@@ -224,6 +224,7 @@ def _baseline(
     chance: Additive | None,
     *,
     confirmed: bool,
+    diverged: int,
 ) -> Baseline:
     """The baseline over the seeds that the answer's value is of, fresh ones or the search's, if it ran over such."""
     same = [t for t in complete if t.configuration == reference]
@@ -236,4 +237,5 @@ def _baseline(
         value=fmean(values) if values else None,
         seeds=runs,
         interval=apart_interval(values, once, chance, spec.metric.limits),
+        diverged=diverged,
     )

@@ -139,14 +139,9 @@ def label(baseline: Baseline) -> str:
 
 def lift(best: Best) -> str:
     """How much better than the baseline the answer is, and why that is sure or is not."""
-    return f"{_lift(best)}{_broken_baseline(best)}"
-
-
-def _lift(best: Best) -> str:
-    """The same of the seeds over which the baseline has a value."""
     found = paired.lift(best)
     if found is None or found.interval is None or found.difference == 0.0 or _unbeaten(best):
-        return _brief_lift(best)
+        return brief_lift(best)
     low, high = found.interval
     why = "includes zero" if low <= 0.0 <= high else "excludes zero"
     if why == "excludes zero" and paired.overlap(best):
@@ -154,7 +149,8 @@ def _lift(best: Best) -> str:
     if best.diverged:
         why += f"; it says nothing of the {best.diverged} that diverged"
     over = f"over the same {found.seeds} seeds"
-    return f"{_brief_lift(best)}: the 95 % interval of the difference {over}, {low:.3g} to {high:.3g}, {why}"
+    difference = f"the 95 % interval of the difference {over}, {low:.3g} to {high:.3g}, {why}"
+    return f"{_claim(best)}: {difference}{_broken_baseline(best)}"
 
 
 def wins(best: Best) -> str:
@@ -171,7 +167,7 @@ def wins(best: Best) -> str:
 
 def brief_lift(best: Best) -> str:
     """The same without the reason; nothing is claimed that may be chance."""
-    return f"{_brief_lift(best)}{_broken_baseline(best)}"
+    return f"{_claim(best)}{_broken_baseline(best)}"
 
 
 def _broken_baseline(best: Best) -> str:
@@ -184,7 +180,8 @@ def _broken_baseline(best: Best) -> str:
     return f"; {theirs} diverged over {'another seed' if many == 1 else f'{many} other seeds'}"
 
 
-def _brief_lift(best: Best) -> str:
+def _claim(best: Best) -> str:
+    """What is claimed over the seeds over which the baseline has a value."""
     if best.baseline is None or best.baseline.value is None:
         return "no baseline to compare with"
     theirs = label(best.baseline)

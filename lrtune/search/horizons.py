@@ -59,17 +59,17 @@ def _at(
     how: Known = "law" if share >= BELIEVED else "shorter-runs" if known else "square-root-rule"
     if steps == best.steps:
         how, middle = "run", chosen.learning_rate
-    ends = (min(low, middle), max(high, middle))
-    return AtHorizon(
+    found = AtHorizon(
         steps=steps,
         configuration=chosen.model_copy(update={"learning_rate": middle}),
-        learning_rate_interval=ends,
+        learning_rate_interval=(min(low, middle), max(high, middle)),
         known=how,
         law_share=round(share, 4),
         trained_steps=best.steps,
         trial=best.trial,
-        words=_words(steps, best, middle, ends, how, share, known, tried),
+        words="",
     )
+    return found.model_copy(update={"words": _words(found, best, known, tried)})
 
 
 def _rate(rate: float) -> float:
@@ -81,26 +81,18 @@ def _own_std(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> float:
     """How far the answer's own peak may be off, on a logarithmic scale: its plateau is where the best may lie."""
     history = [t for t in trials if t.role != "range-test" and (t.role == "search" or spec.allows(t.configuration))]
     land = landscape(best, history)
-    wide = replace(land, tolerance=max(land.tolerance, paired.chance(best)))  # as far as luck lets it be told
+    wide = replace(land, tolerance=max(land.tolerance, paired.chance(best)))  # with what luck explains as well
     plateau = families(spec, wide)[0].plateau
     if plateau is None or plateau.low >= plateau.high:
         return UNKNOWN_STD
     return max(LEAST_STD, math.log(plateau.high / plateau.low) / 4)
 
 
-def _words(
-    steps: int,
-    best: Best,
-    rate: float,
-    ends: tuple[float, float],
-    how: Known,
-    share: float,
-    known: Sequence[Move],
-    tried: Sequence[float],
-) -> str:
+def _words(at: AtHorizon, best: Best, known: Sequence[Move], tried: Sequence[float]) -> str:
     """What is known of a horizon and how, in a sentence."""
-    peak = f"{steps} step{'s' * (steps != 1)}: peak rate {written(rate)} ({written(ends[0])} to {written(ends[1])})"
-    if how == "run":
+    rate, (low, high), share = at.configuration.learning_rate, at.learning_rate_interval, at.law_share
+    peak = f"{at.steps} step{'s' * (at.steps != 1)}: peak rate {written(rate)} ({written(low)} to {written(high)})"
+    if at.known == "run":
         return f"{peak}, as trained"
     if not min(tried) <= rate <= max(tried):
         peak += f", {'higher' if rate > max(tried) else 'lower'} than any that was tried"
@@ -108,5 +100,5 @@ def _words(
     fitted = f"{len(known)} shorter horizon{'s' * (len(known) > 1)}"
     rule = f"steps to the power {mean:.2f} ± {std:.2f}, " + (f"fitted on {fitted}" if known else "the square-root rule")
     law = "a scaling law fitted to this job's learning curves"
-    first, second, weight = (law, rule, share) if how == "law" else (rule, law, 1 - share)
+    first, second, weight = (law, rule, share) if at.known == "law" else (rule, law, 1 - share)
     return f"{peak}, by {first} (weight {percent(weight)}; the rest is {second})" if share else f"{peak}, by {first}"

@@ -249,7 +249,7 @@ class Baseline(Result):
 class Noise(Result):
     """By how much the answer's difference to the baseline varies from seed to seed.
 
-    A standard deviation with its degrees of freedom, from the seeds that both ran and a little of all confirmed ones.
+    A standard deviation in the metric's unit, from the seeds that both ran and a little of all confirmed runs.
     """
 
     deviation: float
