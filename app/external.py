@@ -14,7 +14,7 @@ from lrtune import search
 from lrtune.analysis.prefixes import Course
 from lrtune.errors import HoldsTooMany, JobFinished, NotExternal
 from lrtune.space import shown
-from lrtune.store import Database, beginnings, checkpoints, histories, holds, jobs, leases, trials, warm_start
+from lrtune.store import Database, beginnings, budgets, checkpoints, histories, holds, jobs, leases, trials, warm_start
 from lrtune.store.holds import Shown, held
 from lrtune.wire.external import ENDED_BY_LOOP, RATES, Ending, Handout, Hold, Sent, misplaced
 from lrtune.wire.job import Metric
@@ -70,7 +70,7 @@ def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop, w
     with database.read() as tx:
         job, history = _asked(tx, job_id), histories.of(job_id).read(tx)
         earlier = warm_start.read(tx, job.spec, before=job.created_at)
-        begun, extended_at = beginnings.at_hand(tx, loop), jobs.extended_at(tx, job_id, history)
+        begun, extended_at = beginnings.at_hand(tx, loop), budgets.extended_at(tx, job_id, history)
     step = search.advance(
         job.spec,
         history,
@@ -81,8 +81,9 @@ def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop, w
         beginnings=search.Beginnings(begun),
         waiting=waiting,
         extended_at=extended_at,
+        stopped=job.stopped,
     )
-    return step, trials.decided(history)
+    return step, job.decisions
 
 
 def _carried_out(

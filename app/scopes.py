@@ -29,6 +29,7 @@ NEEDED: Mapping[tuple[str, str], Scope] = {
     ("GET", "/metrics"): "read",
     ("POST", "/v1/jobs"): "submit",
     ("POST", f"{JOB}/cancel"): "submit",
+    ("POST", f"{JOB}/stop"): "submit",
     ("POST", f"{JOB}/pause"): "submit",
     ("POST", f"{JOB}/resume"): "submit",
     ("POST", f"{JOB}/extend"): "submit",

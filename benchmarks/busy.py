@@ -17,7 +17,7 @@ from pathlib import Path
 
 import migrations
 from lrtune import search
-from lrtune.store import Database, events, histories, jobs, leases, shares, thinking, trials, workers
+from lrtune.store import Database, events, histories, jobs, leases, shares, thinking, workers
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import NextStep, Report, Trial, TrialState, report_points
 
@@ -107,7 +107,7 @@ class Crowd:
             known = histories.of(self.job).read(tx)
             job = jobs.outline(tx, self.job)
         step = search.advance(job.spec, known, steps=STEPS, seconds=0.0, waiting=wanted)
-        return step, trials.decided(known), lines
+        return step, job.decisions, lines
 
     def _carry_out(self, name: str, step: NextStep, known: int, lines: int) -> None:
         with self.database.write() as tx:

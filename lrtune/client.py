@@ -43,7 +43,7 @@ QUIET = 60.0  # seconds without even a comment after which an event stream count
 log = logging.getLogger("lrtune.client")
 Answer = TypeVar("Answer", bound=BaseModel)
 AnyJob = JobSpec | Mapping[str, Any] | str
-Verb = Literal["cancel", "pause", "resume", "extend"]
+Verb = Literal["cancel", "stop", "pause", "resume", "extend"]
 
 
 class Client:
@@ -251,6 +251,10 @@ class Client:
     def cancel(self, job_id: str) -> Job:
         """Stop a job for good; what it has found so far stays."""
         return self._ask(job_id, "cancel")
+
+    def stop(self, job_id: str) -> Job:
+        """End a job's search before its budget is spent; what trains now is trained on, then its answer confirmed."""
+        return self._ask(job_id, "stop")
 
     def pause(self, job_id: str) -> Job:
         """Stop a job for now; its running trials go back to the queue."""

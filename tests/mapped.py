@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from lrtune.store import Database, leases, trials
+from lrtune.store import Database, jobs, leases, trials
 from lrtune.wire.results import Proposal, Report, TrialState
 
 
@@ -22,7 +22,7 @@ def ran(url: str, job: str, rate: float, values: Sequence[float], *, end: TrialS
         for place, (value, at) in enumerate(zip(values, rates, strict=True), start=1)
     ]
     with database.write() as tx:
-        known = trials.decided(trials.history(tx, job))
+        known = jobs.outline(tx, job).decisions
         asked = {"configuration": chosen, "role": role, "seed": 0, "horizon": horizon}
         assert trials.propose(tx, job, Proposal.model_validate(asked), known=known)
         lease = leases.claim(tx, "worker", ttl=ttl)

@@ -23,7 +23,7 @@ from app.auth import server_key
 from app.settings import Settings
 from lrtune.export import FORMATS
 from lrtune.search import suggest
-from lrtune.store import Database, trials
+from lrtune.store import Database, jobs, trials
 from lrtune.wire.results import Job, Proposal, TrialDetail, TrialState
 from tests.serving import KEY, served, slug, trained
 
@@ -290,7 +290,7 @@ def proposed(database_url: str, job_id: str, schedule: dict[str, Any], *, steps:
     )
     database = Database(database_url)
     with database.write() as tx:
-        assert trials.propose(tx, job_id, proposal, known=trials.decided(trials.history(tx, job_id)))
+        assert trials.propose(tx, job_id, proposal, known=jobs.outline(tx, job_id).decisions)
     database.dispose()
 
 

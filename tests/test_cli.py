@@ -304,10 +304,11 @@ def test_the_exported_file_runs(service: Database, tmp_path: Path) -> None:
     assert "found the format 'fax'" in words(run("export", job, "--format", "fax", code=2))
 
 
-def test_a_job_can_be_paused_resumed_extended_cancelled_and_deleted(service: Database) -> None:
+def test_a_job_can_be_paused_resumed_stopped_extended_cancelled_and_deleted(service: Database) -> None:
     job = str(submitted()["id"])
     assert "paused" in run("pause", job).output
     assert "is queued" in run("resume", job).output
+    assert "search stopped by" in run("stop", job).output
     run("extend", job, "--full-runs", "50")
     assert json.loads(run("show", job, "--json").stdout)["spec"]["budget"]["full_runs"] == 50
     assert "only a finished one can be deleted" in run("delete", job, code=2).output

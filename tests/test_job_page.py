@@ -18,7 +18,7 @@ from app.pages.answer import seeds
 from lrtune.analysis.words import details, headline, wins
 from lrtune.analysis.words import rate as written
 from lrtune.optimizers import OPTIMIZERS
-from lrtune.store import Database, jobs, leases, search_history, trials
+from lrtune.store import Database, budgets, jobs, leases, search_history, trials
 from lrtune.store.tables import TrialRow
 from lrtune.wire.charts import SearchHistory
 from lrtune.wire.configuration import Configuration
@@ -280,7 +280,7 @@ def test_a_search_is_told_by_its_best_over_its_cost_its_stages_and_where_its_tim
         role = "baseline" if rate == 0.001 else "search"
         fields = {"configuration": chosen, "role": role, "seed": 0, "horizon": 200, "until": until, "resume": number}
         with database.write() as tx:
-            known = trials.decided(trials.history(tx, job))
+            known = jobs.outline(tx, job).decisions
             assert trials.propose(tx, job, Proposal.model_validate(fields), known=known, now=at(asked))
             lease = leases.claim(tx, "worker", ttl=ttl, now=at(claimed))
             assert lease is not None
@@ -299,7 +299,7 @@ def test_a_search_is_told_by_its_best_over_its_cost_its_stages_and_where_its_tim
         jobs.end(tx, job, JobState.SUCCEEDED, reason="", now=at(40))
     found = read(database_url, job)
     with database.write() as tx:
-        jobs.extend(tx, job, Budget(full_runs=30), now=at(100))
+        budgets.extend(tx, job, Budget(full_runs=30), now=at(100))
         jobs.end(tx, job, JobState.SUCCEEDED, reason="", now=at(105))
     database.dispose()
     assert read(database_url, job).clock.model_dump(include={"total", "training", "held"}) == {

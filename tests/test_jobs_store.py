@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from lrtune.errors import IdempotencyKeyReused, Invalid, JobFinished, JobNotFinished, NoResultYet, UnknownJob
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine, Linear
-from lrtune.store import Database, events, jobs, leases, listing, trials, workers
+from lrtune.store import Database, budgets, events, jobs, leases, listing, trials, workers
 from lrtune.store.listing import Wanted
 from lrtune.store.tables import Base
 from lrtune.wire.configuration import Configuration
@@ -139,9 +139,9 @@ def test_a_finished_job_takes_no_more_changes_but_an_extension(database: Databas
             verb(tx, job)
     larger = Budget(full_runs=50)
     with database.write() as tx:
-        assert jobs.extend(tx, job, SPEC.budget).state is JobState.SUCCEEDED
-        assert jobs.extend(tx, job, larger).state is JobState.RUNNING
-        again = jobs.extend(tx, job, larger)
+        assert budgets.extend(tx, job, SPEC.budget).state is JobState.SUCCEEDED
+        assert budgets.extend(tx, job, larger).state is JobState.RUNNING
+        again = budgets.extend(tx, job, larger)
         log = [event.kind for event in events.page(tx, job, after=0, limit=99).items]
     assert (again.spec.budget, again.finished_at) == (larger, None)
     assert log.count("job-extended") == 1

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from lrtune.errors import LeaseLost
-from lrtune.store import Database, audits, events, jobs, leases, lookup, trials, warm_start
+from lrtune.store import Database, audits, budgets, events, jobs, leases, lookup, trials, warm_start
 from lrtune.wire.job import Budget
 from lrtune.wire.results import JobState, NextStep, Proposal, Report, Trial, TrialState
 from tests.leasing import MINUTE, NOON, PLAIN, SPEC, claim
@@ -231,8 +231,8 @@ def test_a_job_that_is_extended_resumes_what_it_had_stopped(database: Database, 
     with database.write() as tx:
         jobs.carry_out(tx, job, NextStep(stopped={0: "the search is over"}), known=1)
         jobs.carry_out(tx, job, NextStep(over=True), known=1)
-        assert jobs.extend(tx, job, Budget(full_runs=40)).state is JobState.RUNNING
-    assert decide(database, job, known=1, resume=0)
+        assert budgets.extend(tx, job, Budget(full_runs=40)).state is JobState.RUNNING
+    assert decide(database, job, known=2, resume=0)
     found = only(database, job)
     assert (found.state, found.step, found.finished_at, found.cost) == (TrialState.WAITING, 20, None, 100)
 
@@ -250,9 +250,9 @@ def test_what_a_job_learned_from_a_trial_stays_as_it_was_when_that_one_is_resume
     before = taught()
     assert [(state, step, len(reports)) for state, step, _, reports in before] == [(TrialState.STOPPED, 20, 1)]
     with database.write() as tx:
-        jobs.extend(tx, job, Budget(full_runs=40), now=NOON + HOUR)
-    decide(database, job, known=1, resume=0)
-    decide(database, job, known=2)
+        budgets.extend(tx, job, Budget(full_runs=40), now=NOON + HOUR)
+    decide(database, job, known=2, resume=0)
+    decide(database, job, known=3)
     assert taught() == before
     pause(database, claim(database, at=NOON + HOUR), 50, at=NOON + HOUR)
     assert taught() == before

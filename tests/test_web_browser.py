@@ -122,7 +122,7 @@ def exported(page: Page) -> None:
     assert download.value.suggested_filename == "learning_rate.json"
 
 
-def test_pause_resume_extend_and_delete(person: Visitor, service: httpx.Client) -> None:
+def test_pause_resume_stop_extend_and_delete(person: Visitor, service: httpx.Client) -> None:
     job = service.post("/v1/jobs", json={"task": "digits"}).json()["id"]
     page = person.open(f"/jobs/{job}")
     badge = page.locator("#summary .badge").first
@@ -130,10 +130,17 @@ def test_pause_resume_extend_and_delete(person: Visitor, service: httpx.Client) 
     expect(badge).to_have_text("paused")
     page.get_by_role("button", name="Resume").click()
     expect(badge).to_have_text("queued")
+    page.get_by_role("button", name="Stop searching…").click()
+    expect(page.get_by_role("dialog", name="End the search now?")).to_contain_text("confirmed, with 12 runs at most")
+    page.get_by_role("button", name="Stop searching", exact=True).click()
+    expect(page.locator("#state")).to_contain_text("search stopped by admin")
+    expect(page.locator("#summary")).to_contain_text("ending its search")
+    expect(page.get_by_role("button", name="Stop searching…")).to_have_count(0)
     page.get_by_role("button", name="Extend…").click()
     page.get_by_label("Full runs").fill("33")
     page.get_by_role("button", name="Extend", exact=True).click()
     expect(page.locator("#log")).to_contain_text("new budget by admin: full_runs 33")
+    expect(page.get_by_role("button", name="Stop searching…")).to_be_visible()
     service.post(f"/v1/jobs/{job}/cancel")
     expect(badge).to_have_text("cancelled")  # by itself
     page.get_by_role("button", name="Delete…").click()

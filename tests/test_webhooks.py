@@ -17,7 +17,7 @@ from sqlalchemy import select, update
 import app.webhooks
 from app.settings import Settings
 from app.webhooks import Refused, allowed, signature, telling
-from lrtune.store import Database, events, jobs, webhooks
+from lrtune.store import Database, budgets, events, jobs, webhooks
 from lrtune.store.tables import WebhookRow
 from lrtune.wire.job import JobSpec
 from tests.leasing import NOON, SPEC
@@ -142,7 +142,7 @@ def test_a_job_that_goes_on_is_told_of_again(database: Database) -> None:
             jobs.end(tx, job, "succeeded", reason="")
         tell(database)
         with database.write() as tx:
-            jobs.extend(tx, job, SPEC.budget.model_copy(update={"full_runs": 99.0}))
+            budgets.extend(tx, job, SPEC.budget.model_copy(update={"full_runs": 99.0}))
             jobs.end(tx, job, "failed", reason="")
         tell(database)
     assert [json.loads(content)["event"] for _, content in heard.sent] == ["job-succeeded", "job-failed"]

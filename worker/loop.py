@@ -25,6 +25,7 @@ from lrtune import logs, search
 from lrtune.errors import Conflict, LrtuneError, NotFound, TaskError
 from lrtune.store import (
     Database,
+    budgets,
     datasets,
     decisions,
     events,
@@ -35,7 +36,6 @@ from lrtune.store import (
     shares,
     tasks,
     thinking,
-    trials,
     warm_start,
     workers,
 )
@@ -251,7 +251,7 @@ class Worker:
         def read(tx: Session) -> tuple[jobs.Outline, list[Trial], datetime | None, search.Beginnings, int, int]:
             lines, begun = events.count(tx, job_id), self._sharing.beginnings(tx, job_id)
             job, history = jobs.outline(tx, job_id), histories.of(job_id).read(tx)
-            since = jobs.extended_at(tx, job_id, history)
+            since = budgets.extended_at(tx, job_id, history)
             return job, history, since, begun, thinking.wanted(tx, job_id), lines
 
         job, history, since, begun, wanted, lines = self._write(read)
@@ -271,10 +271,11 @@ class Worker:
                 beginnings=begun,
                 waiting=max(wanted, lanes),
                 extended_at=since,
+                stopped=job.stopped,
             )
         if step.nothing_to_do:
             return lines
-        self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=trials.decided(history)))
+        self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=job.decisions))
         if 0 < (made := bool(step.proposal) + len(step.more)) < lanes:
             self._advance(job_id, lanes - made)  # a search may decide one at a time
         return None

@@ -19,7 +19,7 @@ from app.problems import invalid
 from app.rendering import page
 from lrtune.errors import NoResultYet
 from lrtune.export import FORMATS, export
-from lrtune.store import charts, events, jobs, search_history, trials
+from lrtune.store import budgets, charts, events, jobs, search_history, trials
 from lrtune.wire.job import Budget
 from lrtune.wire.results import OVER, Job, JobState, TrialState
 
@@ -163,6 +163,12 @@ def cancel(request: Request, job_id: JobId, tx: Tx, who: Who, _: Form) -> Respon
     return _back(request, jobs.cancel(tx, job_id, by=who.person))
 
 
+@router.post("/stop")
+def stop(request: Request, job_id: JobId, tx: Tx, who: Who, _: Form) -> Response:
+    """End the search, and confirm its answer."""
+    return _back(request, budgets.stop(tx, job_id, by=who.person))
+
+
 @router.post("/pause")
 def pause(request: Request, job_id: JobId, tx: Tx, who: Who, _: Form) -> Response:
     """Hold the job."""
@@ -180,7 +186,7 @@ def extend(request: Request, job_id: JobId, tx: Tx, who: Who, fields: Form) -> R
     """Give the job a new budget, in totals."""
     budget = _budget(fields)
     allow = partial(quotas.extend, tx, request.app.state.settings, who, budget=budget)
-    return _back(request, jobs.extend(tx, job_id, budget, by=who.person, allow=allow))
+    return _back(request, budgets.extend(tx, job_id, budget, by=who.person, allow=allow))
 
 
 def _budget(fields: Fields) -> Budget:

@@ -12,7 +12,7 @@ from app.addresses import root
 from app.deps import PAGE, JobId, Limit, Only, Owner, ReadTx, TakingTurns, Tx, Who, remember_body
 from app.problems import problems
 from lrtune import errors
-from lrtune.store import Database, jobs, listing, warm_start
+from lrtune.store import Database, budgets, jobs, listing, warm_start
 from lrtune.wire.configuration import Strict
 from lrtune.wire.job import Budget, JobOrder, JobSpec
 from lrtune.wire.results import Job, JobState, Page, Plan, Result
@@ -185,6 +185,17 @@ def cancel(job_id: JobId, tx: Tx, who: Who) -> Job:
 
 
 @router.post(
+    "/{job_id}/stop",
+    status_code=status.HTTP_202_ACCEPTED,
+    summary="End a job's search",
+    responses=problems(errors.UnknownJob, errors.NotYours, errors.JobFinished, errors.Unavailable),
+)
+def stop(job_id: JobId, tx: Tx, who: Who) -> Job:
+    """End the search before its budget is spent, and confirm its answer; what is trained now is trained on."""
+    return budgets.stop(tx, job_id, by=who.person)
+
+
+@router.post(
     "/{job_id}/pause",
     status_code=status.HTTP_202_ACCEPTED,
     summary="Pause a job",
@@ -216,7 +227,7 @@ def extend(job_id: JobId, tx: Tx, extension: Extension, who: Who, request: Reque
     """Give a job a new budget, in totals; one that has finished goes on where it ended."""
     budget = extension.budget
     allow = partial(quotas.extend, tx, request.app.state.settings, who, budget=budget)
-    return jobs.extend(tx, job_id, budget, by=who.person, allow=allow)
+    return budgets.extend(tx, job_id, budget, by=who.person, allow=allow)
 
 
 @router.delete(

@@ -232,6 +232,12 @@ def cancel(job: options.JobId, as_json: options.AsJson = False) -> None:
 
 
 @app.command()
+def stop(job: options.JobId, as_json: options.AsJson = False) -> None:
+    """End a job's search before its budget is spent, and confirm its answer; what is trained now is trained on."""
+    _ask(lambda client: client.stop(job), as_json)
+
+
+@app.command()
 def pause(job: options.JobId, as_json: options.AsJson = False) -> None:
     """Stop a job for now."""
     _ask(lambda client: client.pause(job), as_json)
@@ -317,7 +323,8 @@ def _follow(client: "Client", job_id: str, as_json: bool) -> None:
     try:
         job = _events(client, job_id) if as_json else watching.follow(client, job_id, screen)
     except KeyboardInterrupt:
-        again = f"`lrtune watch {job_id}` follows it again, `lrtune cancel {job_id}` stops it"
+        again = f"`lrtune watch {job_id}` follows it again, `lrtune stop {job_id}` ends its search and confirms"
+        again += f", `lrtune cancel {job_id}` ends it now"
         out.say(f"\nthe job goes on without you: {again}", err=as_json)
         raise typer.Exit(INTERRUPTED) from None
     if job.state != "succeeded":

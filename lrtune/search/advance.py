@@ -44,13 +44,15 @@ def advance(
     beginnings: Beginnings | None = None,
     waiting: int = 1,
     extended_at: datetime | None = None,
+    stopped: bool = False,
 ) -> NextStep:
     """What a job with a horizon of `steps` needs next, `seconds` after it began.
 
     `waiting` is how many wait for something to train: the default search and random draws decide for all at once.
     `warm_start` is what earlier jobs showed; `continued` says whether a paused trial can be resumed: only then are
     trials trained in stages. `beginnings` are the checkpoints that there are; None: all that a worker would keep.
-    What failed before the job was extended (`extended_at`) is forgiven: somebody may have mended it.
+    What failed before the job was extended (`extended_at`) is forgiven: somebody may have mended it. One that was
+    `stopped` has no budget left.
     """
     past = searched(history)
     failure = _broken(spec, past, extended_at) or _short(spec, past, steps=steps)
@@ -60,7 +62,7 @@ def advance(
             past,
             warm_start,
             steps=steps,
-            seconds=seconds,
+            late=stopped or (spec.budget.seconds is not None and seconds >= spec.budget.seconds),
             continued=continued,
             beginnings=beginnings,
             waiting=waiting,
@@ -70,7 +72,7 @@ def advance(
     if any(trial.state in OPEN for trial in past):
         return NextStep()
     if any(trial.state is TrialState.PAUSED for trial in past):
-        return _given_up(spec, past, warm_start, steps=steps)
+        return _given_up(spec, past, warm_start, steps=steps, stopped=stopped)
     failure = failure or _fruitless(spec, past, steps=steps)
     if failure:
         return NextStep(over=True, failure=failure)
@@ -91,7 +93,7 @@ def _search(
     warm_start: Sequence[WarmStartTrial],
     *,
     steps: int,
-    seconds: float,
+    late: bool,
     continued: bool,
     beginnings: Beginnings | None,
     waiting: int,
@@ -100,7 +102,6 @@ def _search(
     budget, left = spec.budget, math.inf
     if budget.full_runs is not None:
         left = budget.full_runs - spent(past, steps=steps) + 1e-9
-    late = budget.seconds is not None and seconds >= budget.seconds
     if budget.trials is not None:
         waiting = min(waiting, budget.trials - len(past))
     if late or waiting <= 0:
@@ -125,7 +126,7 @@ def _search(
 
 
 def _given_up(
-    spec: AdmittedJob, past: Sequence[Trial], warm_start: Sequence[WarmStartTrial], *, steps: int
+    spec: AdmittedJob, past: Sequence[Trial], warm_start: Sequence[WarmStartTrial], *, steps: int, stopped: bool
 ) -> NextStep:
     """The paused trials of a search that is over, each with the reason why it is not gone on with."""
     kind = spec.search.sampler
@@ -134,6 +135,7 @@ def _given_up(
     ends: Mapping[int, float] = {}
     if isinstance(kind, CurveSearch) and best is not None:
         ends = forecasts(spec, kind, past, as_past(warm_start), steps=steps)
+    end_of_search = "was stopped" if stopped else "has spent its budget"
     reasons, behind = dict[int, str](), list[int]()
     for trial in past:
         if trial.state is not TrialState.PAUSED:
@@ -142,7 +144,7 @@ def _given_up(
         if best is not None and (end := ends.get(trial.number)) is not None:
             reason = f"{end:.4g} forecast at its end, {best:.4g} is the best whole run"
             if spec.metric.sign * end < spec.metric.sign * best:
-                reason = f"nothing was left to train it: {reason}, and the budget of the search is spent"
+                reason = f"nothing was left to train it: {reason}, and the search {end_of_search}"
             else:
                 behind.append(trial.number)
         reasons[trial.number] = reason
@@ -152,7 +154,8 @@ def _given_up(
 def _broken(spec: AdmittedJob, past: Sequence[Trial], since: datetime | None) -> str:
     """Why it is no use to go on, in words; nothing while it is."""
     new = (t for t in past if since is None or t.finished_at is None or t.finished_at > since)
-    tried = sorted((trial for trial in new if trial.state not in OPEN), key=lambda trial: trial.decision)
+    unknown = (*OPEN, TrialState.CANCELLED)
+    tried = sorted((trial for trial in new if trial.state not in unknown), key=lambda trial: trial.decision)
     which, barren = "first", list(takewhile(partial(_shows_nothing, spec), reversed(tried)))
     if len(barren) < len(tried):
         which, barren = "last", list(takewhile(partial(_cost_nothing, spec), reversed(tried)))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lrtune.errors import IdempotencyKeyReused, Invalid, JobFinished, JobNotFinished, NoResultYet, Rejection
+from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet
 from lrtune.store import (
     attempts,
     audit_log,
@@ -31,10 +31,11 @@ from lrtune.store import (
 )
 from lrtune.store.database import clock
 from lrtune.store.tables import AttemptRow, EventRow, JobRow, TagRow, TrialRow
-from lrtune.wire.job import EXTERNAL, AdmittedJob, Budget
+from lrtune.wire.job import EXTERNAL, AdmittedJob
 from lrtune.wire.people import ADMIN
-from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, Trial, TrialState, Worker
+from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, TrialState, Worker
 
+ENDED = "the job is over ({}), so this no longer applies; `extend` gives it a larger budget"
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
 
@@ -98,7 +99,10 @@ def get(tx: Session, job_id: str) -> Job:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What there is to know of a job before it is given a trial: `seconds` since it began, `now` by the database."""
+    """What there is to know of a job before it is given a trial: `seconds` since it began, `now` by the database.
+
+    `decisions` is how many it has seen, for `carry_out`; `stopped`: its search was ended before its budget.
+    """
 
     seq: int
     spec: AdmittedJob
@@ -108,6 +112,8 @@ class Outline:
     created_at: datetime
     seconds: float
     now: datetime
+    decisions: int
+    stopped: bool
 
 
 def outline(tx: Session, job_id: str) -> Outline:
@@ -115,14 +121,8 @@ def outline(tx: Session, job_id: str) -> Outline:
     row, now = lookup.job_now(tx, job_id)
     seconds = (now - row.started_at).total_seconds() if row.started_at else 0.0
     spec = AdmittedJob.model_validate(row.spec)
-    return Outline(row.seq, spec, row.steps, JobState(row.state), row.reason, row.created_at, seconds, now)
-
-
-def extended_at(tx: Session, job_id: str, history: Iterable[Trial]) -> datetime | None:
-    """When a job of which trials failed was given a larger budget last; None of others, which need not know."""
-    if not any(trial.state is TrialState.FAILED for trial in history):
-        return None
-    return audit_log.latest(tx, "job-extended", job_id)
+    known = (row.seq, spec, row.steps, JobState(row.state), row.reason, row.created_at)
+    return Outline(*known, seconds, now, row.decisions, row.stopped_at is not None)
 
 
 def state(tx: Session, job_id: str) -> JobState:
@@ -171,7 +171,7 @@ def end(tx: Session, job_id: str, state: JobState, *, reason: str, by: str = "",
 def carry_out(tx: Session, job_id: str, step: NextStep, *, known: int) -> None:
     """Do what the search has said that a job needs next, after `known` decisions.
 
-    Nothing is done where the search has decided more by now: whoever comes next asks it again.
+    Nothing is done where more was decided by now, by the search or by people: whoever comes next asks it again.
     """
     if step.proposal is not None:
         for place, proposal in enumerate([step.proposal, *step.more]):
@@ -207,52 +207,6 @@ def resume(tx: Session, job_id: str, *, by: str = "", now: datetime | None = Non
         to = JobState.RUNNING if row.started_at else JobState.QUEUED
         _change(tx, job_id, to=to, unless=OVER, reason="", by=by, action="resumed", now=now or clock(tx))
     return get(tx, job_id)
-
-
-def extend(
-    tx: Session,
-    job_id: str,
-    budget: Budget,
-    *,
-    by: str = "",
-    allow: Callable[[AdmittedJob], object] = lambda _: None,
-    now: datetime | None = None,
-) -> Job:
-    """Give a job a new budget, if `allow` has nothing against it; one that had ended goes on.
-
-    The same budget again changes nothing. Raises UnknownJob, JobFinished (cancelled), Invalid for a smaller budget.
-    """
-    row = lookup.job(tx, job_id, lock=True)
-    spec = AdmittedJob.model_validate(row.spec)
-    if row.state == JobState.CANCELLED:
-        raise JobFinished("the job was cancelled; submit it again instead")
-    if spec.budget != budget:
-        _require_larger(spec.budget, budget)
-        allow(spec)
-        now, new = now or clock(tx), spec.model_copy(update={"budget": budget})
-        row.spec = new.model_dump(mode="json")
-        words = ", ".join(f"{key} {value:g}" for key, value in budget.model_dump().items() if value is not None)
-        events.add(tx, row.seq, "job-extended", f"new budget{_by(by)}: {words}", now=now, **_who(by))
-        more = None if new.most_runs is None else max(0.0, new.most_runs - (spec.most_runs or 0.0))
-        audit_log.add(tx, by, "job-extended", row.id, now=now, budget=budget.model_dump(), full_runs=more)
-        shares.join(tx, row.owner)
-        if row.state in OVER:
-            row.state, row.reason, row.finished_at, row.thinned = JobState.RUNNING, "", None, False
-            webhooks.arm(tx, row.seq, spec.webhook, now=now)
-    tx.flush()
-    return get(tx, job_id)
-
-
-def _require_larger(had: Budget, budget: Budget) -> None:
-    """Raise Invalid where a bound would be nearer than the one that the job had."""
-    wrong = []
-    for name, before in had.model_dump().items():
-        found = getattr(budget, name)
-        if before is not None and found is not None and found < before:
-            detail = f"found {found:g}; accepted is more than the {before:g} it had"
-            wrong.append(Rejection(pointer=f"/budget/{name}", detail=detail))
-    if wrong:
-        raise Invalid(f"{wrong[0]['pointer']}: {wrong[0]['detail']}", wrong)
 
 
 def delete(tx: Session, job_id: str, *, by: str = "") -> None:
@@ -334,23 +288,23 @@ def _change(
     """Bring a job into a state; where somebody did it the log and the audit log name them and the `action`."""
     row = lookup.job(tx, job_id, lock=True)
     if row.state in unless and row.state != to:
-        raise JobFinished(
-            f"the job is over ({row.state}), so this no longer applies; `extend` gives it a larger budget"
-        )
+        raise JobFinished(ENDED.format(row.state))
     if row.state != to:
         row.state, row.reason = to, reason
         tx.flush()
-        words = reason or f"{action}{_by(by)}"
-        events.add(tx, row.seq, f"job-{to}", f"job {to}" + (f": {words}" if words else ""), now=now, **_who(by))
+        words = reason or f"{action}{named(by)}"
+        events.add(tx, row.seq, f"job-{to}", f"job {to}" + (f": {words}" if words else ""), now=now, **actor(by))
         audit_log.add(tx, by, f"job-{action or to}", row.id, now=now)
     return row
 
 
-def _by(somebody: str) -> str:
+def named(somebody: str) -> str:
+    """Who did something, in a line of the log."""
     return f" by {somebody}" if somebody else ""
 
 
-def _who(somebody: str) -> dict[str, Any]:
+def actor(somebody: str) -> dict[str, Any]:
+    """Who did something, in the data of an event."""
     return {"by": somebody} if somebody else {}
 
 
@@ -371,6 +325,7 @@ def view(tx: Session, row: JobRow, living: Sequence[Worker] | None = None) -> Jo
         best=progress.best(tx, row, spec, counts),
         created_at=row.created_at,
         started_at=row.started_at,
+        stopped_at=row.stopped_at,
         finished_at=row.finished_at,
         waiting_for=lacks,
     )

@@ -6,7 +6,7 @@ What the trials have come to stands in `tallies.py`.
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lrtune.analysis.answer import best as best_of
@@ -14,7 +14,7 @@ from lrtune.store import trials
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import OVER, Best, JobState, Progress, TrialState
+from lrtune.wire.results import OPEN, OVER, Best, JobState, Progress, TrialState
 
 # How many of the best search runs the answer is looked for in: those that were confirmed are among them.
 LEADERS = 20
@@ -32,14 +32,27 @@ def progress(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Pro
         steps["confirm" if role == "confirm" else "search"] += stepped
     confirming = any(role == "confirm" for role, *_ in counts)
     spent = {phase: done / job.steps if job.steps else 0.0 for phase, done in steps.items()}
-    over = job.state in OVER
+    over, planned = job.state in OVER, _planned(tx, job, spec, spent)
+    if job.stopped_at and planned:
+        done = sum(spent.values()) / planned
+    else:
+        done = _fraction(tx, job, spec, spent, sum(states.values()))
     return Progress(
         phase="over" if over else "confirm" if confirming else "search",
         trials=dict(states),
         full_runs=round(sum(spent.values()), 4),
-        planned_full_runs=spec.most_runs,
-        fraction=1.0 if job.state == JobState.SUCCEEDED else _fraction(tx, job, spec, spent, sum(states.values())),
+        planned_full_runs=planned,
+        fraction=1.0 if job.state == JobState.SUCCEEDED else round(min(0.999, done), 4),
     )
+
+
+def _planned(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, float]) -> float | None:
+    """The most full runs that a job can take; of a stopped search what it had, what still trains, and confirming."""
+    if job.stopped_at is None or not job.steps:
+        return spec.most_runs
+    left = func.sum(func.coalesce(TrialRow.until, TrialRow.horizon) - TrialRow.step)
+    opened = select(left).where(TrialRow.job == job.seq, TrialRow.role != "confirm", TrialRow.state.in_(OPEN))
+    return round(spent.get("search", 0.0) + (tx.scalar(opened) or 0) / job.steps + spec.confirm.runs, 4)
 
 
 def _fraction(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, float], count: int) -> float:
@@ -55,7 +68,7 @@ def _fraction(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, f
     planned = spec.most_runs
     weight = spec.confirm.runs / planned if planned else 0.0
     confirmed = spent.get("confirm", 0.0) / spec.confirm.runs if spec.confirm.runs else 0.0
-    return round(min(0.999, (1.0 - weight) * min(1.0, max(shares)) + weight * min(1.0, confirmed)), 4)
+    return (1.0 - weight) * min(1.0, max(shares)) + weight * min(1.0, confirmed)
 
 
 # By a job and the length of its log: whatever changes an answer stands there. Who polls a job asks for it again and

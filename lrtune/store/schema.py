@@ -7,7 +7,7 @@ the two together.
 from sqlalchemy import inspect, text
 from sqlalchemy.orm import Session
 
-REVISION = "0021"
+REVISION = "0022"
 VERSION_TABLE = "lrtune_alembic_version"  # of its own name, so that another Alembic can share the database
 
 

@@ -17,7 +17,11 @@ from lrtune.wire.results import RESUMABLE, Job, TrialState
 ENDS = 300  # runs that are drawn at most, but for those that were best
 ASKED = ("trial-proposed", "trial-resumed")  # from when on a trial waits for a worker
 AGAIN = ("released", "lost")  # how an attempt ends whose trial waits again
-HELD = ("job-paused", "job-succeeded", "job-failed")
+HELD = {  # when a job waits for people, and what ends it
+    "job-paused": ("job-running", "job-queued", "job-cancelled", "job-succeeded", "job-failed"),
+    "job-succeeded": ("job-extended",),
+    "job-failed": ("job-extended",),
+}
 Span = tuple[datetime, datetime]
 
 
@@ -111,11 +115,17 @@ def _clock(tx: Session, job: JobRow, attempts: Sequence[Any]) -> Clock:
 
 
 def _held(tx: Session, job: int, now: datetime) -> list[Span]:
-    """When the job was paused, or over until it was extended: until something else happened to it as a whole."""
-    query = select(EventRow.at, EventRow.kind).where(EventRow.job == job, EventRow.kind.like("job-%"))
-    rows = tx.execute(query.order_by(EventRow.number)).all()
-    ends = [*(at for at, _ in rows[1:]), now]
-    return [(at, end) for (at, kind), end in zip(rows, ends, strict=True) if kind in HELD] if rows else []
+    """When the job was paused, or over until it was extended."""
+    kinds = {*HELD, *(kind for ends in HELD.values() for kind in ends)}
+    query = select(EventRow.at, EventRow.kind).where(EventRow.job == job, EventRow.kind.in_(kinds))
+    found, since, ends = list[Span](), now, tuple[str, ...]()
+    for at, kind in tx.execute(query.order_by(EventRow.number)):
+        if kind in ends:
+            found.append((since, at))
+            ends = ()
+        if not ends and kind in HELD:
+            since, ends = at, HELD[kind]
+    return [*found, (since, now)] if ends else found
 
 
 def _waits(tx: Session, job: int, attempts: Iterable[Any], now: datetime) -> list[Span]:

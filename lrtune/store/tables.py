@@ -55,8 +55,9 @@ class Base(DeclarativeBase):
 class JobRow(Base):
     """A job; `seq` orders jobs by age, `id` is what users see, `events` numbers its log.
 
-    `decisions` counts what the search has decided: each began a trial or resumed one. Whoever writes down a decision
-    names the count that it rests on, so that two workers never carry out the same one.
+    `decisions` counts what the search has decided, each a trial that began or was resumed, and what people have decided
+    for it: a larger budget, or that it ends at `stopped_at`. Whoever writes down a decision names the count that it
+    rests on, so that two workers never carry out the same one.
 
     Whose turn it is: `rank` is its priority, negated; `size` how many steps a job trains to its first answer (LARGEST
     once it has one), `served` the number of its owner's trials that was the last taken of it, `pace` how many seconds
@@ -98,6 +99,7 @@ class JobRow(Base):
     thinking_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
+    stopped_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
 

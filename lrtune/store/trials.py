@@ -113,11 +113,6 @@ def read(tx: Session, which: ColumnElement[bool]) -> list[Trial]:
     return [view(row, reports[row.id], stages[row.id]) for row in rows]
 
 
-def decided(history: Sequence[Trial]) -> int:
-    """How many decisions of the search a job's history holds: what `propose` wants to hear."""
-    return max((trial.decision for trial in history), default=-1) + 1
-
-
 def propose(tx: Session, job_id: str, proposal: Proposal, *, known: int, now: datetime | None = None) -> bool:
     """Add a trial, or resume one, that then waits for a worker; `known` is how many decisions the proposal rests on.
 

@@ -299,7 +299,7 @@ class Progress(Result):
 
 
 class Job(Result):
-    """A job as it stands; `waiting_for` says why, where no worker that lives can train it."""
+    """A job as it stands; `waiting_for` says why, where no worker can train it, `stopped_at` if its search was."""
 
     id: str
     owner: str = ADMIN
@@ -311,6 +311,7 @@ class Job(Result):
     best: Best | None
     created_at: datetime
     started_at: datetime | None
+    stopped_at: datetime | None = None
     finished_at: datetime | None
     waiting_for: str = ""
 

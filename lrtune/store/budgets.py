@@ -1,0 +1,115 @@
+"""The budget of a job that is there already: a larger one, or the end of its search before it is spent."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from sqlalchemy import and_, update
+from sqlalchemy.orm import Session
+
+from lrtune.errors import Invalid, JobFinished, Rejection
+from lrtune.store import audit_log, events, jobs, lookup, shares, tallies, webhooks
+from lrtune.store.database import clock
+from lrtune.store.tables import TrialRow
+from lrtune.wire.job import AdmittedJob, Budget
+from lrtune.wire.results import ACTIVE, OVER, Job, JobState, Trial, TrialState
+
+
+def stop(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None) -> Job:
+    """End the search of a job: what is trained now is trained on, and then its answer is confirmed.
+
+    A trial that no worker has begun is cancelled, one that waits within a run pauses, as at the end of a stage. Raises
+    UnknownJob, JobFinished.
+    """
+    if lookup.job(tx, job_id).stopped_at is not None:
+        return jobs.get(tx, job_id)
+    now, reason = now or clock(tx), f"search stopped{jobs.named(by)}"
+    gone = _withdraw(tx, job_id, reason, now)  # trials before jobs
+    row = lookup.job(tx, job_id, lock=True)
+    if row.state in OVER:
+        raise JobFinished(jobs.ENDED.format(row.state))
+    gone += _withdraw(tx, job_id, reason, now)  # what was proposed in between
+    tallies.ended(tx, TrialRow.id.in_(gone))
+    if row.stopped_at is None:
+        row.stopped_at, row.decisions = now, row.decisions + 1
+        if row.state in ACTIVE:  # a paused one says who has paused it
+            row.reason = reason
+        events.add(
+            tx,
+            row.seq,
+            "job-stopped",
+            f"{reason}: what it trains now is trained on, then its answer is confirmed",
+            now=now,
+            **jobs.actor(by),
+        )
+        audit_log.add(tx, by, "job-stopped", row.id, now=now)
+    tx.flush()
+    return jobs.get(tx, job_id)
+
+
+def _withdraw(tx: Session, job_id: str, reason: str, now: datetime) -> list[int]:
+    """Let no worker begin what waits of a job's search; the ids of those trials."""
+    job = lookup.job(tx, job_id)
+    waits = and_(TrialRow.job == job.seq, TrialRow.role == "search", TrialRow.state == TrialState.WAITING)
+    unbegun = {"state": TrialState.CANCELLED, "reason": f"{reason} before a worker began it", "finished_at": now}
+    begun = {"state": TrialState.PAUSED, "reason": reason}
+    ids = list[int]()
+    for which, gone in ((TrialRow.step == 0, unbegun), (TrialRow.step > 0, begun)):
+        ids += tx.scalars(update(TrialRow).where(waits, which).values(gone).returning(TrialRow.id))
+    return ids
+
+
+def extend(
+    tx: Session,
+    job_id: str,
+    budget: Budget,
+    *,
+    by: str = "",
+    allow: Callable[[AdmittedJob], object] = lambda _: None,
+    now: datetime | None = None,
+) -> Job:
+    """Give a job a new budget, if `allow` has nothing against it; one that had ended, or was stopped, goes on.
+
+    The same budget again changes nothing, unless the search was stopped. Raises UnknownJob, JobFinished (cancelled),
+    Invalid for a smaller budget.
+    """
+    row = lookup.job(tx, job_id, lock=True)
+    spec = AdmittedJob.model_validate(row.spec)
+    if row.state == JobState.CANCELLED:
+        raise JobFinished("the job was cancelled; submit it again instead")
+    if spec.budget != budget or row.stopped_at is not None:
+        _require_larger(spec.budget, budget)
+        allow(spec)
+        now, new = now or clock(tx), spec.model_copy(update={"budget": budget})
+        row.spec = new.model_dump(mode="json")
+        words = ", ".join(f"{key} {value:g}" for key, value in budget.model_dump().items() if value is not None)
+        events.add(tx, row.seq, "job-extended", f"new budget{jobs.named(by)}: {words}", now=now, **jobs.actor(by))
+        more = None if new.most_runs is None else max(0.0, new.most_runs - (spec.most_runs or 0.0))
+        audit_log.add(tx, by, "job-extended", row.id, now=now, budget=budget.model_dump(), full_runs=more)
+        shares.join(tx, row.owner)
+        row.stopped_at, row.decisions = None, row.decisions + 1
+        if row.state != JobState.PAUSED:
+            row.reason = ""
+        if row.state in OVER:
+            row.state, row.finished_at, row.thinned = JobState.RUNNING, None, False
+            webhooks.arm(tx, row.seq, spec.webhook, now=now)
+    tx.flush()
+    return jobs.get(tx, job_id)
+
+
+def _require_larger(had: Budget, budget: Budget) -> None:
+    """Raise Invalid where a bound would be nearer than the one that the job had."""
+    wrong = []
+    for name, before in had.model_dump().items():
+        found = getattr(budget, name)
+        if before is not None and found is not None and found < before:
+            detail = f"found {found:g}; accepted is more than the {before:g} it had"
+            wrong.append(Rejection(pointer=f"/budget/{name}", detail=detail))
+    if wrong:
+        raise Invalid(f"{wrong[0]['pointer']}: {wrong[0]['detail']}", wrong)
+
+
+def extended_at(tx: Session, job_id: str, history: Iterable[Trial]) -> datetime | None:
+    """When a job of which trials failed was given a larger budget last; None of others, which need not know."""
+    if not any(trial.state is TrialState.FAILED for trial in history):
+        return None
+    return audit_log.latest(tx, "job-extended", job_id)

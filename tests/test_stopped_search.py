@@ -1,0 +1,127 @@
+"""Somebody with a deadline ends a job's search before its budget is spent, and has a confirmed answer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.external import report, submit, take, tell
+from tests.serving import served, slug
+
+RANDOM: dict[str, Any] = {"sampler": "random", "pruner": "none"}
+
+
+@pytest.fixture
+def door(database_url: str) -> Iterator[httpx.Client]:
+    with served(database_url) as client:
+        yield client
+
+
+def train(door: httpx.Client, job: str, held: dict[str, Any]) -> dict[str, Any]:
+    """Train a trial to the end of its stage; its value is that of its rate, the best at 0.01."""
+    end = held["until"]
+    report(door, job, held, end, abs(held["trial"]["configuration"]["learning_rate"] - 0.01))
+    ending = {} if end == 40 else {"state": "paused", "checkpoint": f"of {held['trial']['number']}", "step": end}
+    answer = tell(door, job, held, "finish", **ending)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_a_stopped_search_begins_nothing_more_and_its_answer_is_confirmed(door: httpx.Client) -> None:
+    job = submit(door, budget={"trials": 40}, search=RANDOM, confirm={"top": 1, "seeds": 2})
+    path = f"/v1/jobs/{job}"
+    for _ in range(4):
+        train(door, job, take(door, job))
+    under_way = take(door, job)
+    for _ in range(2):
+        answer = door.post(f"{path}/stop")
+        assert (answer.status_code, answer.json()["state"], answer.json()["reason"]) == (
+            202,
+            "running",
+            "search stopped by admin",
+        )
+    assert door.post(f"{path}/trials").status_code == 204, "one is still trained"
+    planned = door.get(path).json()["progress"]
+    assert planned["planned_full_runs"] == 5 + 4
+    train(door, job, under_way)
+    roles = []
+    while (answer := door.post(f"{path}/trials")).status_code == 200:
+        roles.append(answer.json()["trial"]["role"])
+        train(door, job, answer.json())
+    assert slug(answer) == "job-finished"
+    assert set(roles) == {"confirm"}
+    found = door.get(path).json()
+    assert (found["state"], found["best"]["confirmed"]) == ("succeeded", True)
+    assert found["stopped_at"] < found["finished_at"]
+    kinds = [one["kind"] for one in door.get(f"{path}/events").json()["items"]]
+    assert kinds.count("job-stopped") == 1
+
+
+def test_a_search_that_is_stopped_with_no_whole_run_has_one_since_without_it_there_is_no_answer(
+    door: httpx.Client,
+) -> None:
+    job = submit(door, budget={"trials": 40}, search=RANDOM)
+    assert door.post(f"/v1/jobs/{job}/stop").json()["reason"] == "search stopped by admin"
+    while (answer := door.post(f"/v1/jobs/{job}/trials")).status_code == 200:
+        train(door, job, answer.json())
+    found = door.get(f"/v1/jobs/{job}").json()
+    assert found["state"] == "succeeded"
+    assert found["progress"]["trials"] == {"complete": 1}
+
+
+def test_what_waits_is_not_begun_once_its_search_is_stopped(door: httpx.Client) -> None:
+    job = submit(door, budget={"trials": 40}, search=RANDOM)
+    held = [take(door, job) for _ in range(4)]
+    train(door, job, held[0])
+    for one in held[1:]:
+        tell(door, job, one, "finish", state="waiting", reason="its device is needed")
+    door.post(f"/v1/jobs/{job}/stop")
+    states = [one["state"] for one in door.get(f"/v1/jobs/{job}/trials").json()["items"]]
+    assert states == ["complete", "cancelled", "cancelled", "cancelled"]
+    assert slug(door.post(f"/v1/jobs/{job}/trials")) == "job-finished"
+    found = door.get(f"/v1/jobs/{job}").json()
+    assert (found["state"], found["progress"]["trials"]) == ("succeeded", {"complete": 1, "cancelled": 3})
+
+
+def test_a_stopped_search_goes_on_with_the_budget_that_it_had(door: httpx.Client) -> None:
+    budget = {"trials": 6}
+    job = submit(door, budget=budget, search=RANDOM)
+    path = f"/v1/jobs/{job}"
+    for _ in range(2):
+        train(door, job, take(door, job))
+    door.post(f"{path}/stop")
+    assert slug(door.post(f"{path}/trials")) == "job-finished"
+    assert slug(door.post(f"{path}/cancel")) == "job-finished"
+    over = door.post(f"{path}/stop")
+    assert (over.status_code, over.json()["state"]) == (202, "succeeded"), "the same again changes nothing"
+    again = door.post(f"{path}/extend", json={"budget": budget}).json()
+    assert (again["state"], again["reason"], again["stopped_at"]) == ("running", "", None)
+    roles = []
+    while (answer := door.post(f"{path}/trials")).status_code == 200:
+        roles.append(answer.json()["trial"]["role"])
+        train(door, job, answer.json())
+    assert roles == ["search"] * 4
+    late = door.post(f"{path}/stop")
+    assert slug(late) == "job-finished"
+    assert "`extend` gives it a larger budget" in late.json()["detail"]
+
+
+def test_a_stage_that_waits_is_given_up_with_its_search_and_resumed_with_it(door: httpx.Client) -> None:
+    job = submit(door, budget={"full_runs": 20})
+    path, hold = f"/v1/jobs/{job}", {"checkpoints": "own", "worker": "mine"}
+    held, paused = take(door, job, **hold), set[int]()
+    while held["trial"]["number"] not in paused:
+        if train(door, job, held)["state"] == "paused":
+            paused.add(held["trial"]["number"])
+        held = take(door, job, **hold)
+    number = held["trial"]["number"]
+    tell(door, job, held, "finish", state="waiting", reason="its device is needed")
+    door.post(f"{path}/stop")
+    assert door.get(f"{path}/trials/{number}").json()["state"] == "paused"
+    while (answer := door.post(f"{path}/trials", json=hold)).status_code == 200:
+        train(door, job, answer.json())
+    assert door.get(f"{path}/trials/{number}").json()["state"] == "stopped"
+    assert door.post(f"{path}/extend", json={"budget": {"full_runs": 20}}).json()["state"] == "running"
+    assert take(door, job, **hold)["trial"]["role"] == "search"
