@@ -265,7 +265,7 @@ class Client:
         return self._ask(job_id, "resume")
 
     def extend(self, job_id: str, budget: Budget | Mapping[str, Any]) -> Job:
-        """Give a job a larger budget; a finished one goes on from where it ended."""
+        """Give a job a larger budget, and it goes on where it ended; what was stopped or failed, also with its own."""
         return self._ask(job_id, "extend", json={"budget": _plain(budget)})
 
     def delete(self, job_id: str) -> None:

@@ -224,7 +224,10 @@ def resume(job_id: JobId, tx: Tx, who: Who) -> Job:
     responses=problems(errors.BadRequest, errors.UnknownJob, errors.NotYours, errors.JobFinished, errors.Unavailable),
 )
 def extend(job_id: JobId, tx: Tx, extension: Extension, who: Who, request: Request) -> Job:
-    """Give a job a new budget, in totals; one that has finished goes on where it ended."""
+    """Give a job a new budget, in totals, and it goes on where it ended.
+
+    The same budget again changes nothing, but what was stopped or has failed goes on with it.
+    """
     budget = extension.budget
     allow = partial(quotas.extend, tx, request.app.state.settings, who, budget=budget)
     return budgets.extend(tx, job_id, budget, by=who.person, allow=allow)

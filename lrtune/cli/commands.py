@@ -257,9 +257,13 @@ def extend(
     seconds: Annotated[float | None, typer.Option(help="The new budget, in seconds.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Give a job a new budget; a finished one goes on from where it ended."""
-    budget = {"full_runs": full_runs, "trials": trials, "seconds": seconds}
-    _ask(lambda client: client.extend(job, budget), as_json)
+    """Give a job a new budget, and it goes on where it ended; without one, what was stopped or failed with its own."""
+    asked = {"full_runs": full_runs, "trials": trials, "seconds": seconds}
+
+    def extended(client: "Client") -> "Job":
+        return client.extend(job, asked if any(asked.values()) else client.get(job).spec.budget)
+
+    _ask(extended, as_json)
 
 
 @app.command()

@@ -69,14 +69,14 @@ def extend(
 ) -> Job:
     """Give a job a new budget, if `allow` has nothing against it; one that had ended, or was stopped, goes on.
 
-    The same budget again changes nothing, unless the search was stopped. Raises UnknownJob, JobFinished (cancelled),
-    Invalid for a smaller budget.
+    The same budget again changes nothing, but what was stopped or has failed goes on with it. Raises UnknownJob,
+    JobFinished (cancelled), Invalid for a smaller budget.
     """
     row = lookup.job(tx, job_id, lock=True)
     spec = AdmittedJob.model_validate(row.spec)
     if row.state == JobState.CANCELLED:
         raise JobFinished("the job was cancelled; submit it again instead")
-    if spec.budget != budget or row.stopped_at is not None:
+    if spec.budget != budget or row.stopped_at is not None or row.state == JobState.FAILED:
         _require_larger(spec.budget, budget)
         allow(spec)
         now, new = now or clock(tx), spec.model_copy(update={"budget": budget})
