@@ -70,9 +70,25 @@ def test_who_is_better_than_the_best_already_runs_on_unless_others_got_worse_aga
     assert search.verdict(SPEC, [*history, ahead], ahead, steps=STEPS, kept=KeptModels()).stop
 
 
-def slow(number: int, rate: float, *, above: float = 0.0, end: float = 0.0) -> Trial:
+def test_who_is_first_of_its_kind_so_far_runs_on_though_nothing_at_its_rate_ever_came_near() -> None:
+    """The best run is one that its rate does not explain; what goes as it went is not stopped for its own rate."""
+    chance = random.Random(0)
+    history = [slow(number, chance.uniform(-4, -1)) for number in range(80)]
+    history.append(slow(80, -1.0, times=0.1))
+    stops = 0
+    for number, rate in enumerate((-3.9, -3.5, -3.0, -2.0, -1.5), start=81):
+        again = upto(slow(number, -1.0, times=0.1), 2, TrialState.RUNNING)
+        curve = again.configuration.model_copy(update={"learning_rate": 10**rate})
+        again = again.model_copy(update={"configuration": curve})
+        assert not search.verdict(SPEC, [*history, again], again, steps=STEPS, kept=KeptModels()).stop
+        behind = upto(slow(number, rate), 2, TrialState.RUNNING)
+        stops += bool(search.verdict(SPEC, [*history, behind], behind, steps=STEPS, kept=KeptModels()).stop)
+    assert stops >= 3, "one in seven runs on to check the forecasts"
+
+
+def slow(number: int, rate: float, *, above: float = 0.0, end: float = 0.0, times: float = 1.0) -> Trial:
     """A complete run whose loss falls to the last, by its rate's logarithm to base 10; by `end` it is worse there."""
-    values = [2 * math.exp(-step / STEPS) + abs(rate + 2.5) + above for step in report_points(STEPS)]
+    values = [times * (2 * math.exp(-step / STEPS) + abs(rate + 2.5) + above) for step in report_points(STEPS)]
     values[-1] += end
     curve = Configuration(optimizer=Adamw(), learning_rate=10**rate, schedule=Cosine())
     what = {"role": "search", "configuration": curve, "seed": number, "horizon": STEPS, "decision": number}

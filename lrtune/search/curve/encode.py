@@ -167,8 +167,7 @@ def _run(spec: AdmittedJob, knobs: StaticKnobs, trial: Trial) -> Run | None:
 def limits(spec: AdmittedJob, known: Iterable[Run]) -> tuple[float, float]:
     """What encoded values lie between: the metric's range, unless some run has left it, for then it is none."""
     low, high = sorted(spec.metric.sign * end for end in spec.metric.limits)
-    seen = [value for run in known for _, value in run.reports if not math.isnan(value)]
-    return (low, high) if all(low <= value <= high for value in seen) else EVERYTHING
+    return (low, high) if all(low <= run.span[0] and run.span[1] <= high for run in known) else EVERYTHING
 
 
 def report_step(step: int, horizon: int) -> int:

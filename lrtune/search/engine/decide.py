@@ -287,9 +287,9 @@ class Search:
         leader = min((run for run in self.runs if run.reports), key=lambda run: run.best, default=None)
         if leader is not None and leader.horizon == self.target and leader.reports[-1][1] == leader.best:
             share = leader.steps / self.target
-            ahead = decay_ahead(leader, share)
+            ahead = decay_ahead(leader.curve, share)
             learned_of = [run for run in self.completed if learned(run, self.nothing)]
-            like = sum(decay_ahead(run, share) >= LIKE * ahead for run in learned_of)
+            like = sum(decay_ahead(run.curve, share) >= LIKE * ahead for run in learned_of)
             if self.completed and ahead >= ANNEALS and like < LEAST_COMPLETED:
                 own = np.array([self.pool.keys[row] == leader.key for row in rows], dtype=bool)
                 stands = model.normaliser.score(np.array([float(self.target)]), np.array([leader.best]))[0]

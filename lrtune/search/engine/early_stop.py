@@ -7,9 +7,10 @@ A verdict needs the job's runs alone; `KeptModels` keeps between verdicts what i
 """
 
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -75,15 +76,22 @@ class EndForecast:
     chance: float
 
 
+class There(NamedTuple):
+    """The completed runs where another one stands: their values then and at the end, and the decay they had ahead."""
+
+    values: Array
+    ends: Array
+    decays: Array
+
+
 class Past:
     """A job's runs, oldest first, and what of them every run is compared with, found once for all that are judged."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        # Every run counts as far as it got: expectations of its end would pass for knowledge of it.
-        self.runs = [run if run.until == run.steps else replace(run, until=run.steps) for run in runs]
+        self.runs = [run.so_far for run in runs]
         self._completed: dict[int, list[Run]] = {}
         self._best: dict[int, float] = {}
-        self._decays: dict[tuple[int, float], Array] = {}
+        self._there: dict[tuple[int, int], There] = {}
 
     def completed(self, horizon: int) -> list[Run]:
         """Those that were trained to the end of a horizon."""
@@ -98,12 +106,15 @@ class Past:
             self._best[horizon] = min((value for value in finals if np.isfinite(value)), default=np.inf)
         return self._best[horizon]
 
-    def had_ahead(self, horizon: int, share: float, decay: float) -> int:
-        """How many completed runs had so much of their decay ahead of them after a share of the horizon."""
-        if (horizon, share) not in self._decays:
-            found = [decay_ahead(run, share) for run in self.completed(horizon)]
-            self._decays[horizon, share] = np.array(found)
-        return int((self._decays[horizon, share] >= decay).sum())
+    def there(self, horizon: int, steps: int) -> There:
+        """The completed runs after some steps; before its first report a run's value is infinite."""
+        if (horizon, steps) not in self._there:
+            completed = self.completed(horizon)
+            values = [_value(run, steps) for run in completed]
+            ends = [run.reports[-1][1] for run in completed]
+            decays = [decay_ahead(run.curve, steps / horizon) for run in completed]
+            self._there[horizon, steps] = There(np.array(values), np.array(ends), np.array(decays))
+        return self._there[horizon, steps]
 
 
 def judge(
@@ -187,27 +198,28 @@ def _runs_on(past: Past, running: Run, rules: Rules) -> str:
         return "too early to forecast"
     if np.isinf(best):
         return "no completed run to beat"
-    if _ahead(running, completed, best):
+    there, value = past.there(horizon, running.steps), running.reports[-1][1]
+    # No completed run has been seen to get worse by as much, whatever the others of its kind came to.
+    if best > value and not (there.ends - there.values >= best - value).any():
         return f"better already than {rules.sign * best:.4g}, the best"
-    share = running.steps / horizon
-    like = past.had_ahead(horizon, share, LIKE * decay_ahead(running, share))
-    return "" if like >= rules.least_completed else f"only {like} completed runs that had as much decay ahead of them"
+    like = there.values[there.decays >= LIKE * decay_ahead(running.curve, running.steps / horizon)]
+    if len(like) < rules.least_completed:
+        return f"only {len(like)} completed runs that had as much decay ahead of them"
+    # However well the rates explain what the others came to: they do not explain this one.
+    first = best <= value <= like.min()
+    return "no completed run that had as much decay ahead of it was better here" if first else ""
 
 
-def _ahead(running: Run, completed: Sequence[Run], best: float) -> bool:
-    """Whether a run is better than the best now, and no completed run has become as much worse from here on.
-
-    Who has never been seen to get worse is not forecast to, whatever the others of its kind came to.
-    """
-    if (lead := best - running.reports[-1][1]) <= 0:
-        return False
-    then = [max((one for one in run.reports if one[0] <= running.steps), default=(0, np.inf))[1] for run in completed]
-    return not any(run.reports[-1][1] - value >= lead for run, value in zip(completed, then, strict=True))
+def _value(run: Run, steps: int) -> float:
+    """A run's last value within so many steps."""
+    seen = bisect_right(run.reports, (steps, np.inf))
+    return run.reports[seen - 1][1] if seen else np.inf
 
 
-def decay_ahead(run: Run, share: float) -> float:
-    """How far the rate still falls after a share of a run, of its highest so far: the loss so far can't show it."""
-    curve = np.abs(np.array(run.curve))
+@lru_cache(maxsize=4096)  # of the runs of some jobs, at the few shares at which runs are judged
+def decay_ahead(rates: tuple[float, ...], share: float) -> float:
+    """How far a curve still falls after a share of a run, of its highest so far: the loss so far can't show it."""
+    curve = np.abs(np.array(rates))
     now = max(int(share * len(curve)), 1)
     highest = float(curve[:now].max())
     return max(float(curve[now - 1] - curve[-3:].mean()) / highest, 0.0) if highest > 0 else 0.0
@@ -228,7 +240,7 @@ def forecast(
     fitted, found = fitted or KeptModels(), dict[int, EndForecast]()
     waiting = list(range(len(asked)))
     for linear_width in VIEWS if asked else ():
-        first = replace(asked[waiting[0]], until=asked[waiting[0]].steps)
+        first = asked[waiting[0]].so_far
         known = [run for run in past.runs if (run.key, run.horizon) != (first.key, first.horizon)]
         view = fitted.view(known, first, target, linear_width)
         for place, one in zip(waiting, _by(view, [asked[place] for place in waiting], past, limits), strict=True):

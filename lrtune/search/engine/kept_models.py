@@ -49,18 +49,18 @@ class View:
 
     def update(self, runs: Sequence[Run]) -> bool:
         """Take what has ended since; False where something has become otherwise than it was, so that it is no use."""
+        new = list[tuple[Run, Observations]]()
         for run in runs:
-            if run.state == "running":
-                continue
             known = self.known.get((run.key, run.horizon), ())
-            if run.reports == known:
+            if run.state == "running" or run.reports == known:
                 continue
             if run.reports[: len(known)] != known:
                 return False
-            self.process, self.scores = self._with(run)
-            self.known[run.key, run.horizon] = run.reports
+            new.append((run, self._news(run)))
             self.places.setdefault((run.key, run.horizon), self._beyond)
+            self.known[run.key, run.horizon] = run.reports
             self.trained.update(history for _, history in run.histories)
+        self._observe([(run, seen) for run, seen in new if len(seen.run)])
         return True
 
     @property
@@ -101,14 +101,14 @@ class View:
             self._z_scores[share] = self.model.z_scores(running.steps)
         return self._z_scores[share]
 
-    def _with(self, run: Run) -> tuple[Process, Array]:
-        """The process and its scores with what a run has reported beyond what is known of it."""
-        seen = self._news(run)
-        if not len(seen.run):
-            return self.process, self.scores
-        scores, relative = self._scored(seen)
-        scores = np.concatenate([self.scores, scores])
-        return _extended(self.process, self._points([run], [seen.steps]), scores, relative), scores
+    def _observe(self, new: Sequence[tuple[Run, Observations]]) -> None:
+        """Let the process know what some runs have reported beyond what was known of them, all in one extension."""
+        if not new:
+            return
+        scores, relative = zip(*(self._scored(seen) for _, seen in new), strict=True)
+        points = self._points([run for run, _ in new], [seen.steps for _, seen in new])
+        self.scores = np.concatenate([self.scores, *scores])
+        self.process = _extended(self.process, points, self.scores, np.concatenate(relative))
 
     def _news(self, run: Run) -> Observations:
         """What a run has reported beyond what is known of it, and what it shares with others."""

@@ -48,6 +48,17 @@ class Run:
         """How far it got."""
         return self.reports[-1][0] if self.reports else 0
 
+    @cached_property
+    def so_far(self) -> "Run":
+        """The run as far as it got: what it is expected to come to would pass for knowledge of its end."""
+        return self if self.until == self.steps else replace(self, until=self.steps)
+
+    @cached_property
+    def span(self) -> tuple[float, float]:
+        """The least and the greatest value that it has reported, but for NaN; of none, infinite the other way round."""
+        seen = [value for _, value in self.reports if not math.isnan(value)]
+        return min(seen, default=math.inf), max(seen, default=-math.inf)
+
     @property
     def ready(self) -> int:
         """How many of its steps need not be trained once more to go on."""
