@@ -17,7 +17,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app import sessions
 from app.addresses import client
-from app.deps import known_form
+from app.deps import known_form, known_query
 from app.keys import Keys, Known
 from app.scopes import lacking, of_call
 from app.settings import ADVICE, SHORTEST_KEY, Settings
@@ -123,6 +123,12 @@ async def authorized(request: Request, given: Given) -> None:
         reads = request.method in sessions.SAFE and sessions.own(request)
         found = await in_session(request) if reads else None
     await admit(request, found, of_call(request))
+
+
+async def admitted(request: Request, given: Given) -> None:
+    """The same, with no query parameter that its path does not have; one dependency, as each costs each call."""
+    await authorized(request, given)
+    known_query(request)
 
 
 async def authorized_for_metrics(request: Request, given: Given) -> None:

@@ -50,11 +50,6 @@ def _read(database: Reading) -> Iterator[Session]:
         yield tx
 
 
-async def _turns(request: Request) -> Turns:
-    found: Turns = request.app.state.turns
-    return found
-
-
 async def _turn_to_think(request: Request) -> AsyncIterator[Database]:
     async with request.app.state.thinking:
         yield request.app.state.database
@@ -77,8 +72,6 @@ async def _only(request: Request) -> str | None:
 Who = Annotated[Caller, Depends(_caller)]
 # Whose jobs and datasets they see: None where everybody's.
 Only = Annotated[str | None, Depends(_only)]
-# For the few routes that think between two transactions.
-TakingTurns = Annotated[Turns, Depends(_turns)]
 Tx = Annotated[Session, Depends(_write, scope="function")]
 ReadTx = Annotated[Session, Depends(_read, scope="function")]
 
@@ -106,13 +99,19 @@ Owner = Annotated[str | None, Query(pattern=PERSON, description="Only what belon
 JobId = Annotated[str, Path(description="A job's id.", examples=["job-0123456789abcdef"]), AfterValidator(known_form)]
 
 
+def turns(request: Request) -> Turns:
+    """For the few routes that think between two transactions. No dependency: what is asked most often is a report."""
+    found: Turns = request.app.state.turns
+    return found
+
+
 async def remember_body(request: Request) -> None:
     """Keep the body as it was sent, so that a problem can point into it."""
     if request.headers.get("content-type", "").startswith("application/json") and await request.body():
         request.state.body = await request.json()
 
 
-async def known_query(request: Request) -> None:
+def known_query(request: Request) -> None:
     """Refuse query parameters that a path does not have: a misspelt `validate_only` must not submit. Raises Invalid."""
     if not request.scope["query_string"]:
         return

@@ -22,8 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 import migrations
 from app import connections, openapi, pages, problems, quotas, receiving, sessions, thinking, traces
 from app.addresses import Prefix
-from app.auth import authorized, server_key
-from app.deps import known_query
+from app.auth import admitted, server_key
 from app.expiring import expiring
 from app.heads import Head
 from app.keys import Keys
@@ -68,7 +67,7 @@ log = logging.getLogger("lrtune.server")
 # of a process: it takes a quarter of a second, at the first request.
 API = APIRouter()
 for _noun in (external, jobs, datasets, trials, charts, events, imports, schedules, tasks, keys, people, audit):
-    API.include_router(_noun.router, dependencies=[Depends(authorized), Depends(known_query)])
+    API.include_router(_noun.router, dependencies=[Depends(admitted)])
 API.include_router(health.router)
 
 

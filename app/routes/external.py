@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response, status
+from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from app import external, reporting
-from app.deps import LARGEST, JobId, ReadTx, TakingTurns, Tx
+from app.deps import LARGEST, JobId, ReadTx, Tx, turns
 from app.problems import problems
 from lrtune import errors
 from lrtune.analysis.prefixes import Course
@@ -39,18 +39,18 @@ UNTAKEN = (
         204: {"description": "No trial just now: others train all there is, or the job is paused.", "headers": RETRY},
     },
 )
-async def take(job_id: JobId, turns: TakingTurns, hold: Hold = Hold()) -> Response | Handout:  # noqa: B008
+async def take(job_id: JobId, request: Request, hold: Hold = Hold()) -> Response | Handout:  # noqa: B008
     """The next trial of a job of the task `external`, yours as long as you report; 409 `job-finished` at the end."""
-    found = await external.hand_out(turns, job_id, hold)
+    found = await external.hand_out(turns(request), job_id, hold)
     if isinstance(found, int):
         return Response(status_code=status.HTTP_204_NO_CONTENT, headers={"Retry-After": f"{found}"})
     return found
 
 
 @router.post("/{number}/reports", summary="Report", responses=problems(*HELD, errors.Unavailable))
-async def report(job_id: JobId, number: Number, batch: Batch, turns: TakingTurns) -> Verdict:
+async def report(job_id: JobId, number: Number, batch: Batch, request: Request) -> Verdict:
     """Metrics of a trial that is yours, and whether to go on with it; without reports, only a sign of life."""
-    return await reporting.take(turns, job_id, number, batch)
+    return await reporting.take(turns(request), job_id, number, batch)
 
 
 @router.post("/{number}/finish", summary="Finish a trial", responses=problems(*HELD, errors.Unavailable))

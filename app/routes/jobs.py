@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, 
 
 from app import admission, plans, quotas, table_checks
 from app.addresses import root
-from app.deps import PAGE, JobId, Limit, Only, Owner, ReadTx, TakingTurns, Tx, Who, remember_body
+from app.deps import PAGE, JobId, Limit, Only, Owner, ReadTx, Tx, Who, remember_body, turns
 from app.problems import problems
 from lrtune import errors
 from lrtune.store import Database, budgets, jobs, listing, warm_start
@@ -155,11 +155,11 @@ def page(
 )
 async def get(
     job_id: JobId,
-    turns: TakingTurns,
+    request: Request,
     if_none_match: Annotated[str | None, Header(description="An `ETag` from before.")] = None,
 ) -> Response:
     """A job with its state, progress and best configuration so far."""
-    body, etag = await turns.read(("job", job_id), _as_polled, job_id)
+    body, etag = await turns(request).read(("job", job_id), _as_polled, job_id)
     known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
     if etag in known or "*" in known:
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": etag})
