@@ -57,6 +57,9 @@ def test_a_stopped_search_begins_nothing_more_and_its_answer_is_confirmed(door: 
     assert found["stopped_at"] < found["finished_at"]
     kinds = [one["kind"] for one in door.get(f"{path}/events").json()["items"]]
     assert kinds.count("job-stopped") == 1
+    assert door.post(f"{path}/extend", json={"budget": {"trials": 40}}).json()["best"]["confirmed"]
+    assert take(door, job)["trial"]["role"] == "search"
+    assert door.get(path).json()["progress"]["phase"] == "search", "so it can be stopped again"
 
 
 def test_a_search_that_is_stopped_with_no_whole_run_has_one_since_without_it_there_is_no_answer(
