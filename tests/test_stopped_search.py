@@ -147,3 +147,15 @@ def test_what_a_job_asks_for_by_name_runs_again_once_its_script_is_mended_and_it
     for one in again:
         train(door, job, one)
     assert door.get(f"/v1/jobs/{job}").json()["best"]["baseline"]["value"] == pytest.approx(0.007)
+
+
+def test_a_paused_job_says_that_its_search_is_stopped_and_still_does_when_it_goes_on(door: httpx.Client) -> None:
+    job = submit(door, budget={"trials": 40}, search=RANDOM)
+    path = f"/v1/jobs/{job}"
+    train(door, job, take(door, job))
+    verbs = ("pause", "stop", "resume", "pause", "resume")
+    said = [door.post(f"{path}/{verb}").json()["reason"] for verb in verbs]
+    held, stopped = "paused by admin", "search stopped"
+    assert said == [held, f"{held}; {stopped}", stopped, f"{held}; {stopped}", stopped]
+    assert slug(door.post(f"{path}/trials")) == "job-finished"
+    assert door.get(path).json()["reason"] == ""
