@@ -23,6 +23,7 @@ from lrtune.adapters.in_torch import Torch
 from lrtune.adapters.team import Team
 from lrtune.analysis.prefixes import Course
 from lrtune.client import Client
+from lrtune.job_names import job_id
 from lrtune.leaving import refused, said
 from lrtune.loop_trial import LoopTrial
 from lrtune.schedules import Curve, Plateau
@@ -33,7 +34,7 @@ from lrtune.wire.results import Best
 B = TypeVar("B")
 NOWHERE = (
     "found neither a trial nor an answer for this script: start it with `lrtune run JOB -- python script.py` to tune "
-    "it, or set LRTUNE_JOB to the id of a finished job, or to its answer in a file (from `lrtune best JOB --json`), "
+    "it, or set LRTUNE_JOB to a finished job, or to its answer in a file (from `lrtune best JOB --json`), "
     "for the real run"
 )
 WATCH_SECONDS = 0.5  # between two looks whether `lrtune run` is still there
@@ -239,7 +240,7 @@ def _answer(job: str) -> tuple[Best, Curve]:
     """The answer of a job, and the curve that its run followed, from the server or from a file. Raises LrtuneError."""
     if not job.endswith(".json"):
         with Client() as client:
-            best = client.best(job)
+            best = client.best(job := job_id(client, job))
             return best, Course.of(client.trial(job, best.trial), best.objective).curve
     try:
         best = Best.model_validate_json(Path(job).read_text())

@@ -102,6 +102,12 @@ class TestTheAnswerCarriedOver:
         assert low < truth < high
         assert abs(math.log2(found.configuration.learning_rate / truth)) < 0.5
 
+    def test_values_of_one_step_are_no_learning_curves_so_nothing_is_said_to_be_fitted_to_them(self) -> None:
+        by_hand = [run.model_copy(update={"reports": run.reports[-1:]}) for run in many(2e-4)]
+        found = answer(by_hand, 2 * STEPS)[0]
+        assert (found.known, found.law_share) == ("square-root-rule", 0.0)
+        assert "learning curves" not in found.words
+
     def test_where_the_law_is_not_borne_out_it_is_the_square_root_rule_with_its_spread(self) -> None:
         here, twice, ten = answer(many(0.5), STEPS, 2 * STEPS, 10 * STEPS)
         assert (here.known, twice.known, ten.known) == ("run", "square-root-rule", "square-root-rule")

@@ -305,12 +305,12 @@ def test_optimize_trains_in_stages(door: httpx.Client, tmp_path: Path) -> None:
     add_up(door, job)
 
 
-def test_the_real_run_takes_an_answer_from_a_file_over_any_number_of_steps_and_fills_a_board(
+def test_the_real_run_takes_an_answer_by_name_or_from_a_file_over_any_number_of_steps_and_fills_a_board(
     door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    job = submit(door, schedules=["cosine"])
+    job = submit(door, schedules=["cosine"], name="my net")
     with Client() as client:
         for trial in client.get(job).trials():
             trial.report(40, val_loss=1.0 - 0.1 * trial.number)
@@ -318,7 +318,7 @@ def test_the_real_run_takes_an_answer_from_a_file_over_any_number_of_steps_and_f
         rates = list(client.rates(job, best.trial))
     (tmp_path / "best.json").write_text(best.model_dump_json())
     monkeypatch.setenv("LRTUNE_TENSORBOARD", str(tmp_path / "board"))
-    for named in (job, "best.json"):
+    for named in (job, "my net", "best.json"):
         monkeypatch.setenv("LRTUNE_JOB", named)
         assert [script.trial().learning_rate(step) for step in range(40)] == rates
         longer = script.trial(steps=90)

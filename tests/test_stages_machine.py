@@ -136,7 +136,9 @@ def check(machine: Machine) -> None:
             recent(tx, machine, history)
     assert job.progress.full_runs == pytest.approx(sum(trial.step - trial.reused for trial in history) / HORIZON)
     assert job.progress.trials == Counter(trial.state for trial in history)
-    assert (job.progress.phase == "confirm") == (state not in OVER and any(one.role == "confirm" for one in history))
+    searching = any(one.role != "confirm" and one.state in (*OPEN, TrialState.PAUSED) for one in history)
+    confirming = any(one.role == "confirm" for one in history[-1:]) and not searching
+    assert (job.progress.phase == "confirm") == (state not in OVER and confirming)
     for trial in history:
         opened = [stage for stage in trial.stages if stage.ended_at is None]
         assert len(opened) == (trial.state is TrialState.RUNNING), trial

@@ -57,6 +57,9 @@ def test_a_stopped_search_begins_nothing_more_and_its_answer_is_confirmed(door: 
     assert found["stopped_at"] < found["finished_at"]
     kinds = [one["kind"] for one in door.get(f"{path}/events").json()["items"]]
     assert kinds.count("job-stopped") == 1
+    assert door.post(f"{path}/extend", json={"budget": {"trials": 40}}).json()["best"]["confirmed"]
+    assert take(door, job)["trial"]["role"] == "search"
+    assert door.get(path).json()["progress"]["phase"] == "search", "so it can be stopped again"
 
 
 def test_a_search_that_is_stopped_with_no_whole_run_has_one_since_without_it_there_is_no_answer(
@@ -125,3 +128,34 @@ def test_a_stage_that_waits_is_given_up_with_its_search_and_resumed_with_it(door
     assert door.get(f"{path}/trials/{number}").json()["state"] == "stopped"
     assert door.post(f"{path}/extend", json={"budget": {"full_runs": 20}}).json()["state"] == "running"
     assert take(door, job, **hold)["trial"]["role"] == "search"
+
+
+def test_what_a_job_asks_for_by_name_runs_again_once_its_script_is_mended_and_it_is_extended(
+    door: httpx.Client,
+) -> None:
+    rates = (0.003, 0.02, 0.03)
+    asked = {"baseline": {"learning_rate": rates[0]}, "try": [{"learning_rate": rate} for rate in rates[1:]]}
+    job = submit(door, budget={"trials": 9}, search=RANDOM, **asked)
+    for _ in rates:
+        tell(door, job, take(door, job), "finish", state="failed", reason="no such file: data.csv")
+    assert slug(door.post(f"/v1/jobs/{job}/trials")) == "job-finished"
+    door.post(f"/v1/jobs/{job}/extend", json={"budget": {"trials": 9}})
+    again = [take(door, job) for _ in range(4)]
+    found = [(one["trial"]["role"], one["trial"]["configuration"]["learning_rate"]) for one in again[:3]]
+    assert found == list(zip(("baseline", "search", "search"), rates, strict=True))
+    assert again[3]["trial"]["configuration"]["learning_rate"] not in rates, "once is enough"
+    for one in again:
+        train(door, job, one)
+    assert door.get(f"/v1/jobs/{job}").json()["best"]["baseline"]["value"] == pytest.approx(0.007)
+
+
+def test_a_paused_job_says_that_its_search_is_stopped_and_still_does_when_it_goes_on(door: httpx.Client) -> None:
+    job = submit(door, budget={"trials": 40}, search=RANDOM)
+    path = f"/v1/jobs/{job}"
+    train(door, job, take(door, job))
+    verbs = ("pause", "stop", "resume", "pause", "resume")
+    said = [door.post(f"{path}/{verb}").json()["reason"] for verb in verbs]
+    held, stopped = "paused by admin", "search stopped"
+    assert said == [held, f"{held}; {stopped}", stopped, f"{held}; {stopped}", stopped]
+    assert slug(door.post(f"{path}/trials")) == "job-finished"
+    assert door.get(path).json()["reason"] == ""

@@ -1,13 +1,12 @@
 """How the options of `lrtune submit` become a job. An option for a new field is one parameter there, one line there."""
 
 import json
-import re
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
-from lrtune import errors
+from lrtune import errors, job_names
 from lrtune.cli.lazy import client as clients
 from lrtune.job_file import job_file
 from lrtune.printable import printable
@@ -26,22 +25,9 @@ def _newest(incomplete: str) -> list[tuple[str, str]]:
 
 
 def job_id(given: str) -> str:
-    """A job's id, as it is; of a name the id of the caller's one job that has it. Raises UnknownJob, Invalid."""
-    if re.fullmatch(r"job-[0-9a-f]{16}", given):
-        return given
-    words = given.encode("utf-8", "replace").decode()[:200].split()[:10]  # as many as the server searches for
+    """The id of a job that is named by it or by its name. Raises UnknownJob, Invalid."""
     with clients.Client() as client:
-        mine = client.list(search=" ".join(words), owner=client.me().person) if words else ()
-        found = [f"{one.id} ({one.state})" for one in mine if one.spec.name == given]
-    if not found:
-        raise errors.UnknownJob(f"there is no job of yours with the id or the name {given!r}; `lrtune list` shows them")
-    if len(found) > 1:
-        raise errors.Invalid(f"{len(found)} jobs of yours have the name {given!r}; accepted is an id: {_few(found)}")
-    return found[0].split()[0]
-
-
-def _few(found: list[str]) -> str:
-    return ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
+        return job_names.job_id(client, given)
 
 
 def _one(context: typer.Context, given: str) -> str:

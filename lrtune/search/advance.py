@@ -51,8 +51,8 @@ def advance(
     `waiting` is how many wait for something to train: the default search and random draws decide for all at once.
     `warm_start` is what earlier jobs showed; `continued` says whether a paused trial can be resumed: only then are
     trials trained in stages. `beginnings` are the checkpoints that there are; None: all that a worker would keep.
-    What failed before the job was extended (`extended_at`) is forgiven: somebody may have mended it. One that was
-    `stopped` has no budget left.
+    What failed before the job was extended (`extended_at`) is forgiven: somebody may have mended it, and what the job
+    asks for by name runs again. One that was `stopped` has no budget left.
     """
     past = searched(history)
     failure = _broken(spec, past, extended_at) or _short(spec, past, steps=steps)
@@ -66,6 +66,7 @@ def advance(
             continued=continued,
             beginnings=beginnings,
             waiting=waiting,
+            extended_at=extended_at,
         )
         if found:
             return NextStep(proposal=found[0], more=found[1:])
@@ -97,6 +98,7 @@ def _search(
     continued: bool,
     beginnings: Beginnings | None,
     waiting: int,
+    extended_at: datetime | None,
 ) -> list[Proposal]:
     """What the search trains next, if the budget and the space have one more; several where several wait."""
     budget, left = spec.budget, math.inf
@@ -120,6 +122,7 @@ def _search(
             continued=continued,
             beginnings=beginnings,
             waiting=waiting,
+            extended_at=extended_at,
         )
     except SpaceExhausted:
         return []

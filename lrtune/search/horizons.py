@@ -40,7 +40,9 @@ def longer(spec: AdmittedJob, best: Best, trials: Sequence[Trial]) -> list[AtHor
 
 def at_horizons(spec: AdmittedJob, best: Best, trials: Sequence[Trial], asked: Iterable[int]) -> list[AtHorizon]:
     """The answer at each of the steps asked for; `trials` are the job's, with their reports."""
-    model = weighed(spec, telling(spec, searched(trials)), steps=best.steps)
+    past = telling(spec, searched(trials))
+    curves = any(len(trial.values(best.metric)) > 1 for trial in past)  # imported trials may have their ends alone
+    model = weighed(spec, past, steps=best.steps) if curves else None
     known, std = moves(spec, trials, steps=best.steps), _own_std(spec, best, trials)
     optimizer, own = best.configuration.kind[0], (t.configuration for t in trials if t.role != "range-test")
     tried = [one.learning_rate for one in own if one.kind[0] == optimizer]

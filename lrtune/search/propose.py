@@ -6,6 +6,7 @@ the horizon is one more branch of `suggest`, in a file of its own.
 
 import math
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from optuna.samplers import RandomSampler
 from optuna.study import Study
@@ -54,18 +55,20 @@ def suggestions(
     continued: bool = True,
     beginnings: Beginnings | None = None,
     waiting: int = 1,
+    extended_at: datetime | None = None,
 ) -> list[Proposal]:
     """What to train next at a horizon of `steps`. Same history, warm start, seed and number who wait, same answer.
 
     There is more than one only if several are `waiting`, and only from samplers that find them for the price of one.
     `warm_start` is what earlier jobs on the same task showed: the best of it runs again, after the job's own list, and
     the sampler learns from all. Where trials can be `continued` a search may go in stages: it minds what is `left` to
-    spend, in full runs. `beginnings` is as in `advance`. Raises SpaceExhausted.
+    spend, in full runs. `beginnings` and `extended_at` are as in `advance`. Raises SpaceExhausted.
     """
     past, earlier = searched(history), as_past(warm_start)
-    if not any(trial.role == "baseline" for trial in past):
+    tried = [trial for trial in past if not _forgiven(trial, extended_at)]
+    if not any(trial.role == "baseline" for trial in tried):
         return [baseline(spec, steps=steps)]
-    if left >= 1.0 and (proposal := next_asked(spec, past, steps=steps)):
+    if left >= 1.0 and (proposal := next_asked(spec, tried, steps=steps)):
         return [proposal]
     if left >= 1.0 and (proposal := rerun_best(spec, past, warm_start, steps=steps)):
         return [proposal]
@@ -86,6 +89,12 @@ def suggestions(
     # Others than these look at all that was tried before each draw, for seconds where that is much.
     at_once = waiting if isinstance(kind, samplers.MEMORYLESS) else 1
     return _drawn(spec, past, at_horizon(earlier, steps=steps), steps=steps, most=min(max(at_once, 1), max(left, 1.0)))
+
+
+def _forgiven(trial: Trial, extended_at: datetime | None) -> bool:
+    """Whether a trial failed before its job was extended."""
+    failed = trial.state is TrialState.FAILED and trial.finished_at
+    return bool(failed and extended_at and failed <= extended_at)
 
 
 def _drawn(

@@ -22,7 +22,7 @@ def stop(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None)
     """
     if lookup.job(tx, job_id).stopped_at is not None:
         return jobs.get(tx, job_id)
-    now, reason = now or clock(tx), f"search stopped{jobs.named(by)}"
+    now, reason = now or clock(tx), f"{jobs.STOPPED}{jobs.named(by)}"
     gone = _withdraw(tx, job_id, reason, now)  # trials before jobs
     row = lookup.job(tx, job_id, lock=True)
     if row.state in OVER:

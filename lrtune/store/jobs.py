@@ -36,6 +36,7 @@ from lrtune.wire.people import ADMIN
 from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, TrialState, Worker
 
 ENDED = "the job is over ({}), so this no longer applies; `extend` gives it a larger budget"
+STOPPED = "search stopped"  # as its reason begins
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
 
@@ -308,6 +309,13 @@ def actor(somebody: str) -> dict[str, Any]:
     return {"by": somebody} if somebody else {}
 
 
+def _reason(row: JobRow) -> str:
+    """Why a job is as it is; while its search is stopped that it is, whatever else has come since."""
+    if row.stopped_at is None or row.state in OVER or STOPPED in row.reason:
+        return row.reason
+    return f"{row.reason}; {STOPPED}" if row.reason else STOPPED
+
+
 def view(tx: Session, row: JobRow, living: Sequence[Worker] | None = None) -> Job:
     """A job's row as it looks from outside; of a list the workers that live are read once."""
     spec, counts = AdmittedJob.model_validate(row.spec), tallies.counts(tx, row.seq)
@@ -318,7 +326,7 @@ def view(tx: Session, row: JobRow, living: Sequence[Worker] | None = None) -> Jo
         id=row.id,
         owner=row.owner,
         state=JobState(row.state),
-        reason=row.reason,
+        reason=_reason(row),
         spec=spec,
         steps=row.steps,
         progress=progress.progress(tx, row, spec, counts),

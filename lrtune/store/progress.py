@@ -30,9 +30,9 @@ def progress(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Pro
     for role, state, count, stepped in counts:
         states[state] += count
         steps["confirm" if role == "confirm" else "search"] += stepped
-    confirming = any(role == "confirm" for role, *_ in counts)
+    over, confirming = job.state in OVER, _confirming(tx, job, counts)
     spent = {phase: done / job.steps if job.steps else 0.0 for phase, done in steps.items()}
-    over, planned = job.state in OVER, _planned(tx, job, spec, spent)
+    planned = _planned(tx, job, spec, spent)
     if job.stopped_at and planned:
         done = sum(spent.values()) / planned
     else:
@@ -44,6 +44,16 @@ def progress(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Pro
         planned_full_runs=planned,
         fraction=1.0 if job.state == JobState.SUCCEEDED else round(min(0.999, done), 4),
     )
+
+
+def _confirming(tx: Session, job: JobRow, counts: Counts) -> bool:
+    """Whether a job's answer is run again: one that was extended after that is searching once more."""
+    if not any(role == "confirm" for role, *_ in counts):
+        return False
+    if any(role != "confirm" and state in (*OPEN, TrialState.PAUSED) for role, state, *_ in counts):
+        return False
+    newest = select(TrialRow.role).where(TrialRow.job == job.seq).order_by(TrialRow.number.desc()).limit(1)
+    return tx.scalar(newest) == "confirm"
 
 
 def _planned(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, float]) -> float | None:
