@@ -310,6 +310,7 @@ def test_a_job_can_be_paused_resumed_stopped_extended_cancelled_and_deleted(serv
     assert "is queued" in run("resume", job).output
     assert "search stopped by" in run("stop", job).output
     assert json.loads(run("extend", job, "--json").stdout)["stopped_at"] is None, "with the budget that it had"
+    assert "greater than 0" in run("extend", job, "--full-runs", "0", code=2).output
     run("extend", job, "--full-runs", "50")
     assert json.loads(run("show", job, "--json").stdout)["spec"]["budget"]["full_runs"] == 50
     assert "only a finished one can be deleted" in run("delete", job, code=2).output

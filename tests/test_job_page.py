@@ -60,6 +60,11 @@ def heading(text: str) -> str:
     return said[1]
 
 
+def test_a_page_of_the_log_beyond_all_numbers_is_refused_and_no_fault_of_the_server(service: httpx.Client) -> None:
+    path = found(service, [0.5])
+    assert [service.get(f"{path}/log?before={before}").status_code for before in (0, 2**63, 10**26)] == [200, 422, 422]
+
+
 # In words -------------------------------------------------------------------------------------------------------------
 
 

@@ -259,9 +259,47 @@ def test_nothing_is_stopped_while_a_trial_of_the_search_runs():
 def test_a_paused_trial_of_a_search_that_knows_no_end_says_where_it_paused():
     spec, history = staged(), paused()
     history[0] = history[0].model_copy(update={"state": TrialState.DIVERGED, "value": None})
+    end(history, begin(history, asked(spec, history, 60.0).proposal), "diverged")
     assert asked(spec, history, 60.0).stopped == {
-        trial.number: f"the search is over; it was paused at step {trial.step} of 100" for trial in history[1:]
+        trial.number: f"the search is over; it was paused at step {trial.step} of 100"
+        for trial in history
+        if trial.state is TrialState.PAUSED
     }
+
+
+@pytest.mark.parametrize("fate", ["diverged", "failed"])
+def test_a_search_that_ends_with_a_baseline_that_came_to_nothing_brings_one_of_its_own_to_its_end(fate):
+    spec, history = staged(), paused()
+    history[0] = history[0].model_copy(update={"state": TrialState(fate), "value": None})
+    trial = begin(history, asked(spec, history, 60.0).proposal)
+    assert (trial.number > 0, trial.until) == (True, None)
+    end(history, trial, value=0.4)
+    stop(history, asked(spec, history, 60.0))
+    assert not asked(spec, history, 60.0).failure
+
+
+@pytest.mark.parametrize("sampler", ["random", "curve"])
+def test_what_nobody_had_begun_as_its_search_was_stopped_is_asked_for_again_when_that_goes_on(sampler):
+    tried = {"try": [{"learning_rate": 0.002}], **RATES}
+    spec = job(**tried, budget={"full_runs": 4}, confirm={"top": 0}, search={"sampler": sampler, "pruner": "none"})
+    history: list[Trial] = []
+    end(history, begin(history, asked(spec, history).proposal), value=0.5)
+    gone = begin(history, asked(spec, history).proposal, "cancelled")
+    assert gone.configuration.learning_rate == 0.002
+    assert advance(spec, history, steps=100, seconds=0.0, stopped=True).over
+    again = begin(history, asked(spec, history).proposal)
+    assert again.configuration == gone.configuration
+    end(history, again, value=0.4)
+    while not (step := asked(spec, history)).over:
+        if step.proposal:
+            trial = begin(history, step.proposal)
+            end(history, trial, value=None if trial.until else 0.6, reports=[])
+        else:
+            stop(history, step)
+    trained = [trial for trial in history if trial.cost]
+    assert spent(trained, steps=100) > 3.0
+    if sampler == "random":
+        assert len(trained) == 4
 
 
 def test_a_loop_of_ones_own_is_given_up_after_as_many_trials_that_show_nothing_as_may_fail():

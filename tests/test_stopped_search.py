@@ -159,3 +159,60 @@ def test_a_paused_job_says_that_its_search_is_stopped_and_still_does_when_it_goe
     assert said == [held, f"{held}; {stopped}", stopped, f"{held}; {stopped}", stopped]
     assert slug(door.post(f"{path}/trials")) == "job-finished"
     assert door.get(path).json()["reason"] == ""
+
+
+def test_a_stopped_search_of_which_nothing_is_whole_yet_has_an_answer_though_its_baseline_is_none(
+    door: httpx.Client,
+) -> None:
+    """Its baseline lies outside its space, and the first run inside waits for a worker."""
+    adamw = [{"name": "adamw", "learning_rate": [1e-4, 1e-2]}]
+    job = submit(door, budget={"trials": 40}, search=RANDOM, optimizers=adamw, baseline={"learning_rate": 0.5})
+    path = f"/v1/jobs/{job}"
+    train(door, job, take(door, job))
+    tell(door, job, take(door, job), "finish", state="waiting", reason="its device is needed")
+    assert door.post(f"{path}/stop").json()["progress"]["trials"] == {"complete": 1, "cancelled": 1}
+    while (answer := door.post(f"{path}/trials")).status_code == 200:
+        train(door, job, answer.json())
+    found = door.get(path).json()
+    assert (found["state"], found["progress"]["trials"]) == ("succeeded", {"complete": 2, "cancelled": 1})
+
+
+def test_a_search_that_was_stopped_has_all_the_trials_of_its_budget_when_it_goes_on(door: httpx.Client) -> None:
+    budget = {"trials": 6}
+    job = submit(door, budget=budget, search=RANDOM)
+    path = f"/v1/jobs/{job}"
+    train(door, job, take(door, job))
+    for one in [take(door, job) for _ in range(3)]:
+        tell(door, job, one, "finish", state="waiting", reason="its device is needed")
+    door.post(f"{path}/stop")
+    door.post(f"{path}/extend", json={"budget": budget})
+    while (answer := door.post(f"{path}/trials")).status_code == 200:
+        train(door, job, answer.json())
+    assert door.get(path).json()["progress"]["trials"] == {"complete": 6, "cancelled": 3}
+
+
+def test_a_stopped_search_plans_no_less_than_the_run_that_it_is_to_have(door: httpx.Client) -> None:
+    job = submit(door, budget={"trials": 40}, search=RANDOM, confirm={"top": 1, "seeds": 2})
+    planned = [door.post(f"/v1/jobs/{job}/stop").json()["progress"]]
+    while (answer := door.post(f"/v1/jobs/{job}/trials")).status_code == 200:
+        planned.append(door.get(f"/v1/jobs/{job}").json()["progress"])
+        train(door, job, answer.json())
+        planned.append(door.get(f"/v1/jobs/{job}").json()["progress"])
+    assert {one["planned_full_runs"] for one in planned} == {1 + 4}
+    done = [one["fraction"] for one in planned]
+    assert done == sorted(done)
+
+
+def test_a_range_test_that_waits_is_not_begun_once_its_search_is_stopped(door: httpx.Client) -> None:
+    job = submit(door, horizon={"steps": 1000}, budget={"full_runs": 20})
+    path, hold = f"/v1/jobs/{job}", {"checkpoints": "own", "worker": "mine"}
+    held = [take(door, job, **hold), take(door, job, **hold)]
+    assert [one["trial"]["role"] for one in held] == ["baseline", "range-test"]
+    report(door, job, held[0], 1000, 0.5)
+    tell(door, job, held[0], "finish")
+    tell(door, job, held[1], "finish", state="waiting", reason="its device is needed")
+    door.post(f"{path}/stop")
+    assert slug(door.post(f"{path}/trials", json=hold)) == "job-finished"
+    assert door.get(f"{path}/trials/1").json()["state"] == "cancelled"
+    door.post(f"{path}/extend", json={"budget": {"full_runs": 20}})
+    assert take(door, job, **hold)["trial"]["role"] == "range-test"

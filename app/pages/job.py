@@ -31,6 +31,7 @@ TITLES = {"pytorch": "PyTorch", "deepspeed": "DeepSpeed", "json": "JSON", "csv":
 }
 Skip = Annotated[int, Query(ge=0, le=1_000_000)]
 State = Annotated[str, Query(max_length=20)]
+Before = Annotated[int | None, Query(ge=0, le=LARGEST)]
 
 
 @router.get("")
@@ -118,7 +119,7 @@ def _table(tx: Session, job_id: str, order: str, state: str, skip: int) -> dict[
 
 
 @router.get("/log")
-def log(request: Request, job_id: JobId, tx: ReadTx, before: Annotated[int | None, Query(ge=0)] = None) -> Response:
+def log(request: Request, job_id: JobId, tx: ReadTx, before: Before = None) -> Response:
     """A page of the log."""
     job = jobs.get(tx, job_id)
     return page(request, "parts/log.html", job=job, failure=failure(job), **_log(tx, job_id, before))

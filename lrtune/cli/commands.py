@@ -261,7 +261,7 @@ def extend(
     asked = {"full_runs": full_runs, "trials": trials, "seconds": seconds}
 
     def extended(client: "Client") -> "Job":
-        return client.extend(job, asked if any(asked.values()) else client.get(job).spec.budget)
+        return client.extend(job, asked if {*asked.values()} - {None} else client.get(job).spec.budget)
 
     _ask(extended, as_json)
 

@@ -108,7 +108,7 @@ def _search(
         waiting = min(waiting, budget.trials - len(past))
     if late or waiting <= 0:
         left = 0.0
-    if not any(t.until is None and t.role != "range-test" and spec.allows(t.configuration) for t in past):
+    if not any(_whole(spec, trial, steps) for trial in past):
         left = max(left, 1.0)  # the first complete run of the job's own space is trained whatever the budget
     if left < (1e-9 if continued and staged(spec) else 1.0):
         return []
@@ -126,6 +126,15 @@ def _search(
         )
     except SpaceExhausted:
         return []
+
+
+def _whole(spec: AdmittedJob, trial: Trial, steps: int) -> bool:
+    """Whether a trial is, or was to be, a complete run of the job's own space; not a baseline that came to nothing."""
+    if trial.until is not None or trial.horizon != steps or trial.state is TrialState.PAUSED:
+        return False
+    return spec.allows(trial.configuration) and (
+        trial.role == "search" or trial.state in OPEN or trial.completed(steps)
+    )
 
 
 def _given_up(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from sqlalchemy import and_, update
+from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, JobFinished, Rejection
@@ -17,45 +17,38 @@ from lrtune.wire.results import ACTIVE, OVER, Job, JobState, Trial, TrialState
 def stop(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None) -> Job:
     """End the search of a job: what is trained now is trained on, and then its answer is confirmed.
 
-    A trial that no worker has begun is cancelled, one that waits within a run pauses, as at the end of a stage. Raises
+    A trial that waits is cancelled if nothing of it was trained, and else pauses, as at the end of a stage. Raises
     UnknownJob, JobFinished.
     """
-    if lookup.job(tx, job_id).stopped_at is not None:
-        return jobs.get(tx, job_id)
-    now, reason = now or clock(tx), f"{jobs.STOPPED}{jobs.named(by)}"
-    gone = _withdraw(tx, job_id, reason, now)  # trials before jobs
     row = lookup.job(tx, job_id, lock=True)
+    if row.stopped_at is not None:
+        return jobs.get(tx, job_id)
     if row.state in OVER:
         raise JobFinished(jobs.ENDED.format(row.state))
-    gone += _withdraw(tx, job_id, reason, now)  # what was proposed in between
-    tallies.ended(tx, TrialRow.id.in_(gone))
-    if row.stopped_at is None:
-        row.stopped_at, row.decisions = now, row.decisions + 1
-        if row.state in ACTIVE:  # a paused one says who has paused it
-            row.reason = reason
-        events.add(
-            tx,
-            row.seq,
-            "job-stopped",
-            f"{reason}: what it trains now is trained on, then its answer is confirmed",
-            now=now,
-            **jobs.actor(by),
-        )
-        audit_log.add(tx, by, "job-stopped", row.id, now=now)
+    now, reason = now or clock(tx), f"{jobs.STOPPED}{jobs.named(by)}"
+    _withdraw(tx, row.seq, f"{reason} while it waited for a worker", now)
+    row.stopped_at, row.decisions = now, row.decisions + 1
+    if row.state in ACTIVE:  # a paused one says who has paused it
+        row.reason = reason
+    message = f"{reason}: what it trains now is trained on, then its answer is confirmed"
+    events.add(tx, row.seq, "job-stopped", message, now=now, **jobs.actor(by))
+    audit_log.add(tx, by, "job-stopped", row.id, now=now)
     tx.flush()
     return jobs.get(tx, job_id)
 
 
-def _withdraw(tx: Session, job_id: str, reason: str, now: datetime) -> list[int]:
-    """Let no worker begin what waits of a job's search; the ids of those trials."""
-    job = lookup.job(tx, job_id)
-    waits = and_(TrialRow.job == job.seq, TrialRow.role == "search", TrialRow.state == TrialState.WAITING)
-    unbegun = {"state": TrialState.CANCELLED, "reason": f"{reason} before a worker began it", "finished_at": now}
-    begun = {"state": TrialState.PAUSED, "reason": reason}
-    ids = list[int]()
-    for which, gone in ((TrialRow.step == 0, unbegun), (TrialRow.step > 0, begun)):
-        ids += tx.scalars(update(TrialRow).where(waits, which).values(gone).returning(TrialRow.id))
-    return ids
+def _withdraw(tx: Session, job: int, reason: str, now: datetime) -> None:
+    """Let no worker begin what waits of a job's search; what a worker takes at this moment it trains.
+
+    That one is not waited for: who takes a trial has its row, and then wants the job's, which is ours.
+    """
+    role, unbegun = TrialRow.role.in_(("search", "range-test")), TrialRow.step == 0
+    waits = select(TrialRow.id).where(TrialRow.job == job, TrialRow.state == TrialState.WAITING, role)
+    ids = tx.scalars(waits.with_for_update(skip_locked=True)).all()
+    state = case((unbegun, TrialState.CANCELLED), else_=TrialState.PAUSED)
+    gone = {"state": state, "reason": reason, "finished_at": case((unbegun, now), else_=None)}
+    tx.execute(update(TrialRow).where(TrialRow.id.in_(ids)).values(gone))
+    tallies.ended(tx, TrialRow.id.in_(ids))
 
 
 def extend(
@@ -72,6 +65,7 @@ def extend(
     The same budget again changes nothing, but what was stopped or has failed goes on with it. Raises UnknownJob,
     JobFinished (cancelled), Invalid for a smaller budget.
     """
+    shares.join(tx, lookup.job(tx, job_id).owner)  # shares before jobs
     row = lookup.job(tx, job_id, lock=True)
     spec = AdmittedJob.model_validate(row.spec)
     if row.state == JobState.CANCELLED:
@@ -85,7 +79,6 @@ def extend(
         events.add(tx, row.seq, "job-extended", f"new budget{jobs.named(by)}: {words}", now=now, **jobs.actor(by))
         more = None if new.most_runs is None else max(0.0, new.most_runs - (spec.most_runs or 0.0))
         audit_log.add(tx, by, "job-extended", row.id, now=now, budget=budget.model_dump(), full_runs=more)
-        shares.join(tx, row.owner)
         row.stopped_at, row.decisions = None, row.decisions + 1
         if row.state != JobState.PAUSED:
             row.reason = ""

@@ -155,10 +155,8 @@ def cancel(tx: Session, job_id: str, *, by: str = "", now: datetime | None = Non
 def end(tx: Session, job_id: str, state: JobState, *, reason: str, by: str = "", now: datetime | None = None) -> None:
     """Bring a job to an end, and with it whatever is still open. Raises JobFinished when it has ended otherwise."""
     now = now or clock(tx)
-    row = lookup.job(tx, job_id)
-    gone = _cancel_open(tx, row.seq, reason, now)  # trials before jobs
+    gone = _cancel_open(tx, job_id, reason, now)
     row = _change(tx, job_id, to=state, unless=OVER, reason=reason, by=by, now=now)
-    gone += _cancel_open(tx, row.seq, reason, now)  # what was proposed in between
     tallies.ended(tx, TrialRow.id.in_(gone))
     # Paused trials belong to nobody, and who resumes one has the job's row first.
     words = f"the job ended while it was paused: {reason}" if reason else "the job ended while it was paused"
@@ -185,13 +183,24 @@ def carry_out(tx: Session, job_id: str, step: NextStep, *, known: int) -> None:
         end(tx, job_id, state, reason=step.failure)
 
 
-def _cancel_open(tx: Session, job: int, reason: str, now: datetime) -> list[int]:
-    """The ids of the trials that were open."""
+def _cancel_open(tx: Session, job_id: str, reason: str, now: datetime) -> list[int]:
+    """Cancel the trials that are open, and hold the job's row once none is; their ids.
+
+    Whoever takes a trial has its row, then its owner's share, then its job: where one was proposed before the job's row
+    was ours, all is let go and begun again.
+    """
+    which = and_(TrialRow.job == lookup.job(tx, job_id).seq, TrialRow.state.in_(OPEN))
     gone = {"state": TrialState.CANCELLED, "reason": reason, "finished_at": now, "token": None, "lease_until": None}
-    opened = update(TrialRow).where(TrialRow.job == job, TrialRow.state.in_(OPEN))
-    ids = list(tx.scalars(opened.values(gone).returning(TrialRow.id)))
-    attempts.close(tx, AttemptRow.trial.in_(ids), "cancelled", now)
-    return ids
+    while True:
+        held = tx.begin_nested()
+        ids = list(tx.scalars(select(TrialRow.id).where(which).order_by(TrialRow.id).with_for_update()))
+        tx.execute(update(TrialRow).where(TrialRow.id.in_(ids)).values(gone))
+        attempts.close(tx, AttemptRow.trial.in_(ids), "cancelled", now)
+        lookup.job(tx, job_id, lock=True)
+        if not tx.scalar(select(exists().where(which))):
+            held.commit()
+            return ids
+        held.rollback()
 
 
 def pause(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None) -> Job:

@@ -33,7 +33,7 @@ def progress(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Pro
     over, confirming = job.state in OVER, _confirming(tx, job, counts)
     spent = {phase: done / job.steps if job.steps else 0.0 for phase, done in steps.items()}
     planned = _planned(tx, job, spec, spent)
-    if job.stopped_at and planned:
+    if job.stopped_at and job.steps and planned:
         done = sum(spent.values()) / planned
     else:
         done = _fraction(tx, job, spec, spent, sum(states.values()))
@@ -57,12 +57,12 @@ def _confirming(tx: Session, job: JobRow, counts: Counts) -> bool:
 
 
 def _planned(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, float]) -> float | None:
-    """The most full runs that a job can take; of a stopped search what it had, what still trains, and confirming."""
+    """The most full runs that a job can take; of a stopped search what it had, still trains and confirms."""
     if job.stopped_at is None or not job.steps:
         return spec.most_runs
     left = func.sum(func.coalesce(TrialRow.until, TrialRow.horizon) - TrialRow.step)
     opened = select(left).where(TrialRow.job == job.seq, TrialRow.role != "confirm", TrialRow.state.in_(OPEN))
-    return round(spent.get("search", 0.0) + (tx.scalar(opened) or 0) / job.steps + spec.confirm.runs, 4)
+    return round(max(1.0, spent.get("search", 0.0) + (tx.scalar(opened) or 0) / job.steps) + spec.confirm.runs, 4)
 
 
 def _fraction(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, float], count: int) -> float:

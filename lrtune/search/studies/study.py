@@ -34,8 +34,12 @@ OPTUNA_STATES = {
 
 
 def searched(history: Iterable[Trial]) -> list[Trial]:
-    """The trials that the search learns from and pays for, by number: the baseline and its own, not the fresh seeds."""
-    return sorted((trial for trial in history if trial.role != "confirm"), key=lambda trial: trial.number)
+    """The trials that the search learns from and pays for, by number: the baseline and its own, not the fresh seeds.
+
+    One that was cancelled before anybody trained it is none of them: it may be asked for again.
+    """
+    mine = (trial for trial in history if trial.role != "confirm")
+    return sorted((t for t in mine if t.cost or t.state is not TrialState.CANCELLED), key=lambda trial: trial.number)
 
 
 def telling(spec: AdmittedJob, trials: Sequence[Trial]) -> Sequence[Trial]:
