@@ -64,15 +64,12 @@ class Result(BaseModel):
 
 
 class Report(Result):
-    """Written at evenly spaced points of a trial: the rate of the last step, and metrics (null when not finite).
-
-    `reused`: the steps before it were trained by another trial, whose training this one shares.
-    """
+    """Written at evenly spaced points of a trial: the rate of the last step, and metrics (null when not finite)."""
 
     step: int
     learning_rate: float
     metrics: dict[str, float | None]
-    reused: bool = False
+    reused: bool = False  # the steps before it were trained by another trial, whose training this one shares
 
 
 class RunId(NamedTuple):
