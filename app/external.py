@@ -100,9 +100,9 @@ def _asked(tx: Session, job_id: str) -> jobs.Outline:
     if not job.spec.over_http:
         raise NotExternal
     if job.state in OVER:
-        raise JobFinished(
-            f"the job is over ({job.state}){f': {job.reason}' if job.reason else ''}; it has no more trials"
-        )
+        more = "" if job.state is JobState.CANCELLED else " unless it is extended (`lrtune extend`)"
+        said = f"the job is over ({job.state}){f': {job.reason}' if job.reason else ''}"
+        raise JobFinished(f"{said}; it has no more trials{more}")
     return job
 
 

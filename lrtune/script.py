@@ -28,7 +28,7 @@ from lrtune.leaving import refused, said
 from lrtune.loop_trial import LoopTrial
 from lrtune.schedules import Curve, Plateau
 from lrtune.space import shown
-from lrtune.wire.external import Handout, number_of, step_of
+from lrtune.wire.external import Handout, number_of, step_of, whole
 from lrtune.wire.results import Best
 
 B = TypeVar("B")
@@ -156,6 +156,7 @@ class RealRun(Torch):
         self.over, self.reason, self.checkpoint = False, "", None
         self.curve, self.key, self._factor = curve, ("", best.trial), curve.over(self.steps)
         self._board: Any = None
+        self._beyond = False
 
     def factor(self, step: int) -> float:
         """The factor of the peak rate at a step, counted from 0."""
@@ -167,7 +168,7 @@ class RealRun(Torch):
 
     def report(self, step: SupportsFloat, **metrics: SupportsFloat) -> bool:
         """Never stops; with LRTUNE_TENSORBOARD, the numbers go into event files in that folder."""
-        at = step_of(step, self.steps)
+        at = self._step(step)
         self._compare_updates(at)
         if (folder := os.environ.get("LRTUNE_TENSORBOARD")) and not Team().rank:
             if self._board is None:
@@ -179,6 +180,17 @@ class RealRun(Torch):
                 self._board.add_scalar(name, float("nan") if number is None else number, at)
             self._board.flush()
         return False
+
+    def _step(self, step: object) -> int:
+        """A step as a script says it; one beyond the run ends no training of hours, and is warned of once."""
+        at = whole(step)
+        if type(at) is not int or at <= self.steps:
+            return step_of(step, self.steps)
+        if not self._beyond:
+            self._beyond = True
+            found = f"found step {at} in a report, and the rates are those of a run of {self.steps} steps"
+            log.warning("%s: they stay at the last; ask for all of yours with `lrtune.trial(steps=N)`", found)
+        return at
 
     def due(self, step: int) -> bool:
         """Whether to measure after so many steps: at twenty points of the run."""

@@ -171,7 +171,7 @@ def test_ctrl_c_asks_a_command_to_end_and_a_second_one_ends_it(door: httpx.Clien
 def test_a_command_that_hangs_after_sigterm_is_killed(door: httpx.Client) -> None:
     job = submit(door, budget={"trials": 1})
     runner = work(job, "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done", tries=1, silence=0.3, grace=0.2)
-    assert runner.exits == {-9: 1}
+    assert runner.exits == {-9: 2}, "the baseline, and since that failed one run more"
     assert door.get(f"/v1/jobs/{job}/trials/0").json()["state"] == "failed"
 
 
@@ -194,7 +194,7 @@ def test_what_dies_after_its_last_report_is_not_trained_again(door: httpx.Client
 
 
 def test_the_real_run_follows_the_rates_of_a_winner_that_looked_at_its_loss(
-    door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plateau = {"family": "plateau", "factor": 0.5, "patience": 1, "threshold": 0.0}
     job = submit(door, schedules=[plateau], warmup=0.0)
@@ -208,7 +208,13 @@ def test_the_real_run_follows_the_rates_of_a_winner_that_looked_at_its_loss(
     real = script.trial()
     assert [real.learning_rate(step) for step in range(40)] == rates
     assert rates[-1] < rates[0]
-    assert real.report(40, val_loss=1.0) is False
+    assert [real.report(step, val_loss=1.0) for step in (40, 41, 42)] == [False, False, False]
+    assert [one.message for one in caplog.records if one.name == "lrtune.loop"] == [
+        "found step 41 in a report, and the rates are those of a run of 40 steps: they stay at the last; "
+        "ask for all of yours with `lrtune.trial(steps=N)`"
+    ], "a real run of hours does not end for a report"
+    with pytest.raises(errors.Invalid, match="accepted is a whole number from 1 to 40"):
+        real.report(0, val_loss=1.0)
     assert script.trial(steps=80).steps == 80
     (tmp_path / "best.json").write_text(best.model_dump_json())
     monkeypatch.setenv("LRTUNE_JOB", "best.json")

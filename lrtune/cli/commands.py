@@ -234,7 +234,10 @@ def cancel(job: options.JobId, as_json: options.AsJson = False) -> None:
 @app.command()
 def stop(job: options.JobId, as_json: options.AsJson = False) -> None:
     """End a job's search before its budget is spent, and confirm its answer; what is trained now is trained on."""
-    _ask(lambda client: client.stop(job), as_json)
+    with clients.Client() as client:
+        found = client.stop(job)
+    left = max(0.0, (found.progress.planned_full_runs or 0.0) - found.progress.full_runs)
+    out.show(found, as_json, lambda: f"{_state(found)}; at most {left:g} full runs to come")
 
 
 @app.command()
@@ -318,7 +321,11 @@ def preview(
 def _ask(verb: "Callable[[Client], Job]", as_json: bool) -> None:
     with clients.Client() as client:
         job = verb(client)
-    out.show(job, as_json, lambda: f"{job.id} is {job.state}" + (f": {job.reason}" if job.reason else ""))
+    out.show(job, as_json, lambda: _state(job))
+
+
+def _state(job: "Job") -> str:
+    return f"{job.id} is {job.state}" + (f": {job.reason}" if job.reason else "")
 
 
 def _follow(client: "Client", job_id: str, as_json: bool) -> None:
