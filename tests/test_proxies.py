@@ -116,7 +116,8 @@ def test_every_address_of_every_page_lies_below_the_prefix(
                     one
                     for one in found
                     if re.search(
-                        r"/(live|pause|resume|cancel|extend|delete|sign-out|trials/|compare|report\?format=\w+)$", one
+                        r"/(live|pause|resume|stop|cancel|extend|delete|sign-out|trials/|compare|report\?format=\w+)$",
+                        one,
                     )
                 }
                 left += sorted(found - seen - set(left))

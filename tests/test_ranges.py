@@ -220,7 +220,8 @@ def test_an_early_stop_is_reasoned_with_a_forecast_that_can_be():
     )
     assert free.min() < 0
     assert 0 <= bound[1] <= bound[0] <= bound[2]
-    words = judge(done, judged, engine.TARGET, rules=Rules(audit=0.0, limits=(0.0, np.inf), chance=1.0)).reason
+    behind = engine.trained(13, 300, above=0.1 - least)  # than which others were better here
+    words = judge(done, behind, engine.TARGET, rules=Rules(audit=0.0, limits=(0.0, np.inf), chance=1.0)).reason
     found = re.search(rf"forecast ({NUMBER}) \(({NUMBER}) to ({NUMBER})\) against {NUMBER}, chance", words)
     assert found, words
     assert 0 <= float(found[2]) <= float(found[1]) <= float(found[3])
