@@ -308,7 +308,7 @@ def test_a_job_can_be_paused_resumed_stopped_extended_cancelled_and_deleted(serv
     job = str(submitted()["id"])
     assert "paused" in run("pause", job).output
     assert "is queued" in run("resume", job).output
-    assert "search stopped by admin; at most 13 full runs to come" in words(run("stop", job))
+    assert "search stopped; at most 13 full runs to come" in words(run("stop", job))
     assert json.loads(run("extend", job, "--json").stdout)["stopped_at"] is None, "with the budget that it had"
     assert "greater than 0" in run("extend", job, "--full-runs", "0", code=2).output
     run("extend", job, "--full-runs", "50")

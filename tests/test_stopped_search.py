@@ -40,7 +40,7 @@ def test_a_stopped_search_begins_nothing_more_and_its_answer_is_confirmed(door: 
         assert (answer.status_code, answer.json()["state"], answer.json()["reason"]) == (
             202,
             "running",
-            "search stopped by admin",
+            "search stopped",
         )
     assert door.post(f"{path}/trials").status_code == 204, "one is still trained"
     planned = door.get(path).json()["progress"]
@@ -66,7 +66,7 @@ def test_a_search_that_is_stopped_with_no_whole_run_has_one_since_without_it_the
     door: httpx.Client,
 ) -> None:
     job = submit(door, budget={"trials": 40}, search=RANDOM)
-    assert door.post(f"/v1/jobs/{job}/stop").json()["reason"] == "search stopped by admin"
+    assert door.post(f"/v1/jobs/{job}/stop").json()["reason"] == "search stopped"
     while (answer := door.post(f"/v1/jobs/{job}/trials")).status_code == 200:
         train(door, job, answer.json())
     found = door.get(f"/v1/jobs/{job}").json()

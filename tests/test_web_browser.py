@@ -133,7 +133,7 @@ def test_pause_resume_stop_extend_and_delete(person: Visitor, service: httpx.Cli
     page.get_by_role("button", name="Stop searching…").click()
     expect(page.get_by_role("dialog", name="End the search now?")).to_contain_text("confirmed, with 12 runs at most")
     page.get_by_role("button", name="Stop searching", exact=True).click()
-    expect(page.locator("#state")).to_contain_text("search stopped by admin")
+    expect(page.locator("#state")).to_contain_text("search stopped")
     expect(page.locator("#summary")).to_contain_text("ending its search")
     expect(page.get_by_role("button", name="Stop searching…")).to_have_count(0)
     page.get_by_role("button", name="Extend…").click()

@@ -11,7 +11,7 @@ from lrtune.store import audit_log, events, jobs, lookup, shares, tallies, webho
 from lrtune.store.database import clock
 from lrtune.store.tables import TrialRow
 from lrtune.wire.job import AdmittedJob, Budget
-from lrtune.wire.results import ACTIVE, OVER, Job, JobState, Trial, TrialState
+from lrtune.wire.results import OVER, Job, JobState, Trial, TrialState
 
 
 def stop(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None) -> Job:
@@ -28,8 +28,6 @@ def stop(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None)
     now, reason = now or clock(tx), f"{jobs.STOPPED}{jobs.named(by)}"
     _withdraw(tx, row.seq, f"{reason} while it waited for a worker", now)
     row.stopped_at, row.decisions = now, row.decisions + 1
-    if row.state in ACTIVE:  # a paused one says who has paused it
-        row.reason = reason
     message = f"{reason}: what it trains now is trained on, then its answer is confirmed"
     events.add(tx, row.seq, "job-stopped", message, now=now, **jobs.actor(by))
     audit_log.add(tx, by, "job-stopped", row.id, now=now)
@@ -80,10 +78,8 @@ def extend(
         more = None if new.most_runs is None else max(0.0, new.most_runs - (spec.most_runs or 0.0))
         audit_log.add(tx, by, "job-extended", row.id, now=now, budget=budget.model_dump(), full_runs=more)
         row.stopped_at, row.decisions = None, row.decisions + 1
-        if row.state != JobState.PAUSED:
-            row.reason = ""
         if row.state in OVER:
-            row.state, row.finished_at, row.thinned = JobState.RUNNING, None, False
+            row.state, row.reason, row.finished_at, row.thinned = JobState.RUNNING, "", None, False
             webhooks.arm(tx, row.seq, spec.webhook, now=now)
     tx.flush()
     return jobs.get(tx, job_id)

@@ -36,7 +36,7 @@ from lrtune.wire.people import ADMIN
 from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, TrialState, Worker
 
 ENDED = "the job is over ({}), so this no longer applies; `extend` gives it a larger budget"
-STOPPED = "search stopped"  # as its reason begins
+STOPPED = "search stopped"
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
 
@@ -319,10 +319,9 @@ def actor(somebody: str) -> dict[str, Any]:
 
 
 def _reason(row: JobRow) -> str:
-    """Why a job is as it is; while its search is stopped that it is, whatever else has come since."""
-    if row.stopped_at is None or row.state in OVER or STOPPED in row.reason:
-        return row.reason
-    return f"{row.reason}; {STOPPED}" if row.reason else STOPPED
+    """Why a job is as it is, and whether its search was stopped, as long as it is not over."""
+    stopped = row.stopped_at is not None and row.state not in OVER
+    return "; ".join(filter(None, (row.reason, STOPPED if stopped else "")))
 
 
 def view(tx: Session, row: JobRow, living: Sequence[Worker] | None = None) -> Job:
