@@ -19,7 +19,7 @@ from tests.leasing import PLAIN, SPEC
 from tests.test_stages import until_somebody_waits
 
 ASKED = Proposal(configuration=PLAIN, role="search", seed=0, horizon=100)
-LONG = 30  # seconds after which somebody waits for ever
+LONG = 200  # seconds after which somebody waits for ever
 TAKEN = {"state": TrialState.RUNNING, "worker": "w"}
 
 

@@ -156,6 +156,7 @@ def check(machine: Machine) -> None:
             assert sum(stage.cost for stage in trial.stages) == trial.step - trial.reused, trial
         if trial.state is TrialState.PAUSED:
             assert trial.start == trial.step > 0, trial
+            assert trial.stages[-1].outcome in ("paused", "released", "lost"), trial  # a stop pauses what waits
 
 
 def recent(tx: Session, machine: Machine, history: list[Trial]) -> None:

@@ -20,6 +20,10 @@ from lrtune.wire.results import Job, JobState, Page, Plan, Result
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 LOCATION = {"Location": {"description": "The job's own path.", "schema": {"type": "string"}}}
 ETAG = {"ETag": {"description": "Changes whenever the job does.", "schema": {"type": "string"}}}
+VERB: dict[str, Any] = {  # what changes a job that is there
+    "status_code": status.HTTP_202_ACCEPTED,
+    "responses": problems(errors.UnknownJob, errors.NotYours, errors.JobFinished, errors.Unavailable),
+}
 EXAMPLES: dict[str, Any] = {
     "the smallest": {"value": {"task": "digits"}},
     "a number fixes, a pair is a range, a list of names is a choice": {
@@ -173,45 +177,25 @@ def _as_polled(database: Database, job_id: str) -> tuple[str, str]:
     return body, f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
 
 
-@router.post(
-    "/{job_id}/cancel",
-    status_code=status.HTTP_202_ACCEPTED,
-    summary="Cancel a job",
-    responses=problems(errors.UnknownJob, errors.NotYours, errors.JobFinished, errors.Unavailable),
-)
+@router.post("/{job_id}/cancel", summary="Cancel a job", **VERB)
 def cancel(job_id: JobId, tx: Tx, who: Who) -> Job:
     """Stop a job for good; what it has found stays."""
     return jobs.cancel(tx, job_id, by=who.person)
 
 
-@router.post(
-    "/{job_id}/stop",
-    status_code=status.HTTP_202_ACCEPTED,
-    summary="End a job's search",
-    responses=problems(errors.UnknownJob, errors.NotYours, errors.JobFinished, errors.Unavailable),
-)
+@router.post("/{job_id}/stop", summary="End a job's search", **VERB)
 def stop(job_id: JobId, tx: Tx, who: Who) -> Job:
     """End the search before its budget is spent, and confirm its answer; what is trained now is trained on."""
     return budgets.stop(tx, job_id, by=who.person)
 
 
-@router.post(
-    "/{job_id}/pause",
-    status_code=status.HTTP_202_ACCEPTED,
-    summary="Pause a job",
-    responses=problems(errors.UnknownJob, errors.NotYours, errors.JobFinished, errors.Unavailable),
-)
+@router.post("/{job_id}/pause", summary="Pause a job", **VERB)
 def pause(job_id: JobId, tx: Tx, who: Who) -> Job:
     """Hold a job: workers release its trials until it is resumed."""
     return jobs.pause(tx, job_id, by=who.person)
 
 
-@router.post(
-    "/{job_id}/resume",
-    status_code=status.HTTP_202_ACCEPTED,
-    summary="Resume a job",
-    responses=problems(errors.UnknownJob, errors.NotYours, errors.JobFinished, errors.Unavailable),
-)
+@router.post("/{job_id}/resume", summary="Resume a job", **VERB)
 def resume(job_id: JobId, tx: Tx, who: Who) -> Job:
     """Let a paused job go on."""
     return jobs.resume(tx, job_id, by=who.person)

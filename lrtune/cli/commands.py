@@ -261,12 +261,9 @@ def extend(
     as_json: options.AsJson = False,
 ) -> None:
     """Give a job a new budget, and it goes on where it ended; without one, what was stopped or failed with its own."""
-    asked = {"full_runs": full_runs, "trials": trials, "seconds": seconds}
-
-    def extended(client: "Client") -> "Job":
-        return client.extend(job, asked if {*asked.values()} - {None} else client.get(job).spec.budget)
-
-    _ask(extended, as_json)
+    budget = {"full_runs": full_runs, "trials": trials, "seconds": seconds}
+    given = any(bound is not None for bound in budget.values())
+    _ask(lambda client: client.extend(job, budget if given else client.get(job).spec.budget), as_json)
 
 
 @app.command()

@@ -35,7 +35,7 @@ from lrtune.wire.job import EXTERNAL, AdmittedJob
 from lrtune.wire.people import ADMIN
 from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, TrialState, Worker
 
-ENDED = "the job is over ({}), so this no longer applies; `extend` gives it a larger budget"
+NO_LONGER = "the job is over ({}), so this no longer applies; `extend` gives it a larger budget"
 STOPPED = "search stopped"
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
@@ -122,8 +122,18 @@ def outline(tx: Session, job_id: str) -> Outline:
     row, now = lookup.job_now(tx, job_id)
     seconds = (now - row.started_at).total_seconds() if row.started_at else 0.0
     spec = AdmittedJob.model_validate(row.spec)
-    known = (row.seq, spec, row.steps, JobState(row.state), row.reason, row.created_at)
-    return Outline(*known, seconds, now, row.decisions, row.stopped_at is not None)
+    return Outline(
+        seq=row.seq,
+        spec=spec,
+        steps=row.steps,
+        state=JobState(row.state),
+        reason=row.reason,
+        created_at=row.created_at,
+        seconds=seconds,
+        now=now,
+        decisions=row.decisions,
+        stopped=row.stopped_at is not None,
+    )
 
 
 def state(tx: Session, job_id: str) -> JobState:
@@ -298,7 +308,7 @@ def _change(
     """Bring a job into a state; where somebody did it the log and the audit log name them and the `action`."""
     row = lookup.job(tx, job_id, lock=True)
     if row.state in unless and row.state != to:
-        raise JobFinished(ENDED.format(row.state))
+        raise JobFinished(NO_LONGER.format(row.state))
     if row.state != to:
         row.state, row.reason = to, reason
         tx.flush()

@@ -30,7 +30,7 @@ def progress(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Pro
     for role, state, count, stepped in counts:
         states[state] += count
         steps["confirm" if role == "confirm" else "search"] += stepped
-    over, confirming = job.state in OVER, _confirming(tx, job, counts)
+    over = job.state in OVER
     spent = {phase: done / job.steps if job.steps else 0.0 for phase, done in steps.items()}
     planned = _planned(tx, job, spec, spent)
     if job.stopped_at and job.steps and planned:
@@ -38,7 +38,7 @@ def progress(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Pro
     else:
         done = _fraction(tx, job, spec, spent, sum(states.values()))
     return Progress(
-        phase="over" if over else "confirm" if confirming else "search",
+        phase="over" if over else "confirm" if _confirming(tx, job, counts) else "search",
         trials=dict(states),
         full_runs=round(sum(spent.values()), 4),
         planned_full_runs=planned,
@@ -62,7 +62,8 @@ def _planned(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, fl
         return spec.most_runs
     left = func.sum(func.coalesce(TrialRow.until, TrialRow.horizon) - TrialRow.step)
     opened = select(left).where(TrialRow.job == job.seq, TrialRow.role != "confirm", TrialRow.state.in_(OPEN))
-    return round(max(1.0, spent.get("search", 0.0) + (tx.scalar(opened) or 0) / job.steps) + spec.confirm.runs, 4)
+    still = 0 if job.state in OVER else tx.scalar(opened) or 0
+    return round(max(1.0, spent.get("search", 0.0) + still / job.steps) + spec.confirm.runs, 4)
 
 
 def _fraction(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, float], count: int) -> float:

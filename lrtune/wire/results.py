@@ -296,7 +296,7 @@ class Progress(Result):
 
 
 class Job(Result):
-    """A job as it stands; `waiting_for` says why, where no worker can train it, `stopped_at` if its search was."""
+    """A job as it is; `waiting_for` says why no worker can train it, `stopped_at` when people have ended its search."""
 
     id: str
     owner: str = ADMIN

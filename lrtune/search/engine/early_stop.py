@@ -76,8 +76,8 @@ class EndForecast:
     chance: float
 
 
-class There(NamedTuple):
-    """The completed runs where another one stands: their values then and at the end, and the decay they had ahead."""
+class AtStep(NamedTuple):
+    """The completed runs after so many steps: their values then and at the end, and the decay that they had ahead."""
 
     values: Array
     ends: Array
@@ -91,7 +91,7 @@ class Past:
         self.runs = [run.so_far for run in runs]
         self._completed: dict[int, list[Run]] = {}
         self._best: dict[int, float] = {}
-        self._there: dict[tuple[int, int], There] = {}
+        self._at_step: dict[tuple[int, int], AtStep] = {}
 
     def completed(self, horizon: int) -> list[Run]:
         """Those that were trained to the end of a horizon."""
@@ -106,15 +106,15 @@ class Past:
             self._best[horizon] = min((value for value in finals if np.isfinite(value)), default=np.inf)
         return self._best[horizon]
 
-    def there(self, horizon: int, steps: int) -> There:
+    def at_step(self, horizon: int, steps: int) -> AtStep:
         """The completed runs after some steps; before its first report a run's value is infinite."""
-        if (horizon, steps) not in self._there:
+        if (horizon, steps) not in self._at_step:
             completed = self.completed(horizon)
             values = [_value(run, steps) for run in completed]
             ends = [run.reports[-1][1] for run in completed]
             decays = [decay_ahead(run.curve, steps / horizon) for run in completed]
-            self._there[horizon, steps] = There(np.array(values), np.array(ends), np.array(decays))
-        return self._there[horizon, steps]
+            self._at_step[horizon, steps] = AtStep(np.array(values), np.array(ends), np.array(decays))
+        return self._at_step[horizon, steps]
 
 
 def judge(
@@ -198,7 +198,7 @@ def _runs_on(past: Past, running: Run, rules: Rules) -> str:
         return "too early to forecast"
     if np.isinf(best):
         return "no completed run to beat"
-    there, value = past.there(horizon, running.steps), running.reports[-1][1]
+    there, value = past.at_step(horizon, running.steps), running.reports[-1][1]
     # No completed run has been seen to get worse by as much, whatever the others of its kind came to.
     if best > value and not (there.ends - there.values >= best - value).any():
         return f"better already than {rules.sign * best:.4g}, the best"
