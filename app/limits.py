@@ -30,16 +30,22 @@ class BodyLimit:
     Not so on the paths of uploads: those are never in memory as a whole, and their route has a limit of its own.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, uploads: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, uploads: Collection[str], packed: bool = False) -> None:
         self.app = app
         self.limit = limit
         self.uploads = uploads
+        self.packed = packed  # whether only packed bodies are looked at: what is not packed is looked at further in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] == "http" and scope["method"] == "POST" and path(Request(scope)) in self.uploads:
+        if scope["type"] != "http" or (scope["method"] == "POST" and path(Request(scope)) in self.uploads):
             return await self.app(scope, receive, send)
-        seen, whole = 0, scope["type"] != "http"
+        headers = Headers(scope=scope)
+        if self.packed and "content-encoding" not in headers:
+            return await self.app(scope, receive, send)
+        announced, seen, whole = headers.get("content-length", ""), 0, False
+        if announced.isdigit() and int(announced) > self.limit:
+            seen = int(announced)
         until = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def limited() -> Message:
@@ -53,6 +59,4 @@ class BodyLimit:
                 raise HTTPException(413)
             return message
 
-        announced = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-        seen = int(announced) if announced.isdigit() and int(announced) > self.limit else 0
         return await self.app(scope, limited, send)

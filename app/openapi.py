@@ -19,6 +19,11 @@ Every call under `/v1` needs the header `Authorization: Bearer <key>`; the serve
 `submit`, `work` (for training loops of one's own), or `admin`, which includes the others. Every error is
 `application/problem+json` and names the field, what was found and what would be accepted.
 """
+KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key; the first is in the server's `.lrtune/credentials`, or is `LRTUNE_API_KEY`.",
+}
 TAGS = [
     {"name": "jobs", "description": "One request to tune a task: what to search, and what it may cost."},
     {"name": "trials", "description": "One configuration trained with one seed over one horizon."},
@@ -42,9 +47,10 @@ def install(app: FastAPI) -> None:
         if app.openapi_schema is None:
             whole = plain()
             _tighten(whole["components"]["schemas"])
+            whole["components"]["securitySchemes"] = {"key": KEY}
             for (method, path), scope in NEEDED.items():
                 call = whole["paths"][path][method.lower()]
-                call["x-scope"] = scope
+                call["x-scope"], call["security"] = scope, [{"key": []}]
                 call["description"] += f"\n\nNeeds the scope `{scope}`."
         return plain()
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from app.auth import Guarded
 from app.deps import PAGE, Cursor, Limit, ReadTx
 from app.problems import problems
 from lrtune import errors
@@ -11,7 +12,7 @@ from lrtune.store import audit_log
 from lrtune.wire.people import PERSON, AuditEntry
 from lrtune.wire.results import Page
 
-router = APIRouter(prefix="/v1/audit", tags=["people"])
+router = APIRouter(route_class=Guarded, prefix="/v1/audit", tags=["people"])
 Actor = Annotated[str | None, Query(pattern=PERSON, description="Only what this person did.")]
 Subject = Annotated[
     str | None,

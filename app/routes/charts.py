@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from app import curves, thinking
+from app.auth import Guarded
 from app.deps import JobId, ReadTx, Thinking
 from app.landscape import terrain
 from app.problems import invalid, problems
@@ -14,7 +15,7 @@ from lrtune.store import charts, jobs
 from lrtune.wire.charts import Curves, Line, Part, Terrain
 from lrtune.wire.results import Job, Trial, TrialState
 
-router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["pictures"])
+router = APIRouter(route_class=Guarded, prefix="/v1/jobs/{job_id}", tags=["pictures"])
 POINTS = 80  # of a learning-rate curve
 MOST = 20  # metrics that are named to who asked for another
 Metric = Annotated[str | None, Query(max_length=200, description="Which metric; the job's own where it is left out.")]

@@ -7,6 +7,7 @@ from fastapi import Path as InPath
 
 from app import receiving
 from app.addresses import root
+from app.auth import Guarded
 from app.deps import PAGE, Cursor, Limit, Only, Owner, ReadTx, Tx, Who
 from app.problems import problems
 from lrtune import errors
@@ -15,7 +16,7 @@ from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.results import Page
 
 PATH = "/v1/datasets"
-router = APIRouter(prefix=PATH, tags=["datasets"])
+router = APIRouter(route_class=Guarded, prefix=PATH, tags=["datasets"])
 LOCATION = {"Location": {"description": "The dataset's own path.", "schema": {"type": "string"}}}
 BODY: dict[str, Any] = {
     "requestBody": {

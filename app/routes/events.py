@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.concurrency import run_in_threadpool
 
 from app.accept import prefers
+from app.auth import Guarded
 from app.deps import LARGEST, MOST, PAGE, JobId, Limit
 from app.problems import problems
 from app.streams import KEEPALIVE, STREAM, answer
@@ -20,7 +21,7 @@ from lrtune.store import Database, events, jobs
 from lrtune.store.changes import Pulse
 from lrtune.wire.results import OVER, Event, Page
 
-router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["events"])
+router = APIRouter(route_class=Guarded, prefix="/v1/jobs/{job_id}/events", tags=["events"])
 AWAY = 0.5  # seconds until a database that is away is asked again
 After = Annotated[int, Query(ge=0, le=LARGEST, description="Only what came after the event with this id.")]
 Beats = Annotated[bool, Query(description="Of streams: also a `beat`, without an id, when running trials get on.")]

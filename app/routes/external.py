@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from app import external, reporting
+from app.auth import Guarded
 from app.deps import LARGEST, JobId, ReadTx, Tx, turns
 from app.problems import problems
 from lrtune import errors
@@ -13,7 +14,7 @@ from lrtune.store import jobs, trials
 from lrtune.wire.external import RATES, Batch, Ending, Handout, Hold, Rates, Verdict
 from lrtune.wire.results import Trial
 
-router = APIRouter(prefix="/v1/jobs/{job_id}/trials", tags=["external"])
+router = APIRouter(route_class=Guarded, prefix="/v1/jobs/{job_id}/trials", tags=["external"])
 RETRY = {"Retry-After": {"description": "Seconds until it is worth asking again.", "schema": {"type": "string"}}}
 Number = Annotated[int, Path(ge=0, le=LARGEST)]
 HELD = (

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Depends, Request, Response, status
 
 from app import admission
 from app.addresses import root
+from app.auth import Guarded
 from app.deps import Only, Tx, Who, remember_body
 from app.problems import invalid, problems
 from app.routes.jobs import LOCATION, Key
@@ -12,7 +13,7 @@ from lrtune.store import imports
 from lrtune.wire.imports import ImportedJob
 from lrtune.wire.results import Job
 
-router = APIRouter(prefix="/v1/imports", tags=["jobs"])
+router = APIRouter(route_class=Guarded, prefix="/v1/imports", tags=["jobs"])
 
 
 @router.post(

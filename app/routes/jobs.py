@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, 
 
 from app import admission, plans, quotas, table_checks
 from app.addresses import root
+from app.auth import Guarded
 from app.deps import PAGE, JobId, Limit, Only, Owner, ReadTx, Tx, Who, remember_body, turns
 from app.problems import problems
 from lrtune import errors
@@ -17,7 +18,7 @@ from lrtune.wire.configuration import Strict
 from lrtune.wire.job import Budget, JobOrder, JobSpec
 from lrtune.wire.results import Job, JobState, Page, Plan, Result
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(route_class=Guarded, prefix="/v1/jobs", tags=["jobs"])
 LOCATION = {"Location": {"description": "The job's own path.", "schema": {"type": "string"}}}
 ETAG = {"ETag": {"description": "Changes whenever the job does.", "schema": {"type": "string"}}}
 VERB: dict[str, Any] = {  # what changes a job that is there

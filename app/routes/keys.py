@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 
 from app.addresses import root
+from app.auth import Guarded
 from app.deps import PAGE, Cursor, Limit, ReadTx, Tx, Who, remember_body
 from app.problems import problems
 from lrtune import errors
@@ -12,7 +13,7 @@ from lrtune.store import people
 from lrtune.wire.people import ApiKey, MadeKey, NewKey
 from lrtune.wire.results import Page
 
-router = APIRouter(prefix="/v1/keys", tags=["people"])
+router = APIRouter(route_class=Guarded, prefix="/v1/keys", tags=["people"])
 KeyId = Annotated[str, Path(description="A key's id.", pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 LOCATION = {"Location": {"description": "The key's own path.", "schema": {"type": "string"}}}
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request
 
 from app import quotas
+from app.auth import Guarded
 from app.deps import ReadTx, Tx, Who, remember_body
 from app.problems import problems
 from lrtune import errors
@@ -12,7 +13,7 @@ from lrtune.store import people
 from lrtune.wire.people import PERSON, SCOPES, Me, Person, PersonChange
 from lrtune.wire.results import Page
 
-router = APIRouter(prefix="/v1", tags=["people"])
+router = APIRouter(route_class=Guarded, prefix="/v1", tags=["people"])
 Name = Annotated[str, Path(pattern=PERSON, description="What a person is called here.", examples=["ada"])]
 
 

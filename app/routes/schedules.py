@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from pydantic import Field, WithJsonSchema
 
 from app import curves
+from app.auth import Guarded
 from app.problems import problems
 from lrtune import errors, optimizers
 from lrtune.export import formula
@@ -16,7 +17,7 @@ from lrtune.space import knobs
 from lrtune.wire.configuration import OrName, SchedulePoint, Strict
 from lrtune.wire.results import Result
 
-router = APIRouter(prefix="/v1/schedules", tags=["catalogue"])
+router = APIRouter(route_class=Guarded, prefix="/v1/schedules", tags=["catalogue"])
 
 
 # JSON has no tuples, so a list is taken for one; its numbers are as strict as all others.

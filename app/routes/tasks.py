@@ -3,13 +3,14 @@
 from fastapi import APIRouter
 
 from app import catalogue
+from app.auth import Guarded
 from app.deps import Only, ReadTx
 from app.problems import problems
 from lrtune import errors
 from lrtune.store import workers
 from lrtune.wire.results import Page, TaskSummary, Worker
 
-router = APIRouter(prefix="/v1", tags=["catalogue"])
+router = APIRouter(route_class=Guarded, prefix="/v1", tags=["catalogue"])
 
 
 @router.get("/tasks", summary="List tasks", responses=problems(errors.Unavailable))

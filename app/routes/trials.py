@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app import curves, reports, thinking
+from app.auth import Guarded
 from app.deps import LARGEST, PAGE, Cursor, JobId, Limit, ReadTx, Thinking
 from app.problems import problems
 from lrtune import errors
@@ -17,7 +18,7 @@ from lrtune.wire.horizons import MOST_STEPS, AtHorizon
 from lrtune.wire.report import Findings
 from lrtune.wire.results import Best, Page, Trial, TrialDetail
 
-router = APIRouter(prefix="/v1/jobs/{job_id}")
+router = APIRouter(route_class=Guarded, prefix="/v1/jobs/{job_id}")
 WHOLE = (
     8  # pieces of a file from which on it is sent as it is made, with no Content-Length; no transaction is open then
 )

@@ -100,6 +100,10 @@ class Database:
         self._reader.dispose()
 
 
+_LITE_TIME: ColumnElement[Any] = literal_column("strftime('%Y-%m-%d %H:%M:%f', 'now')")
+_TIME: ColumnElement[Any] = literal_column("extract(epoch from clock_timestamp())")
+
+
 def clock(tx: Session) -> datetime:
     """The database's time, which decides about leases whatever the hosts' clocks say."""
     return as_time(tx.scalar(select(time(tx))))
@@ -107,9 +111,7 @@ def clock(tx: Session) -> datetime:
 
 def time(tx: Session) -> ColumnElement[Any]:
     """The same as a column, for who selects something else as well; `as_time` reads it."""
-    if tx.get_bind().dialect.name == "sqlite":
-        return literal_column("strftime('%Y-%m-%d %H:%M:%f', 'now')")
-    return literal_column("extract(epoch from clock_timestamp())")
+    return _LITE_TIME if tx.get_bind().dialect.name == "sqlite" else _TIME
 
 
 def as_time(found: Any) -> datetime:

@@ -7,11 +7,11 @@ statements as for one.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from sqlalchemy import Text, bindparam, cast, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, Text, bindparam, cast, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost, LrtuneError, NotExternal
@@ -19,6 +19,7 @@ from lrtune.store import events, leases, lookup, trials
 from lrtune.store.database import as_time, time
 from lrtune.store.leases import Lease
 from lrtune.store.tables import AttemptRow, Base, TrialRow
+from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import ENDED, JobState, Report, Trial, TrialState
 
@@ -27,7 +28,8 @@ NOTED, MAX_REMARKS = "trial-noted", 100  # lines in a job's log about each trial
 _jobs, _trials, _attempts, _reports = (Base.metadata.tables[name] for name in ("jobs", "trials", "attempts", "reports"))
 _STAGE = ("number", *trials.STAGE_FIELDS)
 _COLUMNS = (
-    *_trials.c,
+    *(column for column in _trials.c if column.name != "configuration"),
+    cast(_trials.c.configuration, Text).label("configuration"),
     *(_attempts.c[name].label(f"attempt_{name}") for name in ("token", *_STAGE)),
     *(_jobs.c[name].label(f"job_{name}") for name in ("id", "steps", "state")),
     cast(_jobs.c.spec, Text).label("spec"),
@@ -90,10 +92,7 @@ def held_each(
     wait for each other. Of trials whose newest report is `known` by token, and of the step that they have reached,
     no other is read.
     """
-    tokens = [one.token for one in shown]
-    query = select(*_COLUMNS, time(tx).label("now")).select_from(_FROM)
-    query = query.where(_attempts.c.token.in_(tokens)).order_by(_trials.c.id)
-    rows = tx.execute(query.with_for_update(of=_trials, skip_locked=not wait)).all()
+    rows = tx.connection().execute(_query(time(tx), wait), {"tokens": [one.token for one in shown]}).all()
     by_token = {Shown(row.job_id, row.number, row.attempt_token): row for row in rows}
     enough = {row.id: one for row in rows if (one := known.get(row.attempt_token)) and one.newest.step == row.step}
     reports = trials.reports(tx, [row.id for row in rows if row.id not in enough])
@@ -101,6 +100,14 @@ def held_each(
     for shows, row in by_token.items():
         found[shows] = _held(tx, row, reports.get(row.id, ()), enough.get(row.id))
     return [found.get(one) for one in shown]
+
+
+@cache  # to make it, and to see that it is the same, takes as long as what it finds
+def _query(now: ColumnElement[Any], wait: bool) -> Select[Any]:
+    """What is read of trials that are held, by `tokens`, each of which is locked."""
+    query = select(*_COLUMNS, now.label("now")).select_from(_FROM)
+    query = query.where(_attempts.c.token.in_(bindparam("tokens", expanding=True))).order_by(_trials.c.id)
+    return query.with_for_update(of=_trials, skip_locked=not wait)
 
 
 def _held(tx: Session, row: Any, reports: Sequence[Any], known: Known | None) -> Held | LrtuneError:
@@ -113,7 +120,8 @@ def _held(tx: Session, row: Any, reports: Sequence[Any], known: Known | None) ->
     if not live and outcome != "paused" and not (row.state in ENDED and outcome in (None, "finished", "cancelled")):
         return LeaseLost(_lost(row, outcome))
     stage = SimpleNamespace(**{name: getattr(row, f"attempt_{name}") for name in _STAGE} | {"outcome": outcome})
-    trial = trials.view(row, reports if known is None else [known.newest], [stage])
+    seen = reports if known is None else [known.newest]
+    trial = trials.view(row, seen, [stage], configuration=_configured(row.configuration))
     lease = Lease(row.id, token, row.job, row.job_id, spec, row.job_steps or row.horizon, trial)
     reported = len(reports) if known is None else known.total
     return Held(lease, not live, JobState(row.job_state), as_time(row.now), reported, known=known is not None)
@@ -123,6 +131,12 @@ def _held(tx: Session, row: Any, reports: Sequence[Any], known: Known | None) ->
 def _admitted(spec: str) -> AdmittedJob:
     """A job as it stands in the database, which is the same text in each of its reports."""
     return AdmittedJob.model_validate_json(spec)
+
+
+@lru_cache(maxsize=4096)
+def _configured(configuration: str) -> Configuration:
+    """A trial's configuration, the same."""
+    return Configuration.model_validate_json(configuration)
 
 
 def _unknown(tx: Session, shown: Shown) -> LrtuneError:

@@ -44,9 +44,9 @@ def best_first(goal: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
     return (TrialRow.value.desc() if goal == "maximize" else TrialRow.value.asc()), TrialRow.number.asc()
 
 
-def view(row: Any, reports: Iterable[Any] = (), stages: Iterable[Any] = ()) -> Trial:
-    """A row as it travels."""
-    fields = {name: getattr(row, name) for name in _FIELDS}
+def view(row: Any, reports: Iterable[Any] = (), stages: Iterable[Any] = (), **known: Any) -> Trial:
+    """A row as it travels, with what is `known` of it in its place."""
+    fields = {name: getattr(row, name) for name in _FIELDS} | known
     fields["reports"] = [{name: getattr(one, name) for name in Report.model_fields} for one in reports]
     fields["stages"] = [{"attempt": one.number} | {name: getattr(one, name) for name in STAGE_FIELDS} for one in stages]
     for stage in fields["stages"]:
