@@ -13,6 +13,7 @@ from lrtune.schedules import Cosine
 from lrtune.search.engine import early_stop, kept_models, model
 from lrtune.search.engine.kept_models import KeptModels, View
 from lrtune.search.engine.types import Run
+from lrtune.store import histories
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.results import Report, Trial, TrialState, report_points
 from tests import simulated
@@ -128,15 +129,21 @@ def test_no_verdict_depends_on_how_far_others_that_run_have_got() -> None:
     assert {bool(one.stop) for one in alone} == {True, False}
 
 
-def test_models_are_fitted_when_the_runs_have_grown_by_a_fifth(monkeypatch: pytest.MonkeyPatch) -> None:
-    fits: list[int] = []
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One for each time that hyper-parameters are fitted."""
+    found: list[int] = []
+    fit = model.fit_theta
 
     def counted(*given: object) -> object:
-        fits.append(1)
+        found.append(1)
         return fit(*given)
 
-    fit = model.fit_theta
     monkeypatch.setattr(model, "fit_theta", counted)
+    return found
+
+
+def test_models_are_fitted_when_the_runs_have_grown_by_a_fifth(fits: list[int]) -> None:
     chance, kept = random.Random(2), KeptModels()
     history = [whole(number, chance) for number in range(60)]
     carried_on(history, 1, kept, chance)
@@ -144,6 +151,24 @@ def test_models_are_fitted_when_the_runs_have_grown_by_a_fifth(monkeypatch: pyte
     said = carried_on(history, 24, kept, chance)
     assert len(said) > 40
     assert len(fits) <= 2 * 2 * 2  # two views, at most two sizes, live and for the audit
+
+
+def test_of_thirty_jobs_that_report_by_turns_each_is_fitted_and_read_once(fits: list[int]) -> None:
+    chance = random.Random(3)
+    history, running = [whole(number, chance) for number in range(6)], upto(whole(6, chance), 5, TrialState.RUNNING)
+    job_ids = [f"job-{number}" for number in range(30)]
+
+    def verdicts() -> None:
+        for job_id in job_ids:
+            search.verdict(SPEC, [*history, running], running, steps=STEPS, kept=search.fitted(job_id))
+
+    verdicts()
+    assert len(fits) >= len(job_ids)
+    fits.clear()
+    verdicts()
+    assert not fits
+    read = [histories.of(job_id) for job_id in job_ids]
+    assert all(histories.of(job_id) is one for job_id, one in zip(job_ids, read, strict=True))
 
 
 def test_observations_that_are_added_are_those_of_a_model_that_had_them_at_once() -> None:

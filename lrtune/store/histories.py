@@ -122,7 +122,7 @@ def _by_number(known: Mapping[int, Trial]) -> list[Trial]:
     return [known[number] for number in sorted(known)]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)  # a megabyte for a hundred trials
 def of(job_id: str) -> History:
-    """What this process has read of a job; of the few that it was asked for last."""
+    """What this process has read of a job; of those that it was asked for last."""
     return History(job_id)

@@ -61,10 +61,10 @@ class Draws:
 
 
 def draws(spec: AdmittedJob) -> Draws:
-    """What this process keeps of a job's space: of the few jobs that it was asked about last."""
+    """What this process keeps of a job's space: of those that it was asked about last."""
     return _kept(spec.model_dump_json())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)  # jobs, seven megabytes each
 def _kept(written: str) -> Draws:
     return Draws(AdmittedJob.model_validate_json(written))

@@ -26,7 +26,7 @@ class PruneVerdict:
     off: str = ""
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)  # jobs, a few megabytes each
 def fitted(job_id: str) -> KeptModels:  # noqa: ARG001 - the cache reads it
     """What this process keeps of a job's verdicts: the next one is then a matter of milliseconds."""
     return KeptModels()
