@@ -127,9 +127,9 @@ async def authorized_for_metrics(request: Request) -> None:
 
 
 class Guarded(APIRoute):
-    """A route of the API, before which the key is looked at, and that there is no query parameter that it has not.
+    """A route of the API: the key is looked at first, then that all query parameters are the route's, then the body.
 
-    FastAPI's dependencies do the same, at a tenth of what a report costs the server.
+    As dependencies they would come after the body, and each cost each call more than what it does.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
