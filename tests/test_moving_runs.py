@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from lrtune.client import Client
-from tests.serving import KEY, served
+from tests.serving import KEY, served, signed_in
 from tests.test_moving import run
 
 
@@ -93,7 +93,22 @@ def test_old_runs_in_a_csv_file_come_in_as_a_finished_job(
         report, warm = client.report(job.id), OF_OUR_OWN | {"warm_start": [job.id]}
         assert "warm start" in " ".join(one.reason for one in client.plan(warm).first)
         assert client.best(job.id).configuration == chosen
+        curves = {one.family: one.curve for one in client.landscape(job.id).series}
     assert (report.cost.total, report.saved.total) == (3.0, 0.0)
+    assert curves["cosine"] is not None
+    assert curves["cosine"].rates[0] == pytest.approx(1.5e-4)
+
+
+def test_the_page_of_old_runs_speaks_of_no_baseline_and_no_worker(
+    service: httpx.Client, asked: str, tmp_path: Path
+) -> None:
+    run("import-study", asked, "--csv", of_board(tmp_path / "runs.csv"), "--value", "val_loss")
+    job = service.get("/v1/jobs").json()["items"][0]["id"]
+    with signed_in(service) as browser:
+        page, trial = (browser.get(f"/jobs/{job}{more}").text for more in ("", "/trials/0"))
+    assert "There is no baseline with a value to compare with" in page
+    assert "Trial 0, the untuned baseline" not in page
+    assert "Nothing is known here of how it was trained" in trial
 
 
 def test_a_better_value_may_be_a_higher_one_and_a_knob_true_or_false(
