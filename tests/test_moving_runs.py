@@ -99,6 +99,16 @@ def test_old_runs_in_a_csv_file_come_in_as_a_finished_job(
     assert curves["cosine"].rates[0] == pytest.approx(1.5e-4)
 
 
+def test_the_report_of_old_runs_is_a_file_that_draws_what_there_is(
+    service: httpx.Client, asked: str, tmp_path: Path
+) -> None:
+    run("import-study", asked, "--csv", of_board(tmp_path / "runs.csv"), "--value", "val_loss")
+    job = service.get("/v1/jobs").json()["items"][0]["id"]
+    run("report", job, "-o", str(tmp_path / "report.html"))
+    written = (tmp_path / "report.html").read_text()
+    assert "Blue is the answer (trial 0), grey 2 other trials of 3" in written
+
+
 def test_the_page_of_old_runs_speaks_of_no_baseline_and_no_worker(
     service: httpx.Client, asked: str, tmp_path: Path
 ) -> None:
