@@ -99,6 +99,19 @@ def test_old_runs_in_a_csv_file_come_in_as_a_finished_job(
     assert curves["cosine"].rates[0] == pytest.approx(1.5e-4)
 
 
+def test_runs_of_hugging_faces_trainer_come_in_by_its_own_names(
+    service: httpx.Client, asked: str, tmp_path: Path
+) -> None:
+    head = ["learning_rate", "lr_scheduler_type", "optim", "warmup_steps", "adam_beta2", "max_grad_norm", "momentum"]
+    rows = [[*head, "eval/loss"], [5e-5, "constant_with_warmup", "adamw_torch_fused", 4, 0.98, 1.0, 0.9, 0.43]]
+    file = written(tmp_path / "runs.csv", rows)
+    run("import-study", asked, "--csv", file, "--value", "eval/loss", "--map", "momentum=sgd.momentum")
+    with Client() as client:
+        chosen = client.best(next(client.list()).id).configuration
+    assert (chosen.kind, chosen.optimizer.beta2) == (("adamw", "constant"), 0.98)
+    assert (chosen.warmup, chosen.clip_norm) == (0.1, 1.0)
+
+
 def test_the_report_of_old_runs_is_a_file_that_draws_what_there_is(
     service: httpx.Client, asked: str, tmp_path: Path
 ) -> None:
@@ -151,6 +164,11 @@ def test_a_better_value_may_be_a_higher_one_and_a_knob_true_or_false(
             [["batch size", "seed", *HEAD], [32, 1, *RUNS[0]]],
             ["--value", "val_loss"],
             "to leave out what is none: `--map 'batch size'=- --map seed=-`",
+        ),
+        (
+            [HEAD, [*RUNS[0][:5], "adamw_8bit", *RUNS[0][6:]]],
+            ["--value", "val_loss"],
+            "line 2 of runs.csv: optimizer: found 'adamw_8bit'; accepted is one of sgd",
         ),
         (
             [["learning_rate", *HEAD], [1e-3, *RUNS[0]]],

@@ -34,7 +34,19 @@ KNOWN_AS = {
     "max_grad_norm": "clip_norm",
     "wd": "weight_decay",
     "num_warmup_steps": "warmup_steps",
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "adam_epsilon": "eps",
 }
+# Hugging Face's and torch's names for the same.
+SPELT = {
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "constant_with_warmup": "constant",
+    "cosineannealinglr": "cosine",
+    "warmup_stable_decay": "wsd",
+}
+REGISTRIES: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": FAMILIES}
 
 
 def flat(configuration: Configuration) -> dict[str, Any]:
@@ -65,14 +77,19 @@ def configuration(
         named = f"the parameters there are {', '.join(params) or 'none'}"
         how = f"accepted is `--map NAME={missing[0]}` for one of them, or `--set {missing[0]}=VALUE`"
         raise Invalid(f"found no {missing[0]}: {named}; {how}")
+    for part, registry in REGISTRIES.items():
+        found[part] = SPELT.get(str(found[part]).lower(), found[part])
+        if str(found[part]).lower() not in registry:
+            raise Invalid(f"{part}: found {found[part]!r}; accepted is one of {', '.join(registry)}")
     made: dict[str, Any] = {"optimizer": {"name": found["optimizer"]}, "schedule": {"family": found["schedule"]}}
     made |= {name: value for name, value in found.items() if name in AROUND}
     places = {name: _place(name, found) for name in found if name not in PLAIN}
     if unknown := [name for name, place in places.items() if place is None]:
+        chosen, dropped = (found["optimizer"], found["schedule"]), (f"--map {shlex.quote(name)}=-" for name in unknown)
         raise Invalid(
-            f"{', '.join(unknown)}: no part of a configuration with {found['optimizer']} and {found['schedule']}; "
-            f"accepted is `--map {unknown[0]}=OURS` with one of {', '.join(PLAIN)} or a knob, or to leave out what is "
-            f"none: `{' '.join(f'--map {shlex.quote(name)}={DROPPED}' for name in unknown)}`"
+            f"{', '.join(unknown)}: no part of a configuration with {' and '.join(chosen)}; accepted is "
+            f"`--map {unknown[0]}=OURS` with one of {', '.join(PLAIN)} or a knob (sgd.momentum, where only some have "
+            f"it), or to leave out what is none: `{' '.join(dropped)}`"
         )
     for name, place in places.items():
         if place:
@@ -91,15 +108,14 @@ def _require_one_each(ours: Mapping[str, str]) -> None:
     for other, name in ours.items():
         if theirs[name] != other:
             twice = f"{other} and {theirs[name]} are both {name} here"
-            raise Invalid(f"{twice}; accepted is one of them: `--map {shlex.quote(other)}={DROPPED}` leaves it out")
+            raise Invalid(f"{twice}; accepted is one of them: `--map {shlex.quote(other)}=-` leaves it out")
 
 
 def _place(name: str, found: Mapping[str, Any]) -> str | None:
     """Whose knob it is: `optimizer` or `schedule`; "" where it belongs to one not chosen, None where it is no knob."""
     owner, _, knob = name.rpartition(".")
     owner = owner.lower()  # as names of optimizers and schedules are taken anywhere, in any case
-    registries: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": FAMILIES}
-    for place, registry in registries.items():
+    for place, registry in REGISTRIES.items():
         chosen = str(found[place]).lower()
         if owner in ("", place, chosen) and chosen in registry and knob in knobs(registry[chosen]):
             return place
