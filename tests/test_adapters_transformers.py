@@ -9,6 +9,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from lrtune.adapters.transformers import TrialCallback
+from lrtune.errors import Invalid
 from lrtune.loop import LoopTrial
 from tests.offline import ADAMW, SGD, STEPS, Door, handout, held, rates
 from tests.recording import WARMUPS, recording, two_groups
@@ -116,6 +117,25 @@ def test_the_trainers_early_stopping_and_the_services_both_end_a_run(tmp_path: P
     found = trainer(trial, tmp_path, callbacks=[early], **options, **more)
     found.train()
     assert (found.state.global_step, used(found)) == (4, rates(trial)[:4])
+
+
+@pytest.mark.parametrize("metric", ["eval_first_loss", "eval_second_loss", "second_loss"])
+def test_the_metric_may_be_one_of_any_of_several_sets(metric: str, tmp_path: Path) -> None:
+    trial = held(ADAMW, metric=metric)
+    found = trainer(trial, tmp_path, eval_strategy="steps", eval_steps=3)
+    found.eval_dataset = {"first": EXAMPLES[:4], "second": EXAMPLES[4:8]}
+    found.train()
+    logged = [entry for entry in found.state.log_history if f"eval_{metric.removeprefix('eval_')}" in entry]
+    sent = [(one.step, one.metrics[metric]) for one in trial._door.sent]  # type: ignore[attr-defined]
+    assert [(entry["step"], entry[f"eval_{metric.removeprefix('eval_')}"]) for entry in logged][: len(sent)] == sent
+    assert [step for step, _ in sent] == [3, 6, 9, 12]
+
+
+def test_a_metric_that_none_of_several_sets_has_is_found_at_once(tmp_path: Path) -> None:
+    found = trainer(held(ADAMW, metric="accuracy"), tmp_path, eval_strategy="steps", eval_steps=3)
+    found.eval_dataset = {"first": EXAMPLES[:4], "second": EXAMPLES[4:8]}
+    with pytest.raises(Invalid, match=r"found epoch, eval_first_loss, .*eval_second_loss.* at step 3"):
+        found.train()
 
 
 def test_a_script_may_evaluate_once_more_after_the_service_has_ended_its_trial(

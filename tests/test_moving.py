@@ -248,6 +248,23 @@ def test_a_study_of_other_origin_comes_in_as_a_finished_job(service: httpx.Clien
     assert pruned.reports[0].learning_rate == pruned.configuration.learning_rates(40)[9]
 
 
+def test_a_run_without_reports_that_diverged_has_cost_its_length(service: httpx.Client, storage: str) -> None:
+    study = optuna.create_study(storage=storage, study_name="ends")
+    kinds = {"lr": optuna.distributions.FloatDistribution(1e-4, 1.0)}
+    for rate, value in ((0.1, 0.5), (0.9, float("inf"))):
+        study.add_trial(optuna.trial.create_trial(value=value, params={"lr": rate}, distributions=kinds))
+    alike = ["--set", "optimizer=sgd", "--set", "schedule=cosine"]
+    run("import-study", "digits", "--storage", storage, "--steps", "40", *alike)
+    with Client() as client:
+        job = next(client.list(tag="imported:ends"))
+        report = client.report(job.id)
+        assert [(trial.state.value, trial.step) for trial in client.trials(job.id)] == [
+            ("complete", 40),
+            ("diverged", 40),
+        ]
+    assert report.saved.total == 0.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -277,9 +294,14 @@ def test_a_storage_that_is_none_is_told_in_words(job: str) -> None:
     assert "found no target" in run("export-study", job, code=2)
 
 
-def test_a_missing_library_is_told_with_how_to_get_it(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("optuna", "mlflow.entities", "tensorboard.compat.proto.event_pb2"):
+def test_a_missing_library_is_told_with_how_to_get_it(
+    job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("optuna", "lrtune.uploads.delimited", "mlflow.entities", "tensorboard.compat.proto.event_pb2"):
         monkeypatch.setitem(sys.modules, module, None)
+    (runs := tmp_path / "runs.csv").write_text("lr,loss\n1,2\n")
+    read = run("import-study", "digits", "--csv", str(runs), "--value", "loss", "--steps", "40", code=2)
+    assert "pip install numpy" in read
     assert "pip install optuna" in run("export-study", job, "--storage", "sqlite:///x.db", code=2)
     assert "pip install mlflow-skinny" in run("export-study", job, "--mlflow", "sqlite:///x.db", code=2)
     assert "pip install tensorboard" in run("export-study", job, "--tensorboard", "x", code=2)

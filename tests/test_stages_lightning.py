@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -36,12 +37,12 @@ class Net(pl.LightningModule):
         return self.trial.optimizer(self.net.parameters())
 
 
-def train(trial: LoopTrial, *, wrap: Any = resumable, resume: bool = True, **options: Any) -> Any:
+def train(trial: LoopTrial, *, wrap: Any = resumable, resume: bool = True, own: Any = (), **options: Any) -> Any:
     pl.seed_everything(trial.seed, verbose=False)
     module = Net(trial)
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     quiet |= {"enable_checkpointing": False, "logger": False, "max_steps": trial.steps, "max_epochs": -1}
-    found = pl.Trainer(**(quiet | options), callbacks=[TrialCallback(trial)])
+    found = pl.Trainer(**(quiet | options), callbacks=[TrialCallback(trial), *own])
     loader = wrap(DataLoader(TensorDataset(X), batch_size=8, shuffle=True))
     path = checkpoint(trial) if resume else None
     found.fit(module, loader, DataLoader(TensorDataset(X[:8]), batch_size=8), ckpt_path=path)
@@ -52,6 +53,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "accumulation": {"accumulate_grad_batches": 2},
     "its own validations": {"val_check_interval": 2},
+    "seldom validated": {"check_val_every_n_epoch": 2},
+    "epochs that it has to make": {"min_epochs": 2},
 }
 
 
@@ -70,6 +73,13 @@ def test_a_fit_paused_twice_trains_bit_for_bit_as_in_one_piece(
     weights = list(last)
     assert in_stages(tmp_path, one, ends) == whole
     assert last == weights
+
+
+def test_a_script_that_stops_early_by_itself_goes_on_where_an_epoch_has_ended(tmp_path: Path) -> None:
+    def one(trial: LoopTrial) -> Any:
+        return train(trial, own=[EarlyStopping("val_loss", patience=100)])[0]
+
+    assert in_stages(tmp_path, one, [5, 10, STEPS]) == in_stages(tmp_path, one, [STEPS])
 
 
 def test_what_cannot_go_on_is_refused_in_words_and_what_is_gone_begins_again(tmp_path: Path) -> None:

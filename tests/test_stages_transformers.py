@@ -30,7 +30,9 @@ class Net(nn.Module):
         return {"loss": loss, "logits": found}
 
 
-def train(trial: LoopTrial, output: Path, *, resume: bool = True, **options: Any) -> tuple[list[float], list[Any]]:
+def train(
+    trial: LoopTrial, output: Path, *, resume: bool = True, sets: Any = None, **options: Any
+) -> tuple[list[float], list[Any]]:
     set_seed(trial.seed)
     model = Net()
     settings: dict[str, Any] = {"max_steps": trial.steps, "per_device_train_batch_size": 4, "save_strategy": "no"}
@@ -39,7 +41,7 @@ def train(trial: LoopTrial, output: Path, *, resume: bool = True, **options: Any
         model=model,
         args=TrainingArguments(output_dir=str(output), **(settings | options)),
         train_dataset=EXAMPLES,
-        eval_dataset=EXAMPLES[:4],
+        eval_dataset=sets or EXAMPLES[:4],
         optimizers=(trial.optimizer(model.parameters()), None),
         callbacks=[TrialCallback(trial)],
     )
@@ -53,6 +55,28 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "its own evaluations": {"eval_strategy": "steps", "eval_steps": 3},
     "its own checkpoints": {"save_strategy": "steps", "save_steps": 5},
 }
+
+
+BEST_ALONE = {"save_strategy": "best", "metric_for_best_model": "loss", "eval_strategy": "steps", "eval_steps": 3}
+
+
+@pytest.mark.parametrize("options", [{}, {"eval_strategy": "epoch", "save_strategy": "epoch"}, BEST_ALONE], ids=str)
+@pytest.mark.parametrize("metric", ["eval_loss", "eval_first_loss", "eval_second_loss"])
+def test_a_stage_is_kept_once_whatever_the_trainer_measures_and_saves(
+    metric: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    several = metric != "eval_loss"
+    more = options | ({"sets": {"first": EXAMPLES[:4], "second": EXAMPLES[4:8]}} if several else {})
+    more |= {"metric_for_best_model": metric} if options is BEST_ALONE else {}
+
+    def one(trial: LoopTrial) -> list[float]:
+        return train(trial, tmp_path / "out", **more)[0]
+
+    whole = in_stages(tmp_path / "kept", one, [STEPS], metric=metric)
+    before = {file.name for file in (tmp_path / "out").glob("checkpoint-*")}
+    assert in_stages(tmp_path / "kept", one, [4, 10, STEPS], metric=metric) == whole
+    left = {file.name for file in (tmp_path / "out").glob("checkpoint-*")}
+    assert options is BEST_ALONE or left == before
 
 
 @pytest.mark.parametrize("ends", [pytest.param([5, 9, STEPS], marks=pytest.mark.slow), [4, 10, STEPS]], ids=str)

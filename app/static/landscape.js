@@ -22,7 +22,7 @@ const landscape = (() => {
 
   async function refresh() {
     const text = await charts.fetched(box.dataset.src);
-    if (text === null && terrain === null) charts.missing(box, "The map of rates appears with the first run.", "No run reported anything, so there is no map of rates.");
+    if (text === null && terrain === null) charts.missing(box, "The map of rates appears with the first run.", "No run ended with a value, so there is no map of rates.");
     if (text === null || text === shape) return;
     shape = text;
     terrain = JSON.parse(text);

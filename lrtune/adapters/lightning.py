@@ -107,6 +107,12 @@ class resumable:  # noqa: N801 - written like a function
             yield batch
 
 
+def _stop(trainer: Trainer) -> None:
+    """Let a trainer stop, also one that has a least number of epochs or steps to make."""
+    trainer.should_stop = True
+    trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = 0, None
+
+
 def _own(kept: list[dict[str, Any]]) -> dict[str, Any]:
     """What is this process's of what all have kept. Raises ValueError where they were more or fewer."""
     team = Team()
@@ -126,6 +132,7 @@ class TrialCallback(Callback):
         self._rates: list[Rates] = []
         self._updates: list[Updates] = []
         self._before: dict[str, Any] | None = None  # the random generators before a validation that only we asked for
+        self._measured: dict[str, float] = {}  # last, as other callbacks look for it at the end of an epoch
         self._kept: list[dict[str, Any]] | None = None  # every process's random generators as a checkpoint has them
         trial.keeps_itself = True
 
@@ -147,6 +154,7 @@ class TrialCallback(Callback):
         if self._kept is not None and start:
             set_generators(_own(self._kept))
         self._kept = None
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._measured.items()})
         self._set_all()
 
     def on_train_batch_end(
@@ -158,7 +166,8 @@ class TrialCallback(Callback):
             loop = trainer.fit_loop
             if not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
                 self._before = generators()
-            trainer.should_stop = True  # Lightning then validates
+            trainer.check_val_every_n_epoch = 1
+            _stop(trainer)  # Lightning then validates
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the rates of this step, for whoever looks before the update."""
@@ -171,8 +180,9 @@ class TrialCallback(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking or not self._step:
             return
         measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._measured = measured
         if self.trial.report(self._step, **measured):
-            trainer.should_stop = True
+            _stop(trainer)
         if self._before is not None:
             set_generators(self._before)
             self._before = None
@@ -189,12 +199,13 @@ class TrialCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """How many updates each optimizer has made, and every process's random generators of a trial in stages."""
-        made = {"updates": [one.done for one in self._updates]}
+        made = {"updates": [one.done for one in self._updates], "measured": self._measured}
         return made | {"generators": Team().gathered(generators())} if self.trial.in_stages else made
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after them."""
         self._done, self._kept = list(state_dict["updates"]), state_dict.get("generators")
+        self._measured = dict(state_dict.get("measured", {}))
 
     @property
     def _step(self) -> int:

@@ -30,6 +30,8 @@ class TrialCallback(TrainerCallback):
         self._rates: Rates | None = None
         self._before: dict[str, Any] | None = None  # the random generators before an evaluation that only we asked for
         self._ours = False  # whether the next checkpoint is for us alone
+        self._held: dict[str, float] = {}  # measured on one of several sets, while the job's metric is not known yet
+        self._heard = False  # whether the job's metric was reported
         self._training = False
         trial.keeps_itself = True
 
@@ -55,7 +57,9 @@ class TrialCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Set the rates of the next update, for whoever looks; measure where a stage ends."""
         self._set(state, kwargs["lr_scheduler"])
-        if ends_stage(self.trial, state.global_step) and not control.should_evaluate:
+        self._before = None
+        by_epoch = args.eval_strategy == "epoch" and state.epoch % 1 == 0 and args.eval_delay <= state.epoch
+        if ends_stage(self.trial, state.global_step) and not (control.should_evaluate or by_epoch):
             control.should_evaluate, self._before = True, generators()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -63,18 +67,35 @@ class TrialCallback(TrainerCallback):
 
         Scripts evaluate once more when training has ended: that is a report only where the trial has not.
         """
-        if self.trial.over and not self._training:
+        if self._before is not None:
+            set_generators(self._before)
+        if self.trial.over or paused(self.trial):  # such as another set of the same evaluation
+            control.should_training_stop = True
             return
         measured = {name: float(value) for name, value in kwargs["metrics"].items() if isinstance(value, numbers.Real)}
         if (full := f"eval_{self.trial.metric}") in measured:
             measured.setdefault(self.trial.metric, measured[full])
-        if state.global_step and self.trial.report(state.global_step, **measured):
-            control.should_training_stop = True
-        if self._before is not None:
-            set_generators(self._before)
-            self._before = None
+        self._held |= measured
+        self._heard = self._heard or self.trial.metric in measured
+        if self._heard or "eval_runtime" in measured:  # which only one set alone has
+            self._report(state, control)
         if paused(self.trial):
             self._ours, control.should_save = not control.should_save, True
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Report what no set had the job's metric of: a misspelt one is found at once."""
+        self._report(state, control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep what a trainer that saves the best alone did not; a stage that has ended is not measured once more."""
+        if paused(self.trial):
+            self._ours = True
+        if paused(self.trial) or self.trial.over:
+            control.should_evaluate, control.should_save = False, not self.trial.over
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -91,6 +112,12 @@ class TrialCallback(TrainerCallback):
         self.trial.keep(state.global_step, lambda to: of_host and shutil.copytree(made, to, dirs_exist_ok=True))
         if self._ours and of_host:
             shutil.rmtree(made, ignore_errors=True)
+
+    def _report(self, state: TrainerState, control: TrainerControl) -> None:
+        """Report what is held, if anything was trained by then."""
+        measured, self._held = self._held, {}
+        if measured and state.global_step and self.trial.report(state.global_step, **measured):
+            control.should_training_stop = True
 
     def _require_stage(self, args: TrainingArguments, state: TrainerState) -> None:
         """Raise ValueError for a run that cannot be kept, or does not go on from what was."""

@@ -11,9 +11,9 @@ from lrtune.cli.lazy import lazily
 from lrtune.errors import Invalid
 
 if TYPE_CHECKING:
-    from lrtune.moving import boards, studies
+    from lrtune.moving import boards, runs, studies
 else:
-    boards, studies = lazily("lrtune.moving.boards"), lazily("lrtune.moving.studies")
+    boards, runs, studies = map(lazily, ("lrtune.moving.boards", "lrtune.moving.runs", "lrtune.moving.studies"))
 
 commands = typer.Typer()
 
@@ -56,42 +56,58 @@ def import_study(
         typer.Argument(metavar="[JOB]", help="What was tuned: a task's name, or a .json file with the job."),
     ] = None,
     storage: Annotated[str, typer.Option(metavar="URL", help="An Optuna storage, such as sqlite:///study.db.")] = "",
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Or a CSV file with a run a row.")
+    ] = None,
+    value: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Its column with what was measured at the end of each run.")
+    ] = "",
     study: Annotated[str | None, typer.Option(help="The study's name, where the storage has several.")] = None,
     steps: Annotated[int | None, typer.Option(help="How many steps each of its trials was to take.")] = None,
     map_: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="THEIRS=OURS", help="What a parameter is called here; - leaves it out."),
+        typer.Option(
+            "--map", metavar="THEIRS=OURS", help="What a parameter or column is called here; - leaves it out."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="OURS=VALUE", help="What all its trials had alike.")
     ] = None,
 ) -> None:
-    """Bring an Optuna study in as a finished job: to look at, to export, to begin another from."""
-    if not storage:
-        raise Invalid("found no storage; accepted is --storage with a URL such as sqlite:///study.db")
-    found = studies.load(storage, study)
-    spec = _spec(found, job, steps)
+    """Bring an Optuna study or a CSV file of runs in as a finished job: to look at, export or begin another from."""
+    if bool(storage) == bool(csv and value):
+        either = "--storage with a URL such as sqlite:///study.db, or --csv FILE with --value COLUMN"
+        raise Invalid(f"found {'both' if storage else 'neither'}; accepted is {either}")
     names, fixed = options.pairs(map_, plain=True), options.pairs(set_)
-    metric, horizon = str(spec["metric"].get("name")), spec["horizon"]["steps"]
-    trials = studies.trials(found, metric=metric, steps=horizon, names=names, fixed=fixed)
-    body = {"job": spec, "trials": [trial.model_dump(mode="json") for trial in trials]}
+    left = ""
+    if csv:
+        spec = _spec(options.job(job or "external", {}), steps, csv.name, {"name": value})
+        trials, out_of = runs.trials(csv, value, steps=spec["horizon"]["steps"], names=names, fixed=fixed)
+        source = f"the runs in {csv.name}"
+        left = f"; {out_of.total()} left out ({runs.counted(out_of)})" if out_of else ""
+    else:
+        found = studies.load(storage, study)
+        asked = options.job(job, {}) if job else studies.spec(found)
+        spec = _spec(asked, steps, found.study_name, {"name": "val_loss", "goal": studies.goal(found)})
+        metric, horizon = str(spec["metric"].get("name")), spec["horizon"]["steps"]
+        trials = list(studies.trials(found, metric=metric, steps=horizon, names=names, fixed=fixed))
+        source = f"the Optuna study {found.study_name}"
+    body = {"job": spec, "trials": [trial.model_dump(mode="json") for trial in trials], "source": source}
     with clients.Client() as client:
-        made = client.import_job(body | {"source": f"the Optuna study {found.study_name}"})
-    out.say(f"{made.id} is {made.state}: {made.reason}; `lrtune best {made.id}` shows what it found")
+        made = client.import_job(body)
+    out.say(f"{made.id} is {made.state}: {made.reason}{left}; `lrtune best {made.id}` shows what it found")
 
 
-def _spec(study: Any, job: str | None, steps: int | None) -> dict[str, Any]:
-    """The job that a study stands for: its own where it came from here, else what was asked for, with its goal."""
-    spec = options.job(job, {}) if job else studies.spec(study)
-    if spec is None:
+def _spec(asked: dict[str, Any] | None, steps: int | None, source: str, metric: dict[str, str]) -> dict[str, Any]:
+    """The job that runs elsewhere stand for: what was asked for, with what is known there of its metric."""
+    if asked is None:
         raise Invalid("found no job in the study; accepted is the name of its task, or a .json file with the job")
     if steps is not None:
-        spec["horizon"] = {"steps": steps}
-    horizon = spec.get("horizon")
+        asked["horizon"] = {"steps": steps}
+    horizon = asked.get("horizon")
     if not isinstance(horizon, dict) or not isinstance(horizon.get("steps"), int):
         raise Invalid("found no horizon; accepted is --steps with the steps of one run")
-    metric = spec.get("metric") or {"name": "val_loss"}
-    if isinstance(metric, dict):
-        spec["metric"] = {**metric, "goal": metric.get("goal") or studies.goal(study)}
-    spec["tags"] = {**(spec.get("tags") or {}), "imported": study.study_name[:200]}
-    return spec
+    said = asked.get("metric") or {}
+    asked["metric"] = metric | ({"name": said} if isinstance(said, str) else {k: v for k, v in said.items() if v})
+    asked["tags"] = {**(asked.get("tags") or {}), "imported": source[:200]}
+    return asked

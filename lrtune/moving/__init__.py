@@ -1,5 +1,7 @@
 """Jobs on their way to and from other tools: `studies.py` for Optuna, `boards.py` for TensorBoard and MLflow.
 
+Runs in a CSV file come in by `runs.py`.
+
 These libraries are no part of the client: each is imported when it is asked for, and a missing one is named in
 words. The commands are in `lrtune/cli/moving.py`. To add a tool, write one more file and an option there.
 """

@@ -4,6 +4,7 @@ The names are `optimizer`, `learning_rate`, `schedule`, `warmup`, `floor`, `clip
 the name of what has it: `adamw.weight_decay`, `cosine.final`. A trial of an older database may have `old_warmup`.
 """
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from lrtune.wire.configuration import Configuration
 AROUND = ("learning_rate", "warmup", "floor", "clip_norm", "clip_value", "old_warmup")
 PLAIN = ("optimizer", "schedule", *AROUND)
 DROPPED = "-"
+WARMED = "warmup_steps"  # a share of the run here
 # What other people's studies call them.
 KNOWN_AS = {
     "lr": "learning_rate",
@@ -31,7 +33,20 @@ KNOWN_AS = {
     "warmup_ratio": "warmup",
     "max_grad_norm": "clip_norm",
     "wd": "weight_decay",
+    "num_warmup_steps": "warmup_steps",
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "adam_epsilon": "eps",
 }
+# Hugging Face's and torch's names for the same.
+SPELT = {
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "constant_with_warmup": "constant",
+    "cosineannealinglr": "cosine",
+    "warmup_stable_decay": "wsd",
+}
+REGISTRIES: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": FAMILIES}
 
 
 def flat(configuration: Configuration) -> dict[str, Any]:
@@ -45,27 +60,40 @@ def flat(configuration: Configuration) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def configuration(params: Mapping[str, Any], names: Mapping[str, str], fixed: Mapping[str, Any]) -> Configuration:
-    """The configuration of another tool's parameters, renamed by `names`, beside `fixed` values. Raises Invalid."""
-    found: dict[str, Any] = {}
-    for theirs, value in params.items():
-        ours = names.get(theirs, KNOWN_AS.get(theirs, theirs))
-        if ours != DROPPED:
-            found[ours] = value
-    found |= fixed
+def configuration(
+    params: Mapping[str, Any], names: Mapping[str, str], fixed: Mapping[str, Any], *, steps: int
+) -> Configuration:
+    """The configuration of another tool's parameters for a run of `steps`, renamed by `names`, beside `fixed` values.
+
+    Raises Invalid.
+    """
+    ours = {theirs: names.get(theirs, KNOWN_AS.get(theirs, theirs)) for theirs in params}
+    _require_one_each({theirs: name for theirs, name in ours.items() if name != DROPPED})
+    found = {name: params[theirs] for theirs, name in ours.items() if name != DROPPED} | dict(fixed)
+    if isinstance(warmed := found.pop(WARMED, None), int | float):
+        found.setdefault("warmup", warmed / steps)
     missing = [name for name in ("optimizer", "learning_rate", "schedule") if name not in found]
     if missing:
         named = f"the parameters there are {', '.join(params) or 'none'}"
         how = f"accepted is `--map NAME={missing[0]}` for one of them, or `--set {missing[0]}=VALUE`"
         raise Invalid(f"found no {missing[0]}: {named}; {how}")
+    for part, registry in REGISTRIES.items():
+        found[part] = SPELT.get(str(found[part]).lower(), found[part])
+        if str(found[part]).lower() not in registry:
+            raise Invalid(f"{part}: found {found[part]!r}; accepted is one of {', '.join(registry)}")
     made: dict[str, Any] = {"optimizer": {"name": found["optimizer"]}, "schedule": {"family": found["schedule"]}}
-    for name, value in found.items():
-        if name in ("optimizer", "schedule"):
-            continue
-        if name in AROUND:
-            made[name] = value
-        elif place := _place(name, found):
-            made[place][name.rpartition(".")[2]] = value
+    made |= {name: value for name, value in found.items() if name in AROUND}
+    places = {name: _place(name, found) for name in found if name not in PLAIN}
+    if unknown := [name for name, place in places.items() if place is None]:
+        chosen, dropped = (found["optimizer"], found["schedule"]), (f"--map {shlex.quote(name)}=-" for name in unknown)
+        raise Invalid(
+            f"{', '.join(unknown)}: no part of a configuration with {' and '.join(chosen)}; accepted is "
+            f"`--map {unknown[0]}=OURS` with one of {', '.join(PLAIN)} or a knob (sgd.momentum, where only some have "
+            f"it), or to leave out what is none: `{' '.join(dropped)}`"
+        )
+    for name, place in places.items():
+        if place:
+            made[place][name.rpartition(".")[2]] = found[name]
     try:
         return Configuration.model_validate(made)
     except ValidationError as error:
@@ -74,19 +102,23 @@ def configuration(params: Mapping[str, Any], names: Mapping[str, str], fixed: Ma
         raise Invalid(f"{where}: {first['msg']} (from {shown(found)})") from None
 
 
-def _place(name: str, found: Mapping[str, Any]) -> str:
-    """Whose knob it is: `optimizer` or `schedule`; none where it belongs to one not chosen. Raises Invalid."""
+def _require_one_each(ours: Mapping[str, str]) -> None:
+    """Raise Invalid where two of another tool's parameters are the same here."""
+    theirs = {name: other for other, name in ours.items()}
+    for other, name in ours.items():
+        if theirs[name] != other:
+            twice = f"{other} and {theirs[name]} are both {name} here"
+            raise Invalid(f"{twice}; accepted is one of them: `--map {shlex.quote(other)}=-` leaves it out")
+
+
+def _place(name: str, found: Mapping[str, Any]) -> str | None:
+    """Whose knob it is: `optimizer` or `schedule`; "" where it belongs to one not chosen, None where it is no knob."""
     owner, _, knob = name.rpartition(".")
     owner = owner.lower()  # as names of optimizers and schedules are taken anywhere, in any case
-    registries: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": FAMILIES}
-    for place, registry in registries.items():
+    for place, registry in REGISTRIES.items():
         chosen = str(found[place]).lower()
         if owner in ("", place, chosen) and chosen in registry and knob in knobs(registry[chosen]):
             return place
         if owner in registry and owner != chosen and knob in knobs(registry[owner]):
             return ""
-    known = ", ".join(PLAIN)
-    raise Invalid(
-        f"{name}: no part of a configuration with {found['optimizer']} and {found['schedule']}; accepted is "
-        f"`--map {name}=OURS` with one of {known} or a knob, or `--map {name}={DROPPED}` to leave it out"
-    )
+    return None

@@ -168,15 +168,16 @@ def _theirs(
     last = max((step for step, _ in values), default=0)
     if last > steps:
         raise Invalid(f"its last report is at {last}, and a run has {steps} steps; accepted is a horizon that holds it")
-    chosen, (state, reason) = configuration(trial.params, names, fixed), _state(trial)
+    chosen, (state, reason) = configuration(trial.params, names, fixed, steps=steps), _state(trial)
     course = Course(chosen, steps)
+    ended = state is TrialState.COMPLETE or (state is TrialState.DIVERGED and not last)
     return ImportedTrial(
         configuration=chosen,
         state=state,
         reason=reason,
         value=trial.value if state is TrialState.COMPLETE else None,
         horizon=steps,
-        step=steps if state is TrialState.COMPLETE else last,
+        step=steps if ended else last,
         reports=[
             ImportedReport(step=step, learning_rate=course.rate(step - 1), metrics={metric: value})
             for step, value in values

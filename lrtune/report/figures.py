@@ -75,7 +75,10 @@ def _losses(axes: Axes, evidence: Evidence) -> None:
     if values and min(values) > 0 and max(values) > 8 * min(values):
         axes.set_yscale("log")
     axes.set(title="The metric at every report", xlabel="step", ylabel=_plain(metric))
-    axes.legend(loc="best", fontsize=8)
+    if values:
+        axes.legend(loc="best", fontsize=8)
+    else:
+        axes.text(0.5, 0.5, "no run reported on its way", ha="center", transform=axes.transAxes)
 
 
 def _rates(axes: Axes, evidence: Evidence) -> None:

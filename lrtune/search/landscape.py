@@ -31,7 +31,8 @@ class Forecasts:
 
 def forecasts(spec: AdmittedJob, trials: Sequence[Trial], *, steps: int) -> Forecasts:
     """Of these trials, with their reports; `steps` is the job's horizon."""
-    past, runs = searched(trials), [trial for trial in trials if not trial.short and trial.reports]
+    past = searched(trials)
+    runs = [trial for trial in trials if not trial.short and (trial.reports or trial.completed(steps))]
     leaders = _leaders(spec, runs, steps)
     grids = {kind: _grid(trial, runs) for kind, trial in leaders.items()}
     wanted = [trial.configuration for trial in runs] + [one for grid in grids.values() for one in grid]
@@ -57,9 +58,10 @@ def _leaders(spec: AdmittedJob, runs: Iterable[Trial], steps: int) -> dict[Kind,
     found: dict[Kind, tuple[bool, float, Trial]] = {}
     for trial in runs:
         values = [value for _, value in trial.values(spec.metric.name) if value is not None]
-        if trial.state is TrialState.DIVERGED or not values or trial.role == "confirm":
+        last = trial.value if trial.value is not None else next(reversed(values), None)
+        if trial.state is TrialState.DIVERGED or last is None or trial.role == "confirm":
             continue
-        rank = not trial.completed(steps), spec.metric.sign * (values[-1] if trial.value is None else trial.value)
+        rank = not trial.completed(steps), spec.metric.sign * last
         there = found.get(trial.configuration.kind)
         if there is None or rank < there[:2]:
             found[trial.configuration.kind] = *rank, trial

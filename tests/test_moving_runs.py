@@ -1,0 +1,185 @@
+"""Runs that others did, from a CSV file to a finished job, through the command line and a real server."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lrtune.client import Client
+from tests.serving import KEY, served, signed_in
+from tests.test_moving import run
+
+
+@pytest.fixture
+def service(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    with served(sqlite_url) as http:
+        monkeypatch.setenv("LRTUNE_URL", str(http.base_url))
+        monkeypatch.setenv("LRTUNE_API_KEY", KEY)
+        yield http
+
+
+HEAD = [
+    "Name",
+    "State",
+    "Created",
+    "Runtime",
+    "lr",
+    "optimizer",
+    "weight_decay",
+    "warmup_steps",
+    "scheduler",
+    "val_loss",
+]
+RUNS: list[list[Any]] = [
+    ["fast", "finished", "2026-05-01T10:00:00.000Z", 600, 1e-3, "AdamW", 0.1, 4, "cosine", 0.25],
+    ["slow", "finished", "2026-05-01T11:00:00.000Z", 601, 1.5e-4, "AdamW", 0.01, 0, "linear", 0.5],
+    ["high", "crashed", "2026-05-01T12:00:00.000Z", 60, 0.3, "SGD", 0.0, 0, "constant", "NaN"],
+    ["gone", "crashed", "2026-05-01T13:00:00.000Z", 12, 1e-3, "AdamW", 0.1, 4, "cosine", 0.9],
+    ["here", "running", "2026-05-01T14:00:00.000Z", 60, 1e-3, "AdamW", 0.1, 4, "cosine", ""],
+    ["none", "finished", "2026-05-01T15:00:00.000Z", 60, 1e-3, "AdamW", 0.1, 4, "cosine", ""],
+]
+OF_OUR_OWN = {"task": "external", "metric": {"name": "val_loss", "goal": "minimize"}, "horizon": {"steps": 40}}
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> str:
+    """A file with the job that the runs of a CSV file stand for."""
+    (tmp_path / "job.json").write_text(json.dumps(OF_OUR_OWN))
+    return str(tmp_path / "job.json")
+
+
+def written(path: Path, rows: list[list[Any]], *, separator: str = ",", decimal: str = ".") -> str:
+    """A CSV file with these rows, as one of several programs writes it."""
+    texts = [[str(cell).replace(".", decimal) if isinstance(cell, float) else cell for cell in row] for row in rows]
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(texts)
+    return str(path)
+
+
+def of_board(path: Path) -> str:
+    return written(path, [HEAD, *RUNS])
+
+
+def of_spreadsheet(path: Path) -> str:
+    return written(path, [HEAD, *RUNS], separator=";", decimal=",")
+
+
+def of_pandas(path: Path) -> str:
+    return written(path, [["", *HEAD], *([number, *row] for number, row in enumerate(RUNS))])
+
+
+@pytest.mark.parametrize("write", [of_board, of_spreadsheet, of_pandas])
+def test_old_runs_in_a_csv_file_come_in_as_a_finished_job(
+    service: httpx.Client, asked: str, tmp_path: Path, write: Callable[[Path], str]
+) -> None:
+    said = run("import-study", asked, "--csv", write(tmp_path / "runs.csv"), "--value", "val_loss")
+    assert "3 trials imported from the runs in runs.csv; 3 left out (1 crashed, 1 running, 1 without val_loss)" in said
+    with Client() as client:
+        job = next(client.list(tag="imported:runs.csv"))
+        best, slow, high = client.trials(job.id)
+        assert [(one.state.value, one.step, one.value) for one in (best, slow, high)] == [
+            ("complete", 40, 0.25),
+            ("complete", 40, 0.5),
+            ("diverged", 40, None),
+        ]
+        assert high.reason == "its val_loss was NaN"
+        chosen = best.configuration
+        assert (chosen.optimizer.as_dict()["name"], chosen.optimizer.weight_decay) == ("adamw", 0.1)
+        assert (chosen.learning_rate, chosen.warmup, slow.configuration.learning_rate) == (1e-3, 0.1, 1.5e-4)
+        report, warm = client.report(job.id), OF_OUR_OWN | {"warm_start": [job.id]}
+        assert "warm start" in " ".join(one.reason for one in client.plan(warm).first)
+        assert client.best(job.id).configuration == chosen
+        curves = {one.family: one.curve for one in client.landscape(job.id).series}
+    assert (report.cost.total, report.saved.total) == (3.0, 0.0)
+    assert curves["cosine"] is not None
+    assert curves["cosine"].rates[0] == pytest.approx(1.5e-4)
+
+
+def test_runs_of_hugging_faces_trainer_come_in_by_its_own_names(
+    service: httpx.Client, asked: str, tmp_path: Path
+) -> None:
+    head = ["learning_rate", "lr_scheduler_type", "optim", "warmup_steps", "adam_beta2", "max_grad_norm", "momentum"]
+    rows = [[*head, "eval/loss"], [5e-5, "constant_with_warmup", "adamw_torch_fused", 4, 0.98, 1.0, 0.9, 0.43]]
+    file = written(tmp_path / "runs.csv", rows)
+    run("import-study", asked, "--csv", file, "--value", "eval/loss", "--map", "momentum=sgd.momentum")
+    with Client() as client:
+        chosen = client.best(next(client.list()).id).configuration
+    assert (chosen.kind, chosen.optimizer.beta2) == (("adamw", "constant"), 0.98)
+    assert (chosen.warmup, chosen.clip_norm) == (0.1, 1.0)
+
+
+def test_the_report_of_old_runs_is_a_file_that_draws_what_there_is(
+    service: httpx.Client, asked: str, tmp_path: Path
+) -> None:
+    run("import-study", asked, "--csv", of_board(tmp_path / "runs.csv"), "--value", "val_loss")
+    job = service.get("/v1/jobs").json()["items"][0]["id"]
+    run("report", job, "-o", str(tmp_path / "report.html"))
+    written = (tmp_path / "report.html").read_text()
+    assert "Blue is the answer (trial 0), grey 2 other trials of 3" in written
+
+
+def test_the_page_of_old_runs_speaks_of_no_baseline_and_no_worker(
+    service: httpx.Client, asked: str, tmp_path: Path
+) -> None:
+    run("import-study", asked, "--csv", of_board(tmp_path / "runs.csv"), "--value", "val_loss")
+    job = service.get("/v1/jobs").json()["items"][0]["id"]
+    with signed_in(service) as browser:
+        page, trial = (browser.get(f"/jobs/{job}{more}").text for more in ("", "/trials/0"))
+    assert "There is no baseline with a value to compare with" in page
+    assert "Trial 0, the untuned baseline" not in page
+    assert "Nothing is known here of how it was trained" in trial
+
+
+def test_a_better_value_may_be_a_higher_one_and_a_knob_true_or_false(
+    service: httpx.Client, tmp_path: Path, asked: str
+) -> None:
+    job = OF_OUR_OWN | {"metric": {"name": "accuracy", "goal": "maximize"}}
+    Path(asked).write_text(json.dumps(job))
+    rows = [
+        ["lr", "optimizer", "nesterov", "momentum", "top-1"],
+        [0.1, "sgd", True, 0.9, "91%"],
+        [1.0, "sgd", False, 0, "80%"],
+    ]
+    file = written(tmp_path / "runs.csv", rows)
+    run("import-study", asked, "--csv", file, "--value", "top-1", "--set", "schedule=cosine")
+    with Client() as client:
+        best = client.best(next(client.list()).id)
+    assert (best.metric, best.value, best.configuration.optimizer.nesterov) == ("accuracy", 0.91, True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "words"),
+    [
+        ([HEAD, *RUNS], ["--value", "loss"], "--value: found 'loss'; accepted is one of the columns Name, State,"),
+        ([HEAD, *RUNS], [], "found neither; accepted is --storage with a URL"),
+        ([HEAD, *RUNS], ["--value", "val_loss", "--map", "LR=learning_rate"], "--map: found 'LR'; accepted is one"),
+        ([HEAD, *RUNS[3:]], ["--value", "val_loss"], "no run that finished with a val_loss (1 crashed, 1 running, 1"),
+        ([HEAD, RUNS[0], [*RUNS[1][:9], "low"]], ["--value", "val_loss"], "line 3 of runs.csv: val_loss: found 'low'"),
+        ([HEAD, [*RUNS[0][:4], -1.0, *RUNS[0][5:]]], ["--value", "val_loss"], "line 2 of runs.csv: learning_rate:"),
+        (
+            [["batch size", "seed", *HEAD], [32, 1, *RUNS[0]]],
+            ["--value", "val_loss"],
+            "to leave out what is none: `--map 'batch size'=- --map seed=-`",
+        ),
+        (
+            [HEAD, [*RUNS[0][:5], "adamw_8bit", *RUNS[0][6:]]],
+            ["--value", "val_loss"],
+            "line 2 of runs.csv: optimizer: found 'adamw_8bit'; accepted is one of sgd",
+        ),
+        (
+            [["learning_rate", *HEAD], [1e-3, *RUNS[0]]],
+            ["--value", "val_loss"],
+            "learning_rate and lr are both learning_rate here; accepted is one of them",
+        ),
+    ],
+)
+def test_a_csv_file_that_does_not_fit_is_told_in_words(
+    service: httpx.Client, asked: str, tmp_path: Path, rows: list[list[Any]], arguments: list[str], words: str
+) -> None:
+    file = written(tmp_path / "runs.csv", rows)
+    assert words in run("import-study", asked, "--csv", file, *arguments, code=2)
+    assert service.get("/v1/jobs").json()["items"] == []
