@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
+from io import StringIO
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ from app.main import create_app
 from app.settings import Settings
 from lrtune import client
 from lrtune.admin import Admin
-from lrtune.cli import commands, terminal, watch
+from lrtune.cli import commands, out, terminal, watch
 from lrtune.client import Client
 from lrtune.store import Database, jobs, leases, trials
 from lrtune.wire.configuration import Configuration
@@ -247,6 +249,27 @@ def test_watching_a_job_to_its_good_end_shows_the_answer(service: Database) -> N
     assert "50 % better than untuned" in said
     assert "0.002 ┤" in said
     assert "40 steps" in said
+
+
+def test_a_search_that_is_stopped_while_it_is_watched_is_a_line(
+    service: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "EVERY", 0.01)
+    job, into, looks = str(submitted()["id"]), StringIO(), count()
+    with Client() as client:
+
+        def check() -> None:
+            look = next(looks)
+            if look == 0:
+                client.stop(job)
+            elif look == 3000 or "stopped" in into.getvalue():
+                client.cancel(job)
+
+        watch.follow(client, job, out.screen(file=into), check=check)
+    said = [line for line in into.getvalue().splitlines() if "stopped" in line]
+    assert said == [
+        f"the search of job {job} is stopped: what it trains now is trained on, then its answer is confirmed"
+    ]
 
 
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])

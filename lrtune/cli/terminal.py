@@ -4,12 +4,13 @@ Everything here takes the values of `lrtune.wire.results` and gives something th
 the command that shows it goes in `lrtune/cli/commands.py`.
 """
 
+import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -23,7 +24,8 @@ from lrtune.wire.results import Best, Job, Plan, Trial, Worker
 
 BARS = "▁▂▃▄▅▆▇█"
 TIMES = ("at", "seen_at", "created_at", "used_at", "revoked_at")
-DAY = len("2026-11-29")
+DAY, SHORT = len("2026-11-29"), 8  # characters of a cell that stay together
+ID = re.compile(r"(job|key)-[0-9a-f]{16}")
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character: left and right, from the top
 
 
@@ -112,28 +114,58 @@ def report(found: Findings) -> RenderableType:
 class Fitting:
     """A table that leaves columns out, the `spare` ones in their order, until it fits: a number is never cut.
 
-    Where it does not even so, the columns that are `whole` stay in one piece, and the cells of others go on below.
+    Where it does not even so, cells go on below, but for those that are there to be copied: ids, and the columns that
+    are `whole`. Where there is no room for these beside the others, each row is written as lines of its own.
     """
 
     def __init__(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], whole: Sequence[str] = ()
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        spare: Sequence[str] = (),
+        whole: Sequence[str] = (),
     ) -> None:
         self._columns, self._rows, self._spare, self._whole = columns, rows, spare, whole
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        places = list(range(len(self._columns)))
         for left_out in range(len(self._spare) + 1):
-            table = self._without(self._spare[:left_out])
-            if Measurement.get(console, options.update(max_width=1000), table).maximum <= options.max_width:
+            places = [place for place in places if self._columns[place] not in self._spare[:left_out]]
+            widths = {place: max(cell_len(cell) for cell in self._cells(place)) for place in places}
+            if _room(widths) <= options.max_width:
                 break
+        least = {place: min(width, self._least(place)) for place, width in widths.items()}
+        if _room(least) > options.max_width:
+            yield from self._as_lines()
+            return
+        while _room(widths) > options.max_width:
+            widest = max((place for place in places if widths[place] > least[place]), key=lambda place: widths[place])
+            widths[widest] -= 1
+        table = _folding(*(Column(self._columns[place], overflow="fold", width=widths[place]) for place in places))
+        for row in self._rows:
+            table.add_row(*(Text(row[place]) for place in places))
         yield table
 
-    def _without(self, names: Sequence[str]) -> Table:
-        kept = [place for place, name in enumerate(self._columns) if name not in names]
-        named = (self._columns[place] for place in kept)
-        table = _folding(*(Column(name, overflow="fold", no_wrap=name in self._whole) for name in named))
+    def _cells(self, place: int) -> list[str]:
+        return [self._columns[place], *(line for row in self._rows for line in row[place].splitlines())]
+
+    def _least(self, place: int) -> int:
+        """How wide a column has to be: its ids and its days stay in one piece."""
+        name = self._columns[place]
+        if name in self._whole:
+            return max(cell_len(cell) for cell in self._cells(place))
+        return max([DAY if name in TIMES else SHORT, *(len(cell) for cell in self._cells(place) if ID.fullmatch(cell))])
+
+    def _as_lines(self) -> Iterator[RenderableType]:
         for row in self._rows:
-            table.add_row(*(Text(row[place]) for place in kept))
-        return table
+            table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+            for name, cell in zip(self._columns, row, strict=True):
+                table.add_row(name, Text(cell, overflow="fold"))
+            yield Group(table, Text())
+
+
+def _room(widths: Mapping[int, int]) -> int:
+    return sum(width + 2 for width in widths.values())
 
 
 def _folding(*columns: str | Column) -> Table:
@@ -215,25 +247,16 @@ def plan(found: Plan) -> RenderableType:
     return Group(said, Text(f"cost: {total}{steps}, {cost.confirm_full_runs:g} of them to confirm\n"), table)
 
 
-def listed(items: Iterable[Mapping[str, Any]], *columns: str) -> Table:
+def listed(items: Iterable[Mapping[str, Any]], *columns: str) -> Fitting:
     """Plain things of the API as a table of some of their fields."""
-    table = _folding(*map(_column, columns))
-    for item in items:
-        table.add_row(*(Text(_cell(item.get(column, ""), of=column)) for column in columns))
-    return table
+    rows = [[_cell(item.get(column, ""), of=column) for column in columns] for item in items]
+    return Fitting(columns, rows, whole=("id",))
 
 
-def workers(found: Iterable[Worker]) -> Table:
+def workers(found: Iterable[Worker]) -> Fitting:
     """Who is working, and on what."""
     rows = (worker.model_dump(mode="json") for worker in found)
     return listed(rows, "id", "host", "device", "job", "trial", "seen_at")
-
-
-def _column(name: str) -> Column:
-    """A column of plain things: an id is there to be copied, so it is never cut, and a time folds after its day."""
-    if name == "id":
-        return Column(name, no_wrap=True, min_width=20)
-    return Column(name, overflow="fold", min_width=DAY if name in TIMES else None)
 
 
 def _cell(value: object, *, of: str = "") -> str:
