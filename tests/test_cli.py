@@ -278,6 +278,36 @@ def test_watching_a_job_to_a_bad_end_is_exit_code_1(service: Database, state: Jo
     assert f"is {state}: the file is gone" in said
 
 
+@pytest.mark.parametrize("charset", ["ascii", "latin-1"])
+def test_a_terminal_without_the_characters_shows_others(service: Database, charset: str) -> None:
+    """LANG=C, a Windows code page, or PYTHONIOENCODING: a drawn curve ended the command there."""
+    submitted("--name", "größe ★ 尺寸")
+    for command, said in {
+        ("preview", "cosine"): "1 |....",
+        ("list",): "gr",
+        ("watch", ended(service, JobState.SUCCEEDED)): "0.002 |",
+        ("--help",): "preview",
+    }.items():
+        found = CliRunner(charset=charset).invoke(commands.app, list(command))
+        assert (found.exit_code, said in found.output) == (0, True), found.output
+
+
+def test_in_a_narrow_terminal_curves_are_narrow_and_trials_and_comparisons_are_whole(
+    service: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    one, other = ended(service, JobState.SUCCEEDED), str(submitted("--name", "other")["id"])
+    for command, cells in {
+        ("preview", "cosine"): ("1 ┤⠉", "1000 steps"),
+        ("best", one): ("0.002 ┤", "40 steps"),
+        ("show", one): (one, "baseline", "40/40", "0.25"),
+        ("compare", one, other): (one, other, "succeeded, 100%"),
+    }.items():
+        said = run(*command).stdout
+        assert [cell for cell in cells if cell not in said] == [], said
+        assert max(len(line) for line in said.splitlines() if "`" not in line) <= 40, "a command is one line to copy"
+
+
 def test_a_job_that_is_shown_says_why_it_failed_or_what_it_waits_for(service: Database) -> None:
     assert "the file is gone" in words(run("show", ended(service, JobState.FAILED, reason="the file is gone")))
     assert "no worker is alive" in words(run("show", str(submitted()["id"])))

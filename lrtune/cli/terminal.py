@@ -60,7 +60,18 @@ def spark(values: Sequence[float], low: float, high: float, *, width: int = 12) 
 def curve(points: Sequence[tuple[int, float]], steps: int) -> RenderableType:
     """A curve that came as (step, learning rate) at some of its steps."""
     at = [step for step, _ in points]
-    return Text(plot(lambda step: points[max(0, bisect_right(at, step) - 1)][1], steps))
+    return Drawn(lambda step: points[max(0, bisect_right(at, step) - 1)][1], steps)
+
+
+class Drawn:
+    """The learning rate over a run, drawn as wide as there is room."""
+
+    def __init__(self, rate: Callable[[int], float], steps: int) -> None:
+        self._rate, self._steps = rate, steps
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = options.max_width - len("1.23e-05 ┤")
+        yield Text(plot(self._rate, self._steps, width=max(10, min(60, room))))
 
 
 def answer(best: Best, trial: Trial) -> RenderableType:
@@ -77,7 +88,7 @@ def answer(best: Best, trial: Trial) -> RenderableType:
     table.add_row("so", lift(best))
     table.add_row("cost", f"{best.full_runs:.4g} full runs of {best.steps} steps; found in trial {best.trial}")
     factor, peak = recorded(best, trial).over(best.steps), best.configuration.learning_rate
-    return Group(table, Text(), Text(plot(lambda step: peak * factor(step), best.steps)))
+    return Group(table, Text(), Drawn(lambda step: peak * factor(step), best.steps))
 
 
 def carried_over(found: AtHorizon) -> RenderableType:
@@ -88,7 +99,7 @@ def carried_over(found: AtHorizon) -> RenderableType:
     table.add_row("so", found.words)
     table.add_row("trained", f"over {found.trained_steps} steps; found in trial {found.trial}")
     factor = chosen.curve.over(found.steps)
-    return Group(table, Text(), Text(plot(lambda step: chosen.learning_rate * factor(step), found.steps)))
+    return Group(table, Text(), Drawn(lambda step: chosen.learning_rate * factor(step), found.steps))
 
 
 def report(found: Findings) -> RenderableType:
@@ -203,9 +214,8 @@ def compared(found: Sequence[Job], data: Iterable[DatasetSummary]) -> Renderable
     wanted = uploads(specs)
     named = names(one for one in data if one.id in wanted) if wanted else {}
     about = measures(specs, named)
-    table = _folding("", *(job.spec.name or job.id for job in found))
     bests = [job.best for job in found]
-    for name, cells in (
+    answers = (
         ("id", [job.id for job in found]),
         ("state", [f"{job.state}, {job.progress.fraction:.0%}" for job in found]),
         ("found", [described(best.configuration) if best else "nothing yet" for best in bests]),
@@ -215,24 +225,26 @@ def compared(found: Sequence[Job], data: Iterable[DatasetSummary]) -> Renderable
         ),
         ("so", [brief_lift(best) if best else "" for best in bests]),
         ("cost", [f"{job.progress.full_runs:.3g} full runs" for job in found]),
-    ):
-        table.add_row(name, *map(Text, cells))
-    rows = differing(specs, named)
-    for field, values in rows:
-        table.add_row(Text(field, style="bold"), *map(Text, values))
-    same = "" if rows else "\nthey ask for the same"
+    )
+    asked = differing(specs, named)
+    table = Fitting(
+        ("", *(job.spec.name or job.id for job in found)), [(name, *cells) for name, cells in (*answers, *asked)]
+    )
+    same = "" if asked else "\nthey ask for the same"
     alike = len(set(about)) == 1
     words = f"all are about {about[0]}" if alike else "their values do not compare: they are about " + "; ".join(about)
     return Group(table, Text(f"\n{words}{same}"))
 
 
-def trials(found: Iterable[Trial]) -> Table:
+def trials(found: Iterable[Trial]) -> Fitting:
     """A list of trials."""
-    table = _folding("trial", "role", "state", "steps", "value", "configuration")
+    rows = []
     for trial in found:
         value, steps = "" if trial.value is None else f"{trial.value:.5g}", f"{trial.step}/{trial.horizon}"
-        table.add_row(str(trial.number), trial.role, trial.state, steps, value, described(trial.configuration))
-    return table
+        rows.append((str(trial.number), trial.role, trial.state, steps, value, described(trial.configuration)))
+    return Fitting(
+        ("trial", "role", "state", "steps", "value", "configuration"), rows, whole=("trial", "state", "steps", "value")
+    )
 
 
 def plan(found: Plan) -> RenderableType:
