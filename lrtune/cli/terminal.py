@@ -168,11 +168,10 @@ class Fitting:
         return max([DAY if name in TIMES else SHORT, *(len(cell) for cell in self._cells(place) if ID.fullmatch(cell))])
 
     def _as_lines(self) -> Iterator[RenderableType]:
+        names = [name.ljust(max(map(len, self._columns))) for name in self._columns]
         for row in self._rows:
-            table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-            for name, cell in zip(self._columns, row, strict=True):
-                table.add_row(name, Text(cell, overflow="fold"))
-            yield Group(table, Text())
+            yield from (Text(f"{name}  {cell}", overflow="fold") for name, cell in zip(names, row, strict=True))
+            yield Text()
 
 
 def _room(widths: Mapping[int, int]) -> int:
