@@ -46,8 +46,7 @@ from app.routes import (
     trials,
 )
 from app.security_headers import SecurityHeaders
-from app.settings import Settings
-from app.settings import settings as settings_of_environment
+from app.settings import Settings, to_serve
 from app.tracing import RequestIds
 from app.tries import Tries
 from app.turns import Turns
@@ -84,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # see `traces.py`
     )
-    app.state.settings = settings or settings_of_environment()
+    app.state.settings = settings or to_serve()
     logs.without_pulse()
     if app.state.settings.log == "json":
         logs.as_json()

@@ -17,7 +17,7 @@ from app.settings import Settings
 from lrtune.errors import QuotaReached
 from lrtune.store import audit_log, datasets, people
 from lrtune.store.database import clock
-from lrtune.wire.job import AdmittedJob, Budget
+from lrtune.wire.job import AdmittedJob
 from lrtune.wire.people import Caller, Person, Quotas
 from lrtune.wire.results import JobState
 
@@ -69,10 +69,8 @@ def admit(tx: Session, settings: Settings, caller: Caller, job: AdmittedJob) -> 
     _afford(tx, caller.person, quotas["full_runs_a_day"], job.most_runs)
 
 
-def extend(tx: Session, settings: Settings, caller: Caller, job: AdmittedJob, budget: Budget) -> None:
-    """Let somebody give a job another budget. Raises QuotaReached, Invalid."""
-    before, after = job.most_runs, job.model_copy(update={"budget": budget}).most_runs
-    more = None if after is None else max(0.0, after - (before or 0.0))
+def extend(tx: Session, settings: Settings, caller: Caller, more: float | None) -> None:
+    """Let somebody give a job so many full runs more. Raises QuotaReached, Invalid."""
     _afford(tx, caller.person, of(tx, settings, caller.person)["full_runs_a_day"], more)
 
 

@@ -1,13 +1,16 @@
 """What an operator may set for the server: environment variables with the prefix LRTUNE_; the README describes each."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
-from lrtune.settings import read
+from lrtune.settings import end, read
 from lrtune.uploads import mirror
 
 SHORTEST_KEY = 16  # characters: what can be tried out over a network is far less
@@ -31,6 +34,23 @@ def _by_commas(given: object) -> object:
 def settings() -> "Settings":
     """The settings of the environment. Ends the process, in words, where one of them cannot be accepted."""
     return read(Settings)
+
+
+def to_serve() -> "Settings":
+    """The same for a server, which makes its database and its key where they are not there yet."""
+    found = settings()
+    try:
+        url = make_url(found.database_url)
+    except ArgumentError:
+        accepted = "sqlite:///.lrtune/lrtune.db or postgresql+psycopg://lrtune:secret@db.example/lrtune"
+        end(f"LRTUNE_DATABASE_URL: accepted is an address such as {accepted}")
+    places = {"LRTUNE_CREDENTIALS": None if found.api_key else found.credentials}
+    places["LRTUNE_DATABASE_URL"] = Path(url.database) if url.database and url.get_backend_name() == "sqlite" else None
+    for name, path in places.items():
+        folder = next((one for one in path.absolute().parents if one.exists()), None) if path else None
+        if folder and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            end(f"{name}: found {path}, and nothing can be written in {folder}; accepted is a path where it can be")
+    return found
 
 
 class Settings(BaseSettings):

@@ -28,6 +28,7 @@ from lrtune.store import Database, jobs, webhooks
 from lrtune.store.webhooks import Due
 
 LOOK, PATIENCE = 2.0, 10.0  # seconds
+AT_ONCE = 8  # webhooks
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # leads to any IPv4 address, private ones among them
 log = logging.getLogger("lrtune.webhooks")
 
@@ -42,12 +43,15 @@ async def telling(database: Database, writing: asyncio.Semaphore, settings: Sett
         with suppress(SQLAlchemyError):  # the database is away: later
             while await run_in_threadpool(_waiting, database) and not stopping.is_set():
                 async with writing:
-                    due = await run_in_threadpool(_claimed, database)
-                if due is not None:
-                    why, for_good = await run_in_threadpool(_told, database, due, settings)
-                    async with writing:
-                        await run_in_threadpool(_settled, database, due, why, for_good=for_good)
+                    found = await run_in_threadpool(_claimed, database)
+                await asyncio.gather(*(_tell(database, writing, settings, due) for due in found))
         await pause(stopping, LOOK)
+
+
+async def _tell(database: Database, writing: asyncio.Semaphore, settings: Settings, due: Due) -> None:
+    why, for_good = await run_in_threadpool(_told, database, due, settings)
+    async with writing:
+        await run_in_threadpool(_settled, database, due, why, for_good=for_good)
 
 
 def _waiting(database: Database) -> bool:
@@ -55,9 +59,13 @@ def _waiting(database: Database) -> bool:
         return webhooks.waiting(tx)
 
 
-def _claimed(database: Database) -> Due | None:
+def _claimed(database: Database) -> list[Due]:
+    """Several at once, so that one receiver that is slow keeps few others waiting."""
+    found = list[Due]()
     with database.write() as tx:
-        return webhooks.claim(tx)
+        while len(found) < AT_ONCE and (due := webhooks.claim(tx)) is not None:
+            found.append(due)
+    return found
 
 
 def _settled(database: Database, due: Due, why: str, *, for_good: bool) -> None:
@@ -81,6 +89,8 @@ def _told(database: Database, due: Due, settings: Settings) -> tuple[str, bool]:
         return "its job was deleted", True
     except Refused as error:
         return str(error), True
+    except (httpx.InvalidURL, UnicodeError) as error:  # a part of the name is empty or too long, say
+        return f"{due.url} is no address that can be told: {error}", True
     except (httpx.HTTPError, OSError) as error:
         words = str(error) or type(error).__name__
         log.warning("the webhook of %s was not heard: %s", due.id, words)
@@ -89,7 +99,10 @@ def _told(database: Database, due: Due, settings: Settings) -> tuple[str, bool]:
 
 
 def send(url: str, body: dict[str, Any], secret: str, *, private: bool) -> None:
-    """Post to a URL, by the address that its name has now. Raises Refused, httpx.HTTPError, OSError."""
+    """Post to a URL, by the address that its name has now, and wait for the head of its answer for so long at most.
+
+    Raises Refused, httpx.HTTPError, httpx.InvalidURL, UnicodeError (names that cannot be), OSError.
+    """
     content, at = json.dumps(body).encode(), str(int(datetime.now(UTC).timestamp()))
     asked = httpx.URL(url)
     there = asked.copy_with(host=allowed(asked.host, asked.port or _usual(asked), private=private))
@@ -101,13 +114,22 @@ def send(url: str, body: dict[str, Any], secret: str, *, private: bool) -> None:
         "X-Lrtune-Timestamp": at,
         "X-Lrtune-Signature": f"v1={signature(secret, at, content)}",
     }
-    with httpx.Client(timeout=PATIENCE, trust_env=False, follow_redirects=False) as client:
-        named = {"sni_hostname": asked.host}  # the certificate must be that of the name
-        with client.stream("POST", there, content=content, headers=headers, extensions=named) as answer:
+    named = {"sni_hostname": asked.host}  # the certificate must be that of the name
+
+    async def post() -> None:
+        async with (
+            asyncio.timeout(PATIENCE),  # the client's is for each read anew
+            httpx.AsyncClient(timeout=PATIENCE, trust_env=False, follow_redirects=False) as client,
+            client.stream("POST", there, content=content, headers=headers, extensions=named) as answer,
+        ):
             if not answer.is_success:
-                raise httpx.HTTPStatusError(
-                    f"it answered {answer.status_code}", request=answer.request, response=answer
-                )
+                words = f"it answered {answer.status_code}"
+                raise httpx.HTTPStatusError(words, request=answer.request, response=answer)
+
+    try:
+        asyncio.run(post())
+    except TimeoutError:
+        raise TimeoutError(f"it did not answer within {PATIENCE:g} seconds") from None
 
 
 def signature(secret: str, at: str, content: bytes) -> str:
@@ -131,6 +153,8 @@ def _public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         if inside:
             return _public(inside)
         if address in NAT64:
+            return False
+        if address.is_site_local:  # the private ones of before `fc00::/7`
             return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 

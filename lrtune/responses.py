@@ -30,7 +30,8 @@ def host_of(url: str) -> str:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
         parsed = httpx.URL()
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    more = parsed.query or parsed.fragment or parsed.userinfo  # which no server of ours reads
+    if parsed.scheme not in ("http", "https") or not parsed.host or more:
         raise errors.Invalid(f"url: found {url!r}; accepted is one such as {URL}")
     return parsed.host
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, create_engine, insert
+from sqlalchemy.schema import CreateTable
 from typer.testing import CliRunner
 
 import migrations
@@ -19,6 +21,7 @@ from lrtune.store import schema
 from tests.serving import finished, served
 
 CSV = b"a,b,label\n" + b"".join(f"{n},{n * 7 % 5},{'yes' if n % 2 else 'no'}\n".encode() for n in range(40))
+THEIRS = Table("theirs", MetaData(), Column("id", Integer, primary_key=True), Column("content", LargeBinary))
 READ = ("", "/best", "/trials", "/events", "/report", "/curves")
 
 
@@ -85,6 +88,28 @@ def test_an_archive_of_postgresql_is_the_same_as_one_of_sqlite(postgres_url: str
         assert one.namelist() == two.namelist()
         for name in set(one.namelist()) - {"manifest.json", "tables/loops.jsonl"}:
             assert read(one, name) == read(two, name), name
+
+
+@pytest.mark.parametrize("target", ["sqlite", "postgresql"])
+def test_tables_of_others_in_the_database_are_neither_in_an_archive_nor_in_its_way(
+    target: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = str(request.getfixturevalue("postgres_url" if target == "sqlite" else "sqlite_url"))
+    job, before = filled(url, tmp_path / "data")
+    (tmp_path / "new").mkdir()
+    there = fresh(request, target, tmp_path)
+    for one in (url, there):
+        engine = create_engine(one)
+        with engine.begin() as connection:
+            connection.execute(CreateTable(THEIRS))
+            connection.execute(insert(THEIRS).values(id=1, content=b"theirs"))
+        engine.dispose()
+    backup(settings(url, tmp_path / "data"), archive := tmp_path / "lrtune.zip")
+    restore(settings(there, tmp_path / "other"), archive)
+    with served(there, data_dir=tmp_path / "other") as service:
+        assert answers(service, job) == before
+    with zipfile.ZipFile(archive) as packed:
+        assert "tables/theirs.jsonl" not in packed.namelist()
 
 
 def read(packed: zipfile.ZipFile, name: str) -> Any:

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
+from io import StringIO
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ from app.main import create_app
 from app.settings import Settings
 from lrtune import client
 from lrtune.admin import Admin
-from lrtune.cli import commands, terminal, watch
+from lrtune.cli import commands, out, terminal, watch
 from lrtune.client import Client
 from lrtune.store import Database, jobs, leases, trials
 from lrtune.wire.configuration import Configuration
@@ -249,10 +251,61 @@ def test_watching_a_job_to_its_good_end_shows_the_answer(service: Database) -> N
     assert "40 steps" in said
 
 
+def test_a_search_that_is_stopped_while_it_is_watched_is_a_line(
+    service: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "EVERY", 0.01)
+    job, into, looks = str(submitted()["id"]), StringIO(), count()
+    with Client() as client:
+
+        def check() -> None:
+            look = next(looks)
+            if look == 0:
+                client.stop(job)
+            elif look == 3000 or "stopped" in into.getvalue():
+                client.cancel(job)
+
+        watch.follow(client, job, out.screen(file=into), check=check)
+    said = [line for line in into.getvalue().splitlines() if "stopped" in line]
+    assert said == [
+        f"the search of job {job} is stopped: what it trains now is trained on, then its answer is confirmed"
+    ]
+
+
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
 def test_watching_a_job_to_a_bad_end_is_exit_code_1(service: Database, state: JobState) -> None:
     said = words(run("watch", ended(service, state, reason="the file is gone"), code=1))
     assert f"is {state}: the file is gone" in said
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1"])
+def test_a_terminal_without_the_characters_shows_others(service: Database, charset: str) -> None:
+    """LANG=C, a Windows code page, or PYTHONIOENCODING: a drawn curve ended the command there."""
+    submitted("--name", "größe ★ 尺寸")
+    for command, said in {
+        ("preview", "cosine"): "1 |....",
+        ("list",): "gr",
+        ("watch", ended(service, JobState.SUCCEEDED)): "0.002 |",
+        ("--help",): "preview",
+    }.items():
+        found = CliRunner(charset=charset).invoke(commands.app, list(command))
+        assert (found.exit_code, said in found.output) == (0, True), found.output
+
+
+def test_in_a_narrow_terminal_curves_are_narrow_and_trials_and_comparisons_are_whole(
+    service: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    one, other = ended(service, JobState.SUCCEEDED), str(submitted("--name", "other")["id"])
+    for command, cells in {
+        ("preview", "cosine"): ("1 ┤⠉", "1000 steps"),
+        ("best", one): ("0.002 ┤", "40 steps"),
+        ("show", one): (one, "baseline", "40/40", "0.25"),
+        ("compare", one, other): (one, other, "succeeded, 100%"),
+    }.items():
+        said = run(*command).stdout
+        assert [cell for cell in cells if cell not in said] == [], said
+        assert max(len(line) for line in said.splitlines() if "`" not in line) <= 40, "a command is one line to copy"
 
 
 def test_a_job_that_is_shown_says_why_it_failed_or_what_it_waits_for(service: Database) -> None:

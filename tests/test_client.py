@@ -248,7 +248,9 @@ def test_without_a_key_the_client_says_where_it_looked() -> None:
         Client("http://lrtune.test")
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "http://", "http://host:port", "ftp://host"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "http://", "http://host:port", "ftp://host", "http://host?a=1", "http://me:pw@host"]
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(errors.Invalid, match=r"found .*accepted is one such as http://127\.0\.0\.1:8000"):
         Client(url, "key")

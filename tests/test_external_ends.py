@@ -10,7 +10,7 @@ import pytest
 from app.expiring import expire
 from lrtune.store import Database
 from lrtune.wire.external import Ending
-from tests.external import pass_time, report, submit, take, tell
+from tests.external import JOB, pass_time, report, submit, take, tell
 from tests.serving import served, slug
 
 
@@ -66,6 +66,22 @@ def test_a_value_that_is_no_number_is_divergence_and_costs_the_run(door: httpx.C
     assert slug(door.post(f"/v1/jobs/{job}/trials")) == "job-finished"
     assert door.get(f"/v1/jobs/{job}").json()["progress"]["full_runs"] == 2.0
     assert Ending(token="t", value=math.nan, state="failed").state == "failed", "and what broke is what broke"
+
+
+def test_a_number_beyond_all_measure_is_divergence(door: httpx.Client) -> None:
+    """It could not be squared: with one an answer, a forecast and a picture were at infinity, or failed."""
+    job = submit(door, budget={"trials": 5}, search={"pruner": "none"})
+    said = report(door, job, take(door, job), 20, 1.7e308)
+    assert (said["decision"], said["state"]) == ("stop", "diverged")
+    for value in (0.5, -1e200, 10**200, 0.25):
+        assert tell(door, job, take(door, job), "finish", value=value).status_code == 200
+    trials = door.get(f"/v1/jobs/{job}/trials").json()["items"]
+    assert [one["state"] for one in trials] == ["diverged", "complete", "diverged", "diverged", "complete"]
+    assert door.get(f"/v1/jobs/{job}/best").json()["value"] == 0.25
+    assert door.get(f"/v1/jobs/{job}/report", params={"format": "png"}).status_code == 200
+    done = {"configuration": trials[1]["configuration"], "state": "complete", "value": 1.7e308, "horizon": 40}
+    answer = door.post("/v1/imports", json={"job": JOB, "trials": [done]})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/trials/0/value")
 
 
 def test_trials_that_cost_nothing_end_a_job_that_had_a_success(door: httpx.Client) -> None:

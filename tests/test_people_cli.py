@@ -11,7 +11,7 @@ from lrtune.admin import Admin
 from lrtune.client import Client
 from lrtune.errors import JobFinished, Later, MissingScope, NotYours, QuotaReached, Unauthorized
 from lrtune.loop import LoopJob
-from lrtune.store import Database, leases
+from lrtune.store import Database, leases, workers
 from lrtune.store.database import clock
 from tests.external import JOB
 from tests.test_cli import run, service
@@ -81,6 +81,25 @@ def test_lists_are_read_at_a_glance_in_80_columns(monkeypatch: pytest.MonkeyPatc
     assert day in run("keys", "list").stdout
     assert day in run("audit").stdout
     assert listed("audit", "--actor", "nobody") == []
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100])
+def test_in_a_narrow_terminal_nothing_is_cut_off_and_ids_stay_in_one_piece(
+    service: Database, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    job = LoopJob.model_validate_json(run("submit", "digits", "--name", "wide", "--json").stdout).id
+    with service.write() as tx:
+        workers.sign_in(tx, "gpu-1.example.org-4711", host="gpu-1.example.org", pid=4711, device="cuda:0", tasks=[])
+        workers.seen(tx, "gpu-1.example.org-4711", job=job, trial=17)
+    for command, cells in {
+        ("list",): (job, "digits", "wide", "queued"),
+        ("workers",): (job, "gpu-1.example.org-4711", "cuda:0", "17"),
+        ("audit",): (job, "admin", "job-submi", "full_runs"),
+    }.items():
+        said = run(*command).stdout
+        assert [cell for cell in cells if cell not in said] == [], said
+        assert max(map(len, said.splitlines())) <= columns
 
 
 def test_lists_say_whose_jobs_they_are_where_there_are_several_people(tmp_path: Path) -> None:

@@ -38,3 +38,21 @@ def test_who_has_asked_for_too_many_full_runs_hears_when_there_is_room(database_
             )
         database.dispose()
         assert ada.post("/v1/jobs", json=LESS | of_four).status_code == 201
+
+
+def test_who_extends_a_job_that_was_imported_asks_for_all_that_it_has_not_trained(
+    database_url: str, tmp_path: Path
+) -> None:
+    """An import may say any budget: it asks nothing of the workers until it is extended."""
+    lots = LESS | {"horizon": {"steps": 20}, "budget": {"full_runs": 1000}, "confirm": {"top": 0}}
+    trial = {"configuration": {"optimizer": "adamw", "learning_rate": 0.01, "schedule": "linear"}, "horizon": 20}
+    done = [trial | {"state": "complete", "value": value, "step": 20} for value in (0.2, 0.1)]
+    with served(database_url, data_dir=tmp_path) as service, someone(service, "ada") as ada:
+        service.put("/v1/people/ada", json={"quotas": {"full_runs_a_day": 1010}})
+        mine = ada.post("/v1/imports", json={"job": lots, "trials": done}).json()["id"]
+        answer = ada.post(f"/v1/jobs/{mine}/extend", json={"budget": {"full_runs": 1013}})
+        assert answer.status_code == 429
+        assert "this asks for 1011, after 0 before" in answer.json()["detail"]
+        assert ada.post(f"/v1/jobs/{mine}/extend", json={"budget": {"full_runs": 1010}}).status_code == 202
+        assert ada.post(f"/v1/jobs/{mine}/extend", json={"budget": {"full_runs": 1012}}).status_code == 202
+        assert ada.post(f"/v1/jobs/{mine}/extend", json={"budget": {"full_runs": 1013}}).status_code == 429

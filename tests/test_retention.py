@@ -14,7 +14,7 @@ from sqlalchemy import update
 from app import retention as door
 from app.settings import Settings
 from lrtune.errors import UnknownJob
-from lrtune.store import Database, jobs, leases, retention, trials
+from lrtune.store import Database, budgets, jobs, leases, retention, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow
 from lrtune.wire.results import Proposal, Report, TrialState, report_points
@@ -76,6 +76,25 @@ def test_of_an_old_job_about_twenty_reports_a_trial_are_kept(
     with database.read() as tx:
         assert jobs.get(tx, job).best == best
         assert retention.ended(tx, before=clock(tx) - timedelta(days=30), whole=True) is None, "it is done once"
+
+
+def test_a_job_that_is_extended_as_it_was_found_keeps_its_reports_until_it_is_old_again(
+    database: Database, tmp_path: Path
+) -> None:
+    job = old(database, list(range(1, 101)))
+    with database.write() as tx:
+        found = retention.ended(tx, before=clock(tx) - timedelta(days=30), whole=True)
+    with database.write() as tx:
+        budgets.extend(tx, job, SPEC.budget.model_copy(update={"full_runs": 99.0}))
+    with database.write() as tx:
+        assert found == job
+        assert retention.thin(tx, job) == 0
+    assert steps_of(database, job) == list(range(1, 101))
+    with database.write() as tx:
+        jobs.end(tx, job, "succeeded", reason="")
+        tx.execute(update(JobRow).where(JobRow.id == job).values(finished_at=clock(tx) - timedelta(days=40)))
+    swept(database, tmp_path, reports_days=30)
+    assert steps_of(database, job) == report_points(100)
 
 
 def test_an_older_job_is_archived_whole_and_forgotten_and_the_servers_log_says_so(

@@ -52,6 +52,36 @@ def test_a_short_key_ends_the_server_at_its_start_in_words(
     assert f"'{key}'" not in said
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        (
+            "DATABASE_URL",
+            "sqlite:///{0}/file/lrtune.db",
+            "found {0}/file/lrtune.db, and nothing can be written in {0}",
+        ),
+        ("CREDENTIALS", "{0}/file/credentials", "found {0}/file/credentials, and nothing can be written in {0}"),
+        ("DATABASE_URL", "nonsense", "accepted is an address such as sqlite:///.lrtune/lrtune.db or postgresql"),
+    ],
+)
+def test_a_server_that_cannot_write_where_it_must_ends_at_its_start_in_words(
+    variable: str,
+    value: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"LRTUNE_{variable}", value.format(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        create_app()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"LRTUNE_{variable}: {words.format(tmp_path)}")
+    assert [one.name for one in tmp_path.iterdir()] == ["file"], "nothing is made before it starts"
+
+
 def test_a_key_of_sixteen_characters_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LRTUNE_API_KEY", "sixteen--letters")
     assert Settings().api_key is not None

@@ -3,8 +3,8 @@
 import json
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -33,6 +33,7 @@ class Heard(HTTPServer):
     def __init__(self, *answers: int) -> None:
         super().__init__(("127.0.0.1", 0), Receiver)
         self.answers, self.sent, self.came = list(answers), list[tuple[Any, bytes]](), threading.Semaphore(0)
+        self.meanwhile = list[Callable[[], None]]()  # what it does before it answers
 
     @property
     def url(self) -> str:
@@ -45,6 +46,8 @@ class Receiver(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.sent.append((self.headers, content))
+        if self.server.meanwhile:
+            self.server.meanwhile.pop()()
         self.send_response(self.server.answers.pop(0))
         self.send_header("Location", "http://127.0.0.1:1/elsewhere")
         self.end_headers()
@@ -149,6 +152,85 @@ def test_a_job_that_goes_on_is_told_of_again(database: Database) -> None:
     assert len({headers["X-Lrtune-Delivery"] for headers, _ in heard.sent}) == 2
 
 
+def test_a_job_that_its_receiver_takes_up_again_before_it_answers_is_told_of_again(database: Database) -> None:
+    with receiver(200, 200) as heard:
+        with database.write() as tx:
+            job = jobs.create(tx, SPEC.model_copy(update={"webhook": heard.url}))[0].id
+            jobs.end(tx, job, "succeeded", reason="")
+
+        def extend() -> None:
+            with database.write() as tx:
+                budgets.extend(tx, job, SPEC.budget.model_copy(update={"full_runs": 99.0}))
+
+        heard.meanwhile.append(extend)
+        tell(database)
+        with database.write() as tx:
+            jobs.end(tx, job, "failed", reason="")
+        tell(database)
+    assert [json.loads(content)["event"] for _, content in heard.sent] == ["job-succeeded", "job-failed"]
+    assert said(database, job) == ["webhook-sent"]
+
+
+def test_a_job_that_is_deleted_while_it_is_told_of_says_nothing_in_the_one_that_comes_after_it(
+    database: Database,
+) -> None:
+    with receiver(200, 200) as heard:
+        first, after = ended(database, heard.url), list[str]()
+
+        def delete() -> None:
+            with database.write() as tx:
+                jobs.delete(tx, first)
+            after.append(ended(database, heard.url))  # which SQLite gives the number of the one that is gone
+
+        heard.meanwhile.append(delete)
+        tell(database)
+        tell(database)
+    assert [json.loads(content)["job"]["id"] for _, content in heard.sent] == [first, *after]
+    assert said(database, *after) == ["webhook-sent"]
+
+
+NO_NAMES = (
+    f"http://{'a' * 64}.example/", "http://a..b/", "http://999.999.999.999/", "http://[:::]/", "http://[1.2.3.4]/",
+    "http://xn--a/",
+)  # fmt: skip
+
+
+def test_names_that_cannot_be_are_given_up_and_stop_nobody_elses_webhook(database: Database) -> None:
+    with receiver(200) as heard:
+        wrong = [ended(database, url) for url in NO_NAMES]
+        right = ended(database, heard.url)
+        tell(database)
+    assert said(database, right) == ["webhook-sent"]
+    assert [said(database, job) for job in wrong] == [["webhook-failed"]] * len(wrong)
+
+
+def test_a_receiver_that_never_ends_its_answer_is_given_up_and_holds_nobody_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends a little now and then, so that no read of it ever takes long."""
+    monkeypatch.setattr(app.webhooks, "PATIENCE", 0.3)
+    left = threading.Event()
+
+    def trickle(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-A: ")
+            while not left.wait(0.05):
+                connection.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, receiver(200) as heard:
+        thread = threading.Thread(target=trickle, args=(listening,))
+        thread.start()
+        slow = ended(database, f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        quick = ended(database, heard.url)
+        tell(database)
+        left.set()
+        thread.join()
+    assert (said(database, slow), said(database, quick)) == ([], ["webhook-sent"])
+    with database.read() as tx:
+        assert webhooks.waiting(tx, now=datetime.now(UTC) + timedelta(seconds=11)), "it is tried again"
+
+
 def test_two_servers_tell_once(database: Database) -> None:
     ended(database, "http://127.0.0.1:9/")
     with database.write() as tx:
@@ -160,7 +242,7 @@ def test_two_servers_tell_once(database: Database) -> None:
 PRIVATE = (
     "127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
     "255.255.255.255", "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1",
-    "2002:7f00:1::", "ff02::1", "2130706433", "0x7f.1", "localhost",
+    "2002:7f00:1::", "ff02::1", "fec0::1", "2130706433", "0x7f.1", "localhost",
 )  # fmt: skip
 
 
@@ -188,12 +270,12 @@ def test_a_name_that_changes_its_mind_leads_nowhere_else(database: Database, mon
 
     connected = list[str]()
 
-    def connect(self: Any, request: httpx.Request) -> httpx.Response:
+    async def connect(self: Any, request: httpx.Request) -> httpx.Response:
         connected.append(request.url.host)
         raise httpx.ConnectError("not in a test")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", connect)
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", connect)
     ended(database, "https://rebinding.example/hook")
     tell(database, webhook_private=False)
     assert (connected, asked) == (["93.184.216.34"], ["rebinding.example"])
@@ -202,7 +284,7 @@ def test_a_name_that_changes_its_mind_leads_nowhere_else(database: Database, mon
 def test_a_name_that_leads_inside_is_given_up_at_once_and_the_log_says_why(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda *_: pytest.fail("it connected"))
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", lambda *_: pytest.fail("it connected"))
     job = ended(database, "http://localhost:80/hook")
     tell(database, webhook_private=False)
     assert said(database, job) == ["webhook-failed"]

@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
+from tempfile import TemporaryFile, mkdtemp
 from types import FrameType
 
 import torch
@@ -16,6 +18,8 @@ from lrtune.printable import Safe
 from lrtune.settings import read
 from worker.loop import Worker
 from worker.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def on_signal(stop: threading.Event) -> None:
@@ -40,10 +44,23 @@ def start() -> Settings:
     settings = read(Settings)
     if settings.log == "json":
         logs.as_json()
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.compile_dir.absolute()))
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_for_code(settings.compile_dir.absolute()))
     torch.set_num_threads(settings.threads)
     threadpool_limits(settings.threads)  # the search's own matrices: BLAS threads that wait for a busy core cost most
     return settings
+
+
+def _for_code(folder: Path) -> Path:
+    """Where torch keeps compiled code: it makes that folder for every trial, also for those that compile nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        instead = Path(mkdtemp(prefix="lrtune-compiled-"))  # no folder that somebody else may write to
+        log.warning("LRTUNE_COMPILE_DIR: nothing can be written there (%s), so %s is used", error, instead)
+        return instead
 
 
 def serve(settings: Settings, stop: threading.Event) -> int:

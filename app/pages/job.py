@@ -186,7 +186,7 @@ def resume(request: Request, job_id: JobId, tx: Tx, who: Who, _: Form) -> Respon
 def extend(request: Request, job_id: JobId, tx: Tx, who: Who, fields: Form) -> Response:
     """Give the job a new budget, in totals."""
     budget = _budget(fields)
-    allow = partial(quotas.extend, tx, request.app.state.settings, who, budget=budget)
+    allow = partial(quotas.extend, tx, request.app.state.settings, who)
     return _back(request, budgets.extend(tx, job_id, budget, by=who.person, allow=allow))
 
 

@@ -214,7 +214,7 @@ def extend(job_id: JobId, tx: Tx, extension: Extension, who: Who, request: Reque
     The same budget again changes nothing, but what was stopped or has failed goes on with it.
     """
     budget = extension.budget
-    allow = partial(quotas.extend, tx, request.app.state.settings, who, budget=budget)
+    allow = partial(quotas.extend, tx, request.app.state.settings, who)
     return budgets.extend(tx, job_id, budget, by=who.person, allow=allow)
 
 

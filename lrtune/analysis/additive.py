@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import variance
 
+from lrtune.wire.results import tells
+
 Values = Mapping[int, float]  # of one configuration, by seed
 OF_SEARCH = -1  # what stands for the search's own seed
 HALF = 0.5  # of what that seed would say of the noise, because selected values differ by less
-LARGEST = 1e60  # value by which the noise is reckoned: the squares of squares of larger ones are no numbers any more
 OTHERS = 0.5  # degrees of freedom that the noise of others is worth beside values of one's own
 
 
@@ -64,8 +65,8 @@ def moderated(own: Sequence[float], others: tuple[float, float] | None) -> tuple
 
 
 def exploded(values: Iterable[float]) -> bool:
-    """Whether one of these is larger than can be reckoned with: then nothing tells the noise."""
-    return any(abs(value) > LARGEST for value in values)
+    """Whether one of these is too large, as in old jobs it may be: then nothing tells the noise."""
+    return not all(map(tells, values))
 
 
 def additive(rows: Sequence[Values]) -> Additive | None:

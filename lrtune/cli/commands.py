@@ -37,6 +37,7 @@ class _InWords(TyperGroup):
     """What goes wrong becomes a sentence on stderr and an exit code, never a traceback."""
 
     def invoke(self, ctx: Any) -> Any:  # a click Context, which typer's versions keep in different places
+        out.never_fail()
         try:
             return super().invoke(ctx)
         except errors.LrtuneError as error:

@@ -1,6 +1,8 @@
 """What the command line prints: the only way out to a terminal, which nothing that others wrote may steer."""
 
+import codecs
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,26 @@ if TYPE_CHECKING:
     from lrtune.cli.screen import Screen
 
     Answer = BaseModel | dict[str, Any]
+
+
+LIKE = str.maketrans("┤│└─▁▂▃▄▅▆▇█★", "||+-12345678*")  # what is printed where a terminal has no such characters
+
+
+def _like(error: UnicodeError) -> tuple[str, int]:
+    """A curve is drawn in dots there, and letters that are missing are question marks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    told = error.object[error.start : error.end].translate(LIKE)
+    drawn = (" " if one == "\u2800" else "." if "\u2800" < one <= "\u28ff" else one for one in told)
+    return "".join(one if one.isascii() else "?" for one in drawn), error.end
+
+
+def never_fail() -> None:
+    """Let what a terminal or a pipe has no characters for be printed in others (LANG=C, Windows' code pages)."""
+    codecs.register_error("lrtune", _like)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="lrtune")
 
 
 def say(text: str, *, err: bool = False, end: str = "\n") -> None:

@@ -36,7 +36,7 @@ def serve(
     programs.become()
     with ExitStack() as until_the_end:
         if processes > 1:
-            import_module("app.settings").settings()  # what is wrong is said here, once: one that ends is started again
+            import_module("app.settings").to_serve()  # what is wrong is said here, once: one that ends is started again
             folder = until_the_end.enter_context(TemporaryDirectory(prefix="lrtune-metrics-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # where they add up what they count
         import_module("uvicorn").run(

@@ -4,12 +4,13 @@ Everything here takes the values of `lrtune.wire.results` and gives something th
 the command that shows it goes in `lrtune/cli/commands.py`.
 """
 
+import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -23,7 +24,8 @@ from lrtune.wire.results import Best, Job, Plan, Trial, Worker
 
 BARS = "▁▂▃▄▅▆▇█"
 TIMES = ("at", "seen_at", "created_at", "used_at", "revoked_at")
-DAY = len("2026-11-29")
+DAY, SHORT = len("2026-11-29"), 8  # characters of a cell that stay together
+ID = re.compile(r"(job|key)-[0-9a-f]{16}")
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character: left and right, from the top
 
 
@@ -58,7 +60,18 @@ def spark(values: Sequence[float], low: float, high: float, *, width: int = 12) 
 def curve(points: Sequence[tuple[int, float]], steps: int) -> RenderableType:
     """A curve that came as (step, learning rate) at some of its steps."""
     at = [step for step, _ in points]
-    return Text(plot(lambda step: points[max(0, bisect_right(at, step) - 1)][1], steps))
+    return Drawn(lambda step: points[max(0, bisect_right(at, step) - 1)][1], steps)
+
+
+class Drawn:
+    """The learning rate over a run, drawn as wide as there is room."""
+
+    def __init__(self, rate: Callable[[int], float], steps: int) -> None:
+        self._rate, self._steps = rate, steps
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = options.max_width - len("1.23e-05 ┤")
+        yield Text(plot(self._rate, self._steps, width=max(10, min(60, room))))
 
 
 def answer(best: Best, trial: Trial) -> RenderableType:
@@ -75,7 +88,7 @@ def answer(best: Best, trial: Trial) -> RenderableType:
     table.add_row("so", lift(best))
     table.add_row("cost", f"{best.full_runs:.4g} full runs of {best.steps} steps; found in trial {best.trial}")
     factor, peak = recorded(best, trial).over(best.steps), best.configuration.learning_rate
-    return Group(table, Text(), Text(plot(lambda step: peak * factor(step), best.steps)))
+    return Group(table, Text(), Drawn(lambda step: peak * factor(step), best.steps))
 
 
 def carried_over(found: AtHorizon) -> RenderableType:
@@ -86,7 +99,7 @@ def carried_over(found: AtHorizon) -> RenderableType:
     table.add_row("so", found.words)
     table.add_row("trained", f"over {found.trained_steps} steps; found in trial {found.trial}")
     factor = chosen.curve.over(found.steps)
-    return Group(table, Text(), Text(plot(lambda step: chosen.learning_rate * factor(step), found.steps)))
+    return Group(table, Text(), Drawn(lambda step: chosen.learning_rate * factor(step), found.steps))
 
 
 def report(found: Findings) -> RenderableType:
@@ -112,28 +125,57 @@ def report(found: Findings) -> RenderableType:
 class Fitting:
     """A table that leaves columns out, the `spare` ones in their order, until it fits: a number is never cut.
 
-    Where it does not even so, the columns that are `whole` stay in one piece, and the cells of others go on below.
+    Where it does not even so, cells go on below, but for those that are there to be copied: ids, and the columns that
+    are `whole`. Where there is no room for these beside the others, each row is written as lines of its own.
     """
 
     def __init__(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], whole: Sequence[str] = ()
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        spare: Sequence[str] = (),
+        whole: Sequence[str] = (),
     ) -> None:
         self._columns, self._rows, self._spare, self._whole = columns, rows, spare, whole
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        places = list(range(len(self._columns)))
         for left_out in range(len(self._spare) + 1):
-            table = self._without(self._spare[:left_out])
-            if Measurement.get(console, options.update(max_width=1000), table).maximum <= options.max_width:
+            places = [place for place in places if self._columns[place] not in self._spare[:left_out]]
+            widths = {place: max(cell_len(cell) for cell in self._cells(place)) for place in places}
+            if _room(widths) <= options.max_width:
                 break
+        least = {place: min(width, self._least(place)) for place, width in widths.items()}
+        if _room(least) > options.max_width:
+            yield from self._as_lines()
+            return
+        while _room(widths) > options.max_width:
+            widest = max((place for place in places if widths[place] > least[place]), key=lambda place: widths[place])
+            widths[widest] -= 1
+        table = _folding(*(Column(self._columns[place], overflow="fold", width=widths[place]) for place in places))
+        for row in self._rows:
+            table.add_row(*(Text(row[place]) for place in places))
         yield table
 
-    def _without(self, names: Sequence[str]) -> Table:
-        kept = [place for place, name in enumerate(self._columns) if name not in names]
-        named = (self._columns[place] for place in kept)
-        table = _folding(*(Column(name, overflow="fold", no_wrap=name in self._whole) for name in named))
+    def _cells(self, place: int) -> list[str]:
+        return [self._columns[place], *(line for row in self._rows for line in row[place].splitlines())]
+
+    def _least(self, place: int) -> int:
+        """How wide a column has to be: its ids and its days stay in one piece."""
+        name = self._columns[place]
+        if name in self._whole:
+            return max(cell_len(cell) for cell in self._cells(place))
+        return max([DAY if name in TIMES else SHORT, *(len(cell) for cell in self._cells(place) if ID.fullmatch(cell))])
+
+    def _as_lines(self) -> Iterator[RenderableType]:
+        names = [name.ljust(max(map(len, self._columns))) for name in self._columns]
         for row in self._rows:
-            table.add_row(*(Text(row[place]) for place in kept))
-        return table
+            yield from (Text(f"{name}  {cell}", overflow="fold") for name, cell in zip(names, row, strict=True))
+            yield Text()
+
+
+def _room(widths: Mapping[int, int]) -> int:
+    return sum(width + 2 for width in widths.values())
 
 
 def _folding(*columns: str | Column) -> Table:
@@ -171,9 +213,8 @@ def compared(found: Sequence[Job], data: Iterable[DatasetSummary]) -> Renderable
     wanted = uploads(specs)
     named = names(one for one in data if one.id in wanted) if wanted else {}
     about = measures(specs, named)
-    table = _folding("", *(job.spec.name or job.id for job in found))
     bests = [job.best for job in found]
-    for name, cells in (
+    answers = (
         ("id", [job.id for job in found]),
         ("state", [f"{job.state}, {job.progress.fraction:.0%}" for job in found]),
         ("found", [described(best.configuration) if best else "nothing yet" for best in bests]),
@@ -183,24 +224,26 @@ def compared(found: Sequence[Job], data: Iterable[DatasetSummary]) -> Renderable
         ),
         ("so", [brief_lift(best) if best else "" for best in bests]),
         ("cost", [f"{job.progress.full_runs:.3g} full runs" for job in found]),
-    ):
-        table.add_row(name, *map(Text, cells))
-    rows = differing(specs, named)
-    for field, values in rows:
-        table.add_row(Text(field, style="bold"), *map(Text, values))
-    same = "" if rows else "\nthey ask for the same"
+    )
+    asked = differing(specs, named)
+    table = Fitting(
+        ("", *(job.spec.name or job.id for job in found)), [(name, *cells) for name, cells in (*answers, *asked)]
+    )
+    same = "" if asked else "\nthey ask for the same"
     alike = len(set(about)) == 1
     words = f"all are about {about[0]}" if alike else "their values do not compare: they are about " + "; ".join(about)
     return Group(table, Text(f"\n{words}{same}"))
 
 
-def trials(found: Iterable[Trial]) -> Table:
+def trials(found: Iterable[Trial]) -> Fitting:
     """A list of trials."""
-    table = _folding("trial", "role", "state", "steps", "value", "configuration")
+    rows = []
     for trial in found:
         value, steps = "" if trial.value is None else f"{trial.value:.5g}", f"{trial.step}/{trial.horizon}"
-        table.add_row(str(trial.number), trial.role, trial.state, steps, value, described(trial.configuration))
-    return table
+        rows.append((str(trial.number), trial.role, trial.state, steps, value, described(trial.configuration)))
+    return Fitting(
+        ("trial", "role", "state", "steps", "value", "configuration"), rows, whole=("trial", "state", "steps", "value")
+    )
 
 
 def plan(found: Plan) -> RenderableType:
@@ -215,25 +258,16 @@ def plan(found: Plan) -> RenderableType:
     return Group(said, Text(f"cost: {total}{steps}, {cost.confirm_full_runs:g} of them to confirm\n"), table)
 
 
-def listed(items: Iterable[Mapping[str, Any]], *columns: str) -> Table:
+def listed(items: Iterable[Mapping[str, Any]], *columns: str) -> Fitting:
     """Plain things of the API as a table of some of their fields."""
-    table = _folding(*map(_column, columns))
-    for item in items:
-        table.add_row(*(Text(_cell(item.get(column, ""), of=column)) for column in columns))
-    return table
+    rows = [[_cell(item.get(column, ""), of=column) for column in columns] for item in items]
+    return Fitting(columns, rows, whole=("id",))
 
 
-def workers(found: Iterable[Worker]) -> Table:
+def workers(found: Iterable[Worker]) -> Fitting:
     """Who is working, and on what."""
     rows = (worker.model_dump(mode="json") for worker in found)
     return listed(rows, "id", "host", "device", "job", "trial", "seen_at")
-
-
-def _column(name: str) -> Column:
-    """A column of plain things: an id is there to be copied, so it is never cut, and a time folds after its day."""
-    if name == "id":
-        return Column(name, no_wrap=True, min_width=20)
-    return Column(name, overflow="fold", min_width=DAY if name in TIMES else None)
 
 
 def _cell(value: object, *, of: str = "") -> str:

@@ -85,6 +85,8 @@ def news(before: Job | None, job: Job, *, milestones: bool = False) -> Iterator[
     why, lacked = job.waiting_for or job.reason, before.waiting_for if before else ""
     if before is None or before.state != job.state or job.waiting_for not in ("", lacked):
         yield f"job {job.id} is {job.state}" + (f": {why}" if why else "")
+    if before and job.stopped_at and not before.stopped_at:
+        yield f"the search of job {job.id} is stopped: what it trains now is trained on, then its answer is confirmed"
     if job.progress.phase == "confirm" and (before is None or before.progress.phase == "search"):
         yield "the search is over; the best few run again over fresh seeds"
     best, known = job.best, before.best if before else None

@@ -4,7 +4,6 @@ What a study has no word for travels in its attributes under `lrtune:`, so that 
 """
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,7 +16,7 @@ from lrtune.moving import needed
 from lrtune.moving.flat import configuration, flat
 from lrtune.space import shown
 from lrtune.wire.imports import Ended, ImportedReport, ImportedTrial
-from lrtune.wire.results import OPEN, Job, Trial, TrialState
+from lrtune.wire.results import OPEN, Job, Trial, TrialState, tells
 
 OURS = "lrtune:"
 STATES = {
@@ -164,7 +163,7 @@ def _theirs(
     trial: Any, *, metric: str, steps: int, names: Mapping[str, str], fixed: Mapping[str, Any]
 ) -> ImportedTrial:
     """A trial of a study of other origin."""
-    values = [(step, value) for step, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)]
+    values = [(step, value) for step, value in sorted(trial.intermediate_values.items()) if tells(value)]
     last = max((step for step, _ in values), default=0)
     if last > steps:
         raise Invalid(f"its last report is at {last}, and a run has {steps} steps; accepted is a horizon that holds it")
@@ -188,7 +187,7 @@ def _theirs(
 
 def _state(trial: Any) -> tuple[Ended, str]:
     name = trial.state.name
-    if name == "COMPLETE" and trial.value is not None and math.isfinite(trial.value):
+    if name == "COMPLETE" and trial.value is not None and tells(trial.value):
         return TrialState.COMPLETE, ""
     if name == "COMPLETE":
         return TrialState.DIVERGED, f"its value in the study was {trial.value}"

@@ -1,7 +1,7 @@
 """All rows of a database, out and in again, in a form that both databases read: JSON, one row to a line.
 
-The tables are those that are there, not those of this code, so that an archive of an older release can be loaded into
-its own schema and be brought up to date by the migrations.
+The columns are those that are there, not those of this code, so that an archive of an older release can be loaded into
+its own schema and be brought up to date by the migrations, none of which takes a table away.
 """
 
 import json
@@ -27,17 +27,17 @@ from sqlalchemy import (
 from sqlalchemy import event as events
 from sqlalchemy.pool import NullPool
 
-from lrtune.store.schema import VERSION_TABLE
+from lrtune.store.tables import Base
 
 AT_ONCE = 500  # rows
 SEEDED = {"shares"}  # tables that have a row from the start
-LEFT_OUT = (VERSION_TABLE, "workers")  # who works will sign in again
+LEFT_OUT = ("workers",)  # who works will sign in again
 
 
 def tables(connection: Connection) -> list[Table]:
-    """The tables of a database, each after those that it refers to."""
+    """Our tables of a database, which others may share, each after those that it refers to."""
     found = MetaData()
-    found.reflect(connection)
+    found.reflect(connection, only=lambda name, _: name in Base.metadata.tables)
     return [table for table in found.sorted_tables if table.name not in LEFT_OUT]
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from lrtune.errors import Invalid, JobFinished, Rejection
 from lrtune.store import audit_log, events, jobs, lookup, shares, tallies, webhooks
 from lrtune.store.database import clock
-from lrtune.store.tables import TrialRow
+from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import AdmittedJob, Budget
 from lrtune.wire.results import OVER, Job, JobState, Trial, TrialState
 
@@ -55,10 +55,10 @@ def extend(
     budget: Budget,
     *,
     by: str = "",
-    allow: Callable[[AdmittedJob], object] = lambda _: None,
+    allow: Callable[[float | None], object] = lambda _: None,
     now: datetime | None = None,
 ) -> Job:
-    """Give a job a new budget, if `allow` has nothing against it; one that had ended, or was stopped, goes on.
+    """Give a job a new budget, if it may have so many full runs more; one that had ended, or was stopped, goes on.
 
     The same budget again changes nothing, but what was stopped or has failed goes on with it. Raises UnknownJob,
     JobFinished (cancelled), Invalid for a smaller budget.
@@ -70,12 +70,12 @@ def extend(
         raise JobFinished("the job was cancelled; submit it again instead")
     if spec.budget != budget or row.stopped_at is not None or row.state == JobState.FAILED:
         _require_larger(spec.budget, budget)
-        allow(spec)
         now, new = now or clock(tx), spec.model_copy(update={"budget": budget})
+        more = None if new.most_runs is None else max(0.0, new.most_runs - _asked_for(tx, row, spec))
+        allow(more)
         row.spec = new.model_dump(mode="json")
         words = ", ".join(f"{key} {value:g}" for key, value in budget.model_dump().items() if value is not None)
         events.add(tx, row.seq, "job-extended", f"new budget{jobs.named(by)}: {words}", now=now, **jobs.actor(by))
-        more = None if new.most_runs is None else max(0.0, new.most_runs - (spec.most_runs or 0.0))
         audit_log.add(tx, by, "job-extended", row.id, now=now, budget=budget.model_dump(), full_runs=more)
         row.stopped_at, row.decisions = None, row.decisions + 1
         if row.state in OVER:
@@ -83,6 +83,13 @@ def extend(
             webhooks.arm(tx, row.seq, spec.webhook, now=now)
     tx.flush()
     return jobs.get(tx, job_id)
+
+
+def _asked_for(tx: Session, row: JobRow, spec: AdmittedJob) -> float:
+    """How many full runs somebody has asked for; of a job that was imported, whatever it says, those that it has."""
+    if not audit_log.latest(tx, "job-imported", row.id) or audit_log.latest(tx, "job-extended", row.id):
+        return spec.most_runs or 0.0
+    return sum(steps for *_, steps in tallies.counts(tx, row.seq)) / (row.steps or 1)
 
 
 def _require_larger(had: Budget, budget: Budget) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from lrtune.store import events, jobs, trials
+from lrtune.store import events, jobs, lookup, trials
 from lrtune.store.tables import JobRow, ReportRow, TrialRow
 from lrtune.wire.results import OVER, REPORTS, report_points
 
@@ -26,17 +26,22 @@ def ended(tx: Session, *, before: datetime, whole: bool = False) -> str | None:
 
 
 def thin(tx: Session, job_id: str) -> int:
-    """Keep about twenty reports of each trial of a job: the last at or before each point; how many went."""
-    job = select(JobRow.seq).where(JobRow.id == job_id).scalar_subquery()
+    """Keep about twenty reports of each trial of a job: the last at or before each point; how many went.
+
+    None go of a job that was extended meanwhile, which trains and forecasts from them.
+    """
+    row = lookup.job(tx, job_id, lock=True)
+    if row.state not in OVER:
+        return 0
     many = select(TrialRow.id, TrialRow.horizon).join(ReportRow, ReportRow.trial == TrialRow.id)
-    many = many.where(TrialRow.job == job).group_by(TrialRow.id, TrialRow.horizon).having(func.count() > REPORTS)
+    many = many.where(TrialRow.job == row.seq).group_by(TrialRow.id, TrialRow.horizon).having(func.count() > REPORTS)
     gone = 0
     for trial, horizon in tx.execute(many).all():
         steps = tx.scalars(select(ReportRow.step).where(ReportRow.trial == trial).order_by(ReportRow.step)).all()
         kept = _kept(steps, horizon)
         tx.execute(delete(ReportRow).where(ReportRow.trial == trial, ReportRow.step.not_in(kept)))
         gone += len(steps) - len(kept)
-    tx.execute(update(JobRow).where(JobRow.id == job_id).values(thinned=True))
+    row.thinned = True
     return gone
 
 

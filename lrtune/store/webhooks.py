@@ -6,7 +6,7 @@ A row is there from the start; it is due once its job is over. Several servers m
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, delete, select, update
+from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from lrtune.store import events
@@ -55,15 +55,15 @@ def claim(tx: Session, *, now: datetime | None = None) -> Due | None:
 def heard(tx: Session, due: Due) -> None:
     """It has been told."""
     now = clock(tx)
-    tx.execute(update(WebhookRow).where(WebhookRow.job == due.job).values(next_at=None))
-    events.add(tx, due.job, "webhook-sent", "the webhook has heard that the job is over", now=now)
+    if (row := _still(tx, due)) is not None:
+        row.next_at = None
+        events.add(tx, due.job, "webhook-sent", "the webhook has heard that the job is over", now=now)
 
 
 def missed(tx: Session, due: Due, why: str, *, for_good: bool = False, now: datetime | None = None) -> None:
     """It could not be told, and is tried again later; after the last try, or `for_good`, the job's log says so."""
     now = now or clock(tx)
-    row = tx.scalars(select(WebhookRow).where(WebhookRow.job == due.job)).one_or_none()
-    if row is None:  # the job was deleted
+    if (row := _still(tx, due)) is None:
         return
     if for_good or row.tries >= TRIES:
         row.next_at = None
@@ -71,6 +71,13 @@ def missed(tx: Session, due: Due, why: str, *, for_good: bool = False, now: date
         events.add(tx, due.job, "webhook-failed", message, now=now)
     else:
         row.next_at = now + min(LONGEST, FIRST * 2 ** (3 * (row.tries - 1)))
+
+
+def _still(tx: Session, due: Due) -> WebhookRow | None:
+    """The row, unless its job was deleted meanwhile, or goes on: then another end is to be told of."""
+    same = JobRow.id == due.id, JobRow.finished_at == due.finished_at
+    job = tx.scalar(select(JobRow.seq).where(*same).with_for_update())  # jobs before what is theirs
+    return None if job is None else tx.get(WebhookRow, job)
 
 
 def _due(now: datetime) -> "Select[WebhookRow, JobRow]":

@@ -5,7 +5,6 @@ reports.
 """
 
 import json
-import math
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -16,7 +15,7 @@ from lrtune import errors
 from lrtune.space import shown
 from lrtune.wire.configuration import Strict, rejected
 from lrtune.wire.job import Metric
-from lrtune.wire.results import Result, Trial, TrialState
+from lrtune.wire.results import Result, Trial, TrialState, tells
 
 ENDED_BY_LOOP = "its loop ended it"  # how the reason begins of a trial that its loop ended before it was a whole run
 RATES = 100_000  # learning rates in one answer: those of a longer run come in several
@@ -47,9 +46,9 @@ def whole(value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """A value of a metric; what is not finite travels as null, which JSON has."""
+    """A value of a metric; what is not finite, or as good as that, travels as null, which JSON has."""
     found = scalar(value)
-    return None if isinstance(found, float) and not math.isfinite(found) else found
+    return None if type(found) in (int, float) and not tells(found) else found
 
 
 def step_of(step: object, steps: int, *, start: int = 0) -> int:
@@ -70,15 +69,11 @@ def elsewhere(step: int, start: int) -> str:
 
 
 def number_of(name: str, value: object) -> float | None:
-    """A number as a loop says it: null where it is not finite. Raises Invalid."""
+    """A number as a loop says it: null where it is not finite, or as good as that. Raises Invalid."""
     found = scalar(value)
     if type(found) not in (int, float):
         raise errors.Invalid(f"{name[:60]}: found {shown(value)}; accepted is one number, such as `return loss`")
-    try:
-        number = float(found)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return float(found) if tells(found) else None
 
 
 def misnamed(step: int, metrics: Iterable[str], metric: str) -> str:
@@ -252,7 +247,7 @@ class Ending(Strict):
     @classmethod
     def _diverged(cls, said: Any) -> Any:
         value = scalar(said.get("value")) if isinstance(said, Mapping) else None
-        if not isinstance(value, float) or math.isfinite(value):
+        if value is None or type(value) not in (int, float) or tells(value):
             return said
         ended: dict[str, Any] = {"value": None}
         if said.get("state", "complete") in ("complete", "stopped"):

@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from lrtune.wire import results
 from lrtune.wire.configuration import Configuration, Strict, rejected
+from lrtune.wire.external import finite
 from lrtune.wire.job import JobSpec
-from lrtune.wire.results import TrialState
+from lrtune.wire.results import LARGEST, TrialState
 
 MOST = 2000  # as many as fit into the largest body that a server accepts by default
 Ended = Literal[TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED]
@@ -20,12 +21,16 @@ Words = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
 
 
 class ImportedReport(Strict):
-    """Metrics of a trial after `step` updates; null where one was not finite."""
+    """Metrics of a trial after `step` updates; null where one was not finite, or as good as that."""
 
     step: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(ge=0)] = 0.0
     metrics: Annotated[
-        dict[Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")], float | None], Field(max_length=100)
+        dict[
+            Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")],
+            Annotated[float | None, BeforeValidator(finite)],
+        ],
+        Field(max_length=100),
     ]
 
 
@@ -34,7 +39,7 @@ class ImportedTrial(Strict):
 
     configuration: Configuration
     state: Ended
-    value: float | None = None
+    value: Annotated[float, Field(ge=-LARGEST, le=LARGEST)] | None = None
     reason: Words = ""
     role: Role = "search"
     why: Words = ""
