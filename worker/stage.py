@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lrtune.analysis.prefixes import Course
-from lrtune.wire.job import Metric
-from lrtune.wire.results import Report, TrialState, tells
+from lrtune.wire.job import Metric, usable
+from lrtune.wire.results import Report, TrialState
 from worker.checkpoint_cache import CheckpointCache
 from worker.run import LiveRun
 
@@ -68,7 +68,7 @@ class Stage:
     def _measured(self, mean: float) -> Report:
         run = self.run
         measured = {**run.engine.evaluate(), "train_loss": mean}
-        metrics = {name: value if tells(value) else None for name, value in measured.items()}
+        metrics = {name: value if usable(value) else None for name, value in measured.items()}
         run.reports.append(Report(step=run.step, learning_rate=self.course.rate(run.step - 1), metrics=metrics))
         return run.reports[-1]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import variance
 
-from lrtune.wire.results import tells
+from lrtune.wire.job import usable
 
 Values = Mapping[int, float]  # of one configuration, by seed
 OF_SEARCH = -1  # what stands for the search's own seed
@@ -66,7 +66,7 @@ def moderated(own: Sequence[float], others: tuple[float, float] | None) -> tuple
 
 def exploded(values: Iterable[float]) -> bool:
     """Whether one of these is too large, as in old jobs it may be: then nothing tells the noise."""
-    return not all(map(tells, values))
+    return not all(map(usable, values))
 
 
 def additive(rows: Sequence[Values]) -> Additive | None:

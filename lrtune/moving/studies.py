@@ -16,7 +16,8 @@ from lrtune.moving import needed
 from lrtune.moving.flat import configuration, flat
 from lrtune.space import shown
 from lrtune.wire.imports import Ended, ImportedReport, ImportedTrial
-from lrtune.wire.results import OPEN, Job, Trial, TrialState, tells
+from lrtune.wire.job import usable
+from lrtune.wire.results import OPEN, Job, Trial, TrialState
 
 OURS = "lrtune:"
 STATES = {
@@ -163,7 +164,7 @@ def _theirs(
     trial: Any, *, metric: str, steps: int, names: Mapping[str, str], fixed: Mapping[str, Any]
 ) -> ImportedTrial:
     """A trial of a study of other origin."""
-    values = [(step, value) for step, value in sorted(trial.intermediate_values.items()) if tells(value)]
+    values = [(step, value) for step, value in sorted(trial.intermediate_values.items()) if usable(value)]
     last = max((step for step, _ in values), default=0)
     if last > steps:
         raise Invalid(f"its last report is at {last}, and a run has {steps} steps; accepted is a horizon that holds it")
@@ -187,7 +188,7 @@ def _theirs(
 
 def _state(trial: Any) -> tuple[Ended, str]:
     name = trial.state.name
-    if name == "COMPLETE" and trial.value is not None and tells(trial.value):
+    if name == "COMPLETE" and trial.value is not None and usable(trial.value):
         return TrialState.COMPLETE, ""
     if name == "COMPLETE":
         return TrialState.DIVERGED, f"its value in the study was {trial.value}"

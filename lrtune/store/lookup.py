@@ -5,13 +5,16 @@ import binascii
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, func, select
+from sqlalchemy import ColumnElement, bindparam, false, func, select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, UnknownJob, UnknownTrial
 from lrtune.store.database import as_time, time
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL
+
+_JOB = select(JobRow).where(JobRow.id == bindparam("id"))
+_LOCKED = _JOB.with_for_update().execution_options(populate_existing=True)
 
 
 def command(job: Any) -> ColumnElement[bool]:
@@ -26,8 +29,7 @@ def not_external(job: Any) -> ColumnElement[bool]:
 
 def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
     """The row of a job's id; with `lock`, nobody else changes the job until the transaction ends. Raises UnknownJob."""
-    query = select(JobRow).where(JobRow.id == job_id)
-    row = tx.scalars(query.with_for_update().execution_options(populate_existing=True) if lock else query).one_or_none()
+    row = tx.scalars(_LOCKED if lock else _JOB, {"id": job_id}).one_or_none()
     if row is None:
         raise _unknown(job_id)
     return row

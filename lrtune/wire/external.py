@@ -14,8 +14,8 @@ from pydantic import BeforeValidator, Field, StringConstraints, ValidationError,
 from lrtune import errors
 from lrtune.space import shown
 from lrtune.wire.configuration import Strict, rejected
-from lrtune.wire.job import Metric
-from lrtune.wire.results import Result, Trial, TrialState, tells
+from lrtune.wire.job import Metric, usable
+from lrtune.wire.results import Result, Trial, TrialState
 
 ENDED_BY_LOOP = "its loop ended it"  # how the reason begins of a trial that its loop ended before it was a whole run
 RATES = 100_000  # learning rates in one answer: those of a longer run come in several
@@ -48,7 +48,7 @@ def whole(value: Any) -> Any:
 def finite(value: Any) -> Any:
     """A value of a metric; what is not finite, or as good as that, travels as null, which JSON has."""
     found = scalar(value)
-    return None if type(found) in (int, float) and not tells(found) else found
+    return None if type(found) in (int, float) and not usable(found) else found
 
 
 def step_of(step: object, steps: int, *, start: int = 0) -> int:
@@ -73,7 +73,7 @@ def number_of(name: str, value: object) -> float | None:
     found = scalar(value)
     if type(found) not in (int, float):
         raise errors.Invalid(f"{name[:60]}: found {shown(value)}; accepted is one number, such as `return loss`")
-    return float(found) if tells(found) else None
+    return float(found) if usable(found) else None
 
 
 def misnamed(step: int, metrics: Iterable[str], metric: str) -> str:
@@ -247,7 +247,7 @@ class Ending(Strict):
     @classmethod
     def _diverged(cls, said: Any) -> Any:
         value = scalar(said.get("value")) if isinstance(said, Mapping) else None
-        if value is None or type(value) not in (int, float) or tells(value):
+        if value is None or type(value) not in (int, float) or usable(value):
             return said
         ended: dict[str, Any] = {"value": None}
         if said.get("state", "complete") in ("complete", "stopped"):

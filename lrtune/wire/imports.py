@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from lrtune.wire import results
 from lrtune.wire.configuration import Configuration, Strict, rejected
 from lrtune.wire.external import finite
-from lrtune.wire.job import JobSpec
-from lrtune.wire.results import LARGEST, TrialState
+from lrtune.wire.job import LARGEST, JobSpec
+from lrtune.wire.results import TrialState
 
 MOST = 2000  # as many as fit into the largest body that a server accepts by default
 Ended = Literal[TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED]

@@ -77,6 +77,14 @@ Bound = Annotated[float, Field(allow_inf_nan=False)]
 MetricRange = Annotated[tuple[Bound | None, Bound | None], BeforeValidator(_ends)]
 
 
+LARGEST = 1e60  # of a metric, in size: the squares of squares of larger ones are no numbers any more
+
+
+def usable(value: float) -> bool:
+    """Whether a metric says how good a run is: a number, and not one that only a run which diverged has."""
+    return abs(value) <= LARGEST
+
+
 class Metric(Strict):
     """What is optimised: the value of a metric at the end of the run.
 

@@ -63,14 +63,6 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-LARGEST = 1e60  # of a metric, in size: the squares of squares of larger ones are no numbers any more
-
-
-def tells(value: float) -> bool:
-    """Whether a metric says how good a run is: a number, and not one that only a run which diverged has."""
-    return abs(value) <= LARGEST
-
-
 class Report(Result):
     """Written at evenly spaced points of a trial: the rate of the last step, and metrics (null when not finite)."""
 
