@@ -24,6 +24,7 @@ from lrtune.store import Database, jobs
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import report_points
 
+ROUNDS = 4  # of trials that report: each is over in seconds, and a machine is not the same from one to the next
 KEY, LEASE = "the-key-of-the-load", 600.0
 POLLERS, STREAMS, DECIDING = 500, 200, 4
 REPORT_EVERY, POLL_EVERY = 1.0, 5.0  # seconds between two calls of one client
@@ -97,7 +98,7 @@ def _served(url: str, processes: int, app: str = "app.main:create_app") -> Itera
 
 
 async def _alone(port: int, job: str, cpu: Cpu) -> dict[str, Any]:
-    """Every loop takes a trial; then all report theirs, with nothing between two reports.
+    """Every loop takes a trial; then all report theirs, with nothing between two reports; so `ROUNDS` times.
 
     One trial goes before them: a server that has just started fits its model of a job anew, once.
     """
@@ -106,23 +107,27 @@ async def _alone(port: int, job: str, cpu: Cpu) -> dict[str, Any]:
     await _reported(first, job, held, 0.0, math.inf)
     await _finished(first, job, held)
     first.close()
-    seen = Seen()
+    seen, seconds, spent = Seen(), 0.0, dict[str, float]()
     connections = [Connection(port, KEY, seen) for _ in range(LOOPS)]
-    cpu.start()
-    began = time.monotonic()
-    taken = await asyncio.gather(*(_taken(one, job, number) for number, one in enumerate(connections)))
-    claims = summary(seen, time.monotonic() - began, cpu.spent(), each="claim")
-    cpu.start()
-    began = time.monotonic()
-    ended = [_reported(one, job, trial, 0.0, math.inf) for one, trial in zip(connections, taken, strict=True)]
-    stopped = await asyncio.gather(*ended)
-    del seen.times["claim"]
-    reports = summary(seen, time.monotonic() - began, cpu.spent(), each="report")
-    for one, trial, over in zip(connections, taken, stopped, strict=True):
-        if not over:
-            await _finished(one, job, trial)
+    for number in range(ROUNDS):
+        cpu.start()
+        began = time.monotonic()
+        taken = await asyncio.gather(*(_taken(one, job, name) for name, one in enumerate(connections)))
+        if number == 0:
+            claims = summary(seen, time.monotonic() - began, cpu.spent(), each="claim")
+        cpu.start()
+        began = time.monotonic()
+        ended = [_reported(one, job, trial, 0.0, math.inf) for one, trial in zip(connections, taken, strict=True)]
+        stopped = await asyncio.gather(*ended)
+        seconds += time.monotonic() - began
+        spent = {name: spent.get(name, 0.0) + more for name, more in cpu.spent().items()}
+        for one, trial, over in zip(connections, taken, stopped, strict=True):
+            if not over:
+                await _finished(one, job, trial)
+    for one in connections:
         one.close()
-    return {"claims alone": claims, "reports alone": reports}
+    seen.times = {"report": seen.times["report"]}
+    return {"claims alone": claims, "reports alone": summary(seen, seconds, spent, each="report")}
 
 
 async def _crowd(port: int, job: str, deciding: list[str], seconds: float, cpu: Cpu) -> dict[str, Any]:
