@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     Answer = BaseModel | dict[str, Any]
 
 
-LIKE = str.maketrans("┤│└─▁▂▃▄▅▆▇█★", "||+-12345678*")  # what is printed where a terminal has no such characters
+INSTEAD = str.maketrans("┤│└─▁▂▃▄▅▆▇█★", "||+-12345678*")  # what is printed where a terminal has no such characters
 
 
 def _like(error: UnicodeError) -> tuple[str, int]:
     """A curve is drawn in dots there, and letters that are missing are question marks."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    told = error.object[error.start : error.end].translate(LIKE)
-    drawn = (" " if one == "\u2800" else "." if "\u2800" < one <= "\u28ff" else one for one in told)
+    text = error.object[error.start : error.end].translate(INSTEAD)
+    drawn = (" " if one == "\u2800" else "." if "\u2800" < one <= "\u28ff" else one for one in text)
     return "".join(one if one.isascii() else "?" for one in drawn), error.end
 
 
