@@ -150,9 +150,9 @@ def _settle_in() -> None:
     """Let a process that is the server's own answer at once, whatever else it does.
 
     The garbage collector looks no more at what there is by now, modules for the most part: half a million objects, a
-    look at which stops everything for a tenth of a second. It looks less often at what is new: at Python's own 700
-    objects that was a twelfth of what a report costs. And a thread that thinks gives way after half a millisecond where
-    Python's own 5 would do: a report waits for its turn a dozen times, once after each statement.
+    look at which stops everything for a tenth of a second. It looks at what is new less often than after each 700
+    objects, Python's own number. And a thread that thinks gives way after half a millisecond where Python's own 5 would
+    do: a report waits for its turn a dozen times, once after each statement.
     """
     if threading.current_thread() is threading.main_thread():
         gc.collect()

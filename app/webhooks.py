@@ -90,7 +90,7 @@ def _told(database: Database, due: Due, settings: Settings) -> tuple[str, bool]:
     except Refused as error:
         return str(error), True
     except (httpx.InvalidURL, UnicodeError) as error:  # a part of the name is empty or too long, say
-        return f"{due.url} is no address that can be told: {error}", True
+        return f"{due.url} is no address that can be reached: {error}", True
     except (httpx.HTTPError, OSError) as error:
         words = str(error) or type(error).__name__
         log.warning("the webhook of %s was not heard: %s", due.id, words)

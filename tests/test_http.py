@@ -93,6 +93,12 @@ def test_head_asks_for_the_key_where_get_does(shared: httpx.Client, path: str) -
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
 
 
+def test_who_has_no_key_learns_nothing_of_what_is_wrong_with_a_body(shared: httpx.Client) -> None:
+    answer = httpx.post(f"{shared.base_url}/v1/jobs", content=b"{", headers={"Content-Type": "application/json"})
+    assert answer.status_code == 401
+    assert shared.post("/v1/jobs", content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
+
+
 # Which methods --------------------------------------------------------------------------------------------------------
 
 

@@ -208,7 +208,7 @@ def test_a_receiver_that_never_ends_its_answer_is_given_up_and_holds_nobody_up(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It sends a little now and then, so that no read of it ever takes long."""
-    monkeypatch.setattr(app.webhooks, "PATIENCE", 0.3)
+    monkeypatch.setattr(app.webhooks, "PATIENCE", 3.0)
     left = threading.Event()
 
     def trickle(listening: socket.socket) -> None:

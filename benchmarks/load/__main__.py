@@ -1,11 +1,11 @@
 """Load: `python -m benchmarks.load [--seconds 20] [--history 100] [--only postgresql] [--processes 2]`, over loopback.
 
-64 loops take a trial each, and report it as fast as the server answers; then, for so many seconds, they report once a
-second, 500 clients poll a job every five, 200 event streams are open, and a quarter of the loops are at four jobs of
-the default search, which decide. The same for SQLite and for PostgreSQL, and in the same run Optuna's RDB storage on
-that PostgreSQL, from one process and from eight, and behind its gRPC proxy: 64 trials, each report followed by
-`should_prune`; and the server with a report that writes nothing, which is the least that one can cost. Prints JSON as
-it goes, and in the end tables, and how many times the reports of Optuna's for the same CPU, the callers' own in it.
+Four times 64 loops take a trial each, and report it as fast as the server answers; then, for so many seconds, they
+report once a second, 500 clients poll a job every five, 200 event streams are open, and a quarter of the loops are at
+four jobs of the default search, which decide. The same for SQLite and for PostgreSQL, and in the same run Optuna's RDB
+storage on that PostgreSQL, from one process and from eight, and behind its gRPC proxy: 64 trials, each report followed
+by `should_prune`; and the server with a report that writes nothing, which is the least that one can cost. Prints JSON
+as it goes, and in the end tables, and how many times the reports of Optuna's for the same CPU, the callers' own in it.
 Takes six minutes at most.
 """
 

@@ -74,7 +74,7 @@ def missed(tx: Session, due: Due, why: str, *, for_good: bool = False, now: date
 
 
 def _still(tx: Session, due: Due) -> WebhookRow | None:
-    """The row, unless its job was deleted meanwhile, or goes on: then another end is to be told of."""
+    """The row, unless its job was deleted meanwhile, or goes on: then its next end is to be sent."""
     same = JobRow.id == due.id, JobRow.finished_at == due.finished_at
     job = tx.scalar(select(JobRow.seq).where(*same).with_for_update())  # jobs before what is theirs
     return None if job is None else tx.get(WebhookRow, job)
