@@ -50,6 +50,7 @@ def install() -> None:
 
 
 def _connection_made(self: Any, transport: asyncio.Transport) -> None:
+    self.timeout_keep_alive = max(self.timeout_keep_alive, HEAD_SECONDS)
     self.lrtune_made(Gathered(transport))
     _later(self, self.cycle)
 

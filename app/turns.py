@@ -66,19 +66,15 @@ class Turns:
             return await run_in_threadpool(call, self._database, *args, **named)
 
     async def read(
-        self,
-        what: tuple[str, ...],
-        call: Callable[Concatenate[Database, P], Found],
-        *args: P.args,
-        **named: P.kwargs,
+        self, what: tuple[str, ...], call: Callable[[Database, Sequence[Item]], Sequence[Found]], item: Item
     ) -> Found:
-        """Read something once for all who ask for `what` while it is read for others; nobody hears what was before."""
+        """Read something for all who asked for `what` while it was read for others; nobody hears what was before."""
 
-        async def once(several: Sequence[None]) -> list[Found]:
+        async def once(several: Sequence[Item]) -> Sequence[Found]:
             async with self._reading:
-                return [await run_in_threadpool(call, self._database, *args, **named)] * len(several)
+                return await run_in_threadpool(call, self._database, several)
 
-        return await self.together(what, once, None)
+        return await self.together(what, once, item)
 
     async def think(
         self, what: str, call: Callable[Concatenate[Database, P], Found], *args: P.args, **named: P.kwargs

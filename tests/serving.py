@@ -24,13 +24,13 @@ KEY = "the-key-of-the-tests"
 
 
 @contextmanager
-def served(database_url: str, *, port: int = 0, **settings: object) -> Iterator[httpx.Client]:
+def served(database_url: str, *, port: int = 0, keep_alive: int = 600, **settings: object) -> Iterator[httpx.Client]:
     """A client that has the key of a server on this database."""
     folder = tempfile.TemporaryDirectory()  # nothing that a test does is left in the working folder
     usual = {"api_key": KEY, "credentials": Path(folder.name) / "credentials"}
     app = create_app(Settings(database_url=database_url, **(usual | settings)))
     # A test may work for long between two requests, and then meets a connection that is being closed just then.
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", timeout_keep_alive=600))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", timeout_keep_alive=keep_alive))
     with socket.create_server(("127.0.0.1", port)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

@@ -60,6 +60,19 @@ def test_a_second_head_is_cut_as_the_first_is(shared: httpx.Client) -> None:
     assert said.startswith(b"HTTP/1.1 200 ")
 
 
+def test_who_asks_every_few_seconds_keeps_its_connection(sqlite_url: str) -> None:
+    """Uvicorn closes what is idle for five seconds: who polled every five met one that was being closed."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with served(sqlite_url, keep_alive=0) as service, connected(service) as client:
+        for _ in range(2):
+            client.sendall(request)
+            said = b""
+            while not said.endswith(b"}"):
+                assert (part := client.recv(4096)), "the connection was closed"
+                said += part
+            assert said.startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_body_that_does_not_come_to_an_end_is_refused(shared: httpx.Client) -> None:
     with connected(shared) as slow:
         head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from app import external, reporting
 from app.turns import Turns
 from lrtune.errors import LeaseLost
-from lrtune.store import Database, charts, findings, jobs, leases, serving, trials, workers
+from lrtune.store import Database, charts, findings, jobs, leases, listing, serving, trials, workers
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import Batch, Handout, Hold, Sent, Verdict
 from lrtune.wire.job import AdmittedJob
@@ -148,6 +148,20 @@ def test_what_all_logs_say_of_workers_is_asked_and_told_at_once(database: Databa
             assert not serving.outdated(tx)
         costs.append(len(seen))
     assert costs[0] == costs[1] <= 3
+
+
+def test_many_jobs_are_listed_or_polled_for_the_statements_of_a_few(database: Database) -> None:
+    costs = []
+    for count in (2, 9):
+        with database.write() as tx:
+            made = [jobs.create(tx, SPEC)[0].id for _ in range(count)]
+        with database.read() as tx:  # whoever asks first has the answers so far looked for
+            assert set(jobs.several(tx, made)) == set(made)
+        with counted() as seen, database.read() as tx:
+            assert set(jobs.several(tx, made)) == set(made)
+            assert len(listing.page(tx, limit=count, cursor=None).items) == count
+        costs.append(len(seen))
+    assert costs[0] == costs[1] <= 8
 
 
 def test_leases_that_ran_out_are_found_by_an_index_of_those_that_run(sqlite_url: str) -> None:

@@ -1,7 +1,7 @@
 """Jobs: submit, plan, list, read, and the verbs that change one."""
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,7 +13,8 @@ from app.auth import Guarded
 from app.deps import PAGE, JobId, Limit, Only, Owner, ReadTx, Tx, Who, remember_body, turns
 from app.problems import problems
 from lrtune import errors
-from lrtune.store import Database, budgets, jobs, listing, warm_start
+from lrtune.store import Database, budgets, jobs, listing, lookup, warm_start
+from lrtune.store.database import AWAY
 from lrtune.wire.configuration import Strict
 from lrtune.wire.job import Budget, JobOrder, JobSpec
 from lrtune.wire.results import Job, JobState, Page, Plan, Result
@@ -164,17 +165,32 @@ async def get(
     if_none_match: Annotated[str | None, Header(description="An `ETag` from before.")] = None,
 ) -> Response:
     """A job with its state, progress and best configuration so far."""
-    body, etag = await turns(request).read(("job", job_id), _as_polled, job_id)
+    found = await turns(request).read(("jobs",), as_polled, job_id)
+    if isinstance(found, Exception):
+        raise found
+    body, etag = found
     known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
     if etag in known or "*" in known:
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": etag})
     return Response(body, media_type="application/json", headers={"ETag": etag})
 
 
-def _as_polled(database: Database, job_id: str) -> tuple[str, str]:
-    """A job's JSON, and its ETag."""
-    with database.read() as tx:
-        body = jobs.get(tx, job_id).model_dump_json()
+def as_polled(database: Database, job_ids: Sequence[str]) -> list[tuple[str, str] | Exception]:
+    """Each job's JSON, and its ETag; what goes wrong with one is its own affair."""
+    try:
+        with database.read() as tx:
+            found = {one: _tagged(job) for one, job in jobs.several(tx, list({*job_ids})).items()}
+    except AWAY:
+        raise
+    except Exception as error:
+        if len(job_ids) == 1:
+            return [error]
+        return [one for each in job_ids for one in as_polled(database, [each])]
+    return [found.get(one) or lookup.unknown(one) for one in job_ids]
+
+
+def _tagged(job: Job) -> tuple[str, str]:
+    body = job.model_dump_json()
     return body, f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
 
 

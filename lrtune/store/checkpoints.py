@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, false, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, false, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from lrtune.errors import Invalid
@@ -20,6 +20,7 @@ from lrtune.wire.results import ENDED, TrialState
 # A stopped trial may be gone on with as long as the search goes on.
 OVER = tuple(state for state in ENDED if state is not TrialState.STOPPED)
 AT_ONCE = 100  # names in one answer; the others come with the next
+_FORGOTTEN = delete(LoopRow).where(LoopRow.job == bindparam("job"), LoopRow.worker == bindparam("worker"))
 LEAST = timedelta(seconds=90)  # of silence before a loop that holds nothing counts as gone
 
 
@@ -39,7 +40,7 @@ def seen(tx: Session, job: int, hold: Hold, *, now: datetime | None = None) -> L
     now = now or clock(tx)
     loop = Loop(job, hold.worker, hold.host or hold.worker, hold.checkpoints, hold.deterministic)
     if hold.checkpoints == "none":
-        tx.execute(delete(LoopRow).where(LoopRow.job == job, LoopRow.worker == hold.worker))
+        tx.execute(_FORGOTTEN, {"job": job, "worker": hold.worker})
         return loop
     fields: dict[str, Any] = {"host": loop.host, "checkpoints": loop.checkpoints, "deterministic": loop.deterministic}
     fields |= {"alive_until": now + max(LEAST, timedelta(seconds=hold.lease_seconds))}

@@ -3,25 +3,31 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.store import changes, lookup
-from lrtune.store.tables import EventRow, JobRow
+from lrtune.store.tables import Base, EventRow, JobRow
 from lrtune.wire.results import Event, Page
 
 FEW = 20  # failures among which a traceback is looked for
+# As tables, and made once: each trial has half a dozen lines.
+_jobs, _events = (Base.metadata.tables[name] for name in ("jobs", "events"))
+_COUNTED = (
+    update(_jobs).where(_jobs.c.seq == bindparam("job")).values(events=_jobs.c.events + 1).returning(_jobs.c.events)
+)
+_WRITTEN = insert(_events)
+_SAID = _WRITTEN.returning(changes.said())
 
 
 def add(
     tx: Session, job: int, kind: str, message: str, *, now: datetime, trial: int | None = None, **data: Any
 ) -> None:
     """Write one line. Counting under the job's row lock is what keeps numbers in the order of commits."""
-    count = update(JobRow).where(JobRow.seq == job).values(events=JobRow.events + 1).returning(JobRow.events)
-    number = tx.execute(count).scalar_one()
+    tx.flush()  # what it is about comes before it
+    number = tx.execute(_COUNTED, {"job": job}).scalar_one()
     row = {"job": job, "number": number, "at": now, "kind": kind, "message": message, "trial": trial, "data": data}
-    writing = insert(EventRow).values(row)
-    tx.execute(writing if tx.get_bind().dialect.name == "sqlite" else writing.returning(changes.said()))
+    tx.execute(_WRITTEN if tx.get_bind().dialect.name == "sqlite" else _SAID, row)
 
 
 def add_once(tx: Session, job: int, kind: str, message: str, *, now: datetime, trial: int) -> None:

@@ -18,7 +18,7 @@ from lrtune.errors import LeaseLost, LrtuneError, NotExternal
 from lrtune.store import events, leases, lookup, trials
 from lrtune.store.database import as_time, time
 from lrtune.store.leases import Lease
-from lrtune.store.tables import AttemptRow, Base, TrialRow
+from lrtune.store.tables import AttemptRow, Base
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import ENDED, JobState, Report, Trial, TrialState
@@ -35,6 +35,15 @@ _COLUMNS = (
     cast(_jobs.c.spec, Text).label("spec"),
 )
 _FROM = _attempts.join(_trials, _trials.c.id == _attempts.c.trial).join(_jobs, _jobs.c.seq == _trials.c.job)
+_HOLDING = (
+    select(func.count())
+    .select_from(_trials)
+    .where(
+        _trials.c.job == bindparam("job"),
+        _trials.c.state == TrialState.RUNNING,
+        _trials.c.worker == bindparam("worker"),
+    )
+)
 _RENEWED = update(_trials).where(_trials.c.id == bindparam("held"))
 _RENEWED = _RENEWED.values(step=bindparam("reached"), lease_until=bindparam("ours_until"))
 
@@ -170,8 +179,7 @@ def write(tx: Session, heard: Sequence[Heard]) -> None:
 
 def count(tx: Session, job: int, worker: str) -> int:
     """How many trials of a job somebody holds."""
-    mine = TrialRow.job == job, TrialRow.state == TrialState.RUNNING, TrialRow.worker == worker
-    return tx.scalar(select(func.count()).select_from(TrialRow).where(*mine)) or 0
+    return tx.scalar(_HOLDING, {"job": job, "worker": worker}) or 0
 
 
 def remark(tx: Session, lease: Lease, said: str) -> None:

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, false, func, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, false, func, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -37,6 +37,7 @@ from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextSte
 
 NO_LONGER = "the job is over ({}), so this no longer applies; `extend` gives it a larger budget"
 STOPPED = "search stopped"
+_SEVERAL = select(JobRow).where(JobRow.id.in_(bindparam("ids", expanding=True)))  # to make it takes as long as a row
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
 
@@ -96,6 +97,12 @@ def _same(tx: Session, owner: str, key: str | None, digest: str) -> JobRow | Non
 def get(tx: Session, job_id: str) -> Job:
     """A job as it stands. Raises UnknownJob."""
     return view(tx, lookup.job(tx, job_id))
+
+
+def several(tx: Session, job_ids: Sequence[str]) -> Mapping[str, Job]:
+    """Jobs as they stand, by their ids: those that there are."""
+    rows = tx.scalars(_SEVERAL, {"ids": job_ids}).all()
+    return {job.id: job for job in views(tx, rows)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +212,7 @@ def _cancel_open(tx: Session, job_id: str, reason: str, now: datetime) -> list[i
         held = tx.begin_nested()
         ids = list(tx.scalars(select(TrialRow.id).where(which).order_by(TrialRow.id).with_for_update()))
         tx.execute(update(TrialRow).where(TrialRow.id.in_(ids)).values(gone))
-        attempts.close(tx, AttemptRow.trial.in_(ids), "cancelled", now)
+        attempts.close(tx, "trial", ids, "cancelled", now)
         lookup.job(tx, job_id, lock=True)
         if not tx.scalar(select(exists().where(which))):
             held.commit()
@@ -273,7 +280,7 @@ def forsake(tx: Session, *, now: datetime | None = None) -> None:
 def expired(tx: Session) -> bool:
     """Whether there is a lease to requeue or a job to forsake."""
     now = clock(tx)
-    return tx.scalar(select(leases.expired(now).exists() | exists().where(_forsaken(now)))) or False
+    return tx.scalar(select(leases.EXPIRED.exists() | exists().where(_forsaken(now))), {"now": now}) or False
 
 
 def _forsaken(now: datetime) -> ColumnElement[bool]:
@@ -334,12 +341,24 @@ def _reason(row: JobRow) -> str:
     return "; ".join(filter(None, (row.reason, STOPPED if stopped else "")))
 
 
-def view(tx: Session, row: JobRow, living: Sequence[Worker] | None = None) -> Job:
-    """A job's row as it looks from outside; of a list the workers that live are read once."""
-    spec, counts = AdmittedJob.model_validate(row.spec), tallies.counts(tx, row.seq)
-    lacks = ""
-    if row.state in ACTIVE and not spec.external:
-        lacks = workers.unserved(spec, workers.alive(tx) if living is None else living)
+def view(tx: Session, row: JobRow) -> Job:
+    """A job's row as it looks from outside."""
+    return next(views(tx, [row]))
+
+
+def views(tx: Session, rows: Sequence[JobRow]) -> Iterator[Job]:
+    """The same of several, one after the other; what is asked of all is asked once."""
+    counts = tallies.counts_of(tx, [row.seq for row in rows])
+    living: list[Worker] | None = None
+    for row in rows:
+        spec, lacks = AdmittedJob.model_validate(row.spec), ""
+        if row.state in ACTIVE and not spec.external:
+            living = workers.alive(tx) if living is None else living
+            lacks = workers.unserved(spec, living)
+        yield _view(tx, row, spec, counts[row.seq], lacks)
+
+
+def _view(tx: Session, row: JobRow, spec: AdmittedJob, counts: progress.Counts, lacks: str) -> Job:
     return Job(
         id=row.id,
         owner=row.owner,

@@ -11,21 +11,29 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Update, case, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Update, bindparam, case, delete, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
 from lrtune.printable import storable
 from lrtune.store import attempts, checkpoints, events, shares, taking, tallies, trials
-from lrtune.store.database import clock
-from lrtune.store.tables import AttemptRow, JobRow, ReportRow, TrialRow
+from lrtune.store.database import Utc, clock
+from lrtune.store.tables import AttemptRow, Base, JobRow, ReportRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob
 from lrtune.wire.results import JobState, Outcome, Report, Stop, Trial, TrialState
 
 _FREE = {"token": None, "lease_until": None}
 # Back to where the stage began; what this attempt has trained beyond it counts as not trained.
 _AGAIN = _FREE | {"state": TrialState.WAITING, "step": TrialRow.start, "reused": TrialRow.start - TrialRow.paid}
+# Made once, and of tables: to make them takes longer than to carry them out.
+_attempts, _reports = (Base.metadata.tables[name] for name in ("attempts", "reports"))
+_ATTEMPTED = insert(_attempts)
+_UNREPORTED = delete(_reports).where(_reports.c.trial == bindparam("of"), _reports.c.step > bindparam("beyond"))
+_STARTED = update(JobRow).where(JobRow.seq == bindparam("of"), JobRow.state == JobState.QUEUED)
+_STARTED = _STARTED.values(
+    state=JobState.RUNNING, reason="", started_at=func.coalesce(JobRow.started_at, bindparam("now", type_=Utc))
+)
 MAX_DEATHS = 5  # in a row, without getting further: such a trial must not take every worker down in turn
 
 
@@ -105,17 +113,16 @@ def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime, l
     stage = {"decision": row.decision, "why": row.stage_why, "start": row.start, "until": row.until, "step": row.start}
     attempt = {"token": token, "trial": row.id, "number": row.attempt, "worker": worker, "started_at": now}
     attempt |= {"loop": loop and asdict(loop), "charged": charged}
-    tx.execute(insert(AttemptRow).values(attempt | stage))
+    tx.execute(_ATTEMPTED, attempt | stage)
     # What an attempt before this one reported of the stage is trained again.
-    tx.execute(delete(ReportRow).where(ReportRow.trial == row.id, ReportRow.step > row.start))
+    tx.execute(_UNREPORTED, {"of": row.id, "beyond": row.start})
     goes_on = f" from step {row.start}" if row.start else ""
     until = f" until step {row.until} of {row.horizon}" if row.until else ""
     again = f", after {row.deaths} attempt{'s' * (row.deaths > 1)} that came to nothing" if row.deaths else ""
     message = f"trial {row.number} started on {worker}{goes_on}{until}{again}"
     events.add(tx, row.job, "trial-started", message, now=now, trial=row.number)
     # Under the job's lock, which the log has taken: nobody calls it forsaken at the same moment.
-    starting = update(JobRow).where(JobRow.seq == row.job, JobRow.state == JobState.QUEUED)
-    tx.execute(starting.values(state=JobState.RUNNING, reason="", started_at=func.coalesce(JobRow.started_at, now)))
+    tx.execute(_STARTED, {"of": row.job, "now": now})
     return leased(tx, row, token)
 
 
@@ -126,7 +133,7 @@ def begin_again(tx: Session, lease: Lease, step: int, *, why: str, now: datetime
     trials.go_back(tx, row, step, began=lease.began, why=why, now=now or clock(tx))
     checkpoints.distrust(tx, lease.token)
     tx.execute(update(AttemptRow).where(AttemptRow.token == lease.token).values(start=step, step=step))
-    tx.execute(delete(ReportRow).where(ReportRow.trial == lease.id, ReportRow.step > step))
+    tx.execute(_UNREPORTED, {"of": lease.id, "beyond": step})
     return leased(tx, row, lease.token)
 
 
@@ -202,14 +209,17 @@ def finish(
 def _end(tx: Session, lease: Lease, outcome: Outcome, reached: Mapping[str, Any], now: datetime, **data: Any) -> None:
     state, value, step, reason = (reached[name] for name in ("state", "value", "step", "reason"))
     _touch(tx, _held(lease).values(**reached, reused=_reused(step), **_FREE))
-    attempts.close(tx, AttemptRow.token == lease.token, outcome, now)
+    if lease.spec.external:  # nobody is charged for it
+        attempts.end(tx, "token", [lease.token], outcome, now)
+    else:
+        attempts.close(tx, "token", [lease.token], outcome, now)
     words = f"{state}: {reason}" if reason else f"{state}"
     found = "" if value is None else f", {lease.spec.metric.name} {value:.6g}"
     message, number = f"trial {lease.trial.number} {words}{found}", lease.trial.number
     events.add(tx, lease.job, f"trial-{state}", message, now=now, trial=number, value=value, step=step, **data)
     if state is TrialState.COMPLETE and lease.trial.horizon == lease.steps:
         shares.answered(tx, lease.job)
-    tallies.ended(tx, TrialRow.id == lease.id)
+    tallies.one_ended(tx, lease.id)
 
 
 def _reused(step: int) -> ColumnElement[int]:
@@ -234,7 +244,7 @@ def break_off(tx: Session, lease: Lease, *, step: int, reason: str, now: datetim
     """End an attempt within its stage, which goes on from this step when somebody takes it. Raises LeaseLost."""
     now = now or clock(tx)
     _touch(tx, _held(lease).values(step=step, reason=reason))
-    attempts.close(tx, AttemptRow.token == lease.token, "released", now)
+    attempts.close(tx, "token", [lease.token], "released", now)
     goes_on = {"state": TrialState.WAITING, "start": step, "reused": _reused(step), "paid": step - _reused(step)}
     goes_on |= _further(step)
     tx.execute(_held(lease).values(goes_on | _FREE | {"attempt": TrialRow.attempt - 1}))
@@ -296,7 +306,7 @@ def release(
     waiting: dict[str, Any] = _AGAIN | {"attempt": TrialRow.attempt - 1}
     waiting |= {"blocked_by": blocked_by[0], "blocked_until": blocked_by[1]} if blocked_by else {}
     _touch(tx, _held(lease).values(reason=reason))  # everybody locks a trial before its attempts
-    attempts.close(tx, AttemptRow.token == lease.token, "released", now)
+    attempts.close(tx, "token", [lease.token], "released", now)
     tx.execute(_held(lease).values(waiting))
     message = f"trial {lease.trial.number} released: {reason}"
     events.add(tx, lease.job, "trial-released", message, now=now, trial=lease.trial.number)
@@ -321,17 +331,16 @@ def hold(tx: Session, lease: Lease) -> None:
         raise LeaseLost
 
 
-def expired(now: datetime) -> Select[Any]:
-    """The trials whose lease has run out."""
-    running = literal(str(TrialState.RUNNING), literal_execute=True)  # so that the partial index will do
-    return select(TrialRow).where(TrialRow.state == running, TrialRow.lease_until < now)
+_RUNNING = literal(str(TrialState.RUNNING), literal_execute=True)  # so that the partial index will do
+EXPIRED = select(TrialRow).where(TrialRow.state == _RUNNING, TrialRow.lease_until < bindparam("now", type_=Utc))
+_REQUEUED = EXPIRED.order_by(TrialRow.job + 0).with_for_update(skip_locked=True)
 
 
 def requeue(tx: Session, *, now: datetime) -> None:
     """Put trials whose lease has run out back to waiting; fail those whose workers die without getting further."""
-    rows = tx.scalars(expired(now).order_by(TrialRow.job + 0).with_for_update(skip_locked=True)).all()
+    rows = tx.scalars(_REQUEUED, {"now": now}).all()
     if rows:
-        shares.settle(tx, AttemptRow.token.in_([row.token for row in rows]), "lost", now)
+        shares.settle(tx, "token", [row.token for row in rows if row.token], "lost", now)
     for row in rows:
         _lost(tx, row, f"nothing was heard of {row.worker} for longer than its lease", now)
 
@@ -342,13 +351,13 @@ def lose(tx: Session, lease: Lease, *, reason: str, now: datetime | None = None)
     if row is None:
         raise LeaseLost
     now = now or clock(tx)
-    shares.settle(tx, AttemptRow.token == lease.token, "lost", now)
+    shares.settle(tx, "token", [lease.token], "lost", now)
     _lost(tx, row, reason, now)
 
 
 def _lost(tx: Session, row: TrialRow, reason: str, now: datetime) -> None:
     """Put a trial back to waiting; fail it after too many deaths."""
-    attempts.end(tx, AttemptRow.token == row.token, "lost", now)
+    attempts.end(tx, "token", [row.token or ""], "lost", now)
     if row.deaths + 1 < MAX_DEATHS:
         values = _AGAIN | {"reason": reason}
     else:
@@ -357,7 +366,7 @@ def _lost(tx: Session, row: TrialRow, reason: str, now: datetime) -> None:
     tx.execute(update(TrialRow).where(TrialRow.id == row.id).values(values | {"deaths": row.deaths + 1}))
     message = f"trial {row.number}: {values['reason']}"
     events.add(tx, row.job, f"trial-{values['state']}", message, now=now, trial=row.number)
-    tallies.ended(tx, TrialRow.id == row.id)  # where it has failed
+    tallies.one_ended(tx, row.id)  # where it has failed
 
 
 def _ours(lease: Lease) -> tuple[ColumnElement[bool], ...]:

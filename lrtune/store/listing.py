@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists,
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid
-from lrtune.store import jobs, lookup, workers
+from lrtune.store import jobs, lookup
 from lrtune.store.database import Utc
 from lrtune.store.tables import JobRow, TagRow
 from lrtune.wire.job import JobOrder
@@ -70,8 +70,7 @@ def page(
             query = query.where(JobRow.seq < last if falls else JobRow.seq > last)
     rows = tx.execute(query.limit(limit + 1)).all()
     more = _cursor(order, *rows[limit - 1]) if len(rows) > limit else None
-    living = workers.alive(tx)
-    return Page(items=[jobs.view(tx, row, living) for row, _ in rows[:limit]], next=more)
+    return Page(items=list(jobs.views(tx, [row for row, _ in rows[:limit]])), next=more)
 
 
 def tasks(tx: Session, *, only: str | None = None) -> list[str]:

@@ -3,9 +3,10 @@
 import base64
 import binascii
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, false, func, select
+from sqlalchemy import ColumnElement, Select, bindparam, false, func, select
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, UnknownJob, UnknownTrial
@@ -14,6 +15,8 @@ from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL
 
 _JOB = select(JobRow).where(JobRow.id == bindparam("id"))
+_TRIAL = select(TrialRow).where(TrialRow.job == bindparam("job"), TrialRow.number == bindparam("number"))
+_LOCKED_TRIAL = _TRIAL.with_for_update()
 _LOCKED = _JOB.with_for_update().execution_options(populate_existing=True)
 
 
@@ -31,16 +34,21 @@ def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
     """The row of a job's id; with `lock`, nobody else changes the job until the transaction ends. Raises UnknownJob."""
     row = tx.scalars(_LOCKED if lock else _JOB, {"id": job_id}).one_or_none()
     if row is None:
-        raise _unknown(job_id)
+        raise unknown(job_id)
     return row
 
 
 def job_now(tx: Session, job_id: str) -> tuple[JobRow, datetime]:
     """The row of a job's id, and the database's time, in one statement. Raises UnknownJob."""
-    found = tx.execute(select(JobRow, time(tx)).where(JobRow.id == job_id)).one_or_none()
+    found = tx.execute(_now(time(tx)), {"id": job_id}).one_or_none()
     if found is None:
-        raise _unknown(job_id)
+        raise unknown(job_id)
     return found[0], as_time(found[1])
+
+
+@cache
+def _now(now: ColumnElement[Any]) -> Select[Any]:
+    return _JOB.add_columns(now)
 
 
 def owner(tx: Session, job_id: str) -> str | None:
@@ -48,14 +56,14 @@ def owner(tx: Session, job_id: str) -> str | None:
     return tx.scalar(select(JobRow.owner).where(JobRow.id == job_id))
 
 
-def _unknown(job_id: str) -> UnknownJob:
+def unknown(job_id: str) -> UnknownJob:
+    """What is wrong where there is no job of an id."""
     return UnknownJob(f"there is no job {job_id[:60]!r}")
 
 
 def trial(tx: Session, job: JobRow, number: int, *, lock: bool = False) -> TrialRow:
     """The row of a job's trial; with `lock`, nobody else changes it until the transaction ends. Raises UnknownTrial."""
-    query = select(TrialRow).where(TrialRow.job == job.seq, TrialRow.number == number)
-    row = tx.scalars(query.with_for_update() if lock else query).one_or_none()
+    row = tx.scalars(_LOCKED_TRIAL if lock else _TRIAL, {"job": job.seq, "number": number}).one_or_none()
     if row is None:
         raise UnknownTrial(f"job {job.id} has no trial {number}")
     return row

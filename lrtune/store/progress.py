@@ -13,6 +13,7 @@ from lrtune.analysis.answer import best as best_of
 from lrtune.store import trials
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, TrialRow
+from lrtune.store.tallies import Count
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import OPEN, OVER, Best, JobState, Progress, TrialState
 
@@ -20,7 +21,7 @@ from lrtune.wire.results import OPEN, OVER, Best, JobState, Progress, TrialState
 LEADERS = 20
 BESIDE = ("baseline", "range-test", "confirm")  # the roles of trials that are few
 KEPT = 200  # answers of jobs
-Counts = Sequence[tuple[str, TrialState, int, int]]  # as `tallies.counts` has them
+Counts = Sequence[Count]
 
 
 def progress(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Progress:

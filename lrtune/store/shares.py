@@ -12,8 +12,8 @@ each fourth trial is of the job that has waited longest, so that none of them st
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, Literal
 
 from sqlalchemy import (
     BindParameter,
@@ -44,6 +44,7 @@ from lrtune.wire.results import ACTIVE, Outcome, TrialState
 SAVED = 60.0  # virtual seconds that an owner may lie behind the one whose turn it was last
 UNKNOWN = 1.0  # seconds that a trial is charged of whose job no stage has ended yet
 LONGEST_FIRST = 4  # each so many trials of an owner are of the job that has waited longest
+By = Literal["token", "trial"]  # what attempts are named by
 THINKING = timedelta(seconds=60)  # for a thinker of whom nothing is heard
 # So many workers at a job, for three in four of whom a suggestion lies ready, where a full run takes less than so many
 # seconds: thinking is long beside a stage. More are made once a third is taken. Else the newest results are worth more.
@@ -177,21 +178,13 @@ class _Correction:
     paces: dict[int, float] = field(default_factory=dict)
 
 
-def settle(tx: Session, which: ColumnElement[bool], outcome: Outcome, now: datetime) -> None:
+def settle(tx: Session, by: By, which: Sequence[str | int], outcome: Outcome, now: datetime) -> None:
     """Charge the owners of attempts that end what they have really taken. Called before they are closed.
 
     Those that a worker trains in lock-step share its seconds, as long as they are at it together.
     """
-    query = select(
-        *(AttemptRow.charged, AttemptRow.started_at, AttemptRow.start, TrialRow.step),
-        *(JobRow.seq, JobRow.owner, func.coalesce(PersonRow.weight, 1.0).label("weight"), JobRow.spec),
-        *(AttemptRow.trial, AttemptRow.worker, _beside().label("beside")),
-    )
-    query = query.join(TrialRow, TrialRow.id == AttemptRow.trial).join(JobRow, JobRow.seq == TrialRow.job)
-    query = query.outerjoin(PersonRow, PersonRow.name == JobRow.owner)
-    unsettled = (which, AttemptRow.ended_at.is_(None), AttemptRow.charged.is_not(None))
     found: dict[str, _Correction] = {}
-    rows = tx.execute(query.where(*unsettled)).all()
+    rows = tx.execute(_unsettled(by), {"which": which}).all()
     for row in rows:
         seconds = max(0.0, (now - row.started_at).total_seconds()) * _devices(row.spec) / (row.beside + 1)
         mine = found.setdefault(row.owner, _Correction())
@@ -205,6 +198,23 @@ def settle(tx: Session, which: ColumnElement[bool], outcome: Outcome, now: datet
         tx.execute(update(ShareRow).where(ShareRow.owner == owner).values(virtual=more))
     for job, pace in sorted(pair for one in found.values() for pair in one.paces.items()):
         tx.execute(update(JobRow).where(JobRow.seq == job).values(pace=pace))
+
+
+@cache  # to make it takes longer than to answer it
+def _unsettled(by: By) -> Select[Any]:
+    query = select(
+        *(AttemptRow.charged, AttemptRow.started_at, AttemptRow.start, TrialRow.step),
+        *(JobRow.seq, JobRow.owner, func.coalesce(PersonRow.weight, 1.0).label("weight"), JobRow.spec),
+        *(AttemptRow.trial, AttemptRow.worker, _beside().label("beside")),
+    )
+    query = query.join(TrialRow, TrialRow.id == AttemptRow.trial).join(JobRow, JobRow.seq == TrialRow.job)
+    query = query.outerjoin(PersonRow, PersonRow.name == JobRow.owner)
+    return query.where(those(by), AttemptRow.ended_at.is_(None), AttemptRow.charged.is_not(None))
+
+
+def those(by: By) -> ColumnElement[bool]:
+    """The attempts of some tokens, or trials, which are the parameter `which`."""
+    return (AttemptRow.token if by == "token" else AttemptRow.trial).in_(_some("which"))
 
 
 def _beside() -> ScalarSelect[int]:

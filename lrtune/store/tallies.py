@@ -4,29 +4,58 @@ Open trials are left out: they are few, and theirs are counted as they are read.
 so here, with the job's row locked, so that two never wait for each other.
 """
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, bindparam, func, literal, select, union_all
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    SQLColumnExpression,
+    bindparam,
+    func,
+    literal,
+    select,
+    union_all,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from lrtune.store.tables import TallyRow, TrialRow
 from lrtune.wire.results import OPEN, TrialState
 
+Count = tuple[str, TrialState, int, int]
 COST = TrialRow.step - TrialRow.reused  # so far; reused steps had been paid for by other trials
 _KEY = ("job", "role", "state")
 # Whoever polls asks for this: to make it takes as long as what it finds.
+_JOBS: BindParameter[Any] = bindparam("jobs", expanding=True)
 _COUNTS = union_all(
-    select(TallyRow.role, TallyRow.state, TallyRow.trials, TallyRow.steps).where(
-        TallyRow.job == bindparam("job"), TallyRow.trials > 0
+    select(TallyRow.job, TallyRow.role, TallyRow.state, TallyRow.trials, TallyRow.steps).where(
+        TallyRow.job.in_(_JOBS), TallyRow.trials > 0
     ),
-    select(TrialRow.role, TrialRow.state, func.count(), func.sum(COST))
-    .where(TrialRow.job == bindparam("job"), TrialRow.state.in_(OPEN))
-    .group_by(TrialRow.role, TrialRow.state),
+    select(TrialRow.job, TrialRow.role, TrialRow.state, func.count(), func.sum(COST))
+    .where(TrialRow.job.in_(_JOBS), TrialRow.state.in_(OPEN))
+    .group_by(TrialRow.job, TrialRow.role, TrialRow.state),
 )
 
 
 def ended(tx: Session, which: ColumnElement[bool]) -> None:
     """Count trials that have ended, or pause."""
     _add(tx, which, TrialRow.state, 1)
+
+
+def one_ended(tx: Session, trial: int) -> None:
+    """Count a trial, if it has ended or pauses."""
+    tx.execute(_one(_lite(tx)), {"trial": trial})
+
+
+@cache  # to make it takes longer than to carry it out
+def _one(lite: bool) -> Any:
+    return _adding(lite, TrialRow.id == bindparam("trial"), TrialRow.state, 1)
+
+
+def _lite(tx: Session) -> bool:
+    return tx.get_bind().dialect.name == "sqlite"
 
 
 def goes_on(tx: Session, which: ColumnElement[bool]) -> None:
@@ -41,18 +70,29 @@ def becomes(tx: Session, which: ColumnElement[bool], state: TrialState) -> None:
 
 
 def _add(tx: Session, which: ColumnElement[bool], state: SQLColumnExpression[str], sign: int) -> None:
+    tx.execute(_adding(_lite(tx), which, state, sign))
+
+
+def _adding(lite: bool, which: ColumnElement[bool], state: SQLColumnExpression[str], sign: int) -> Any:
     found = select(TrialRow.job, TrialRow.role, state, sign * func.count(), sign * func.sum(COST))
     found = found.where(which, TrialRow.state.not_in(OPEN)).group_by(TrialRow.job, TrialRow.role, TrialRow.state)
-    dialect = sqlite if tx.get_bind().dialect.name == "sqlite" else postgresql
-    writing = dialect.insert(TallyRow).from_select([*_KEY, "trials", "steps"], found)
+    writing: Any = (sqlite if lite else postgresql).insert(TallyRow.__table__)
+    writing = writing.from_select([*_KEY, "trials", "steps"], found)
     more = {name: getattr(TallyRow, name) + writing.excluded[name] for name in ("trials", "steps")}
-    tx.execute(writing.on_conflict_do_update(index_elements=_KEY, set_=more))
+    return writing.on_conflict_do_update(index_elements=_KEY, set_=more)
 
 
-def counts(tx: Session, job: int) -> list[tuple[str, TrialState, int, int]]:
+def counts(tx: Session, job: int) -> list[Count]:
     """The role, the state, how many trials and steps that they have cost, of all trials of a job."""
-    rows = tx.execute(_COUNTS, {"job": job}).all()
-    return [(role, TrialState(state), int(count), int(steps)) for role, state, count, steps in rows]
+    return counts_of(tx, [job])[job]
+
+
+def counts_of(tx: Session, jobs: Sequence[int]) -> Mapping[int, list[Count]]:
+    """The same of several jobs."""
+    found: dict[int, list[Count]] = {job: [] for job in jobs}
+    for job, role, state, count, steps in tx.execute(_COUNTS, {"jobs": jobs}).all():
+        found[job].append((role, TrialState(state), int(count), int(steps)))
+    return found
 
 
 def by_state(tx: Session) -> dict[TrialState, int]:

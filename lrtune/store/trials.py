@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from lrtune.store import events, lookup, states, tallies
@@ -16,6 +16,11 @@ from lrtune.wire.results import ACTIVE, RESUMABLE, NextStep, Page, Proposal, Rep
 _FIELDS = [name for name in Trial.model_fields if name not in ("reports", "stages")]
 STAGE_FIELDS = [name for name in Stage.model_fields if name != "attempt"]
 _IN_ORDER = (AttemptRow.started_at, AttemptRow.number)
+# Made once, and as tables: to make them takes longer than what they find.
+_STAGES = select(AttemptRow.__table__).where(AttemptRow.trial == bindparam("trial")).order_by(*_IN_ORDER)
+_REPORTS = select(ReportRow.__table__).where(ReportRow.trial.in_(bindparam("trials", expanding=True)))
+_REPORTS = _REPORTS.order_by(ReportRow.trial, ReportRow.step)
+_LAST = select(func.max(TrialRow.number)).where(TrialRow.job == bindparam("job"))
 Reports = Mapping[int, Sequence[Any]]  # rows of reports by the id of their trial
 
 
@@ -57,7 +62,7 @@ def view(row: Any, reports: Iterable[Any] = (), stages: Iterable[Any] = (), **kn
 
 def detailed(tx: Session, row: TrialRow) -> Trial:
     """A row with its reports and its stages."""
-    stages = tx.scalars(select(AttemptRow).where(AttemptRow.trial == row.id).order_by(*_IN_ORDER))
+    stages = tx.execute(_STAGES, {"trial": row.id})
     return view(row, reports(tx, [row.id])[row.id], stages)
 
 
@@ -65,8 +70,7 @@ def reports(tx: Session, ids: Sequence[int]) -> Reports:
     """The reports of some trials by their ids, each by step."""
     found: dict[int, list[Any]] = {one: [] for one in ids}
     if ids:
-        query = select(ReportRow.__table__).where(ReportRow.trial.in_(ids)).order_by(ReportRow.trial, ReportRow.step)
-        for report in tx.execute(query):
+        for report in tx.execute(_REPORTS, {"trials": ids}):
             found[report.trial].append(report)
     return found
 
@@ -126,7 +130,7 @@ def propose(tx: Session, job_id: str, proposal: Proposal, *, known: int, now: da
     stage = {"state": TrialState.WAITING, "reason": "waiting for a worker", "decision": known}
     stage |= {"until": proposal.until, "stage_why": proposal.reason}
     if proposal.resume is None:
-        last = tx.scalar(select(func.max(TrialRow.number)).where(TrialRow.job == job.seq))
+        last = tx.scalar(_LAST, {"job": job.seq})
         number = 0 if last is None else last + 1
         run = {"configuration": proposal.configuration.model_dump(mode="json"), "seed": proposal.seed}
         run |= {"horizon": proposal.horizon, "role": proposal.role, "why": proposal.reason}
