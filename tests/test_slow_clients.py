@@ -68,7 +68,8 @@ def test_who_asks_every_few_seconds_keeps_its_connection(sqlite_url: str) -> Non
             client.sendall(request)
             said = b""
             while not said.endswith(b"}"):
-                assert (part := client.recv(4096)), "the connection was closed"
+                part = client.recv(4096)
+                assert part, "the connection was closed"
                 said += part
             assert said.startswith(b"HTTP/1.1 200 ")
 
