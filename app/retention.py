@@ -9,6 +9,7 @@ import json
 import logging
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,6 +23,7 @@ from lrtune.store.database import clock
 from lrtune.uploads import mirror
 
 SECONDS, FOLDER = 3600.0, "archived"
+MOST_KEPT = 20  # jobs that cannot be archived, in an hour: with more it is not the jobs
 log = logging.getLogger("uvicorn.error")  # where an operator looks for what the server does of itself
 
 
@@ -31,7 +33,7 @@ async def forgetting(
     """Look each hour, and write one job at a time and in turn, until the server stops."""
     while settings.reports_days or settings.jobs_days:
         with suppress(SQLAlchemyError):  # the database is away: in an hour
-            for step in (_thinned, _archived):
+            for step in (_thinned, partial(_archived, kept=set())):
                 more = True
                 while more and not stopping.is_set():
                     async with writing:
@@ -52,24 +54,25 @@ def _thinned(database: Database, settings: Settings) -> bool:
         return job is not None
 
 
-def _archived(database: Database, settings: Settings) -> bool:
-    """Whether a job was there that was to be forgotten, and could be."""
+def _archived(database: Database, settings: Settings, kept: set[str]) -> bool:
+    """Whether a job was there that was to be forgotten; what cannot be is `kept`, and the others come after it."""
     if settings.jobs_days is None:
+        return False
+    with database.read() as tx:
+        job = retention.ended(tx, before=clock(tx) - timedelta(days=settings.jobs_days), but=kept)
+    if job is None:
         return False
     try:
         with database.write() as tx:
-            job = retention.ended(tx, before=clock(tx) - timedelta(days=settings.jobs_days))
-            if job is None:
-                return False
             name = f"{FOLDER}/{job}.json.gz"
             path = _write(settings.data_dir / name, json.dumps(retention.written(tx, job)))
             mirror.keep(settings.data_dir, name)
             jobs.delete(tx, job)
         log.info("%s is forgotten, and stands in %s", job, path)
-        return True
     except (OSError, LrtuneError) as error:
-        log.warning("a job could not be archived, and is kept: %s", error)
-        return False
+        log.warning("%s could not be archived, and is kept: %s", job, error)
+        kept.add(job)
+    return len(kept) < MOST_KEPT
 
 
 def _write(path: Path, text: str) -> Path:

@@ -41,7 +41,8 @@ def swept(database: Database, folder: Path, **given: Any) -> None:
     settings = Settings(data_dir=folder, **given)
     while door._thinned(database, settings):
         pass
-    while door._archived(database, settings):
+    kept = set[str]()
+    while door._archived(database, settings, kept):
         pass
 
 
@@ -122,6 +123,16 @@ def test_a_job_that_cannot_be_archived_is_kept(database: Database, tmp_path: Pat
     swept(database, tmp_path, jobs_days=30)
     with database.read() as tx:
         assert jobs.get(tx, job).id == job
+
+
+def test_a_job_that_cannot_be_archived_keeps_no_other_from_it(database: Database, tmp_path: Path) -> None:
+    bad, good = old(database, [100], days=200), old(database, [100], days=100)
+    (tmp_path / "archived" / f"{bad}.json.gz").mkdir(parents=True)
+    swept(database, tmp_path, jobs_days=30)
+    with database.read() as tx:
+        assert jobs.get(tx, bad).id == bad
+        with pytest.raises(UnknownJob):
+            jobs.get(tx, good)
 
 
 def test_without_a_setting_everything_is_kept(database: Database, tmp_path: Path) -> None:

@@ -109,9 +109,11 @@ def several(tx: Session, job_ids: Sequence[str]) -> Mapping[str, Job]:
 class Outline:
     """What there is to know of a job before it is given a trial: `seconds` since it began, `now` by the database.
 
-    `decisions` is how many it has seen, for `carry_out`; `stopped`: its search was ended before its budget.
+    `decisions` is how many it has seen, for `carry_out`; `stopped`: its search was ended before its budget. As long as
+    it has its `row`, nobody reads that again in the same transaction.
     """
 
+    row: JobRow
     seq: int
     spec: AdmittedJob
     steps: int | None
@@ -130,6 +132,7 @@ def outline(tx: Session, job_id: str) -> Outline:
     seconds = (now - row.started_at).total_seconds() if row.started_at else 0.0
     spec = AdmittedJob.model_validate(row.spec)
     return Outline(
+        row=row,
         seq=row.seq,
         spec=spec,
         steps=row.steps,

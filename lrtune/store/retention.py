@@ -4,7 +4,7 @@ Each verb sees to one job, so that no transaction is long.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,9 +18,12 @@ from lrtune.wire.results import OVER, REPORTS, report_points
 PAGE = 1000  # events that are read at once
 
 
-def ended(tx: Session, *, before: datetime, whole: bool = False) -> str | None:
-    """The job that ended longest ago, if that was before; with `whole`, of those whose reports are not thinned yet."""
-    query = select(JobRow.id).where(JobRow.state.in_(OVER), JobRow.finished_at < before)
+def ended(tx: Session, *, before: datetime, whole: bool = False, but: Collection[str] = ()) -> str | None:
+    """The job that ended longest ago, if that was before; with `whole`, of those whose reports are not thinned yet.
+
+    Jobs in `but` do not come.
+    """
+    query = select(JobRow.id).where(JobRow.state.in_(OVER), JobRow.finished_at < before, JobRow.id.not_in(but))
     query = query.where(JobRow.thinned.is_(False)) if whole else query
     return tx.scalar(query.order_by(JobRow.finished_at).limit(1))
 
