@@ -120,7 +120,7 @@ def _query(now: ColumnElement[Any], wait: bool) -> Select[Any]:
 
 
 def _held(tx: Session, row: Any, reports: Sequence[Any], known: Known | None) -> Held | LrtuneError:
-    spec, token = _admitted(row.spec), row.attempt_token
+    spec, token = lookup.admitted(row.spec), row.attempt_token
     if not spec.over_http:
         return NotExternal()
     live = row.token == token and row.state == TrialState.RUNNING
@@ -134,12 +134,6 @@ def _held(tx: Session, row: Any, reports: Sequence[Any], known: Known | None) ->
     lease = Lease(row.id, token, row.job, row.job_id, spec, row.job_steps or row.horizon, trial)
     reported = len(reports) if known is None else known.total
     return Held(lease, not live, JobState(row.job_state), as_time(row.now), reported, known=known is not None)
-
-
-@lru_cache(maxsize=64)
-def _admitted(spec: str) -> AdmittedJob:
-    """A job as it stands in the database, which is the same text in each of its reports."""
-    return AdmittedJob.model_validate_json(spec)
 
 
 @lru_cache(maxsize=4096)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, false, func, select, update
+from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, exists, false, func, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet
 from lrtune.store import (
@@ -37,7 +37,8 @@ from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextSte
 
 NO_LONGER = "the job is over ({}), so this no longer applies; `extend` gives it a larger budget"
 STOPPED = "search stopped"
-_SEVERAL = select(JobRow).where(JobRow.id.in_(bindparam("ids", expanding=True)))  # to make it takes as long as a row
+_SEVERAL = select(JobRow, cast(JobRow.spec, Text)).options(defer(JobRow.spec, raiseload=True))
+_SEVERAL = _SEVERAL.where(JobRow.id.in_(bindparam("ids", expanding=True)))  # to make it takes as long as a row
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
 
@@ -101,7 +102,7 @@ def get(tx: Session, job_id: str) -> Job:
 
 def several(tx: Session, job_ids: Sequence[str]) -> Mapping[str, Job]:
     """Jobs as they stand, by their ids: those that there are."""
-    rows = tx.scalars(_SEVERAL, {"ids": job_ids}).all()
+    rows = [(row, lookup.admitted(spec)) for row, spec in tx.execute(_SEVERAL, {"ids": job_ids}).all()]
     return {job.id: job for job in views(tx, rows)}
 
 
@@ -346,15 +347,15 @@ def _reason(row: JobRow) -> str:
 
 def view(tx: Session, row: JobRow) -> Job:
     """A job's row as it looks from outside."""
-    return next(views(tx, [row]))
+    return next(views(tx, [(row, AdmittedJob.model_validate(row.spec))]))
 
 
-def views(tx: Session, rows: Sequence[JobRow]) -> Iterator[Job]:
-    """The same of several, one after the other; what is asked of all is asked once."""
-    counts = tallies.counts_of(tx, [row.seq for row in rows])
+def views(tx: Session, rows: Sequence[tuple[JobRow, AdmittedJob]]) -> Iterator[Job]:
+    """The same of several and what they ask for, one after the other; what is asked of all is asked once."""
+    counts = tallies.counts_of(tx, [row.seq for row, _ in rows])
     living: list[Worker] | None = None
-    for row in rows:
-        spec, lacks = AdmittedJob.model_validate(row.spec), ""
+    for row, spec in rows:
+        lacks = ""
         if row.state in ACTIVE and not spec.external:
             living = workers.alive(tx) if living is None else living
             lacks = workers.unserved(spec, living)

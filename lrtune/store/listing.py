@@ -18,7 +18,7 @@ from lrtune.errors import Invalid
 from lrtune.store import jobs, lookup
 from lrtune.store.database import Utc
 from lrtune.store.tables import JobRow, TagRow
-from lrtune.wire.job import JobOrder
+from lrtune.wire.job import AdmittedJob, JobOrder
 from lrtune.wire.results import Job, JobState, Page
 
 KEY = 60  # characters of a text by which jobs are sorted
@@ -70,7 +70,8 @@ def page(
             query = query.where(JobRow.seq < last if falls else JobRow.seq > last)
     rows = tx.execute(query.limit(limit + 1)).all()
     more = _cursor(order, *rows[limit - 1]) if len(rows) > limit else None
-    return Page(items=list(jobs.views(tx, [row for row, _ in rows[:limit]])), next=more)
+    asked = [(row, AdmittedJob.model_validate(row.spec)) for row, _ in rows[:limit]]
+    return Page(items=list(jobs.views(tx, asked)), next=more)
 
 
 def tasks(tx: Session, *, only: str | None = None) -> list[str]:

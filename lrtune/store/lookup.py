@@ -3,7 +3,7 @@
 import base64
 import binascii
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam, false, func, select
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from lrtune.errors import Invalid, UnknownJob, UnknownTrial
 from lrtune.store.database import as_time, time
 from lrtune.store.tables import JobRow, TrialRow
-from lrtune.wire.job import EXTERNAL
+from lrtune.wire.job import EXTERNAL, AdmittedJob
 
 _JOB = select(JobRow).where(JobRow.id == bindparam("id"))
 _TRIAL = select(TrialRow).where(TrialRow.job == bindparam("job"), TrialRow.number == bindparam("number"))
@@ -36,6 +36,12 @@ def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
     if row is None:
         raise unknown(job_id)
     return row
+
+
+@lru_cache(maxsize=256)
+def admitted(spec: str) -> AdmittedJob:
+    """What a job asks for, as it stands in the database: the same text in each report, and in each poll."""
+    return AdmittedJob.model_validate_json(spec)
 
 
 def job_now(tx: Session, job_id: str) -> tuple[JobRow, datetime]:

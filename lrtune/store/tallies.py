@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from lrtune.store.tables import TallyRow, TrialRow
+from lrtune.store.tables import Base, TallyRow, TrialRow
 from lrtune.wire.results import OPEN, TrialState
 
 Count = tuple[str, TrialState, int, int]
@@ -29,13 +29,14 @@ COST = TrialRow.step - TrialRow.reused  # so far; reused steps had been paid for
 _KEY = ("job", "role", "state")
 # Whoever polls asks for this: to make it takes as long as what it finds.
 _JOBS: BindParameter[Any] = bindparam("jobs", expanding=True)
+_tallies, _trials = (Base.metadata.tables[name].c for name in ("tallies", "trials"))
 _COUNTS = union_all(
-    select(TallyRow.job, TallyRow.role, TallyRow.state, TallyRow.trials, TallyRow.steps).where(
-        TallyRow.job.in_(_JOBS), TallyRow.trials > 0
+    select(_tallies.job, _tallies.role, _tallies.state, _tallies.trials, _tallies.steps).where(
+        _tallies.job.in_(_JOBS), _tallies.trials > 0
     ),
-    select(TrialRow.job, TrialRow.role, TrialRow.state, func.count(), func.sum(COST))
-    .where(TrialRow.job.in_(_JOBS), TrialRow.state.in_(OPEN))
-    .group_by(TrialRow.job, TrialRow.role, TrialRow.state),
+    select(_trials.job, _trials.role, _trials.state, func.count(), func.sum(_trials.step - _trials.reused))
+    .where(_trials.job.in_(_JOBS), _trials.state.in_(OPEN))
+    .group_by(_trials.job, _trials.role, _trials.state),
 )
 
 
