@@ -20,23 +20,23 @@ AT_ONCE = 100  # jobs whose logs are written in one turn
 
 async def expiring(database: Database, writing: asyncio.Semaphore, stopping: asyncio.Event) -> None:
     """Look each second, and write in turn where there is something to write, until the server stops."""
-    known: serving.Abilities | None = None
+    known: serving.Stand | None = None
     while not stopping.is_set():
         with suppress(SQLAlchemyError):  # where the database is away, whoever comes next sees to it
-            due, able = await run_in_threadpool(_due, database)
+            due, stand = await run_in_threadpool(look, database)
             if due:
                 async with writing:
                     await run_in_threadpool(expire, database)
-            if able != known:
+            if stand != known:
                 await _write_logs(database, writing)
-                known = able
+                known = stand
         await pause(stopping, SECONDS)
 
 
-def _due(database: Database) -> tuple[bool, serving.Abilities]:
-    """Whether there is something to write, and what the workers can train between them."""
+def look(database: Database) -> tuple[bool, serving.Stand]:
+    """Whether there is something to write, and on what it rests which jobs have workers."""
     with database.read() as tx:
-        return jobs.expired(tx), serving.abilities(tx)
+        return jobs.expired(tx), serving.stand(tx)
 
 
 async def _write_logs(database: Database, writing: asyncio.Semaphore) -> None:

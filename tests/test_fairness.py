@@ -8,6 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, event, update
 
+from app import expiring
 from benchmarks.fairness import Shop, Wish
 from lrtune.store import Database, census, events, jobs, serving, shares, thinking, workers
 from lrtune.store.database import clock
@@ -210,6 +211,18 @@ def test_a_job_says_when_the_last_worker_that_could_train_it_goes_and_when_one_i
     assert newest(other, "job-unserved").startswith("the last worker that could train it has gone; no worker is alive")
     assert log(job) == ["job-submitted", "job-unserved", "job-served", "job-unserved"]
     database.dispose()
+
+
+def test_a_worker_that_was_there_between_two_looks_leaves_no_job_that_says_it_is_served(database: Database) -> None:
+    device = workers.Device("cpu", "cpu", 24.0, 1)
+    before = expiring.look(database)
+    with database.write() as tx:
+        workers.sign_in(tx, "w", host="h", pid=1, device=device, tasks=["digits"])
+        job = jobs.create(tx, SPEC)[0].id
+        workers.sign_out(tx, "w")
+    assert expiring.look(database) != before, "so the logs are looked at"
+    with database.read() as tx:
+        assert serving.outdated(tx) == [job]
 
 
 def test_a_log_says_what_workers_a_job_lacks_also_while_it_is_paused_and_one_that_is_deleted_hinders_no_other(

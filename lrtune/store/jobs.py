@@ -37,8 +37,9 @@ from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextSte
 
 NO_LONGER = "the job is over ({}), so this no longer applies; `extend` gives it a larger budget"
 STOPPED = "search stopped"
+# What each asks for comes as text, which is parsed once. Made once: to make it takes as long as what it finds.
 _SEVERAL = select(JobRow, cast(JobRow.spec, Text)).options(defer(JobRow.spec, raiseload=True))
-_SEVERAL = _SEVERAL.where(JobRow.id.in_(bindparam("ids", expanding=True)))  # to make it takes as long as a row
+_SEVERAL = _SEVERAL.where(JobRow.id.in_(bindparam("ids", expanding=True)))
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
 

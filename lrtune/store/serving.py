@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, ScalarSelect, bindparam, select
+from sqlalchemy import BindParameter, ScalarSelect, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from lrtune.store import events, workers
@@ -20,12 +20,17 @@ from lrtune.wire.results import ACTIVE, JobState
 
 GONE, THERE, SUBMITTED = "job-unserved", "job-served", "job-submitted"
 _GOES_ON = (*ACTIVE, JobState.PAUSED)  # whoever resumes a job that was paused finds its log as things are
-Abilities = frozenset[tuple[frozenset[str], str, float | None]]
+Stand = tuple[frozenset[tuple[frozenset[str], str, float | None]], int]
 
 
-def abilities(tx: Session) -> Abilities:
-    """What the workers heard of lately can train, and with what."""
-    return frozenset((frozenset(one.tasks), one.kind, one.memory_gb) for one in workers.alive(tx))
+def stand(tx: Session) -> Stand:
+    """What the workers heard of lately can train, and with what; and the newest job.
+
+    Where neither has changed, logs say what is so. A worker may come and go between two looks: a job that was submitted
+    meanwhile was served then.
+    """
+    able = frozenset((frozenset(one.tasks), one.kind, one.memory_gb) for one in workers.alive(tx))
+    return able, tx.scalar(select(func.max(JobRow.seq))) or 0
 
 
 def outdated(tx: Session) -> list[str]:

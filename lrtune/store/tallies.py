@@ -47,6 +47,7 @@ def ended(tx: Session, which: ColumnElement[bool]) -> None:
 
 def one_ended(tx: Session, trial: int) -> None:
     """Count a trial, if it has ended or pauses."""
+    tx.flush()  # SQLAlchemy does so of itself before statements about classes, not about tables
     tx.execute(_one(_lite(tx)), {"trial": trial})
 
 
@@ -71,6 +72,7 @@ def becomes(tx: Session, which: ColumnElement[bool], state: TrialState) -> None:
 
 
 def _add(tx: Session, which: ColumnElement[bool], state: SQLColumnExpression[str], sign: int) -> None:
+    tx.flush()  # as in `one_ended`
     tx.execute(_adding(_lite(tx), which, state, sign))
 
 
@@ -90,6 +92,7 @@ def counts(tx: Session, job: int) -> list[Count]:
 
 def counts_of(tx: Session, jobs: Sequence[int]) -> Mapping[int, list[Count]]:
     """The same of several jobs."""
+    tx.flush()  # as in `one_ended`
     found: dict[int, list[Count]] = {job: [] for job in jobs}
     for job, role, state, count, steps in tx.execute(_COUNTS, {"jobs": jobs}).all():
         found[job].append((role, TrialState(state), int(count), int(steps)))
