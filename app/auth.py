@@ -24,8 +24,8 @@ from app.keys import Keys, Known
 from app.scopes import lacking, of_call
 from app.settings import ADVICE, SHORTEST_KEY, Settings
 from app.tries import Tries
-from lrtune.errors import MissingScope, NotYours, Unauthorized, UnknownJob
-from lrtune.store import people
+from lrtune.errors import MissingScope, NotYours, Unauthorized
+from lrtune.store import lookup, people
 from lrtune.wire.people import Caller, Scope
 
 log = logging.getLogger("uvicorn.error")  # where an operator looks for what the server says at its start
@@ -102,7 +102,7 @@ async def _job_admitted(request: Request, caller: Caller, scope: Scope, job_id: 
     if owner == caller.person:
         return
     if not (shared or caller.everywhere):  # no answer tells a job that is another's from one that is not there
-        raise UnknownJob(f"there is no job {job_id[:60]!r}")
+        raise lookup.unknown(job_id)
     if owner is None:  # the route says so
         return
     if not (caller.may_train(owner) if scope == "work" else caller.may_change(owner)):

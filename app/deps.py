@@ -14,8 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.problems import invalid
 from app.turns import Turns
-from lrtune.errors import UnknownJob
-from lrtune.store import Database
+from lrtune.store import Database, lookup
 from lrtune.wire.people import PERSON, Caller
 
 LARGEST = 2**31 - 1  # the databases' integer
@@ -83,7 +82,7 @@ def _clamped(limit: int) -> int:
 def known_form(job_id: str) -> str:
     """An id such as jobs have, which any database can be asked for. Raises UnknownJob."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", job_id):
-        raise UnknownJob(f"there is no job {job_id[:60]!r}")
+        raise lookup.unknown(job_id)
     return job_id
 
 

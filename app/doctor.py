@@ -34,7 +34,7 @@ from lrtune.printable import printable
 from lrtune.settings import refused
 from lrtune.store import Database, schema, workers
 from lrtune.store.census import unserved, waiting
-from lrtune.store.database import clock
+from lrtune.store.database import clock, lite
 from lrtune.uploads import mirror
 
 OFF = 5.0  # seconds that two clocks may differ
@@ -106,16 +106,16 @@ def database(settings: Settings) -> Iterator[Finding]:
 
 
 def _read(tx: Session, shown: str) -> Iterator[Finding]:
-    lite = tx.get_bind().dialect.name == "sqlite"
-    about = tx.scalar(text("select sqlite_version()" if lite else "show server_version"))
-    yield well("database", f"{shown} answers ({'SQLite' if lite else 'PostgreSQL'} {about})")
-    if lite and (damage := tx.scalar(text("pragma quick_check(1)"))) != "ok":
+    on_lite = lite(tx)
+    about = tx.scalar(text("select sqlite_version()" if on_lite else "show server_version"))
+    yield well("database", f"{shown} answers ({'SQLite' if on_lite else 'PostgreSQL'} {about})")
+    if on_lite and (damage := tx.scalar(text("pragma quick_check(1)"))) != "ok":
         yield wrong("database", f"the file is damaged ({damage}): stop the service and bring a backup back")
     if words := schema.differs(schema.found(tx)):
         yield wrong("migrations", words)
         return
     yield well("migrations", f"the schema is {schema.REVISION}, as this version of lrtune needs it")
-    yield from _clock(tx, lite=lite)
+    yield from _clock(tx, lite=on_lite)
     yield from _working(tx)
 
 

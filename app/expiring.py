@@ -20,23 +20,23 @@ AT_ONCE = 100  # jobs whose logs are written in one turn
 
 async def expiring(database: Database, writing: asyncio.Semaphore, stopping: asyncio.Event) -> None:
     """Look each second, and write in turn where there is something to write, until the server stops."""
-    known: serving.Stand | None = None
+    known: serving.Snapshot | None = None
     while not stopping.is_set():
         with suppress(SQLAlchemyError):  # where the database is away, whoever comes next sees to it
-            due, stand = await run_in_threadpool(look, database)
+            due, snapshot = await run_in_threadpool(look, database)
             if due:
                 async with writing:
                     await run_in_threadpool(expire, database)
-            if stand != known:
+            if snapshot != known:
                 await _write_logs(database, writing)
-                known = stand
+                known = snapshot
         await pause(stopping, SECONDS)
 
 
-def look(database: Database) -> tuple[bool, serving.Stand]:
+def look(database: Database) -> tuple[bool, serving.Snapshot]:
     """Whether there is something to write, and on what it rests which jobs have workers."""
     with database.read() as tx:
-        return jobs.expired(tx), serving.stand(tx)
+        return jobs.expired(tx), serving.snapshot(tx)
 
 
 async def _write_logs(database: Database, writing: asyncio.Semaphore) -> None:

@@ -55,12 +55,12 @@ def _claimed(database: Database, job_id: str, hold: Hold) -> Handout | checkpoin
     """A trial that waits; the loop that asks where none does; None where the job is paused."""
     with database.write() as tx:
         job = _asked(tx, job_id)
-        if job.state is JobState.PAUSED:
+        if job.row.state == JobState.PAUSED:
             return None
-        if holds.count(tx, job.seq, hold.worker) >= MOST_HELD:
+        if holds.count(tx, job.row.seq, hold.worker) >= MOST_HELD:
             raise HoldsTooMany(f"{hold.worker!r} holds {MOST_HELD} trials of this job, which is as many as one may")
         ttl, now = timedelta(seconds=hold.lease_seconds), job.now
-        loop = checkpoints.seen(tx, job.seq, hold, now=now)
+        loop = checkpoints.seen(tx, job.row.seq, hold, now=now)
         lease = leases.claim(tx, hold.worker, ttl=ttl, job_id=job_id, loop=loop, now=now)
         return loop if lease is None else _handout(tx, lease, hold, loop)
 
@@ -69,21 +69,21 @@ def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop, w
     """What the search wants next, for so many loops that wait, and how many decisions that rests on."""
     with database.read() as tx:
         job, history = _asked(tx, job_id), histories.of(job_id).read(tx)
-        earlier = warm_start.read(tx, job.spec, before=job.created_at)
+        earlier = warm_start.read(tx, job.spec, before=job.row.created_at)
         begun, extended_at = beginnings.at_hand(tx, loop), budgets.extended_at(tx, job_id, history)
     step = search.advance(
         job.spec,
         history,
-        steps=job.steps or 1,
+        steps=job.row.steps or 1,
         seconds=job.seconds,
         warm_start=earlier,
         continued=hold.checkpoints != "none",
         beginnings=search.Beginnings(begun),
         waiting=waiting,
         extended_at=extended_at,
-        stopped=job.stopped,
+        stopped=job.row.stopped_at is not None,
     )
-    return step, job.decisions
+    return step, job.row.decisions
 
 
 def _carried_out(
@@ -99,9 +99,9 @@ def _asked(tx: Session, job_id: str) -> jobs.Outline:
     job = jobs.outline(tx, job_id)
     if not job.spec.over_http:
         raise NotExternal
-    if job.state in OVER:
-        more = "" if job.state is JobState.CANCELLED else " unless it is extended (`lrtune extend`)"
-        said = f"the job is over ({job.state}){f': {job.reason}' if job.reason else ''}"
+    if job.row.state in OVER:
+        more = "" if job.row.state == JobState.CANCELLED else " unless it is extended (`lrtune extend`)"
+        said = f"the job is over ({job.row.state}){f': {job.row.reason}' if job.row.reason else ''}"
         raise JobFinished(f"{said}; it has no more trials{more}")
     return job
 

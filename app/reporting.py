@@ -68,8 +68,6 @@ async def take(turns: Turns, job_id: str, number: int, batch: Batch) -> Verdict:
         )
     except Unavailable:  # the reports are written, and the pruner is asked again at the next
         return verdict
-    if isinstance(reason, Exception):
-        raise reason
     return await turns.write(_stopped, said, reason) if reason else verdict
 
 

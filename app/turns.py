@@ -66,11 +66,11 @@ class Turns:
             return await run_in_threadpool(call, self._database, *args, **named)
 
     async def read(
-        self, what: tuple[str, ...], call: Callable[[Database, Sequence[Item]], Sequence[Found]], item: Item
+        self, what: tuple[str, ...], call: Callable[[Database, Sequence[Item]], Sequence[Found | Exception]], item: Item
     ) -> Found:
         """Read something for all who asked for `what` while it was read for others; nobody hears what was before."""
 
-        async def once(several: Sequence[Item]) -> Sequence[Found]:
+        async def once(several: Sequence[Item]) -> Sequence[Found | Exception]:
             async with self._reading:
                 return await run_in_threadpool(call, self._database, several)
 
@@ -87,10 +87,14 @@ class Turns:
         return found
 
     async def together(
-        self, what: tuple[str, ...], call: Callable[[Sequence[Item]], Awaitable[Sequence[Found]]], item: Item
+        self,
+        what: tuple[str, ...],
+        call: Callable[[Sequence[Item]], Awaitable[Sequence[Found | Exception]]],
+        item: Item,
     ) -> Found:
         """Do one thing for all who have asked for it while it was done last; what came of it for this `item`.
 
+        An error among what came is raised where its item was asked for, and nowhere else.
         Nobody waits so that there are more: whoever comes first goes at once, alone.
         """
         gathering = self._gatherings.setdefault(what, Gathering())
@@ -130,7 +134,11 @@ async def _answered(
     try:
         found = await call([item for item, _ in taken])
         for (_, answer), one in zip(taken, found, strict=True):
-            answer.set_result(one)
+            if isinstance(one, Exception):
+                answer.set_exception(one)
+                answer.exception()  # who asked may have gone
+            else:
+                answer.set_result(one)
     except BaseException as error:
         wrong = error if isinstance(error, Exception) else Unavailable()
         for _, answer in taken:

@@ -107,7 +107,7 @@ class Crowd:
             known = histories.of(self.job).read(tx)
             job = jobs.outline(tx, self.job)
         step = search.advance(job.spec, known, steps=STEPS, seconds=0.0, waiting=wanted)
-        return step, job.decisions, lines
+        return step, job.row.decisions, lines
 
     def _carry_out(self, name: str, step: NextStep, known: int, lines: int) -> None:
         with self.database.write() as tx:

@@ -255,27 +255,29 @@ class Worker:
             return job, history, since, begun, thinking.wanted(tx, job_id), lines
 
         job, history, since, begun, wanted, lines = self._write(read)
-        if job.steps is None:
+        if job.row.steps is None:
             self._resolve(job_id, job.spec.task, job.spec.horizon.epochs or 1.0)
             return None
         if job_id not in self._warm_start:  # read once, because it stays as it was when the job was submitted
-            self._warm_start = {job_id: self._write(lambda tx: warm_start.read(tx, job.spec, before=job.created_at))}
+            self._warm_start = {
+                job_id: self._write(lambda tx: warm_start.read(tx, job.spec, before=job.row.created_at))
+            }
         with self._decided.deciding("suggestion"):
             step = search.advance(
                 job.spec,
                 history,
-                steps=job.steps,
+                steps=job.row.steps,
                 seconds=job.seconds,
                 warm_start=self._warm_start[job_id],
                 continued=self._settings.state_bytes != 0,
                 beginnings=begun,
                 waiting=max(wanted, lanes),
                 extended_at=since,
-                stopped=job.stopped,
+                stopped=job.row.stopped_at is not None,
             )
         if step.nothing_to_do:
             return lines
-        self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=job.decisions))
+        self._write(lambda tx: jobs.carry_out(tx, job_id, step, known=job.row.decisions))
         if 0 < (made := bool(step.proposal) + len(step.more)) < lanes:
             self._advance(job_id, lanes - made)  # a search may decide one at a time
         return None

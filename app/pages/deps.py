@@ -11,7 +11,7 @@ from app import auth, sessions
 from app.deps import known_form
 from app.scopes import of_page
 from lrtune import errors
-from lrtune.store import jobs
+from lrtune.store import jobs, lookup
 from lrtune.wire.results import Job
 
 Fields = Mapping[str, Sequence[str]]
@@ -57,5 +57,5 @@ def seen(tx: Session, job_id: str, only: str | None) -> Job:
     """A job that a form or a query names, of those that one may see (`deps.Only`). Raises UnknownJob."""
     job = jobs.get(tx, known_form(job_id))
     if only is not None and job.owner != only:
-        raise errors.UnknownJob(f"there is no job {job_id[:60]!r}")
+        raise lookup.unknown(job_id)
     return job

@@ -14,7 +14,7 @@ from app.pages.deps import Fields, Form, seen
 from app.problems import invalid
 from app.rendering import page
 from lrtune.analysis import differences
-from lrtune.errors import LrtuneError, NotYours, UnknownJob
+from lrtune.errors import LrtuneError, NotYours
 from lrtune.store import datasets, jobs, listing, lookup, workers
 from lrtune.store.listing import Wanted
 from lrtune.wire.job import JobOrder
@@ -130,6 +130,6 @@ def _require_own(tx: Session, job_id: str, who: Caller, only: str | None) -> Non
     """Raise UnknownJob, NotYours."""
     owner = lookup.owner(tx, known_form(job_id))
     if owner is None or (only is not None and owner != only):
-        raise UnknownJob(f"there is no job {job_id[:60]!r}")
+        raise lookup.unknown(job_id)
     if not who.may_change(owner):
         raise NotYours(f"{job_id} belongs to {owner}; only they, or an admin, can change it")

@@ -165,10 +165,7 @@ async def get(
     if_none_match: Annotated[str | None, Header(description="An `ETag` from before.")] = None,
 ) -> Response:
     """A job with its state, progress and best configuration so far."""
-    found = await turns(request).read(("jobs",), as_polled, job_id)
-    if isinstance(found, Exception):
-        raise found
-    body, etag = found
+    body, etag = await turns(request).read(("jobs",), as_polled, job_id)
     known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
     if etag in known or "*" in known:
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": etag})

@@ -104,6 +104,11 @@ _LITE_TIME: ColumnElement[Any] = literal_column("strftime('%Y-%m-%d %H:%M:%f', '
 _TIME: ColumnElement[Any] = literal_column("extract(epoch from clock_timestamp())")
 
 
+def lite(tx: Session) -> bool:
+    """Whether a transaction is SQLite's."""
+    return tx.get_bind().dialect.name == "sqlite"
+
+
 def clock(tx: Session) -> datetime:
     """The database's time, which decides about leases whatever the hosts' clocks say."""
     return as_time(tx.scalar(select(time(tx))))
@@ -111,7 +116,7 @@ def clock(tx: Session) -> datetime:
 
 def time(tx: Session) -> ColumnElement[Any]:
     """The same as a column, for who selects something else as well; `as_time` reads it."""
-    return _LITE_TIME if tx.get_bind().dialect.name == "sqlite" else _TIME
+    return _LITE_TIME if lite(tx) else _TIME
 
 
 def as_time(found: Any) -> datetime:

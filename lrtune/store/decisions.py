@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from lrtune.store.database import lite
 from lrtune.store.tables import DecisionRow
 
 Decided = Literal["suggestion", "verdict"]
@@ -60,7 +61,7 @@ def add(tx: Session, made: Sequence[tuple[Decided, float]]) -> None:
         key = what, bisect_left(WITHIN, seconds)
         count, before = rows.get(key, (0, 0.0))
         rows[key] = count + 1, before + seconds
-    dialect = sqlite if tx.get_bind().dialect.name == "sqlite" else postgresql
+    dialect = sqlite if lite(tx) else postgresql
     writing = dialect.insert(DecisionRow).values(
         [{"what": what, "bucket": at, "count": n, "seconds": s} for (what, at), (n, s) in rows.items()]
     )

@@ -7,6 +7,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.store import changes, lookup
+from lrtune.store.database import lite
 from lrtune.store.tables import Base, EventRow, JobRow
 from lrtune.wire.results import Event, Page
 
@@ -27,7 +28,7 @@ def add(
     tx.flush()  # what it is about comes before it
     number = tx.execute(_COUNTED, {"job": job}).scalar_one()
     row = {"job": job, "number": number, "at": now, "kind": kind, "message": message, "trial": trial, "data": data}
-    tx.execute(_WRITTEN if tx.get_bind().dialect.name == "sqlite" else _SAID, row)
+    tx.execute(_WRITTEN if lite(tx) else _SAID, row)
 
 
 def add_once(tx: Session, job: int, kind: str, message: str, *, now: datetime, trial: int) -> None:

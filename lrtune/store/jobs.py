@@ -109,43 +109,25 @@ def several(tx: Session, job_ids: Sequence[str]) -> Mapping[str, Job]:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What there is to know of a job before it is given a trial: `seconds` since it began, `now` by the database.
+    """What there is to know of a job before it is given a trial; `now` is the database's time.
 
-    `decisions` is how many it has seen, for `carry_out`; `stopped`: its search was ended before its budget. As long as
-    it has its `row`, nobody reads that again in the same transaction.
+    As long as somebody has the `row`, it is not read again in the same transaction.
     """
 
     row: JobRow
-    seq: int
     spec: AdmittedJob
-    steps: int | None
-    state: JobState
-    reason: str
-    created_at: datetime
-    seconds: float
     now: datetime
-    decisions: int
-    stopped: bool
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return (self.now - self.row.started_at).total_seconds() if self.row.started_at else 0.0
 
 
 def outline(tx: Session, job_id: str) -> Outline:
     """A job without what its trials have come to. Raises UnknownJob."""
     row, now = lookup.job_now(tx, job_id)
-    seconds = (now - row.started_at).total_seconds() if row.started_at else 0.0
-    spec = AdmittedJob.model_validate(row.spec)
-    return Outline(
-        row=row,
-        seq=row.seq,
-        spec=spec,
-        steps=row.steps,
-        state=JobState(row.state),
-        reason=row.reason,
-        created_at=row.created_at,
-        seconds=seconds,
-        now=now,
-        decisions=row.decisions,
-        stopped=row.stopped_at is not None,
-    )
+    return Outline(row, AdmittedJob.model_validate(row.spec), now)
 
 
 def state(tx: Session, job_id: str) -> JobState:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from lrtune.errors import LeaseLost
 from lrtune.printable import storable
 from lrtune.store import attempts, checkpoints, events, shares, taking, tallies, trials
-from lrtune.store.database import Utc, clock
+from lrtune.store.database import Utc, clock, lite
 from lrtune.store.tables import AttemptRow, Base, JobRow, ReportRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob
 from lrtune.wire.results import JobState, Outcome, Report, Stop, Trial, TrialState
@@ -168,7 +168,7 @@ def report(
     step = max(one.step for one in reports)
     reached = case((TrialRow.step > step, TrialRow.step), else_=step)  # what was taken up may be ahead of its reports
     news = _touch(tx, _held(lease).values(step=reached, lease_until=now + ttl))
-    dialect = sqlite if tx.get_bind().dialect.name == "sqlite" else postgresql
+    dialect = sqlite if lite(tx) else postgresql
     writing = dialect.insert(ReportRow)
     anew = {name: writing.excluded[name] for name in ("learning_rate", "metrics", "reused")}
     before = ReportRow.step <= lease.trial.start

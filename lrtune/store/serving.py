@@ -20,10 +20,10 @@ from lrtune.wire.results import ACTIVE, JobState
 
 GONE, THERE, SUBMITTED = "job-unserved", "job-served", "job-submitted"
 _GOES_ON = (*ACTIVE, JobState.PAUSED)  # whoever resumes a job that was paused finds its log as things are
-Stand = tuple[frozenset[tuple[frozenset[str], str, float | None]], int]
+Snapshot = tuple[frozenset[tuple[frozenset[str], str, float | None]], int]
 
 
-def stand(tx: Session) -> Stand:
+def snapshot(tx: Session) -> Snapshot:
     """What the workers heard of lately can train, and with what; and the newest job.
 
     Where neither has changed, logs say what is so. A worker may come and go between two looks: a job that was submitted

@@ -37,7 +37,7 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.orm.util import AliasedClass
 
 from lrtune.store import lookup, trials
-from lrtune.store.database import Utc
+from lrtune.store.database import Utc, lite
 from lrtune.store.tables import LARGEST, AttemptRow, JobRow, PersonRow, ShareRow, TrialRow
 from lrtune.wire.results import ACTIVE, Outcome, TrialState
 
@@ -74,7 +74,7 @@ class Next:
 
 def join(tx: Session, owner: str) -> None:
     """Let an owner have a share."""
-    dialect = sqlite if tx.get_bind().dialect.name == "sqlite" else postgresql
+    dialect = sqlite if lite(tx) else postgresql
     tx.execute(dialect.insert(ShareRow).values(owner=owner).on_conflict_do_nothing())
 
 

@@ -21,20 +21,21 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from lrtune.store.database import lite
 from lrtune.store.tables import Base, TallyRow, TrialRow
 from lrtune.wire.results import OPEN, TrialState
 
 Count = tuple[str, TrialState, int, int]
-COST = TrialRow.step - TrialRow.reused  # so far; reused steps had been paid for by other trials
+_tallies, _trials = (Base.metadata.tables[name].c for name in ("tallies", "trials"))
+COST = _trials.step - _trials.reused  # so far; reused steps had been paid for by other trials
 _KEY = ("job", "role", "state")
 # Whoever polls asks for this: to make it takes as long as what it finds.
 _JOBS: BindParameter[Any] = bindparam("jobs", expanding=True)
-_tallies, _trials = (Base.metadata.tables[name].c for name in ("tallies", "trials"))
 _COUNTS = union_all(
     select(_tallies.job, _tallies.role, _tallies.state, _tallies.trials, _tallies.steps).where(
         _tallies.job.in_(_JOBS), _tallies.trials > 0
     ),
-    select(_trials.job, _trials.role, _trials.state, func.count(), func.sum(_trials.step - _trials.reused))
+    select(_trials.job, _trials.role, _trials.state, func.count(), func.sum(COST))
     .where(_trials.job.in_(_JOBS), _trials.state.in_(OPEN))
     .group_by(_trials.job, _trials.role, _trials.state),
 )
@@ -48,16 +49,12 @@ def ended(tx: Session, which: ColumnElement[bool]) -> None:
 def one_ended(tx: Session, trial: int) -> None:
     """Count a trial, if it has ended or pauses."""
     tx.flush()  # SQLAlchemy does so of itself before statements about classes, not about tables
-    tx.execute(_one(_lite(tx)), {"trial": trial})
+    tx.execute(_one(lite(tx)), {"trial": trial})
 
 
 @cache  # to make it takes longer than to carry it out
-def _one(lite: bool) -> Any:
-    return _adding(lite, TrialRow.id == bindparam("trial"), TrialRow.state, 1)
-
-
-def _lite(tx: Session) -> bool:
-    return tx.get_bind().dialect.name == "sqlite"
+def _one(on_lite: bool) -> Any:
+    return _adding(on_lite, TrialRow.id == bindparam("trial"), TrialRow.state, 1)
 
 
 def goes_on(tx: Session, which: ColumnElement[bool]) -> None:
@@ -73,13 +70,13 @@ def becomes(tx: Session, which: ColumnElement[bool], state: TrialState) -> None:
 
 def _add(tx: Session, which: ColumnElement[bool], state: SQLColumnExpression[str], sign: int) -> None:
     tx.flush()  # as in `one_ended`
-    tx.execute(_adding(_lite(tx), which, state, sign))
+    tx.execute(_adding(lite(tx), which, state, sign))
 
 
-def _adding(lite: bool, which: ColumnElement[bool], state: SQLColumnExpression[str], sign: int) -> Any:
+def _adding(on_lite: bool, which: ColumnElement[bool], state: SQLColumnExpression[str], sign: int) -> Any:
     found = select(TrialRow.job, TrialRow.role, state, sign * func.count(), sign * func.sum(COST))
     found = found.where(which, TrialRow.state.not_in(OPEN)).group_by(TrialRow.job, TrialRow.role, TrialRow.state)
-    writing: Any = (sqlite if lite else postgresql).insert(TallyRow.__table__)
+    writing: Any = (sqlite if on_lite else postgresql).insert(TallyRow.__table__)
     writing = writing.from_select([*_KEY, "trials", "steps"], found)
     more = {name: getattr(TallyRow, name) + writing.excluded[name] for name in ("trials", "steps")}
     return writing.on_conflict_do_update(index_elements=_KEY, set_=more)
