@@ -22,7 +22,7 @@ def ran(url: str, job: str, rate: float, values: Sequence[float], *, end: TrialS
         for place, (value, at) in enumerate(zip(values, rates, strict=True), start=1)
     ]
     with database.write() as tx:
-        known = jobs.outline(tx, job).decisions
+        known = jobs.outline(tx, job).row.decisions
         asked = {"configuration": chosen, "role": role, "seed": 0, "horizon": horizon}
         assert trials.propose(tx, job, Proposal.model_validate(asked), known=known)
         lease = leases.claim(tx, "worker", ttl=ttl)

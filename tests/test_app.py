@@ -290,7 +290,7 @@ def proposed(database_url: str, job_id: str, schedule: dict[str, Any], *, steps:
     )
     database = Database(database_url)
     with database.write() as tx:
-        assert trials.propose(tx, job_id, proposal, known=jobs.outline(tx, job_id).decisions)
+        assert trials.propose(tx, job_id, proposal, known=jobs.outline(tx, job_id).row.decisions)
     database.dispose()
 
 

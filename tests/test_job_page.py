@@ -285,7 +285,7 @@ def test_a_search_is_told_by_its_best_over_its_cost_its_stages_and_where_its_tim
         role = "baseline" if rate == 0.001 else "search"
         fields = {"configuration": chosen, "role": role, "seed": 0, "horizon": 200, "until": until, "resume": number}
         with database.write() as tx:
-            known = jobs.outline(tx, job).decisions
+            known = jobs.outline(tx, job).row.decisions
             assert trials.propose(tx, job, Proposal.model_validate(fields), known=known, now=at(asked))
             lease = leases.claim(tx, "worker", ttl=ttl, now=at(claimed))
             assert lease is not None

@@ -38,7 +38,7 @@ def job(database: Database) -> str:
 
 def propose(database: Database, job: str) -> None:
     with database.write() as tx:
-        assert trials.propose(tx, job, ASKED, known=jobs.outline(tx, job).decisions)
+        assert trials.propose(tx, job, ASKED, known=jobs.outline(tx, job).row.decisions)
 
 
 def test_a_job_is_extended_while_a_worker_takes_a_trial_of_it(database: Database, job: str) -> None:

@@ -269,7 +269,7 @@ def test_a_search_that_was_in_flight_goes_on(migrated: Database) -> None:
     assert Counter(trial.state for trial in history) >= Counter({"running": 2, "waiting": 1, "paused": 2})
     step = search.advance(found.spec, history, steps=found.steps or 0, seconds=1.0)
     with migrated.write() as tx:
-        known = jobs.outline(tx, found.id).decisions
+        known = jobs.outline(tx, found.id).row.decisions
         assert known == len(rows("trials", job=seq("in_flight")))
         assert step.proposal is not None
         assert trials.propose(tx, found.id, step.proposal, known=known)

@@ -74,7 +74,7 @@ class Machine:
 
     def propose(self, tx: Session, *, resume: bool) -> None:
         history = trials.history(tx, self.job)
-        decided = jobs.outline(tx, self.job).decisions
+        decided = jobs.outline(tx, self.job).row.decisions
         known = decided - (self.chance.random() < 0.1)  # another worker was quicker
         role: Role = self.chance.choice(["search", "search", "confirm"])
         asked = Proposal(configuration=PLAIN, role=role, seed=len(history), horizon=HORIZON, reason="a draw")
@@ -115,7 +115,7 @@ class Machine:
     def end(self, tx: Session) -> None:
         """As the search does that is over."""
         history = trials.history(tx, self.job)
-        known = jobs.outline(tx, self.job).decisions
+        known = jobs.outline(tx, self.job).row.decisions
         paused = {trial.number: "worse" for trial in history if trial.state is TrialState.PAUSED}
         if paused:
             jobs.carry_out(tx, self.job, NextStep(stopped=paused), known=known)
