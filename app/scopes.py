@@ -45,6 +45,7 @@ NEEDED: Mapping[tuple[str, str], Scope] = {
     ("DELETE", "/v1/keys/{key_id}"): "admin",
     ("GET", "/v1/people"): "admin",
     ("PUT", "/v1/people/{name}"): "admin",
+    ("DELETE", "/v1/people/{name}"): "admin",
     ("GET", "/v1/audit"): "admin",
 }
 

@@ -38,6 +38,10 @@ class Admin:
         asked = {"weight": weight, "quotas": dict(quotas or {})}
         return read(Person, self._client._send("PUT", f"/v1/people/{quote(name, safe='')}", json=asked))
 
+    def remove_person(self, name: str) -> None:
+        """Revoke all of somebody's keys and forget what was set for them; their jobs and data stay."""
+        self._client._send("DELETE", f"/v1/people/{quote(name, safe='')}")
+
     def audit(self, *, actor: str | None = None, subject: str | None = None) -> Iterator[AuditEntry]:
         """Who changed what, newest first: all of it, or what somebody did, or what was done to something."""
         return self._client._items(Page[AuditEntry], "/v1/audit", {"actor": actor, "subject": subject})

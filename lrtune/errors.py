@@ -53,6 +53,10 @@ class UnknownKey(NotFound):
     """There is no key with this id."""
 
 
+class UnknownPerson(NotFound):
+    """There is nobody of this name."""
+
+
 class MethodNotAllowed(LrtuneError):
     """This path does not take this method."""
 
@@ -87,6 +91,10 @@ class LeaseLost(Conflict):
 
 class DatasetInUse(Conflict):
     """A job that is not over needs this dataset; cancel the job, or wait for its end."""
+
+
+class StillNeeded(Conflict):
+    """The service needs this person: they are who asks, or who has the first key."""
 
 
 class NameTaken(Conflict):

@@ -75,6 +75,30 @@ def test_a_revoked_key_is_refused_at_once_here_and_within_seconds_elsewhere(
     assert (missing.status_code, slug(missing)) == (404, "unknown-key")
 
 
+def test_who_is_removed_has_no_key_any_more_and_keeps_their_jobs(service: httpx.Client) -> None:
+    with someone(service, "ada") as ada, someone(service, "ada") as hers, someone(service, "boss", "admin") as boss:
+        mine = job(ada)
+        service.put("/v1/people/ada", json={"weight": 3})
+        assert service.delete("/v1/people/ada").status_code == 204
+        assert (ada.get("/v1/me").status_code, hers.get("/v1/me").status_code) == (401, 401)
+        assert [one["person"] for one in service.get("/v1/keys").json()["items"]] == ["boss"]
+        assert [one["name"] for one in service.get("/v1/people").json()["items"]] == ["boss"]
+        log = [(one["action"], one["subject"]) for one in service.get("/v1/audit").json()["items"]]
+        assert log[0] == ("person-removed", "ada")
+        assert [action for action, _ in log[1:3]] == ["key-revoked"] * 2
+        assert service.get(f"/v1/jobs/{mine}").json()["owner"] == "ada"
+        assert service.post(f"/v1/jobs/{mine}/cancel").status_code == 202
+        again = service.delete("/v1/people/ada")
+        assert (again.status_code, slug(again)) == (404, "unknown-person")
+        for needed, words in (("boss", "that is you"), ("admin", "the first key")):
+            answer = boss.delete(f"/v1/people/{needed}")
+            assert (answer.status_code, slug(answer)) == (409, "still-needed")
+            assert words in answer.json()["detail"]
+    made(service, "ada")  # another one of the same name begins as everybody does
+    (ada_now,) = (one for one in service.get("/v1/people").json()["items"] if one["name"] == "ada")
+    assert ada_now["weight"] == 1.0
+
+
 def test_a_key_costs_no_statement_however_often_it_comes(service: httpx.Client, database_url: str) -> None:
     with someone(service, "ada") as ada:
         ada.get("/v1/schedules")

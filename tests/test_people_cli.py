@@ -58,6 +58,13 @@ def test_what_somebody_may_use_is_set_piece_by_piece() -> None:
     assert "--queued-jobs: found 'few'" in run("people", "set", "ada", "--queued-jobs", "few", code=2).stderr
 
 
+def test_somebody_whose_name_was_a_typo_is_removed() -> None:
+    run("people", "set", "adda", "--weight", "2")
+    assert "adda is removed" in run("people", "remove", "adda").stdout
+    assert listed("people", "list") == []
+    assert "nobody is called 'adda'" in run("people", "remove", "adda", code=2).stderr
+
+
 def test_the_audit_log_says_who_did_what() -> None:
     run("submit", "digits")
     run("people", "set", "ada", "--weight", "2")

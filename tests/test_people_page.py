@@ -117,6 +117,22 @@ def test_an_admin_makes_and_revokes_keys_at_the_page_and_sees_who_did_what(servi
         assert "key revoked" in log
 
 
+def test_an_admin_removes_somebody_at_the_page_but_neither_themselves_nor_the_first_key(service: httpx.Client) -> None:
+    with signed_in(service, KEY) as admin, signed_in(service, made(service, "ada.l@x+y")["key"]) as ada:
+        service.put("/v1/people/admin", json={"weight": 2})
+        shown = admin.get("/keys").text
+        (path,) = re.findall(r'action="(/keys/people/[^"]+/remove)"', shown)
+        (opens,) = re.findall(r'popovertarget="(remove-\d+)" aria-label="Remove ada', shown)
+        assert f'<div popover id="{opens}"' in shown
+        assert admin.post(path).status_code == 403  # not from a page of ours
+        assert ada.post(path, data={"token": token(ada)}).status_code == 403
+        assert admin.post(path, data={"token": token(admin)}).status_code == 303
+        assert ada.get("/").status_code == 303
+        assert "ada.l" not in admin.get("/keys").text
+        refused = admin.post("/keys/people/admin/remove", data={"token": token(admin)})
+        assert (refused.status_code, "that is you" in refused.text) == (409, True)
+
+
 def test_the_session_of_a_key_that_another_server_revoked_ends_within_seconds(
     service: httpx.Client, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

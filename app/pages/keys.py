@@ -15,7 +15,7 @@ from app.deps import Cursor, ReadTx, Tx, Who
 from app.pages.deps import Form
 from app.rendering import page
 from lrtune.store import audit_log, people
-from lrtune.wire.people import SCOPES, USUAL_SCOPES, MadeKey, NewKey
+from lrtune.wire.people import ADMIN, PERSON, SCOPES, USUAL_SCOPES, Caller, MadeKey, NewKey
 
 router = APIRouter(prefix="/keys")
 PAGE = 50
@@ -28,9 +28,9 @@ USES = {
 
 
 @router.get("")
-def listed(request: Request, tx: ReadTx, cursor: Cursor = None) -> Response:
+def listed(request: Request, tx: ReadTx, who: Who, cursor: Cursor = None) -> Response:
     """Everybody's keys, and what each person may use."""
-    return _shown(request, tx, cursor)
+    return _shown(request, tx, who, cursor)
 
 
 @router.post("")
@@ -42,8 +42,8 @@ def make(request: Request, tx: Tx, who: Who, fields: Form) -> Response:
     except ValidationError as error:
         words = {"person": "letters, digits and . _ - @ +", "scopes": "at least one", "name": "up to 100 letters"}
         wrong = {str(one["loc"][0]): words[str(one["loc"][0])] for one in error.errors()}
-        return _shown(request, tx, None, given=given, wrong=wrong, status=422)
-    answer = _shown(request, tx, None, made=people.make_key(tx, asked, by=who.person))
+        return _shown(request, tx, who, None, given=given, wrong=wrong, status=422)
+    answer = _shown(request, tx, who, None, made=people.make_key(tx, asked, by=who.person))
     answer.headers["Cache-Control"] = "no-store"
     return answer
 
@@ -54,6 +54,14 @@ def revoke(
 ) -> Response:
     """Let a key be good for nothing any more."""
     people.revoke(tx, key_id, by=who.person)
+    request.app.state.keys.forget()
+    return RedirectResponse(f"{root(request)}/keys", 303)
+
+
+@router.post("/people/{name}/remove")
+def remove(request: Request, name: Annotated[str, Path(pattern=PERSON)], tx: Tx, who: Who, _: Form) -> Response:
+    """Revoke all keys of a person, and forget what was set for them."""
+    people.remove(tx, name, by=who.person)
     request.app.state.keys.forget()
     return RedirectResponse(f"{root(request)}/keys", 303)
 
@@ -69,6 +77,7 @@ def changes(request: Request, tx: ReadTx, cursor: Cursor = None) -> Response:
 def _shown(
     request: Request,
     tx: Session,
+    who: Caller,
     cursor: str | None,
     *,
     made: MadeKey | None = None,
@@ -90,4 +99,5 @@ def _shown(
         scopes=[(one, USES[one]) for one in SCOPES],
         usual=USUAL_SCOPES,
         first=cursor is None,
+        needed={who.person, ADMIN},
     )

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Request, status
 
 from app import quotas
 from app.auth import Guarded
@@ -41,3 +41,15 @@ def change(name: Name, asked: PersonChange, request: Request, tx: Tx, who: Who) 
     row = people.change(tx, name, asked, by=who.person)
     request.app.state.keys.forget()
     return quotas.person(request.app.state.settings, row)
+
+
+@router.delete(
+    "/people/{name}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    summary="Remove a person",
+    responses=problems(errors.UnknownPerson, errors.StillNeeded, errors.Unavailable),
+)
+def remove(name: Name, request: Request, tx: Tx, who: Who) -> None:
+    """Revoke all keys of a person and forget what was set for them; their jobs and data stay, for admins to change."""
+    people.remove(tx, name, by=who.person)
+    request.app.state.keys.forget()

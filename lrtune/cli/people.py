@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lrtune.wire.people import Person
 
 keys = typer.Typer(no_args_is_help=True, help="People's keys: create, list, revoke. For admins.")
-people = typer.Typer(no_args_is_help=True, help="What each person may use: list, set. For admins.")
+people = typer.Typer(no_args_is_help=True, help="What each person may use: list, set, remove. For admins.")
 others = typer.Typer()
 Name = Annotated[str, typer.Argument(metavar="PERSON", help="What the person is called here.")]
 USUAL = "read,submit,work"
@@ -98,6 +98,14 @@ def set_person(
     if known is None:
         out.say(f"{person} is new here: nobody of this name had a key, a weight or a quota before", err=True)
     out.show(found, as_json, lambda: _people([found]))
+
+
+@people.command("remove")
+def remove_person(person: Name) -> None:
+    """Revoke all of a person's keys, and forget them; their jobs and data stay."""
+    with clients.Client() as client:
+        admins.Admin(client).remove_person(person)
+    out.say(f"{person} is removed, and every key of theirs revoked; their jobs and data stay")
 
 
 def _set(quotas: dict[str, Any], name: str, text: str | None) -> None:

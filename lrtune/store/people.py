@@ -7,15 +7,15 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lrtune.errors import UnknownKey
+from lrtune.errors import StillNeeded, UnknownKey, UnknownPerson
 from lrtune.store import audit_log, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, KeyRow, PersonRow
-from lrtune.wire.people import ApiKey, Caller, MadeKey, NewKey, PersonChange, Scope
+from lrtune.wire.people import ADMIN, ApiKey, Caller, MadeKey, NewKey, PersonChange, Scope
 from lrtune.wire.results import Page
 
 MARK = "lrt_"  # what every key begins with, so that one that leaked is found
@@ -99,8 +99,8 @@ def used(tx: Session, times: Mapping[str, datetime]) -> None:
 
 
 def person(tx: Session, name: str, *, now: datetime) -> PersonRow:
-    """Somebody's row, made where there is none."""
-    row = tx.get(PersonRow, name)
+    """Somebody's row, made where there is none; nobody removes it until the transaction ends."""
+    row = tx.get(PersonRow, name, with_for_update=True)
     if row is None:
         with suppress(IntegrityError), tx.begin_nested():  # somebody may make the same at the same moment
             tx.add(PersonRow(name=name, weight=1.0, quotas={}, created_at=now))
@@ -118,6 +118,24 @@ def change(tx: Session, name: str, asked: PersonChange, *, by: str = "", now: da
         audit_log.add(tx, by, "person-set", name, now=now, weight=asked.weight, quotas=own)
     tx.flush()
     return row
+
+
+def remove(tx: Session, name: str, *, by: str = "", now: datetime | None = None) -> None:
+    """Revoke and forget somebody's keys, and forget their weight and quotas; their jobs and data stay theirs.
+
+    Raises UnknownPerson, StillNeeded.
+    """
+    if name in (by, ADMIN):
+        raise StillNeeded(f"{name} cannot be removed: " + ("that is you" if name == by else "the first key is theirs"))
+    row = tx.get(PersonRow, name, with_for_update=True)
+    if row is None:
+        raise UnknownPerson(f"nobody is called {name!r}")
+    now = now or clock(tx)
+    for key in tx.scalars(select(KeyRow.id).where(KeyRow.person == name, KeyRow.revoked_at.is_(None))).all():
+        revoke(tx, key, by=by, now=now)
+    tx.execute(delete(KeyRow).where(KeyRow.person == name))
+    tx.delete(row)
+    audit_log.add(tx, by, "person-removed", name, now=now)
 
 
 def own_quotas(tx: Session, name: str, *, hold: bool = False) -> dict[str, Any]:
