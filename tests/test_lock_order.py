@@ -8,18 +8,24 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import update
 
-from lrtune.store import Database, attempts, budgets, jobs, lookup, trials
+from lrtune.store import Database, attempts, budgets, checkpoints, jobs, lookup, trials
 from lrtune.store.tables import ShareRow, TrialRow
-from lrtune.wire.job import Budget
+from lrtune.wire.external import Hold
+from lrtune.wire.job import AdmittedJob, Budget
 from lrtune.wire.results import Job, JobState, Proposal, TrialState
 from tests.leasing import PLAIN, SPEC
+from tests.serving import served, slug
 from tests.test_stages import until_somebody_waits
 
 ASKED = Proposal(configuration=PLAIN, role="search", seed=0, horizon=100)
 LONG = 200  # seconds after which somebody waits for ever
+LOOPED = AdmittedJob.model_validate(
+    {"task": "external", "metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 9}}
+)
 TAKEN = {"state": TrialState.RUNNING, "worker": "w"}
 
 
@@ -101,3 +107,55 @@ def test_a_job_is_cancelled_while_a_worker_takes_what_was_proposed_a_moment_ago(
     with database.read() as tx:
         assert [trial.state for trial in trials.history(tx, job)] == [TrialState.CANCELLED]
         assert jobs.get(tx, job).progress.trials == {TrialState.CANCELLED: 1}
+
+
+def asks(service: httpx.Client, job: str) -> httpx.Response:
+    """As a loop that has no name of its own does, and goes on from checkpoints."""
+    return service.post(f"/v1/jobs/{job}/trials", json={"checkpoints": "own"})
+
+
+def looped(service: httpx.Client) -> str:
+    """A job of a loop of the user's own."""
+    return str(service.post("/v1/jobs", json=LOOPED.model_dump(mode="json")).json()["id"])
+
+
+def test_two_loops_of_one_name_ask_for_their_first_trials_at_the_same_moment(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with ThreadPoolExecutor() as beside, served(postgres_url) as service:
+        job = looped(service)
+        with database.write() as tx:
+            checkpoints.seen(tx, lookup.job(tx, job).seq, Hold(checkpoints="own"))
+            asked = beside.submit(asks, service, job)
+            until_somebody_waits(database)
+        assert asked.result(LONG).status_code == 200
+    database.dispose()
+
+
+def test_a_loop_asks_for_its_first_trial_as_its_job_is_deleted(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with ThreadPoolExecutor() as beside, served(postgres_url) as service:
+        job = looped(service)
+        with database.write() as tx:
+            jobs.cancel(tx, job)
+            jobs.delete(tx, job)
+            asked = beside.submit(asks, service, job)
+            until_somebody_waits(database)
+        assert slug(asked.result(LONG)) == "unknown-job"
+    database.dispose()
+
+
+def test_a_job_is_deleted_as_it_is_found_that_its_loop_is_gone(database: Database) -> None:
+    def forsake() -> None:
+        with database.write() as tx:
+            jobs.forsake(tx)
+
+    with database.write() as tx:
+        job = jobs.create(tx, LOOPED)[0].id
+        lookup.job(tx, job).state = JobState.RUNNING
+    with ThreadPoolExecutor() as beside:
+        with database.write() as tx:
+            jobs.cancel(tx, job)
+            jobs.delete(tx, job)
+            forsaken = beside.submit(forsake)
+            until_somebody_waits(database)
+        forsaken.result(LONG)
