@@ -53,16 +53,19 @@ async def hand_out(turns: Turns, job_id: str, hold: Hold) -> Handout | int:
 
 def _claimed(database: Database, job_id: str, hold: Hold) -> Handout | checkpoints.Loop | None:
     """A trial that waits; the loop that asks where none does; None where the job is paused."""
-    with database.write() as tx:
-        job = _asked(tx, job_id)
-        if job.row.state == JobState.PAUSED:
-            return None
-        if holds.count(tx, job.row.seq, hold.worker) >= MOST_HELD:
-            raise HoldsTooMany(f"{hold.worker!r} holds {MOST_HELD} trials of this job, which is as many as one may")
-        ttl, now = timedelta(seconds=hold.lease_seconds), job.now
-        loop = checkpoints.seen(tx, job.row.seq, hold, now=now)
-        lease = leases.claim(tx, hold.worker, ttl=ttl, job_id=job_id, loop=loop, now=now)
-        return loop if lease is None else _handout(tx, lease, hold, loop)
+    while True:
+        with database.write() as tx:
+            job = _asked(tx, job_id)
+            if job.row.state == JobState.PAUSED:
+                return None
+            if holds.count(tx, job.row.seq, hold.worker) >= MOST_HELD:
+                raise HoldsTooMany(f"{hold.worker!r} holds {MOST_HELD} trials of this job, which is as many as one may")
+            if leases.requeue(tx, now=job.now):
+                continue
+            ttl, now = timedelta(seconds=hold.lease_seconds), job.now
+            loop = checkpoints.seen(tx, job.row.seq, hold, now=now)
+            lease = leases.claim(tx, hold.worker, ttl=ttl, job_id=job_id, loop=loop, now=now)
+            return loop if lease is None else _handout(tx, lease, hold, loop)
 
 
 def _next(database: Database, job_id: str, hold: Hold, loop: checkpoints.Loop, waiting: int) -> tuple[NextStep, int]:

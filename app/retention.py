@@ -17,9 +17,8 @@ from starlette.concurrency import run_in_threadpool
 
 from app.settings import Settings
 from app.streams import pause
-from lrtune.errors import LrtuneError
 from lrtune.store import Database, jobs, retention
-from lrtune.store.database import clock
+from lrtune.store.database import AWAY, clock
 from lrtune.uploads import mirror
 
 SECONDS, FOLDER = 3600.0, "archived"
@@ -58,18 +57,21 @@ def _archived(database: Database, settings: Settings, kept: set[str]) -> bool:
     """Whether a job was there that was to be forgotten; what cannot be is `kept`, and the others come after it."""
     if settings.jobs_days is None:
         return False
-    with database.read() as tx:
-        job = retention.ended(tx, before=clock(tx) - timedelta(days=settings.jobs_days), but=kept)
-    if job is None:
-        return False
+    job = None
     try:
         with database.write() as tx:
+            before = clock(tx) - timedelta(days=settings.jobs_days)
+            job = retention.ended(tx, before=before, but=kept, hold=True)  # another server sees to the others
+            if job is None:
+                return False
             name = f"{FOLDER}/{job}.json.gz"
             path = _write(settings.data_dir / name, json.dumps(retention.written(tx, job)))
             mirror.keep(settings.data_dir, name)
             jobs.delete(tx, job)
         log.info("%s is forgotten, and stands in %s", job, path)
-    except (OSError, LrtuneError) as error:
+    except Exception as error:  # of storage behind a URL each has classes of its own
+        if job is None or isinstance(error, AWAY):
+            raise
         log.warning("%s could not be archived, and is kept: %s", job, error)
         kept.add(job)
     return len(kept) < MOST_KEPT

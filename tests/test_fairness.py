@@ -10,10 +10,11 @@ from sqlalchemy import Engine, event, update
 
 from app import expiring
 from benchmarks.fairness import Shop, Wish
-from lrtune.store import Database, census, events, jobs, serving, shares, thinking, workers
+from lrtune.store import Database, budgets, census, events, jobs, serving, shares, thinking, workers
 from lrtune.store.database import clock
 from lrtune.store.tables import WorkerRow
 from lrtune.wire.job import AdmittedJob
+from lrtune.wire.results import JobState
 from tests.leasing import NOON, SPEC
 from tests.serving import KEY, served
 
@@ -245,6 +246,20 @@ def test_a_log_says_what_workers_a_job_lacks_also_while_it_is_paused_and_one_tha
     with database.read() as tx:
         logs = [[line.kind for line in events.page(tx, job, after=0, limit=9).items] for job in (held, going)]
         assert logs == [["job-submitted", "job-paused", "job-unserved"], ["job-submitted", "job-unserved"]]
+        assert not serving.outdated(tx)
+
+
+def test_a_job_that_is_extended_once_its_workers_have_gone_says_so_in_its_log(database: Database) -> None:
+    device = workers.Device("cpu", "cpu", 24.0, 1)
+    with database.write() as tx:
+        workers.sign_in(tx, "w", host="h", pid=1, device=device, tasks=["digits"])
+        job = jobs.create(tx, SPEC)[0].id
+        jobs.end(tx, job, JobState.SUCCEEDED, reason="")
+        workers.sign_out(tx, "w")
+        budgets.extend(tx, job, SPEC.budget.model_copy(update={"full_runs": 99.0}))
+    with database.read() as tx:
+        log = events.page(tx, job, after=0, limit=9).items
+        assert [line.kind for line in log] == ["job-submitted", "job-succeeded", "job-extended", "job-unserved"]
         assert not serving.outdated(tx)
 
 

@@ -248,6 +248,23 @@ def test_a_study_of_other_origin_comes_in_as_a_finished_job(service: httpx.Clien
     assert pruned.reports[0].learning_rate == pruned.configuration.learning_rates(40)[9]
 
 
+@pytest.mark.parametrize(("trials", "reports", "kept"), [(1, 2500, 834), (60, 300, 100)])
+def test_of_a_study_that_reported_often_so_much_comes_in_as_the_server_takes(
+    service: httpx.Client, storage: str, trials: int, reports: int, kept: int
+) -> None:
+    study = optuna.create_study(storage=storage)
+    kinds = {"lr": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True)}
+    seen: dict[int, float] = {step: 1 / step for step in range(1, reports + 1)}
+    made = {"params": {"lr": 1e-3}, "distributions": kinds, "intermediate_values": seen, "value": 1 / reports}
+    study.add_trials([optuna.trial.create_trial(**made) for _ in range(trials)])
+    fixed = ("--set", "optimizer=adamw", "--set", "schedule=cosine")
+    run("import-study", "digits", "--storage", storage, "--steps", f"{reports}", *fixed)
+    with Client() as client:
+        job = next(client.list()).id
+        steps = [one.step for one in client.trial(job, 0).reports]
+    assert (len(steps), steps[0], steps[-1]) == (kept, 1 if reports == 2500 else 3, reports)
+
+
 def test_a_run_without_reports_that_diverged_has_cost_its_length(service: httpx.Client, storage: str) -> None:
     study = optuna.create_study(storage=storage, study_name="ends")
     kinds = {"lr": optuna.distributions.FloatDistribution(1e-4, 1.0)}

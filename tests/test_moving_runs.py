@@ -151,10 +151,22 @@ def test_a_better_value_may_be_a_higher_one_and_a_knob_true_or_false(
     assert (best.metric, best.value, best.configuration.optimizer.nesterov) == ("accuracy", 0.91, True)
 
 
+def test_a_value_that_is_as_good_as_infinite_is_of_a_run_that_diverged(
+    service: httpx.Client, asked: str, tmp_path: Path
+) -> None:
+    file = written(tmp_path / "runs.csv", [HEAD, RUNS[0], [*RUNS[1][:9], "1e70"], [*RUNS[1][:9], "1e400"]])
+    run("import-study", asked, "--csv", file, "--value", "val_loss")
+    with Client() as client:
+        states = [(one.state.value, one.reason) for one in client.trials(next(client.list()).id)]
+    assert states == [("complete", ""), ("diverged", "its val_loss was 1e70"), ("diverged", "its val_loss was 1e400")]
+
+
 @pytest.mark.parametrize(
     ("rows", "arguments", "words"),
     [
         ([HEAD, *RUNS], ["--value", "loss"], "--value: found 'loss'; accepted is one of the columns Name, State,"),
+        ([HEAD, *RUNS], ["--value", "val_loss", "--steps", "0"], "--steps: found a run of 0; accepted are 2 to"),
+        ([HEAD, *RUNS], ["--value", "val_loss", "--steps", "1000000000"], "--steps: found a run of 1000000000; accep"),
         ([HEAD, *RUNS], [], "found neither; accepted is --storage with a URL"),
         ([HEAD, *RUNS], ["--value", "val_loss", "--map", "LR=learning_rate"], "--map: found 'LR'; accepted is one"),
         ([HEAD, *RUNS[3:]], ["--value", "val_loss"], "no run that finished with a val_loss (1 crashed, 1 running, 1"),

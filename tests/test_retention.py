@@ -17,6 +17,7 @@ from lrtune.errors import UnknownJob
 from lrtune.store import Database, budgets, jobs, leases, retention, trials
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow
+from lrtune.uploads import mirror
 from lrtune.wire.results import Proposal, Report, TrialState, report_points
 from tests.leasing import MINUTE, PLAIN, SPEC
 
@@ -144,3 +145,45 @@ def test_without_a_setting_everything_is_kept(database: Database, tmp_path: Path
 def test_no_days_are_no_setting() -> None:
     with pytest.raises(ValidationError):
         Settings(jobs_days=0)
+
+
+def test_two_servers_that_look_at_once_archive_each_another_job(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    database, other, write = Database(postgres_url), Database(postgres_url), door._write
+    for days in (50, 60):
+        old(database, [100], days=days)
+    settings, kept = Settings(data_dir=tmp_path, jobs_days=30), set[str]()
+
+    def meanwhile(path: Path, text: str) -> Path:
+        """As one of them writes its job, the other archives all that it finds."""
+        monkeypatch.setattr(door, "_write", write)
+        while door._archived(other, settings, set()):
+            pass
+        return write(path, text)
+
+    monkeypatch.setattr(door, "_write", meanwhile)
+    assert door._archived(database, settings, kept)
+    assert not door._archived(database, settings, kept)
+    assert not caplog.messages, "none is said to be kept"
+    assert len(list((tmp_path / "archived").iterdir())) == 2
+    for one in (database, other):
+        one.dispose()
+
+
+def test_whatever_keeps_a_job_from_its_archive_keeps_no_other_from_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = old(database, [100], days=200), old(database, [100], days=100)
+
+    def refused(_: Path, name: str) -> None:
+        """As object storage does, whose errors are of its own classes."""
+        if bad in name:
+            raise ValueError("no such bucket")
+
+    monkeypatch.setattr(mirror, "keep", refused)
+    swept(database, tmp_path, jobs_days=30)
+    with database.read() as tx:
+        assert jobs.get(tx, bad).id == bad
+        with pytest.raises(UnknownJob):
+            jobs.get(tx, good)

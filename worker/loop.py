@@ -121,7 +121,10 @@ class Worker:
         if self._commands:
             self._running.tidy(self._write(partial(jobs.for_commands, commands=self._commands)))
         while not self._stop.is_set():
-            lease, turn = self._write(partial(self._next, passed=passed))
+            found = self._write(partial(self._next, passed=passed))
+            if found is None:
+                continue
+            lease, turn = found
             if lease is not None:
                 with logs.about(job=lease.job_id, trial=lease.trial.number, worker=self.id):
                     self._run(lease)
@@ -133,9 +136,13 @@ class Worker:
             passed.add(turn.seq)
         return True
 
-    def _next(self, tx: Session, passed: set[int]) -> tuple[leases.Lease | None, shares.Next | None]:
-        """A trial to train, or a job to think about, or one to train a trial of with a command; or neither."""
-        leases.requeue(tx, now=clock(tx))
+    def _next(self, tx: Session, passed: set[int]) -> tuple[leases.Lease | None, shares.Next | None] | None:
+        """A trial to train, or a job to think about, or one to train a trial of with a command; or neither.
+
+        None where it is to be asked again.
+        """
+        if leases.requeue(tx, now=clock(tx)):
+            return None
         while turn := shares.whose_turn(tx, self._able, now=clock(tx), skip=passed):
             if turn.command or (turn.undecided and thinking.begin(tx, turn.id, self.id)):
                 break

@@ -12,8 +12,10 @@ from lrtune.errors import Invalid
 
 if TYPE_CHECKING:
     from lrtune.moving import boards, runs, studies
+    from lrtune.wire import horizons
 else:
     boards, runs, studies = map(lazily, ("lrtune.moving.boards", "lrtune.moving.runs", "lrtune.moving.studies"))
+    horizons = lazily("lrtune.wire.horizons")
 
 commands = typer.Typer()
 
@@ -105,8 +107,11 @@ def _spec(asked: dict[str, Any] | None, steps: int | None, source: str, metric: 
     if steps is not None:
         asked["horizon"] = {"steps": steps}
     horizon = asked.get("horizon")
-    if not isinstance(horizon, dict) or not isinstance(horizon.get("steps"), int):
+    length = horizon.get("steps") if isinstance(horizon, dict) else None
+    if not isinstance(length, int):
         raise Invalid("found no horizon; accepted is --steps with the steps of one run")
+    if not 2 <= length <= horizons.MOST_STEPS:
+        raise Invalid(f"--steps: found a run of {length}; accepted are 2 to {horizons.MOST_STEPS:,} steps")
     said = asked.get("metric") or {}
     asked["metric"] = metric | ({"name": said} if isinstance(said, str) else {k: v for k, v in said.items() if v})
     asked["tags"] = {**(asked.get("tags") or {}), "imported": source[:200]}

@@ -1,7 +1,7 @@
 """Runs in a CSV file, as boards and spreadsheets write them, as the trials of a finished job.
 
-A run counts where its row says that it finished, or says nothing of how it ended. One whose value is not finite has
-diverged, however it ended. All others are left out, and counted by what their rows say.
+A run counts where its row says that it finished, or says nothing of how it ended. One whose value is not finite, or as
+good as that, has diverged, however it ended. All others are left out, and counted by what their rows say.
 """
 
 import math
@@ -15,6 +15,7 @@ from lrtune.errors import Invalid
 from lrtune.moving import needed
 from lrtune.moving.flat import configuration
 from lrtune.wire.imports import ImportedTrial
+from lrtune.wire.job import usable
 from lrtune.wire.results import TrialState
 
 STATES = ("state", "status")
@@ -53,12 +54,14 @@ def trials(
     made, left = list[ImportedTrial](), Counter[str]()
     for line, row in rows:
         there = {name: read for name, cell in row.items() if (read := _read(cell, decimal)) is not None}
-        ended, diverged = row.get(state, "").casefold(), row[value].lstrip("+-").casefold() in INFINITE
+        ended, measured = row.get(state, "").casefold(), there.get(value)
+        diverged = row[value].lstrip("+-").casefold() in INFINITE
+        diverged = diverged or (isinstance(measured, float) and not usable(measured))
         if not diverged and (ended not in FINISHED or value not in there):
             left[f"without {value}" if ended in FINISHED else ended] += 1
             continue
         try:
-            if not diverged and not isinstance(there[value], float):
+            if not diverged and not isinstance(measured, float):
                 raise Invalid(f"{value}: found {row[value]!r}; accepted is a number")
             params = {name: read for name, read in there.items() if name not in beside}
             chosen = configuration(params, names, fixed, steps=steps)
@@ -69,7 +72,7 @@ def trials(
                 configuration=chosen,
                 state=TrialState.DIVERGED if diverged else TrialState.COMPLETE,
                 reason=f"its {value} was {row[value]}" if diverged else "",
-                value=None if diverged else there[value],
+                value=None if diverged else measured,
                 horizon=steps,
                 step=steps,
             )

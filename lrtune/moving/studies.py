@@ -4,6 +4,7 @@ What a study has no word for travels in its attributes under `lrtune:`, so that 
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,11 +16,12 @@ from lrtune.errors import Invalid
 from lrtune.moving import needed
 from lrtune.moving.flat import configuration, flat
 from lrtune.space import shown
-from lrtune.wire.imports import Ended, ImportedReport, ImportedTrial
+from lrtune.wire.imports import MOST_REPORTS, Ended, ImportedReport, ImportedTrial
 from lrtune.wire.job import usable
-from lrtune.wire.results import OPEN, Job, Trial, TrialState
+from lrtune.wire.results import OPEN, REPORTS, Job, Trial, TrialState
 
 OURS = "lrtune:"
+ROOM = 6000  # reports of all trials that fit into the largest body that a server accepts by default
 STATES = {
     TrialState.COMPLETE: "COMPLETE",
     TrialState.STOPPED: "PRUNED",
@@ -139,21 +141,32 @@ def goal(study: Any) -> str:
 def trials(
     study: Any, *, metric: str, steps: int, names: Mapping[str, str], fixed: Mapping[str, Any]
 ) -> Iterator[ImportedTrial]:
-    """The ended trials of a study, each over `steps`. Raises Invalid, naming the trial whose parameters do not fit."""
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished():
-            try:
-                yield _own(trial) or _theirs(trial, metric=metric, steps=steps, names=names, fixed=fixed)
-            except Invalid as error:
-                raise Invalid(f"trial {trial.number} of the study: {error}") from None
+    """The ended trials of a study, each over `steps`; of their reports as many as a server takes, evenly spaced.
+
+    Raises Invalid, naming the trial whose parameters do not fit.
+    """
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    most = min(MOST_REPORTS, max(REPORTS, ROOM // max(1, len(ended))))
+    for trial in ended:
+        try:
+            yield _own(trial, most) or _theirs(trial, most, metric=metric, steps=steps, names=names, fixed=fixed)
+        except Invalid as error:
+            raise Invalid(f"trial {trial.number} of the study: {error}") from None
 
 
-def _own(trial: Any) -> ImportedTrial | None:
+def _few(reports: Sequence[Any], most: int) -> list[Any]:
+    """No more than so many of some reports, evenly spaced, the last among them."""
+    return list(reports[:: -math.ceil(len(reports) / most)][::-1]) if reports else []
+
+
+def _own(trial: Any, most: int) -> ImportedTrial | None:
     """A trial that was exported from a job, as it was."""
     kept = {name.removeprefix(OURS): value for name, value in trial.user_attrs.items() if name.startswith(OURS)}
     if "configuration" not in kept or "state" not in kept:
         return None
     fields = {name: kept[name] for name in ImportedTrial.model_fields if name in kept}
+    if isinstance(reports := fields.get("reports"), list):
+        fields["reports"] = _few(reports, most)
     try:
         return ImportedTrial.model_validate_json(json.dumps(fields))
     except ValidationError as error:
@@ -161,7 +174,7 @@ def _own(trial: Any) -> ImportedTrial | None:
 
 
 def _theirs(
-    trial: Any, *, metric: str, steps: int, names: Mapping[str, str], fixed: Mapping[str, Any]
+    trial: Any, most: int, *, metric: str, steps: int, names: Mapping[str, str], fixed: Mapping[str, Any]
 ) -> ImportedTrial:
     """A trial of a study of other origin."""
     values = [(step, value) for step, value in sorted(trial.intermediate_values.items()) if usable(value)]
@@ -180,8 +193,7 @@ def _theirs(
         step=steps if ended else last,
         reports=[
             ImportedReport(step=step, learning_rate=course.rate(step - 1), metrics={metric: value})
-            for step, value in values
-            if step > 0
+            for step, value in _few([one for one in values if one[0] > 0], most)
         ],
     )
 

@@ -7,7 +7,7 @@ from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, JobFinished, Rejection
-from lrtune.store import audit_log, events, jobs, lookup, shares, tallies, webhooks
+from lrtune.store import audit_log, events, jobs, lookup, serving, shares, tallies, webhooks
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import AdmittedJob, Budget
@@ -81,6 +81,8 @@ def extend(
         if row.state in OVER:
             row.state, row.reason, row.finished_at, row.thinned = JobState.RUNNING, "", None, False
             webhooks.arm(tx, row.seq, spec.webhook, now=now)
+            if not spec.external:  # its workers may have gone since it was over, when its log was no longer kept true
+                serving.tell(tx, [job_id], now=now)
     tx.flush()
     return jobs.get(tx, job_id)
 

@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, false, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from lrtune.errors import Invalid
-from lrtune.store.database import clock
-from lrtune.store.tables import AttemptRow, CheckpointRow, LoopRow, TrialRow
+from lrtune.store.database import clock, lite
+from lrtune.store.tables import AttemptRow, CheckpointRow, JobRow, LoopRow, TrialRow
 from lrtune.wire.external import Checkpoints, Hold
 from lrtune.wire.results import ENDED, TrialState
 
@@ -21,6 +22,7 @@ from lrtune.wire.results import ENDED, TrialState
 OVER = tuple(state for state in ENDED if state is not TrialState.STOPPED)
 AT_ONCE = 100  # names in one answer; the others come with the next
 _FORGOTTEN = delete(LoopRow).where(LoopRow.job == bindparam("job"), LoopRow.worker == bindparam("worker"))
+_STAYS = select(JobRow.seq).where(JobRow.seq == bindparam("job")).with_for_update(read=True, key_share=True)
 LEAST = timedelta(seconds=90)  # of silence before a loop that holds nothing counts as gone
 
 
@@ -45,8 +47,12 @@ def seen(tx: Session, job: int, hold: Hold, *, now: datetime | None = None) -> L
     fields: dict[str, Any] = {"host": loop.host, "checkpoints": loop.checkpoints, "deterministic": loop.deterministic}
     fields |= {"alive_until": now + max(LEAST, timedelta(seconds=hold.lease_seconds))}
     there = (LoopRow.job == job, LoopRow.worker == hold.worker)
-    if not tx.execute(update(LoopRow).where(*there).values(fields).returning(LoopRow.worker)).all():
-        tx.execute(insert(LoopRow).values(job=job, worker=hold.worker, **fields))
+    known = tx.execute(update(LoopRow).where(*there).values(fields).returning(LoopRow.worker)).all()
+    # Its job may be deleted at this moment, which it hears when it goes on; and another of its name may come.
+    if not known and tx.scalar(_STAYS, {"job": job}) is not None:
+        adding: Any = (sqlite if lite(tx) else postgresql).insert(LoopRow)
+        adding = adding.values(job=job, worker=hold.worker, **fields)
+        tx.execute(adding.on_conflict_do_update(index_elements=["job", "worker"], set_=fields))
     return loop
 
 

@@ -259,8 +259,9 @@ def forsake(tx: Session, *, now: datetime | None = None) -> None:
     now = now or clock(tx)
     reason = "no loop asks for its trials; yours goes on with it when it is started again with this job's id or name"
     for job_id in tx.scalars(select(JobRow.id).where(_forsaken(now)).order_by(JobRow.seq)).all():
-        row = lookup.job(tx, job_id, lock=True)
-        if tx.scalar(select(JobRow.seq).where(JobRow.seq == row.seq, _forsaken(now))):  # nobody came in between
+        tx.execute(select(JobRow.seq).where(JobRow.id == job_id).with_for_update())
+        # Nobody came in between, nor was it deleted.
+        if tx.scalar(select(JobRow.seq).where(JobRow.id == job_id, _forsaken(now))):
             _change(tx, job_id, to=JobState.QUEUED, unless=OVER, reason=reason, now=now)
 
 

@@ -2,7 +2,7 @@
 token stands in every WHERE; zero rows touched means LeaseLost, and the worker drops its work quietly.
 
 The database's clock decides; `now` is an argument for tests alone. Expired leases are requeued by whoever claims next,
-in statements of their own: inside the claim's WHERE the test would cost it its index.
+in a transaction of its own: it has the rows of several jobs, and who has those waits for none.
 """
 
 import uuid
@@ -69,11 +69,11 @@ def claim(
     """Take the oldest waiting trial (`which`) of the job that is named, or of the one whose turn it is; or None.
 
     Where a job is not named, it is one that workers train by themselves; with `able`, one that this worker can. For a
-    `loop`, only a trial that it can begin or go on with.
+    `loop`, only a trial that it can begin or go on with. Who names a job has called `requeue` before.
     """
-    now = now or clock(tx)
-    requeue(tx, now=now)
-    passed = set[int]()
+    now, passed = now or clock(tx), set[int]()
+    if job_id is None:
+        requeue(tx, now=now)
     while job_id is None:
         turn = shares.whose_turn(tx, able, now=now, thinking=False, skip=passed)
         if turn is None:
@@ -336,13 +336,17 @@ EXPIRED = select(TrialRow).where(TrialRow.state == _RUNNING, TrialRow.lease_unti
 _REQUEUED = EXPIRED.order_by(TrialRow.job + 0).with_for_update(skip_locked=True)
 
 
-def requeue(tx: Session, *, now: datetime) -> None:
-    """Put trials whose lease has run out back to waiting; fail those whose workers die without getting further."""
+def requeue(tx: Session, *, now: datetime) -> bool:
+    """Put trials whose lease has run out back to waiting; fail those whose workers die without getting further.
+
+    Where there was one, nothing else is to be done in this transaction.
+    """
     rows = tx.scalars(_REQUEUED, {"now": now}).all()
     if rows:
         shares.settle(tx, "token", [row.token for row in rows if row.token], "lost", now)
     for row in rows:
         _lost(tx, row, f"nothing was heard of {row.worker} for longer than its lease", now)
+    return bool(rows)
 
 
 def lose(tx: Session, lease: Lease, *, reason: str, now: datetime | None = None) -> None:

@@ -18,13 +18,16 @@ from lrtune.wire.results import OVER, REPORTS, report_points
 PAGE = 1000  # events that are read at once
 
 
-def ended(tx: Session, *, before: datetime, whole: bool = False, but: Collection[str] = ()) -> str | None:
+def ended(
+    tx: Session, *, before: datetime, whole: bool = False, but: Collection[str] = (), hold: bool = False
+) -> str | None:
     """The job that ended longest ago, if that was before; with `whole`, of those whose reports are not thinned yet.
 
-    Jobs in `but` do not come.
+    Jobs in `but` do not come; with `hold` neither do those that somebody else is at, and nobody else changes this one.
     """
     query = select(JobRow.id).where(JobRow.state.in_(OVER), JobRow.finished_at < before, JobRow.id.not_in(but))
     query = query.where(JobRow.thinned.is_(False)) if whole else query
+    query = query.with_for_update(skip_locked=True) if hold else query
     return tx.scalar(query.order_by(JobRow.finished_at).limit(1))
 
 

@@ -191,11 +191,12 @@ def settle(tx: Session, by: By, which: Sequence[str | int], outcome: Outcome, no
         mine.seconds += (seconds - row.charged) / row.weight
         if outcome in ("paused", "finished") and row.step > row.start:
             mine.paces[row.seq] = seconds / (row.step - row.start)
-    for worker in sorted({row.worker for row in rows if row.beside}):
-        _left(tx, worker, [row for row in rows if row.worker == worker], now)
     for owner in sorted(found):
         more = ShareRow.virtual + found[owner].seconds
         tx.execute(update(ShareRow).where(ShareRow.owner == owner).values(virtual=more))
+    # After the shares: who ends one of those that go on has its owner's, and then wants its attempt.
+    for worker in sorted({row.worker for row in rows if row.beside}):
+        _left(tx, worker, [row for row in rows if row.worker == worker], now)
     for job, pace in sorted(pair for one in found.values() for pair in one.paces.items()):
         tx.execute(update(JobRow).where(JobRow.seq == job).values(pace=pace))
 
@@ -233,7 +234,8 @@ def _left(tx: Session, worker: str, gone: Sequence[Row[Any]], now: datetime) -> 
     going = select(AttemptRow.token).join(TrialRow, TrialRow.token == AttemptRow.token)
     going = going.where(TrialRow.state == TrialState.RUNNING, TrialRow.worker == worker)
     going = going.where(TrialRow.id.not_in([row.trial for row in gone])).order_by(AttemptRow.token)
-    tokens = tx.scalars(going.with_for_update(skip_locked=True, of=AttemptRow)).all()
+    # One that somebody else ends just now is left out: they have its trial, and then want its attempt.
+    tokens = tx.scalars(going.with_for_update(skip_locked=True, of=TrialRow)).all()
     if tokens:
         seconds = max(0.0, (now - min(row.started_at for row in gone)).total_seconds())
         more = seconds / len(tokens) - seconds / (len(tokens) + len(gone))

@@ -14,6 +14,7 @@ from lrtune.wire.job import LARGEST, JobSpec
 from lrtune.wire.results import TrialState
 
 MOST = 2000  # as many as fit into the largest body that a server accepts by default
+MOST_REPORTS = 1000  # of a trial
 Ended = Literal[TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED]
 # Studies that were exported before a learning-rate range test was called that say "ramp".
 Role = Annotated[results.Role, BeforeValidator(lambda role: "range-test" if role == "ramp" else role)]
@@ -46,7 +47,7 @@ class ImportedTrial(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     horizon: Annotated[int, Field(ge=2, le=100_000_000)]
     step: Annotated[int, Field(ge=0)] = 0
-    reports: Annotated[list[ImportedReport], Field(max_length=1000)] = []
+    reports: Annotated[list[ImportedReport], Field(max_length=MOST_REPORTS)] = []
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
