@@ -131,6 +131,19 @@ class TestTheAnswerCarriedOver:
         assert "), lower than any that was tried, by" in longer.words
         assert "that was tried" not in answer(many(2e-4), 2 * STEPS)[0].words
 
+    def test_where_no_run_beyond_the_answers_rate_did_worse_the_interval_goes_on_to_the_end_of_the_range(self) -> None:
+        """One run says nothing of the rates beside it: a job that is all baseline knew its best rate to a factor of 20."""
+        (alone,) = answer(many(2e-4)[:1], 4 * STEPS)
+        (lowest,) = answer([one for one in many(2e-4) if one.configuration.learning_rate >= 4e-3], STEPS)
+        (both,) = answer(many(2e-4), 4 * STEPS)
+        assert alone.learning_rate_interval[0] < 1e-5
+        assert alone.learning_rate_interval[1] > 0.01
+        assert alone.words.endswith("; no run at a lower or higher rate has ended worse")
+        assert lowest.learning_rate_interval[0] < 1e-5
+        assert lowest.words.endswith("; no run at a lower rate has ended worse")
+        assert both.learning_rate_interval[1] < 20 * both.learning_rate_interval[0]
+        assert "ended worse" not in both.words
+
     def test_only_the_rate_changes_so_that_warm_up_and_decay_stretch(self) -> None:
         trials = many(2e-4)
         best = min(trials, key=lambda one: one.value or 0.0).configuration
