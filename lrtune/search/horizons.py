@@ -93,7 +93,7 @@ def _rate(rate: float) -> float:
 
 
 def _own(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> _Own:
-    """How far the answer's own peak may be off: its plateau is where the best may lie, and what no run speaks against."""
+    """How far the answer's own peak may be off: the best may lie on its plateau, and where no run speaks against it."""
     trained = [t for t in trials if t.role != "range-test"]
     optimizer = best.configuration.kind[0]
     tried = [t.configuration.learning_rate for t in trained if t.configuration.kind[0] == optimizer]
