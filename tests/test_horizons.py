@@ -132,7 +132,7 @@ class TestTheAnswerCarriedOver:
         assert "that was tried" not in answer(many(2e-4), 2 * STEPS)[0].words
 
     def test_where_no_run_beyond_the_answers_rate_did_worse_the_interval_goes_on_to_the_end_of_the_range(self) -> None:
-        """One run says nothing of the rates beside it; a job that was all baseline named its best within a factor of 20."""
+        """One run says nothing of the rates beside it; a job of one named its best within a factor of 20."""
         (alone,) = answer(many(2e-4)[:1], 4 * STEPS)
         (lowest,) = answer([one for one in many(2e-4) if one.configuration.learning_rate >= 4e-3], STEPS)
         (both,) = answer(many(2e-4), 4 * STEPS)
