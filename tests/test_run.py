@@ -74,6 +74,18 @@ def test_what_lrtune_refuses_fails_its_trial_at_once_with_the_sentence(
     assert "Traceback" not in reason
 
 
+def test_a_script_that_stops_early_by_itself_is_told_here_and_now_that_its_trial_cannot_win(
+    door: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script whose early stopping was left on had its best rates thrown away, and heard of it in the report alone."""
+    job = submit(door, budget={"trials": 1})
+    (tmp_path / "train.py").write_text("import lrtune\ntrial = lrtune.trial()\ntrial.report(10, val_loss=1.0)\n")
+    work(job, sys.executable, "train.py")
+    shown = capsys.readouterr()
+    assert "trial 0 cannot win: its loop ended it at step 10 of 40" in shown.out + shown.err
+    assert "if that was early stopping, switch it off" in shown.out + shown.err
+
+
 def test_a_silent_command_is_stopped_with_all_that_it_has_started(door: httpx.Client) -> None:
     job = submit(door, budget={"trials": 1})
     work(job, "sh", "-c", "sleep 60; true", tries=1, silence=0.3, grace=0.2)

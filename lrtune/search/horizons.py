@@ -100,12 +100,11 @@ def _own(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> _Own:
     land = landscape(best, [t for t in trained if t.role == "search" or spec.allows(t.configuration)])
     wide = replace(land, tolerance=max(land.tolerance, paired.chance(best)))  # with what luck explains as well
     plateau = families(spec, wide)[0].plateau
-    alone = plateau is None or plateau.low >= plateau.high
-    std = UNKNOWN_STD if alone else max(LEAST_STD, math.log(plateau.high / plateau.low) / 4)
+    width = 0.0 if plateau is None else math.log(plateau.high / plateau.low)
     rate, worse = best.configuration.learning_rate, _worse(wide, trained)
     ends = spec.space().rates(optimizer) or (rate, rate)
     return _Own(
-        std=std,
+        std=max(LEAST_STD, width / 4) if width > 0 else UNKNOWN_STD,
         tried=tried,
         open_below=1.0 if any(one < rate for one in worse) else max(1.0, rate / ends[0]),
         open_above=1.0 if any(one > rate for one in worse) else max(1.0, ends[1] / rate),
