@@ -53,8 +53,8 @@ def at_horizons(spec: AdmittedJob, best: Best, trials: Sequence[Trial], asked: I
 class _Own:
     """What is known of the answer's own peak: `std` of its log, and the rates that its optimizer was `tried` at.
 
-    `open_below` and `open_above` are how many times lower and higher the best may be where no run did worse: the way
-    to that end of what the job searches, 1 where some run did.
+    Where no run at a lower rate did worse, `open_below` is the lowest that the job searches, else infinite; so with
+    `open_above`, else zero.
     """
 
     std: float
@@ -70,7 +70,7 @@ def _at(best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move
         by_law = moves_by_law(model.law, curves, steps, known)
     moved = mixture(moves_by_rule(steps, best.steps, known), own.std, by_law, share)
     middle, low, high = (chosen.learning_rate * math.exp(one) for one in moved)
-    middle, low, high = _rate(middle), _rate(low / own.open_below), _rate(high * own.open_above)
+    middle, low, high = _rate(middle), _rate(min(low, own.open_below)), _rate(max(high, own.open_above))
     how: Known = "law" if share >= BELIEVED else "shorter-runs" if known else "square-root-rule"
     if steps == best.steps:
         how, middle = "run", chosen.learning_rate
@@ -106,8 +106,8 @@ def _own(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> _Own:
     return _Own(
         std=max(LEAST_STD, width / 4) if width > 0 else UNKNOWN_STD,
         tried=tried,
-        open_below=1.0 if any(one < rate for one in worse) else max(1.0, rate / ends[0]),
-        open_above=1.0 if any(one > rate for one in worse) else max(1.0, ends[1] / rate),
+        open_below=math.inf if ends[0] >= rate or any(one < rate for one in worse) else ends[0],
+        open_above=0.0 if ends[1] <= rate or any(one > rate for one in worse) else ends[1],
     )
 
 
@@ -147,5 +147,5 @@ def _words(at: AtHorizon, best: Best, known: Sequence[Move], own: _Own) -> str:
 
 def _open(own: _Own) -> str:
     """On which sides of the answer's rate nothing speaks against others, so that the interval goes on to the end."""
-    sides = [side for side, way in (("lower", own.open_below), ("higher", own.open_above)) if way > 1.0]
+    sides = ["lower"] * (own.open_below < math.inf) + ["higher"] * (own.open_above > 0.0)
     return f"; no run at a {' or '.join(sides)} rate has ended worse" if sides else ""
