@@ -189,7 +189,7 @@ def test_a_parameter_may_be_called_as_its_option_is(tmp_path: Path) -> None:
     command = find(tmp_path / "commands.toml")["llama"]
     assert "8" in command.with_params({"hidden-width": 8, "name": "x"})
     (tmp_path / "commands.toml").write_text(FILE.replace("{width}", "{hidden-width}"))
-    with pytest.raises(TaskError, match="found {hidden-width} in the command; accepted are those of params: width"):
+    with pytest.raises(TaskError, match=r"found .hidden-width. in the command; accepted are .*: width"):
         find(tmp_path / "commands.toml")
 
 
