@@ -59,6 +59,7 @@ def test_a_command_that_always_dies_fails_its_trial_with_the_end_of_its_output(d
     [
         ("trial.report(trial.steps, loss=1.0)", "found loss at step 40, but no report has val_loss"),
         ("lrtune.trial(steps=7)", "found a run of 7 steps; the job's trials have 40"),
+        ("trial.report(41, val_loss=1.0)", "a run that is longer needs its number of steps as the job's `horizon`"),
     ],
 )
 def test_what_lrtune_refuses_fails_its_trial_at_once_with_the_sentence(

@@ -55,8 +55,10 @@ def step_of(step: object, steps: int, *, start: int = 0) -> int:
     """A step of a run of so many that goes on from `start`, as a loop says it. Raises Invalid."""
     found = whole(step)
     if type(found) is not int or not 1 <= found <= steps:
+        longer = type(found) is int and found > steps
+        more = "; a run that is longer needs its number of steps as the job's `horizon`" if longer else ""
         raise errors.Invalid(
-            f"step: found {shown(step)}; accepted is a whole number from 1 to {steps}, the steps of this run"
+            f"step: found {shown(step)}; accepted is a whole number from 1 to {steps}, the steps of this run{more}"
         )
     if found < start:
         raise errors.Invalid(f"step: {elsewhere(found, start)}, as `trial.restore(...)` and `trial.start` say")
