@@ -24,7 +24,7 @@ from lrtune.search.studies.study import searched, telling
 from lrtune.wire.external import ended_by_loop
 from lrtune.wire.horizons import MOST_STEPS, AtHorizon, Known
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import OBSERVED, Best, Trial, TrialState
+from lrtune.wire.results import NOTHING_LEFT, OBSERVED, SEARCH_OVER, Best, Trial, TrialState
 
 MULTIPLES = (2, 4, 10)  # of the horizon, for which a report says it
 BELIEVED = 2 / 3  # share of the law, from which on it is what is known: half is where nothing speaks for either
@@ -45,7 +45,8 @@ def at_horizons(spec: AdmittedJob, best: Best, trials: Sequence[Trial], asked: I
     curves = any(len(trial.values(best.metric)) > 1 for trial in past)  # imported trials may have their ends alone
     model = weighed(spec, past, steps=best.steps) if curves else None
     own = _own(spec, best, trials)
-    known = moves(spec, trials, steps=best.steps)
+    # Shorter runs show how the best peak moves only where it is known to be the best over the job's own horizon.
+    known = [] if own.open_below < math.inf or own.open_above > 0.0 else moves(spec, trials, steps=best.steps)
     return [_at(best, steps, model, known, own) for steps in asked]
 
 
@@ -114,7 +115,7 @@ def _own(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> _Own:
 def _worse(land: Landscape, trained: Iterable[Trial]) -> list[float]:
     """The rates of the answer's optimizer at which some run did worse: stopped, diverged, or behind at its end.
 
-    One that the user's own loop ended, or that failed, says nothing of its rate.
+    One that the user's own loop ended, that failed or that the budget had nothing left for says nothing of its rate.
     """
     runs = [t for t in trained if t.configuration.kind[0] == land.own[0] and t.state in OBSERVED]
     return [t.configuration.learning_rate for t in runs if not ended_by_loop(t) and _did_worse(land, t)]
@@ -122,7 +123,7 @@ def _worse(land: Landscape, trained: Iterable[Trial]) -> list[float]:
 
 def _did_worse(land: Landscape, run: Trial) -> bool:
     if run.state is not TrialState.COMPLETE:
-        return True
+        return not run.reason.startswith((NOTHING_LEFT, SEARCH_OVER))
     behind = land.behind(run) if run.completed(land.best.steps) else None
     return behind is not None and behind > land.tolerance
 
