@@ -157,7 +157,7 @@ class TestTheAnswerCarriedOver:
 
 
 class TestHorizonsOfAJob:
-    def test_they_wait_for_a_run_of_the_searchs_own_since_a_baseline_leads_nowhere(self) -> None:
+    def test_they_wait_for_a_run_of_the_searchs_own_as_a_baseline_alone_is_no_leader(self) -> None:
         """A job of four full runs left its best run at 65 % for six short ones around the baseline, its answer then."""
         spec = job("curve", steps=STEPS, horizons=[100], schedules=["cosine"], budget={"full_runs": 4})
         alone = trial(0, 1e-3, "cosine", 0.0).model_copy(update={"role": "baseline"})

@@ -75,7 +75,7 @@ def test_what_lrtune_refuses_fails_its_trial_at_once_with_the_sentence(
     assert "Traceback" not in reason
 
 
-def test_a_script_that_stops_early_by_itself_is_told_here_and_now_that_its_trial_cannot_win(
+def test_a_script_that_stops_early_by_itself_hears_here_and_now_that_its_trial_cannot_win(
     door: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A script whose early stopping was left on had its best rates thrown away, and heard of it in the report alone."""
