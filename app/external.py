@@ -124,6 +124,7 @@ def _handout(tx: Session, lease: leases.Lease, hold: Hold, loop: checkpoints.Loo
         checkpoint=checkpoint,
         forget=forget,
         needed=needed,
+        horizon=lease.steps,
     )
 
 

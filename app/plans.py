@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from app import curves
-from lrtune.search import SpaceExhausted, begun, suggest
+from lrtune.search import advance, begun, suggest
 from lrtune.space import Axis, Fixed, Range
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Cost, FirstCurve, Plan, Trial, WarmStartTrial
 
 FIRST = 5  # proposals that a plan shows, or all that the job asks for
 POINTS = 64
+LEAST_RUNS = 2  # the baseline, and one other run to its end
 UNKNOWN_STEPS = 1000  # stands in for a horizon in epochs, whose steps only a worker knows; curves are shown by progress
 
 
@@ -21,7 +21,20 @@ def plan(spec: AdmittedJob, warm_start: Sequence[WarmStartTrial] = (), notes: Se
 
     The search may think for seconds: ask where no transaction is open.
     """
-    return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=_first(spec, warm_start), notes=list(notes))
+    first = _first(spec, warm_start)
+    said = [*notes, *_all_baseline(spec, first)]
+    return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=first, notes=said)
+
+
+def _all_baseline(spec: AdmittedJob, first: Sequence[FirstCurve]) -> list[str]:
+    """What is said of a job whose budget its baseline takes up."""
+    runs = spec.budget.full_runs
+    if runs is None or runs >= LEAST_RUNS or len(first) > 1:
+        return []
+    return [
+        f"the baseline is all that is trained: it takes the first full run, and no other run to its end fits into "
+        f"budget.full_runs, {runs:g}; {LEAST_RUNS} are the least that search"
+    ]
 
 
 def _space(spec: AdmittedJob) -> dict[str, Any]:
@@ -65,10 +78,11 @@ def _first(spec: AdmittedJob, warm_start: Sequence[WarmStartTrial]) -> list[Firs
     """The first proposals, each asked for while those before it are running."""
     steps, wanted = spec.horizon.steps or UNKNOWN_STEPS, max(FIRST, 1 + len(spec.try_))
     history: list[Trial] = []
-    with suppress(SpaceExhausted):
-        for number in range(min(wanted, spec.budget.trials or wanted)):
-            proposal = suggest(spec, history, steps=steps, warm_start=warm_start)
-            history.append(begun(proposal, number=number, decision=number))
+    for number in range(wanted):
+        proposal = advance(spec, history, steps=steps, seconds=0.0, warm_start=warm_start).proposal
+        if proposal is None:  # no further one fits into the budget, or the space has none
+            break
+        history.append(begun(proposal, number=number, decision=number))
     return [
         FirstCurve(
             configuration=one.configuration,

@@ -52,7 +52,7 @@ class LoopTrial(Torch, Kept):
     ) -> None:
         self.number, self.seed, self.steps = held.trial.number, held.trial.seed, held.trial.horizon
         self.start, self.until, self.checkpoint = held.start, held.until, held.checkpoint
-        self.configuration, self.metric, self.short = held.trial.configuration, held.metric.name, held.trial.short
+        self.configuration, self.metric, self.short = held.trial.configuration, held.metric.name, held.short
         self.over = self.pausing = False
         self.reason = ""
         self.keeps_itself = False  # whoever trains keeps the checkpoint, and calls `paused`: the adapters of frameworks
@@ -91,8 +91,8 @@ class LoopTrial(Torch, Kept):
         """Metrics after `step` updates; True says that the training should stop now, and `reason` why.
 
         Call it as often as you like: what is sent are about twenty reports that have the metric of the job. Numbers may
-        be NumPy's or torch's. A trial that is to pause here is kept first, and a range test stops early. Raises Invalid
-        for what is no number, a step outside the run, and another metric.
+        be NumPy's or torch's. A trial that is to pause here is kept first; one shorter than the job's runs stops at its
+        end. Raises Invalid for what is no number, a step outside the run, and another metric.
         """
         if self.over:
             self._warn_of_more()

@@ -26,7 +26,7 @@ from lrtune.door import patiently
 from lrtune.leaving import text
 from lrtune.loop import LEASE_SECONDS, WAIT_SECONDS, forget, place_of, this_process
 from lrtune.printable import printable
-from lrtune.wire.external import Batch, Checkpoints, Ending, Handout
+from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, ended_by_loop
 from lrtune.wire.results import TrialDetail, TrialState
 
 POLL_SECONDS = 0.1  # between two looks at a command
@@ -255,7 +255,9 @@ class Runner:
 
     def _finish(self, held: Handout, ending: Ending) -> None:
         try:
-            patiently(lambda: self.client.finish(self.job, held.trial.number, ending))
+            found = patiently(lambda: self.client.finish(self.job, held.trial.number, ending))
+            if ended_by_loop(found):
+                _say(f"trial {found.number} cannot win: {found.reason}; if that was early stopping, switch it off")
         except (errors.Conflict, errors.NotFound) as error:
             _say(f"trial {held.trial.number} is no longer ours: {error}")
         except errors.Unavailable as error:

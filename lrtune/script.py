@@ -256,8 +256,11 @@ def _answer(job: str) -> tuple[Best, Curve]:
             return best, Course.of(client.trial(job, best.trial), best.objective).curve
     try:
         best = Best.model_validate_json(Path(job).read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise errors.LrtuneError(f"LRTUNE_JOB: {job}: {error}; `lrtune best JOB --json` writes one") from None
+    except ValueError:
+        made = "`lrtune best JOB --json` writes one, without --steps: the script says those, `lrtune.trial(steps=N)`"
+        raise errors.LrtuneError(f"LRTUNE_JOB: {job}: found no answer of a job; {made}") from None
     if isinstance(best.configuration.schedule, Plateau):
         raise errors.LrtuneError(f"LRTUNE_JOB: {job}: its schedule looks at the loss; name the job by its id")
     return best, best.schedule

@@ -22,9 +22,9 @@ from app import plans
 from app.auth import server_key
 from app.settings import Settings
 from lrtune.export import FORMATS
-from lrtune.search import suggest
+from lrtune.search import advance
 from lrtune.store import Database, jobs, trials
-from lrtune.wire.results import Job, Proposal, TrialDetail, TrialState
+from lrtune.wire.results import Job, NextStep, Proposal, TrialDetail, TrialState
 from tests.serving import KEY, served, slug, trained
 
 JSON = {"Content-Type": "application/json"}
@@ -146,12 +146,12 @@ def test_a_plan_is_answered_and_nothing_is_stored(service: httpx.Client) -> None
 
 
 def test_nobody_waits_for_a_plan_that_is_being_thought_out(lite: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def meanwhile(*args: Any, **kwargs: Any) -> Proposal:
+    def meanwhile(*args: Any, **kwargs: Any) -> NextStep:
         answer = lite.post("/v1/jobs", json={"task": "digits"}, timeout=20)
         assert answer.status_code == 201, "SQLite's one writer is free"
-        return suggest(*args, **kwargs)
+        return advance(*args, **kwargs)
 
-    monkeypatch.setattr(plans, "suggest", meanwhile)
+    monkeypatch.setattr(plans, "advance", meanwhile)
     plan = lite.post("/v1/jobs", json={"task": "digits"}, params={"validate_only": True})
     assert plan.status_code == 200
     assert len(lite.get("/v1/jobs").json()["items"]) == len(plan.json()["first"]) == 5

@@ -313,3 +313,15 @@ def test_own_settings_are_named_in_the_gain_and_untuned_ones_stay_untuned() -> N
         found = best(spec, history, steps=STEPS, full_runs=2.0)
         assert found is not None
         assert lift(found) == f"0.1 better than {name} over the one seed that both ran, which may be chance"
+
+
+def test_a_plan_shows_what_the_budget_has_room_for_and_says_where_that_is_the_baseline_alone(
+    door: httpx.Client,
+) -> None:
+    """It showed five curves, a range test among them, of a job that trained its baseline and was over."""
+    for runs, wanted in ((1.5, ["baseline"]), (2, ["baseline", "initial design"])):
+        job = {"task": "digits", "budget": {"full_runs": runs}}
+        plan = door.post("/v1/jobs", json=job, params={"validate_only": True}).json()
+        assert all(text in one["reason"] for text, one in zip(wanted, plan["first"], strict=True))
+        alone = [note for note in plan["notes"] if "the baseline is all that is trained" in note]
+        assert len(alone) == (runs < 2)

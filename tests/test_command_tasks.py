@@ -183,6 +183,16 @@ def test_what_is_wrong_with_the_file_is_said_when_the_worker_starts(tmp_path: Pa
         find(tmp_path / "other.toml")
 
 
+def test_a_parameter_may_be_called_as_its_option_is(tmp_path: Path) -> None:
+    """It was passed on as it stands, `{hidden-width}`, and every trial of every job failed."""
+    (tmp_path / "commands.toml").write_text(FILE.replace("width", "hidden-width"))
+    command = find(tmp_path / "commands.toml")["llama"]
+    assert "8" in command.with_params({"hidden-width": 8, "name": "x"})
+    (tmp_path / "commands.toml").write_text(FILE.replace("{width}", "{hidden-width}"))
+    with pytest.raises(TaskError, match=r"found .hidden-width. in the command; accepted are .*: width"):
+        find(tmp_path / "commands.toml")
+
+
 def test_what_a_shell_reads_is_no_parameter(tmp_path: Path) -> None:
     (tmp_path / "commands.toml").write_text(FILE.replace('"--width"', '"-c", "echo ${HOME} {} {a b}"'))
     command = find(tmp_path / "commands.toml")["llama"]

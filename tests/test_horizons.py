@@ -131,6 +131,19 @@ class TestTheAnswerCarriedOver:
         assert "), lower than any that was tried, by" in longer.words
         assert "that was tried" not in answer(many(2e-4), 2 * STEPS)[0].words
 
+    def test_where_no_run_beyond_the_answers_rate_did_worse_the_interval_goes_on_to_the_end_of_the_range(self) -> None:
+        """One run says nothing of the rates beside it; a job of one named its best within a factor of 20."""
+        (alone,) = answer(many(2e-4)[:1], 4 * STEPS)
+        (lowest,) = answer([one for one in many(2e-4) if one.configuration.learning_rate >= 4e-3], STEPS)
+        (both,) = answer(many(2e-4), 4 * STEPS)
+        assert alone.learning_rate_interval[0] < 2e-5
+        assert alone.learning_rate_interval[1] > 0.05
+        assert alone.words.endswith("; no run at a lower or higher rate has ended worse")
+        assert lowest.learning_rate_interval[0] < 2e-5
+        assert lowest.words.endswith("; no run at a lower rate has ended worse")
+        assert both.learning_rate_interval[1] < 20 * both.learning_rate_interval[0]
+        assert "ended worse" not in both.words
+
     def test_only_the_rate_changes_so_that_warm_up_and_decay_stretch(self) -> None:
         trials = many(2e-4)
         best = min(trials, key=lambda one: one.value or 0.0).configuration
@@ -144,6 +157,30 @@ class TestTheAnswerCarriedOver:
 
 
 class TestHorizonsOfAJob:
+    def test_they_wait_for_a_run_of_the_searchs_own_as_a_baseline_alone_is_no_leader(self) -> None:
+        """A job of four full runs left its best run at 65 % for six short ones around the baseline, its answer then."""
+        spec = job("curve", steps=STEPS, horizons=[100], schedules=["cosine"], budget={"full_runs": 4})
+        alone = trial(0, 1e-3, "cosine", 0.0).model_copy(update={"role": "baseline"})
+        assert next_shorter(spec, [alone], steps=STEPS, left=1.5) is None
+        assert next_shorter(spec, [alone, trial(1, 2e-3, "cosine", 0.0)], steps=STEPS, left=1.5) is not None
+
+    def test_they_show_no_move_from_a_rate_that_is_not_known_to_be_the_best(self) -> None:
+        """Best over 100 steps was 8 times an untuned baseline's rate, which is no move of the best rate."""
+        spec = job("curve", steps=STEPS, horizons=[100], schedules=["cosine"], budget={"full_runs": 4})
+        alone = trial(0, 2.5e-4, "cosine", 0.0).model_copy(update={"role": "baseline"})
+        left = {
+            "state": TrialState.STOPPED,
+            "step": 200,
+            "reason": "nothing was left to train it: 2.2 forecast at its end",
+        }
+        over = trial(9, 4e-3, "constant", 0.0).model_copy(update=left)
+        short = [trial(1 + place, rate, "cosine", 0.0, 100) for place, rate in enumerate(RATES)]
+        found = best_of(spec, [alone], steps=STEPS, full_runs=3.0)
+        assert found is not None
+        (ten,) = horizons.at_horizons(spec, found, [alone, over, *short], [10 * STEPS])
+        assert "shorter horizon" not in ten.words
+        assert ten.learning_rate_interval[1] > 0.05
+
     def test_where_the_budget_is_in_full_runs_they_come_with_its_second_half(self) -> None:
         spec = job("curve", steps=STEPS, horizons=[100, 0.5], schedules=["cosine"], budget={"full_runs": 6})
         past = [trial(number, rate, "cosine", 0.0) for number, rate in enumerate(RATES[:3])]

@@ -59,6 +59,7 @@ def test_a_command_that_always_dies_fails_its_trial_with_the_end_of_its_output(d
     [
         ("trial.report(trial.steps, loss=1.0)", "found loss at step 40, but no report has val_loss"),
         ("lrtune.trial(steps=7)", "found a run of 7 steps; the job's trials have 40"),
+        ("trial.report(41, val_loss=1.0)", "a run that is longer needs its number of steps as the job's `horizon`"),
     ],
 )
 def test_what_lrtune_refuses_fails_its_trial_at_once_with_the_sentence(
@@ -72,6 +73,18 @@ def test_what_lrtune_refuses_fails_its_trial_at_once_with_the_sentence(
     reason = door.get(f"/v1/jobs/{job}/trials/0").json()["reason"]
     assert words in reason
     assert "Traceback" not in reason
+
+
+def test_a_script_that_stops_early_by_itself_hears_here_and_now_that_its_trial_cannot_win(
+    door: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script whose early stopping was left on had its best rates thrown away, and heard of it in the report alone."""
+    job = submit(door, budget={"trials": 1})
+    (tmp_path / "train.py").write_text("import lrtune\ntrial = lrtune.trial()\ntrial.report(10, val_loss=1.0)\n")
+    work(job, sys.executable, "train.py")
+    shown = capsys.readouterr()
+    assert "trial 0 cannot win: its loop ended it at step 10 of 40" in shown.out + shown.err
+    assert "if that was early stopping, switch it off" in shown.out + shown.err
 
 
 def test_a_silent_command_is_stopped_with_all_that_it_has_started(door: httpx.Client) -> None:
@@ -221,5 +234,7 @@ def test_the_real_run_follows_the_rates_of_a_winner_that_looked_at_its_loss(
     with pytest.raises(errors.LrtuneError, match="looks at the loss; name the job by its id"):
         script.trial()
     (tmp_path / "best.json").write_text(json.dumps({"no": "answer"}))
-    with pytest.raises(errors.LrtuneError, match="`lrtune best JOB --json` writes one"):
+    with pytest.raises(
+        errors.LrtuneError, match=r"found no answer of a job; `lrtune best JOB --json` .* without --steps"
+    ):
         script.trial()

@@ -227,6 +227,9 @@ def test_a_mistake_is_told_at_its_field_and_nothing_is_lost(
     told = re.search(rf'data-wrong="{re.escape(place)}">([^<]*)<', answer.text)
     assert told is not None, "the words stand at the field, and are shown"
     assert words in told[1]
+    assert f'<a href="#wrong{place}">{place[1:].replace("/", ".")}</a>' in answer.text, (
+        "the line at the top links there"
+    )
     assert 'value="kept"' in answer.text
     assert service.get("/v1/jobs").json()["items"] == []
 

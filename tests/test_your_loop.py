@@ -2,11 +2,13 @@
 
 import difflib
 import json
+import math
 import os
 import select
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,23 @@ def test_a_loop_over_trials_is_as_the_tutorial_shows_and_finds_its_answer_in_sta
     assert f"learning_rate={job['best']['configuration']['learning_rate']!r}" in printed
     assert [trial["state"] for trial in trials if trial["role"] == "range-test"] == ["complete"], "it ends early"
     assert not list((tmp_path / "checkpoints").rglob("*.pt")), "nothing is left behind"
+
+
+def test_a_loop_that_always_trains_the_jobs_steps_ends_the_runs_of_shorter_horizons_at_their_end(
+    door: httpx.Client, client: Client
+) -> None:
+    """Each failed at the first report beyond its last step, and had cost a quarter of a full run."""
+    ends = Counter[tuple[int, str]]()
+    job = client.submit(JOB | {"horizon": {"steps": 200}, "horizons": [0.25], "budget": {"full_runs": 6}})
+    for trial in job.trials():
+        with trial:
+            for step in range(10, 210, 10):
+                if trial.report(step, loss=1.0 / step + abs(math.log10(trial.configuration.learning_rate) + 2.5)):
+                    break
+    for one in client.trials(job.id):
+        ends[one.horizon, str(one.state)] += 1
+    assert ends[50, "complete"] >= 3
+    assert not any(state == "failed" for _, state in ends)
 
 
 HANGS = """

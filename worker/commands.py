@@ -38,7 +38,7 @@ from lrtune.wire.tasks import BUILT_IN
 from worker.parallel import Died
 from worker.teams import Here
 
-PLACE = re.compile(r"(?<!\$)\{([A-Za-z_]\w*)\}")  # where a parameter stands in a word; ${HOME} is a shell's own
+PLACE = re.compile(r"(?<!\$)\{([A-Za-z_][\w-]*)\}")  # where a parameter stands in a word; ${HOME} is a shell's own
 NO_OPTION = r"^(?!-)"  # for a text that may begin a word: what begins with - would be read as an option
 BEAT_SECONDS = 10.0  # how often a worker is seen while its command trains
 AGAIN_SECONDS = 10.0  # before a server is asked again that could not be asked

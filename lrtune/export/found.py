@@ -110,6 +110,13 @@ def provenance(found: Found) -> str:
     return "\n".join(lines + [f"# {line}" for line in in_words(found)])
 
 
+def _clipping(norm: float | None, value: float | None) -> str:
+    """How gradients are clipped; a script of the user's own may do it without its job knowing."""
+    if norm is None and value is None:
+        return "Gradients are not clipped; where your own script clipped, clip here, too."
+    return f"Gradients clipped: norm {norm}, value {value}."
+
+
 def in_words(found: Found) -> list[str]:
     """The configuration in words, whatever the framework has a name for."""
     chosen = found.configuration
@@ -119,7 +126,7 @@ def in_words(found: Found) -> list[str]:
     lines = [
         f"Optimizer {chosen.optimizer.as_dict()['name']}{_listed(knobs)}, peak rate {chosen.learning_rate!r}.",
         f"Schedule {family}{_listed(schedule)}, warm-up {found.rise} steps, floor {found.curve.floor!r} of the peak.",
-        f"Gradients clipped: norm {chosen.clip_norm}, value {chosen.clip_value}.",
+        _clipping(chosen.clip_norm, chosen.clip_value),
     ]
     if found.curve.family != chosen.schedule:
         lines.append("The schedule looks at the loss; what follows are the stages that the winning run took.")

@@ -7,12 +7,12 @@ second or so: ask where no transaction is open.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lrtune.analysis import paired
-from lrtune.analysis.plateaus import families, landscape
+from lrtune.analysis.plateaus import Landscape, families, landscape
 from lrtune.analysis.words import percent
 from lrtune.analysis.words import rate as written
 from lrtune.search.curve.encode import rates
@@ -21,9 +21,10 @@ from lrtune.search.engine.peaks import Move, exponent, mixture, moves_by_law, mo
 from lrtune.search.engine.weighing import WeighedModel
 from lrtune.search.shorter import moves
 from lrtune.search.studies.study import searched, telling
+from lrtune.wire.external import ended_by_loop
 from lrtune.wire.horizons import MOST_STEPS, AtHorizon, Known
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import Best, Trial
+from lrtune.wire.results import NOTHING_LEFT, OBSERVED, SEARCH_OVER, Best, Trial, TrialState
 
 MULTIPLES = (2, 4, 10)  # of the horizon, for which a report says it
 BELIEVED = 2 / 3  # share of the law, from which on it is what is known: half is where nothing speaks for either
@@ -43,21 +44,34 @@ def at_horizons(spec: AdmittedJob, best: Best, trials: Sequence[Trial], asked: I
     past = telling(spec, searched(trials))
     curves = any(len(trial.values(best.metric)) > 1 for trial in past)  # imported trials may have their ends alone
     model = weighed(spec, past, steps=best.steps) if curves else None
-    known, std = moves(spec, trials, steps=best.steps), _own_std(spec, best, trials)
-    optimizer, own = best.configuration.kind[0], (t.configuration for t in trials if t.role != "range-test")
-    tried = [one.learning_rate for one in own if one.kind[0] == optimizer]
-    return [_at(best, steps, model, known, std, tried) for steps in asked]
+    own = _own(spec, best, trials)
+    # Shorter runs show how the best peak moves only where it is known to be the best over the job's own horizon.
+    known = [] if own.open_below < math.inf or own.open_above > 0.0 else moves(spec, trials, steps=best.steps)
+    return [_at(best, steps, model, known, own) for steps in asked]
 
 
-def _at(
-    best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move], std: float, tried: Sequence[float]
-) -> AtHorizon:
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What is known of the answer's own peak: `std` of its log, and the rates that its optimizer was `tried` at.
+
+    Where no run at a lower rate did worse, `open_below` is the lowest that the job searches, else infinite; so with
+    `open_above`, else zero.
+    """
+
+    std: float
+    tried: Sequence[float]
+    open_below: float
+    open_above: float
+
+
+def _at(best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move], own: _Own) -> AtHorizon:
     chosen, by_law, share = best.configuration, None, model.share if model else 0.0
     if model is not None and model.law is not None and steps != best.steps:
         curves = {over: np.array(rates(chosen, over)) for over in (best.steps, steps, *(move.steps for move in known))}
         by_law = moves_by_law(model.law, curves, steps, known)
-    moved = mixture(moves_by_rule(steps, best.steps, known), std, by_law, share)
-    middle, low, high = (_rate(chosen.learning_rate * math.exp(one)) for one in moved)
+    moved = mixture(moves_by_rule(steps, best.steps, known), own.std, by_law, share)
+    middle, low, high = (chosen.learning_rate * math.exp(one) for one in moved)
+    middle, low, high = _rate(middle), _rate(min(low, own.open_below)), _rate(max(high, own.open_above))
     how: Known = "law" if share >= BELIEVED else "shorter-runs" if known else "square-root-rule"
     if steps == best.steps:
         how, middle = "run", chosen.learning_rate
@@ -71,7 +85,7 @@ def _at(
         trial=best.trial,
         words="",
     )
-    return found.model_copy(update={"words": _words(found, best, known, tried)})
+    return found.model_copy(update={"words": _words(found, best, known, own)})
 
 
 def _rate(rate: float) -> float:
@@ -79,23 +93,48 @@ def _rate(rate: float) -> float:
     return float(f"{min(max(rate, LOWEST), HIGHEST):.4g}")
 
 
-def _own_std(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> float:
-    """How far the answer's own peak may be off, on a logarithmic scale: its plateau is where the best may lie."""
-    history = [t for t in trials if t.role != "range-test" and (t.role == "search" or spec.allows(t.configuration))]
-    land = landscape(best, history)
+def _own(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> _Own:
+    """How far the answer's own peak may be off: the best may lie on its plateau, and where no run speaks against it."""
+    trained = [t for t in trials if t.role != "range-test"]
+    optimizer = best.configuration.kind[0]
+    tried = [t.configuration.learning_rate for t in trained if t.configuration.kind[0] == optimizer]
+    land = landscape(best, [t for t in trained if t.role == "search" or spec.allows(t.configuration)])
     wide = replace(land, tolerance=max(land.tolerance, paired.chance(best)))  # with what luck explains as well
     plateau = families(spec, wide)[0].plateau
-    if plateau is None or plateau.low >= plateau.high:
-        return UNKNOWN_STD
-    return max(LEAST_STD, math.log(plateau.high / plateau.low) / 4)
+    width = 0.0 if plateau is None else math.log(plateau.high / plateau.low)
+    rate, worse = best.configuration.learning_rate, _worse(wide, trained)
+    ends = spec.space().rates(optimizer) or (rate, rate)
+    return _Own(
+        std=max(LEAST_STD, width / 4) if width > 0 else UNKNOWN_STD,
+        tried=tried,
+        open_below=math.inf if ends[0] >= rate or any(one < rate for one in worse) else ends[0],
+        open_above=0.0 if ends[1] <= rate or any(one > rate for one in worse) else ends[1],
+    )
 
 
-def _words(at: AtHorizon, best: Best, known: Sequence[Move], tried: Sequence[float]) -> str:
+def _worse(land: Landscape, trained: Iterable[Trial]) -> list[float]:
+    """The rates of the answer's optimizer at which some run did worse: stopped, diverged, or behind at its end.
+
+    One that the user's own loop ended, that failed or that the budget had nothing left for says nothing of its rate.
+    """
+    runs = [t for t in trained if t.configuration.kind[0] == land.own[0] and t.state in OBSERVED]
+    return [t.configuration.learning_rate for t in runs if not ended_by_loop(t) and _did_worse(land, t)]
+
+
+def _did_worse(land: Landscape, run: Trial) -> bool:
+    if run.state is not TrialState.COMPLETE:
+        return not run.reason.startswith((NOTHING_LEFT, SEARCH_OVER))
+    behind = land.behind(run) if run.completed(land.best.steps) else None
+    return behind is not None and behind > land.tolerance
+
+
+def _words(at: AtHorizon, best: Best, known: Sequence[Move], own: _Own) -> str:
     """What is known of a horizon and how, in a sentence."""
+    tried = own.tried
     rate, (low, high), share = at.configuration.learning_rate, at.learning_rate_interval, at.law_share
     peak = f"{at.steps} step{'s' * (at.steps != 1)}: peak rate {written(rate)} ({written(low)} to {written(high)})"
     if at.known == "run":
-        return f"{peak}, as trained"
+        return f"{peak}, as trained{_open(own)}"
     if not min(tried) <= rate <= max(tried):
         peak += f", {'higher' if rate > max(tried) else 'lower'} than any that was tried"
     mean, std = exponent(known, best.steps)
@@ -103,4 +142,11 @@ def _words(at: AtHorizon, best: Best, known: Sequence[Move], tried: Sequence[flo
     rule = f"steps to the power {mean:.2f} ± {std:.2f}, " + (f"fitted on {fitted}" if known else "the square-root rule")
     law = "a scaling law fitted to this job's learning curves"
     first, second, weight = (law, rule, share) if at.known == "law" else (rule, law, 1 - share)
-    return f"{peak}, by {first} (weight {percent(weight)}; the rest is {second})" if share else f"{peak}, by {first}"
+    rest = f" (weight {percent(weight)}; the rest is {second})" if share else ""
+    return f"{peak}, by {first}{rest}{_open(own)}"
+
+
+def _open(own: _Own) -> str:
+    """On which sides of the answer's rate nothing speaks against others, so that the interval goes on to the end."""
+    sides = ["lower"] * (own.open_below < math.inf) + ["higher"] * (own.open_above > 0.0)
+    return f"; no run at a {' or '.join(sides)} rate has ended worse" if sides else ""

@@ -25,7 +25,8 @@ def next_shorter(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, left: 
     if not spec.horizons:
         return None
     whole = [t for t in past if t.completed(steps) and spec.allows(t.configuration)]
-    if not whole or not _begun(spec, whole, left):
+    # A baseline alone is no leader: what is worth finishing comes before runs that show how its rate moves.
+    if not any(trial.role == "search" for trial in whole) or not _begun(spec, whole, left):
         return None
     trained = {(trial.configuration, trial.horizon) for trial in past}
     leader = _leader(spec, past, whole, steps)

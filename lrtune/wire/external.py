@@ -55,8 +55,10 @@ def step_of(step: object, steps: int, *, start: int = 0) -> int:
     """A step of a run of so many that goes on from `start`, as a loop says it. Raises Invalid."""
     found = whole(step)
     if type(found) is not int or not 1 <= found <= steps:
+        longer = type(found) is int and found > steps
+        more = "; a run that is longer needs its number of steps as the job's `horizon`" if longer else ""
         raise errors.Invalid(
-            f"step: found {shown(step)}; accepted is a whole number from 1 to {steps}, the steps of this run"
+            f"step: found {shown(step)}; accepted is a whole number from 1 to {steps}, the steps of this run{more}"
         )
     if found < start:
         raise errors.Invalid(f"step: {elsewhere(found, start)}, as `trial.restore(...)` and `trial.start` say")
@@ -160,7 +162,7 @@ class Handout(Result):
     the rate of each step from 0 on, the first 100,000 of a longer run. The service asks for reports at the steps
     `report_at`; others are taken as well. The lease runs out after `lease_seconds` without a word. What the checkpoints
     are called that can be deleted now stands in `forget`. The others are `needed`, and where room is short the first of
-    them are to go first.
+    them are to go first. `horizon` is the job's, in steps, which a trial of a shorter one does not reach.
     """
 
     trial: Trial
@@ -174,6 +176,12 @@ class Handout(Result):
     checkpoint: str | None = None
     forget: list[str] = []
     needed: list[str] = []
+    horizon: int | None = None
+
+    @property
+    def short(self) -> bool:
+        """Whether it ends before the job's runs do: a learning-rate range test, or one of the job's `horizons`."""
+        return self.trial.short or self.trial.horizon < (self.horizon or 0)
 
 
 class Sent(Strict):

@@ -51,6 +51,7 @@ OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 RESUMABLE = (TrialState.PAUSED, TrialState.STOPPED)
 OBSERVED = (*RESUMABLE, TrialState.COMPLETE, TrialState.DIVERGED)  # something of what the configuration does
+NOTHING_LEFT, SEARCH_OVER = "nothing was left to train it", "the search is over"  # how reasons begin that blame no rate
 ENDED = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED)
 Role = Literal["baseline", "range-test", "search", "confirm"]
 Outcome = Literal["paused", "finished", "released", "lost", "cancelled"]
