@@ -258,6 +258,18 @@ def test_an_exponential_decay_without_stairs_is_said_without_them(every, said):
     assert words.described(chosen) == f"adamw at 1e-3, exponential {said}"
 
 
+@pytest.mark.parametrize(("own", "said"), [(False, "worse than untuned"), (True, "your own settings, so keep those")])
+def test_who_did_better_before_is_told_to_keep_their_settings(own, said):
+    spec = SPEC.model_copy(update={"baseline": OwnSettings(learning_rate=0.001)}) if own else SPEC
+    outside = USUAL.model_copy(update={"schedule": Polynomial()})
+    ours = [run(2 + i, LUCKY, 0.4 + i / 1000, role="confirm", seed=101 + i) for i in range(3)]
+    theirs = [run(12 + i, outside, 0.2 + i / 1000, role="confirm", seed=101 + i) for i in range(3)]
+    found = answer([run(0, outside, 0.2, role="baseline"), run(1, LUCKY, 0.4), *ours, *theirs], spec)
+    assert found.configuration == LUCKY
+    assert words.lift(found).partition(":")[0].endswith(said)
+    assert words.brief_lift(found).endswith(said)
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_a_baseline_that_diverged_is_said_to_have(own):
     def broken(number: int, seed: int, role: Role) -> Trial:
