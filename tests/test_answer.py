@@ -263,7 +263,7 @@ def test_who_did_better_before_is_told_to_keep_their_settings(own, said):
     spec = SPEC.model_copy(update={"baseline": OwnSettings(learning_rate=0.001)}) if own else SPEC
     outside = USUAL.model_copy(update={"schedule": Polynomial()})
     ours = [run(2 + i, LUCKY, 0.4 + i / 1000, role="confirm", seed=101 + i) for i in range(3)]
-    theirs = [run(12 + i, outside, 0.2 + i / 1000, role="confirm", seed=101 + i) for i in range(3)]
+    theirs = [run(12 + i, outside, 0.2 + i / 500, role="confirm", seed=101 + i) for i in range(3)]
     found = answer([run(0, outside, 0.2, role="baseline"), run(1, LUCKY, 0.4), *ours, *theirs], spec)
     assert found.configuration == LUCKY
     assert words.lift(found).partition(":")[0].endswith(said)
