@@ -206,6 +206,14 @@ class TestStages:
         decisions = sorted(stage.decision for t in staged for stage in t.stages)
         assert decisions == list(range(len(decisions)))
 
+    @pytest.mark.parametrize("seed", range(4))
+    def test_with_room_for_one_run_beside_a_low_baseline_that_is_a_higher_rate_and_a_gain(self, seed):
+        """A run far from the baseline, as a design begins with, is one at any rate."""
+        own = {"learning_rate": 0.0003, "schedule": "cosine"}
+        spec = job(budget={"full_runs": 2}, confirm={"top": 0}, baseline=own, search={"seed": seed})
+        before, after = (t.value for t in carried_out(spec, learned, steps=STEPS, reused=begun_alike))
+        assert after < before
+
     def test_no_training_is_begun_twice(self):
         """A polynomial of power 1 is linear, and a warm-up of less than half a step is none."""
         schedules = ["linear", {"family": "polynomial", "power": 1.0}]

@@ -15,7 +15,7 @@ from lrtune.search.engine.costs import Options, Settings, design_size
 from lrtune.search.engine.early_stop import LIKE, decay_ahead
 from lrtune.search.engine.features import nearly_equal
 from lrtune.search.engine.gittins import gittins_index
-from lrtune.search.engine.initial_design import luby, next_of_design
+from lrtune.search.engine.initial_design import TRUNK, luby, next_of_design
 from lrtune.search.engine.normalise import in_words
 from lrtune.search.engine.nothing_learned import learned, level, moved, standstill, waking
 from lrtune.search.engine.types import Array, Decision, Ints, Pool, Run, under_way
@@ -109,8 +109,14 @@ class Search:
         self.idle = {run.key for run in runs if known and run.reports and not learned(run, low)}
 
     def initial_design(self) -> Decision | None:
-        """The first configurations, spread over the space, up to their first report where runs may be partial."""
-        found = next_of_design(self.options, self.full, self.runs, self.random) if self.left > 1.0 else None
+        """The first configurations, spread over the space, up to their first report where runs may be partial.
+
+        None where one has been trained to its end and one more is all that there is room for: that is to be good, not
+        far from others, and what the law expects beforehand says more than nothing.
+        """
+        if self.left <= 1.0 or (self.completed and self.left < 1.0 + TRUNK):
+            return None
+        found = next_of_design(self.options, self.full, self.runs, self.random)
         if found is None:
             return None
         row, until = found
