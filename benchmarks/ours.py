@@ -88,10 +88,11 @@ def _state(row: Row, reports: list[tuple[int, float]]) -> State:
 
 
 class Replay:
-    """A study of our own search on one table."""
+    """A study of our own search on one table, of a `budget` in full runs."""
 
-    def __init__(self, table: Table, seed: int, variant: Variant) -> None:
-        self.table, self.seed, self.variant = table, seed, variant
+    def __init__(self, table: Table, seed: int, variant: Variant, budget: float = math.inf) -> None:
+        self.table, self.seed, self.variant, self.budget = table, seed, variant, budget
+        self.settings = replace(variant.settings, budget=budget)
         self.pool = make_pool(table, embedding=variant.settings.embedding)
         self.ledger = Ledger(table, share=variant.resuming)
         self.rows: list[Row] = list(table.rows.values())
@@ -111,24 +112,29 @@ class Replay:
         known, fitted = self._fitted
         reports = sum(len(run.reports) for run in runs)
         stale = reports > REFIT_GROWTH * known or fitted is None
-        decision, fitted = decide(
-            pool, runs, self.table.target, self.seed, self.variant.settings, None if stale else fitted
-        )
+        left = self.budget - sum(run.steps for run in runs) / self.table.target + 1e-9
+        if left <= 1e-9:
+            return None
+        fitted = None if stale else fitted
+        decision, fitted = decide(pool, runs, self.table.target, self.seed, self.settings, fitted, left)
         # How far the law is believed is weighed for every decision, as in a job.
         self._fitted = (reports if stale else known, replace(fitted, share=None) if fitted else None)
         return decision
 
-    def step(self) -> None:
-        """Train what the search decides; nothing where that was stopped before and cannot be resumed."""
+    def step(self) -> bool:
+        """Train what the search decides; False where that is nothing."""
         decision = self.ask()
-        if decision is None:
-            return
-        key = self.rows[decision.row].key
+        if decision is not None:
+            self.train(self.rows[decision.row].key, decision.until)
+        return decision is not None
+
+    def train(self, key: RunKey, until: int) -> None:
+        """Train a run up to a step; nothing where it was stopped before and cannot be resumed."""
         if key in self.runs and not self.variant.resuming:
             return
         # The run trained last comes last, as in a job's history.
         before = self.runs.pop(key, None)
-        run = self._run(key, decision.until, self._reports(key, decision.until))
+        run = self._run(key, until, self._reports(key, until))
         born = before.born if before else len(self.runs)
         self.runs[key] = replace(run, state=_state(self.table.rows[key], list(run.reports)), born=born)
 
