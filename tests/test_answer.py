@@ -270,6 +270,14 @@ def test_who_did_better_before_is_told_to_keep_their_settings(own, said):
     assert words.brief_lift(found).endswith(said)
 
 
+def test_nothing_is_said_to_have_lost_where_nothing_else_was_trained():
+    alone, beside = [run(0, USUAL, 0.5, role="baseline")], run(1, LUCKY, 0.6)
+    seeds = [run(2 + i, USUAL, 0.5 + i / 100, role="confirm", seed=101 + i) for i in range(3)]
+    for found in (alone, [*alone, *seeds]):
+        assert words.lift(answer(found)) == "nothing was trained but the untuned baseline"
+        assert words.lift(answer([*found, beside])) == "nothing beat the untuned baseline"
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_a_baseline_that_diverged_is_said_to_have(own):
     def broken(number: int, seed: int, role: Role) -> Trial:

@@ -186,7 +186,9 @@ def _claim(best: Best) -> str:
         return "no baseline to compare with"
     theirs = label(best.baseline)
     if _unbeaten(best):
-        return f"nothing beat {theirs if best.baseline.own else 'the untuned baseline'}"
+        alone = best.full_runs <= 1 + len(best.seeds) * best.confirmed
+        said = "nothing was trained but" if alone else "nothing beat"
+        return f"{said} {theirs if best.baseline.own else 'the untuned baseline'}"
     found = paired.lift(best)
     if found is None:
         return f"not comparable with {theirs}, which ran over other seeds"
