@@ -138,7 +138,7 @@ def test_a_job_survives_every_accident_of_its_command_and_its_log_says_what_happ
 def test_where_a_host_is_gone_with_its_folder_another_one_begins_its_trials_again(
     door: httpx.Client, tmp_path: Path, sqlite_url: str
 ) -> None:
-    job = submit(door, **FEW)
+    job = submit(door, **FEW | {"budget": {"full_runs": 3}})
     command = plain(tmp_path, before='if trial.number == 5: Path("go").exists() or os.kill(os.getppid(), 15)')
     work(job, *command, folder=tmp_path / "first")
     begun = lines(tmp_path / "stages")
