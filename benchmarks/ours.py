@@ -91,7 +91,7 @@ class Replay:
     """A study of our own search on one table, of a `budget` in full runs."""
 
     def __init__(self, table: Table, seed: int, variant: Variant, budget: float = math.inf) -> None:
-        self.table, self.seed, self.variant, self.budget = table, seed, variant, budget
+        self.table, self.seed, self.variant = table, seed, variant
         self.settings = replace(variant.settings, budget=budget)
         self.pool = make_pool(table, embedding=variant.settings.embedding)
         self.ledger = Ledger(table, share=variant.resuming)
@@ -112,7 +112,7 @@ class Replay:
         known, fitted = self._fitted
         reports = sum(len(run.reports) for run in runs)
         stale = reports > REFIT_GROWTH * known or fitted is None
-        left = self.budget - sum(run.steps for run in runs) / self.table.target + 1e-9
+        left = self.settings.budget - sum(run.steps for run in runs) / self.table.target + 1e-9
         if left <= 1e-9:
             return None
         fitted = None if stale else fitted

@@ -50,14 +50,14 @@ def soaked(stack: Stack, seconds: float) -> dict[str, Any]:
 
 def grown(looks: list[Look]) -> dict[str, float]:
     """What a process has grown by, once it had warmed up."""
-    _, first, few = looks[len(looks) // 5]
-    at, megabytes, files = (list(column) for column in zip(*looks[len(looks) // 2 :], strict=True))
+    at, megabytes, files = (list(column) for column in zip(*looks[len(looks) // 5 :], strict=True))
+    half = len(looks) // 2 - len(looks) // 5
     return {
-        "MB at first": round(first, 1),
-        "MB half-way": round(megabytes[0], 1),
+        "MB at first": round(megabytes[0], 1),
+        "MB half-way": round(megabytes[half], 1),
         "MB in the end": round(megabytes[-1], 1),
-        "MB an hour": round(3600 * linear_regression(at, megabytes).slope, 1),
-        "files at first": few,
+        "MB an hour": round(3600 * linear_regression(at[half:], megabytes[half:]).slope, 1),
+        "files at first": files[0],
         "files in the end": files[-1],
         "most files": max(files),
     }

@@ -211,8 +211,9 @@ class TestStages:
         """A run far from the baseline, as a design begins with, is one at any rate."""
         own = {"learning_rate": 0.0003, "schedule": "cosine"}
         spec = job(budget={"full_runs": 2}, confirm={"top": 0}, baseline=own, search={"seed": seed})
-        before, after = (t.value for t in carried_out(spec, learned, steps=STEPS, reused=begun_alike))
-        assert after < before
+        low, other = carried_out(spec, learned, steps=STEPS, reused=begun_alike)
+        assert other.configuration.learning_rate > low.configuration.learning_rate
+        assert other.value < low.value
 
     def test_no_training_is_begun_twice(self):
         """A polynomial of power 1 is linear, and a warm-up of less than half a step is none."""
