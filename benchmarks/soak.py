@@ -2,8 +2,8 @@
 
 The whole service under jobs without end, of built-in tasks and of loops, and no faults. Prints, for each process, its
 memory and its open files after a fifth of the time, half-way and at the end, and the slope of the second half; and
-what the jobs came to. A process keeps models of the 64 jobs that it was asked about last, so it grows until it has seen
-as many.
+what the jobs came to. A process keeps models of jobs that it was asked about within ten minutes, 64 of them at most, so
+it grows for as long.
 """
 
 import argparse

@@ -1,13 +1,15 @@
 """Verdicts from a model that is kept: those of one fitted anew, but for what refitting changes, and hardly any fit."""
 
+import gc
 import math
 import random
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lrtune import search
+from lrtune import caches, search
 from lrtune.optimizers import Adamw
 from lrtune.schedules import Cosine
 from lrtune.search.engine import early_stop, kept_models, model
@@ -169,6 +171,18 @@ def test_of_thirty_jobs_that_report_by_turns_each_is_fitted_and_read_once(fits: 
     assert not fits
     read = [histories.of(job_id) for job_id in job_ids]
     assert all(histories.of(job_id) is one for job_id, one in zip(job_ids, read, strict=True))
+
+
+def test_a_process_lets_go_of_jobs_that_nobody_asks_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [caches.monotonic()]
+    monkeypatch.setattr(caches, "monotonic", lambda: now[0])
+    for of in (histories.of, search.fitted):
+        over, goes_on = weakref.ref(of("job-over")), of("job-that-goes-on")
+        for _ in range(3):
+            now[0] += 0.6 * caches.IDLE_SECONDS
+            assert of("job-that-goes-on") is goes_on
+        gc.collect()
+        assert over() is None
 
 
 def test_observations_that_are_added_are_those_of_a_model_that_had_them_at_once() -> None:

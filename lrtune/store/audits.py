@@ -4,12 +4,12 @@ The log of a large job is long, so each process goes on reading where it was.
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
+from lrtune.caches import idle_cache
 from lrtune.store import events, leases, lookup
 from lrtune.store.database import clock
 from lrtune.store.tables import EventRow
@@ -77,6 +77,6 @@ def _with(before: Audits, lines: Iterable[Row[int, int | None, str, dict[str, An
     return Audits.model_construct(trials=trials, on=on, stops=stops)
 
 
-@lru_cache(maxsize=16)
+@idle_cache(maxsize=16)
 def _of(job_id: str) -> _Log:
     return _Log(job_id)

@@ -6,11 +6,11 @@ the rest, which is one line about no trial. The log's numbers are in the order o
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from sqlalchemy import SQLColumnExpression, and_, case, literal, select
 from sqlalchemy.orm import Session
 
+from lrtune.caches import idle_cache
 from lrtune.errors import UnknownJob
 from lrtune.store import trials
 from lrtune.store.tables import EventRow, JobRow, TrialRow
@@ -122,7 +122,7 @@ def _by_number(known: Mapping[int, Trial]) -> list[Trial]:
     return [known[number] for number in sorted(known)]
 
 
-@lru_cache(maxsize=64)  # a megabyte for a hundred trials
+@idle_cache(maxsize=64)  # a megabyte for a hundred trials
 def of(job_id: str) -> History:
     """What this process has read of a job; of those that it was asked for last."""
     return History(job_id)

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from lrtune.caches import idle_cache
 from lrtune.search.curve.encode import POINTS, points, static_knobs
 from lrtune.search.studies.draw import RandomTrial
 from lrtune.search.studies.samplers import seeded
@@ -65,6 +66,6 @@ def draws(spec: AdmittedJob) -> Draws:
     return _kept(spec.model_dump_json())
 
 
-@lru_cache(maxsize=32)  # jobs, seven megabytes each
+@idle_cache(maxsize=32)  # jobs, seven megabytes each
 def _kept(written: str) -> Draws:
     return Draws(AdmittedJob.model_validate_json(written))

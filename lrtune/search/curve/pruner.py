@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
+from lrtune.caches import idle_cache
 from lrtune.search.curve.encode import limits, runs
 from lrtune.search.engine.early_stop import EarlyStop, Rules, due, judge_each
 from lrtune.search.engine.kept_models import KeptModels
@@ -26,7 +26,7 @@ class PruneVerdict:
     off: str = ""
 
 
-@lru_cache(maxsize=64)  # jobs, a few megabytes each
+@idle_cache(maxsize=64)  # jobs, a few megabytes each
 def fitted(job_id: str) -> KeptModels:  # noqa: ARG001 - the cache reads it
     """What this process keeps of a job's verdicts: the next one is then a matter of milliseconds."""
     return KeptModels()
