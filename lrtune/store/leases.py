@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
 from lrtune.printable import storable
-from lrtune.store import attempts, checkpoints, events, shares, taking, tallies, trials
+from lrtune.store import attempts, checkpoints, events, lookup, shares, taking, tallies, trials
 from lrtune.store.database import Utc, clock, lite
 from lrtune.store.tables import AttemptRow, Base, JobRow, ReportRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob
@@ -145,7 +145,7 @@ def again(tx: Session, lease: Lease) -> Lease:
 def leased(tx: Session, row: TrialRow, token: str) -> Lease:
     """The lease on a trial, with what the trial has been through."""
     job = tx.get_one(JobRow, row.job)
-    spec, trial = AdmittedJob.model_validate(job.spec), trials.detailed(tx, row)
+    spec, trial = lookup.asked(job), trials.detailed(tx, row)
     return Lease(row.id, token, row.job, job.id, spec, job.steps or row.horizon, trial)
 
 

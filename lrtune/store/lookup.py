@@ -6,11 +6,12 @@ from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Select, bindparam, false, func, select
 from sqlalchemy.orm import Session
 
-from lrtune.errors import Invalid, UnknownJob, UnknownTrial
-from lrtune.store.database import as_time, time
+from lrtune.errors import Invalid, UnknownJob, UnknownTrial, UnreadableJob
+from lrtune.store.database import Parts, as_time, time
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob
 
@@ -22,7 +23,7 @@ _LOCKED = _JOB.with_for_update().execution_options(populate_existing=True)
 
 def command(job: Any) -> ColumnElement[bool]:
     """Whether a command of the workers' trains a job's trials; `job` is the table, or another name of it."""
-    return func.coalesce(job.spec[("task", "command")].as_boolean(), false())
+    return func.coalesce(Parts(job.spec)[("task", "command")].as_boolean(), false())
 
 
 def not_external(job: Any) -> ColumnElement[bool]:
@@ -38,10 +39,38 @@ def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
     return row
 
 
+def asked(row: JobRow) -> AdmittedJob:
+    """What a job asks for. Raises UnreadableJob."""
+    try:
+        return AdmittedJob.model_validate(row.spec)
+    except ValidationError as error:
+        raise _unreadable(row.id, error) from None
+
+
+def admitted(job_id: str, spec: str) -> AdmittedJob:
+    """The same, as it stands in the database. Raises UnreadableJob."""
+    try:
+        return _admitted(spec)
+    except ValidationError as error:
+        raise _unreadable(job_id, error) from None
+
+
 @lru_cache(maxsize=256)
-def admitted(spec: str) -> AdmittedJob:
-    """What a job asks for, as it stands in the database: the same text in each report, and in each poll."""
+def _admitted(spec: str) -> AdmittedJob:
+    """The same text in each report, and in each poll."""
     return AdmittedJob.model_validate_json(spec)
+
+
+def _unreadable(job_id: str, error: ValidationError) -> UnreadableJob:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    found = f"{where}: {first['msg']}" if where else first["msg"]
+    return UnreadableJob(
+        f"what {job_id} asks for cannot be read ({found[:200]}): its row in the database is damaged, or of a newer "
+        f"release. Bring the database back from a backup (`lrtune restore`), run that release, or give the job up "
+        f"with `lrtune delete {job_id}`",
+        job=job_id,
+    )
 
 
 def job_now(tx: Session, job_id: str) -> tuple[JobRow, datetime]:
