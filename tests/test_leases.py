@@ -9,7 +9,7 @@ from lrtune.errors import LeaseLost
 from lrtune.store import Database, events, jobs, leases, trials
 from lrtune.store.tables import TrialRow
 from lrtune.wire.results import JobState, Proposal, Report, TrialState
-from tests.leasing import MINUTE, NOON, PLAIN, SPEC, claim
+from tests.leasing import MINUTE, NOON, PLAIN, SPEC, claim, claimed
 
 
 @pytest.fixture
@@ -180,8 +180,7 @@ def test_a_trial_whose_workers_keep_dying_fails_with_a_reason(database: Database
         leases.finish(tx, leases.claim(tx, "x", ttl=MINUTE, now=NOON), TrialState.COMPLETE, value=1.0, step=100)  # type: ignore[arg-type]
     for attempt in range(leases.MAX_DEATHS):
         assert claim(database, at=NOON + attempt * 2 * MINUTE).trial.number == 1
-    with database.write() as tx:
-        assert leases.claim(tx, "z", ttl=MINUTE, now=NOON + timedelta(hours=1)) is None
+    assert claimed(database, "z", at=NOON + timedelta(hours=1)) is None
     with database.read() as tx:
         found = trials.get(tx, job, 1)
     assert found.state is TrialState.FAILED
@@ -198,8 +197,7 @@ def test_deaths_of_workers_count_only_while_the_trial_gets_no_further(database: 
         assert (lease.trial.number, lease.trial.attempt) == (1, attempt + 1)
         with database.write() as tx:
             leases.take_up(tx, lease, step=step, reused=0, whose=(), now=at)
-    with database.write() as tx:
-        assert leases.claim(tx, "z", ttl=MINUTE, now=NOON + timedelta(hours=1)) is None
+    assert claimed(database, "z", at=NOON + timedelta(hours=1)) is None
     assert state(database, job, 1) is TrialState.FAILED
 
 

@@ -69,11 +69,10 @@ def claim(
     """Take the oldest waiting trial (`which`) of the job that is named, or of the one whose turn it is; or None.
 
     Where a job is not named, it is one that workers train by themselves; with `able`, one that this worker can. For a
-    `loop`, only a trial that it can begin or go on with. Who names a job has called `requeue` before.
+    `loop`, only a trial that it can begin or go on with. Who claims has called `requeue` before, in a transaction of
+    its own: this does not.
     """
     now, passed = now or clock(tx), set[int]()
-    if job_id is None:
-        requeue(tx, now=now)
     while job_id is None:
         turn = shares.whose_turn(tx, able, now=now, thinking=False, skip=passed)
         if turn is None:
