@@ -110,6 +110,39 @@ def test_a_second_attempt_starts_with_no_reports(database: Database, job: str) -
     assert (found.reports, found.step) == ([], 0)
 
 
+@pytest.mark.parametrize("how", ["its lease runs out", "its device is lost", "it is given back", "it is released"])
+def test_a_trial_that_is_cancelled_has_no_reports_of_an_attempt_that_does_not_count(
+    database: Database, job: str, how: str
+) -> None:
+    lease, later = claim(database, "a"), NOON + 2 * MINUTE
+    with database.write() as tx:
+        leases.report(tx, lease, [report(10), report(20)], ttl=MINUTE, now=NOON)
+    with database.write() as tx:
+        match how:
+            case "its lease runs out":
+                assert leases.requeue(tx, now=later)
+            case "its device is lost":
+                leases.lose(tx, lease, reason="gone", now=NOON)
+            case "it is given back":
+                leases.give_back(tx, lease, reason="gone", now=NOON)
+            case _:
+                leases.release(tx, lease, reason="gone", now=NOON)
+    with database.write() as tx:
+        jobs.cancel(tx, job, now=later)
+        found = trials.get(tx, job, lease.trial.number)
+    assert (found.state, found.step, found.reports) == (TrialState.CANCELLED, 0, [])
+
+
+def test_a_trial_that_is_cancelled_as_it_trains_keeps_its_reports(database: Database, job: str) -> None:
+    lease = claim(database)
+    with database.write() as tx:
+        leases.report(tx, lease, [report(10), report(20)], ttl=MINUTE, now=NOON)
+    with database.write() as tx:
+        jobs.cancel(tx, job)
+        found = trials.get(tx, job, lease.trial.number)
+    assert (found.state, found.step, [one.step for one in found.reports]) == (TrialState.CANCELLED, 20, [10, 20])
+
+
 def reported(database: Database, job: str, number: int) -> list[tuple[int, float | None]]:
     with database.read() as tx:
         return trials.get(tx, job, number).values("val_loss")
