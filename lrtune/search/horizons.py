@@ -76,6 +76,7 @@ def _at(best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move
     if steps == best.steps:
         how, middle = "run", chosen.learning_rate
     found = AtHorizon(
+        metric=best.metric,
         steps=steps,
         configuration=chosen.model_copy(update={"learning_rate": middle}),
         learning_rate_interval=(min(low, middle), max(high, middle)),
