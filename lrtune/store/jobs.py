@@ -145,8 +145,17 @@ def best(tx: Session, job_id: str) -> Best:
     row = lookup.job(tx, job_id)
     found = progress.best(tx, row, lookup.asked(row), tallies.counts(tx, row.seq))
     if found is None:
-        raise NoResultYet
+        raise NoResultYet(_no_result(row))
     return found
+
+
+def _no_result(row: JobRow) -> str:
+    """Why there is no answer, and will be none by itself; nothing where there may be one yet."""
+    if row.state == JobState.FAILED:
+        return "the job failed, so there is no answer" + (f": {row.reason}" if row.reason else "")
+    if row.state in OVER:
+        return f"the job is over ({row.reason or row.state}), and no trial of it has finished over the whole horizon"
+    return ""
 
 
 def cancel(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None) -> Job:
