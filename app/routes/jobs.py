@@ -181,13 +181,13 @@ def as_polled(database: Database, job_ids: Sequence[str]) -> list[tuple[str, str
     try:
         with database.read() as tx:
             found = {one: _tagged(job) for one, job in jobs.several(tx, list({*job_ids})).items()}
+            return [found.get(one) or lookup.missing(tx, one) for one in job_ids]
     except AWAY:
         raise
     except Exception as error:
         if len(job_ids) == 1:
             return [error]
         return [one for each in job_ids for one in as_polled(database, [each])]
-    return [found.get(one) or lookup.unknown(one) for one in job_ids]
 
 
 def _tagged(job: Job) -> tuple[str, str]:

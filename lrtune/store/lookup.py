@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 
 from lrtune.errors import Invalid, UnknownJob, UnknownTrial, UnreadableJob
 from lrtune.store.database import Parts, as_time, time
-from lrtune.store.tables import JobRow, TrialRow
+from lrtune.store.tables import AuditRow, JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob
 
+ARCHIVED = "job-archived"  # what the log of changes says of a job that stands in a file from then on
 _JOB = select(JobRow).where(JobRow.id == bindparam("id"))
 _TRIAL = select(TrialRow).where(TrialRow.job == bindparam("job"), TrialRow.number == bindparam("number"))
 _LOCKED_TRIAL = _TRIAL.with_for_update()
@@ -35,7 +36,7 @@ def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
     """The row of a job's id; with `lock`, nobody else changes the job until the transaction ends. Raises UnknownJob."""
     row = tx.scalars(_LOCKED if lock else _JOB, {"id": job_id}).one_or_none()
     if row is None:
-        raise unknown(job_id)
+        raise missing(tx, job_id)
     return row
 
 
@@ -77,7 +78,7 @@ def job_now(tx: Session, job_id: str) -> tuple[JobRow, datetime]:
     """The row of a job's id, and the database's time, in one statement. Raises UnknownJob."""
     found = tx.execute(_now(time(tx)), {"id": job_id}).one_or_none()
     if found is None:
-        raise unknown(job_id)
+        raise missing(tx, job_id)
     return found[0], as_time(found[1])
 
 
@@ -94,6 +95,16 @@ def owner(tx: Session, job_id: str) -> str | None:
 def unknown(job_id: str) -> UnknownJob:
     """What is wrong where there is no job of an id."""
     return UnknownJob(f"there is no job {job_id[:60]!r}")
+
+
+def missing(tx: Session, job_id: str) -> UnknownJob:
+    """The same, for who may know which jobs there were: one that was archived is said to be, where and since when."""
+    gone = select(AuditRow).where(AuditRow.subject == job_id, AuditRow.action == ARCHIVED)
+    row = tx.scalars(gone.order_by(AuditRow.id.desc()).limit(1)).one_or_none()
+    if row is None:
+        return unknown(job_id)
+    where = f"{row.details['file']} below the server's LRTUNE_DATA_DIR"
+    return UnknownJob(f"{job_id} was archived on {row.at:%Y-%m-%d}, as old jobs are here, and stands in {where}")
 
 
 def trial(tx: Session, job: JobRow, number: int, *, lock: bool = False) -> TrialRow:
