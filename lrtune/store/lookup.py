@@ -42,10 +42,12 @@ def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
 
 def asked(row: JobRow) -> AdmittedJob:
     """What a job asks for. Raises UnreadableJob."""
+    if not row.spec:  # as `JsonObject` reads what is none
+        raise _unreadable(row.id, "it is no JSON")
     try:
         return AdmittedJob.model_validate(row.spec)
     except ValidationError as error:
-        raise _unreadable(row.id, error) from None
+        raise _unreadable(row.id, _first(error)) from None
 
 
 def admitted(job_id: str, spec: str) -> AdmittedJob:
@@ -53,7 +55,7 @@ def admitted(job_id: str, spec: str) -> AdmittedJob:
     try:
         return _admitted(spec)
     except ValidationError as error:
-        raise _unreadable(job_id, error) from None
+        raise _unreadable(job_id, _first(error)) from None
 
 
 @lru_cache(maxsize=256)
@@ -62,10 +64,13 @@ def _admitted(spec: str) -> AdmittedJob:
     return AdmittedJob.model_validate_json(spec)
 
 
-def _unreadable(job_id: str, error: ValidationError) -> UnreadableJob:
+def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))
-    found = f"{where}: {first['msg']}" if where else first["msg"]
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def _unreadable(job_id: str, found: str) -> UnreadableJob:
     return UnreadableJob(
         f"what {job_id} asks for cannot be read ({found[:200]}): its row in the database is damaged, or of a newer "
         f"release. Bring the database back from a backup (`lrtune restore`), run that release, or give the job up "
