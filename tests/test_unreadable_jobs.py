@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+import app.settings
+from app.backup import backup
 from lrtune.client import Client
+from lrtune.errors import Conflict
 from lrtune.store import Database, trials
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.results import Proposal
@@ -58,6 +61,14 @@ def test_a_job_that_cannot_be_read_is_said_and_the_others_are_listed(
         assert service.delete(f"/v1/jobs/{bad}").status_code == 204, "nobody can go on with it"
         assert slug(service.get(f"/v1/jobs/{bad}")) == "unknown-job"
         assert slug(service.delete(f"/v1/jobs/{first}")) == "job-not-finished"
+
+
+def test_a_backup_says_which_jobs_stand_in_its_way(sqlite_url: str, tmp_path: Path) -> None:
+    with served(sqlite_url) as service:
+        damaged(sqlite_url, service.post("/v1/jobs", json={"task": "digits"}).json()["id"], NO_JSON)
+    with pytest.raises(Conflict, match=r"the table jobs has a damaged row .* `lrtune list` names the jobs"):
+        backup(app.settings.Settings(database_url=sqlite_url, data_dir=tmp_path), tmp_path / "all.zip")
+    assert not [*tmp_path.glob("*all.zip*")], "and leaves no half of one"
 
 
 def test_a_worker_fails_a_job_that_it_cannot_read_and_trains_the_others(
