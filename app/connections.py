@@ -52,7 +52,7 @@ def install() -> None:
 def _connection_made(self: Any, transport: asyncio.Transport) -> None:
     self.timeout_keep_alive = max(self.timeout_keep_alive, HEAD_SECONDS)
     self.lrtune_made(Gathered(transport))
-    _later(self, self.cycle)
+    _later(self, _waits_for(self))
 
 
 def _later(protocol: Any, before: object) -> None:
@@ -60,15 +60,24 @@ def _later(protocol: Any, before: object) -> None:
 
 
 def _look(protocol: Any, before: object) -> None:
-    """Close a connection on which no request has been answered or asked since the last time.
-
-    `before` is the request that had been answered then; None where there had been none.
-    """
-    transport, cycle = protocol.transport, protocol.cycle
+    """Close a connection that has waited for the same since the last time, when it was for what is `before`."""
+    transport = protocol.transport
     if transport.is_closing() or transport.get_protocol() is not protocol:
         return
-    waits = cycle is None or cycle.response_complete
-    if waits and cycle is before:
+    now = _waits_for(protocol)
+    if now is not None and now == before:
         transport.close()
         return
-    _later(protocol, cycle if waits else protocol)
+    _later(protocol, now)
+
+
+def _waits_for(protocol: Any) -> object:
+    """What a connection waits for: None while it answers, else the next request, or the rest of that one's head.
+
+    The next is the one after the last that was answered; nothing of it has come as long as uvicorn's own timer runs, so
+    that a head has its time from when it begins.
+    """
+    cycle = protocol.cycle
+    if cycle is not None and not cycle.response_complete:
+        return None
+    return cycle, protocol.timeout_keep_alive_task is None

@@ -167,8 +167,20 @@ def _finish(tx: Session, lease: leases.Lease, ending: Ending) -> None:
             reason = f"{ENDED_BY_LOOP} at step {step} of {trial.horizon}" + (f": {reason}" if reason else "")
         if state is TrialState.STOPPED and written:  # so that the search has it
             leases.report(tx, lease, written, ttl=timedelta(seconds=90))
+        if state is TrialState.STOPPED and (gone := _lost_loss(trial)):
+            state, value, reason = TrialState.DIVERGED, None, f"{gone} was not finite any more as {reason}"
     reason = "" if state is TrialState.COMPLETE else reason or f"its loop said that it {state}"
     leases.finish(tx, lease, state, value=value, step=step, reason=reason, by="loop")
+
+
+def _lost_loss(trial: Trial) -> str:
+    """The loss beside the job's metric that is not finite in the two newest reports, by its name: it learns no more.
+
+    A loop may stop for it by itself, with an accuracy that is a number still. One report may lack it for other reasons.
+    """
+    newest = [one.metrics for one in trial.reports[-2:]]
+    losses = [name for name in (newest[-1] if newest else {}) if "loss" in name.lower()]
+    return next((name for name in losses if all(one.get(name, 0.0) is None for one in newest)), "")
 
 
 def _said(trial: Trial, ending: Ending, step: int, metric: Metric) -> Sent | None:

@@ -12,7 +12,6 @@ from lrtune.wire.results import Cost, FirstCurve, Plan, Trial, WarmStartTrial
 
 FIRST = 5  # proposals that a plan shows, or all that the job asks for
 POINTS = 64
-LEAST_RUNS = 2  # the baseline, and one other run to its end
 UNKNOWN_STEPS = 1000  # stands in for a horizon in epochs, whose steps only a worker knows; curves are shown by progress
 
 
@@ -21,20 +20,8 @@ def plan(spec: AdmittedJob, warm_start: Sequence[WarmStartTrial] = (), notes: Se
 
     The search may think for seconds: ask where no transaction is open.
     """
-    first = _first(spec, warm_start)
-    said = [*notes, *_all_baseline(spec, first)]
-    return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=first, notes=said)
-
-
-def _all_baseline(spec: AdmittedJob, first: Sequence[FirstCurve]) -> list[str]:
-    """What is said of a job whose budget its baseline takes up."""
-    runs = spec.budget.full_runs
-    if runs is None or runs >= LEAST_RUNS or len(first) > 1:
-        return []
-    return [
-        f"the baseline is all that is trained: it takes the first full run, and no other run to its end fits into "
-        f"budget.full_runs, {runs:g}; {LEAST_RUNS} are the least that search"
-    ]
+    said = [*notes, *filter(None, [spec.budget.baseline_alone])]
+    return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=_first(spec, warm_start), notes=said)
 
 
 def _space(spec: AdmittedJob) -> dict[str, Any]:

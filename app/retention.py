@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.settings import Settings
 from app.streams import pause
-from lrtune.store import Database, jobs, retention
+from lrtune.store import Database, retention
 from lrtune.store.database import AWAY, clock
 from lrtune.uploads import mirror
 
@@ -67,7 +67,7 @@ def _archived(database: Database, settings: Settings, kept: set[str]) -> bool:
             name = f"{FOLDER}/{job}.json.gz"
             path = _write(settings.data_dir / name, json.dumps(retention.written(tx, job)))
             mirror.keep(settings.data_dir, name)
-            jobs.delete(tx, job)
+            retention.forget(tx, job, file=name)
         log.info("%s is forgotten, and stands in %s", job, path)
     except Exception as error:  # of storage behind a URL each has classes of its own
         if job is None or isinstance(error, AWAY):

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from lrtune import errors
 from lrtune.found_key import found_key, unknown
-from lrtune.job_file import job_file
+from lrtune.job_file import AnyJob, body, plain
 from lrtune.loop import LEASE_SECONDS, LoopJob, joined
 from lrtune.loop_trial import LoopTrial, settle
 from lrtune.responses import URL, Catalogue, Preview, checked, host_of, messages, read
@@ -28,7 +28,8 @@ from lrtune.wire.datasets import Dataset, DatasetSummary
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, Rates, Verdict, hold
 from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.imports import ImportedJob
-from lrtune.wire.job import Budget, JobOrder, JobSpec
+from lrtune.wire.job import Budget, JobOrder
+from lrtune.wire.listing import JobPage
 from lrtune.wire.people import Me
 from lrtune.wire.report import Findings
 from lrtune.wire.results import OVER, Best, Event, Job, JobState, Page, Plan, Trial, TrialDetail, Worker
@@ -42,7 +43,6 @@ QUIET = 60.0  # seconds without even a comment after which an event stream count
 
 log = logging.getLogger("lrtune.client")
 Answer = TypeVar("Answer", bound=BaseModel)
-AnyJob = JobSpec | Mapping[str, Any] | str
 Verb = Literal["cancel", "stop", "pause", "resume", "extend"]
 
 
@@ -80,7 +80,7 @@ class Client:
     def submit(self, job: AnyJob, *, idempotency_key: str | None = None) -> LoopJob:
         """Queue a job: a task's name, a `.json` file, a mapping or a JobSpec. Sent again, it is still one job."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return joined(read(LoopJob, self._send("POST", "/v1/jobs", json=_body(job), headers=headers)), self)
+        return joined(read(LoopJob, self._send("POST", "/v1/jobs", json=body(job), headers=headers)), self)
 
     def open(self, job: AnyJob | Job) -> LoopJob:
         """A job to go on with: the one of an id, or one that is not over, of the same name, that asks for the same.
@@ -89,7 +89,7 @@ class Client:
         """
         if isinstance(job, Job) or (isinstance(job, str) and re.fullmatch(r"job-[0-9a-f]{16}", job)):
             return self.get(job if isinstance(job, str) else job.id)
-        if isinstance(asked := _body(job), dict) and asked.get("name"):
+        if isinstance(asked := body(job), dict) and asked.get("name"):
             wanted = self.plan(asked).spec
             for state in (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED):
                 for found in self.list(state=state, owner=self.me().person):
@@ -101,7 +101,7 @@ class Client:
     def plan(self, job: AnyJob) -> Plan:
         """What a job would do and cost; nothing is stored."""
         params = {"validate_only": "true"}
-        return read(Plan, self._send("POST", "/v1/jobs", json=_body(job), params=params))
+        return read(Plan, self._send("POST", "/v1/jobs", json=body(job), params=params))
 
     def get(self, job_id: str) -> LoopJob:
         """A job as it stands."""
@@ -120,7 +120,7 @@ class Client:
         """All jobs that you may see; `tag` is a key, or "key:value", and `search` words that all stand somewhere."""
         asked = {"state": state, "tag": tag, "owner": owner, "task": task, "search": search}
         asked["sort"] = None if sort == "newest" else sort
-        return self._items(Page[Job], "/v1/jobs", asked)
+        return self._items(JobPage, "/v1/jobs", asked)
 
     def watch(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's events as they happen, each once and in order, until the job is over."""
@@ -200,16 +200,16 @@ class Client:
         """
         said = {"worker": worker, "lease_seconds": lease_seconds, "checkpoints": checkpoints, "host": host}
         asked = hold(**said, deterministic=deterministic)
-        answer = self._send("POST", _path(job_id, "trials"), json=_plain(asked))
+        answer = self._send("POST", _path(job_id, "trials"), json=plain(asked))
         return None if answer.status_code == httpx.codes.NO_CONTENT else read(Handout, answer)
 
     def tell(self, job_id: str, number: int, batch: Batch) -> Verdict:
         """Reports of a trial that is held, or a sign of life; the answer says whether to go on. Raises LeaseLost."""
-        return read(Verdict, self._send("POST", _path(job_id, "trials", str(number), "reports"), json=_plain(batch)))
+        return read(Verdict, self._send("POST", _path(job_id, "trials", str(number), "reports"), json=plain(batch)))
 
     def finish(self, job_id: str, number: int, ending: Ending) -> Trial:
         """The end of a trial that is held. Raises LeaseLost."""
-        return read(Trial, self._send("POST", _path(job_id, "trials", str(number), "finish"), json=_plain(ending)))
+        return read(Trial, self._send("POST", _path(job_id, "trials", str(number), "finish"), json=plain(ending)))
 
     def rates(self, job_id: str, number: int) -> Iterator[float]:
         """The learning rate of every step of a trial, as its reports leave it."""
@@ -246,7 +246,7 @@ class Client:
     def import_job(self, job: ImportedJob | Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
         """Store a job that was done elsewhere with its trials; it is over at once."""
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return read(Job, self._send("POST", "/v1/imports", json=_plain(job), headers=headers))
+        return read(Job, self._send("POST", "/v1/imports", json=plain(job), headers=headers))
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job for good; what it has found so far stays."""
@@ -266,7 +266,7 @@ class Client:
 
     def extend(self, job_id: str, budget: Budget | Mapping[str, Any]) -> Job:
         """Give a job a larger budget, and it goes on where it ended; what was stopped or failed, also with its own."""
-        return self._ask(job_id, "extend", json={"budget": _plain(budget)})
+        return self._ask(job_id, "extend", json={"budget": plain(budget)})
 
     def delete(self, job_id: str) -> None:
         """Forget a finished job."""
@@ -336,6 +336,8 @@ class Client:
         asked = {name: value for name, value in params.items() if value is not None}
         while True:
             page = read(kind, self._send("GET", path, params=asked))
+            for one in getattr(page, "unreadable", ()):
+                log.warning("%s", one.words)
             yield from page.items
             if page.next is None:
                 return
@@ -387,14 +389,3 @@ class Client:
 
 def _path(*parts: str, noun: str = "jobs") -> str:
     return "/".join((f"/v1/{noun}", *(quote(part, safe="", errors="replace") for part in parts)))
-
-
-def _body(job: AnyJob) -> Any:
-    """A job as it is sent; text is a task's name or a `.json` file, as on the command line."""
-    if not isinstance(job, str):
-        return _plain(job)
-    return job_file(job) if job.endswith(".json") else {"task": job}
-
-
-def _plain(value: BaseModel | Mapping[str, Any]) -> Any:
-    return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, BaseModel) else value

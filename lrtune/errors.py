@@ -170,6 +170,14 @@ class Internal(LrtuneError):
     """The server failed on this request; its log says why."""
 
 
+class UnreadableJob(Internal):
+    """What a job asks for cannot be read: its row in the database is damaged, or of a newer release."""
+
+    def __init__(self, detail: str = "", errors: Sequence[Rejection] = (), *, job: str = "") -> None:
+        super().__init__(detail, errors)
+        self.job = job
+
+
 class Unavailable(LrtuneError):
     """The database cannot be reached at the moment; try again soon."""
 

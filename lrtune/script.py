@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self, SupportsFloat, TypeVar
 
+from pydantic import TypeAdapter
+
 from lrtune import errors
 from lrtune.adapters.in_torch import Torch
 from lrtune.adapters.team import Team
@@ -29,6 +31,7 @@ from lrtune.loop_trial import LoopTrial
 from lrtune.schedules import Curve, Plateau
 from lrtune.space import shown
 from lrtune.wire.external import Handout, number_of, step_of, whole
+from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.results import Best
 
 B = TypeVar("B")
@@ -45,12 +48,15 @@ log = logging.getLogger("lrtune.loop")
 def trial(steps: int | None = None) -> "ScriptTrial | RealRun":
     """The trial of this script under `lrtune run`, or the real run with LRTUNE_JOB, over `steps` (else the job's).
 
-    Raises LrtuneError where there is neither, with what to set.
+    A real run over other steps than the job's has the peak that is expected to be best over them, as `lrtune export JOB
+    --steps N` has it; an answer in a file keeps its own. Raises LrtuneError where there is neither, with what to set.
     """
     if file := os.environ.get("LRTUNE_TRIAL"):
         return _found(file).of_length(steps)
     if job := os.environ.get("LRTUNE_JOB"):
-        return RealRun(*_answer(job), steps)
+        if steps is not None and (type(steps) is not int or steps < 1):
+            raise errors.Invalid(f"steps: found {shown(steps)}; accepted is a whole number from 1 on")
+        return RealRun(*_answer(job, steps), steps)
     raise errors.LrtuneError(NOWHERE)
 
 
@@ -147,12 +153,10 @@ class RealRun(Torch):
     short = pausing = keeps_itself = in_stages = False
     checkpoint_path: str | None = None
 
-    def __init__(self, best: Best, curve: Curve, steps: int | None) -> None:
-        if steps is not None and (type(steps) is not int or steps < 1):
-            raise errors.Invalid(f"steps: found {shown(steps)}; accepted is a whole number from 1 on")
+    def __init__(self, best: Best | AtHorizon, curve: Curve, steps: int | None) -> None:
         self.configuration, self.metric, self.number = best.configuration, best.metric, best.trial
         self.steps = self.until = best.steps if steps is None else steps
-        self.seed = best.seeds[0].seed if best.seeds else 0
+        self.seed = best.seeds[0].seed if isinstance(best, Best) and best.seeds else 0
         self.over, self.reason, self.checkpoint = False, "", None
         self.curve, self.key, self._factor = curve, ("", best.trial), curve.over(self.steps)
         self._board: Any = None
@@ -248,19 +252,35 @@ def _unlocked(file: Path) -> bool:
     return True
 
 
-def _answer(job: str) -> tuple[Best, Curve]:
-    """The answer of a job, and the curve that its run followed, from the server or from a file. Raises LrtuneError."""
-    if not job.endswith(".json"):
-        with Client() as client:
-            best = client.best(job := job_id(client, job))
-            return best, Course.of(client.trial(job, best.trial), best.objective).curve
+def _answer(job: str, steps: int | None) -> tuple[Best | AtHorizon, Curve]:
+    """The answer of a job, and the curve that its run followed, from the server or from a file. Raises LrtuneError.
+
+    The server carries it over to other `steps` than the job's.
+    """
+    if job.endswith(".json"):
+        return _written(job, steps)
+    with Client() as client:
+        best = client.best(job := job_id(client, job))
+        curve = Course.of(client.trial(job, best.trial), best.objective).curve
+        if steps in (None, best.steps):
+            return best, curve
+        at = client.best_at(job, steps or best.steps)
+    log.info("%s", at.words)
+    return best.model_copy(update={"configuration": at.configuration}), curve
+
+
+def _written(file: str, steps: int | None) -> tuple[Best | AtHorizon, Curve]:
+    """The answer in a file, of the job's steps or of others. Raises LrtuneError."""
     try:
-        best = Best.model_validate_json(Path(job).read_text())
+        found = TypeAdapter[Best | AtHorizon](Best | AtHorizon).validate_json(Path(file).read_text())
     except OSError as error:
-        raise errors.LrtuneError(f"LRTUNE_JOB: {job}: {error}; `lrtune best JOB --json` writes one") from None
+        raise errors.LrtuneError(f"LRTUNE_JOB: {file}: {error}; `lrtune best JOB --json` writes one") from None
     except ValueError:
-        made = "`lrtune best JOB --json` writes one, without --steps: the script says those, `lrtune.trial(steps=N)`"
-        raise errors.LrtuneError(f"LRTUNE_JOB: {job}: found no answer of a job; {made}") from None
-    if isinstance(best.configuration.schedule, Plateau):
-        raise errors.LrtuneError(f"LRTUNE_JOB: {job}: its schedule looks at the loss; name the job by its id")
-    return best, best.schedule
+        made = "`lrtune best JOB --json` writes one, and with --steps N one for a run of so many"
+        raise errors.LrtuneError(f"LRTUNE_JOB: {file}: found no answer of a job; {made}") from None
+    if isinstance(found.configuration.schedule, Plateau):
+        raise errors.LrtuneError(f"LRTUNE_JOB: {file}: its schedule looks at the loss; name the job by its id")
+    if steps not in (None, found.steps):
+        better = f"`lrtune best JOB --steps {steps} --json` writes the one that is expected to be best over {steps}"
+        log.warning("%s: its peak is that of a run of %s steps, and stays it; %s", file, found.steps, better)
+    return found, found.configuration.curve

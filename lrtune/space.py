@@ -60,10 +60,14 @@ class Space:
         rates = [point for point in points if isinstance(point, float | int)]
         return (min(rates), max(rates)) if rates else None
 
+    def ends(self, optimizer: str) -> tuple[float, float] | None:
+        """What the peak rates of an optimizer lie between, as the job says it; None where it was not asked for."""
+        axis = self.optimizers.get(optimizer, {}).get("learning_rate")
+        return (axis.ends if isinstance(axis, Choice) else None) or self.rates(optimizer)
+
     def allows(self, optimizer: str, family: str, rate: float) -> bool:
         """Whether an optimizer at a peak rate under a schedule family lies in the space."""
-        axis = self.optimizers.get(optimizer, {}).get("learning_rate")
-        ends = (axis.ends if isinstance(axis, Choice) else None) or self.rates(optimizer)
+        ends = self.ends(optimizer)
         return ends is not None and family in self.schedules and within(ends, rate)
 
 

@@ -16,9 +16,16 @@ SPEC = AdmittedJob(
 )
 
 
-def claim(database: Database, worker: str = "a", at: datetime = NOON) -> leases.Lease:
-    """The oldest trial that waits; there must be one."""
+def claimed(database: Database, worker: str, *, at: datetime = NOON, ttl: timedelta = MINUTE) -> leases.Lease | None:
+    """The oldest trial that waits once what has expired is requeued, as who claims does; or None."""
     with database.write() as tx:
-        lease = leases.claim(tx, worker, ttl=MINUTE, now=at)
+        leases.requeue(tx, now=at)
+    with database.write() as tx:
+        return leases.claim(tx, worker, ttl=ttl, now=at)
+
+
+def claim(database: Database, worker: str = "a", at: datetime = NOON) -> leases.Lease:
+    """The same, where there must be one."""
+    lease = claimed(database, worker, at=at)
     assert lease is not None
     return lease

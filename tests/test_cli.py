@@ -151,6 +151,12 @@ def test_a_dry_run_tells_the_cost_and_stores_nothing(service: Database) -> None:
     assert json.loads(run("list", "--json").stdout) == []
 
 
+def test_a_budget_that_the_baseline_takes_up_is_said_as_the_job_is_queued(service: Database) -> None:
+    found = run("submit", "digits", "--full-runs", "1.5", "--json")
+    assert "the baseline is all that is trained" in found.stderr
+    assert json.loads(found.stdout)["state"] == "queued"
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "said"),
     [

@@ -138,6 +138,29 @@ def test_the_value_of_a_run_that_ended_early_is_a_report_for_the_search(door: ht
     assert [(one["step"], one["metrics"]) for one in trial["reports"]] == [(20, {"val_loss": 0.3})]
 
 
+ACCURACY = {"metric": {"name": "accuracy", "goal": "maximize", "range": [0, 1]}}
+
+
+@pytest.mark.parametrize(
+    ("losses", "state"),
+    [([0.7, None, None], "diverged"), ([None], "diverged"), ([0.7, None], "stopped"), ([0.7, None, 0.6], "stopped")],
+)
+def test_a_run_that_ended_early_with_a_loss_that_is_gone_beside_its_accuracy_has_diverged(
+    door: httpx.Client, losses: list[float | None], state: str
+) -> None:
+    job = submit(door, **ACCURACY)
+    held = take(door, job)
+    for nth, loss in enumerate(losses, 1):
+        sent = {"step": 2 * nth, "metrics": {"accuracy": 0.1, "val_loss": loss}}
+        assert tell(door, job, held, "reports", reports=[sent]).json()["decision"] == "continue"
+    trial = tell(door, job, held, "finish", reason="patience").json()
+    assert trial["state"] == state
+    if state == "diverged":
+        assert trial["value"] is None
+        at = 2 * len(losses)
+        assert trial["reason"].startswith(f"val_loss was not finite any more as its loop ended it at step {at} of 40")
+
+
 def test_a_run_that_ended_early_cannot_win_and_says_why(door: httpx.Client) -> None:
     job = submit(door, search={"sampler": "random", "pruner": "none"})
     whole, early = take(door, job), take(door, job)

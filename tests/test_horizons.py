@@ -53,9 +53,9 @@ def trial(number: int, rate: float, family: str, noise: float, horizon: int = ST
     return Trial(number=number, decision=number, role="search", configuration=chosen, seed=7, horizon=horizon, **ended)
 
 
-def answer(trials: list[Trial], *asked: int) -> list[AtHorizon]:
+def answer(trials: list[Trial], *asked: int, **fields: object) -> list[AtHorizon]:
     """What these trials say of the steps asked for."""
-    spec = job("curve", steps=STEPS)
+    spec = job("curve", steps=STEPS, **fields)
     found = best_of(spec, trials, steps=STEPS, full_runs=float(len(trials)))
     assert found is not None
     return horizons.at_horizons(spec, found, trials, asked)
@@ -143,6 +143,18 @@ class TestTheAnswerCarriedOver:
         assert lowest.words.endswith("; no run at a lower rate has ended worse")
         assert both.learning_rate_interval[1] < 20 * both.learning_rate_interval[0]
         assert "ended worse" not in both.words
+
+    def test_an_end_of_the_interval_beyond_the_jobs_range_is_said_to_be_one(self) -> None:
+        """Over shorter runs the best peak is higher, over longer ones lower."""
+        narrow = {"optimizers": [{"name": "adamw", "learning_rate": [5e-4, 2e-3]}]}
+        runs = [one for one in many(2e-4) if 5e-4 <= one.configuration.learning_rate <= 2e-3]
+        shorter, longer = answer(runs, STEPS // 20, 20 * STEPS, **narrow)
+        beyond = "beyond the rates that the job searches (5e-4 to 2e-3)"
+        assert shorter.learning_rate_interval[1] > 2e-3
+        assert shorter.words.endswith(f"; its upper end lies {beyond}")
+        assert longer.learning_rate_interval[0] < 5e-4
+        assert longer.words.endswith(f"; its lower and upper ends lie {beyond}"), "the law knows no range"
+        assert "beyond the rates" not in answer(many(2e-4), 4 * STEPS)[0].words
 
     def test_only_the_rate_changes_so_that_warm_up_and_decay_stretch(self) -> None:
         trials = many(2e-4)

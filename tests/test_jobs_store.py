@@ -220,3 +220,24 @@ def test_workers_are_listed_while_they_are_heard_of(database: Database) -> None:
         silent = workers.alive(tx, now=NOON + HOUR)
     assert [(w.id, w.device, w.job, w.trial) for w in found] == [("w", "cpu", "j", 3)]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (JobState.FAILED, "the job failed, so there is no answer: the data is gone"),
+        (JobState.CANCELLED, r"the job is over \(cancelled by ada\), and no trial of it has finished"),
+        (None, "No trial of this job has finished over the whole horizon yet"),
+    ],
+)
+def test_where_there_is_no_answer_it_is_said_whether_there_will_be_one(
+    database: Database, end: JobState | None, words: str
+) -> None:
+    with database.write() as tx:
+        job = jobs.create(tx, SPEC)[0].id
+        if end is JobState.FAILED:
+            jobs.end(tx, job, end, reason="the data is gone")
+        elif end is JobState.CANCELLED:
+            jobs.cancel(tx, job, by="ada")
+    with pytest.raises(NoResultYet, match=words), database.read() as tx:
+        jobs.best(tx, job)

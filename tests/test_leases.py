@@ -9,7 +9,7 @@ from lrtune.errors import LeaseLost
 from lrtune.store import Database, events, jobs, leases, trials
 from lrtune.store.tables import TrialRow
 from lrtune.wire.results import JobState, Proposal, Report, TrialState
-from tests.leasing import MINUTE, NOON, PLAIN, SPEC, claim
+from tests.leasing import MINUTE, NOON, PLAIN, SPEC, claim, claimed
 
 
 @pytest.fixture
@@ -110,6 +110,39 @@ def test_a_second_attempt_starts_with_no_reports(database: Database, job: str) -
     assert (found.reports, found.step) == ([], 0)
 
 
+@pytest.mark.parametrize("how", ["its lease runs out", "its device is lost", "it is given back", "it is released"])
+def test_a_trial_that_is_cancelled_has_no_reports_of_an_attempt_that_does_not_count(
+    database: Database, job: str, how: str
+) -> None:
+    lease, later = claim(database, "a"), NOON + 2 * MINUTE
+    with database.write() as tx:
+        leases.report(tx, lease, [report(10), report(20)], ttl=MINUTE, now=NOON)
+    with database.write() as tx:
+        match how:
+            case "its lease runs out":
+                assert leases.requeue(tx, now=later)
+            case "its device is lost":
+                leases.lose(tx, lease, reason="gone", now=NOON)
+            case "it is given back":
+                leases.give_back(tx, lease, reason="gone", now=NOON)
+            case _:
+                leases.release(tx, lease, reason="gone", now=NOON)
+    with database.write() as tx:
+        jobs.cancel(tx, job, now=later)
+        found = trials.get(tx, job, lease.trial.number)
+    assert (found.state, found.step, found.reports) == (TrialState.CANCELLED, 0, [])
+
+
+def test_a_trial_that_is_cancelled_as_it_trains_keeps_its_reports(database: Database, job: str) -> None:
+    lease = claim(database)
+    with database.write() as tx:
+        leases.report(tx, lease, [report(10), report(20)], ttl=MINUTE, now=NOON)
+    with database.write() as tx:
+        jobs.cancel(tx, job)
+        found = trials.get(tx, job, lease.trial.number)
+    assert (found.state, found.step, [one.step for one in found.reports]) == (TrialState.CANCELLED, 20, [10, 20])
+
+
 def reported(database: Database, job: str, number: int) -> list[tuple[int, float | None]]:
     with database.read() as tx:
         return trials.get(tx, job, number).values("val_loss")
@@ -180,8 +213,7 @@ def test_a_trial_whose_workers_keep_dying_fails_with_a_reason(database: Database
         leases.finish(tx, leases.claim(tx, "x", ttl=MINUTE, now=NOON), TrialState.COMPLETE, value=1.0, step=100)  # type: ignore[arg-type]
     for attempt in range(leases.MAX_DEATHS):
         assert claim(database, at=NOON + attempt * 2 * MINUTE).trial.number == 1
-    with database.write() as tx:
-        assert leases.claim(tx, "z", ttl=MINUTE, now=NOON + timedelta(hours=1)) is None
+    assert claimed(database, "z", at=NOON + timedelta(hours=1)) is None
     with database.read() as tx:
         found = trials.get(tx, job, 1)
     assert found.state is TrialState.FAILED
@@ -198,8 +230,7 @@ def test_deaths_of_workers_count_only_while_the_trial_gets_no_further(database: 
         assert (lease.trial.number, lease.trial.attempt) == (1, attempt + 1)
         with database.write() as tx:
             leases.take_up(tx, lease, step=step, reused=0, whose=(), now=at)
-    with database.write() as tx:
-        assert leases.claim(tx, "z", ttl=MINUTE, now=NOON + timedelta(hours=1)) is None
+    assert claimed(database, "z", at=NOON + timedelta(hours=1)) is None
     assert state(database, job, 1) is TrialState.FAILED
 
 

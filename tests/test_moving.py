@@ -286,7 +286,7 @@ def test_a_run_without_reports_that_diverged_has_cost_its_length(service: httpx.
     ("arguments", "words"),
     [
         ([], "found no job in the study"),
-        (["digits"], "found no horizon; accepted is --steps"),
+        (["digits"], "found no horizon in steps; accepted is --steps"),
         (
             ["digits", "--steps", "40"],
             "found no schedule: the parameters there are lr, optimizer, weight_decay, n_layers",

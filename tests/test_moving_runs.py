@@ -151,6 +151,16 @@ def test_a_better_value_may_be_a_higher_one_and_a_knob_true_or_false(
     assert (best.metric, best.value, best.configuration.optimizer.nesterov) == ("accuracy", 0.91, True)
 
 
+def test_a_horizon_that_no_run_can_have_is_told_of_where_it_was_said(
+    service: httpx.Client, asked: str, tmp_path: Path
+) -> None:
+    Path(asked).write_text(json.dumps(OF_OUR_OWN | {"horizon": {"steps": 1}}))
+    file = written(tmp_path / "runs.csv", [HEAD, *RUNS])
+    said = run("import-study", asked, "--csv", file, "--value", "val_loss", code=2)
+    assert "/horizon/steps of the job: found a run of 1; accepted are 2 to" in said
+    assert "--steps" not in said
+
+
 def test_a_value_that_is_as_good_as_infinite_is_of_a_run_that_diverged(
     service: httpx.Client, asked: str, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from lrtune.store.tables import JobRow
 from lrtune.uploads import mirror
 from lrtune.wire.results import Proposal, Report, TrialState, report_points
 from tests.leasing import MINUTE, PLAIN, SPEC
+from tests.serving import served, slug
 
 
 def old(database: Database, steps: list[int], *, days: float = 40) -> str:
@@ -116,6 +117,24 @@ def test_an_older_job_is_archived_whole_and_forgotten_and_the_servers_log_says_s
         with pytest.raises(UnknownJob):
             jobs.get(tx, job)
         assert jobs.get(tx, young).id == young
+
+
+def test_who_asks_for_an_archived_job_is_told_where_it_is_and_since_when(database_url: str, tmp_path: Path) -> None:
+    database = Database(database_url)
+    job = old(database, [100])
+    swept(database, tmp_path, jobs_days=30)
+    with database.read() as tx:
+        today = clock(tx)
+    database.dispose()
+    with served(database_url) as service:
+        for path in (f"/v1/jobs/{job}", f"/v1/jobs/{job}/trials", f"/v1/jobs/{job}/best"):
+            answer = service.get(path)
+            assert (answer.status_code, slug(answer)) == (404, "unknown-job")
+            assert f"{job} was archived on {today:%Y-%m-%d}" in answer.json()["detail"]
+            assert f"archived/{job}.json.gz below the server's LRTUNE_DATA_DIR" in answer.json()["detail"]
+        (change,) = service.get("/v1/audit", params={"subject": job}).json()["items"][:1]
+        assert (change["actor"], change["action"]) == ("(server)", "job-archived")
+        assert service.get("/v1/jobs/job-0").json()["detail"] == "there is no job 'job-0'"
 
 
 def test_a_job_that_cannot_be_archived_is_kept(database: Database, tmp_path: Path) -> None:

@@ -234,7 +234,5 @@ def test_the_real_run_follows_the_rates_of_a_winner_that_looked_at_its_loss(
     with pytest.raises(errors.LrtuneError, match="looks at the loss; name the job by its id"):
         script.trial()
     (tmp_path / "best.json").write_text(json.dumps({"no": "answer"}))
-    with pytest.raises(
-        errors.LrtuneError, match=r"found no answer of a job; `lrtune best JOB --json` .* without --steps"
-    ):
+    with pytest.raises(errors.LrtuneError, match=r"found no answer of a job; `lrtune best JOB --json` writes one"):
         script.trial()

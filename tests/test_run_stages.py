@@ -305,8 +305,14 @@ def test_optimize_trains_in_stages(door: httpx.Client, tmp_path: Path) -> None:
     add_up(door, job)
 
 
+BEST_AS_IT_IS = (
+    "best.json: its peak is that of a run of 40 steps, and stays it; `lrtune best JOB --steps 90 --json` writes the "
+    "one that is expected to be best over 90"
+)
+
+
 def test_the_real_run_takes_an_answer_by_name_or_from_a_file_over_any_number_of_steps_and_fills_a_board(
-    door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    door: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -315,16 +321,22 @@ def test_the_real_run_takes_an_answer_by_name_or_from_a_file_over_any_number_of_
         for trial in client.get(job).trials():
             trial.report(40, val_loss=1.0 - 0.1 * trial.number)
         best = client.best(job)
-        rates = list(client.rates(job, best.trial))
+        rates, carried = list(client.rates(job, best.trial)), client.best_at(job, 90)
     (tmp_path / "best.json").write_text(best.model_dump_json())
     monkeypatch.setenv("LRTUNE_TENSORBOARD", str(tmp_path / "board"))
-    for named in (job, "my net", "best.json"):
+    (tmp_path / "longer.json").write_text(carried.model_dump_json())
+    own, moved, factor = best.configuration.learning_rate, carried.configuration.learning_rate, best.schedule.over(90)
+    assert moved < own
+    for named, peak in ((job, moved), ("my net", moved), ("best.json", own), ("longer.json", moved)):
         monkeypatch.setenv("LRTUNE_JOB", named)
-        assert [script.trial().learning_rate(step) for step in range(40)] == rates
+        if named != "longer.json":
+            assert [script.trial().learning_rate(step) for step in range(40)] == rates
         longer = script.trial(steps=90)
-        factor = best.schedule.over(90)
-        peak = best.configuration.learning_rate
         assert [longer.learning_rate(step) for step in range(90)] == [peak * factor(step) for step in range(90)]
+        assert (longer.metric, longer.number) == ("val_loss", best.trial)
+        warned = [one.message for one in caplog.records if one.levelname == "WARNING"]
+        assert warned == ([] if peak == moved and named != "longer.json" else [BEST_AS_IT_IS])
+    assert script.trial().steps == 90, "a file that is carried over is of a run of so many steps"
     for bad in (0, -3, 2.5, "many"):
         with pytest.raises(errors.Invalid, match=r"steps: found .*; accepted is a whole number from 1 on"):
             script.trial(steps=bad)  # type: ignore[arg-type]

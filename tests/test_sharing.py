@@ -14,6 +14,7 @@ from lrtune.store import Database, events, jobs, leases, trials
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Proposal, Report, TrialState
+from tests.leasing import claimed
 from tests.serving import Done
 from tests.test_states import damaged
 from worker.loop import Worker
@@ -59,8 +60,7 @@ def job(database: Database) -> str:
 
 
 def claim(database: Database, worker: str, *, at: datetime = NOON, ttl: timedelta = HOUR) -> leases.Lease | None:
-    with database.write() as tx:
-        return leases.claim(tx, worker, ttl=ttl, now=at)
+    return claimed(database, worker, at=at, ttl=ttl)
 
 
 def number(lease: leases.Lease | None) -> int | None:

@@ -1,13 +1,20 @@
 """Requests that do not come to an end are cut by time, and stop nobody else meanwhile."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from app import connections, limits
 from tests.serving import KEY, served
@@ -72,6 +79,58 @@ def test_who_asks_every_few_seconds_keeps_its_connection(sqlite_url: str) -> Non
                 assert part, "the connection was closed"
                 said += part
             assert said.startswith(b"HTTP/1.1 200 ")
+
+
+class Hand(asyncio.SelectorEventLoop):
+    """An event loop whose clock is moved by hand."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        """The moment that it was moved to."""
+        return self.now
+
+    async def move(self, moment: float) -> None:
+        """Let this moment come, and all happen that is due then."""
+        self.now = moment
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+async def answers(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.parametrize("kind", [HttpToolsProtocol, H11Protocol])
+def test_the_head_of_a_kept_connection_has_its_time_from_when_it_begins(
+    kind: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was idle a moment before the second look was closed at it, with a head that had just begun."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 10.0)
+    connections.install()
+    loop, transport = Hand(), Mock(**{"is_closing.return_value": False})
+    config = uvicorn.Config(answers, log_config=None, lifespan="off")
+    config.load()
+    protocol = kind(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+    transport.get_protocol.return_value = protocol
+
+    async def lives() -> None:
+        protocol.connection_made(transport)
+        await loop.move(9.9)
+        protocol.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await loop.move(10.0)
+        assert transport.write.call_args.args[0].startswith(b"HTTP/1.1 200 ")
+        await loop.move(19.8)
+        protocol.data_received(b"GET / HT")
+        await loop.move(20.0)
+        await loop.move(29.7)
+        transport.close.assert_not_called()
+        await loop.move(30.1)
+        transport.close.assert_called_once()
+
+    with contextlib.closing(loop):
+        loop.run_until_complete(lives())
 
 
 def test_a_body_that_does_not_come_to_an_end_is_refused(shared: httpx.Client) -> None:

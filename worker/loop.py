@@ -22,7 +22,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_us
 from tenacity import wait_exponential as exponential
 
 from lrtune import logs, search
-from lrtune.errors import Conflict, LrtuneError, NotFound, TaskError
+from lrtune.errors import Conflict, LrtuneError, NotFound, TaskError, UnreadableJob
 from lrtune.store import (
     Database,
     budgets,
@@ -121,7 +121,11 @@ class Worker:
         if self._commands:
             self._running.tidy(self._write(partial(jobs.for_commands, commands=self._commands)))
         while not self._stop.is_set():
-            found = self._write(partial(self._next, passed=passed))
+            try:
+                found = self._write(partial(self._next, passed=passed))
+            except UnreadableJob as error:
+                self._fail(error.job, str(error))
+                continue
             if found is None:
                 continue
             lease, turn = found
@@ -240,9 +244,7 @@ class Worker:
         except BaseException as error:  # a task that is asked for its epochs may do anything
             log.exception("job %s cannot go on", job_id)
             reason = str(error) if isinstance(error, LrtuneError) else words(error)
-            self._write(
-                lambda tx: jobs.end(tx, job_id, JobState.FAILED, reason=datasets.called(tx, reason, job=job_id))
-            )
+            self._fail(job_id, reason)
         made = self._decided.take()
 
         def end(tx: Session) -> None:
@@ -251,6 +253,9 @@ class Worker:
 
         self._write(end)
         return nothing is None
+
+    def _fail(self, job_id: str, reason: str) -> None:
+        self._write(lambda tx: jobs.end(tx, job_id, JobState.FAILED, reason=datasets.called(tx, reason, job=job_id)))
 
     def _advance(self, job_id: str, lanes: int) -> int | None:
         """The same, for so many trials at a time; where there is nothing to do, how long the job's log was then."""

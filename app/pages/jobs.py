@@ -56,6 +56,7 @@ def listed(
         request,
         "jobs.html",
         jobs=found.items,
+        unreadable=found.unreadable,
         lacking=_lacking(found.items) if not workers.alive(tx) else None,
         asked=asked,
         order=order,

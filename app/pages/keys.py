@@ -1,6 +1,7 @@
 """Keys and people, for admins: make a key, which is shown once; revoke one; who changed what."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -15,7 +16,7 @@ from app.deps import Cursor, ReadTx, Tx, Who
 from app.pages.deps import Form
 from app.rendering import page
 from lrtune.store import audit_log, people
-from lrtune.wire.people import ADMIN, PERSON, SCOPES, USUAL_SCOPES, Caller, MadeKey, NewKey
+from lrtune.wire.people import PERSON, SCOPES, USUAL_SCOPES, Caller, MadeKey, NewKey
 
 router = APIRouter(prefix="/keys")
 PAGE = 50
@@ -99,5 +100,5 @@ def _shown(
         scopes=[(one, USES[one]) for one in SCOPES],
         usual=USUAL_SCOPES,
         first=cursor is None,
-        needed={who.person, ADMIN},
+        needed=partial(people.needed, by=who.person),
     )

@@ -17,7 +17,8 @@ from lrtune.store import Database, budgets, jobs, listing, lookup, warm_start
 from lrtune.store.database import AWAY
 from lrtune.wire.configuration import Strict
 from lrtune.wire.job import Budget, JobOrder, JobSpec
-from lrtune.wire.results import Job, JobState, Page, Plan, Result
+from lrtune.wire.listing import JobPage
+from lrtune.wire.results import Job, JobState, Plan, Result
 
 router = APIRouter(route_class=Guarded, prefix="/v1/jobs", tags=["jobs"])
 LOCATION = {"Location": {"description": "The job's own path.", "schema": {"type": "string"}}}
@@ -143,8 +144,11 @@ def page(
     cursor: Annotated[
         str | None, Query(max_length=500, description="The `next` of the page before, in the same order.")
     ] = None,
-) -> Page[Job]:
-    """Jobs, newest first unless sorted. A page's `next` is the `cursor` of the following one, or null at the end."""
+) -> JobPage:
+    """Jobs, newest first unless sorted. A page's `next` is the `cursor` of the following one, or null at the end.
+
+    `unreadable` names those whose rows in the database cannot be read, and says what to do.
+    """
     wanted = listing.Wanted(state=state, tag=tag, task=task, owner=owner, search=search, only=only)
     return listing.page(tx, wanted, order=sort, limit=limit, cursor=cursor)
 
@@ -177,13 +181,13 @@ def as_polled(database: Database, job_ids: Sequence[str]) -> list[tuple[str, str
     try:
         with database.read() as tx:
             found = {one: _tagged(job) for one, job in jobs.several(tx, list({*job_ids})).items()}
+            return [found.get(one) or lookup.missing(tx, one) for one in job_ids]
     except AWAY:
         raise
     except Exception as error:
         if len(job_ids) == 1:
             return [error]
         return [one for each in job_ids for one in as_polled(database, [each])]
-    return [found.get(one) or lookup.unknown(one) for one in job_ids]
 
 
 def _tagged(job: Job) -> tuple[str, str]:

@@ -123,6 +123,8 @@ def submit(
         if dry_run:
             return out.show(plan := client.plan(asked), as_json, lambda: terminal.plan(plan))
         queued = client.submit(asked)
+        if alone := queued.spec.budget.baseline_alone:
+            out.say(f"note: {alone}; `lrtune extend {queued.id} --full-runs N` gives it more", err=True)
         if not (watch and as_json):
             how = f"; `lrtune run {queued.id} -- python train.py` trains it" if queued.spec.external else ""
             out.show(

@@ -109,9 +109,10 @@ def _spec(asked: dict[str, Any] | None, steps: int | None, source: str, metric: 
     horizon = asked.get("horizon")
     length = horizon.get("steps") if isinstance(horizon, dict) else None
     if not isinstance(length, int):
-        raise Invalid("found no horizon; accepted is --steps with the steps of one run")
+        raise Invalid("found no horizon in steps; accepted is --steps with the steps of one run")
     if not 2 <= length <= horizons.MOST_STEPS:
-        raise Invalid(f"--steps: found a run of {length}; accepted are 2 to {horizons.MOST_STEPS:,} steps")
+        where = "--steps" if steps is not None else "/horizon/steps of the job"
+        raise Invalid(f"{where}: found a run of {length}; accepted are 2 to {horizons.MOST_STEPS:,} steps")
     said = asked.get("metric") or {}
     asked["metric"] = metric | ({"name": said} if isinstance(said, str) else {k: v for k, v in said.items() if v})
     asked["tags"] = {**(asked.get("tags") or {}), "imported": source[:200]}

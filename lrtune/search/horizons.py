@@ -31,6 +31,7 @@ BELIEVED = 2 / 3  # share of the law, from which on it is what is known: half is
 LEAST_STD = 0.25 * math.log(2.0)  # of the log of the answer's own peak: half a step of the grid
 UNKNOWN_STD = 0.5 * math.log(2.0)  # the same where no plateau shows how far other peaks do as well
 LOWEST, HIGHEST = 1e-30, 1e3  # rates that a configuration may have
+ROUNDED = 1e-3  # relative: as much as four digits are off
 
 
 def longer(spec: AdmittedJob, best: Best, trials: Sequence[Trial]) -> list[AtHorizon]:
@@ -54,6 +55,8 @@ def at_horizons(spec: AdmittedJob, best: Best, trials: Sequence[Trial], asked: I
 class _Own:
     """What is known of the answer's own peak: `std` of its log, and the rates that its optimizer was `tried` at.
 
+    `searched` are the ends of the job's range of rates, where it has one for this optimizer.
+
     Where no run at a lower rate did worse, `open_below` is the lowest that the job searches, else infinite; so with
     `open_above`, else zero.
     """
@@ -62,6 +65,7 @@ class _Own:
     tried: Sequence[float]
     open_below: float
     open_above: float
+    searched: tuple[float, float] | None
 
 
 def _at(best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move], own: _Own) -> AtHorizon:
@@ -76,6 +80,7 @@ def _at(best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move
     if steps == best.steps:
         how, middle = "run", chosen.learning_rate
     found = AtHorizon(
+        metric=best.metric,
         steps=steps,
         configuration=chosen.model_copy(update={"learning_rate": middle}),
         learning_rate_interval=(min(low, middle), max(high, middle)),
@@ -109,6 +114,7 @@ def _own(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> _Own:
         tried=tried,
         open_below=math.inf if ends[0] >= rate or any(one < rate for one in worse) else ends[0],
         open_above=0.0 if ends[1] <= rate or any(one > rate for one in worse) else ends[1],
+        searched=spec.space().ends(optimizer),
     )
 
 
@@ -134,7 +140,7 @@ def _words(at: AtHorizon, best: Best, known: Sequence[Move], own: _Own) -> str:
     rate, (low, high), share = at.configuration.learning_rate, at.learning_rate_interval, at.law_share
     peak = f"{at.steps} step{'s' * (at.steps != 1)}: peak rate {written(rate)} ({written(low)} to {written(high)})"
     if at.known == "run":
-        return f"{peak}, as trained{_open(own)}"
+        return f"{peak}, as trained{_open(own)}{_beyond(own, low, high)}"
     if not min(tried) <= rate <= max(tried):
         peak += f", {'higher' if rate > max(tried) else 'lower'} than any that was tried"
     mean, std = exponent(known, best.steps)
@@ -143,10 +149,18 @@ def _words(at: AtHorizon, best: Best, known: Sequence[Move], own: _Own) -> str:
     law = "a scaling law fitted to this job's learning curves"
     first, second, weight = (law, rule, share) if at.known == "law" else (rule, law, 1 - share)
     rest = f" (weight {percent(weight)}; the rest is {second})" if share else ""
-    return f"{peak}, by {first}{rest}{_open(own)}"
+    return f"{peak}, by {first}{rest}{_open(own)}{_beyond(own, low, high)}"
 
 
 def _open(own: _Own) -> str:
     """On which sides of the answer's rate nothing speaks against others, so that the interval goes on to the end."""
     sides = ["lower"] * (own.open_below < math.inf) + ["higher"] * (own.open_above > 0.0)
     return f"; no run at a {' or '.join(sides)} rate has ended worse" if sides else ""
+
+
+def _beyond(own: _Own, low: float, high: float) -> str:
+    """Which ends of an interval lie beyond the job's range of rates, where no run of it can be."""
+    first, last = own.searched or (0.0, math.inf)
+    sides = ["lower"] * (low < first * (1 - ROUNDED)) + ["upper"] * (high > last * (1 + ROUNDED))
+    ends = f"{' and '.join(sides)} end{'s lie' if len(sides) > 1 else ' lies'}"
+    return f"; its {ends} beyond the rates that the job searches ({written(first)} to {written(last)})" if sides else ""

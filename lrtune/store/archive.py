@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy import event as events
 from sqlalchemy.pool import NullPool
 
+from lrtune.errors import Conflict
 from lrtune.store.tables import Base
 
 AT_ONCE = 500  # rows
@@ -53,10 +54,14 @@ def connected(url: str) -> Connection:
 
 
 def rows(connection: Connection, table: Table) -> Iterator[str]:
-    """Every row of a table, as a line of JSON."""
+    """Every row of a table, as a line of JSON. Raises Conflict where one holds a text in place of JSON."""
     found = connection.execution_options(yield_per=AT_ONCE).execute(select(table).order_by(*table.primary_key))
-    for row in found.mappings():
-        yield json.dumps(dict(row), default=_plain)
+    try:
+        for row in found.mappings():
+            yield json.dumps(dict(row), default=_plain)
+    except json.JSONDecodeError as error:
+        mend = "; `lrtune list` names the jobs that cannot be read, and `lrtune delete` forgets them"
+        raise Conflict(f"the table {table.name} has a damaged row ({error})" + mend * (table.name == "jobs")) from None
 
 
 def load(connection: Connection, table: Table, lines: Iterable[bytes]) -> int:

@@ -1,15 +1,17 @@
 """The other trials that are being trained, for whoever may share the beginning of one."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lrtune.store import trials
+from lrtune.errors import UnreadableJob
+from lrtune.store import lookup, trials
 from lrtune.store.leases import Lease
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import AdmittedJob, TaskSpec, Training
+from lrtune.wire.job import TaskSpec, Training
 from lrtune.wire.results import TrialState
 
 
@@ -33,7 +35,8 @@ def beside(tx: Session, lease: Lease) -> list[Beside]:
     query = query.where(TrialRow.seed == lease.trial.seed, TrialRow.horizon == lease.trial.horizon)
     found = []
     for row, job in tx.execute(query.order_by(TrialRow.id)).all():
-        spec, trial = AdmittedJob.model_validate(job.spec), trials.view(row)
-        name = f"trial {trial.number}" if job.seq == lease.job else f"trial {trial.number} of {job.id}"
-        found.append(Beside(row.id, name, spec.task, spec.training, trial.configuration, trial.until, trial.step))
+        with suppress(UnreadableJob):  # another's, which is not to end this one
+            spec, trial = lookup.asked(job), trials.view(row)
+            name = f"trial {trial.number}" if job.seq == lease.job else f"trial {trial.number} of {job.id}"
+            found.append(Beside(row.id, name, spec.task, spec.training, trial.configuration, trial.until, trial.step))
     return found

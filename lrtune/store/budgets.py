@@ -65,7 +65,7 @@ def extend(
     """
     shares.join(tx, lookup.job(tx, job_id).owner)  # shares before jobs
     row = lookup.job(tx, job_id, lock=True)
-    spec = AdmittedJob.model_validate(row.spec)
+    spec = lookup.asked(row)
     if row.state == JobState.CANCELLED:
         raise JobFinished("the job was cancelled; submit it again instead")
     if spec.budget != budget or row.stopped_at is not None or row.state == JobState.FAILED:

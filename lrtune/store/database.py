@@ -4,7 +4,7 @@ SQLite: WAL, a busy timeout, and BEGIN IMMEDIATE for writers, because a deferred
 fails at once with BUSY_SNAPSHOT, whatever the timeout. Readers get a connection that cannot write.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Dialect, Engine, create_engine, event, literal_column, make_url, select
 from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
-from sqlalchemy.types import DateTime, Text, TypeDecorator
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import JSON, DateTime, Text, TypeDecorator, TypeEngine
 
 from lrtune.printable import storable
 
@@ -55,6 +57,51 @@ class Words(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
         """To the database: whole characters, and no NUL."""
         return None if value is None else storable(value)
+
+
+class JsonObject(TypeDecorator[dict[str, Any]]):
+    """An object of JSON; an empty one where the row holds anything else, so that one such row is not the end of a list.
+
+    Whoever reads it says what is wrong with it. PostgreSQL lets nothing in that is no JSON, SQLite does.
+    """
+
+    impl = JSON
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], dict[str, Any]]:
+        """From the database."""
+        usual = super().result_processor(dialect, coltype)
+
+        def read(value: Any) -> dict[str, Any]:
+            try:
+                found = usual(value) if usual else value
+            except ValueError:
+                return {}
+            return found if isinstance(found, dict) else {}
+
+        return read
+
+    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
+        """What its parts are compared with: as those of any JSON."""
+        return self.impl_instance.coerce_compared_value(op, value)
+
+
+class Parts(FunctionElement[Any]):
+    """A column of such objects, to be asked for their parts within a query."""
+
+    type = JSON()
+    inherit_cache = True
+
+
+@compiles(Parts)
+def _as_it_is(element: Any, compiler: Any, **given: Any) -> str:
+    return str(compiler.process(element.clauses, **given))
+
+
+@compiles(Parts, "sqlite")
+def _where_it_is_json(element: Any, compiler: Any, **given: Any) -> str:
+    column = compiler.process(element.clauses, **given)
+    return f"iif(json_valid({column}), {column}, '{{}}')"
 
 
 class Database:

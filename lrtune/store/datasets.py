@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 
 from lrtune.errors import DatasetInUse, NameTaken, NotYours, UnknownDataset
 from lrtune.store import audit_log, lookup
-from lrtune.store.database import clock
+from lrtune.store.database import Parts, clock
 from lrtune.store.tables import DatasetRow, JobRow
 from lrtune.wire.datasets import FOLDER, Dataset, DatasetSummary, Description, Kind, file_of
 from lrtune.wire.people import ADMIN, Caller
 from lrtune.wire.results import OVER, Page
 
 # What a job says of the files that it names.
-_PARAMS = JobRow.spec["task"]["params"]
+_PARAMS = Parts(JobRow.spec)["task"]["params"]
 _FILE = re.compile(rf"{FOLDER}/([0-9a-f]{{64}})\.[a-z]+")
 _NAMED = {
     "dataset": _PARAMS["dataset"].as_string(),

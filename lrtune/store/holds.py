@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, Text, bindparam, cast, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from lrtune.errors import LeaseLost, LrtuneError, NotExternal
+from lrtune.errors import LeaseLost, LrtuneError, NotExternal, UnreadableJob
 from lrtune.store import events, leases, lookup, trials
 from lrtune.store.database import as_time, time
 from lrtune.store.leases import Lease
 from lrtune.store.tables import AttemptRow, Base
 from lrtune.wire.configuration import Configuration
-from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import ENDED, JobState, Report, Trial, TrialState
 
 NOTED, MAX_REMARKS = "trial-noted", 100  # lines in a job's log about each trial of its loops
@@ -120,7 +119,10 @@ def _query(now: ColumnElement[Any], wait: bool) -> Select[Any]:
 
 
 def _held(tx: Session, row: Any, reports: Sequence[Any], known: Known | None) -> Held | LrtuneError:
-    spec, token = lookup.admitted(row.spec), row.attempt_token
+    try:
+        spec, token = lookup.admitted(row.job_id, row.spec), row.attempt_token
+    except UnreadableJob as error:
+        return error
     if not spec.over_http:
         return NotExternal()
     live = row.token == token and row.state == TrialState.RUNNING
@@ -145,7 +147,7 @@ def _configured(configuration: str) -> Configuration:
 def _unknown(tx: Session, shown: Shown) -> LrtuneError:
     """Why there is no lease of this token. Raises UnknownJob, UnknownTrial."""
     job = lookup.job(tx, shown.job_id)
-    if not AdmittedJob.model_validate(job.spec).over_http:
+    if not lookup.asked(job).over_http:
         return NotExternal()
     row = lookup.trial(tx, job, shown.number)
     return LeaseLost(f"trial {row.number} was never handed out with this token")

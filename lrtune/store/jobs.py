@@ -13,7 +13,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
-from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet
+from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet, UnreadableJob
 from lrtune.store import (
     attempts,
     audit_log,
@@ -103,7 +103,7 @@ def get(tx: Session, job_id: str) -> Job:
 
 def several(tx: Session, job_ids: Sequence[str]) -> Mapping[str, Job]:
     """Jobs as they stand, by their ids: those that there are."""
-    rows = [(row, lookup.admitted(spec)) for row, spec in tx.execute(_SEVERAL, {"ids": job_ids}).all()]
+    rows = [(row, lookup.admitted(row.id, spec)) for row, spec in tx.execute(_SEVERAL, {"ids": job_ids}).all()]
     return {job.id: job for job in views(tx, rows)}
 
 
@@ -127,7 +127,7 @@ class Outline:
 def outline(tx: Session, job_id: str) -> Outline:
     """A job without what its trials have come to. Raises UnknownJob."""
     row, now = lookup.job_now(tx, job_id)
-    return Outline(row, AdmittedJob.model_validate(row.spec), now)
+    return Outline(row, lookup.asked(row), now)
 
 
 def state(tx: Session, job_id: str) -> JobState:
@@ -137,16 +137,25 @@ def state(tx: Session, job_id: str) -> JobState:
 
 def admitted(tx: Session, job_id: str) -> AdmittedJob:
     """The job as it was admitted. Raises UnknownJob."""
-    return AdmittedJob.model_validate(lookup.job(tx, job_id).spec)
+    return lookup.asked(lookup.job(tx, job_id))
 
 
 def best(tx: Session, job_id: str) -> Best:
     """The answer so far. Raises UnknownJob, NoResultYet."""
     row = lookup.job(tx, job_id)
-    found = progress.best(tx, row, AdmittedJob.model_validate(row.spec), tallies.counts(tx, row.seq))
+    found = progress.best(tx, row, lookup.asked(row), tallies.counts(tx, row.seq))
     if found is None:
-        raise NoResultYet
+        raise NoResultYet(_no_result(row))
     return found
+
+
+def _no_result(row: JobRow) -> str:
+    """Why there is no answer, and will be none by itself; nothing where there may be one yet."""
+    if row.state == JobState.FAILED:
+        return "the job failed, so there is no answer" + (f": {row.reason}" if row.reason else "")
+    if row.state in OVER:
+        return f"the job is over ({row.reason or row.state}), and no trial of it has finished over the whole horizon"
+    return ""
 
 
 def cancel(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None) -> Job:
@@ -224,11 +233,16 @@ def resume(tx: Session, job_id: str, *, by: str = "", now: datetime | None = Non
 
 
 def delete(tx: Session, job_id: str, *, by: str = "") -> None:
-    """Forget a finished job and all that belongs to it. Raises UnknownJob, JobNotFinished."""
+    """Forget a finished job, or one that cannot be read, and all of it. Raises UnknownJob, JobNotFinished."""
+    if (row := lookup.job(tx, job_id)).state not in OVER:
+        try:
+            lookup.asked(row)
+        except UnreadableJob as error:  # nobody can go on with it
+            end(tx, job_id, JobState.CANCELLED, reason=str(error), by=by)
     row = lookup.job(tx, job_id, lock=True)
     if row.state not in OVER:
         raise JobNotFinished(f"the job is {row.state}; only a finished one can be deleted, so cancel it first")
-    audit_log.add(tx, by, "job-deleted", row.id, owner=row.owner, task=row.task, name=row.spec["name"])
+    audit_log.add(tx, by, "job-deleted", row.id, owner=row.owner, task=row.task, name=row.spec.get("name", ""))
     tx.execute(sql_delete(JobRow).where(JobRow.seq == row.seq))
 
 
@@ -331,7 +345,7 @@ def _reason(row: JobRow) -> str:
 
 def view(tx: Session, row: JobRow) -> Job:
     """A job's row as it looks from outside."""
-    return next(views(tx, [(row, AdmittedJob.model_validate(row.spec))]))
+    return next(views(tx, [(row, lookup.asked(row))]))
 
 
 def views(tx: Session, rows: Sequence[tuple[JobRow, AdmittedJob]]) -> Iterator[Job]:

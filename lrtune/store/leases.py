@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from lrtune.errors import LeaseLost
 from lrtune.printable import storable
-from lrtune.store import attempts, checkpoints, events, shares, taking, tallies, trials
+from lrtune.store import attempts, checkpoints, events, lookup, shares, taking, tallies, trials
 from lrtune.store.database import Utc, clock, lite
 from lrtune.store.tables import AttemptRow, Base, JobRow, ReportRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob
@@ -69,11 +69,10 @@ def claim(
     """Take the oldest waiting trial (`which`) of the job that is named, or of the one whose turn it is; or None.
 
     Where a job is not named, it is one that workers train by themselves; with `able`, one that this worker can. For a
-    `loop`, only a trial that it can begin or go on with. Who names a job has called `requeue` before.
+    `loop`, only a trial that it can begin or go on with. Who claims has called `requeue` before, in a transaction of
+    its own: this does not.
     """
     now, passed = now or clock(tx), set[int]()
-    if job_id is None:
-        requeue(tx, now=now)
     while job_id is None:
         turn = shares.whose_turn(tx, able, now=now, thinking=False, skip=passed)
         if turn is None:
@@ -114,8 +113,7 @@ def _begin(tx: Session, row: TrialRow, worker: str, token: str, now: datetime, l
     attempt = {"token": token, "trial": row.id, "number": row.attempt, "worker": worker, "started_at": now}
     attempt |= {"loop": loop and asdict(loop), "charged": charged}
     tx.execute(_ATTEMPTED, attempt | stage)
-    # What an attempt before this one reported of the stage is trained again.
-    tx.execute(_UNREPORTED, {"of": row.id, "beyond": row.start})
+    _unreport(tx, row.id, row.start)  # it may begin earlier than it was to
     goes_on = f" from step {row.start}" if row.start else ""
     until = f" until step {row.until} of {row.horizon}" if row.until else ""
     again = f", after {row.deaths} attempt{'s' * (row.deaths > 1)} that came to nothing" if row.deaths else ""
@@ -133,7 +131,7 @@ def begin_again(tx: Session, lease: Lease, step: int, *, why: str, now: datetime
     trials.go_back(tx, row, step, began=lease.began, why=why, now=now or clock(tx))
     checkpoints.distrust(tx, lease.token)
     tx.execute(update(AttemptRow).where(AttemptRow.token == lease.token).values(start=step, step=step))
-    tx.execute(_UNREPORTED, {"of": lease.id, "beyond": step})
+    _unreport(tx, lease.id, step)
     return leased(tx, row, lease.token)
 
 
@@ -145,7 +143,7 @@ def again(tx: Session, lease: Lease) -> Lease:
 def leased(tx: Session, row: TrialRow, token: str) -> Lease:
     """The lease on a trial, with what the trial has been through."""
     job = tx.get_one(JobRow, row.job)
-    spec, trial = AdmittedJob.model_validate(job.spec), trials.detailed(tx, row)
+    spec, trial = lookup.asked(job), trials.detailed(tx, row)
     return Lease(row.id, token, row.job, job.id, spec, job.steps or row.horizon, trial)
 
 
@@ -308,6 +306,7 @@ def release(
     _touch(tx, _held(lease).values(reason=reason))  # everybody locks a trial before its attempts
     attempts.close(tx, "token", [lease.token], "released", now)
     tx.execute(_held(lease).values(waiting))
+    _unreport(tx, lease.id, lease.trial.start)
     message = f"trial {lease.trial.number} released: {reason}"
     events.add(tx, lease.job, "trial-released", message, now=now, trial=lease.trial.number)
 
@@ -321,6 +320,7 @@ def give_back(tx: Session, lease: Lease, *, reason: str, now: datetime | None = 
     if times < MAX_DEATHS:
         release(tx, lease, reason=reason, now=now)
         return
+    _unreport(tx, lease.id, lease.trial.start)
     often = f"its loops died or gave it back {MAX_DEATHS} times and got no further; the last time: {reason}"
     finish(tx, lease, TrialState.FAILED, value=None, step=lease.trial.start, reason=often, now=now)
 
@@ -368,9 +368,18 @@ def _lost(tx: Session, row: TrialRow, reason: str, now: datetime) -> None:
         dead = f"its workers died {MAX_DEATHS} times and got no further; the last time: {reason}"
         values = _AGAIN | {"state": TrialState.FAILED, "reason": dead, "finished_at": now}
     tx.execute(update(TrialRow).where(TrialRow.id == row.id).values(values | {"deaths": row.deaths + 1}))
+    _unreport(tx, row.id, row.start)
     message = f"trial {row.number}: {values['reason']}"
     events.add(tx, row.job, f"trial-{values['state']}", message, now=now, trial=row.number)
     tallies.one_ended(tx, row.id)  # where it has failed
+
+
+def _unreport(tx: Session, trial: int, beyond: int) -> None:
+    """Forget what was reported of steps that do not count: they are trained again, or nobody knows of what they were.
+
+    A trial may be cancelled before somebody takes it again, so this is not left to who does.
+    """
+    tx.execute(_UNREPORTED, {"of": trial, "beyond": beyond})
 
 
 def _ours(lease: Lease) -> tuple[ColumnElement[bool], ...]:

@@ -14,17 +14,18 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, func, literal, or_, select
 from sqlalchemy.orm import Session
 
-from lrtune.errors import Invalid
+from lrtune.errors import Invalid, UnreadableJob
 from lrtune.store import jobs, lookup
-from lrtune.store.database import Utc
+from lrtune.store.database import Parts, Utc
 from lrtune.store.tables import JobRow, TagRow
 from lrtune.wire.job import AdmittedJob, JobOrder
-from lrtune.wire.results import Job, JobState, Page
+from lrtune.wire.listing import JobPage, UnreadableEntry
+from lrtune.wire.results import JobState
 
 KEY = 60  # characters of a text by which jobs are sorted
 MOST_WORDS, MOST_TASKS = 10, 200  # of a search; to choose from
 _NEVER = datetime(1, 1, 2, tzinfo=UTC)
-_TASK, _NAME = JobRow.task, JobRow.spec["name"].as_string()
+_TASK, _NAME = JobRow.task, Parts(JobRow.spec)["name"].as_string()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ ORDERS: Mapping[JobOrder, tuple[ColumnElement[Any], bool, Callable[[str], Any]]]
 
 def page(
     tx: Session, wanted: Wanted | None = None, *, order: JobOrder = "newest", limit: int, cursor: str | None
-) -> Page[Job]:
-    """A page of jobs. Raises Invalid for a cursor of another list."""
+) -> JobPage:
+    """A page of jobs, and those of it that cannot be read. Raises Invalid for a cursor of another list."""
     query = _narrowed(select(JobRow), wanted or Wanted())
     if order in ORDERS:
         key, falls, read = ORDERS[order]
@@ -70,8 +71,13 @@ def page(
             query = query.where(JobRow.seq < last if falls else JobRow.seq > last)
     rows = tx.execute(query.limit(limit + 1)).all()
     more = _cursor(order, *rows[limit - 1]) if len(rows) > limit else None
-    asked = [(row, AdmittedJob.model_validate(row.spec)) for row, _ in rows[:limit]]
-    return Page(items=list(jobs.views(tx, asked)), next=more)
+    asked, unreadable = list[tuple[JobRow, AdmittedJob]](), list[UnreadableEntry]()
+    for row, _ in rows[:limit]:
+        try:
+            asked.append((row, lookup.asked(row)))
+        except UnreadableJob as error:
+            unreadable.append(UnreadableEntry(id=row.id, owner=row.owner, words=str(error)))
+    return JobPage(items=list(jobs.views(tx, asked)), next=more, unreadable=unreadable)
 
 
 def tasks(tx: Session, *, only: str | None = None) -> list[str]:

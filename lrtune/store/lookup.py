@@ -6,14 +6,16 @@ from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Select, bindparam, false, func, select
 from sqlalchemy.orm import Session
 
-from lrtune.errors import Invalid, UnknownJob, UnknownTrial
-from lrtune.store.database import as_time, time
-from lrtune.store.tables import JobRow, TrialRow
+from lrtune.errors import Invalid, UnknownJob, UnknownTrial, UnreadableJob
+from lrtune.store.database import Parts, as_time, time
+from lrtune.store.tables import AuditRow, JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob
 
+ARCHIVED = "job-archived"  # what the log of changes says of a job that stands in a file from then on
 _JOB = select(JobRow).where(JobRow.id == bindparam("id"))
 _TRIAL = select(TrialRow).where(TrialRow.job == bindparam("job"), TrialRow.number == bindparam("number"))
 _LOCKED_TRIAL = _TRIAL.with_for_update()
@@ -22,7 +24,7 @@ _LOCKED = _JOB.with_for_update().execution_options(populate_existing=True)
 
 def command(job: Any) -> ColumnElement[bool]:
     """Whether a command of the workers' trains a job's trials; `job` is the table, or another name of it."""
-    return func.coalesce(job.spec[("task", "command")].as_boolean(), false())
+    return func.coalesce(Parts(job.spec)[("task", "command")].as_boolean(), false())
 
 
 def not_external(job: Any) -> ColumnElement[bool]:
@@ -34,21 +36,54 @@ def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
     """The row of a job's id; with `lock`, nobody else changes the job until the transaction ends. Raises UnknownJob."""
     row = tx.scalars(_LOCKED if lock else _JOB, {"id": job_id}).one_or_none()
     if row is None:
-        raise unknown(job_id)
+        raise missing(tx, job_id)
     return row
 
 
+def asked(row: JobRow) -> AdmittedJob:
+    """What a job asks for. Raises UnreadableJob."""
+    if not row.spec:  # as `JsonObject` reads what is none
+        raise _unreadable(row.id, "it is no JSON")
+    try:
+        return AdmittedJob.model_validate(row.spec)
+    except ValidationError as error:
+        raise _unreadable(row.id, _first(error)) from None
+
+
+def admitted(job_id: str, spec: str) -> AdmittedJob:
+    """The same, as it stands in the database. Raises UnreadableJob."""
+    try:
+        return _admitted(spec)
+    except ValidationError as error:
+        raise _unreadable(job_id, _first(error)) from None
+
+
 @lru_cache(maxsize=256)
-def admitted(spec: str) -> AdmittedJob:
-    """What a job asks for, as it stands in the database: the same text in each report, and in each poll."""
+def _admitted(spec: str) -> AdmittedJob:
+    """The same text in each report, and in each poll."""
     return AdmittedJob.model_validate_json(spec)
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def _unreadable(job_id: str, found: str) -> UnreadableJob:
+    return UnreadableJob(
+        f"what {job_id} asks for cannot be read ({found[:200]}): its row in the database is damaged, or of a newer "
+        f"release. Bring the database back from a backup (`lrtune restore`), run that release, or give the job up "
+        f"with `lrtune delete {job_id}`",
+        job=job_id,
+    )
 
 
 def job_now(tx: Session, job_id: str) -> tuple[JobRow, datetime]:
     """The row of a job's id, and the database's time, in one statement. Raises UnknownJob."""
     found = tx.execute(_now(time(tx)), {"id": job_id}).one_or_none()
     if found is None:
-        raise unknown(job_id)
+        raise missing(tx, job_id)
     return found[0], as_time(found[1])
 
 
@@ -65,6 +100,16 @@ def owner(tx: Session, job_id: str) -> str | None:
 def unknown(job_id: str) -> UnknownJob:
     """What is wrong where there is no job of an id."""
     return UnknownJob(f"there is no job {job_id[:60]!r}")
+
+
+def missing(tx: Session, job_id: str) -> UnknownJob:
+    """The same, for who may know which jobs there were: one that was archived is said to be, where and since when."""
+    gone = select(AuditRow).where(AuditRow.subject == job_id, AuditRow.action == ARCHIVED)
+    row = tx.scalars(gone.order_by(AuditRow.id.desc()).limit(1)).one_or_none()
+    if row is None:
+        return unknown(job_id)
+    where = f"{row.details['file']} below the server's LRTUNE_DATA_DIR"
+    return UnknownJob(f"{job_id} was archived on {row.at:%Y-%m-%d}, as old jobs are here, and stands in {where}")
 
 
 def trial(tx: Session, job: JobRow, number: int, *, lock: bool = False) -> TrialRow:

@@ -120,13 +120,20 @@ def change(tx: Session, name: str, asked: PersonChange, *, by: str = "", now: da
     return row
 
 
+def needed(name: str, *, by: str) -> str:
+    """Why somebody may not be removed by somebody, in words; nothing where they may."""
+    if name == by:
+        return "that is you"
+    return "the first key is theirs" if name == ADMIN else ""
+
+
 def remove(tx: Session, name: str, *, by: str = "", now: datetime | None = None) -> None:
     """Revoke and forget somebody's keys, and forget their weight and quotas; their jobs and data stay theirs.
 
     Raises UnknownPerson, StillNeeded.
     """
-    if name in (by, ADMIN):
-        raise StillNeeded(f"{name} cannot be removed: " + ("that is you" if name == by else "the first key is theirs"))
+    if why := needed(name, by=by):
+        raise StillNeeded(f"{name} cannot be removed: {why}")
     row = tx.get(PersonRow, name, with_for_update=True)
     if row is None:
         raise UnknownPerson(f"nobody is called {name!r}")

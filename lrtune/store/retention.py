@@ -11,10 +11,11 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from lrtune.store import events, jobs, lookup, trials
+from lrtune.store import audit_log, events, jobs, lookup, trials
 from lrtune.store.tables import JobRow, ReportRow, TrialRow
 from lrtune.wire.results import OVER, REPORTS, report_points
 
+SERVER = "(server)"  # who does what nobody asks for: no name that a person may have
 PAGE = 1000  # events that are read at once
 
 
@@ -55,6 +56,14 @@ def _kept(steps: Sequence[int], horizon: int) -> list[int]:
     """Of these steps, in order, the last at or before each point of a run; and the last of all."""
     places = {bisect_right(steps, point) - 1 for point in report_points(horizon)} | {len(steps) - 1}
     return [steps[place] for place in sorted(places) if place >= 0]
+
+
+def forget(tx: Session, job_id: str, *, file: str) -> None:
+    """Delete a job that stands in a file from now on, and remember where. Raises UnknownJob, JobNotFinished."""
+    row = lookup.job(tx, job_id)
+    known: dict[str, Any] = {"owner": row.owner, "task": row.task, "file": file}
+    jobs.delete(tx, job_id)
+    audit_log.add(tx, SERVER, lookup.ARCHIVED, job_id, **known)
 
 
 def written(tx: Session, job_id: str) -> dict[str, Any]:

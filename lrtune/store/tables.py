@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from lrtune.store.database import Utc, Words
+from lrtune.store.database import JsonObject, Utc, Words
 from lrtune.wire.people import ADMIN
 
 Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only under INTEGER
@@ -81,7 +81,7 @@ class JobRow(Base):
     state: Mapped[str] = mapped_column(String(16), index=True)
     reason: Mapped[str] = mapped_column(Words, default="")
     task: Mapped[str] = mapped_column(String(200), default="")  # its name, which a claim asks for
-    spec: Mapped[dict[str, Any]]
+    spec: Mapped[dict[str, Any]] = mapped_column(JsonObject)
     steps: Mapped[int | None]
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     digest: Mapped[str] = mapped_column(String(64))

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from lrtune.store import lookup, shares, workers
 from lrtune.store.database import clock
 from lrtune.store.tables import JobRow, TrialRow
-from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import ACTIVE, OPEN, TrialState
 
 IDLE = timedelta(seconds=5)  # since a worker that waits was seen
@@ -48,7 +47,7 @@ def wanted(tx: Session, job_id: str, *, now: datetime | None = None) -> int:
     """
     now = now or clock(tx)
     row = lookup.job(tx, job_id)
-    spec = AdmittedJob.model_validate(row.spec)
+    spec = lookup.asked(row)
     idle = sum(one.job is None and workers.fits(spec, one) for one in workers.alive(tx, now=now, within=IDLE))
     thinking = tx.scalar(select(func.count()).where(JobRow.thinking_until >= now, JobRow.state.in_(ACTIVE))) or 1
     opened = select(TrialRow.state, func.count()).where(TrialRow.job == row.seq, TrialRow.state.in_(OPEN))

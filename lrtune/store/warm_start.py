@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lrtune.errors import Invalid, Rejection
-from lrtune.store import events, trials
+from lrtune.errors import Invalid, Rejection, UnreadableJob
+from lrtune.store import events, lookup, trials
+from lrtune.store.database import Parts
 from lrtune.store.tables import JobRow, TrialRow
 from lrtune.wire.job import WARM_START_JOBS, AdmittedJob, TaskSpec
 from lrtune.wire.results import OBSERVED, OVER, Trial, TrialState, WarmStartTrial
@@ -31,7 +32,7 @@ def resolved(tx: Session, spec: AdmittedJob, *, only: str | None = None) -> Admi
     seen = [JobRow.owner == only] if only is not None else []
     if spec.warm_start is True:
         query = select(JobRow).where(
-            *seen, JobRow.state.in_(OVER), JobRow.spec["task"]["name"].as_string() == spec.task.name
+            *seen, JobRow.state.in_(OVER), Parts(JobRow.spec)["task"]["name"].as_string() == spec.task.name
         )
         rows = tx.scalars(query.order_by(JobRow.seq.desc()).limit(LOOKED_AT))
         ids = [row.id for row in islice((row for row in rows if not _unlike(spec, row)), WARM_START_JOBS)]
@@ -54,7 +55,10 @@ def _unlike(spec: AdmittedJob, row: JobRow | None) -> str:
         return "which is no job here; accepted are ids of jobs that are over"
     if row.state not in OVER:
         return f"which is {row.state}; accepted are jobs that are over"
-    old = AdmittedJob.model_validate(row.spec)
+    try:
+        old = lookup.asked(row)
+    except UnreadableJob as error:
+        return f"which cannot be learned from: {error}"
     if old.task.name != spec.task.name:
         return f"a job on the task {old.task.name}; accepted are jobs on {spec.task.name}"
     theirs, ours = _params(old.task), _params(spec.task)

@@ -26,6 +26,7 @@ class AtHorizon(Result):
     rest is the weight of the rule. `words` say all this in a sentence.
     """
 
+    metric: str = ""
     steps: int
     configuration: Configuration
     learning_rate_interval: tuple[float, float]

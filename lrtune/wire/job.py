@@ -132,6 +132,9 @@ class Horizon(Strict):
         return self
 
 
+LEAST_RUNS = 2  # full runs that search: the baseline, and one other run to its end
+
+
 class Budget(Strict):
     """When the search ends: at the first of these. Confirming the best few comes on top; the plan shows both."""
 
@@ -152,6 +155,16 @@ class Budget(Strict):
         """The most full runs that the search can take; None when only time bounds it."""
         bounds = [float(bound) for bound in (self.full_runs, self.trials) if bound is not None]
         return min(bounds, default=None)
+
+    @property
+    def baseline_alone(self) -> str:
+        """What is to be said where the baseline takes up all of it; nothing where there is room for a search."""
+        if self.full_runs is None or self.full_runs >= LEAST_RUNS:
+            return ""
+        return (
+            f"the baseline is all that is trained: it takes the first full run, and no other run to its end fits into "
+            f"budget.full_runs, {self.full_runs:g}; {LEAST_RUNS} are the least that search"
+        )
 
 
 FINALISTS = 3  # of the candidates, for whose further seeds there is room: the others have one
