@@ -140,3 +140,16 @@ def test_trainers_in_stages_that_share_an_output_folder_keep_out_of_each_others_
 
     whole = in_stages(tmp_path / "kept", one, [STEPS], metric="eval_loss")
     assert in_stages(tmp_path / "kept", one, [5, STEPS], metric="eval_loss") == whole
+
+
+@pytest.mark.parametrize("end", [3, 5])
+def test_a_stage_ends_without_an_error_where_the_best_is_loaded_and_one_checkpoint_alone_is_kept(
+    end: int, tmp_path: Path
+) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 5, "eval_strategy": "steps", "eval_steps": 5}
+
+    def one(trial: LoopTrial) -> list[float]:
+        return train(trial, tmp_path / "out", load_best_model_at_end=True, save_total_limit=1, **saving)[0]
+
+    whole = in_stages(tmp_path / "kept", one, [STEPS], metric="eval_loss")
+    assert in_stages(tmp_path / "kept", one, [end, STEPS], metric="eval_loss") == whole

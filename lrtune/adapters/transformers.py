@@ -120,12 +120,14 @@ class TrialCallback(TrainerCallback):
         made = apart / f"checkpoint-{state.global_step}"
         of_host = args.local_process_index == 0  # what all processes of a host have written lies in one directory
         self.trial.keep(state.global_step, lambda to: of_host and shutil.copytree(made, to, dirs_exist_ok=True))
+        asked = Path(args.output_dir or ".") / made.name
         if of_host:
             if not self._ours:
-                asked = Path(args.output_dir or ".") / made.name
                 shutil.rmtree(asked, ignore_errors=True)
                 shutil.move(made, asked)
             shutil.rmtree(apart, ignore_errors=True)
+        if state.best_model_checkpoint == str(made):  # which the trainer looks for as it ends
+            state.best_model_checkpoint = None if self._ours else str(asked)
 
     def _apart(self, args: TrainingArguments) -> None:
         """Let the next checkpoint be written where no other trial's is."""
