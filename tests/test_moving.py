@@ -285,7 +285,9 @@ def test_reports_that_a_study_counts_in_epochs_are_at_the_steps_where_those_end(
         job = next(client.list()).id
         assert [one.step for one in client.trial(job, 1).reports] == [200, 400, 600]
         assert next((one.step, one.value) for one in client.trials(job)) == (2000, 0.1)
-        assert client.report(job).cost.total == 1.3
+        report = client.report(job)
+    assert report.cost.total == 1.3
+    assert (report.saved.pruning, report.audit) == (0.7, None)  # by a pruner that was not the forecast
 
 
 def test_a_run_without_reports_that_diverged_has_cost_its_length(service: httpx.Client, storage: str) -> None:
