@@ -14,10 +14,15 @@ def job_id(client: "Client", given: str) -> str:
     if re.fullmatch(r"job-[0-9a-f]{16}", given):
         return given
     words = given.encode("utf-8", "replace").decode()[:200].split()[:10]  # as many as the server searches for
-    mine = client.list(search=" ".join(words), owner=client.me().person) if words else ()
+    said = " ".join(words)
+    mine = client.list(search=said, owner=client.me().person) if words else ()
     found = [f"{one.id} ({one.state})" for one in mine if one.spec.name == given]
     if not found:
-        raise errors.UnknownJob(f"there is no job of yours with the id or the name {given!r}; `lrtune list` shows them")
+        none = f"there is no job of yours with the id or the name {given!r}"
+        listed = client.list(search=said) if words else ()
+        others = [f"{one.id} of {one.owner}" for one in listed if one.spec.name == given]
+        has = f"another's is named by its id: {_few(others)}" if others else "`lrtune list` shows them"
+        raise errors.UnknownJob(f"{none}; {has}")
     if len(found) > 1:
         raise errors.Invalid(f"{len(found)} jobs of yours have the name {given!r}; accepted is an id: {_few(found)}")
     return found[0].split()[0]

@@ -27,7 +27,7 @@ from lrtune.leaving import text
 from lrtune.loop import LEASE_SECONDS, WAIT_SECONDS, forget, place_of, this_process
 from lrtune.printable import printable
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, ended_by_loop
-from lrtune.wire.results import TrialDetail, TrialState
+from lrtune.wire.results import JobState, TrialDetail, TrialState
 
 POLL_SECONDS = 0.1  # between two looks at a command
 NEVER = float("inf")
@@ -226,11 +226,18 @@ class Runner:
                 _say(f"waits for the server: {error}")
             except (errors.Conflict, errors.NotFound) as error:
                 if not self.stopping:  # a command that was asked to stop has given it back itself
-                    _say(f"trial {held.trial.number} is no longer ours: {error}")
+                    _say(self._lost(held.trial.number, error))
                 return None
             if self.stopping:
                 return None  # its lease runs out
             self._pause(WAIT_SECONDS)
+
+    def _lost(self, number: int, error: errors.LrtuneError) -> str:
+        """Why a trial is not held any more: of a job that is paused the command has given it back."""
+        with contextlib.suppress(errors.LrtuneError):
+            if self.client.get(self.job).state is JobState.PAUSED:
+                return f"trial {number} waits, as the job is paused; this goes on once it is resumed"
+        return f"trial {number} is no longer ours: {error}"
 
     def _end(self, held: Handout, why: str, tail: str) -> None:
         """End a trial that its command has not ended."""

@@ -300,6 +300,15 @@ def test_the_trials_own_optimizer_is_accepted(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="it would call itself")
+@pytest.mark.parametrize(("by", "theirs"), [("norm", "global_clipnorm"), ("value", "clipvalue")])
+def test_gradients_are_clipped_as_the_job_says_or_refused_in_words(by: str, theirs: str) -> None:
+    trial = held(SGD | {f"clip_{by}": 0.5})
+    with pytest.raises(ValueError, match=f"not by {by}, and this trial clips at 0.5; give it"):
+        fit(trial, compiled())
+    assert getattr(optimizer(trial), theirs) == 0.5
+    fit(trial, compiled(optimizer=optimizer(trial)))
+
+
 def test_the_same_holds_where_jax_is_the_backend() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", __file__]
     environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}

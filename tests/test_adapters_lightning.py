@@ -192,3 +192,11 @@ def test_lightning_refuses_a_run_of_another_length(
 def test_lightning_refuses_another_optimizer() -> None:
     with pytest.raises(ValueError, match="found adamw, and this trial is one of sgd"):
         fit(held(SGD), Module(), max_steps=STEPS)
+
+
+@pytest.mark.parametrize("by", ["norm", "value"])
+def test_lightning_refuses_gradients_clipped_otherwise_than_the_job_says(by: str) -> None:
+    trial = held(ADAMW | {f"clip_{by}": 2.0})
+    with pytest.raises(ValueError, match=f"clipped by {by} at 0.5, and this trial clips at 2; write Trainer"):
+        fit(trial, Module(), max_steps=STEPS, gradient_clip_val=0.5, gradient_clip_algorithm=by)
+    fit(held(ADAMW | {f"clip_{by}": 2.0}), Module(), max_steps=STEPS, gradient_clip_val=2, gradient_clip_algorithm=by)

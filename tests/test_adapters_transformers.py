@@ -161,6 +161,11 @@ def test_what_is_evaluated_after_the_training_alone_is_the_trials_value(tmp_path
         ({"max_steps": 7}, ADAMW, r"found a run of 7 steps; this trial has 12: accepted is .*max_steps=12"),
         ({}, SGD, r"found adamw, and this trial is one of sgd; write"),
         ({"optimizers": lambda _: (None, None)}, ADAMW, r'"optimizers": \[{"name": "adamw", "weight_decay": 0.0}\]'),
+        (
+            {"max_grad_norm": 0.5},
+            ADAMW | {"clip_norm": 2.0},
+            "by norm at 0.5, and this trial clips at 2; write",
+        ),
         ({"optimizers": lambda _: (None, None), "optim": "adafactor"}, ADAMW, "found the optimizer Adafactor"),
     ],
 )

@@ -132,7 +132,12 @@ def test_whose_turn_a_job_is_and_what_it_needs_of_a_worker_are_options(service: 
 
 def test_a_job_of_ones_own_is_found_by_its_name_where_one_alone_has_it(service: Database) -> None:
     with Client() as admin, Client(key=Admin(admin).create_key("ada").key) as ada:
-        ada.submit({"task": "digits", "name": "wide net, 2"})
+        hers = ada.submit({"task": "digits", "name": "wide net, 2"}).id
+        said = words(run("show", "wide net, 2", code=2))
+        assert (
+            f"no job of yours with the id or the name 'wide net, 2'; another's is named by its id: {hers} of ada"
+            in said
+        )
     mine, other = (str(submitted("--name", name)["id"]) for name in ("wide net, 2", "wide net, 22"))
     assert json.loads(run("show", "wide net, 2", "--json").stdout)["id"] == mine
     assert f"{mine} is paused" in run("pause", "wide net, 2").output
@@ -142,7 +147,7 @@ def test_a_job_of_ones_own_is_found_by_its_name_where_one_alone_has_it(service: 
     twin = str(submitted("--name", "wide net, 2")["id"])
     said = words(run("cancel", "wide net, 2", code=2))
     assert f"2 jobs of yours have the name 'wide net, 2'; accepted is an id: {twin} (queued), {mine} (queued)" in said
-    assert "there is no job of yours with the id or the name 'wide'" in words(run("show", "wide", code=2))
+    assert "no job of yours with the id or the name 'wide'; `lrtune list`" in words(run("show", "wide", code=2))
 
 
 def test_a_dry_run_tells_the_cost_and_stores_nothing(service: Database) -> None:

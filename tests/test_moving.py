@@ -265,6 +265,31 @@ def test_of_a_study_that_reported_often_so_much_comes_in_as_the_server_takes(
     assert (len(steps), steps[0], steps[-1]) == (kept, 1 if reports == 2500 else 3, reports)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_reports_that_a_study_counts_in_epochs_are_at_the_steps_where_those_end(
+    service: httpx.Client, storage: str, first: int
+) -> None:
+    study = optuna.create_study(storage=storage, study_name="epochs")
+    made: dict[str, Any] = {
+        "params": {"lr": 1e-3},
+        "distributions": {"lr": optuna.distributions.FloatDistribution(0, 1)},
+    }
+    for epochs, state in ((10, "COMPLETE"), (3, "PRUNED")):
+        seen = {number: 1.0 / (1 + number) for number in range(first, epochs + first)}
+        state = optuna.trial.TrialState[state]
+        study.add_trial(optuna.trial.create_trial(value=0.1, state=state, intermediate_values=seen, **made))
+    fixed = ("--set", "optimizer=adamw", "--set", "schedule=cosine")
+    said = run("import-study", "digits", "--storage", storage, "--steps", "2000", *fixed)
+    assert "its reports are taken as 200 steps apart, so that its complete runs end at 2000" in said
+    with Client() as client:
+        job = next(client.list()).id
+        assert [one.step for one in client.trial(job, 1).reports] == [200, 400, 600]
+        assert next((one.step, one.value) for one in client.trials(job)) == (2000, 0.1)
+        report = client.report(job)
+    assert report.cost.total == 1.3
+    assert (report.saved.pruning, report.audit) == (0.7, None)  # by a pruner that was not the forecast
+
+
 def test_a_run_without_reports_that_diverged_has_cost_its_length(service: httpx.Client, storage: str) -> None:
     study = optuna.create_study(storage=storage, study_name="ends")
     kinds = {"lr": optuna.distributions.FloatDistribution(1e-4, 1.0)}

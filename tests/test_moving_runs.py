@@ -112,6 +112,66 @@ def test_runs_of_hugging_faces_trainer_come_in_by_its_own_names(
     assert (chosen.warmup, chosen.clip_norm) == (0.1, 1.0)
 
 
+def test_a_warm_up_below_one_step_is_the_share_that_the_trainer_takes_it_for(
+    service: httpx.Client, asked: str, tmp_path: Path
+) -> None:
+    rows = [
+        ["learning_rate", "lr_scheduler_type", "optim", "warmup_steps", "loss"],
+        [5e-5, "linear", "adamw", 0.1, 0.4],
+    ]
+    run("import-study", asked, "--csv", written(tmp_path / "runs.csv", rows), "--value", "loss")
+    with Client() as client:
+        assert client.best(next(client.list()).id).configuration.warmup == 0.1
+
+
+RAY = ["", "val_loss", "done", "training_iteration", "trial_id", "time_total_s", "pid", "logdir"]
+RAYS: list[list[Any]] = [
+    [0, 0.5, "True", 10, "a1b2c_00000", 12.5, 123, "a1b2c_00000", 3e-4, "adamw", 64],
+    [1, 0.4, "True", 10, "a1b2c_00001", 12.4, 124, "a1b2c_00001", 1e-3, "adamw", 32],
+    [2, 0.3, "True", 2, "a1b2c_00002", 2.5, 125, "a1b2c_00002", 1e-1, "adamw", 32],
+]
+MLFLOW = ["run_id", "status", "artifact_uri", "metrics.val_loss", "metrics.f1", "tags.mlflow.user"]
+MLFLOWS: list[list[Any]] = [
+    ["5f", "FINISHED", "mlruns/0", 0.5, 0.1, "me", 3e-4, "adamw", 64],
+    ["5a", "FINISHED", "mlruns/0", 0.4, 0.2, "me", 1e-3, "adamw", 32],
+    ["5b", "FAILED", "mlruns/0", 0.3, 0.2, "me", 1e-1, "adamw", 32],
+]
+OPTUNA = ["number", "value", "datetime_start", "duration", "user_attrs_host", "state"]
+OPTUNAS: list[list[Any]] = [
+    [0, 0.5, "2026-05-01", "0 days", "a", "COMPLETE", 3e-4, "adamw", 64],
+    [1, 0.4, "2026-05-01", "0 days", "a", "COMPLETE", 1e-3, "adamw", 32],
+    [2, 0.3, "2026-05-01", "0 days", "a", "PRUNED", 1e-1, "adamw", 32],
+]
+
+
+@pytest.mark.parametrize(
+    ("mark", "head", "rows", "value", "left"),
+    [
+        ("config/", RAY, RAYS, "val_loss", "1 stopped early"),
+        ("params.", MLFLOW, MLFLOWS, "metrics.val_loss", "1 failed"),
+        ("params_", OPTUNA, OPTUNAS, "value", "1 pruned"),
+    ],
+)
+def test_of_a_table_that_marks_its_parameters_the_other_columns_are_none(
+    service: httpx.Client,
+    asked: str,
+    tmp_path: Path,
+    mark: str,
+    head: list[str],
+    rows: list[list[Any]],
+    value: str,
+    left: str,
+) -> None:
+    file = written(tmp_path / "runs.csv", [[*head, *(mark + name for name in ("lr", "optimizer", "batch"))], *rows])
+    given = ["--value", value, "--set", "schedule=cosine"]
+    assert "to leave out what is none: `--map batch=-`" in run("import-study", asked, "--csv", file, *given, code=2)
+    said = run("import-study", asked, "--csv", file, *given, "--map", "batch=-")
+    assert f"2 trials imported from the runs in runs.csv; 1 left out ({left})" in said
+    with Client() as client:
+        best = client.best(next(client.list()).id)
+    assert (best.value, best.configuration.learning_rate) == (0.4, 1e-3)
+
+
 def test_the_report_of_old_runs_is_a_file_that_draws_what_there_is(
     service: httpx.Client, asked: str, tmp_path: Path
 ) -> None:

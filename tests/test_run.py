@@ -29,6 +29,19 @@ Path("pid").write_text(str(os.getpid()))
 trial.report(1, val_loss=1.0)
 time.sleep(120)
 """
+PATIENT = """
+import time
+from pathlib import Path
+import lrtune
+
+trial = lrtune.trial()
+for step in range(1, trial.steps + 1):
+    if trial.report(step, val_loss=1 / step):
+        break
+    Path("begun").touch()
+    while not Path("go").exists():
+        time.sleep(0.02)
+"""
 
 
 def test_a_script_that_nobody_started_for_a_trial_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +98,20 @@ def test_a_script_that_stops_early_by_itself_hears_here_and_now_that_its_trial_c
     shown = capsys.readouterr()
     assert "trial 0 cannot win: its loop ended it at step 10 of 40" in shown.out + shown.err
     assert "if that was early stopping, switch it off" in shown.out + shown.err
+
+
+def test_whoever_trains_a_job_that_is_paused_hears_so_and_goes_on_as_it_is_resumed(
+    door: httpx.Client, tmp_path: Path
+) -> None:
+    job = submit(door, budget={"trials": 1}, confirm={"top": 0})
+    (tmp_path / "train.py").write_text(PATIENT)
+    with started(job, "--whole", "--", sys.executable, "train.py") as running:
+        waits(lambda: (tmp_path / "begun").exists())
+        assert door.post(f"/v1/jobs/{job}/pause").status_code == 202
+        (tmp_path / "go").touch()
+        heard(running, "trial 0 waits, as the job is paused; this goes on once it is resumed")
+        assert door.post(f"/v1/jobs/{job}/resume").status_code == 202
+        heard(running, "the job is over (succeeded)")
 
 
 def test_a_silent_command_is_stopped_with_all_that_it_has_started(door: httpx.Client) -> None:

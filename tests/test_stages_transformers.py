@@ -1,12 +1,13 @@
 """Hugging Face's Trainer in stages: a run that was paused twice is the one of one piece, bit for bit."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from lrtune.adapters.transformers import TrialCallback
 from lrtune.loop import LoopTrial
@@ -31,7 +32,7 @@ class Net(nn.Module):
 
 
 def train(
-    trial: LoopTrial, output: Path, *, resume: bool = True, sets: Any = None, **options: Any
+    trial: LoopTrial, output: Path, *, resume: bool = True, sets: Any = None, callbacks: Any = (), **options: Any
 ) -> tuple[list[float], list[Any]]:
     set_seed(trial.seed)
     model = Net()
@@ -43,7 +44,7 @@ def train(
         train_dataset=EXAMPLES,
         eval_dataset=sets or EXAMPLES[:4],
         optimizers=(trial.optimizer(model.parameters()), None),
-        callbacks=[TrialCallback(trial)],
+        callbacks=[*callbacks, TrialCallback(trial)],
     )
     found.train(resume_from_checkpoint=trial.checkpoint_path if resume else None)
     return model.losses, [one.tolist() for one in model.parameters()]
@@ -121,3 +122,34 @@ def test_a_range_test_ends_at_its_own_end_in_a_script_of_the_jobs_length(tmp_pat
     assert [one.step for one in trial._door.sent][-1] == 6  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="found a run of 5 steps; this trial has 6"):
         train(range_test(tmp_path / "kept", 6, metric="eval_loss"), tmp_path / "out", max_steps=5)
+
+
+def test_trainers_in_stages_that_share_an_output_folder_keep_out_of_each_others_checkpoints(tmp_path: Path) -> None:
+    class Neighbour(TrainerCallback):
+        """Another process with the same `output_dir`, whose `save_total_limit` deletes what it finds there."""
+
+        def on_save(self, *_: Any, **__: Any) -> None:
+            for found in (tmp_path / "out").glob("checkpoint-*"):
+                shutil.rmtree(found)
+
+    saving = {"save_strategy": "steps", "save_steps": 5, "eval_strategy": "steps", "eval_steps": 5}
+
+    def one(trial: LoopTrial) -> list[float]:
+        more: dict[str, Any] = saving | {"load_best_model_at_end": True, "callbacks": [Neighbour()]}
+        return train(trial, tmp_path / "out", **more)[0]
+
+    whole = in_stages(tmp_path / "kept", one, [STEPS], metric="eval_loss")
+    assert in_stages(tmp_path / "kept", one, [5, STEPS], metric="eval_loss") == whole
+
+
+@pytest.mark.parametrize("end", [3, 5])
+def test_a_stage_ends_without_an_error_where_the_best_is_loaded_and_one_checkpoint_alone_is_kept(
+    end: int, tmp_path: Path
+) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 5, "eval_strategy": "steps", "eval_steps": 5}
+
+    def one(trial: LoopTrial) -> list[float]:
+        return train(trial, tmp_path / "out", load_best_model_at_end=True, save_total_limit=1, **saving)[0]
+
+    whole = in_stages(tmp_path / "kept", one, [STEPS], metric="eval_loss")
+    assert in_stages(tmp_path / "kept", one, [end, STEPS], metric="eval_loss") == whole

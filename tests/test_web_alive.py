@@ -143,6 +143,22 @@ def test_a_failed_job_says_its_reason_once_and_has_the_traceback_folded(database
         assert (found["phase"], found["fraction"]) == ("over", 0.0)
 
 
+def test_the_little_that_a_script_printed_last_is_not_folded(database_url: str) -> None:
+    with (
+        served(database_url) as service,
+        httpx.Client(base_url=service.base_url, headers=PAGE, timeout=60, trust_env=False) as one,
+    ):
+        assert one.post("/sign-in", data={"key": KEY}).status_code == 303
+        shown, database = [], Database(database_url)
+        for printed in ("CUDA error", "\n".join("line" for _ in range(20))):
+            job = service.post("/v1/jobs", json={"task": "digits"}).json()["id"]
+            with database.write() as tx:
+                jobs.end(tx, job, JobState.FAILED, reason=f"exit code 1; the last it printed:\n{printed}")
+            shown.append('<details class="traceback" open>' in one.get(f"/jobs/{job}").text)
+        database.dispose()
+    assert shown == [True, False]
+
+
 def test_who_is_missing_is_said_of_jobs_that_wait_for_a_worker_and_of_no_other(sqlite_url: str) -> None:
     external = {"task": "external", "metric": {"name": "loss", "goal": "minimize"}, "horizon": {"steps": 50}}
     with (

@@ -23,6 +23,7 @@ from lrtune.optimizers import OPTIMIZERS
 from lrtune.space import knobs
 
 REMEDY = "make the optimizer with lrtune.adapters.keras.optimizer(trial)"
+_CLIPPING = f"give it global_clipnorm=trial.configuration.clip_norm (or clipvalue=...clip_value), or {REMEDY}"
 _KERAS = {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon", "alpha": "rho"}
 _MUON = {"beta1": "adam_beta_1", "beta2": "adam_beta_2"}
 # What is no knob of a job's is to be as in the export.
@@ -137,6 +138,10 @@ def optimizer(trial: TrialLike) -> Any:
     given = {_named(name, knob): value for knob, value in asked.items() if knob != "lr_decay"}
     options = inspect.signature(made).parameters
     given |= {option: value for option, value in _USUAL.items() if option in options}
+    if trial.configuration.clip_norm is not None:
+        given["global_clipnorm"] = trial.configuration.clip_norm
+    elif trial.configuration.clip_value is not None:
+        given["clipvalue"] = trial.configuration.clip_value
     found = made(learning_rate=trial.configuration.learning_rate, **given)
     _require(found, trial)
     return found
@@ -157,6 +162,10 @@ def _require(found: Any, trial: TrialLike) -> None:
     matching.require(name, values, trial.configuration, remedy=REMEDY)
     others = {option: getattr(found, option) for option in _USUAL if hasattr(found, option)}
     matching.refuse_unsayable(name, others, _USUAL)
+    asked = trial.configuration  # Keras clips in one way, and the norm goes first
+    matching.require_clipping(
+        asked, norm=found.global_clipnorm, value=found.clipvalue, by_value=asked.clip_norm is None, remedy=_CLIPPING
+    )
 
 
 def _named(name: str, knob: str) -> str:

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.data import _update_dataloader
 from torch import distributed
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler
 
+from lrtune.adapters import matching
 from lrtune.adapters.checkpoints import generators, generators_of, set_generators
 from lrtune.adapters.distributed import require_one_trial
 from lrtune.adapters.pytorch import Rates, Updates, plain, require_optimizer
@@ -142,6 +143,7 @@ class TrialCallback(Callback):
         self._require_length(trainer, automatic=pl_module.automatic_optimization)
         require_optimizer(optimizers, self.trial)
         require_one_trial(self.trial)
+        self._require_clipping(trainer, pl_module)
         first = Rates(self.trial, optimizers[0])
         self._rates = [first, *(Rates(self.trial, one, first.given[0]) for one in optimizers[1:])]
         done = self._done or [trainer.global_step // len(optimizers)] * len(optimizers)
@@ -217,6 +219,17 @@ class TrialCallback(Callback):
         found = trainer.estimated_stepping_batches
         if automatic or found in (-1, float("inf")):
             require_length(found, self.trial, f"Trainer(max_steps={self.trial.steps})")
+
+    def _require_clipping(self, trainer: Trainer, module: LightningModule) -> None:
+        """Raise ValueError for gradients that Lightning clips otherwise; a module that clips by itself is not seen."""
+        own = type(module).configure_gradient_clipping is not LightningModule.configure_gradient_clipping
+        if module.automatic_optimization and not own:
+            found, by = trainer.gradient_clip_val, trainer.gradient_clip_algorithm or "norm"
+            norm, value = (None, found) if by == "value" else (found, None)
+            kind = "value" if self.trial.configuration.clip_norm is None else "norm"
+            own_way = f'gradient_clip_val=trial.configuration.clip_{kind}, gradient_clip_algorithm="{kind}"'
+            remedy = f"write Trainer({own_way})"
+            matching.require_clipping(self.trial.configuration, norm=norm, value=value, by_value=True, remedy=remedy)
 
     def _require_resumable(self, trainer: Trainer) -> None:
         """Raise ValueError for a run whose place in its data nobody keeps."""

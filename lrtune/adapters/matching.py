@@ -44,6 +44,20 @@ def refuse_unsayable(name: str, found: Mapping[str, Any], accepted: Mapping[str,
             raise ValueError(f"found {name} with {option} {value}; accepted is {accepted[option]}, else {BY_HAND}")
 
 
+def require_clipping(
+    configuration: Configuration, *, norm: float | None, value: float | None = None, by_value: bool = False, remedy: str
+) -> None:
+    """Raise ValueError where a job says how gradients are clipped and the framework clips them otherwise.
+
+    A job that says nothing of it leaves it to the script. `by_value`: whether the framework can clip so.
+    """
+    both = (("norm", configuration.clip_norm, norm), ("value", configuration.clip_value if by_value else None, value))
+    for kind, asked, found in both:
+        if asked is not None and not _same(asked, found):
+            how = f"by {kind} at {found:g}" if found else f"not by {kind}"
+            raise ValueError(f"found gradients clipped {how}, and this trial clips at {asked:g}; {remedy}")
+
+
 def _written(name: str, found: Mapping[str, Sequence[Any]]) -> str:
     """What a job says so that its trials are trained with this optimizer: the knobs that are not the default ones."""
     usual: Optimizer = optimizer(name)

@@ -6,6 +6,9 @@ scheduler said, in the trainer's logs as well. The metric of the job is one that
 A trial taken with `job.trials(checkpoints=...)` is kept in the trainer's own checkpoint and goes on with
 `trainer.train(resume_from_checkpoint=trial.checkpoint_path)`; `max_steps` stays `trial.steps`. Data that draws at
 random as it is loaded is not what it would have been: the trainer loads ahead. Several processes keep it together.
+
+What a stage ends with is written in a folder of that trial's own: trials that are trained side by side, with one
+`output_dir`, would write over each other's, or delete it, before it is kept.
 """
 
 import numbers
@@ -15,6 +18,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lrtune.adapters import matching
 from lrtune.adapters.checkpoints import generators, set_generators
 from lrtune.adapters.distributed import require_one_trial
 from lrtune.adapters.folder import kept_by
@@ -33,6 +37,7 @@ class TrialCallback(TrainerCallback):
         self._held: dict[str, float] = {}  # measured on one of several sets, while the job's metric is not known yet
         self._heard = False  # whether the job's metric was reported
         self._training = False
+        self._given: str | None = None  # the script's folder for checkpoints, while ours takes its place
         trial.keeps_itself = True
 
     def on_train_begin(
@@ -44,6 +49,8 @@ class TrialCallback(TrainerCallback):
         require_optimizer([optimizer], self.trial)
         require_one_trial(self.trial)
         self._require_stage(args, state)
+        remedy = "write TrainingArguments(max_grad_norm=trial.configuration.clip_norm)"
+        matching.require_clipping(self.trial.configuration, norm=args.max_grad_norm, remedy=remedy)
         self._training = True
         self._rates = Rates(self.trial, optimizer)
         self._set(state, kwargs["lr_scheduler"])
@@ -81,6 +88,7 @@ class TrialCallback(TrainerCallback):
             self._report(state, control)
         if paused(self.trial):
             self._ours, control.should_save = not control.should_save, True
+            self._apart(args)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -94,6 +102,7 @@ class TrialCallback(TrainerCallback):
         """Keep what a trainer that saves the best alone did not; a stage that has ended is not measured once more."""
         if paused(self.trial):
             self._ours = True
+            self._apart(args)
         if paused(self.trial) or self.trial.over:
             control.should_evaluate, control.should_save = False, not self.trial.over
 
@@ -107,11 +116,25 @@ class TrialCallback(TrainerCallback):
         """Keep the trainer's checkpoint where the trial is to pause."""
         if not paused(self.trial):
             return
-        made = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+        apart, args.output_dir, self._given = Path(args.output_dir or "."), self._given, None
+        made = apart / f"checkpoint-{state.global_step}"
         of_host = args.local_process_index == 0  # what all processes of a host have written lies in one directory
         self.trial.keep(state.global_step, lambda to: of_host and shutil.copytree(made, to, dirs_exist_ok=True))
-        if self._ours and of_host:
-            shutil.rmtree(made, ignore_errors=True)
+        asked = Path(args.output_dir or ".") / made.name
+        if of_host:
+            if not self._ours:
+                shutil.rmtree(asked, ignore_errors=True)
+                shutil.move(made, asked)
+            shutil.rmtree(apart, ignore_errors=True)
+        if state.best_model_checkpoint == str(made):  # which the trainer looks for as it ends
+            state.best_model_checkpoint = None if self._ours else str(asked)
+
+    def _apart(self, args: TrainingArguments) -> None:
+        """Let the next checkpoint be written where no other trial's is."""
+        if self._given is None:
+            self._given = args.output_dir or "."
+            job, number = self.trial.key
+            args.output_dir = str(Path(self._given) / f"{job}-trial-{number}")
 
     def _report(self, state: TrainerState, control: TrainerControl) -> None:
         """Report what is held, if anything was trained by then."""

@@ -26,6 +26,10 @@ class TrialLike(Protocol):
     keeps_itself: bool
 
     @property
+    def key(self) -> tuple[str, int]:
+        """Its job and its number."""
+
+    @property
     def in_stages(self) -> bool:
         """Whether it may have to pause."""
 

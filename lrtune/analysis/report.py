@@ -217,9 +217,9 @@ def _saved(trials: Sequence[Trial], steps: int, audits: Audits, totals: Totals |
 
 def _audit(spec: AdmittedJob, trials: Sequence[Trial], steps: int, audits: Audits, savings: Saved) -> Audit | None:
     """How often a stop would have been false, by the runs that the forecast pruner let run on to know it."""
-    if not isinstance(spec.search.pruner, Forecast):
-        return None
     asked = [t for t in trials if t.number in audits.trials]
+    if not isinstance(spec.search.pruner, Forecast) or (audits.imported and not asked):
+        return None
     done = [t for t in trials if t.completed(steps)]
     ended = [t for t in asked if t.completed(steps)]
     false = sum(_beat_all_before(spec, one, done) for one in ended)

@@ -44,7 +44,8 @@ def write(found: Found) -> Exported:
         pytorch.MODEL,
         schedule,
         _arguments(found.configuration, named),
-        "# Given whole, because the Trainer's own would spare biases and norms the weight decay, as the runs did not.\n"
+        "# Given whole, because its own spares biases and norms the weight decay, as the service's runs do not.\n"
+        "# Where your script's Trainer made its own, the script with LRTUNE_JOB is the run that was judged.\n"
         + pytorch.optimizer_lines(found.configuration)
         + make,
         "" if clip is None else _CLIP.format(value=clip),

@@ -19,7 +19,7 @@ from lrtune.wire.configuration import Configuration
 AROUND = ("learning_rate", "warmup", "floor", "clip_norm", "clip_value", "old_warmup")
 PLAIN = ("optimizer", "schedule", *AROUND)
 DROPPED = "-"
-WARMED = "warmup_steps"  # a share of the run here
+WARMED = "warmup_steps"  # a share of the run here, and below 1 in Hugging Face's own words as well
 # What other people's studies call them.
 KNOWN_AS = {
     "lr": "learning_rate",
@@ -71,7 +71,7 @@ def configuration(
     _require_one_each({theirs: name for theirs, name in ours.items() if name != DROPPED})
     found = {name: params[theirs] for theirs, name in ours.items() if name != DROPPED} | dict(fixed)
     if isinstance(warmed := found.pop(WARMED, None), int | float):
-        found.setdefault("warmup", warmed / steps)
+        found.setdefault("warmup", warmed if 0 < warmed < 1 else warmed / steps)
     missing = [name for name in ("optimizer", "learning_rate", "schedule") if name not in found]
     if missing:
         named = f"the parameters there are {', '.join(params) or 'none'}"

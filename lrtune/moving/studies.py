@@ -143,15 +143,31 @@ def trials(
 ) -> Iterator[ImportedTrial]:
     """The ended trials of a study, each over `steps`; of their reports as many as a server takes, evenly spaced.
 
+    Of a study of other origin that counts its reports in epochs, each is at the step where its epoch ends.
     Raises Invalid, naming the trial whose parameters do not fit.
     """
     ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     most = min(MOST_REPORTS, max(REPORTS, ROOM // max(1, len(ended))))
+    unit = spacing(study, steps)
     for trial in ended:
         try:
-            yield _own(trial, most) or _theirs(trial, most, metric=metric, steps=steps, names=names, fixed=fixed)
+            yield _own(trial, most) or _theirs(trial, most, unit, metric=metric, steps=steps, names=names, fixed=fixed)
         except Invalid as error:
             raise Invalid(f"trial {trial.number} of the study: {error}") from None
+
+
+def spacing(study: Any, steps: int) -> tuple[float, int]:
+    """How many steps lie between two numbers of reports in a study of other origin, and the first number: 0 or 1.
+
+    A complete trial was trained to the end, so where even the last report of all such is in the first quarter of a
+    run, reports are counted in something longer, epochs most likely, the last of which is where the run ends.
+    """
+    ended = [one for one in study.get_trials(deepcopy=False) if one.state.is_finished() and one.intermediate_values]
+    last = max((max(one.intermediate_values) for one in ended if one.state.name == "COMPLETE"), default=0)
+    if not 1 <= last <= steps / 4:
+        return 1.0, 1
+    first = 0 if any(0 in one.intermediate_values for one in ended) else 1
+    return steps / (last + 1 - first), first
 
 
 def _few(reports: Sequence[Any], most: int) -> list[Any]:
@@ -174,10 +190,19 @@ def _own(trial: Any, most: int) -> ImportedTrial | None:
 
 
 def _theirs(
-    trial: Any, most: int, *, metric: str, steps: int, names: Mapping[str, str], fixed: Mapping[str, Any]
+    trial: Any,
+    most: int,
+    unit: tuple[float, int],
+    *,
+    metric: str,
+    steps: int,
+    names: Mapping[str, str],
+    fixed: Mapping[str, Any],
 ) -> ImportedTrial:
     """A trial of a study of other origin."""
-    values = [(step, value) for step, value in sorted(trial.intermediate_values.items()) if usable(value)]
+    each, first = unit
+    seen = [(round((number + 1 - first) * each), value) for number, value in sorted(trial.intermediate_values.items())]
+    values = [(step, value) for step, value in seen if usable(value)]
     last = max((step for step, _ in values), default=0)
     if last > steps:
         raise Invalid(f"its last report is at {last}, and a run has {steps} steps; accepted is a horizon that holds it")

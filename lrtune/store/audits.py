@@ -62,19 +62,20 @@ class _Log:
 
 def _with(before: Audits, lines: Iterable[Row[int, int | None, str, dict[str, Any]]]) -> Audits:
     """What is known with more lines. Logs of before say who stopped a running trial by the step that it had."""
-    trials, on, stops = list(before.trials), before.on, dict(before.stops)
+    trials, on, stops, imported = list(before.trials), before.on, dict(before.stops), before.imported
     for _, number, kind, data in lines:
         if kind == AUDITED and number is not None:
             trials.append(number)
         elif kind in (ON, OFF):
             on = kind == ON
         else:
+            imported = imported or kind == IMPORTED
             stops |= dict.fromkeys(data.get("pruned", ()), "pruner")
             if number is not None:
                 stops.pop(number, None)
             if kind == STOPPED and number is not None:
                 stops[number] = data.get("by") or ("pruner" if "step" in data else "budget")
-    return Audits.model_construct(trials=trials, on=on, stops=stops)
+    return Audits.model_construct(trials=trials, on=on, stops=stops, imported=imported)
 
 
 @idle_cache(maxsize=16)

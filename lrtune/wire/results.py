@@ -208,11 +208,12 @@ class Audits(Result):
     """What a job's log says of its stops: of which trials, which ran on to check the forecast, whether that is on.
 
     `stops` are by the pruner, by the search because its `forecast` was behind, by the end of the search (`budget`), or
-    by the user's own `loop`; of a trial that is not named nobody knows.
+    by the user's own `loop`; of a trial that is not named nobody knows. Those of an `imported` job are by another's.
     """
 
     trials: list[int] = []
     on: bool = True
+    imported: bool = False
     stops: dict[int, Stop] = {}
 
 
