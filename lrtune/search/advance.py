@@ -118,24 +118,31 @@ def _search(
         waiting = min(waiting, budget.trials - len(past))
     if late or waiting <= 0:
         left = 0.0
-    if not any(_whole(spec, trial, steps) for trial in past):
-        left = max(left, 1.0)  # the first complete run of the job's own space is trained whatever the budget
-    if left < (1e-9 if continued and staged(spec) else 1.0):
-        return []
-    try:
-        return suggestions(
-            spec,
-            past,
-            steps=steps,
-            warm_start=warm_start,
-            left=left,
-            continued=continued,
-            beginnings=beginnings,
-            waiting=waiting,
-            extended_at=extended_at,
-        )
-    except SpaceExhausted:
-        return []
+    least, rooms = 1e-9 if continued and staged(spec) else 1.0, [left]
+    if not any(_whole(spec, trial, steps) or _begun(trial) for trial in past):
+        # The first complete run of the job's own space is trained whatever the budget, within it where one fits.
+        rooms.append(max(left, 1.0))
+    for room in dict.fromkeys(room for room in rooms if room >= least):
+        try:
+            return suggestions(
+                spec,
+                past,
+                steps=steps,
+                warm_start=warm_start,
+                left=room,
+                continued=continued,
+                beginnings=beginnings,
+                waiting=waiting,
+                extended_at=extended_at,
+            )
+        except SpaceExhausted:
+            continue
+    return []
+
+
+def _begun(trial: Trial) -> bool:
+    """Whether a stage of the search is under way, which may yet be brought to its end."""
+    return trial.role == "search" and trial.state in OPEN
 
 
 def _whole(spec: AdmittedJob, trial: Trial, steps: int) -> bool:
