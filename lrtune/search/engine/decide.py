@@ -28,7 +28,7 @@ FAMILIES_FROM, FAMILIES_LEAVE = 0.5, 0.25  # of the budget: with so much left fa
 FAMILIES_EARLIEST = 0.75  # of the budget that may be left when many families are to be tried
 FAMILIES_MANY = 6.0  # full runs of a budget from which on that is so: a smaller one has no runs for guesses
 FEW = 4  # decisions asked for at once, up to which a model is made for each
-ONE_RUN = 1.0 + 1e-6  # full run, and what rounding makes of it
+ONE_RUN = 1.0 + 1e-6  # full run left, and what rounding makes of it
 CLEARLY = 0.2  # standard deviations below the best, by which a forecast must lie to be worth a confirmation
 
 
@@ -105,7 +105,7 @@ class Search:
         # Who stands still learns nothing, be it below where others begin. As long as all do and half of what there is
         # to spend is left, none of them is trained to its end.
         low, spent = standstill(runs) if settings.idle else np.inf, sum(run.steps for run in runs) / target
-        known = np.isfinite(low) and (any(learned(run, low) for run in runs) or left > max(spent, ONE_RUN))
+        known = np.isfinite(low) and (any(learned(run, low) for run in runs) or left > max(spent, 1.0))
         self.waking = waking(runs, low) if known else {}
         self.idle = {run.key for run in runs if known and run.reports and not learned(run, low)}
 
@@ -131,7 +131,7 @@ class Search:
         sequence: 1, 1, 2, 1, 1, 2, 4, ... (Luby et al. 1993, "Optimal speedup of Las Vegas algorithms").
         """
         spent = sum(run.steps for run in self.runs) / self.target
-        if self.fruitful or not self.settings.partial_runs or self.left <= max(spent, ONE_RUN):
+        if self.fruitful or not self.settings.partial_runs or self.left <= max(spent, 1.0):
             return None
         stands = f"{len(self.runs)} runs are no better than {self.settings.sign * self.nothing:.4g}"
         if (moving := self._moving()) is not None:
@@ -178,7 +178,7 @@ class Search:
             reason = f"no whole run of {self.pool.families[other]} yet: the best forecast of it"
             return Decision(other, self.target, self.target, reason)
 
-        if self.left > ONE_RUN:
+        if self.left > 1.0:
             decision = next(self._ranked(model, full, ends, self.settings.shortlist))
             whole_run = decision.until == self.target == decision.horizon
             if whole_run or self.left - self._cost(decision) >= self._reserve(full, ends.mean):
@@ -204,7 +204,7 @@ class Search:
         ends = self._forecast(model, full)
         found, left, reserve = [first], self.left - self._cost(first), self._reserve(full, ends.mean)
         for decision in self._ranked(model, full, ends, self.settings.shortlist + 2 * wanted):
-            if len(found) == wanted or left <= ONE_RUN:
+            if len(found) == wanted or left <= 1.0:
                 break
             enough = left - self._cost(decision) >= reserve
             if enough and not any(self._alike(decision.row, other.row) for other in found):
