@@ -65,6 +65,7 @@ def advance(
     asks for by name runs again. One that was `stopped` has no budget left.
     """
     past = searched(history)
+    late = stopped or (spec.budget.seconds is not None and seconds >= spec.budget.seconds)
     failure = _broken(spec, past, extended_at) or _short(spec, past, steps=steps)
     if not failure:
         found = _search(
@@ -72,7 +73,7 @@ def advance(
             past,
             warm_start,
             steps=steps,
-            late=stopped or (spec.budget.seconds is not None and seconds >= spec.budget.seconds),
+            late=late,
             continued=continued,
             beginnings=beginnings,
             waiting=waiting,
@@ -90,7 +91,21 @@ def advance(
     proposal = confirming(spec, history, steps=steps)
     if proposal:
         return NextStep(proposal=proposal)
-    return NextStep(over=all(trial.state in ENDED for trial in history))
+    if any(trial.state not in ENDED for trial in history):
+        return NextStep()
+    return NextStep(over=True, reason="" if late else _unspent(spec, past, steps=steps))
+
+
+def _unspent(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> str:
+    """Why a search has ended with room for another run, in words; nothing where there is none."""
+    budget = spec.budget
+    left = [] if budget.full_runs is None else [(budget.full_runs - spent(past, steps=steps), budget.full_runs)]
+    left += [] if budget.trials is None else [(float(budget.trials - len(past)), budget.trials)]
+    unit = "trials" if budget.full_runs is None else "full runs"
+    if any(room < 1.0 for room, _ in left):
+        return ""
+    of = f" with {left[0][0]:.3g} of {left[0][1]:g} {unit} left" if left else ""
+    return f"the search ended{of}: nothing was left to try in this job's space"
 
 
 def spent(past: Sequence[Trial], *, steps: int) -> float:
