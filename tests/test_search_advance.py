@@ -171,7 +171,7 @@ def test_an_exhausted_space_ends_the_search_and_the_job_says_so():
     )
     history, last = carried_out(spec, by_rate)
     assert len(history) == 3
-    left = "17 of 20 full runs left: nothing was left to try in this job's space"
+    left = "17 of 20 full runs left: it found nothing more to try in this job's space"
     assert last == NextStep(over=True, reason=f"the search ended with {left}")
 
 

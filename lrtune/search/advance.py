@@ -105,7 +105,7 @@ def _unspent(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> str:
     if any(room < 1.0 for room, _ in left):
         return ""
     of = f" with {left[0][0]:.3g} of {left[0][1]:g} {unit} left" if left else ""
-    return f"the search ended{of}: nothing was left to try in this job's space"
+    return f"the search ended{of}: it found nothing more to try in this job's space"
 
 
 def spent(past: Sequence[Trial], *, steps: int) -> float:
