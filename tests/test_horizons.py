@@ -67,6 +67,18 @@ def many(noise: float) -> list[Trial]:
     return [trial(number, rate, family, noise) for number, (rate, family) in enumerate(kinds)]
 
 
+@pytest.mark.parametrize("doublings", [-1.4, -1.1, 0.0, 1.1, 1.4])
+def test_the_best_peak_may_lie_between_the_answers_rate_and_the_next_that_was_tried(doublings):
+    """Rates a factor of eight apart: the interval was a factor of two to both sides, whatever had been tried."""
+    best = 1e-3 * 2.0**doublings
+    runs = [trial(number, 1e-3 * 8.0 ** (number - 1), "cosine", 0.0) for number in range(4)]
+    ends = [0.4 + 0.01 * math.log2(one.configuration.learning_rate / best) ** 2 for one in runs]
+    (found,) = answer([t.model_copy(update={"value": end}) for t, end in zip(runs, ends, strict=True)], STEPS)
+    low, high = found.learning_rate_interval
+    assert found.configuration.learning_rate == 1e-3
+    assert 1e-3 / 8 < low < best < high < 1e-3 * 8
+
+
 def test_a_lucky_runs_peak_is_as_uncertain_as_luck_leaves_it():
     """The best peak is 1e-3, and a factor of two costs less than seeds differ by: six of twelve held it before."""
     held = 0

@@ -161,7 +161,7 @@ def test_a_larger_budget_resumes_the_search():
     assert asked(job(budget={"full_runs": 4}), history).proposal.role == "search"
 
 
-def test_an_exhausted_space_ends_the_search():
+def test_an_exhausted_space_ends_the_search_and_the_job_says_so():
     spec = job(
         **RATES,
         schedules=["constant"],
@@ -171,7 +171,8 @@ def test_an_exhausted_space_ends_the_search():
     )
     history, last = carried_out(spec, by_rate)
     assert len(history) == 3
-    assert last == NextStep(over=True)
+    left = "17 of 20 full runs left: it found nothing more to try in this job's space"
+    assert last == NextStep(over=True, reason=f"the search ended with {left}")
 
 
 def test_three_failures_at_the_start_are_enough():

@@ -65,6 +65,7 @@ def advance(
     asks for by name runs again. One that was `stopped` has no budget left.
     """
     past = searched(history)
+    late = stopped or (spec.budget.seconds is not None and seconds >= spec.budget.seconds)
     failure = _broken(spec, past, extended_at) or _short(spec, past, steps=steps)
     if not failure:
         found = _search(
@@ -72,7 +73,7 @@ def advance(
             past,
             warm_start,
             steps=steps,
-            late=stopped or (spec.budget.seconds is not None and seconds >= spec.budget.seconds),
+            late=late,
             continued=continued,
             beginnings=beginnings,
             waiting=waiting,
@@ -90,7 +91,21 @@ def advance(
     proposal = confirming(spec, history, steps=steps)
     if proposal:
         return NextStep(proposal=proposal)
-    return NextStep(over=all(trial.state in ENDED for trial in history))
+    if any(trial.state not in ENDED for trial in history):
+        return NextStep()
+    return NextStep(over=True, reason="" if late else _unspent(spec, past, steps=steps))
+
+
+def _unspent(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> str:
+    """Why a search has ended with room for another run, in words; nothing where there is none."""
+    budget = spec.budget
+    left = [] if budget.full_runs is None else [(budget.full_runs - spent(past, steps=steps), budget.full_runs)]
+    left += [] if budget.trials is None else [(float(budget.trials - len(past)), budget.trials)]
+    unit = "trials" if budget.full_runs is None else "full runs"
+    if any(room < 1.0 for room, _ in left):
+        return ""
+    of = f" with {left[0][0]:.3g} of {left[0][1]:g} {unit} left" if left else ""
+    return f"the search ended{of}: it found nothing more to try in this job's space"
 
 
 def spent(past: Sequence[Trial], *, steps: int) -> float:
@@ -118,24 +133,31 @@ def _search(
         waiting = min(waiting, budget.trials - len(past))
     if late or waiting <= 0:
         left = 0.0
-    if not any(_whole(spec, trial, steps) for trial in past):
-        left = max(left, 1.0)  # the first complete run of the job's own space is trained whatever the budget
-    if left < (1e-9 if continued and staged(spec) else 1.0):
-        return []
-    try:
-        return suggestions(
-            spec,
-            past,
-            steps=steps,
-            warm_start=warm_start,
-            left=left,
-            continued=continued,
-            beginnings=beginnings,
-            waiting=waiting,
-            extended_at=extended_at,
-        )
-    except SpaceExhausted:
-        return []
+    least, rooms = 1e-9 if continued and staged(spec) else 1.0, [left]
+    if not any(_whole(spec, trial, steps) or _begun(trial) for trial in past):
+        # The first complete run of the job's own space is trained whatever the budget, within it where one fits.
+        rooms.append(max(left, 1.0))
+    for room in dict.fromkeys(room for room in rooms if room >= least):
+        try:
+            return suggestions(
+                spec,
+                past,
+                steps=steps,
+                warm_start=warm_start,
+                left=room,
+                continued=continued,
+                beginnings=beginnings,
+                waiting=waiting,
+                extended_at=extended_at,
+            )
+        except SpaceExhausted:
+            continue
+    return []
+
+
+def _begun(trial: Trial) -> bool:
+    """Whether a stage of the search is under way, which may yet be brought to its end."""
+    return trial.role == "search" and trial.state in OPEN
 
 
 def _whole(spec: AdmittedJob, trial: Trial, steps: int) -> bool:

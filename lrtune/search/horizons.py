@@ -99,7 +99,10 @@ def _rate(rate: float) -> float:
 
 
 def _own(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> _Own:
-    """How far the answer's own peak may be off: the best may lie on its plateau, and where no run speaks against it."""
+    """How far the answer's own peak may be off: the best may lie on its plateau, and where no run speaks against it.
+
+    It may also lie between the answer's rate and the next that was tried, however far that is.
+    """
     trained = [t for t in trials if t.role != "range-test"]
     optimizer = best.configuration.kind[0]
     tried = [t.configuration.learning_rate for t in trained if t.configuration.kind[0] == optimizer]
@@ -110,12 +113,19 @@ def _own(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> _Own:
     rate, worse = best.configuration.learning_rate, _worse(wide, trained)
     ends = spec.space().rates(optimizer) or (rate, rate)
     return _Own(
-        std=max(LEAST_STD, width / 4) if width > 0 else UNKNOWN_STD,
+        std=max(LEAST_STD if width > 0 else UNKNOWN_STD, width / 4, _between(rate, worse) / 4),
         tried=tried,
         open_below=math.inf if ends[0] >= rate or any(one < rate for one in worse) else ends[0],
         open_above=0.0 if ends[1] <= rate or any(one > rate for one in worse) else ends[1],
         searched=spec.space().ends(optimizer),
     )
+
+
+def _between(rate: float, worse: Iterable[float]) -> float:
+    """How far apart, as logarithms, the nearest rates lie that did worse; with one side alone twice as far as it is."""
+    off = [math.log(one / rate) for one in worse]
+    sides = [min((way * one for one in off if way * one > 0.0), default=0.0) for way in (1.0, -1.0)]
+    return sum(sides) * 2 / max(1, sum(side > 0.0 for side in sides))
 
 
 def _worse(land: Landscape, trained: Iterable[Trial]) -> list[float]:

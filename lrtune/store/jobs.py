@@ -193,7 +193,7 @@ def carry_out(tx: Session, job_id: str, step: NextStep, *, known: int) -> None:
         trials.stop(tx, job_id, step, known=known)
     elif step.over and lookup.job(tx, job_id, lock=True).decisions == known:
         state = JobState.FAILED if step.failure else JobState.SUCCEEDED
-        end(tx, job_id, state, reason=step.failure)
+        end(tx, job_id, state, reason=step.failure or step.reason)
 
 
 def _cancel_open(tx: Session, job_id: str, reason: str, now: datetime) -> list[int]:

@@ -188,7 +188,8 @@ class NextStep(Result):
     `more`: what others who wait may train beside that, in this order, by the decisions that follow it.
     `stopped`: the search is over, and these paused trials are not gone on with, for these reasons; once that is written
     down, there is a next step. Those in `behind` had a forecast no better than the best whole run; the others were left
-    for want of budget. `failure`: why a job that is over has no answer.
+    for want of budget. `failure`: why a job that is over has no answer; `reason`: why one that has was over before its
+    budget was spent.
     """
 
     proposal: Proposal | None = None
@@ -197,6 +198,7 @@ class NextStep(Result):
     behind: list[int] = []
     over: bool = False
     failure: str = ""
+    reason: str = ""
 
     @property
     def nothing_to_do(self) -> bool:

@@ -127,6 +127,8 @@ def weighed(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> WeighedM
     """What a job's runs say by both models, whatever sampler it has; None where nothing has been reported."""
     kind = spec.search.sampler if isinstance(spec.search.sampler, CurveSearch) else CurveSearch()
     search = _Search(spec, kind, past, (), steps, np.random.default_rng(spec.search.seed), stages=True)
+    if not search.options():
+        return None
     pool, known = search.start
     return WeighedModel(pool, known, steps, search.settings) if any(run.reports for run in known) else None
 
@@ -170,6 +172,8 @@ def _asked(
     search = _Search(spec, kind, past, (), steps, np.random.default_rng(spec.search.seed), stages=True)
     asked = dict.fromkeys(one for one in wanted if search.draws.row(one) is not None)
     search.candidates = [*dict.fromkeys([*search.candidates, *asked])]
+    if not search.options():
+        return None
     pool, known = search.start
     if not any(run.reports for run in known):
         return None
@@ -243,6 +247,10 @@ class _Search:
         more = RESUMABLE if self.settings.partial_runs else ()
         taken = self.closed | {(t.configuration, t.horizon) for t in self.past if t.state not in more}
         return any((c, self.steps) not in taken for c in self.candidates)
+
+    def options(self) -> bool:
+        """Whether there is a candidate to forecast: all may be the baseline again, or have failed."""
+        return any(map(self._unclosed, self.candidates))
 
     def designing(self) -> bool:
         """Whether the initial design goes on."""

@@ -28,6 +28,7 @@ FAMILIES_FROM, FAMILIES_LEAVE = 0.5, 0.25  # of the budget: with so much left fa
 FAMILIES_EARLIEST = 0.75  # of the budget that may be left when many families are to be tried
 FAMILIES_MANY = 6.0  # full runs of a budget from which on that is so: a smaller one has no runs for guesses
 FEW = 4  # decisions asked for at once, up to which a model is made for each
+ONE_RUN = 1.0 + 1e-6  # full run left, and what rounding makes of it
 CLEARLY = 0.2  # standard deviations below the best, by which a forecast must lie to be worth a confirmation
 
 
@@ -114,7 +115,7 @@ class Search:
         None where one has been trained to its end and one more is all that there is room for: that is to be good, not
         far from others, and what the law expects beforehand says more than nothing.
         """
-        if self.left <= 1.0 or (self.completed and self.left < 1.0 + TRUNK):
+        if self.left <= ONE_RUN or (self.completed and self.left < 1.0 + TRUNK):
             return None
         found = next_of_design(self.options, self.full, self.runs, self.random)
         if found is None:
