@@ -185,11 +185,9 @@ class Proposal(Result):
 class NextStep(Result):
     """What a job needs next: a trial to begin or to resume, or nothing while others run; `over`: it is at its end.
 
-    `more`: what others who wait may train beside that, in this order, by the decisions that follow it.
-    `stopped`: the search is over, and these paused trials are not gone on with, for these reasons; once that is written
-    down, there is a next step. Those in `behind` had a forecast no better than the best whole run; the others were left
-    for want of budget. `failure`: why a job that is over has no answer; `reason`: why one that has was over before its
-    budget was spent.
+    `more`: what others who wait may train beside that, in this order. `stopped`: the search is over, and these trials do
+    not go on, for these reasons; once that is written, there is a next step. Those in `behind` had a forecast no better
+    than the best whole run. `failure`: why a job has no answer; `reason`: why one with an answer has budget left.
     """
 
     proposal: Proposal | None = None
@@ -209,8 +207,8 @@ class NextStep(Result):
 class Audits(Result):
     """What a job's log says of its stops: of which trials, which ran on to check the forecast, whether that is on.
 
-    `stops` are by the pruner, by the search because its `forecast` was behind, by the end of the search (`budget`), or
-    by the user's own `loop`; of a trial that is not named nobody knows. Those of an `imported` job are by another's.
+    `stops` are by the pruner (of an `imported` job another's), by the search because its `forecast` was behind, by the
+    end of the search (`budget`), or by the user's own `loop`; of a trial that is not named nobody knows.
     """
 
     trials: list[int] = []
