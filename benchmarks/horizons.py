@@ -61,7 +61,7 @@ def fitted(table: Table, horizons: Sequence[int]) -> tuple[Table, WeighedModel]:
     """The models fitted to all runs over these horizons, of which the longest is the target."""
     target = max(horizons)
     left = replace(table, target=target, rows={key: row for key, row in table.rows.items() if row.horizon in horizons})
-    pool = make_pool(left, embedding=True)
+    pool = make_pool(left, embedding=True, effective=False)
     known = [
         Run(
             key=pool.keys[place],

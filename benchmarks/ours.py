@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.replay import Ledger, Row, RunKey, Table
+from lrtune.optimizers import OPTIMIZERS, Adamw, Sgd
 from lrtune.search.engine.costs import Settings
 from lrtune.search.engine.decide import decide
 from lrtune.search.engine.early_stop import due, judge
@@ -22,11 +23,15 @@ from lrtune.search.engine.weighing import Fitted
 
 @dataclass(frozen=True)
 class Variant:
-    """Switches of the search; `resuming`: paused runs go on and prefixes are shared; `pruned`: by the forecast."""
+    """Switches of the search; `resuming`: paused runs go on and prefixes are shared; `pruned`: by the forecast.
+
+    `effective`: rates are compared as jobs compare them, by `Optimizer.effective`.
+    """
 
     settings: Settings
     resuming: bool = True
     pruned: bool = True
+    effective: bool = True
 
 
 STAGED = Settings(short_horizons=False)
@@ -40,6 +45,7 @@ VARIANTS = {
     "curve-no-idle": Variant(replace(STAGED, idle=False)),
     "curve-no-pruner": Variant(STAGED, pruned=False),
     "curve-no-embedding": Variant(replace(STAGED, embedding=False)),
+    "curve-raw-rates": Variant(STAGED, effective=False),
     "curve-no-cost": Variant(replace(STAGED, cost=False)),
     "curve-no-stages": Variant(FULL_RUNS),
     "curve-ei": Variant(replace(FULL_RUNS, cost=False)),
@@ -63,13 +69,23 @@ def _families(rows: list[Row], wanted: bool) -> Array:
     return np.array([[float(_family(row) == name) for name in names] for row in rows]).reshape(len(rows), len(names))
 
 
-def make_pool(table: Table, *, embedding: bool) -> Pool:
+def _effective(row: Row) -> float:
+    """The effective rate of a rate of 1 with a run's other knobs, as jobs have it."""
+    given, name = row.params, row.params.get("optimizer")
+    if name in ("sgd", "momentum"):  # in DeepOBS these are two, without momentum and with 0.99
+        return Sgd(momentum=given.get("momentum", 0.99 if name == "momentum" else 0.0)).effective(1.0)
+    return OPTIMIZERS.get(str(name), Adamw)().effective(1.0)
+
+
+def make_pool(table: Table, *, embedding: bool, effective: bool = True) -> Pool:
     """All rows of a table as options; without the embedding a curve is flat at its peak and has its family's name."""
     rows = list(table.rows.values())
     names = sorted({name for row in rows for name in row.extras})
     extras = np.array([[row.extras.get(name, 0.0) for name in names] for row in rows]).reshape(len(rows), len(names))
     number = {config: i for i, config in enumerate(dict.fromkeys(row.config for row in rows))}
     curves = np.array([row.lr if embedding else [max(row.lr)] * 64 for row in rows])
+    if effective:
+        curves = curves * np.array([_effective(row) for row in rows])[:, None]
     return Pool(
         keys=tuple(number[row.config] for row in rows),
         horizons=np.array([row.horizon for row in rows]),
@@ -93,7 +109,7 @@ class Replay:
     def __init__(self, table: Table, seed: int, variant: Variant, budget: float = math.inf) -> None:
         self.table, self.seed, self.variant = table, seed, variant
         self.settings = replace(variant.settings, budget=budget)
-        self.pool = make_pool(table, embedding=variant.settings.embedding)
+        self.pool = make_pool(table, embedding=variant.settings.embedding, effective=variant.effective)
         self.ledger = Ledger(table, share=variant.resuming)
         self.rows: list[Row] = list(table.rows.values())
         self.extras = [tuple(float(v) for v in e) for e in self.pool.extras]

@@ -35,6 +35,19 @@ class Optimizer:
         """The wire form: the name and the knobs."""
         return {"name": kebab(type(self)), **knob_values(self)}
 
+    def effective(self, rate: float) -> float:
+        """The effective learning rate, in units of the usual one: by it, rates of runs with other knobs compare.
+
+        With momentum m each step goes on as a geometric series, to 1 / (1 - m) of itself (Goodfellow et al. 2016,
+        "Deep Learning", section 8.3.2).
+        """
+        return rate / self.usual * self._gain
+
+    @property
+    def _gain(self) -> float:
+        """How much longer steps are, at the same rate, than with the default knobs."""
+        return 1.0
+
 
 Made = TypeVar("Made", bound=Optimizer)
 OPTIMIZERS: dict[str, type[Optimizer]] = {}
@@ -79,6 +92,10 @@ class Sgd(Optimizer):
         if self.nesterov and self.momentum == 0.0:
             raise ValueError("nesterov: found true with momentum 0; accepted is a momentum above 0, or nesterov false")
 
+    @property
+    def _gain(self) -> float:
+        return (1 - 0.9) / (1 - self.momentum)
+
 
 @listed
 class Adagrad(Optimizer):
@@ -101,6 +118,10 @@ class Rmsprop(Optimizer):
     momentum: Annotated[float, BETA] = 0.0
     weight_decay: Annotated[float, DECAY] = 0.0
     eps: Annotated[float, EPS] = 1e-8
+
+    @property
+    def _gain(self) -> float:
+        return 1 / (1 - self.momentum)
 
 
 @listed

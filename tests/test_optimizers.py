@@ -1,5 +1,6 @@
 """Every optimizer that a job can name: built from torch's own, at exactly the rate it is told."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from lrtune.optimizers import OPTIMIZERS, optimizer
 from lrtune.wire.job import TaskSpec
 from worker.optimizers import build
 from worker.tasks import prepare
+
+Knobs = dict[str, float]
 
 RATES = {"sgd": 0.05, "adadelta": 1.0, "adagrad": 0.02, "radam": 0.02, "muon": 0.01, "prodigy": 1.0}
 
@@ -56,6 +59,39 @@ class TestEveryOptimizer:
         made = optimizer(name, weight_decay=0.03125)
         stepper = build(made, torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)), learning_rate=0.3)
         assert {group["weight_decay"] for group in stepper.groups} == {0.03125}
+
+
+ALIKE = [
+    ("sgd", {"momentum": 0.5}, {"momentum": 0.95}),
+    ("rmsprop", {"momentum": 0.0}, {"momentum": 0.9}),
+]
+
+
+@pytest.mark.parametrize(("name", "some", "others"), ALIKE)
+def test_runs_at_equal_effective_rates_train_alike_and_at_equal_rates_do_not(name: str, some: Knobs, others: Knobs):
+    def trained(knobs: Knobs, rate: float) -> float:
+        torch.manual_seed(0)
+        inputs, truth = torch.randn(64, 4), torch.randn(4, 1)
+        model = torch.nn.Linear(4, 1, bias=False)
+        torch.nn.init.zeros_(model.weight)
+        stepper = build(optimizer(name, weight_decay=0.0, **knobs), model, learning_rate=rate)
+        for _ in range(400):
+            stepper.zero_grad()
+            loss = (0.1 * (model(inputs) - inputs @ truth)).square().mean()
+            loss.backward()
+            stepper.step()
+        return math.log(loss.item())
+
+    rate = 0.1 / optimizer(name, **some).effective(1.0)
+    there = optimizer(name, **some).effective(rate) / optimizer(name, **others).effective(1.0)
+    as_much = abs(trained(others, there) - trained(some, rate))
+    assert as_much < 0.25 * abs(trained(others, rate) - trained(some, rate))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_with_default_knobs_the_usual_rate_is_an_effective_rate_of_one(name: str):
+    made = optimizer(name)
+    assert made.effective(made.usual) == 1.0
 
 
 def test_betas_come_as_a_pair():

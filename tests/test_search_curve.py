@@ -368,3 +368,25 @@ def test_a_paused_trial_whose_value_is_off_every_scale_is_not_resumed_for_ever()
         assert asked is not None
         assert asked.resume is None or (asked.until or STEPS) > history[asked.resume].step
         train(history, asked, learned if asked.role == "baseline" else blown)
+
+
+@pytest.mark.parametrize("seed", [2, 4, 5])
+def test_what_runs_show_of_a_rate_holds_for_others_with_more_or_less_momentum(seed: int):
+    def off(trial: Trial, step: int = STEPS) -> float:
+        configuration = trial.configuration
+        mean = fmean(configuration.learning_rates(STEPS)[:step]) / (1 - configuration.optimizer.momentum)
+        return math.log(mean / 0.3)
+
+    def loss(trial: Trial) -> list[Report]:
+        steps = range(STEPS // REPORTS, STEPS + 1, STEPS // REPORTS)
+        return evenly([1 + 0.3 * off(trial, step) ** 2 + 2 * (1 - step / STEPS) ** 2 for step in steps], STEPS)
+
+    def spec(sampler: str) -> AdmittedJob:
+        families = ["constant", "cosine", "linear"]
+        knobs = {"optimizers": [{"name": "sgd", "momentum": [0.5, 0.99]}], "schedules": families}
+        return job(**knobs, search={"sampler": sampler, "pruner": "none", "seed": seed})
+
+    history = study(spec("random"), 14, loss)
+    for _ in range(6):
+        train(history, suggest(spec("curve"), history), loss)
+    assert max(abs(off(trial)) for trial in history[14:]) < 0.4

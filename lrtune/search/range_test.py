@@ -49,8 +49,10 @@ def range_test(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, left: fl
 
 
 def too_high(spec: AdmittedJob, past: Sequence[Trial]) -> dict[str, float]:
-    """The rate above which an initial design is wasted, by optimizer: some way above the edge of stability."""
-    return {optimizer: SLACK * edge for optimizer, edge in edges(spec, past).items()}
+    """The effective rate above which an initial design is wasted, by optimizer: some way above where it came apart."""
+    tests = (trial.configuration for trial in past if trial.role == "range-test")
+    tested = {configuration.kind[0]: configuration.optimizer for configuration in tests}
+    return {name: tested[name].effective(SLACK * edge) for name, edge in edges(spec, past).items()}
 
 
 def edges(spec: AdmittedJob, past: Iterable[Trial]) -> dict[str, float]:

@@ -185,7 +185,7 @@ class Proposal(Result):
 class NextStep(Result):
     """What a job needs next: a trial to begin or to resume, or nothing while others run; `over`: it is at its end.
 
-    `more`: what others who wait may train beside that, in this order. `stopped`: the search is over, and these trials do
+    `more`: what others who wait may train beside that, in this order. `stopped`: the search is over and these trials do
     not go on, for these reasons; once that is written, there is a next step. Those in `behind` had a forecast no better
     than the best whole run. `failure`: why a job has no answer; `reason`: why one with an answer has budget left.
     """

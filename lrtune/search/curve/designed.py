@@ -57,7 +57,7 @@ def designed(
 
 def _best_points(law: LawModel, leader: Configuration, random: np.random.Generator) -> tuple[Array, float]:
     """The factors at `MOMENTS` of the falling curve that is expected to end lowest, and its peak over a leader's."""
-    peak = leader.learning_rate / type(leader.optimizer).usual
+    peak = leader.optimizer.effective(leader.learning_rate)
     flat = leader.model_copy(update={"schedule": Points(at=(0.0,), factors=(1.0,))})
     around = np.array(rates(flat, law.target)) / peak  # its warm-up
     rise = flat.curve.rise(law.target) / law.target

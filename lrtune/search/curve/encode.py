@@ -1,7 +1,7 @@
 """A job's trials as the curve engine takes them: curves at 64 points, other knobs as numbers, values to be minimised.
 
-Rates are in units of their optimizer's usual one, so that what one optimizer's trials say about a curve is worth
-something to another. Warm-up and floor are in the curve already.
+Rates are effective ones in units of their optimizer's usual one, so that what trials with one optimizer or momentum say
+about a curve is worth something to another. Warm-up and floor are in the curve already.
 """
 
 import math
@@ -48,13 +48,13 @@ def _places(steps: int) -> tuple[int, ...]:
 
 
 def rates(configuration: Configuration, steps: int) -> tuple[float, ...]:
-    """The learning rates of a run at 64 evenly spaced points of it, in units of the optimizer's usual rate."""
+    """The effective learning rates of a run at 64 evenly spaced points of it, in units of its optimizer's usual one."""
     return tuple(points(configuration, steps).tolist())
 
 
 def points(configuration: Configuration, steps: int) -> Array:
     """The same as an array, (64,)."""
-    peak = configuration.learning_rate / type(configuration.optimizer).usual
+    peak = configuration.optimizer.effective(configuration.learning_rate)
     return np.asarray(peak * _factors(configuration.curve, steps))
 
 

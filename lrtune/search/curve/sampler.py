@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrtune.optimizers import OPTIMIZERS
 from lrtune.search.curve.beginnings import Beginnings
 from lrtune.search.curve.designed import designed
 from lrtune.search.curve.draws import Candidate, draws
@@ -221,7 +220,7 @@ class _Search:
         self.settings = Settings(
             partial_runs=stages,
             short_horizons=kind.short_horizons,
-            edge=_edge(spec, past),
+            edge=max(too_high(spec, past).values(), default=None),
             sign=spec.metric.sign,
             budget=budget,
             least_stage=0 if beginnings is None else beginnings.least,
@@ -303,7 +302,8 @@ class _Search:
         """The options whose rates a range test has not ruled out for the initial design, if those are enough for it."""
         limits = too_high(self.spec, self.past)
         found = (self.candidates[key] for key in pool.keys)
-        kept = [row for row, c in enumerate(found) if c.learning_rate <= limits.get(c.kind[0], np.inf)]
+        rated = ((c.kind[0], c.optimizer.effective(c.learning_rate)) for c in found)
+        kept = [row for row, (optimizer, effective) in enumerate(rated) if effective <= limits.get(optimizer, np.inf)]
         return pool.take(kept) if len(kept) >= ENOUGH * design_size(pool, self.settings) else pool
 
     def _encoded(self) -> tuple[Pool, list[Run]]:
@@ -376,12 +376,6 @@ def shared(pool: Pool, known: Sequence[Run], *, everywhere: bool = True) -> Ints
         kept = np.where(still, np.minimum(steps, one.steps), ends[np.searchsorted(ends, steps, side="right") - 1])
         free[rows] = np.maximum(free[rows], kept)
     return free
-
-
-def _edge(spec: AdmittedJob, past: Sequence[Trial]) -> float | None:
-    """The rate, as curves have it, up to which range tests saw training progress; None where none came to its end."""
-    known = [rate / OPTIMIZERS[name].usual for name, rate in too_high(spec, past).items()]
-    return max(known, default=None)
 
 
 def neighbours(
