@@ -18,8 +18,8 @@ import httpx
 from pydantic import BaseModel
 
 from lrtune import errors
+from lrtune.bodies import AnyJob, body, plain
 from lrtune.found_key import found_key, unknown
-from lrtune.job_file import AnyJob, body, plain
 from lrtune.loop import LEASE_SECONDS, LoopJob, joined
 from lrtune.loop_trial import LoopTrial, settle
 from lrtune.responses import URL, Catalogue, Preview, checked, host_of, messages, read

@@ -1,17 +1,11 @@
-"""A job as the client sends it, and one that was written to a file, as the command line reads it, too."""
+"""A job that was written to a file, as the command line and the client read it."""
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from lrtune import errors
-from lrtune.wire.job import JobSpec
-
-AnyJob = JobSpec | Mapping[str, Any] | str
 
 
 def job_file(source: str) -> dict[str, Any]:
@@ -23,15 +17,3 @@ def job_file(source: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise errors.Invalid(f'{source}: accepted is a JSON object such as {{"task": "digits"}}')
     return found
-
-
-def body(job: AnyJob) -> Any:
-    """A job as it is sent; text is a task's name or a `.json` file, as on the command line."""
-    if not isinstance(job, str):
-        return plain(job)
-    return job_file(job) if job.endswith(".json") else {"task": job}
-
-
-def plain(value: BaseModel | Mapping[str, Any]) -> Any:
-    """A value as it is sent: what of it was said."""
-    return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, BaseModel) else value

@@ -298,8 +298,6 @@ def test_the_trials_own_optimizer_is_accepted(name: str) -> None:
     assert moves
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="it would call itself")
 @pytest.mark.parametrize(("by", "theirs"), [("norm", "global_clipnorm"), ("value", "clipvalue")])
 def test_gradients_are_clipped_as_the_job_says_or_refused_in_words(by: str, theirs: str) -> None:
     trial = held(SGD | {f"clip_{by}": 0.5})
@@ -309,6 +307,8 @@ def test_gradients_are_clipped_as_the_job_says_or_refused_in_words(by: str, thei
     fit(trial, compiled(optimizer=optimizer(trial)))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="it would call itself")
 def test_the_same_holds_where_jax_is_the_backend() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", __file__]
     environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}

@@ -142,7 +142,7 @@ def test_a_plan_is_answered_and_nothing_is_stored(service: httpx.Client) -> None
     assert len(plan["first"]) == 5
     assert len({json.dumps(one["configuration"]) for one in plan["first"]}) == 5
     assert all(len(one["curve"]) == 64 for one in plan["first"])
-    assert service.get("/v1/jobs").json() == {"items": [], "next": None}
+    assert service.get("/v1/jobs").json() == {"items": [], "next": None, "unreadable": []}
 
 
 def test_nobody_waits_for_a_plan_that_is_being_thought_out(lite: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

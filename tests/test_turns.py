@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
-from pydantic import ValidationError
 from sqlalchemy import update
 
 from app.routes.jobs import as_polled
 from app.turns import Turns
-from lrtune.errors import UnknownJob
+from lrtune.errors import UnknownJob, UnreadableJob
 from lrtune.store import Database, jobs
 from lrtune.store.tables import JobRow
 from tests.external import report, submit, take
@@ -58,5 +57,5 @@ def test_a_job_that_cannot_be_read_is_its_own_affair(database: Database) -> None
         good, bad = (jobs.create(tx, SPEC)[0].id for _ in range(2))
         tx.execute(update(JobRow).where(JobRow.id == bad).values(spec={"of": "another version"}))
     found = as_polled(database, [good, bad, "no-such-job", good])
-    assert [type(one) for one in found] == [tuple, ValidationError, UnknownJob, tuple]
+    assert [type(one) for one in found] == [tuple, UnreadableJob, UnknownJob, tuple]
     assert found[0] == found[3]

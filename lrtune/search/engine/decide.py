@@ -113,14 +113,16 @@ class Search:
         """The first configurations, spread over the space, up to their first report where runs may be partial.
 
         None where one has been trained to its end and one more is all that there is room for: that is to be good, not
-        far from others, and what the law expects beforehand says more than nothing.
+        far from others, and what the law expects beforehand says more than nothing. The only run there is room for, of
+        which nobody knows anything, goes to its end: a stage would leave too little for any.
         """
-        if self.left <= ONE_RUN or (self.completed and self.left < 1.0 + TRUNK):
+        last = self.left <= ONE_RUN
+        if (last and any(run.reports for run in self.runs)) or (self.completed and self.left < 1.0 + TRUNK):
             return None
         found = next_of_design(self.options, self.full, self.runs, self.random)
         if found is None:
             return None
-        row, until = found
+        row, until = found[0], self.target if last else found[1]
         reason = f"initial design {len(self.runs) + 1}: spread over the space of curves"
         return Decision(row, self.target, until, reason)
 
