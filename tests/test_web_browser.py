@@ -257,6 +257,7 @@ def test_light_or_dark_is_kept(chrome: BrowserContext, service: httpx.Client) ->
         light = page.evaluate("getComputedStyle(document.body).backgroundColor")
         page.get_by_role("button", name="Light or dark").click()
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert "lrtune-theme" in {one["name"] for one in page.context.cookies()}  # it has got where a reload reads it
         page.reload()
         assert light != dark == page.evaluate("getComputedStyle(document.body).backgroundColor")
 
