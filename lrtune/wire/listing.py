@@ -12,6 +12,6 @@ class UnreadableEntry(Result):
 
 
 class JobPage(Page[Job]):
-    """Some jobs, and an opaque cursor to the next ones, or null; `unreadable` are those that cannot be told of."""
+    """Some jobs, and an opaque cursor to the next ones, or null; `unreadable` are those whose rows cannot be read."""
 
     unreadable: list[UnreadableEntry] = []
