@@ -17,7 +17,7 @@ from lrtune.adapters.folder import Broken, Folder
 from lrtune.loop import LoopTrial
 from lrtune.wire.results import Report
 from tests.offline import ADAMW, handout
-from tests.staged import Pausing
+from tests.staged import Pausing, in_stages
 
 MADE = torch.Generator().manual_seed(3)
 SET = TensorDataset(torch.randn(50, 4, generator=MADE), torch.randint(0, 3, (50,), generator=MADE))
@@ -112,6 +112,35 @@ def test_a_loader_whose_place_nobody_knows_is_refused_with_what_to_write() -> No
         next(Batches([]))
     with pytest.raises(ValueError, match="without batches"):
         list(Batches(iter([1, 2])))
+
+
+MAKERS = {
+    "torch": lambda: torch.Generator().manual_seed(7),
+    "numpy": lambda: np.random.default_rng(7),
+    "a Mersenne twister of NumPy's": lambda: np.random.Generator(np.random.MT19937(7)),
+    "python": lambda: random.Random(7),
+}
+DRAW: dict[type, Any] = {
+    torch.Generator: lambda one: torch.rand(3, generator=one).tolist(),
+    np.random.Generator: lambda one: one.random(3).tolist(),
+    random.Random: lambda one: [one.random() for _ in range(3)],
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_loop_that_draws_its_batches_with_a_generator_of_its_own_draws_on(tmp_path: Path, kind: str) -> None:
+    def train(trial: LoopTrial) -> list[Any]:
+        generator = MAKERS[kind]()
+        start = trial.restore(generator=generator)
+        with trial:
+            found = []
+            for step in range(start, trial.until):
+                found.append(DRAW[type(generator)](generator))
+                if trial.due(step + 1) and trial.report(step + 1, val_loss=0.5):
+                    break
+        return found
+
+    assert in_stages(tmp_path / "stages", train, [3, 6, 12]) == in_stages(tmp_path / "whole", train, [12])
 
 
 def test_a_directory_is_kept_whole_found_damaged_and_deleted_when_it_is_not_needed(tmp_path: Path) -> None:
