@@ -53,6 +53,12 @@ def test_what_is_asked_for_is_there(expression: str, metrics: dict[str, set[str]
     assert [expression.count(one) for one in "([{"] == [expression.count(one) for one in ")]}"]
 
 
+@pytest.mark.parametrize("expression", ASKED)
+def test_what_every_server_says_of_the_same_database_is_not_added_up(expression: str) -> None:
+    """Two servers that are scraped both know of all workers: their sum is twice as many device hours."""
+    assert not re.search(r"\bsum\b[^(]*(?:\([^)]*\) )?\(lrtune_(workers|jobs|trials|queue|leases)", expression)
+
+
 def test_every_alert_says_how_urgent_it_is_and_what_to_do() -> None:
     alerts = [rule for rule in RULES if "alert" in rule]
     assert len(alerts) >= 8
