@@ -146,6 +146,14 @@ class Kept:
 
     @cached_property
     def _keeper(self: Any) -> Any:
-        from lrtune.adapters.checkpoints import Keeper
+        try:
+            from lrtune.adapters.checkpoints import Keeper
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            whole = "or train whole runs: `lrtune run JOB --whole -- ...`, in Python without a folder for checkpoints"
+            raise errors.LrtuneError(
+                f"checkpoints are written by torch, and it is not here: install it, {whole}"
+            ) from None
 
         return Keeper(self._folder, self.number, self.checkpoint, self._team)

@@ -83,6 +83,16 @@ def test_a_loop_over_trials_is_as_the_tutorial_shows_and_finds_its_answer_in_sta
     assert not list((tmp_path / "checkpoints").rglob("*.pt")), "nothing is left behind"
 
 
+def test_a_loop_of_jax_is_trained_in_stages(door: httpx.Client, tmp_path: Path) -> None:
+    run("jax_loop.py", door, tmp_path)
+    (job,) = door.get("/v1/jobs").json()["items"]
+    assert job["state"] == "succeeded", job["reason"]
+    events = door.get(f"/v1/jobs/{job['id']}/events", params={"limit": 1000}).json()["items"]
+    assert "trial-resumed" in {event["kind"] for event in events}, "one went on from what was kept"
+    best = door.get(f"/v1/jobs/{job['id']}/best").json()
+    assert best["value"] < 1 < best["baseline"]["value"]
+
+
 def test_a_loop_that_always_trains_the_jobs_steps_ends_the_runs_of_shorter_horizons_at_their_end(
     door: httpx.Client, client: Client
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from lrtune.adapters.arrays import packed, unpacked
 from lrtune.adapters.folder import BROKEN, Broken, Folder, first_line, save_safely
 from lrtune.adapters.team import Alone
 
@@ -182,11 +183,11 @@ class Draws:
         self._generator = generator
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, in what a checkpoint may hold: no arrays of NumPy's."""
+        """Where it is."""
         one = self._generator
         if isinstance(one, torch.Generator):
             return {"state": one.get_state()}
-        return {"state": one.getstate() if isinstance(one, random.Random) else _listed(one.bit_generator.state)}
+        return {"state": one.getstate() if isinstance(one, random.Random) else one.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Draw on from there."""
@@ -205,15 +206,9 @@ def is_random(kept: object) -> bool:
     return isinstance(kept, torch.Generator | random.Random | (numpy.random.Generator if numpy else torch.Generator))
 
 
-def _listed(state: Any) -> Any:
-    if isinstance(state, dict):
-        return {name: _listed(part) for name, part in state.items()}
-    return state.tolist() if hasattr(state, "tolist") else state
-
-
 def state_of(step: int, objects: Mapping[str, Keeps]) -> dict[str, Any]:
     """Everything that a training is after a step."""
-    states = {name: kept.state_dict() for name, kept in objects.items()}
+    states = {name: packed(kept.state_dict()) for name, kept in objects.items()}
     return {"step": step, "objects": states, "generators": generators()}
 
 
@@ -230,7 +225,7 @@ def put_back(
         raise Broken(f"the checkpoint has {had}; `restore` was given {given}")
     for name, kept in objects.items():
         try:
-            kept.load_state_dict(states[name])
+            kept.load_state_dict(unpacked(states[name]))
         except BROKEN as error:
             raise Broken(f"{name}: the checkpoint does not fit: {first_line(error)}") from error
     set_generators(state["generators"])
