@@ -221,6 +221,21 @@ def test_the_scheduler_keeps_the_ratios_of_the_groups(client: Client) -> None:
         trial.finish(1.0)
 
 
+@pytest.mark.parametrize(("first", "says"), [(6e-4, True), (1e-3, False)])
+def test_a_baseline_whose_first_group_has_a_lower_rate_says_whose_rate_it_is(
+    first: float, says: bool, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`"baseline": {"learning_rate": 1e-3}` would train all of such a script at 1.67 times its rates."""
+    import torch
+
+    for trial in client.submit(JOB).trials():
+        groups = [{"params": [torch.zeros(1)], "lr": rate} for rate in (first, 1e-3)]
+        trial.scheduler(torch.optim.AdamW(groups, lr=1e-3))
+        trial.report(40, loss=1.0)
+    said = "are those of the first group, which this script gives 0.0006; the others keep their ratios"
+    assert (said in caplog.text) == says
+
+
 def test_a_loop_that_measures_something_else_hears_of_it(client: Client) -> None:
     job = client.submit(JOB)
     trials = job.trials()
