@@ -95,7 +95,7 @@ def migrate() -> None:
     """Bring the schema of LRTUNE_DATABASE_URL up to date; on SQLite the server does so at its start."""
     programs.require("app", "alembic", "sqlalchemy")
     programs.become()
-    import_module("migrations").upgrade(_database_url())
+    import_module("migrations").upgrade_by_hand(_database_url())
 
 
 def _database_url() -> str:
