@@ -238,10 +238,14 @@ async def _nested(request: Request, error: Exception) -> Response:
 
 
 async def _away(request: Request, error: Exception) -> Response:
-    # Whoever asked hears no more than that; what the database said is for those who run it.
+    log_away(error)
+    return _answer(request, errors.Unavailable())
+
+
+def log_away(error: Exception) -> None:
+    """What the database said, for those who run it: whoever asked hears no more than that it is away."""
     said = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()
     log.warning("the database does not answer: %s", said[0] if said else type(error).__name__)
-    return _answer(request, errors.Unavailable())
 
 
 def _refused_by_the_database(request: Request, error: Exception) -> Response:

@@ -148,3 +148,12 @@ def test_why_the_database_does_not_answer_stands_in_the_log_and_in_no_answer(
     assert answer.status_code == 503
     assert "too many" not in answer.text
     assert "the database does not answer: FATAL: too many connections" in caplog.messages
+
+
+def test_a_server_that_starts_while_its_database_is_away_says_why_without_the_password(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with served("postgresql+psycopg://ada:pass-word@127.0.0.1:9/x") as client:
+        assert client.get("/healthz").status_code == 200
+    assert "the database does not answer: connection failed" in caplog.text
+    assert "pass-word" not in caplog.text
