@@ -151,9 +151,9 @@ class Kept:
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
-            whole = "or train whole runs: `lrtune run JOB --whole -- ...`, in Python without a folder for checkpoints"
+            instead = "or train whole runs: `lrtune run JOB --whole -- ...`, in Python without a folder for checkpoints"
             raise errors.LrtuneError(
-                f"checkpoints are written by torch, and it is not here: install it, {whole}"
+                f"checkpoints are written by torch, and it is not here: install it, {instead}"
             ) from None
 
         return Keeper(self._folder, self.number, self.checkpoint, self._team)
