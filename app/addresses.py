@@ -1,9 +1,9 @@
 """Where the server stands as seen from outside: below a prefix that a proxy takes off before it passes a request on.
 
-The prefix is the one of `uvicorn --root-path`, else that of the proxy's own `X-Forwarded-Prefix`. Every address of ours
-that leaves the server has it in front and nothing before it: no scheme and no host, which only the outside knows. A
-proxy that leaves the prefix on does no harm, unless a path of ours begins with the same word. Whoever makes the header
-up changes the answer to nobody but themselves.
+The prefix is the one of `lrtune serve --root-path`, else that of the proxy's own `X-Forwarded-Prefix`. Every address
+of ours that leaves the server has it in front and nothing before it: no scheme and no host, which only the outside
+knows. A proxy that leaves the prefix on does no harm, unless a path of ours begins with the same word. Whoever makes
+the header up changes the answer to nobody but themselves.
 
 Who asks is known by the address of the connection. Behind a proxy that is the one in its `X-Forwarded-For`, which
 uvicorn believes of a proxy on this machine, and of those in `--forwarded-allow-ips`; of no others, so that nobody makes

@@ -172,11 +172,12 @@ def _upgrade(database: Database) -> None:
 
 
 def _look_at_the_schema(database: Database) -> None:
-    """Say that the schema is not the one that this server needs; where the database is away, requests say that."""
+    """Say that the schema is not the one that this server needs, or why the database is away, as requests will."""
     try:
         with database.read() as tx:
             wrong = schema.differs(schema.found(tx))
-    except (DBAPIError, PoolTimeout):
+    except (DBAPIError, PoolTimeout) as error:
+        problems.log_away(error)
         return
     if wrong:
         log.error("%s", wrong)

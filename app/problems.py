@@ -5,6 +5,7 @@ with `responses=problems(errors.UnknownJob)`.
 """
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -16,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -25,6 +26,7 @@ from lrtune import errors
 from lrtune.errors import LrtuneError, Rejection
 from lrtune.store import schema
 
+log = logging.getLogger("lrtune.server")
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
 MOST_REJECTED = 50  # fields that one answer names
@@ -235,8 +237,15 @@ async def _nested(request: Request, error: Exception) -> Response:
     return _answer(request, _unreadable(error))
 
 
-async def _away(request: Request, _: Exception) -> Response:
+async def _away(request: Request, error: Exception) -> Response:
+    log_away(error)
     return _answer(request, errors.Unavailable())
+
+
+def log_away(error: Exception) -> None:
+    """What the database said, for those who run it: whoever asked hears no more than that it is away."""
+    said = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()
+    log.warning("the database does not answer: %s", said[0] if said else type(error).__name__)
 
 
 def _refused_by_the_database(request: Request, error: Exception) -> Response:

@@ -64,7 +64,7 @@ def admit(tx: Session, settings: Settings, caller: Caller, job: AdmittedJob) -> 
     quotas = of(tx, settings, caller.person)
     most = quotas["queued_jobs"]
     if most is not None and people.waiting_jobs(tx, caller.person, WAITING) >= most:
-        words = f"queued_jobs: {caller.person} may have {most} jobs that are queued or paused, and has as many"
+        words = f"queued_jobs: {caller.person} may have {most} job{'s' * (most != 1)} queued or paused, and has as many"
         raise QuotaReached(words, retry_after=MINUTE)
     _afford(tx, caller.person, quotas["full_runs_a_day"], job.most_runs)
 

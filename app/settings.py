@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from lrtune.settings import end, read
+from lrtune.settings import ADDRESS, DatabaseUrl, end, read
 from lrtune.uploads import mirror
 
 SHORTEST_KEY = 16  # characters: what can be tried out over a network is far less
@@ -42,8 +42,7 @@ def to_serve() -> "Settings":
     try:
         url = make_url(found.database_url)
     except ArgumentError:
-        accepted = "sqlite:///.lrtune/lrtune.db or postgresql+psycopg://lrtune:secret@db.example/lrtune"
-        end(f"LRTUNE_DATABASE_URL: accepted is an address such as {accepted}")
+        end(f"LRTUNE_DATABASE_URL: {ADDRESS}")
     places = {"LRTUNE_CREDENTIALS": None if found.api_key else found.credentials}
     places["LRTUNE_DATABASE_URL"] = Path(url.database) if url.database and url.get_backend_name() == "sqlite" else None
     for name, path in places.items():
@@ -58,7 +57,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LRTUNE_", frozen=True, extra="ignore")
 
-    database_url: str = "sqlite:///.lrtune/lrtune.db"
+    database_url: DatabaseUrl = "sqlite:///.lrtune/lrtune.db"
     api_key: Annotated[SecretStr, AfterValidator(_sendable)] | None = None
     credentials: Path = Path(".lrtune/credentials")
     data_dir: Annotated[Path, BeforeValidator(mirror.place)] = Path(".lrtune/data")

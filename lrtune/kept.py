@@ -28,10 +28,11 @@ class Kept:
     def restore(self: Any, **objects: Any) -> int:
         """Bring what is trained to where this trial goes on, and answer with the steps that it has had, 0 at first.
 
-        Name all that changes as you train and has a `state_dict`: model, optimizer, scheduler, scaler. It is kept where
-        the trial pauses, with the random generators and the place in `batches`; sharded parameters (DTensor, as
-        `fully_shard` makes them) by torch's distributed checkpoint. A checkpoint that cannot be read costs its steps
-        once more. Raises TypeError for what has no state, LrtuneError where a checkpoint does not fit.
+        Name all that changes as you train and has a `state_dict`: model, optimizer, scheduler, scaler; and each random
+        generator of your own (torch's, NumPy's or Python's). It is kept where the trial pauses, with the generators
+        that all share and the place in `batches`; sharded parameters (DTensor, as `fully_shard` makes them) by torch's
+        distributed checkpoint. A checkpoint that cannot be read costs its steps once more. Raises TypeError for what
+        has no state, LrtuneError where a checkpoint does not fit.
         """
         self.require_one_folder()
         if self._keeper.read(objects):
@@ -145,6 +146,14 @@ class Kept:
 
     @cached_property
     def _keeper(self: Any) -> Any:
-        from lrtune.adapters.checkpoints import Keeper
+        try:
+            from lrtune.adapters.checkpoints import Keeper
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            instead = "or train whole runs: `lrtune run JOB --whole -- ...`, in Python without a folder for checkpoints"
+            raise errors.LrtuneError(
+                f"checkpoints are written by torch, and it is not here: install it, {instead}"
+            ) from None
 
         return Keeper(self._folder, self.number, self.checkpoint, self._team)

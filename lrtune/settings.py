@@ -3,13 +3,26 @@
 import re
 import sys
 from collections.abc import Iterator
-from typing import NoReturn, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 PASSWORD, HIDDEN = re.compile(r"://([^/@:]*):[^/@]*@"), r"://\1:***@"  # of a URL
+DATABASES = re.compile(r"(sqlite|postgresql)(\+\w+)?:/")
+ADDRESS = (
+    "accepted is an address such as sqlite:///.lrtune/lrtune.db or postgresql+psycopg://lrtune:secret@db.example/lrtune"
+)
 REFUSED = 2  # the exit code, as of the command line
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def _database(url: str) -> str:
+    if not DATABASES.match(url):
+        raise ValueError(ADDRESS)
+    return url
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_database)]
 
 
 def read(kind: type[Settings]) -> Settings:

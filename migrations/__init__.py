@@ -6,6 +6,10 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+
+from lrtune.errors import Invalid, Unavailable
+from lrtune.settings import ADDRESS
 
 # Alembic keeps what it is at in globals of the process (`alembic.context`): two upgrades at once, of whichever
 # databases, take each other's.
@@ -24,6 +28,18 @@ def upgrade(url: str, revision: str = "head") -> None:
     """Bring the schema of a database up to `revision`."""
     with _one_at_a_time:
         command.upgrade(config(url), revision)
+
+
+def upgrade_by_hand(url: str) -> None:
+    """The same for `lrtune migrate`. Raises Invalid, or Unavailable with what the database said."""
+    try:
+        upgrade(url)
+    except (ArgumentError, ImportError) as error:  # of no database, or of one that nothing here speaks with
+        raise Invalid(f"LRTUNE_DATABASE_URL: {ADDRESS}") from error
+    except (OperationalError, InterfaceError) as error:
+        said = str(error.orig).strip().splitlines()[0]
+        asked = "is it running, and is LRTUNE_DATABASE_URL right?"
+        raise Unavailable(f"the database does not answer: {said}; {asked}") from error
 
 
 def downgrade(url: str, revision: str) -> None:

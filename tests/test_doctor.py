@@ -13,6 +13,7 @@ import worker.process
 from app.doctor import Finding, findings
 from app.settings import settings
 from lrtune.cli.commands import app as cli
+from lrtune.errors import Invalid, Unavailable
 from lrtune.store import Database, workers
 from tests.serving import KEY, served
 
@@ -68,8 +69,7 @@ def test_an_old_schema_is_said_with_what_brings_it_up(
     ("url", "state", "words"),
     [
         ("postgresql+psycopg://a:secret@127.0.0.1:9/x", "wrong", "does not answer"),
-        ("mysql://here", "wrong", "does not answer"),
-        ("nonsense", "wrong", "accepted is sqlite:///"),
+        ("postgresql:/x", "wrong", "accepted is sqlite:///"),
         ("sqlite:///not/there.db", "to note", "makes it as it starts"),
     ],
 )
@@ -78,6 +78,15 @@ def test_a_database_that_is_away_is_said_without_its_password(
 ) -> None:
     (one,) = found(monkeypatch, url)["database"]
     assert (one.is_, words in one.words, "secret" in one.words) == (state, True, False)
+
+
+@pytest.mark.parametrize("url", ["mysql://here", "postgres://a:hidden@here/x", "nonsense"])
+def test_an_address_of_no_database_of_ours_is_said_among_the_settings(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = found(monkeypatch, url)["settings"]
+    assert (one.is_, "hidden" in one.words) == ("wrong", False)
+    assert one.words.startswith("LRTUNE_DATABASE_URL: accepted is an address such as sqlite:///")
 
 
 def test_a_damaged_file_is_found(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,3 +154,20 @@ def test_the_command_prints_it_and_ends_with_its_code(
     migrations.downgrade(sqlite_url, "0015")
     assert CliRunner().invoke(cli, ["doctor"]).exit_code == 1
     assert "wrong   migrations" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "words"),
+    [
+        ("sqlite:////nowhere/at/all.db", Unavailable, "does not answer: unable to open database file; is it running"),
+        ("postgresql+psycopg://ada:pw@127.0.0.1:1/db", Unavailable, "does not answer: connection failed: .*; is it"),
+        ("postgres://ada:pw@host/db", Invalid, r"accepted is an address such as .* or postgresql\+psycopg://"),
+        ("nonsense", Invalid, "accepted is an address such as"),
+    ],
+)
+def test_a_schema_that_cannot_be_brought_up_to_date_is_said_in_words(
+    url: str, kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words) as refused:
+        migrations.upgrade_by_hand(url)
+    assert "pw" not in str(refused.value)

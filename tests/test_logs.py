@@ -12,6 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from lrtune import logs
 from tests import processes
@@ -128,3 +131,29 @@ def test_a_traceback_stays_in_its_line(caplog: pytest.LogCaptureFixture) -> None
         logging.getLogger("lrtune.test").exception("it broke")
     (line,) = caplog.text.splitlines()
     assert "ZeroDivisionError: here" in json.loads(line)["exception"]
+
+
+def test_why_the_database_does_not_answer_stands_in_the_log_and_in_no_answer(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(tx: Session) -> None:
+        raise OperationalError("commit", None, Exception("FATAL: too many connections\nfor the role lrtune"))
+
+    with served(sqlite_url) as client:
+        event.listen(Session, "before_commit", fail)
+        try:
+            answer = client.post("/v1/jobs", json={"task": "digits"})
+        finally:
+            event.remove(Session, "before_commit", fail)
+    assert answer.status_code == 503
+    assert "too many" not in answer.text
+    assert "the database does not answer: FATAL: too many connections" in caplog.messages
+
+
+def test_a_server_that_starts_while_its_database_is_away_says_why_without_the_password(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with served("postgresql+psycopg://ada:pass-word@127.0.0.1:9/x") as client:
+        assert client.get("/healthz").status_code == 200
+    assert "the database does not answer: connection failed" in caplog.text
+    assert "pass-word" not in caplog.text

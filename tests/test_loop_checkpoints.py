@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lrtune.adapters.checkpoints import Batches, put_back, refuse_what_keeps_nothing, state_of
 from lrtune.adapters.folder import Broken, Folder
+from lrtune.errors import LrtuneError
 from lrtune.loop import LoopTrial
 from lrtune.wire.results import Report
 from tests.offline import ADAMW, handout
-from tests.staged import Pausing
+from tests.staged import Pausing, in_stages, stage
 
 MADE = torch.Generator().manual_seed(3)
 SET = TensorDataset(torch.randn(50, 4, generator=MADE), torch.randint(0, 3, (50,), generator=MADE))
@@ -112,6 +114,87 @@ def test_a_loader_whose_place_nobody_knows_is_refused_with_what_to_write() -> No
         next(Batches([]))
     with pytest.raises(ValueError, match="without batches"):
         list(Batches(iter([1, 2])))
+
+
+MAKERS = {
+    "torch": lambda: torch.Generator().manual_seed(7),
+    "numpy": lambda: np.random.default_rng(7),
+    "a Mersenne twister of NumPy's": lambda: np.random.Generator(np.random.MT19937(7)),
+    "python": lambda: random.Random(7),
+}
+DRAW: dict[type, Any] = {
+    torch.Generator: lambda one: torch.rand(3, generator=one).tolist(),
+    np.random.Generator: lambda one: one.random(3).tolist(),
+    random.Random: lambda one: [one.random() for _ in range(3)],
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_loop_that_draws_its_batches_with_a_generator_of_its_own_draws_on(tmp_path: Path, kind: str) -> None:
+    def train(trial: LoopTrial) -> list[Any]:
+        generator = MAKERS[kind]()
+        start = trial.restore(generator=generator)
+        with trial:
+            found = []
+            for step in range(start, trial.until):
+                found.append(DRAW[type(generator)](generator))
+                if trial.due(step + 1) and trial.report(step + 1, val_loss=0.5):
+                    break
+        return found
+
+    assert in_stages(tmp_path / "stages", train, [3, 6, 12]) == in_stages(tmp_path / "whole", train, [12])
+
+
+class Descent:
+    """A loop of NumPy's: arrays in a tree, and a number."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {
+            "weights": [np.array([5.0, -2.0])],
+            "velocity": (np.array([0.0, 0.0]), np.float32(1)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self.state = state
+
+    def step(self, rate: float) -> list[float]:
+        (weights,), (velocity, scale) = self.state["weights"], self.state["velocity"]
+        velocity = 0.9 * velocity + rate * scale * weights
+        self.state = {"weights": [weights - velocity], "velocity": (velocity, scale)}
+        return [float(one) for one in self.state["weights"][0]]
+
+
+def test_a_loop_of_arrays_goes_on_with_them(tmp_path: Path) -> None:
+    def train(trial: LoopTrial) -> list[Any]:
+        descent, found = Descent(), []
+        start = trial.restore(descent=descent)
+        with trial:
+            for step in range(start, trial.until):
+                found.append(descent.step(trial.learning_rate(step)))
+                if trial.due(step + 1) and trial.report(step + 1, val_loss=0.5):
+                    break
+        return found
+
+    assert in_stages(tmp_path / "stages", train, [3, 6, 12]) == in_stages(tmp_path / "whole", train, [12])
+
+
+def test_what_is_no_data_is_named_where_it_cannot_be_kept(tmp_path: Path) -> None:
+    kept = Descent()
+    kept.state = {"weights": Descent()}
+    with pytest.raises(
+        Broken, match=r"found tests\.test_loop_checkpoints\.Descent in what it holds; accepted are tensors"
+    ):
+        Folder(tmp_path).write(1, 4, state_of(4, {"descent": kept}))
+
+
+def test_checkpoints_without_torch_are_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "lrtune.adapters.checkpoints")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(LrtuneError, match="written by torch, and it is not here: install it, or train whole runs"):
+        stage(tmp_path, 0, 6, None).restore(descent=Descent())
 
 
 def test_a_directory_is_kept_whole_found_damaged_and_deleted_when_it_is_not_needed(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
 from app.main import create_app
 from app.settings import Settings
+from lrtune.cli.commands import app
 from tests.serving import served
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -53,6 +55,12 @@ def test_what_is_asked_for_is_there(expression: str, metrics: dict[str, set[str]
     assert [expression.count(one) for one in "([{"] == [expression.count(one) for one in ")]}"]
 
 
+@pytest.mark.parametrize("expression", ASKED)
+def test_what_every_server_says_of_the_same_database_is_not_added_up(expression: str) -> None:
+    """Two servers that are scraped both know of all workers: their sum is twice as many device hours."""
+    assert not re.search(r"\bsum\b[^(]*(?:\([^)]*\) )?\(lrtune_(workers|jobs|trials|queue|leases)", expression)
+
+
 def test_every_alert_says_how_urgent_it_is_and_what_to_do() -> None:
     alerts = [rule for rule in RULES if "alert" in rule]
     assert len(alerts) >= 8
@@ -81,3 +89,24 @@ def test_the_scrape_asks_for_the_path_that_there_is() -> None:
     (lrtune,) = scrape["scrape_configs"]
     assert lrtune["job_name"] == "lrtune"
     assert "/metrics" in create_app(Settings(database_url="sqlite://")).openapi()["paths"]
+
+
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_units_of_systemd_start_commands_with_settings_that_there_are(unit: Path) -> None:
+    lines = [line.partition("=") for line in unit.read_text().splitlines() if "=" in line and not line.startswith("#")]
+    given = [(name, value) for name, _, value in lines]
+    (command,) = [value.split()[1:] for name, value in given if name == "ExecStart"]
+    assert CliRunner().invoke(app, [*command, "--help"]).exit_code == 0
+    settings = {value.partition("=")[0] for name, value in given if name == "Environment"}
+    assert settings <= set(re.findall(r"`(LRTUNE_\w+)`", (DEPLOY.parent / "README.md").read_text()))
+    assert ("KillMode", "mixed") in given, "a second SIGTERM would kill what the first one is to end in good order"
+    assert f"{unit.stem.removesuffix('@')}" in (DEPLOY.parent / "docs/operations.md").read_text()
+
+
+def test_who_has_signed_out_is_known_when_the_container_is_another() -> None:
+    services = yaml.safe_load((DEPLOY.parent / "docker-compose.yml").read_text())["services"]
+    folder = Path(services["app"]["environment"]["LRTUNE_CREDENTIALS"]).parent
+    assert f"data:{folder}" in services["app"]["volumes"]

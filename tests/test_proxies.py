@@ -1,4 +1,4 @@
-"""Behind a proxy that takes a prefix off or ends TLS: real uvicorn processes, and a proxy of the tests before them."""
+"""Behind a proxy that takes a prefix off or ends TLS: real processes of the server, and a proxy of ours before them."""
 
 import http.client
 import re
@@ -56,7 +56,9 @@ def proxied(database_url: str, folder: Path, *options: str, **extra: str) -> Ite
     """The address that a proxy gives a server, and the server's own."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = ("uvicorn", "--factory", "app.main:create_app", "--port", str(port), *options)
+    program = folder / "run.py"
+    program.write_text("from lrtune.cli.commands import app\n\napp()\n")
+    command = (str(program), "serve", "--port", str(port), *options)
     settings = {"LRTUNE_DATABASE_URL": database_url, "LRTUNE_API_KEY": KEY, "LRTUNE_DATA_DIR": str(folder / "data")}
     settings["LRTUNE_MAX_BODY_BYTES"] = "20000"  # uploads may be larger, below a prefix too
     server = processes.start(*command, environment=settings, log=folder / "server.log")

@@ -20,6 +20,15 @@ def test_no_to_a_rate_that_was_too_low_needs_a_run_within_a_factor_of_two():
     assert advised(near)["too high?"].startswith("No. ")
 
 
+def test_runs_of_other_schedules_that_are_far_away_say_how_far():
+    """A baseline at a twentieth of the rate, its schedule another, says little of half the rate."""
+    left = run(1, 0.011, 0.70, state="stopped", step=10)
+    found = reported([run(0, 0.001, 0.60, family="linear", role="baseline"), left, run(2, 0.022, 0.40)])
+    said = advised(found)["too high?"]
+    assert said.startswith("Probably not. Below 2.2e-2 with any schedule: 1 run ends")
+    assert "No run within a factor of 2 tells: the nearest below is at 1e-3." in said
+
+
 def luck(deviation: float, seed: int) -> Findings:
     """The report of a job in whose space nothing matters but luck, of so much, and one seed as good as another."""
     draw = random.Random(seed)

@@ -62,6 +62,8 @@ def test_a_short_key_ends_the_server_at_its_start_in_words(
         ),
         ("CREDENTIALS", "{0}/file/credentials", "found {0}/file/credentials, and nothing can be written in {0}"),
         ("DATABASE_URL", "nonsense", "accepted is an address such as sqlite:///.lrtune/lrtune.db or postgresql"),
+        ("DATABASE_URL", "postgres://ada:pw@host/db", "accepted is an address such as sqlite:///.lrtune/lrtune.db or"),
+        ("DATABASE_URL", "mysql://host/db", "accepted is an address such as sqlite:///.lrtune/lrtune.db or postgresql"),
     ],
 )
 def test_a_server_that_cannot_write_where_it_must_ends_at_its_start_in_words(

@@ -83,6 +83,16 @@ def test_a_loop_over_trials_is_as_the_tutorial_shows_and_finds_its_answer_in_sta
     assert not list((tmp_path / "checkpoints").rglob("*.pt")), "nothing is left behind"
 
 
+def test_a_loop_of_jax_is_trained_in_stages(door: httpx.Client, tmp_path: Path) -> None:
+    run("jax_loop.py", door, tmp_path)
+    (job,) = door.get("/v1/jobs").json()["items"]
+    assert job["state"] == "succeeded", job["reason"]
+    events = door.get(f"/v1/jobs/{job['id']}/events", params={"limit": 1000}).json()["items"]
+    assert "trial-resumed" in {event["kind"] for event in events}, "one went on from what was kept"
+    best = door.get(f"/v1/jobs/{job['id']}/best").json()
+    assert best["value"] < 1 < best["baseline"]["value"]
+
+
 def test_a_loop_that_always_trains_the_jobs_steps_ends_the_runs_of_shorter_horizons_at_their_end(
     door: httpx.Client, client: Client
 ) -> None:
@@ -209,6 +219,21 @@ def test_the_scheduler_keeps_the_ratios_of_the_groups(client: Client) -> None:
         assert isinstance(own, torch.optim.AdamW)
         assert own.defaults["weight_decay"] == 0.01
         trial.finish(1.0)
+
+
+@pytest.mark.parametrize(("first", "says"), [(6e-4, True), (1e-3, False)])
+def test_a_baseline_whose_first_group_has_a_lower_rate_says_whose_rate_it_is(
+    first: float, says: bool, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`"baseline": {"learning_rate": 1e-3}` would train all of such a script at 1.67 times its rates."""
+    import torch
+
+    for trial in client.submit(JOB).trials():
+        groups = [{"params": [torch.zeros(1)], "lr": rate} for rate in (first, 1e-3)]
+        trial.scheduler(torch.optim.AdamW(groups, lr=1e-3))
+        trial.report(40, loss=1.0)
+    said = "are those of the first group, which this script gives 0.0006; the others keep their ratios"
+    assert (said in caplog.text) == says
 
 
 def test_a_loop_that_measures_something_else_hears_of_it(client: Client) -> None:

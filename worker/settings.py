@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lrtune.settings import DatabaseUrl
 from lrtune.uploads import mirror
 
 MOST = 64
@@ -27,7 +28,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LRTUNE_", extra="ignore")
 
-    database_url: str = "sqlite:///.lrtune/lrtune.db"
+    database_url: DatabaseUrl = "sqlite:///.lrtune/lrtune.db"
     data_dir: Annotated[Path, BeforeValidator(mirror.place)] = Path(".lrtune/data")
     device: str = (
         "auto"  # "cuda" where there is one, else "cpu"; any of torch's names: "cuda:1"; "all": a worker for each GPU

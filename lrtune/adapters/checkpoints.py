@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from lrtune.adapters.arrays import packed, unpacked
 from lrtune.adapters.folder import BROKEN, Broken, Folder, first_line, save_safely
 from lrtune.adapters.team import Alone
 
@@ -58,7 +59,7 @@ class Keeper:
     def read(self, objects: Mapping[str, Any]) -> bool:
         """Read what was kept of these objects; False where one cannot. Raises TypeError for what keeps nothing."""
         refuse_what_keeps_nothing(objects)
-        self._objects |= {name: bare(kept) for name, kept in objects.items()}
+        self._objects |= {name: Draws(kept) if is_random(kept) else bare(kept) for name, kept in objects.items()}
         self._sharded = spread(self._objects.values())
         if self._checkpoint is None or self._folder is None:
             return True
@@ -175,9 +176,39 @@ class Batches(Generic[B]):
         self._iterator = iter(self.loader)
 
 
+class Draws:
+    """A random generator of the loop's own, torch's, NumPy's or Python's, each of which calls its state otherwise."""
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is."""
+        one = self._generator
+        if isinstance(one, torch.Generator):
+            return {"state": one.get_state()}
+        return {"state": one.getstate() if isinstance(one, random.Random) else one.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Draw on from there."""
+        one, kept = self._generator, state["state"]
+        if isinstance(one, torch.Generator):
+            one.set_state(kept)
+        elif isinstance(one, random.Random):
+            one.setstate(kept)
+        else:
+            one.bit_generator.state = kept
+
+
+def is_random(kept: object) -> bool:
+    """Whether it is a random generator, such as one that a loop draws its batches with."""
+    numpy = sys.modules.get("numpy")
+    return isinstance(kept, torch.Generator | random.Random | (numpy.random.Generator if numpy else torch.Generator))
+
+
 def state_of(step: int, objects: Mapping[str, Keeps]) -> dict[str, Any]:
     """Everything that a training is after a step."""
-    states = {name: kept.state_dict() for name, kept in objects.items()}
+    states = {name: packed(kept.state_dict()) for name, kept in objects.items()}
     return {"step": step, "objects": states, "generators": generators()}
 
 
@@ -194,7 +225,7 @@ def put_back(
         raise Broken(f"the checkpoint has {had}; `restore` was given {given}")
     for name, kept in objects.items():
         try:
-            kept.load_state_dict(states[name])
+            kept.load_state_dict(unpacked(states[name]))
         except BROKEN as error:
             raise Broken(f"{name}: the checkpoint does not fit: {first_line(error)}") from error
     set_generators(state["generators"])
@@ -224,7 +255,9 @@ def spread(objects: Iterable[object]) -> bool:
 def refuse_what_keeps_nothing(objects: Mapping[str, object]) -> None:
     """Raises TypeError for what has no state to keep, such as a loader whose place nobody knows."""
     for name, kept in objects.items():
-        if not all(callable(getattr(kept, verb, None)) for verb in ("state_dict", "load_state_dict")):
+        if not is_random(kept) and not all(
+            callable(getattr(kept, verb, None)) for verb in ("state_dict", "load_state_dict")
+        ):
             hint = "; for the batches of a loader: `trial.batches(loader)`" if hasattr(kept, "__iter__") else ""
             raise TypeError(
                 f"{name}: found {type(kept).__name__}; accepted is what has state_dict and load_state_dict{hint}"

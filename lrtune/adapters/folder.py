@@ -207,7 +207,14 @@ def save_safely(state: Mapping[str, Any], file: Path) -> None:
     import torch
 
     torch.save(dict(state), file)
-    torch.load(file, map_location="meta", weights_only=True)
+    try:
+        torch.load(file, map_location="meta", weights_only=True)
+    except pickle.UnpicklingError as error:
+        what = found[1] if (found := re.search(r"GLOBAL (\S+)", str(error))) else first_line(error)
+        raise TypeError(
+            f"found {what} in what it holds; accepted are tensors, arrays, numbers and texts, and lists, tuples and "
+            "dicts of such, so that reading it runs no code"
+        ) from error
 
 
 def _files(path: Path) -> list[Path]:

@@ -4,6 +4,7 @@ What counts are the updates that an optimizer really makes, whoever steps the sc
 """
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from lrtune.adapters.trial import TrialLike
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.space import knobs
 
+log = logging.getLogger("lrtune.loop")
 TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adagrad": torch.optim.Adagrad,
@@ -44,12 +46,26 @@ def scheduler(trial: TrialLike, optimizer: torch.optim.Optimizer, *, step: int =
     require_optimizer([*([first.optimizer] if first else []), optimizer], trial)
     rates = Rates(trial, optimizer, first.given[0] if first else None)
     vars(trial).setdefault("_first_rates", rates)
+    if first is None and trial.key[1] == 0:
+        _say_whose_rate_it_is(rates.given)
     leader: Updates | None = vars(trial).get("_updates")
     together = leader and leader.optimizer is not optimizer and leader.done == step and not leader.made
     found = TrialScheduler(trial, optimizer, rates, step, leader if together else None)
     if not together:
         vars(trial)["_updates"] = found.updates
     return found
+
+
+def _say_whose_rate_it_is(given: Sequence[float]) -> None:
+    """Of the baseline, where a script's groups have rates of their own and the first is not the one people speak of."""
+    if given[0] < max(given):
+        found = f"found parameter groups with rates from {min(given):.4g} to {max(given):.4g}"
+        log.warning(
+            "%s: the trial's rates, and the learning_rate of a job's baseline, are those of the first group, which "
+            "this script gives %.4g; the others keep their ratios",
+            found,
+            given[0],
+        )
 
 
 def optimizer(trial: TrialLike, parameters: Iterable[Any]) -> torch.optim.Optimizer:

@@ -107,7 +107,7 @@ def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -
     rate, plateau = best.configuration.learning_rate, family.plateau
     if side.own:
         verdict = _verdict(family, side, end)
-        but = _but(best, side, end) if verdict == "no" else ""
+        but = _but(best, side, end) if verdict in ("no", "probably not") else ""
         return f"{'probably not' if but else verdict}. {side.words[0].upper()}{side.words[1:]}{but}"
     last, way = ("largest", "up") if end == "high" else ("smallest", "down")
     at_end = plateau is None or rate == (plateau.high if end == "high" else plateau.low)

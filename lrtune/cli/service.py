@@ -24,6 +24,9 @@ def serve(
         str | None,
         typer.Option(help="Addresses of proxies that are believed, with commas between."),  # else FORWARDED_ALLOW_IPS
     ] = None,
+    root_path: Annotated[
+        str, typer.Option(help="The prefix that a proxy takes off before it passes a request on, such as /lrtune.")
+    ] = "",
     processes: Annotated[
         int, typer.Option(min=1, max=64, help="Server processes that share the port; several need PostgreSQL.")
     ] = 1,
@@ -45,6 +48,7 @@ def serve(
             host=host,
             port=port,
             forwarded_allow_ips=forwarded_allow_ips,
+            root_path=root_path,
             workers=processes,
         )
 
@@ -91,7 +95,7 @@ def migrate() -> None:
     """Bring the schema of LRTUNE_DATABASE_URL up to date; on SQLite the server does so at its start."""
     programs.require("app", "alembic", "sqlalchemy")
     programs.become()
-    import_module("migrations").upgrade(_database_url())
+    import_module("migrations").upgrade_by_hand(_database_url())
 
 
 def _database_url() -> str:
