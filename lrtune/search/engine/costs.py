@@ -107,12 +107,16 @@ class Options:
         held may have been above them for as long.
         """
         pool, found = self.pool, np.zeros(len(self.pool.keys), dtype=np.int64)
+        if len(diverged) < WITNESSES:
+            return found > 0
+        theirs = np.array([run.curve for run in held]).reshape(len(held), pool.curves.shape[1])
+        steps, kinds = np.array([run.steps for run in held]), [(run.extras, run.horizon) for run in held]
         for run in diverged:
-            until, knobs = math.ceil(run.steps / run.horizon * len(run.curve)), np.array(run.extras)
-            rates = np.array(run.curve)[:until]
-            same = (one for one in held if (one.extras, one.horizon) == (run.extras, run.horizon))
-            if not any(one.steps >= run.steps and (np.array(one.curve)[:until] >= rates).all() for one in same):
-                alike = (pool.extras == knobs).all(axis=1) & (pool.horizons == run.horizon)
+            until = math.ceil(run.steps / run.horizon * len(run.curve))
+            rates, kind = np.array(run.curve)[:until], (run.extras, run.horizon)
+            above = (theirs[:, :until] >= rates).all(axis=1) & (steps >= run.steps)
+            if not (above & np.array([one == kind for one in kinds], dtype=bool)).any():
+                alike = (pool.extras == np.array(run.extras)).all(axis=1) & (pool.horizons == run.horizon)
                 found += alike & (pool.curves[:, :until] >= rates).all(axis=1)
         return np.asarray(found >= WITNESSES)
 
