@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,10 +35,12 @@ class Known:
 
 
 class Keys:
-    """The keys of a database, and the one of the settings."""
+    """The keys of a database, and the one of the settings; `admins` are those who sign in with the provider as such."""
 
-    def __init__(self, database: Database, first: str, reading: asyncio.Semaphore) -> None:
-        self._database, self._first, self._reading = database, first, reading
+    def __init__(
+        self, database: Database, first: str, reading: asyncio.Semaphore, admins: Collection[str] = ()
+    ) -> None:
+        self._database, self._first, self._reading, self._admins = database, first, reading, admins
         self._known: OrderedDict[str, tuple[float, Known | None]] = OrderedDict()
         self._owners: OrderedDict[str, str] = OrderedDict()
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -91,7 +93,7 @@ class Keys:
 
     def _look(self, **which: str) -> Known | None:
         with self._database.read() as tx:
-            found = people.caller(tx, **which)
+            found = people.caller(tx, **which, admins=self._admins)
         return Known(*found) if found else None
 
     def _look_first(self) -> Known:

@@ -116,7 +116,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.ended = sessions.Ended(settings.credentials.with_name("signed-out"))
     await asyncio.to_thread(receiving.sweep, settings.data_dir)
     app.state.reading, app.state.writing = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(1 if lite else AT_ONCE)
-    app.state.keys = Keys(app.state.database, app.state.key, app.state.reading)
+    app.state.keys = Keys(app.state.database, app.state.key, app.state.reading, settings.oidc_admins or ())
     app.state.tries, app.state.requests_made = Tries(), quotas.Requests()
     app.state.turns = Turns(
         app.state.database, app.state.writing, seen=app.state.requests.decided, reading=app.state.reading

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.newest import Newest
 from app.problems import invalid
-from app.turns import Turns
+from app.turns import Turns, one_by_one
 from lrtune import search
 from lrtune.analysis.prefixes import Course
 from lrtune.errors import Invalid, Rejection, Unavailable
@@ -270,16 +270,11 @@ def _pruned(
     running = [_upto(trial, upto[trial.number]) for trial in history if trial.number in upto]
     running = [trial for trial in running if search.may_act(spec, trial)]
 
-    def why(some: Sequence[Trial]) -> list[str | Exception]:
-        try:
-            found = search.verdicts(spec, history, some, steps=steps, kept=search.fitted(job_id))
-            return [one.stop for one in found]
-        except Exception as error:
-            if len(some) == 1:  # it is raised where this trial was reported
-                return [error]
-            return [reason for one in some for reason in why([one])]
+    def why(some: Sequence[Trial]) -> list[str]:
+        found = search.verdicts(spec, history, some, steps=steps, kept=search.fitted(job_id))
+        return [one.stop for one in found]
 
-    reasons = {trial.number: reason for trial, reason in zip(running, why(running), strict=True)}
+    reasons = {trial.number: one for trial, one in zip(running, one_by_one(why, running), strict=True)}
     return [reasons.get(number, "") for number, _ in asked]
 
 

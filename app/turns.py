@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from app import thinking
 from lrtune.errors import Unavailable
 from lrtune.store import Database
+from lrtune.store.database import AWAY
 
 P = ParamSpec("P")
 Found = TypeVar("Found")
@@ -125,6 +126,21 @@ class Turns:
         finally:
             thinker.times += 1
             thinker.lock.release()
+
+
+def one_by_one(call: Callable[[Sequence[Item]], Sequence[Found]], items: Sequence[Item]) -> list[Found | Exception]:
+    """What comes of items that are done together; where that goes wrong, each by itself, and an error is its own.
+
+    Raises AWAY, as that is nobody's own.
+    """
+    try:
+        return [*call(items)]
+    except AWAY:
+        raise
+    except Exception as error:
+        if len(items) == 1:
+            return [error]
+        return [found for item in items for found in one_by_one(call, [item])]
 
 
 async def _answered(

@@ -257,7 +257,8 @@ class Runner:
         try:
             self._finish(held, ending)
         except errors.Invalid as error:
-            said = _with_tail(f"the command ended without a report of its own ({error})", tail)
+            why = "; ".join(one["detail"] for one in error.errors) or str(error)  # where it stands is for programs
+            said = _with_tail(f"the command ended without a report of its own ({why})", tail)
             self._finish(held, Ending(token=held.token, state="failed", reason=text(said)))
 
     def _finish(self, held: Handout, ending: Ending) -> None:

@@ -251,6 +251,22 @@ def test_where_the_baseline_has_exploded_the_answer_stands_and_nothing_is_claime
     assert (lift(found).interval, lift(found).sure) == (None, None)
 
 
+def test_a_seed_on_which_another_candidate_blew_up_says_nothing_of_the_answers_interval():
+    values = [0.40, 1e30, 0.44]
+    far = [run(3 + i, LUCKY, v, role="confirm", seed=101 + i) for i, v in enumerate(values)]
+    found = answer([*SEARCHED, *far, *CONFIRMED[6:]])
+    assert (found.configuration, found.value) == (STEADY, pytest.approx(0.25))
+    assert found.interval == pytest.approx(interval([0.20, 0.25, 0.30]))
+
+
+def test_an_answer_that_blew_up_on_a_seed_has_no_interval_and_says_so():
+    far = [run(6 + i, STEADY, v, role="confirm", seed=101 + i) for i, v in enumerate([0.20, 1e30, 0.30])]
+    assert answer([*SEARCHED, *far, *CONFIRMED[9:]]).configuration == USUAL, "which blew up on none"
+    found = answer([*SEARCHED, *far])
+    assert (found.configuration, found.interval) == (STEADY, None)
+    assert words.fresh(found) == "over 3 fresh seeds, 1 of which blew up, to 1e+30, so there is no interval"
+
+
 @pytest.mark.parametrize(("every", "said"), [(0.0, "(final 0.02)"), (0.25, "(final 0.02, every 0.25)")])
 def test_an_exponential_decay_without_stairs_is_said_without_them(every, said):
     schedule = {"family": "exponential", "final": 0.02, "every": every}

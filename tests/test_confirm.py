@@ -131,6 +131,17 @@ def test_the_answer_is_confirmed_although_a_baseline_outside_the_space_is_better
     assert len(found.seeds) == len(found.baseline.seeds) == 2
 
 
+def test_candidates_that_all_blew_up_on_their_first_fresh_seed_get_another():
+    searched = {0: 0.3, 1: 0.31}
+
+    def bought_next(fresh):
+        return next_to_run(fresh, [len(one) for one in fresh], 3, baseline=None, searched=searched)
+
+    assert bought_next([{1: 1e30}, {1: 1e25}]) == 0
+    assert bought_next([{1: 1e30, 2: 0.32}, {1: 1e25}]) == 1
+    assert bought_next([{1: 1e30, 2: 0.32}, {1: 1e25, 2: 0.33}]) is None
+
+
 def test_who_is_far_behind_gets_no_second_seed():
     assert bought([[0.30, 0.31, 0.30], [0.32, 0.32, 0.31], [0.9, 0.9, 0.9], [1.5, 1.51, 1.5]])[2] == 1
 

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
 from app.expiring import expire
-from lrtune.store import Database
+from lrtune.store import Database, jobs
+from lrtune.store.database import clock
 from lrtune.wire.external import Ending
 from tests.external import JOB, pass_time, report, submit, take, tell
 from tests.serving import served, slug
@@ -250,6 +252,22 @@ def test_a_job_between_two_trials_is_running_and_one_whose_loop_gave_up_is_not(
     door.post(f"/v1/jobs/{job}/pause")
     expire(database)
     assert door.get(f"/v1/jobs/{job}").json()["state"] == "paused"
+
+
+def test_a_job_that_was_just_resumed_waits_a_moment_for_its_loop_before_it_is_said_to_have_none(
+    door: httpx.Client, database: Database
+) -> None:
+    job = submit(door)
+    tell(door, job, take(door, job), "finish", state="waiting", reason="KeyboardInterrupt")
+    door.post(f"/v1/jobs/{job}/pause")
+    assert door.post(f"/v1/jobs/{job}/resume").json()["state"] == "running"
+    expire(database)
+    found = door.get(f"/v1/jobs/{job}").json()
+    assert (found["state"], found["reason"]) == ("running", "")
+    with database.write() as tx:
+        jobs.forsake(tx, now=clock(tx) + timedelta(seconds=15))
+    found = door.get(f"/v1/jobs/{job}").json()
+    assert (found["state"], "no loop asks for its trials" in found["reason"]) == ("queued", True)
 
 
 def test_the_server_sees_by_itself_that_a_lease_ran_out(door: httpx.Client) -> None:

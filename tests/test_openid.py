@@ -107,6 +107,20 @@ def test_who_is_no_admin_any_more_loses_what_an_admins_session_could(there: Prov
     assert revoked[("admin",)] is not None
 
 
+def test_a_session_of_who_is_no_admin_any_more_ends_at_the_servers_next_start(there: Provider, sqlite_url: str) -> None:
+    people, cookies = (GRACE, "ada@example.org"), []
+    with served(sqlite_url, **settings(there)) as service:
+        for person in people:
+            there.claims = {"email": person}
+            with browser(service) as one:
+                sign_in(one)
+                cookies.append(one.cookies)
+    for admins, codes in (((GRACE,), [200, 200]), ((), [401, 200])):
+        with served(sqlite_url, **settings(there, oidc_admins=admins)) as service:
+            found = [httpx.get(f"{service.base_url}/v1/me", cookies=one, trust_env=False) for one in cookies]
+            assert [answer.status_code for answer in found] == codes
+
+
 @pytest.mark.parametrize(
     ("claims", "changed", "said"),
     [

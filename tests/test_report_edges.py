@@ -15,9 +15,11 @@ def test_no_to_a_rate_that_was_too_low_needs_a_run_within_a_factor_of_two():
     assert advised(far)["too low?"].startswith("Probably not. Above 8e-3 with cosine: 1 run ends")
     assert "No run within a factor of 2 tells: the nearest above is at 3.2e-2." in advised(far)["too low?"]
     assert advised(far)["too high?"].startswith("Probably not.")
+    assert advised(far)["how sure?"].endswith("within a factor of 2 of it was trained to its end.")
     near = reported([run(0, 0.004, 0.60), run(1, 0.008, 0.40), run(2, 0.016, 0.90)])
     assert advised(near)["too low?"].startswith("No. ")
     assert advised(near)["too high?"].startswith("No. ")
+    assert advised(near)["how sure?"].endswith("No rate next to it with cosine came within the tolerance, 0.004.")
 
 
 def test_runs_of_other_schedules_that_are_far_away_say_how_far():

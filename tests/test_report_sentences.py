@@ -271,6 +271,12 @@ def support(facts: Facts, sentence: str) -> None:
     if found := read(r"No other rate with ([a-z-]+) was tried", sentence):
         assert (found[1], tried) == (family, {rate})
         return
+    if found := read(r"No other rate with ([a-z-]+) within a factor of 2 of it was trained to its end", sentence):
+        told = [t for t in facts.seen if t in facts.done or t.state is TrialState.DIVERGED]
+        far = {t.configuration.learning_rate / rate for t in told if t.configuration.kind[1] == family} - {1.0}
+        assert len(tried) > 1
+        assert all(abs(math.log2(factor)) > 1 for factor in far)
+        return
     if found := read(rf"No rate next to it with ([a-z-]+) came within the tolerance, ({NUMBER})", sentence):
         assert len(tried) > 1
         assert says(found[2], facts.tolerance)

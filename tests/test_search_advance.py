@@ -333,3 +333,18 @@ def test_a_larger_budget_may_resume_what_was_stopped_at_the_end():
     step = asked(longer, history)
     assert step.proposal.until is None
     assert history[step.proposal.resume].state is TrialState.STOPPED
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_run_that_was_broken_off_as_its_search_was_stopped_goes_on_with_the_search(given_up):
+    spec, history = job(budget={"trials": 6}), list[Trial]()
+    for _ in range(2):
+        end(history, begin(history, asked(spec, history).proposal), "complete", value=0.5)
+    end(history, begin(history, asked(spec, history).proposal), "paused", step=40)
+    if given_up:
+        stop(history, advance(spec, history, steps=100, seconds=0.0, stopped=True))
+    proposal = asked(spec, history).proposal
+    assert (proposal.run, proposal.resume, proposal.until) == (history[2].run, 2, None)
+    assert proposal.reason == "goes on from where it was as the search was stopped, at step 40 of 100"
+    end(history, begin(history, proposal), "complete", value=0.4)
+    assert asked(spec, history).proposal.resume is None

@@ -87,6 +87,37 @@ def test_a_running_trial_is_not_repeated_and_a_diverged_one_is_left() -> None:
     assert third.row != first.row
 
 
+def blown_up(i: int, until: int, end: float = float("nan")) -> Run:
+    """Row i, whose loss grows tenfold at every report, and ends as it is told."""
+    reports = [(step, 10.0 ** (step / 10)) for step in range(100, until, 100)]
+    return Run(i, TARGET, tuple(CURVES[i]), (), (*reports, (until, end)), "diverged", until)
+
+
+def test_runs_that_blew_up_set_no_scale_for_those_that_did_not() -> None:
+    """Most of the first ones did, and one came down again, though not by much: forecasts were of the order of that."""
+    back = replace(blown_up(20, TARGET, 1e20), state="complete")
+    runs = [*(blown_up(i, 600) for i in (19, 21, 22, 23, 24)), back, trained(11), trained(13)]
+    model = JobModel(pool(), [replace(run, born=place) for place, run in enumerate(runs)], TARGET)
+    mean, _ = model.forecast(np.arange(10, 16))
+    assert model.normaliser.value(TARGET, mean).max() < 10
+    assert np.ptp(model.normaliser.score(np.full(2, TARGET), np.array([loss(CURVES[i]) for i in (11, 13)]))) > 0.1
+
+
+def test_rates_above_those_that_diverged_twice_are_not_trained_unless_some_run_held_there() -> None:
+    """Rows 0 to 24 are annealed; 25 to 49 hold the same peaks, so their rates are never lower."""
+
+    def untouched(runs: list[Run]) -> set[int]:
+        options = Options(pool(), runs, TARGET, Settings())
+        return {row for row in range(len(CURVES)) if not options.open(row)} - {run.key for run in runs}
+
+    one, other = blown_up(20, 300), blown_up(21, 300)
+    assert untouched([one]) <= {19, 45}, "one may have been unlucky: what is nearly the same is left, and no more"
+    assert untouched([one, other]) >= {22, 23, 24, 46, 47, 48, 49}
+    assert not untouched([one, other]) & {*range(19), *range(25, 44)}
+    assert 24 not in untouched([one, other, trained(23, 500, "paused")])
+    assert 24 in untouched([one, other, trained(23, 200, "paused")]), "which has not been as far as those that diverged"
+
+
 def test_a_prefix_that_two_runs_share_counts_once() -> None:
     first = Run(0, TARGET, tuple(np.ones(64)), (), ((100, 2.0), (500, 1.0), (1000, 0.5)), "complete", TARGET, 0)
     falling = tuple(np.where(np.arange(64) < 40, 1.0, 0.1))

@@ -57,7 +57,8 @@ def test_a_stopped_search_begins_nothing_more_and_its_answer_is_confirmed(door: 
     assert found["stopped_at"] < found["finished_at"]
     kinds = [one["kind"] for one in door.get(f"{path}/events").json()["items"]]
     assert kinds.count("job-stopped") == 1
-    assert door.post(f"{path}/extend", json={"budget": {"trials": 40}}).json()["best"]["confirmed"]
+    extended = door.post(f"{path}/extend", json={"budget": {"trials": 40}}).json()
+    assert (extended["best"]["confirmed"], extended["progress"]["phase"]) == (True, "search")
     assert take(door, job)["trial"]["role"] == "search"
     assert door.get(path).json()["progress"]["phase"] == "search", "so it can be stopped again"
 

@@ -122,8 +122,17 @@ def test_what_the_new_space_does_not_have_is_moved_to_its_nearest():
     narrow = job(optimizers=[{"name": "adamw", "learning_rate": [1e-5, 1e-4]}], schedules=["constant", "cosine"])
     rates = [t.configuration.learning_rate for t in study(narrow, 4, warm_start=known())[1:]]
     assert max(rates) <= 1e-4
+    assert study(narrow, 2, warm_start=known())[1].why.endswith("learning rate 8.84e-05 for 0.001")
     other = job(optimizers=["sgd"])
     assert not study(other, 2, warm_start=known())[1].why.startswith("warm start")
+
+
+def test_knobs_that_the_new_job_fixes_otherwise_are_said_to_be_moved():
+    found = study(job(optimizers=[{"name": "sgd", "momentum": 0.95}], floor=0.1), 2)[1]
+    fixed = job(optimizers=[{"name": "sgd", "momentum": 0.9}], floor=0.0)
+    first = study(fixed, 2, warm_start=[WarmStartTrial(job="job-old", trial=found)])[1]
+    assert first.why.endswith("200 steps), moved to what this job has: momentum 0.9 for 0.95, floor 0 for 0.1")
+    assert (first.configuration.optimizer.momentum, first.configuration.floor) == (0.9, 0.0)
 
 
 def test_a_job_names_earlier_ones_or_asks_for_all_and_its_log_says_what_it_took(database_url):

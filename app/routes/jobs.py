@@ -12,9 +12,9 @@ from app.addresses import root
 from app.auth import Guarded
 from app.deps import PAGE, JobId, Limit, Only, Owner, ReadTx, Tx, Who, remember_body, turns
 from app.problems import problems
+from app.turns import one_by_one
 from lrtune import errors
 from lrtune.store import Database, budgets, jobs, listing, lookup, warm_start
-from lrtune.store.database import AWAY
 from lrtune.wire.configuration import Strict
 from lrtune.wire.job import Budget, JobOrder, JobSpec
 from lrtune.wire.listing import JobPage
@@ -178,16 +178,13 @@ async def get(
 
 def as_polled(database: Database, job_ids: Sequence[str]) -> list[tuple[str, str] | Exception]:
     """Each job's JSON, and its ETag; what goes wrong with one is its own affair."""
-    try:
+
+    def read(some: Sequence[str]) -> list[tuple[str, str] | Exception]:
         with database.read() as tx:
-            found = {one: _tagged(job) for one, job in jobs.several(tx, list({*job_ids})).items()}
-            return [found.get(one) or lookup.missing(tx, one) for one in job_ids]
-    except AWAY:
-        raise
-    except Exception as error:
-        if len(job_ids) == 1:
-            return [error]
-        return [one for each in job_ids for one in as_polled(database, [each])]
+            found = {one: _tagged(job) for one, job in jobs.several(tx, list({*some})).items()}
+            return [found.get(one) or lookup.missing(tx, one) for one in some]
+
+    return one_by_one(read, job_ids)
 
 
 def _tagged(job: Job) -> tuple[str, str]:

@@ -7,13 +7,14 @@ them ran over all seeds; and how much is left is known from all of them together
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import variance
+from statistics import median_low, variance
 
 from lrtune.wire.job import usable
 
 Values = Mapping[int, float]  # of one configuration, by seed
 OF_SEARCH = -1  # what stands for the search's own seed
 HALF = 0.5  # of what that seed would say of the noise, because selected values differ by less
+FAR = 1e9  # times the usual size, 1 at least, beyond which a value is that of a run which blew up
 OTHERS = 0.5  # degrees of freedom that the noise of others is worth beside values of one's own
 
 
@@ -65,8 +66,14 @@ def moderated(own: Sequence[float], others: tuple[float, float] | None) -> tuple
 
 
 def exploded(values: Iterable[float]) -> bool:
-    """Whether one of these is too large, as in old jobs it may be: then nothing tells the noise."""
-    return not all(map(usable, values))
+    """Whether one of these blew up: then nothing tells the noise."""
+    return bool(blown_up(list(values)))
+
+
+def blown_up(values: Sequence[float]) -> list[float]:
+    """Those that are too large for anything, as in old jobs one may be, or out of all proportion to the others."""
+    usual = median_low(map(abs, values)) if values else 0.0
+    return [value for value in values if not usable(value) or abs(value) > FAR * max(usual, 1.0)]
 
 
 def additive(rows: Sequence[Values]) -> Additive | None:

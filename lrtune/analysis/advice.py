@@ -237,6 +237,9 @@ def _support(family: FamilyFindings, above: Beyond, below: Beyond, tolerance: fl
     low, high, runs = family.plateau.low, family.plateau.high, family.plateau.runs
     if low == high and not (above.own or below.own):
         return f"no other rate with {family.family} was tried"
+    ended = (math.log(side.nearest / side.rate) for side in (above, below) if side.family and side.nearest is not None)
+    if low == high and not any(abs(away) <= math.log(TELLING) + SAME for away in ended):
+        return f"no other rate with {family.family} within a factor of {TELLING:g} of it was trained to its end"
     if low == high:
         return f"no rate next to it with {family.family} came within the tolerance, {tolerance:.3g}"
     but = f", and {family.plateau.worse} in between did worse" if family.plateau.worse else ""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrtune.analysis import paired
+from lrtune.analysis.additive import blown_up
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.report import FamilyFindings, Findings, Lift
 from lrtune.wire.results import Baseline, Best
@@ -228,7 +229,10 @@ def fresh(best: Best) -> str:
 
 
 def no_interval(best: Best) -> str:
-    """Why there is no interval, where the fresh seeds all came to the same value."""
+    """Why there is no interval, where the fresh seeds all came to the same value, or one of them blew up."""
+    if best.interval is None and (apart := blown_up([run.value for run in best.seeds])):
+        size = f"to {max(apart, key=abs):.2g}" if len(apart) == 1 else f"beyond {min(apart, key=abs):.2g}"
+        return f", {len(apart)} of which blew up, {size}, so there is no interval"
     alike = best.interval is None and len(best.seeds) > 1 and len({run.value for run in best.seeds}) == 1
     return ", all the same, so there is no interval" if alike else ""
 

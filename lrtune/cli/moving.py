@@ -95,8 +95,8 @@ def import_study(
         trials = list(studies.trials(found, metric=metric, steps=horizon, names=names, fixed=fixed))
         source = f"the Optuna study {found.study_name}"
         each, _ = studies.spacing(found, horizon) if studies.spec(found) is None else (1.0, 1)
-        left = f"; its reports are taken as {each:g} steps apart, so that its complete runs end at {horizon}"
-        left = "" if each == 1 else left
+        if each != 1:
+            left = f"; its reports are taken as {each:g} steps apart, so that its complete runs end at {horizon}"
     body = {"job": spec, "trials": [trial.model_dump(mode="json") for trial in trials], "source": source}
     with clients.Client() as client:
         made = client.import_job(body)

@@ -91,12 +91,15 @@ def next_to_run(
     untried = [i for i, count in enumerate(bought) if not count]
     if sure := [i for i in untried if i < FIRST or i == baseline or not expected]:
         return sure[0]
-    known = [i for i, values in enumerate(fresh) if values and not exploded([*values.values(), searched.get(i, 0.0)])]
+    once = {
+        i: [*values.values(), *([searched[i]] if i in searched else [])] for i, values in enumerate(fresh) if values
+    }
+    known = [i for i, values in once.items() if not exploded(values)]
     baseline = baseline if baseline in known else None
     fit = additive([fresh[i] for i in known])
     answers = [place for place, i in enumerate(known) if not (outside and i == baseline)]
     if not answers or fit is None:
-        return untried[0] if untried else None
+        return next(iter([*untried, *(i for i in once if bought[i] < min(LEAST, seeds))]), None)
     alike = [i for i in known if i != baseline]
     common = _noise(fresh, searched, alike) or fit.residual
     if untried and (first := _untried(fresh, untried, alike, expected, common)) is not None:

@@ -22,7 +22,7 @@ from lrtune.search.studies.study import empty, frozen, penalty, replay, searched
 from lrtune.search.warm_start import as_past, at_horizon, rerun_best
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import OBSERVED, Proposal, Trial, TrialState, WarmStartTrial
+from lrtune.wire.results import NOTHING_LEFT, OBSERVED, SEARCH_OVER, Proposal, Trial, TrialState, WarmStartTrial
 from lrtune.wire.strategies import Cmaes, CurveSearch, Gp, Grid, Qmc, Random, Tpe
 
 ASKS = 5  # of the sampler, when it draws what was tried already
@@ -68,6 +68,8 @@ def suggestions(
     tried = [trial for trial in past if not _forgiven(trial, extended_at)]
     if not any(trial.role == "baseline" for trial in tried):
         return [baseline(spec, steps=steps)]
+    if continued and not staged(spec) and (proposal := _broken_off(past, beginnings, steps=steps, left=left)):
+        return [proposal]
     if left >= 1.0 and (proposal := next_asked(spec, tried, steps=steps)):
         return [proposal]
     if left >= 1.0 and (proposal := rerun_best(spec, past, warm_start, steps=steps)):
@@ -95,6 +97,24 @@ def _forgiven(trial: Trial, extended_at: datetime | None) -> bool:
     """Whether a trial failed before its job was extended."""
     failed = trial.state is TrialState.FAILED and trial.finished_at
     return bool(failed and extended_at and failed <= extended_at)
+
+
+def _broken_off(past: Sequence[Trial], beginnings: Beginnings | None, *, steps: int, left: float) -> Proposal | None:
+    """The first trial that was on its way to its end as somebody stopped the search, to go on now that it does.
+
+    Only of a search without stages: one with stages weighs it among all others.
+    """
+    for trial in past:
+        stopped = trial.state is TrialState.STOPPED and trial.reason.startswith((SEARCH_OVER, NOTHING_LEFT))
+        whole = trial.role == "search" and trial.until is None and trial.step < trial.horizon
+        if not whole or not (stopped or trial.state is TrialState.PAUSED):
+            continue
+        start = None if beginnings is None else beginnings.start(trial)
+        if trial.horizon - (trial.step if start is None else start) <= left * steps:
+            reason = f"goes on from where it was as the search was stopped, at step {trial.step} of {trial.horizon}"
+            what = {"configuration": trial.configuration, "role": trial.role, "seed": trial.seed}
+            return Proposal(**what, horizon=trial.horizon, resume=trial.number, start=start, reason=reason)
+    return None
 
 
 def _drawn(

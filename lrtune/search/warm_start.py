@@ -45,8 +45,27 @@ def rerun_best(
         role="search",
         seed=spec.search.seed,
         horizon=steps,
-        reason=f"warm start: the best of earlier jobs (trial {best.trial.number} of {best.job}, {horizon} steps)",
+        reason=f"warm start: the best of earlier jobs (trial {best.trial.number} of {best.job}, {horizon} steps)"
+        + _moved(best.trial.configuration, nearest),
     )
+
+
+def _moved(found: Configuration, nearest: Configuration) -> str:
+    """Which knobs an earlier job's best has here otherwise than it had there; nothing where there are none."""
+    theirs, ours = _shown(found), _shown(nearest)
+    moved = [
+        f"{knob.replace('_', ' ')} {ours[knob]} for {theirs.get(knob)}"
+        for knob in ours
+        if ours[knob] != theirs.get(knob)
+    ]
+    return f", moved to what this job has: {', '.join(moved)}" if moved else ""
+
+
+def _shown(one: Configuration) -> dict[str, str]:
+    """All knobs of a configuration, to three digits."""
+    own = {name: getattr(one, name) for name in ("learning_rate", "warmup", "floor", "clip_norm", "clip_value")}
+    knobs = one.optimizer.as_dict() | one.schedule.as_dict() | own
+    return {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in knobs.items()}
 
 
 def _best(spec: AdmittedJob, done: Sequence[WarmStartTrial]) -> WarmStartTrial:

@@ -40,6 +40,7 @@ STOPPED = "search stopped"
 # What each asks for comes as text, which is parsed once. Made once: to make it takes as long as what it finds.
 _SEVERAL = select(JobRow, cast(JobRow.spec, Text)).options(defer(JobRow.spec, raiseload=True))
 _SEVERAL = _SEVERAL.where(JobRow.id.in_(bindparam("ids", expanding=True)))
+SOON = timedelta(seconds=10)  # after a job was resumed or extended: loops that wait ask for a trial each two seconds
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
 
 
@@ -289,6 +290,7 @@ def _forsaken(now: datetime) -> ColumnElement[bool]:
     """A job of a loop of the user's own that is called running, but nobody trains a trial of it.
 
     Between two trials a loop is there, though it holds nothing; one that died, failed or gave its trial back is not.
+    Nor is one gone that had no time yet to hear that its job goes on.
     """
     own = TrialRow.job == JobRow.seq
     held = exists().where(own, TrialRow.state == TrialState.RUNNING)
@@ -300,7 +302,9 @@ def _forsaken(now: datetime) -> ColumnElement[bool]:
     attempts = select(here).join(TrialRow, TrialRow.id == AttemptRow.trial).where(own, AttemptRow.ended_at.is_not(None))
     last = attempts.order_by(AttemptRow.ended_at.desc()).limit(1).correlate(JobRow).scalar_subquery()
     gone = func.coalesce(last, false()) == false()
-    return and_(JobRow.state == JobState.RUNNING, JobRow.task == EXTERNAL, ~held, gone)
+    newest = EventRow.job == JobRow.seq, EventRow.number == JobRow.events
+    went_on = exists().where(*newest, EventRow.kind.in_(("job-running", "job-extended")), EventRow.at > now - SOON)
+    return and_(JobRow.state == JobState.RUNNING, JobRow.task == EXTERNAL, ~held, gone, ~went_on)
 
 
 def _change(

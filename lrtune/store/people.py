@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -84,11 +84,18 @@ def revoke(tx: Session, key_id: str, *, by: str = "", now: datetime | None = Non
         audit_log.add(tx, by, "key-revoked", row.id, now=row.revoked_at, person=row.person, name=row.name)
 
 
-def caller(tx: Session, *, hash: str | None = None, key_id: str | None = None) -> tuple[Caller, dict[str, Any]] | None:
-    """Whose key this is, by its hash or its id, and their own quotas; None for one that is no good."""
+def caller(
+    tx: Session, *, hash: str | None = None, key_id: str | None = None, admins: Collection[str] = ()
+) -> tuple[Caller, dict[str, Any]] | None:
+    """Whose key this is, by its hash or its id, and their own quotas; None for one that is no good.
+
+    Nor are sessions of a sign-in that began as an admin's, once that is none of the `admins` any more.
+    """
     one = KeyRow.hash == hash if hash is not None else KeyRow.id == key_id
     query = select(KeyRow, PersonRow.quotas).join(PersonRow, PersonRow.name == KeyRow.person)
     found = tx.execute(query.where(one, KeyRow.revoked_at.is_(None))).one_or_none()
+    if found and found[0].beginning == UNSEEN and "admin" in found[0].scopes and found[0].person not in admins:
+        return None
     return found and (Caller(found[0].person, frozenset(found[0].scopes), found[0].id), found[1])
 
 

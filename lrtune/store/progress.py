@@ -48,13 +48,15 @@ def progress(tx: Session, job: JobRow, spec: AdmittedJob, counts: Counts) -> Pro
 
 
 def _confirming(tx: Session, job: JobRow, counts: Counts) -> bool:
-    """Whether a job's answer is run again: one that was extended after that is searching once more."""
+    """Whether a job's answer is run again: one that was extended since is searching once more, whatever is next."""
     if not any(role == "confirm" for role, *_ in counts):
         return False
     if any(role != "confirm" and state in (*OPEN, TrialState.PAUSED) for role, state, *_ in counts):
         return False
-    newest = select(TrialRow.role).where(TrialRow.job == job.seq).order_by(TrialRow.number.desc()).limit(1)
-    return tx.scalar(newest) == "confirm"
+    newest = select(TrialRow.role, TrialRow.decision).where(TrialRow.job == job.seq).order_by(TrialRow.number.desc())
+    role, decision = tx.execute(newest.limit(1)).one()
+    extended = job.stopped_at is None and decision < job.decisions - 1  # what people decide is counted, too
+    return role == "confirm" and not extended
 
 
 def _planned(tx: Session, job: JobRow, spec: AdmittedJob, spent: Mapping[str, float]) -> float | None:

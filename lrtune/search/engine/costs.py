@@ -3,6 +3,7 @@
 Costs are in full runs: as many steps as the target horizon.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from lrtune.search.engine.types import Array, Ints, Pool, Run
 
 AT_LEAST = 0.4  # of what a run would cost alone is its price, however much of it others have trained
 MOST_OF_A_RUN = 4  # a first stage is no longer than the run over this
+WITNESSES = 2  # runs that diverged, at rates all above which nothing is trained any more
 MOST_PARTIAL, MOST_FULL = 16, 10  # runs of the initial design, whatever the number of other hyper-parameters
 
 
@@ -72,7 +74,8 @@ class Options:
         self.seen = {(run.key, run.horizon): run.steps for run in runs}
         closed = ("diverged", "running") if settings.partial_runs else ("diverged", "running", "paused")
         self.closed = {(run.key, run.horizon) for run in runs if run.state in closed}
-        self.beside = self._beside([run for run in runs if run.state == "diverged"])
+        diverged, held = ([run for run in runs if (run.state == "diverged") is which] for which in (True, False))
+        self.ruled_out = self._beside(diverged) | self._above(diverged, held)
         self.shorter: dict[int, list[int]] = {}
         for row in np.flatnonzero(pool.horizons < target):
             self.shorter.setdefault(pool.keys[row], []).append(int(row))
@@ -84,7 +87,7 @@ class Options:
     def open(self, row: int) -> bool:
         """Whether an option has steps left that may be trained now."""
         run = self.pool.keys[row], int(self.pool.horizons[row])
-        return run not in self.closed and self.trained(row) < run[1] and not self.beside[row]
+        return run not in self.closed and self.trained(row) < run[1] and not self.ruled_out[row]
 
     def _beside(self, diverged: Sequence[Run]) -> NDArray[np.bool_]:
         """Which options are nearly a run that diverged, (rows,): they would do the same."""
@@ -96,6 +99,26 @@ class Options:
         near = nearly_equal(np.column_stack([self.pool.features, self.pool.standardised(self.pool.extras)]), theirs)
         over = self.pool.horizons[:, None] == np.array([run.horizon for run in diverged])[None, :]
         return np.asarray((near & over).any(axis=1))
+
+    def _above(self, diverged: Sequence[Run], held: Sequence[Run]) -> NDArray[np.bool_]:
+        """Which options have rates no lower than those at which runs diverged, all the way there, (rows,).
+
+        It takes two such runs, with the option's other knobs, as one may have been unlucky; and none of those that
+        held may have been above them for as long.
+        """
+        pool, found = self.pool, np.zeros(len(self.pool.keys), dtype=np.int64)
+        if len(diverged) < WITNESSES:
+            return found > 0
+        theirs = np.array([run.curve for run in held]).reshape(len(held), pool.curves.shape[1])
+        steps, kinds = np.array([run.steps for run in held]), [(run.extras, run.horizon) for run in held]
+        for run in diverged:
+            until = math.ceil(run.steps / run.horizon * len(run.curve))
+            rates, kind = np.array(run.curve)[:until], (run.extras, run.horizon)
+            above = (theirs[:, :until] >= rates).all(axis=1) & (steps >= run.steps)
+            if not (above & np.array([one == kind for one in kinds], dtype=bool)).any():
+                alike = (pool.extras == np.array(run.extras)).all(axis=1) & (pool.horizons == run.horizon)
+                found += alike & (pool.curves[:, :until] >= rates).all(axis=1)
+        return np.asarray(found >= WITNESSES)
 
     def price(self, row: int, until: float) -> float:
         """New steps that reaching `until` costs, in full runs: never quite nothing, nor much less than without sharing.

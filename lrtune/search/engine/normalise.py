@@ -25,6 +25,7 @@ SCALE_OF = 8  # histories that set the scale
 LEAST_SCALE = 0.003
 SLACK = 0.3  # of the scale, by which two spreads may differ and say nothing
 SHRUNK = 0.1  # of the scale it starts from, below which it does not fall
+BLOWN_UP = 1000.0  # times what the best first report comes to, or what was gained since: above that no scale is learned
 
 
 def spread(values: Array) -> float:
@@ -33,9 +34,17 @@ def spread(values: Array) -> float:
     return float(np.median(good[: max(2, (2 * len(good) + 2) // 3)]) - good[0]) if len(good) else 0.0
 
 
-def _interpolated(steps: Array, reports: Reports) -> Array:
-    """A run's value at each of `steps`, linear in log steps; NaN where it has none or diverged."""
-    known = [(s, v) for s, v in reports if np.isfinite(v)]
+def _most(histories: Sequence[Reports]) -> float:
+    """The value above which a run has blown up. How far it has says nothing, and beside it all others are alike."""
+    begun = min((r[0][1] for r in histories if r and np.isfinite(r[0][1])), default=np.inf)
+    gained = begun - min((v for r in histories for _, v in r if np.isfinite(v)), default=begun)
+    unit = max(abs(begun), gained)
+    return begun + BLOWN_UP * unit if 0 < unit < np.inf else np.inf
+
+
+def _interpolated(steps: Array, reports: Reports, most: float) -> Array:
+    """A run's value at each of `steps`, linear in log steps; NaN where it has none, diverged or is above `most`."""
+    known = [(s, v) for s, v in reports if np.isfinite(v) and v <= most]
     if not known:
         return np.full(len(steps), np.nan)
     logs, values = np.log([s for s, _ in known]), np.array([v for _, v in known])
@@ -66,7 +75,8 @@ class Normaliser:
         octaves = min(KNOTS_PER_OCTAVE * np.log2(max(target / first, 1.0)), MAX_KNOTS)
         ladder = target * 2.0 ** (-np.arange(int(octaves) + 1) / KNOTS_PER_OCTAVE)
         knots = np.unique(np.round(np.concatenate([ladder, [first]])))
-        table = np.array([_interpolated(knots, r) for r in histories]).reshape(len(histories), len(knots))
+        most = _most(histories)
+        table = np.array([_interpolated(knots, r, most) for r in histories]).reshape(len(histories), len(knots))
         self._logs = np.log(knots)
         self._low, self._scale = self._chain(table, design)
 
