@@ -2,7 +2,8 @@
 
 `curve` is what a job does by default, sampler `curve` with pruner `forecast`: it trains in stages, resumes runs that
 were paused, and does not pay twice for a shared prefix. `curve-forecast` is a job whose runs cannot be resumed: full
-runs that share nothing. The others leave something out.
+runs that share nothing; `curve-apart` one of a loop in stages that is not deterministic: its runs are resumed and share
+nothing. The others leave something out.
 """
 
 import math
@@ -23,7 +24,8 @@ from lrtune.search.engine.weighing import Fitted
 
 @dataclass(frozen=True)
 class Variant:
-    """Switches of the search; `resuming`: paused runs go on and prefixes are shared; `pruned`: by the forecast.
+    """Switches of the search; `resuming`: paused runs go on and, if `sharing`, prefixes are shared; `pruned`: by the
+    forecast.
 
     `effective`: rates are compared as jobs compare them, by `Optimizer.effective`.
     """
@@ -32,12 +34,14 @@ class Variant:
     resuming: bool = True
     pruned: bool = True
     effective: bool = True
+    sharing: bool = True
 
 
 STAGED = Settings(short_horizons=False)
 FULL_RUNS = Settings(partial_runs=False, short_horizons=False)
 VARIANTS = {
     "curve": Variant(STAGED),
+    "curve-apart": Variant(STAGED, sharing=False),
     "curve-no-law": Variant(replace(STAGED, law_share=0.0)),
     "curve-law-alone": Variant(replace(STAGED, law_share=1.0)),
     "curve-no-weighing": Variant(replace(STAGED, law_share=0.5)),
@@ -110,7 +114,7 @@ class Replay:
         self.table, self.seed, self.variant = table, seed, variant
         self.settings = replace(variant.settings, budget=budget)
         self.pool = make_pool(table, embedding=variant.settings.embedding, effective=variant.effective)
-        self.ledger = Ledger(table, share=variant.resuming)
+        self.ledger = Ledger(table, share=variant.resuming and variant.sharing)
         self.rows: list[Row] = list(table.rows.values())
         self.extras = [tuple(float(v) for v in e) for e in self.pool.extras]
         self.number = {row.key: i for i, row in enumerate(self.rows)}

@@ -19,6 +19,7 @@ from lrtune.export import FORMATS
 from lrtune.search import horizons, verdict
 from lrtune.search.curve.encode import rates
 from lrtune.search.engine.law import Law, histories
+from lrtune.search.engine.peaks import mixture, moves_by_law, moves_by_rule
 from lrtune.search.shorter import next_shorter
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.horizons import AtHorizon
@@ -369,3 +370,31 @@ def test_a_job_of_thousands_of_trials_takes_no_longer(sqlite_url: str) -> None:
         began = time.process_time()  # of the server too, which is in this process
         assert service.get(f"/v1/jobs/{job}/best", params={"steps": 10_000}).status_code == 200
     assert time.process_time() - began < 30
+
+
+class Drawn:
+    """A model whose law is one of two, as often one as the other."""
+
+    target, unit = STEPS, 1.0
+
+    def __init__(self, *laws: np.ndarray) -> None:
+        self.laws = np.array(laws)
+
+    def draw_parameters(self, n: int, _: np.random.Generator) -> np.ndarray:
+        return self.laws[np.arange(n) % len(self.laws)]
+
+
+def test_a_law_without_a_best_peak_says_nothing_of_how_it_moves() -> None:
+    """Without noise and without an edge a higher rate is always better: the end of what is looked at was its best."""
+    without = TRUTH.copy()
+    without[[4, 8, 9]] = -40.0, 40.0, -40.0  # the size of the noise, the edge, the noise of just now
+    curves = {over: np.array(rates(many(0.0)[3].configuration, over)) for over in (STEPS, 2 * STEPS)}
+    rule = moves_by_rule(2 * STEPS, STEPS, [])
+    by_law, by_half, by_none = (
+        moves_by_law(Drawn(*laws), curves, 2 * STEPS, []) for laws in ([TRUTH], [TRUTH, without], [without])
+    )
+    assert [weights.sum() for _, weights in (by_law, by_half, by_none)] == pytest.approx([1.0, 0.5, 0.0])
+    known, rules = (mixture(rule, 0.0, by, 1.0)[0] for by in (by_law, by_none))
+    assert known == pytest.approx(by_law[0][0])
+    assert rules == pytest.approx(-0.5 * math.log(2), abs=0.01)
+    assert sorted([known, rules])[0] <= mixture(rule, 0.0, by_half, 1.0)[0] <= sorted([known, rules])[1]

@@ -74,6 +74,7 @@ def _at(best: Best, steps: int, model: WeighedModel | None, known: Sequence[Move
         curves = {over: np.array(rates(chosen, over)) for over in (best.steps, steps, *(move.steps for move in known))}
         by_law = moves_by_law(model.law, curves, steps, known)
     moved = mixture(moves_by_rule(steps, best.steps, known), own.std, by_law, share)
+    share *= 1.0 if by_law is None else float(by_law[1].sum())
     middle, low, high = (chosen.learning_rate * math.exp(one) for one in moved)
     middle, low, high = _rate(middle), _rate(min(low, own.open_below)), _rate(max(high, own.open_above))
     how: Known = "law" if share >= BELIEVED else "shorter-runs" if known else "square-root-rule"

@@ -29,7 +29,7 @@ class Beginnings:
 
     def of(self, run: Run) -> Run:
         """A run, whose key is its trial's number, with the checkpoints that there are of it."""
-        resumes_at = self._last(run.key, run.steps) if self.every and run.state == "paused" else None
+        resumes_at = self._last(run.key, run.steps) if self.every and run.state == "paused" else run.resumes_at
         return replace(run, ends=tuple(self.steps.get(run.key, ())), resumes_at=resumes_at)
 
     def _last(self, number: int, until: int) -> int:

@@ -161,7 +161,15 @@ def _run(spec: AdmittedJob, knobs: StaticKnobs, trial: Trial) -> Run | None:
         until=trial.start if trial.state in LOST else trial.until or trial.horizon,
         ends=(*ended, *(step for step, _ in reports[-1:])),
         family=trial.configuration.kind[1],
+        resumes_at=_goes_on_from(trial) if spec.over_http else None,
     )
+
+
+def _goes_on_from(trial: Trial) -> int | None:
+    """Where a trial of a loop goes on that was stopped within a stage: loops keep nothing there; else None."""
+    last = trial.stages[-1] if trial.stages else None
+    stopped = last is not None and trial.state is TrialState.STOPPED and last.outcome != "paused"
+    return last.start if last is not None and stopped else None
 
 
 def limits(spec: AdmittedJob, known: Iterable[Run]) -> tuple[float, float]:

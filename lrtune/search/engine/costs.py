@@ -6,11 +6,12 @@ Costs are in full runs: as many steps as the target horizon.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lrtune.search.engine.features import embed, nearly_equal
+from lrtune.search.engine.features import NEAR_EQUAL, embed, nearly_equal
 from lrtune.search.engine.normalise import EVERYTHING
 from lrtune.search.engine.types import Array, Ints, Pool, Run
 
@@ -76,6 +77,7 @@ class Options:
         self.closed = {(run.key, run.horizon) for run in runs if run.state in closed}
         diverged, held = ([run for run in runs if (run.state == "diverged") is which] for which in (True, False))
         self.ruled_out = self._beside(diverged) | self._above(diverged, held)
+        self.runs = runs
         self.shorter: dict[int, list[int]] = {}
         for row in np.flatnonzero(pool.horizons < target):
             self.shorter.setdefault(pool.keys[row], []).append(int(row))
@@ -159,8 +161,9 @@ class Options:
         """Steps at which a stage may end: the next report that is worth a stage, then ever further."""
         every, least = int(self.pool.every[row]), self.least_stage(row)
         begin = max(self.trained(row), int(self.pool.free[row]))
-        # What was seen of a run whose checkpoint is gone is no news.
-        trained = max(begin, self.seen.get((self.pool.keys[row], int(self.pool.horizons[row])), 0)) // every * every
+        # What was seen of a run whose checkpoint is gone, or of another that began alike, is no news.
+        own = self.seen.get((self.pool.keys[row], int(self.pool.horizons[row])), 0)
+        trained = max(begin, own, self._seen_of_others(row)) // every * every
         steps, step = (
             [],
             max(every, trained + every, int(trained * 1.5) // every * every, begin // every * every + least),
@@ -169,3 +172,33 @@ class Options:
             steps.append(float(step))
             step = max(step + every, int(step * 1.6) // every * every)
         return steps
+
+    def _seen_of_others(self, row: int) -> int:
+        """The last step at which another run reported that had nearly the same rates so far, and other knobs; else 0.
+
+        It may be that nobody can go on from there, as in loops that keep their trials apart: those steps are trained
+        again, but a stage that ends there would tell what is known.
+        """
+        steps, theirs = self._shown
+        if self.pool.horizons[row] != self.target or not len(steps):
+            return 0
+        once, place = np.unique(steps, return_inverse=True)
+        ours = self._coordinates(self.pool.curves[[row]], self.pool.extras[[row]], once)[place]
+        return int(steps[(abs(ours - theirs) <= NEAR_EQUAL).all(axis=1)].max(initial=0))
+
+    @cached_property
+    def _shown(self) -> tuple[Ints, Array]:
+        """Of every report over the target horizon its step, (n,), and the history that led to it, (n, columns)."""
+        runs = [run for run in self.runs if run.horizon == self.target and run.state != "diverged"]
+        steps = np.array([step for run in runs for step, _ in run.reports], dtype=np.int64)
+        place = np.repeat(np.arange(len(runs)), [len(run.reports) for run in runs])
+        if not len(steps):
+            return steps, np.zeros((0, 0))
+        curves, extras = np.array([run.curve for run in runs]), np.array([run.extras for run in runs])
+        return steps, self._coordinates(curves[place], extras.reshape(len(runs), -1)[place], steps)
+
+    def _coordinates(self, curves: Array, extras: Array, steps: Ints) -> Array:
+        """Features of histories after so many steps, and other knobs: (steps, columns)."""
+        curves = np.broadcast_to(curves, (len(steps), curves.shape[1]))
+        knobs = np.broadcast_to(self.pool.standardised(extras), (len(steps), extras.shape[1]))
+        return np.column_stack([embed(curves, steps / self.target), knobs])

@@ -60,22 +60,24 @@ def moves_by_rule(steps: int, target: int, moves: Sequence[Move]) -> Array:
 def moves_by_law(
     model: LawModel, curves: Mapping[int, Array], steps: int, known: Sequence[Move]
 ) -> tuple[Array, Array]:
-    """Draws of the same by the law, (`DRAWS`,), and how likely each is by the moves that runs show, (`DRAWS`,).
+    """Draws of the same by the law, (`DRAWS`,), and the weight of each by the moves that runs show, (`DRAWS`,).
 
-    `curves` are the rates, (64,), at the answer's peak of its schedule over `steps`, over the target and over what runs
-    show moves to.
+    A draw by which no peak within reach of the answer's is the best, over some of these steps, says nothing of how that
+    moves: it has no weight, and the weights sum to less than 1. `curves` are the rates, (64,), at the answer's peak of
+    its schedule over `steps`, over the target and over what runs show moves to.
     """
     scales, over = 2.0 ** FACTORS[:, None], (model.target, steps, *(move.steps for move in known))
     asked = [(scales * curves[end], np.full(len(scales), float(end))) for end in over]
     pasts = [histories(rates, end, end, model.target, model.unit) for rates, end in asked]
     drawn = model.draw_parameters(DRAWS, np.random.default_rng(0))
     peaks = np.array([[_lowest(Law(parameters, past).value) for past in pasts] for parameters in drawn])
-    moved = (peaks[:, 1:] - peaks[:, :1]) * np.log(2.0)
-    if not known:
-        return moved[:, 0], np.ones(DRAWS)
-    off = moved[:, 1:] - np.array([move.moved for move in known])
-    far = 0.5 * (off * np.linalg.solve(covariance(known), off.T).T).sum(axis=1)
-    return moved[:, 0], np.exp(far.min() - far)
+    moved, far = (peaks[:, 1:] - peaks[:, :1]) * np.log(2.0), np.zeros(DRAWS)
+    if known:
+        off = moved[:, 1:] - np.array([move.moved for move in known])
+        far = 0.5 * (off * np.linalg.solve(covariance(known), off.T).T).sum(axis=1)
+    likely = np.exp(far.min() - far)
+    inside = (np.abs(peaks) < FACTORS[-1]).all(axis=1)
+    return moved[:, 0], np.where(inside, likely, 0.0) / likely.sum()
 
 
 def _lowest(values: Array) -> float:
@@ -90,15 +92,15 @@ def _lowest(values: Array) -> float:
 
 
 def mixture(by_rule: Array, std: float, by_law: tuple[Array, Array] | None = None, share: float = 0.0) -> Array:
-    """Median and both ends of 95 % of the log peak, (3,): of the law by its share, else of the rule.
+    """Median and both ends of 95 % of the log peak, (3,): of the law by its share of its weights, else of the rule.
 
     `std` is that of the log of the answer's own peak; `by_law` as `moves_by_law` has it.
     """
-    moved, likely = by_law or (np.zeros(0), np.zeros(0))
+    moved, weights = by_law or (np.zeros(0), np.zeros(0))
     draws = np.concatenate([moved, by_rule])
     draws = draws + std * np.random.default_rng(0).permutation(ndtri(_even(len(draws))))
-    rest = np.full(len(by_rule), (1 - share if by_law else 1.0) / len(by_rule))
-    mass = np.concatenate([share * likely / max(likely.sum(), 1e-300), rest])
+    rest = np.full(len(by_rule), (1 - share * weights.sum()) / len(by_rule))
+    mass = np.concatenate([share * weights, rest])
     order = np.argsort(draws)
     below = np.cumsum(mass[order]) - 0.5 * mass[order]
     return np.asarray(np.interp([0.5, 0.025, 0.975], below / mass.sum(), draws[order]))
