@@ -176,11 +176,11 @@ class Options:
     def _seen_of_others(self, row: int) -> int:
         """The last step at which another run reported that had nearly the same rates so far, and other knobs; else 0.
 
-        It may be that nobody can go on from there, as in loops that keep their trials apart: those steps are trained
-        again, but a stage that ends there would tell what is known.
+        That is asked where trials share nothing, as in loops that keep theirs apart: equal beginnings are trained again
+        there, but a stage that ends within one would tell what is known. Where they are shared nobody pays for them.
         """
         steps, theirs = self._shown
-        if self.pool.horizons[row] != self.target or not len(steps):
+        if self.pool.free.any() or self.pool.horizons[row] != self.target or not len(steps):
             return 0
         once, place = np.unique(steps, return_inverse=True)
         ours = self._coordinates(self.pool.curves[[row]], self.pool.extras[[row]], once)[place]
