@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrtune.search.engine.costs import Options, Settings, design_size
-from lrtune.search.engine.early_stop import LIKE, decay_ahead
+from lrtune.search.engine.early_stop import LIKE, Past, decay_ahead
 from lrtune.search.engine.features import nearly_equal
 from lrtune.search.engine.gittins import gittins_index
 from lrtune.search.engine.initial_design import TRUNK, luby, next_of_design
@@ -185,8 +185,10 @@ class Search:
             whole_run = decision.until == self.target == decision.horizon
             if whole_run or self.left - self._cost(decision) >= self._reserve(full, ends.mean):
                 return decision
-        # With little left a partial run is no use: what is worth most is trained to its end. Where many learn nothing
-        # that is something that is known to learn.
+        # With little left a partial run is no use: what is ahead of all whole runs, or is worth most, is trained to its
+        # end. Where many learn nothing that is something that is known to learn.
+        if (ahead := self._ahead(full)) is not None:
+            return Decision(ahead, self.target, self.target, "stands better already than any whole run came to")
         if tried and np.isfinite(self.nothing):
             idle[np.setdiff1d(np.arange(len(full)), tried)] = True
         if idle.all() and self.completed and self.left < np.inf:
@@ -253,7 +255,21 @@ class Search:
         leader = int(np.argmin(ends.mean))
         if self.completed and ends.mean[leader] > best - CLEARLY * ends.std[leader]:
             return None
+        if (ahead := self._ahead(tried)) is not None:
+            return ahead
         return int(tried[np.argmax(self._worth(tried, ends.improvement(best)))])
+
+    def _ahead(self, rows: Ints) -> int | None:
+        """The option that stands best of the paused ones that are ahead of all whole runs; None without.
+
+        Where losses fall by orders of magnitude scores are of where they begin: what a run is ahead by at the end is
+        nothing on that scale, and a long shot promises more.
+        """
+        past = Past(self.runs)
+        paused = [run for run in self.runs if run.state == "paused" and run.horizon == self.target]
+        stands = {run.key: run.reports[-1][1] for run in paused if past.ahead(run)}
+        ahead = [row for row in rows.tolist() if self.pool.keys[row] in stands]
+        return min(ahead, key=lambda row: stands[self.pool.keys[row]], default=None)
 
     def _worth(self, rows: Ints, gain: Array) -> Array:
         """What training options to their ends gains, (n,), for what it costs."""

@@ -116,6 +116,12 @@ class Past:
             self._at_step[horizon, steps] = AtStep(np.array(values), np.array(ends), np.array(decays))
         return self._at_step[horizon, steps]
 
+    def ahead(self, run: Run) -> bool:
+        """Whether a run stands better than all complete ones ended, of which none was seen to get worse by as much."""
+        by = self.best(run.horizon) - run.reports[-1][1] if run.reports else -np.inf
+        there = self.at_step(run.horizon, run.steps)
+        return bool(0 < by < np.inf and not (there.ends - there.values >= by).any())
+
 
 def judge(
     runs: Sequence[Run],
@@ -198,10 +204,9 @@ def _runs_on(past: Past, running: Run, rules: Rules) -> str:
         return "too early to forecast"
     if np.isinf(best):
         return "no completed run to beat"
-    there, value = past.at_step(horizon, running.steps), running.reports[-1][1]
-    # No completed run has been seen to get worse by as much, whatever the others of its kind came to.
-    if best > value and not (there.ends - there.values >= best - value).any():
+    if past.ahead(running):  # whatever the others of its kind came to
         return f"better already than {rules.sign * best:.4g}, the best"
+    there, value = past.at_step(horizon, running.steps), running.reports[-1][1]
     like = there.values[there.decays >= LIKE * decay_ahead(running.curve, running.steps / horizon)]
     if len(like) < rules.least_completed:
         return f"only {len(like)} completed runs that had as much decay ahead of them"
