@@ -29,6 +29,7 @@ FAMILIES_EARLIEST = 0.75  # of the budget that may be left when many families ar
 FAMILIES_MANY = 6.0  # full runs of a budget from which on that is so: a smaller one has no runs for guesses
 FEW = 4  # decisions asked for at once, up to which a model is made for each
 ONE_RUN = 1.0 + 1e-6  # full run left, and what rounding makes of it
+ORDERS = 10.0  # times the best whole run, or more, is what runs begin at where losses fall by orders of magnitude
 CLEARLY = 0.2  # standard deviations below the best, by which a forecast must lie to be worth a confirmation
 
 
@@ -262,10 +263,12 @@ class Search:
     def _ahead(self, rows: Ints) -> int | None:
         """The option that stands best of the paused ones that are ahead of all whole runs; None without.
 
-        Where losses fall by orders of magnitude scores are of where they begin: what a run is ahead by at the end is
-        nothing on that scale, and a long shot promises more.
+        Only where losses fall by orders of magnitude: scores are of where runs begin there, on that scale what one is
+        ahead by at the end is nothing, and long shots promise more. Elsewhere the model knows better who ends best.
         """
-        past = Past(self.runs)
+        past, begun = Past(self.runs), [run.reports[0][1] for run in self.runs if run.reports]
+        if not begun or not 0 <= past.best(self.target) < float(np.median(begun)) / ORDERS:
+            return None
         paused = [run for run in self.runs if run.state == "paused" and run.horizon == self.target]
         stands = {run.key: run.reports[-1][1] for run in paused if past.ahead(run)}
         ahead = [row for row in rows.tolist() if self.pool.keys[row] in stands]
