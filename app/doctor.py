@@ -23,7 +23,7 @@ from typing import Literal
 import httpx
 from pydantic import ValidationError
 from sqlalchemy import make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.settings import Settings
@@ -34,7 +34,7 @@ from lrtune.printable import printable
 from lrtune.settings import refused
 from lrtune.store import Database, schema, workers
 from lrtune.store.census import unserved, waiting
-from lrtune.store.database import clock, lite
+from lrtune.store.database import clock, in_a_line, lite
 from lrtune.uploads import mirror
 
 OFF = 5.0  # seconds that two clocks may differ
@@ -101,8 +101,9 @@ def database(settings: Settings) -> Iterator[Finding]:
         accepted = "sqlite:///path/to/file.db or postgresql+psycopg://user:password@host/name"
         yield wrong("database", f"LRTUNE_DATABASE_URL is no address of a database; accepted is {accepted}")
     except (SQLAlchemyError, OSError, ImportError) as error:
-        first = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
-        yield wrong("database", f"{shown} does not answer: {first}. Is it running, and is LRTUNE_DATABASE_URL right?")
+        yield wrong(
+            "database", f"{shown} does not answer: {in_a_line(error)}. Is it running, and is LRTUNE_DATABASE_URL right?"
+        )
 
 
 def _read(tx: Session, shown: str) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -25,6 +25,7 @@ from app import addresses, error_pages, pointers
 from lrtune import errors
 from lrtune.errors import LrtuneError, Rejection
 from lrtune.store import schema
+from lrtune.store.database import in_a_line
 
 log = logging.getLogger("lrtune.server")
 MEDIA_TYPE = "application/problem+json"
@@ -244,8 +245,7 @@ async def _away(request: Request, error: Exception) -> Response:
 
 def log_away(error: Exception) -> None:
     """What the database said, for those who run it: whoever asked hears no more than that it is away."""
-    said = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()
-    log.warning("the database does not answer: %s", said[0] if said else type(error).__name__)
+    log.warning("the database does not answer: %s", in_a_line(error))
 
 
 def _refused_by_the_database(request: Request, error: Exception) -> Response:

@@ -6,10 +6,11 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError
 
 from lrtune.errors import Invalid, Unavailable
 from lrtune.settings import ADDRESS
+from lrtune.store.database import AWAY, in_a_line
 
 # Alembic keeps what it is at in globals of the process (`alembic.context`): two upgrades at once, of whichever
 # databases, take each other's.
@@ -36,10 +37,9 @@ def upgrade_by_hand(url: str) -> None:
         upgrade(url)
     except (ArgumentError, ImportError) as error:  # of no database, or of one that nothing here speaks with
         raise Invalid(f"LRTUNE_DATABASE_URL: {ADDRESS}") from error
-    except (OperationalError, InterfaceError) as error:
-        said = str(error.orig).strip().splitlines()[0]
+    except AWAY as error:
         asked = "is it running, and is LRTUNE_DATABASE_URL right?"
-        raise Unavailable(f"the database does not answer: {said}; {asked}") from error
+        raise Unavailable(f"the database does not answer: {in_a_line(error)}; {asked}") from error
 
 
 def downgrade(url: str, revision: str) -> None:

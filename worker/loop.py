@@ -16,7 +16,6 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set
 from tenacity import wait_exponential as exponential
@@ -39,7 +38,7 @@ from lrtune.store import (
     warm_start,
     workers,
 )
-from lrtune.store.database import AWAY, clock
+from lrtune.store.database import AWAY, clock, in_a_line
 from lrtune.task import Task
 from lrtune.wire.job import TaskSpec
 from lrtune.wire.results import JobState, Trial, TrialState, WarmStartTrial
@@ -303,8 +302,7 @@ class Worker:
 def _say(state: RetryCallState) -> None:
     """Why a write is tried again, in one line of the log."""
     error = state.outcome.exception() if state.outcome else None
-    first = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
-    log.warning("the database does not answer, trying again in %.3g s: %s", state.upcoming_sleep, first)
+    log.warning("the database does not answer, trying again in %.3g s: %s", state.upcoming_sleep, in_a_line(error))
 
 
 def device(name: str) -> torch.device:

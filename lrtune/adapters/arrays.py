@@ -1,4 +1,4 @@
-"""Arrays that are not torch's, NumPy's or JAX's, in a checkpoint: kept as tensors, which are read as data alone.
+"""Arrays of NumPy and JAX in a checkpoint: kept as tensors, which are read as data alone.
 
 Whoever reads one back finds NumPy's, which JAX takes as its own.
 """

@@ -59,7 +59,9 @@ class Keeper:
     def read(self, objects: Mapping[str, Any]) -> bool:
         """Read what was kept of these objects; False where one cannot. Raises TypeError for what keeps nothing."""
         refuse_what_keeps_nothing(objects)
-        self._objects |= {name: Draws(kept) if is_random(kept) else bare(kept) for name, kept in objects.items()}
+        self._objects |= {
+            name: RandomGenerator(kept) if is_random(kept) else bare(kept) for name, kept in objects.items()
+        }
         self._sharded = spread(self._objects.values())
         if self._checkpoint is None or self._folder is None:
             return True
@@ -176,7 +178,7 @@ class Batches(Generic[B]):
         self._iterator = iter(self.loader)
 
 
-class Draws:
+class RandomGenerator:
     """A random generator of the loop's own, torch's, NumPy's or Python's, each of which calls its state otherwise."""
 
     def __init__(self, generator: Any) -> None:

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from sqlalchemy import ColumnElement, Dialect, Engine, create_engine, event, literal_column, make_url, select
-from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
@@ -25,6 +25,12 @@ AWAY = (OperationalError, InterfaceError)  # what a database raises that is not 
 BUSY_SECONDS = 30
 RESTED = 1.0  # seconds after which a connection is asked first
 PRAGMAS = ("journal_mode=wal", "synchronous=normal", f"busy_timeout={BUSY_SECONDS * 1000}", "foreign_keys=on")
+
+
+def in_a_line(error: BaseException | None) -> str:
+    """What a database said as it failed, in a line and without the statement."""
+    lines = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 class Utc(TypeDecorator[datetime]):
