@@ -196,7 +196,7 @@ class TestHorizonsOfAJob:
         left = {
             "state": TrialState.STOPPED,
             "step": 200,
-            "reason": "nothing was left to train it: 2.2 forecast at its end",
+            "stopped_by": "budget",
         }
         over = trial(9, 4e-3, "constant", 0.0).model_copy(update=left)
         short = [trial(1 + place, rate, "cosine", 0.0, 100) for place, rate in enumerate(RATES)]

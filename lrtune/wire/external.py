@@ -87,7 +87,7 @@ def misnamed(step: int, metrics: Iterable[str], metric: str) -> str:
 
 def ended_by_loop(trial: Trial) -> bool:
     """Whether a loop of the user's own ended it before it was a whole run, rather than a pruner."""
-    return trial.state is TrialState.STOPPED and trial.reason.startswith(ENDED_BY_LOOP)
+    return trial.state is TrialState.STOPPED and trial.stopped_by == "loop"
 
 
 def misplaced(metric: Metric, value: float | None) -> str:
