@@ -158,7 +158,7 @@ def _words(at: AtHorizon, best: Best, known: Sequence[Move], own: _Own) -> str:
     fitted = f"{len(known)} shorter horizon{'s' * (len(known) > 1)}"
     rule = f"steps to the power {mean:.2f} ± {std:.2f}, " + (f"fitted on {fitted}" if known else "the square-root rule")
     law = "a scaling law fitted to this job's learning curves"
-    first, second, weight = (law, rule, share) if at.known == "law" else (rule, law, 1 - share)
+    first, second, weight = (law, rule, share) if share >= 0.5 else (rule, law, 1 - share)
     rest = f" (weight {percent(weight)}; the rest is {second})" if share else ""
     return f"{peak}, by {first}{rest}{_open(own)}{_beyond(own, low, high)}"
 
