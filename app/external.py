@@ -125,6 +125,7 @@ def _handout(tx: Session, lease: leases.Lease, hold: Hold, loop: checkpoints.Loo
         forget=forget,
         needed=needed,
         horizon=lease.steps,
+        stages=hold.checkpoints != "none" and search.staged(lease.spec),
     )
 
 

@@ -45,12 +45,14 @@ STATUS: Mapping[type[LrtuneError], int] = {
     errors.Later: 429,
     errors.Invalid: 422,
     errors.IdempotencyKeyReused: 422,
+    errors.NewerJob: 503,
     errors.Unavailable: 503,
     errors.Internal: 500,
     LrtuneError: 500,
 }
 HEADERS: Mapping[type[LrtuneError], Mapping[str, str]] = {
     errors.Unauthorized: {"WWW-Authenticate": "Bearer"},
+    errors.NewerJob: {"Retry-After": str(RETRY_SECONDS)},
     errors.Unavailable: {"Retry-After": str(RETRY_SECONDS)},
     errors.QuotaReached: {"Retry-After": "60"},
     errors.TooManyTries: {"Retry-After": "60"},

@@ -18,7 +18,7 @@ from lrtune import search
 from lrtune.analysis.prefixes import Course
 from lrtune.errors import Invalid, Rejection, Unavailable
 from lrtune.schedules import Plateau
-from lrtune.store import Database, histories, holds, leases
+from lrtune.store import Database, events, histories, holds, leases
 from lrtune.store.database import AWAY
 from lrtune.store.holds import Heard, Held, Shown, held, held_each, remark
 from lrtune.wire.external import MOST_REPORTS, RATES, Batch, Sent, Verdict, elsewhere, misnamed, misplaced
@@ -158,7 +158,11 @@ def _began(tx: Session, lease: leases.Lease, start: int) -> leases.Lease:
         raise invalid([{"pointer": "/start", "detail": detail}])
     if start == lease.began:
         return lease
-    return leases.begin_again(tx, lease, start, why="its loop could not go on from the checkpoint")
+    why = "its loop could not go on from the checkpoint"
+    kept = max((one.ended_at for one in leases.again(tx, lease).trial.stages if one.ended_at), default=None)
+    if kept is not None and events.has_been_over(tx, lease.job, since=kept):
+        why += "; what a job's loops have kept they delete when it is over, as this one was before it was extended"
+    return leases.begin_again(tx, lease, start, why=why)
 
 
 def _new(held: Held, batch: Batch) -> list[Sent]:

@@ -171,7 +171,7 @@ class Internal(LrtuneError):
 
 
 class UnreadableJob(Internal):
-    """What a job asks for cannot be read: its row in the database is damaged, or of a newer release."""
+    """What a job asks for cannot be read: its row in the database is damaged."""
 
     def __init__(self, detail: str = "", errors: Sequence[Rejection] = (), *, job: str = "") -> None:
         super().__init__(detail, errors)
@@ -180,6 +180,10 @@ class UnreadableJob(Internal):
 
 class Unavailable(LrtuneError):
     """The database cannot be reached at the moment; try again soon."""
+
+
+class NewerJob(UnreadableJob, Unavailable):
+    """What a job asks for was written by a newer release, whose servers and workers go on with it."""
 
 
 class TaskError(LrtuneError):

@@ -73,9 +73,14 @@ class Kept:
         return step
 
     def _require_keeper(self: Any, instead: str) -> None:
-        """Raise Invalid where a stage could not be kept at its end, before it is trained."""
-        if self.in_stages and self.until < self.steps and not self.keeps_itself and "_keeper" not in vars(self):
-            found = f"trial {self.number} is to pause after step {self.until}, and nothing to keep is known"
+        """Raise Invalid where a stage could not be kept at its end, before it is trained.
+
+        Of a job in stages also in a whole run, which its baseline is: a script that keeps nothing is to hear it first.
+        """
+        pauses = self.until < self.steps
+        if self.in_stages and (pauses or self._held.stages) and not self.keeps_itself and "_keeper" not in vars(self):
+            who = f"trial {self.number} is to pause after step {self.until}" if pauses else "trials of this job pause"
+            found = f"{who}, and nothing to keep is known"
             restore = "call `start = trial.restore(model=model, optimizer=optimizer, ...)` before the training"
             raise errors.Invalid(f"{found}: {restore}, {instead}")
 

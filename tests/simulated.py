@@ -60,7 +60,9 @@ def stop(history: list[Trial], step: NextStep) -> None:
     """Write down that the search is over for some paused trials."""
     for number, reason in step.stopped.items():
         assert history[number].state is TrialState.PAUSED
-        history[number] = history[number].model_copy(update={"state": TrialState.STOPPED, "reason": reason})
+        by = "forecast" if number in step.behind else "budget"
+        stopped = {"state": TrialState.STOPPED, "reason": reason, "stopped_by": by}
+        history[number] = history[number].model_copy(update=stopped)
 
 
 def carried_out(

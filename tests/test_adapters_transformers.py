@@ -119,6 +119,23 @@ def test_the_trainers_early_stopping_and_the_services_both_end_a_run(tmp_path: P
     assert (found.state.global_step, used(found)) == (4, rates(trial)[:4])
 
 
+@pytest.mark.parametrize(
+    ("options", "folder", "said"),
+    [
+        ({"save_strategy": "steps", "save_steps": 5, "save_total_limit": 1}, "runs", True),
+        ({"save_strategy": "steps", "save_steps": 5, "save_total_limit": 1}, "runs/0", False),
+        ({"save_strategy": "steps", "save_steps": 5}, "runs", False),
+        ({"save_total_limit": 1}, "runs", False),
+    ],
+    ids=["one folder for all", "one for each", "no limit", "nothing saved"],
+)
+def test_trials_that_would_delete_each_others_checkpoints_are_warned_of(
+    options: dict[str, Any], folder: str, said: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer(held(ADAMW, metric="eval_loss"), tmp_path / folder, eval_strategy="steps", eval_steps=6, **options).train()
+    assert ('give each trial a folder of its own: output_dir=f"' in caplog.text) == said
+
+
 @pytest.mark.parametrize("metric", ["eval_first_loss", "eval_second_loss", "second_loss"])
 def test_the_metric_may_be_one_of_any_of_several_sets(metric: str, tmp_path: Path) -> None:
     trial = held(ADAMW, metric=metric)
@@ -129,6 +146,12 @@ def test_the_metric_may_be_one_of_any_of_several_sets(metric: str, tmp_path: Pat
     sent = [(one.step, one.metrics[metric]) for one in trial._door.sent]  # type: ignore[attr-defined]
     assert [(entry["step"], entry[f"eval_{metric.removeprefix('eval_')}"]) for entry in logged][: len(sent)] == sent
     assert [step for step, _ in sent] == [3, 6, 9, 12]
+    for one in trial._door.sent:  # type: ignore[attr-defined]
+        of_step = [entry for entry in found.state.log_history if entry["step"] == one.step]
+        known = {name: value for entry in of_step for name, value in entry.items() if name.endswith("_loss")}
+        losses = {name: value for name, value in one.metrics.items() if name in ("eval_first_loss", "eval_second_loss")}
+        assert losses.items() <= known.items(), "of this evaluation, not of the one before"
+        assert one.step == 3 or len(losses) == 2, "all of them, once it is known how many sets there are"
 
 
 def test_a_metric_that_none_of_several_sets_has_is_found_at_once(tmp_path: Path) -> None:

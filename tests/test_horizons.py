@@ -124,8 +124,8 @@ class TestTheAnswerCarriedOver:
     def test_where_the_law_is_not_borne_out_it_is_the_square_root_rule_with_its_spread(self) -> None:
         here, twice, ten = answer(many(0.5), STEPS, 2 * STEPS, 10 * STEPS)
         assert (here.known, twice.known, ten.known) == ("run", "square-root-rule", "square-root-rule")
-        assert "the square-root rule (weight" in ten.words
-        assert "the rest is a scaling law fitted to this job's learning curves)" in ten.words
+        assert all(part in ten.words for part in ("rule (weight", "the rest is a scaling law fitted to this job's"))
+        assert "curves (weight 51 %; the rest is steps" in answer(many(0.1), 2 * STEPS)[0].words, "the heavier first"
         peak = here.configuration.learning_rate
         assert math.log(ten.configuration.learning_rate / peak) == pytest.approx(-0.5 * math.log(10), abs=0.4)
         widths = [math.log(high / low) for low, high in (one.learning_rate_interval for one in (here, twice, ten))]
@@ -196,7 +196,7 @@ class TestHorizonsOfAJob:
         left = {
             "state": TrialState.STOPPED,
             "step": 200,
-            "reason": "nothing was left to train it: 2.2 forecast at its end",
+            "stopped_by": "budget",
         }
         over = trial(9, 4e-3, "constant", 0.0).model_copy(update=left)
         short = [trial(1 + place, rate, "cosine", 0.0, 100) for place, rate in enumerate(RATES)]

@@ -21,7 +21,7 @@ from lrtune.adapters.folder import Folder
 from lrtune.cli import commands
 from lrtune.client import Client
 from lrtune.loop import LoopTrial
-from lrtune.search.curve.sampler import shared
+from lrtune.search.curve.beginnings import shared
 from lrtune.search.engine.types import Pool, Run
 from lrtune.store import Database, beginnings, checkpoints, lookup
 from lrtune.store.beginnings import KEPT
@@ -317,9 +317,22 @@ def test_what_is_free_is_a_checkpoint_and_not_wherever_the_rate_stands_still() -
     horizons, none = np.array([100, 100, 50]), np.zeros(3, dtype=np.int64)
     pool = Pool((0, 1, 2), horizons, np.array([flat, falling, flat]), np.zeros((3, 1)), free=none, every=none + 5)
     run = Run(0, 100, tuple(flat), (0.0,), reports=((90, 1.0),), state="paused", ends=(20, 70))
-    assert list(shared(pool, [run], everywhere=False)) == [70, 20, 0]
-    assert list(shared(pool, [run])) == [90, 50, 0]
-    assert list(shared(pool, [replace(run, ends=())], everywhere=False)) == [0, 0, 0]
+    assert list(shared(pool, [run], (none, [0]), everywhere=False)) == [70, 20, 0]
+    assert list(shared(pool, [run], (none, [0]))) == [90, 50, 0]
+    assert list(shared(pool, [replace(run, ends=())], (none, [0]), everywhere=False)) == [0, 0, 0]
+
+
+def test_a_warm_up_is_free_to_its_end_and_one_that_ends_elsewhere_is_none_of_the_same() -> None:
+    """At 64 points of 1000 steps a warm-up of 50 was seen as 39, and one of 4 as none at all."""
+    ramp, none = np.array([0.16, 0.48, 0.8]), np.zeros(3, dtype=np.int64)
+    flat, falling = (np.r_[ramp, rest] for rest in (np.ones(61), np.linspace(1, 0, 62)[1:]))
+    pool = Pool((0, 1, 2), none + 1000, np.array([flat, falling, falling]), np.zeros((3, 1)), free=none, every=none + 5)
+    run = Run(0, 1000, tuple(flat), (0.0,), reports=((500, 1.0),), state="paused", ends=(50, 500))
+    rises = np.array([50, 50, 51])
+    assert list(shared(pool, [run], (rises, [50]), everywhere=False)) == [500, 50, 0]
+    assert list(shared(pool, [replace(run, ends=())], (rises, [50]))) == [500, 50, 0]
+    begun = replace(run, reports=((40, 1.0),), ends=())
+    assert list(shared(pool, [begun], (rises, [50]))) == [40, 0, 0], "which has not come to its end yet"
 
 
 SEEN = """

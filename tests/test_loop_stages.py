@@ -191,6 +191,24 @@ def test_a_loop_that_could_not_read_its_checkpoint_begins_again_and_pays(door: h
     assert trial["step"] - trial["reused"] == trial["step"] + start
 
 
+def test_a_loop_that_begins_again_after_its_job_was_over_says_where_its_checkpoint_went(door: httpx.Client) -> None:
+    job = submit(door, **JOB, search={"sampler": "random"})
+    path = f"/v1/jobs/{job}"
+    train(door, job, take(door, job, **OWN))
+    held = take(door, job, **OWN)
+    number = held["trial"]["number"]
+    assert train(door, job, held, until=10) == "waiting"
+    door.post(f"{path}/stop")
+    assert door.post(f"{path}/trials", json=OWN).status_code == 409, "and its loops delete what they have kept"
+    door.post(f"{path}/extend", json={"budget": {"full_runs": 9}})
+    held = take(door, job, **OWN)
+    assert (held["trial"]["number"], held["start"]) == (number, 10)
+    assert tell(door, job, held, "reports", start=0, reports=[]).status_code == 200
+    lines = door.get(f"{path}/events", params={"limit": 1000}).json()["items"]
+    (said,) = [one["message"] for one in lines if one["kind"] == "trial-began-again"]
+    assert "delete when it is over, as this one was before it was extended" in said
+
+
 def test_a_pause_that_cannot_be_is_a_sentence_and_nothing_is_lost(door: httpx.Client) -> None:
     job = submit(door, **JOB)
     plain = take(door, job)

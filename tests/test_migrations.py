@@ -325,9 +325,9 @@ def test_a_job_of_now_goes_down_to_one_row_a_decision_and_up_to_what_it_was(data
 def understood(tables: Tables) -> Tables:
     """The tables with each job's specification as it is read: what it leaves out may be written down or not.
 
-    Without who did what, which 0016 has no place for, and what only helps to see whose turn it is, which begins anew.
+    Without who did what and by which release, which 0016 has no place for, and what only helps to see whose turn it is.
     """
-    anew = {"served": None, "pace": None, "charged": None}
+    anew = {"served": None, "pace": None, "charged": None, "release": None}
     jobs = [row | anew | {"spec": AdmittedJob.model_validate(row["spec"])} for row in tables["jobs"]]
     return tables | {"jobs": jobs, "attempts": [row | anew for row in tables["attempts"]], "shares": [], "audit": []}
 

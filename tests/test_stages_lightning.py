@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -20,8 +20,9 @@ X = torch.randn(40, 3, generator=torch.Generator().manual_seed(3))
 
 
 class Net(pl.LightningModule):
-    def __init__(self, trial: LoopTrial) -> None:
+    def __init__(self, trial: LoopTrial, slow: float | None = None) -> None:
         super().__init__()
+        self.slow = slow
         self.net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.4), nn.Linear(8, 1))
         self.trial, self.losses = trial, list[float]()
 
@@ -34,12 +35,24 @@ class Net(pl.LightningModule):
         self.log("val_loss", self.net(batch[0]).pow(2).mean())
 
     def configure_optimizers(self) -> Any:
-        return self.trial.optimizer(self.net.parameters())
+        first, *rest = self.net.parameters()
+        if self.slow is None:
+            return self.trial.optimizer([first, *rest])
+        rate = self.trial.configuration.learning_rate
+        return self.trial.optimizer([{"params": [first]}, {"params": rest, "lr": rate * self.slow}])
 
 
-def train(trial: LoopTrial, *, wrap: Any = resumable, resume: bool = True, own: Any = (), **options: Any) -> Any:
+def train(
+    trial: LoopTrial,
+    *,
+    wrap: Any = resumable,
+    resume: bool = True,
+    own: Any = (),
+    slow: float | None = None,
+    **options: Any,
+) -> Any:
     pl.seed_everything(trial.seed, verbose=False)
-    module = Net(trial)
+    module = Net(trial, slow)
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     quiet |= {"enable_checkpointing": False, "logger": False, "max_steps": trial.steps, "max_epochs": -1}
     found = pl.Trainer(**(quiet | options), callbacks=[TrialCallback(trial), *own])
@@ -73,6 +86,15 @@ def test_a_fit_paused_twice_trains_bit_for_bit_as_in_one_piece(
     weights = list(last)
     assert in_stages(tmp_path, one, ends) == whole
     assert last == weights
+
+
+def test_groups_keep_their_ratios_where_weights_are_averaged_in_a_later_stage(tmp_path: Path) -> None:
+    """Lightning's callback writes its own rate over what each group began with, which the checkpoint then has."""
+
+    def one(trial: LoopTrial) -> Any:
+        return train(trial, own=[StochasticWeightAveraging(swa_lrs=1e-2, swa_epoch_start=1)], slow=0.01)[0]
+
+    assert in_stages(tmp_path, one, [7, 10, STEPS]) == in_stages(tmp_path, one, [STEPS])
 
 
 def test_a_script_that_stops_early_by_itself_goes_on_where_an_epoch_has_ended(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 import app.settings
 from app.backup import backup
+from lrtune import __version__
 from lrtune.client import Client
 from lrtune.errors import Conflict
 from lrtune.store import Database, trials
@@ -19,10 +20,12 @@ from worker.settings import Settings
 NO_JSON, NO_JOB = '{"task": ', '{"task": {"name": "digits", "params": {}}, "tasks": 2}'
 
 
-def damaged(database_url: str, job_id: str, written: str) -> None:
+def damaged(database_url: str, job_id: str, written: str, release: str | None = None) -> None:
+    said = {"spec": written, "release": release} if release else {"spec": written}
     database = Database(database_url)
     with database.write() as tx:
-        tx.execute(text("update jobs set spec = :spec where id = :id"), {"spec": written, "id": job_id})
+        to = ", ".join(f"{name} = :{name}" for name in said)
+        tx.execute(text(f"update jobs set {to} where id = :id"), said | {"id": job_id})
     database.dispose()
 
 
@@ -94,3 +97,46 @@ def test_a_worker_fails_a_job_that_it_cannot_read_and_trains_the_others(
                 assert found.state == "failed"
                 assert f"what {job} asks for cannot be read" in found.reason
         database.dispose()
+
+
+def test_a_job_of_a_newer_release_is_left_to_that_one(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = {"task": "digits", "horizon": {"steps": 4}, "budget": {"full_runs": 1}, "confirm": {"top": 0}}
+    with served(database_url) as service, signed_in(service) as browser:
+        new, begun, good = (service.post("/v1/jobs", json=small | {"name": str(at)}).json()["id"] for at in range(3))
+        database = Database(database_url)
+        chosen = Configuration(optimizer="adamw", learning_rate=0.01, schedule="linear")
+        with database.write() as tx:
+            first = Proposal(configuration=chosen, role="baseline", seed=0, horizon=4)
+            assert trials.propose(tx, begun, first, known=0)
+        for job in (new, begun):
+            damaged(database_url, job, NO_JOB, release="99.1.0")
+        settings = Settings(database_url=database_url, state_dir=str(tmp_path), device="cpu", poll_seconds=0.1)
+        Worker(settings, Done()).work()
+        assert service.get(f"/v1/jobs/{good}").json()["state"] == "succeeded"
+        with database.read() as tx:
+            states = tx.execute(text("select id, state, thinker from jobs"))
+            left = {found.id: (found.state, found.thinker) for found in states if found.id != good}
+            assert left == {new: ("queued", None), begun: ("queued", None)}, "a newer worker finds it untouched"
+            waits = tx.execute(text("select state, attempt from trials where job = 2")).one()
+            assert tuple(waits) == ("waiting", 0)
+        for job in (new, begun):
+            words = f"what {job} asks for cannot be read here"
+            assert caplog.text.count(words) == 1, "the worker's log says it once"
+            alone = service.get(f"/v1/jobs/{job}")
+            assert (alone.status_code, slug(alone)) == (503, "newer-job")
+            said = (words, "lrtune 99.1.0 wrote it, and this is", "lrtune delete")
+            assert all(one in alone.json()["detail"] for one in said)
+            assert "damaged" not in alone.json()["detail"]
+            assert words in browser.get("/").text
+        assert service.delete(f"/v1/jobs/{new}").status_code == 204, "who has no such release any more gives it up"
+        database.dispose()
+
+
+def test_what_this_release_wrote_or_an_older_one_is_damaged_where_it_cannot_be_read(sqlite_url: str) -> None:
+    with served(sqlite_url) as service:
+        for release in ("0.0.9", __version__):
+            job = service.post("/v1/jobs", json={"task": "digits"}).json()["id"]
+            damaged(sqlite_url, job, NO_JOB, release=release)
+            assert slug(service.get(f"/v1/jobs/{job}")) == "unreadable-job"

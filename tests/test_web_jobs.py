@@ -298,3 +298,20 @@ def tabbed(tab: Page, name: str) -> Locator:
         if tab.evaluate(f"({called})(document.querySelector(':focus'))").strip() == name:
             return tab.locator(":focus")
     raise AssertionError(f"the tab key does not reach {name}")
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 9.0), (0.0, 3e33), (2e39, 4e39), (-1e200, 8e299), (1e-30, 4e-30)])
+def test_axes_have_labels_whatever_a_loss_has_come_to(
+    person: Visitor, service: httpx.Client, sqlite_url: str, low: float, high: float
+) -> None:
+    first, second = (crowded(sqlite_url, trials=2, name=name) for name in ("wide", "narrow"))
+    tab = person.open(f"/compare?job={first}&job={second}")
+    drawn = """async (ends) => {
+        const size = { width: 600, height: 320 }, scales = { x: { time: false } }, series = [{}, {}];
+        const axes = [charts.axis(), charts.axis({ values: charts.labels })];
+        const made = new uPlot({ ...size, scales, axes, series }, [[1, 2], ends], document.body);
+        await new Promise(requestAnimationFrame);
+        return made.axes[1]._values;
+    }"""
+    labels = tab.evaluate(drawn, [low, high])
+    assert len({*labels}) >= 3, labels

@@ -131,10 +131,12 @@ def test_a_script_that_keeps_nothing_hears_so_at_once_where_it_is_to_pause(
     command: list[str], door: httpx.Client
 ) -> None:
     job = tuned("torch_tuned", command, whole=False, tries=1)
-    failed = [trial for trial in trials_of(job) if trial.state == "failed"]
-    assert failed
-    for trial in failed:
-        assert "is to pause after step" in trial.reason
+    trials = trials_of(job)
+    assert (job.state, len(trials), {trial.state for trial in trials}) == ("failed", 3, {"failed"})
+    assert sum(trial.step for trial in trials) == 0, "not even its baseline is trained for nothing"
+    for trial in trials:
+        whole = trial.until is None
+        assert ("trials of this job pause" if whole else "is to pause after step") in trial.reason
         assert "and nothing to keep is known: call `start = trial.restore(" in trial.reason
         assert "or tune without checkpoints: `lrtune run JOB --whole -- ...`" in trial.reason
 

@@ -21,7 +21,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_us
 from tenacity import wait_exponential as exponential
 
 from lrtune import logs, search
-from lrtune.errors import Conflict, LrtuneError, NotFound, TaskError, UnreadableJob
+from lrtune.errors import Conflict, LrtuneError, NewerJob, NotFound, TaskError, UnreadableJob
 from lrtune.store import (
     Database,
     budgets,
@@ -69,6 +69,7 @@ class Worker:
         self.device = device(settings.device)
         self._settings, self._stop = settings, stop
         self._warm_start: dict[str, list[WarmStartTrial]] = {}  # of the job that was moved on last
+        self._left = set[str]()  # jobs of newer releases, of which the log has told
         self._teams = teams or Here(settings)
         self._own = self._teams.own
         self._tasks = [*offered(), *self._own]
@@ -122,6 +123,8 @@ class Worker:
         while not self._stop.is_set():
             try:
                 found = self._write(partial(self._next, passed=passed))
+            except NewerJob:  # since a moment ago: it is left to others in the next round
+                continue
             except UnreadableJob as error:
                 self._fail(error.job, str(error))
                 continue
@@ -147,6 +150,9 @@ class Worker:
         if leases.requeue(tx, now=clock(tx)):
             return None
         while turn := shares.whose_turn(tx, self._able, now=clock(tx), skip=passed):
+            if self._leaves(tx, turn):
+                passed.add(turn.seq)
+                continue
             if turn.command or (turn.undecided and thinking.begin(tx, turn.id, self.id)):
                 break
             if lease := leases.claim(tx, self.id, ttl=self._ttl, job_id=turn.id, able=self._able):
@@ -155,6 +161,18 @@ class Worker:
             passed.add(turn.seq)  # somebody was quicker
         workers.seen(tx, self.id, job=None, trial=None)
         return None, turn
+
+    def _leaves(self, tx: Session, turn: shares.Next) -> bool:
+        """Whether a job is left to workers of the newer release that wrote it; the log says so once."""
+        if schema.newer(turn.release):
+            try:
+                jobs.admitted(tx, turn.id)
+            except NewerJob as error:
+                if turn.id not in self._left:
+                    log.warning("%s", error)
+                self._left.add(turn.id)
+                return True
+        return False
 
     def _sign_in(self, tx: Session) -> None:
         host, device = socket.gethostname(), str(self.device)
@@ -238,7 +256,7 @@ class Worker:
             nothing = self._advance(job_id, self._cohorts.wanted(job_id))
         except (*AWAY, KeyboardInterrupt):
             raise
-        except (NotFound, Conflict) as error:
+        except (NotFound, Conflict, NewerJob) as error:
             log.info("job %s was changed meanwhile: %s", job_id, error)
         except BaseException as error:  # a task that is asked for its epochs may do anything
             log.exception("job %s cannot go on", job_id)

@@ -31,7 +31,10 @@ const charts = (() => {
     if (text !== undefined) made.textContent = text;  // never as HTML: names and words come from users
     return made;
   };
+  // The steps that labels may be apart: as uPlot's own, which end at 5e32, where a loss that blows up does not.
+  const APART = Array.from({ length: 340 }, (_, at) => [1, 2, 2.5, 5].map((lead) => Number(`${lead}e${at - 32}`))).flat();
   const axis = (more = {}) => ({
+    incrs: APART,
     stroke: colour("dim"),
     grid: { stroke: colour("line"), width: 1 },
     ticks: { stroke: colour("line"), width: 1, size: 4 },

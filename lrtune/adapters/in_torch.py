@@ -1,7 +1,7 @@
 """A trial's methods that are torch's own: its schedule and its optimizer; torch is imported where they are called."""
 
 import logging
-from typing import Any
+from typing import Any, Self
 
 log = logging.getLogger(__name__)
 TELLING = 10  # steps: of the first updates mixed precision skips some
@@ -19,6 +19,10 @@ class Torch:
         from lrtune.adapters import pytorch
 
         return pytorch.scheduler(self, optimizer, step=step)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself: a copy of a model that has it (Lightning's averaging makes one) belongs to the same trial."""
+        return self
 
     def _compare_updates(self: Any, step: int) -> None:
         """Say, once, that a report counts something else than updates: the schedule would end with another step."""

@@ -9,7 +9,7 @@ A trial taken with `job.trials(checkpoints=...)` is kept in Lightning's own chec
 processes keep it together.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,7 @@ class TrialCallback(Callback):
         self.trial = trial
         self._done: list[int] = []  # the updates of each optimizer, as a checkpoint has them
         self._rates: list[Rates] = []
+        self._given: list[list[float]] | None = None  # the rates that the script gave groups, as a checkpoint has them
         self._updates: list[Updates] = []
         self._before: dict[str, Any] | None = None  # the random generators before a validation that only we asked for
         self._measured: dict[str, float] = {}  # last, as other callbacks look for it at the end of an epoch
@@ -144,8 +145,10 @@ class TrialCallback(Callback):
         require_optimizer(optimizers, self.trial)
         require_one_trial(self.trial)
         self._require_clipping(trainer, pl_module)
-        first = Rates(self.trial, optimizers[0])
-        self._rates = [first, *(Rates(self.trial, one, first.given[0]) for one in optimizers[1:])]
+        given: Sequence[list[float] | None] = self._given or [None] * len(optimizers)
+        first = Rates(self.trial, optimizers[0], given=given[0])
+        others = zip(optimizers[1:], given[1:], strict=True)
+        self._rates = [first, *(Rates(self.trial, one, first.given[0], given=rates) for one, rates in others)]
         done = self._done or [trainer.global_step // len(optimizers)] * len(optimizers)
         self._updates, self._done = [], []
         for one, number in zip(optimizers, done, strict=True):
@@ -201,13 +204,15 @@ class TrialCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """How many updates each optimizer has made, and every process's random generators of a trial in stages."""
-        made = {"updates": [one.done for one in self._updates], "measured": self._measured}
+        made: dict[str, Any] = {"updates": [one.done for one in self._updates], "measured": self._measured}
+        made |= {"given": [one.given for one in self._rates]}
         return made | {"generators": Team().gathered(generators())} if self.trial.in_stages else made
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after them."""
         self._done, self._kept = list(state_dict["updates"]), state_dict.get("generators")
         self._measured = dict(state_dict.get("measured", {}))
+        self._given = state_dict.get("given")
 
     @property
     def _step(self) -> int:

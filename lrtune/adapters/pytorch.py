@@ -80,11 +80,21 @@ def optimizer(trial: TrialLike, parameters: Iterable[Any]) -> torch.optim.Optimi
 
 
 class Rates:
-    """The rates of an optimizer's groups: each its ratio to the `first` rate of the script, times the trial's."""
+    """The rates of an optimizer's groups: each its ratio to the `first` rate of the script, times the trial's.
 
-    def __init__(self, trial: TrialLike, optimizer: torch.optim.Optimizer, first: float | None = None) -> None:
+    What the script had `given` them is known of a run that goes on, whatever others have written over it since.
+    """
+
+    def __init__(
+        self,
+        trial: TrialLike,
+        optimizer: torch.optim.Optimizer,
+        first: float | None = None,
+        *,
+        given: Sequence[float] | None = None,
+    ) -> None:
         self.trial, self.optimizer = trial, optimizer
-        self.given = given = [_base(group) for group in optimizer.param_groups]
+        self.given = given = [_base(group) for group in optimizer.param_groups] if given is None else [*given]
         first = given[0] if first is None else first
         if first <= 0:
             found = f"found the rate {first:g} in the optimizer's first group"

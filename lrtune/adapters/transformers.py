@@ -11,7 +11,9 @@ What a stage ends with is written in a folder of that trial's own: trials that a
 `output_dir`, would write over each other's, or delete it, before it is kept.
 """
 
+import logging
 import numbers
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from lrtune.adapters.folder import kept_by
 from lrtune.adapters.pytorch import Rates, plain, require_optimizer
 from lrtune.adapters.trial import TrialLike, ends_stage, paused, require_length, require_start
 
+log = logging.getLogger("lrtune.loop")
+
 
 class TrialCallback(TrainerCallback):
     """Sets a trial's rates, reports every evaluation, and stops the trainer when the service says so."""
@@ -36,6 +40,7 @@ class TrialCallback(TrainerCallback):
         self._ours = False  # whether the next checkpoint is for us alone
         self._held: dict[str, float] = {}  # measured on one of several sets, while the job's metric is not known yet
         self._heard = False  # whether the job's metric was reported
+        self._sets = self._came = 0  # how many sets an evaluation has, once one is known to be over; of this one
         self._training = False
         self._given: str | None = None  # the script's folder for checkpoints, while ours takes its place
         trial.keeps_itself = True
@@ -49,6 +54,7 @@ class TrialCallback(TrainerCallback):
         require_optimizer([optimizer], self.trial)
         require_one_trial(self.trial)
         self._require_stage(args, state)
+        self._warn_of_limit(args)
         remedy = "write TrainingArguments(max_grad_norm=trial.configuration.clip_norm)"
         matching.require_clipping(self.trial.configuration, norm=args.max_grad_norm, remedy=remedy)
         self._training = True
@@ -84,7 +90,9 @@ class TrialCallback(TrainerCallback):
             measured.setdefault(self.trial.metric, measured[full])
         self._held |= measured
         self._heard = self._heard or self.trial.metric in measured
-        if self._heard or "eval_runtime" in measured:  # which only one set alone has
+        self._came += 1
+        complete = self._came >= self._sets if self._sets else self.trial.metric in self._held
+        if complete or "eval_runtime" in measured:  # which only one set alone has
             self._report(state, control)
         if paused(self.trial):
             self._ours, control.should_save = not control.should_save, True
@@ -93,8 +101,15 @@ class TrialCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Report what no set had the job's metric of: a misspelt one is found at once."""
+        """Report what no set had the job's metric of: a misspelt one is found at once.
+
+        In the first evaluation nobody knows how many sets there are: what comes after the metric is too late for its
+        report, and is none of the next.
+        """
+        if self._heard and not self._sets:
+            self._held = {}
         self._report(state, control)
+        self._sets, self._came = self._came or self._sets, 0
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -153,6 +168,20 @@ class TrialCallback(TrainerCallback):
         path = self.trial.checkpoint_path
         if path is not None and (had := kept_by(Path(path))) != args.world_size:
             raise ValueError(f"found a checkpoint of {had} processes; this run has {args.world_size}: start as many")
+
+    def _warn_of_limit(self, args: TrainingArguments) -> None:
+        """Trials that train side by side delete each other's checkpoints, where one folder has so many at most."""
+        (job, number), folder = self.trial.key, args.output_dir or "."
+        saves = str(getattr(args.save_strategy, "value", args.save_strategy)) != "no"
+        if job and saves and args.save_total_limit and not re.search(rf"(?<!\d){number}(?!\d)", Path(folder).name):
+            found = f"save_total_limit={args.save_total_limit} in {folder}, whatever the trial"
+            own = f'output_dir=f"{folder}/{{trial.number}}"'
+            log.warning(
+                "found %s: trials that train side by side delete each other's checkpoints; give each trial a folder "
+                "of its own: %s",
+                found,
+                own,
+            )
 
     def _set(self, state: TrainerState, scheduler: Any) -> None:
         """Set the rates, and let the trainer's scheduler say the same."""

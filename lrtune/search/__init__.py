@@ -17,6 +17,7 @@ from lrtune.search.asked import filled, refused
 from lrtune.search.baseline import reference
 from lrtune.search.curve.beginnings import Beginnings
 from lrtune.search.curve.pruner import PruneVerdict, fitted
+from lrtune.search.curve.sampler import staged
 from lrtune.search.optuna_sampler import CurveSampler
 from lrtune.search.propose import SpaceExhausted, begun, suggest
 from lrtune.search.prune import compares_running, counts_reports, may_act, verdict, verdicts
@@ -37,6 +38,7 @@ __all__ = [
     "may_act",
     "reference",
     "refused",
+    "staged",
     "suggest",
     "verdict",
     "verdicts",

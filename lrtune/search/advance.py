@@ -23,9 +23,7 @@ from lrtune.wire.external import ended_by_loop
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import (
     ENDED,
-    NOTHING_LEFT,
     OPEN,
-    SEARCH_OVER,
     NextStep,
     Proposal,
     Trial,
@@ -184,11 +182,11 @@ def _given_up(
     for trial in past:
         if trial.state is not TrialState.PAUSED:
             continue
-        reason = f"{SEARCH_OVER}; it was paused at step {trial.step} of {trial.horizon}"
+        reason = f"the search is over; it was paused at step {trial.step} of {trial.horizon}"
         if best is not None and (end := ends.get(trial.number)) is not None:
             reason = f"{end:.4g} forecast at its end, {best:.4g} is the best whole run"
             if spec.metric.sign * end < spec.metric.sign * best:
-                reason = f"{NOTHING_LEFT}: {reason}, and the search {end_of_search}"
+                reason = f"nothing was left to train it: {reason}, and the search {end_of_search}"
             else:
                 behind.append(trial.number)
         reasons[trial.number] = reason

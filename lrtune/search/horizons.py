@@ -24,7 +24,7 @@ from lrtune.search.studies.study import searched, telling
 from lrtune.wire.external import ended_by_loop
 from lrtune.wire.horizons import MOST_STEPS, AtHorizon, Known
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import NOTHING_LEFT, OBSERVED, SEARCH_OVER, Best, Trial, TrialState
+from lrtune.wire.results import OBSERVED, Best, Trial, TrialState
 
 MULTIPLES = (2, 4, 10)  # of the horizon, for which a report says it
 BELIEVED = 2 / 3  # share of the law, from which on it is what is known: half is where nothing speaks for either
@@ -140,7 +140,7 @@ def _worse(land: Landscape, trained: Iterable[Trial]) -> list[float]:
 
 def _did_worse(land: Landscape, run: Trial) -> bool:
     if run.state is not TrialState.COMPLETE:
-        return not run.reason.startswith((NOTHING_LEFT, SEARCH_OVER))
+        return run.stopped_by != "budget"
     behind = land.behind(run) if run.completed(land.best.steps) else None
     return behind is not None and behind > land.tolerance
 
@@ -158,7 +158,7 @@ def _words(at: AtHorizon, best: Best, known: Sequence[Move], own: _Own) -> str:
     fitted = f"{len(known)} shorter horizon{'s' * (len(known) > 1)}"
     rule = f"steps to the power {mean:.2f} ± {std:.2f}, " + (f"fitted on {fitted}" if known else "the square-root rule")
     law = "a scaling law fitted to this job's learning curves"
-    first, second, weight = (law, rule, share) if at.known == "law" else (rule, law, 1 - share)
+    first, second, weight = (law, rule, share) if share >= 0.5 else (rule, law, 1 - share)
     rest = f" (weight {percent(weight)}; the rest is {second})" if share else ""
     return f"{peak}, by {first}{rest}{_open(own)}{_beyond(own, low, high)}"
 

@@ -22,7 +22,7 @@ from lrtune.search.studies.study import empty, frozen, penalty, replay, searched
 from lrtune.search.warm_start import as_past, at_horizon, rerun_best
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import AdmittedJob
-from lrtune.wire.results import NOTHING_LEFT, OBSERVED, SEARCH_OVER, Proposal, Trial, TrialState, WarmStartTrial
+from lrtune.wire.results import OBSERVED, Proposal, Trial, TrialState, WarmStartTrial
 from lrtune.wire.strategies import Cmaes, CurveSearch, Gp, Grid, Qmc, Random, Tpe
 
 ASKS = 5  # of the sampler, when it draws what was tried already
@@ -105,7 +105,7 @@ def _broken_off(past: Sequence[Trial], beginnings: Beginnings | None, *, steps: 
     Only of a search without stages: one with stages weighs it among all others.
     """
     for trial in past:
-        stopped = trial.state is TrialState.STOPPED and trial.reason.startswith((SEARCH_OVER, NOTHING_LEFT))
+        stopped = trial.state is TrialState.STOPPED and trial.stopped_by == "budget"
         whole = trial.role == "search" and trial.until is None and trial.step < trial.horizon
         if not whole or not (stopped or trial.state is TrialState.PAUSED):
             continue

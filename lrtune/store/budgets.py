@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session
 
+from lrtune import __version__
 from lrtune.errors import Invalid, JobFinished, Rejection
 from lrtune.store import audit_log, events, jobs, lookup, serving, shares, tallies, webhooks
 from lrtune.store.database import clock
@@ -73,7 +74,7 @@ def extend(
         now, new = now or clock(tx), spec.model_copy(update={"budget": budget})
         more = None if new.most_runs is None else max(0.0, new.most_runs - _asked_for(tx, row, spec))
         allow(more)
-        row.spec = new.model_dump(mode="json")
+        row.spec, row.release = new.model_dump(mode="json"), __version__
         words = ", ".join(f"{key} {value:g}" for key, value in budget.model_dump().items() if value is not None)
         events.add(tx, row.seq, "job-extended", f"new budget{jobs.named(by)}: {words}", now=now, **jobs.actor(by))
         audit_log.add(tx, by, "job-extended", row.id, now=now, budget=budget.model_dump(), full_runs=more)

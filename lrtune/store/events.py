@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from lrtune.store import changes, lookup
 from lrtune.store.database import lite
 from lrtune.store.tables import Base, EventRow, JobRow
-from lrtune.wire.results import Event, Page
+from lrtune.wire.results import OVER, Event, Page
 
 FEW = 20  # failures among which a traceback is looked for
 # As tables, and made once: each trial has half a dozen lines.
@@ -50,6 +50,12 @@ def of_trial(tx: Session, job: int, trial: int, kind: str) -> tuple[Event | None
     newest = tx.scalars(about.order_by(EventRow.number.desc()).limit(1)).one_or_none()
     count = tx.scalar(select(func.count()).select_from(about.where(EventRow.kind == kind).subquery())) or 0
     return (None if newest is None else _event(newest)), count
+
+
+def has_been_over(tx: Session, job: int, *, since: datetime) -> bool:
+    """Whether a job's log says that it has ended at some time `since` one; it may go on with a larger budget."""
+    ends = select(EventRow.number).where(EventRow.job == job, EventRow.kind.in_([f"job-{state}" for state in OVER]))
+    return tx.scalar(ends.where(EventRow.at >= since).limit(1)) is not None
 
 
 def traceback(tx: Session, job_id: str, trial: int | None = None) -> str:

@@ -30,7 +30,7 @@ _COLUMNS = (
     *(column for column in _trials.c if column.name != "configuration"),
     cast(_trials.c.configuration, Text).label("configuration"),
     *(_attempts.c[name].label(f"attempt_{name}") for name in ("token", *_STAGE)),
-    *(_jobs.c[name].label(f"job_{name}") for name in ("id", "steps", "state")),
+    *(_jobs.c[name].label(f"job_{name}") for name in ("id", "steps", "state", "release")),
     cast(_jobs.c.spec, Text).label("spec"),
 )
 _FROM = _attempts.join(_trials, _trials.c.id == _attempts.c.trial).join(_jobs, _jobs.c.seq == _trials.c.job)
@@ -120,7 +120,7 @@ def _query(now: ColumnElement[Any], wait: bool) -> Select[Any]:
 
 def _held(tx: Session, row: Any, reports: Sequence[Any], known: Known | None) -> Held | LrtuneError:
     try:
-        spec, token = lookup.admitted(row.job_id, row.spec), row.attempt_token
+        spec, token = lookup.admitted(row.job_id, row.spec, row.job_release), row.attempt_token
     except UnreadableJob as error:
         return error
     if not spec.over_http:

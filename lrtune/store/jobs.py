@@ -13,6 +13,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
+from lrtune import __version__
 from lrtune.errors import IdempotencyKeyReused, JobFinished, JobNotFinished, NoResultYet, UnreadableJob
 from lrtune.store import (
     attempts,
@@ -69,7 +70,7 @@ def create(
     now = now or clock(tx)
     body = warm_start.resolved(tx, spec, only=only).model_dump(mode="json")
     row = JobRow(id=f"job-{secrets.token_hex(8)}", state=JobState.QUEUED, spec=body, digest=digest, created_at=now)
-    row.owner, row.task = owner, spec.task.name
+    row.owner, row.task, row.release = owner, spec.task.name, __version__
     row.idempotency_key, row.steps, row.size = idempotency_key, spec.horizon.steps, spec.horizon.steps or 0
     row.rank, row.device, row.memory_gb = -spec.priority, spec.resources.device, spec.resources.memory_gb
     shares.join(tx, owner)
@@ -104,7 +105,8 @@ def get(tx: Session, job_id: str) -> Job:
 
 def several(tx: Session, job_ids: Sequence[str]) -> Mapping[str, Job]:
     """Jobs as they stand, by their ids: those that there are."""
-    rows = [(row, lookup.admitted(row.id, spec)) for row, spec in tx.execute(_SEVERAL, {"ids": job_ids}).all()]
+    found = tx.execute(_SEVERAL, {"ids": job_ids}).all()
+    rows = [(row, lookup.admitted(row.id, spec, row.release)) for row, spec in found]
     return {job.id: job for job in views(tx, rows)}
 
 
@@ -174,7 +176,7 @@ def end(tx: Session, job_id: str, state: JobState, *, reason: str, by: str = "",
     tallies.ended(tx, TrialRow.id.in_(gone))
     # Paused trials belong to nobody, and who resumes one has the job's row first.
     words = f"the job ended while it was paused: {reason}" if reason else "the job ended while it was paused"
-    left = {"state": TrialState.STOPPED, "reason": words, "finished_at": now}
+    left = {"state": TrialState.STOPPED, "reason": words, "stopped_by": "budget", "finished_at": now}
     paused = and_(TrialRow.job == row.seq, TrialRow.state == TrialState.PAUSED)
     tallies.becomes(tx, paused, TrialState.STOPPED)
     tx.execute(update(TrialRow).where(paused).values(left))

@@ -200,8 +200,8 @@ def finish(
     now = now or clock(tx)
     reached = {"state": state, "value": value, "step": step, "reason": reason, "finished_at": now}
     data = {"traceback": storable(traceback)} if traceback else {}
-    data |= {"by": by} if state is TrialState.STOPPED else {}
-    _end(tx, lease, "finished", reached, now, **data)
+    stopped: dict[str, Any] = {"by": by} if state is TrialState.STOPPED else {}
+    _end(tx, lease, "finished", reached | {"stopped_by": stopped.get("by")}, now, **data, **stopped)
 
 
 def _end(tx: Session, lease: Lease, outcome: Outcome, reached: Mapping[str, Any], now: datetime, **data: Any) -> None:

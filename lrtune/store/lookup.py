@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Select, bindparam, false, func, select
 from sqlalchemy.orm import Session
 
-from lrtune.errors import Invalid, UnknownJob, UnknownTrial, UnreadableJob
+from lrtune import __version__
+from lrtune.errors import Invalid, NewerJob, UnknownJob, UnknownTrial, UnreadableJob
+from lrtune.store import schema
 from lrtune.store.database import Parts, as_time, time
 from lrtune.store.tables import AuditRow, JobRow, TrialRow
 from lrtune.wire.job import EXTERNAL, AdmittedJob
@@ -43,19 +45,19 @@ def job(tx: Session, job_id: str, *, lock: bool = False) -> JobRow:
 def asked(row: JobRow) -> AdmittedJob:
     """What a job asks for. Raises UnreadableJob."""
     if not row.spec:  # as `JsonObject` reads what is none
-        raise _unreadable(row.id, "it is no JSON")
+        raise _unreadable(row.id, "it is no JSON", row.release)
     try:
         return AdmittedJob.model_validate(row.spec)
     except ValidationError as error:
-        raise _unreadable(row.id, _first(error)) from None
+        raise _unreadable(row.id, _first(error), row.release) from None
 
 
-def admitted(job_id: str, spec: str) -> AdmittedJob:
-    """The same, as it stands in the database. Raises UnreadableJob."""
+def admitted(job_id: str, spec: str, release: str) -> AdmittedJob:
+    """The same, as it stands in the database where a `release` wrote it. Raises UnreadableJob."""
     try:
         return _admitted(spec)
     except ValidationError as error:
-        raise _unreadable(job_id, _first(error)) from None
+        raise _unreadable(job_id, _first(error), release) from None
 
 
 @lru_cache(maxsize=256)
@@ -70,13 +72,14 @@ def _first(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else first["msg"]
 
 
-def _unreadable(job_id: str, found: str) -> UnreadableJob:
-    return UnreadableJob(
-        f"what {job_id} asks for cannot be read ({found[:200]}): its row in the database is damaged, or of a newer "
-        f"release. Bring the database back from a backup (`lrtune restore`), run that release, or give the job up "
-        f"with `lrtune delete {job_id}`",
-        job=job_id,
-    )
+def _unreadable(job_id: str, found: str, release: str) -> UnreadableJob:
+    wrong, give_up = f"what {job_id} asks for cannot be read", f"or give the job up with `lrtune delete {job_id}`"
+    if schema.newer(release):
+        which = f"lrtune {release} wrote it, and this is {__version__}"
+        mend = f"Servers and workers of that release go on with it: start them, {give_up}"
+        return NewerJob(f"{wrong} here ({found[:200]}): {which}. {mend}", job=job_id)
+    mend = f"Bring the database back from a backup (`lrtune restore`), {give_up}"
+    return UnreadableJob(f"{wrong} ({found[:200]}): its row in the database is damaged. {mend}", job=job_id)
 
 
 def job_now(tx: Session, job_id: str) -> tuple[JobRow, datetime]:

@@ -1,13 +1,17 @@
-"""Which schema this code is written for, and which one a database has.
+"""Which schema this code is written for, and which one a database has; and whether a newer release wrote to it.
 
 `migrations/` makes it; a worker has no migrations with it, so the newest one's name stands here too, and a test holds
 the two together.
 """
 
+import re
+
 from sqlalchemy import inspect, text
 from sqlalchemy.orm import Session
 
-REVISION = "0022"
+from lrtune import __version__
+
+REVISION = "0023"
 VERSION_TABLE = "lrtune_alembic_version"  # of its own name, so that another Alembic can share the database
 
 
@@ -28,6 +32,15 @@ def differs(revision: str | None) -> str:
         return f"the database has schema {revision}, older than the {REVISION} of this version of lrtune: {UPGRADE}"
     newer = "this program is the older one: start it from the release that the server runs"
     return f"the database has schema {revision}, newer than the {REVISION} of this version of lrtune: {newer}"
+
+
+def newer(release: str) -> bool:
+    """Whether a release that wrote something down came after this one; "" is one of before any wrote itself down."""
+    return _numbers(release) > _numbers(__version__)
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", release)[:3]]
 
 
 UPGRADE = "`lrtune migrate` beside the server brings it up to date (on SQLite the server does, as it starts)"

@@ -64,12 +64,16 @@ class Able:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """The job whose turn it is: a trial of it waits, or it is `undecided` what it needs; or it is a `command`'s."""
+    """The job whose turn it is: a trial of it waits, or it is `undecided` what it needs; or it is a `command`'s.
+
+    `release` is the one that wrote down what it asks for.
+    """
 
     seq: int
     id: str
     command: bool
     undecided: bool
+    release: str
 
 
 def join(tx: Session, owner: str) -> None:
@@ -94,7 +98,7 @@ def whose_turn(
 
 
 @lru_cache
-def _turn(whatever: bool, thinking: bool) -> Select[int, str, bool, bool]:
+def _turn(whatever: bool, thinking: bool) -> Select[int, str, bool, bool, str]:
     """The question, which takes longer to put together than to answer."""
     job = aliased(JobRow)
     command, waits = lookup.command(job), _waits(job, whatever)
@@ -109,7 +113,7 @@ def _turn(whatever: bool, thinking: bool) -> Select[int, str, bool, bool]:
     head = case((longest, waiting.scalar_subquery()), else_=first.scalar_subquery())
     heads = select(head.label("job"), ShareRow.virtual, ShareRow.owner).cte().prefix_with("MATERIALIZED")
     turn = select(heads.c.job).where(heads.c.job.is_not(None)).order_by(heads.c.virtual, heads.c.owner).limit(1)
-    query = select(JobRow.seq, JobRow.id, lookup.command(JobRow), _undecided(JobRow))
+    query = select(JobRow.seq, JobRow.id, lookup.command(JobRow), _undecided(JobRow), JobRow.release)
     # One job, and not a join: without statistics of the two tables PostgreSQL would read all jobs for it.
     return query.where(JobRow.seq == turn.scalar_subquery())
 

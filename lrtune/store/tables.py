@@ -82,6 +82,7 @@ class JobRow(Base):
     reason: Mapped[str] = mapped_column(Words, default="")
     task: Mapped[str] = mapped_column(String(200), default="")  # its name, which a claim asks for
     spec: Mapped[dict[str, Any]] = mapped_column(JsonObject)
+    release: Mapped[str] = mapped_column(String(40), default="", server_default="")  # that wrote the spec
     steps: Mapped[int | None]
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     digest: Mapped[str] = mapped_column(String(64))
@@ -155,6 +156,7 @@ class TrialRow(Base):
     why: Mapped[str] = mapped_column(Text, default="")
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Words, default="")
+    stopped_by: Mapped[str | None] = mapped_column(String(16))
     configuration: Mapped[dict[str, Any]]
     seed: Mapped[int] = mapped_column(BigInteger)
     horizon: Mapped[int]

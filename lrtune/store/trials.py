@@ -139,7 +139,7 @@ def propose(tx: Session, job_id: str, proposal: Proposal, *, known: int, now: da
     else:
         number, there = proposal.resume, (TrialRow.job == job.seq, TrialRow.number == proposal.resume)
         goes_on: dict[str, Any] = {"start": TrialRow.step, "paid": TrialRow.step - TrialRow.reused}
-        goes_on |= {"value": None, "finished_at": None, "deaths": 0, "furthest": 0}
+        goes_on |= {"value": None, "stopped_by": None, "finished_at": None, "deaths": 0, "furthest": 0}
         resumable = and_(*there, TrialRow.state.in_(RESUMABLE), states.kept(proposal.start))
         tallies.goes_on(tx, resumable)
         resumed = update(TrialRow).where(resumable).values(stage | goes_on).returning(TrialRow)
@@ -177,8 +177,8 @@ def stop(tx: Session, job_id: str, step: NextStep, *, known: int, now: datetime 
     tallies.becomes(tx, over, TrialState.STOPPED)
     for number, reason in step.stopped.items():
         paused = (TrialRow.job == job.seq, TrialRow.number == number, TrialRow.state == TrialState.PAUSED)
-        stopped = {"state": TrialState.STOPPED, "reason": reason, "finished_at": now}
+        by: Stop = "forecast" if number in step.behind else "budget"
+        stopped = {"state": TrialState.STOPPED, "reason": reason, "stopped_by": by, "finished_at": now}
         if tx.execute(update(TrialRow).where(*paused).values(stopped).returning(TrialRow.id)).all():
-            by: Stop = "forecast" if number in step.behind else "budget"
             message = f"trial {number} stopped: {reason}"
             events.add(tx, job.seq, "trial-stopped", message, now=now, trial=number, by=by)

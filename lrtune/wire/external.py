@@ -87,7 +87,7 @@ def misnamed(step: int, metrics: Iterable[str], metric: str) -> str:
 
 def ended_by_loop(trial: Trial) -> bool:
     """Whether a loop of the user's own ended it before it was a whole run, rather than a pruner."""
-    return trial.state is TrialState.STOPPED and trial.reason.startswith(ENDED_BY_LOOP)
+    return trial.state is TrialState.STOPPED and trial.stopped_by == "loop"
 
 
 def misplaced(metric: Metric, value: float | None) -> str:
@@ -162,7 +162,8 @@ class Handout(Result):
     the rate of each step from 0 on, the first 100,000 of a longer run. The service asks for reports at the steps
     `report_at`; others are taken as well. The lease runs out after `lease_seconds` without a word. What the checkpoints
     are called that can be deleted now stands in `forget`. The others are `needed`, and where room is short the first of
-    them are to go first. `horizon` is the job's, in steps, which a trial of a shorter one does not reach.
+    them are to go first. `horizon` is the job's, in steps, which a trial of a shorter one does not reach. `stages`: of
+    this job's trials some are to pause.
     """
 
     trial: Trial
@@ -177,6 +178,7 @@ class Handout(Result):
     forget: list[str] = []
     needed: list[str] = []
     horizon: int | None = None
+    stages: bool = False
 
     @property
     def short(self) -> bool:

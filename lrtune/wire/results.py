@@ -51,7 +51,6 @@ OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 RESUMABLE = (TrialState.PAUSED, TrialState.STOPPED)
 OBSERVED = (*RESUMABLE, TrialState.COMPLETE, TrialState.DIVERGED)  # something of what the configuration does
-NOTHING_LEFT, SEARCH_OVER = "nothing was left to train it", "the search is over"  # how reasons begin that blame no rate
 ENDED = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.DIVERGED, TrialState.FAILED, TrialState.CANCELLED)
 Role = Literal["baseline", "range-test", "search", "confirm"]
 Outcome = Literal["paused", "finished", "released", "lost", "cancelled"]
@@ -115,6 +114,7 @@ class Trial(Result):
     stage_why: str = ""  # the reason of its latest stage
     state: TrialState
     reason: str = ""
+    stopped_by: Stop | None = None
     configuration: Configuration
     seed: int
     horizon: int

@@ -4,10 +4,12 @@ What is gone is counted on no more: a paused run whose checkpoints made room for
 paused, and has that to pay for once more.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lrtune.search.engine.types import Run
+import numpy as np
+
+from lrtune.search.engine.types import Ints, Pool, Run
 from lrtune.wire.results import Trial
 
 
@@ -34,3 +36,26 @@ class Beginnings:
 
     def _last(self, number: int, until: int) -> int:
         return max((step for step in self.steps.get(number, ()) if step <= until), default=0)
+
+
+def shared(pool: Pool, known: Sequence[Run], rises: tuple[Ints, Sequence[int]], *, everywhere: bool = True) -> Ints:
+    """How many first steps each option has in common with some run, as far as its curve at 64 points tells.
+
+    Counted are beginnings of which there is a checkpoint: at a run's `ends`, and with `everywhere` also where its rate
+    stands still, and where its warm-up ends, as a worker keeps them. A warm-up ends between two points: of how many
+    steps it is, for each option and for each run, stands in `rises`.
+    """
+    free, first = np.zeros(len(pool.keys), dtype=np.int64), pool.curves[:, 0].copy()
+    for one, rise in zip(known, rises[1], strict=True):
+        curve = np.array(one.curve)
+        alike = (pool.horizons == one.horizon) & (first == curve[0]) & (rises[0] == rise)
+        rows = np.flatnonzero(alike & (pool.extras == np.array(one.extras)).all(axis=1))
+        curves = pool.curves[rows]
+        equal = np.cumprod(curves == curve, axis=1).sum(axis=1)
+        last, place = np.maximum(equal - 1, 1), np.arange(len(rows))
+        still = everywhere & (equal > 1) & (curves[place, last] == curves[place, last - 1])
+        steps = np.maximum(((equal - 0.5) / len(curve) * one.horizon).astype(np.int64), rise)
+        ends = np.sort([0, *one.ends, *([rise] if everywhere and rise <= one.steps else [])])
+        kept = np.where(still, np.minimum(steps, one.steps), ends[np.searchsorted(ends, steps, side="right") - 1])
+        free[rows] = np.maximum(free[rows], kept)
+    return free

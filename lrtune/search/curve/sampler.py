@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrtune.search.curve.beginnings import Beginnings
+from lrtune.search.curve.beginnings import Beginnings, shared
 from lrtune.search.curve.designed import designed
 from lrtune.search.curve.draws import Candidate, draws
 from lrtune.search.curve.encode import LOST, Encoded, basis, limits, rates, report_step, runs
@@ -194,6 +194,7 @@ class _Option(NamedTuple):
     extras: tuple[float, ...]
     horizon: int
     curve: Array
+    rise: int
 
 
 class _Search:
@@ -315,7 +316,10 @@ class _Search:
             self._places[c] = place
             open_ = [h for h in self.horizons if not self.closed or (c, h) not in self.closed]
             self._options.append(
-                [_Option(place, c.kind[1], self.draws.row(c) or (), h, self.draws.curve(c, h)) for h in open_]
+                [
+                    _Option(place, c.kind[1], self.draws.row(c) or (), h, self.draws.curve(c, h), c.curve.rise(h))
+                    for h in open_
+                ]
             )
         rows = [one for options in self._options for one in options]
         extras = np.array([one.extras for one in rows], dtype=float).reshape(len(rows), -1)
@@ -336,7 +340,9 @@ class _Search:
             families=tuple(one.family for one in rows),
         )
         own = [run for run in known if run.key >= 0] if self.settings.partial_runs else []
-        return replace(pool, free=shared(pool, own, everywhere=self.beginnings is None)), known
+        theirs = [self.candidates[run.key].curve.rise(run.horizon) for run in own]
+        rises = np.array([one.rise for one in rows], dtype=np.int64), theirs
+        return replace(pool, free=shared(pool, own, rises, everywhere=self.beginnings is None)), known
 
     @cached_property
     def _warm(self) -> list[Run]:
@@ -354,28 +360,6 @@ class _Search:
         rows = np.flatnonzero(full & np.array([key in tried for key in model.pool.keys], dtype=bool))
         mean = model.forecast(rows).mean
         return [self.candidates[model.pool.keys[rows[i]]] for i in np.argsort(mean, kind="stable")[:LEADERS]]
-
-
-def shared(pool: Pool, known: Sequence[Run], *, everywhere: bool = True) -> Ints:
-    """How many first steps each option has in common with some run, as far as its curve at 64 points tells.
-
-    Counted are beginnings of which there is a checkpoint: at a run's `ends`, and with `everywhere` also where its rate
-    stands still, as a worker keeps them.
-    """
-    free, first = np.zeros(len(pool.keys), dtype=np.int64), pool.curves[:, 0].copy()
-    for one in known:
-        curve = np.array(one.curve)
-        alike = (pool.horizons == one.horizon) & (first == curve[0])
-        rows = np.flatnonzero(alike & (pool.extras == np.array(one.extras)).all(axis=1))
-        curves = pool.curves[rows]
-        equal = np.cumprod(curves == curve, axis=1).sum(axis=1)
-        last, place = np.maximum(equal - 1, 1), np.arange(len(rows))
-        still = everywhere & (equal > 1) & (curves[place, last] == curves[place, last - 1])
-        steps = ((equal - 0.5) / len(curve) * one.horizon).astype(np.int64)
-        ends = np.sort([0, *one.ends])
-        kept = np.where(still, np.minimum(steps, one.steps), ends[np.searchsorted(ends, steps, side="right") - 1])
-        free[rows] = np.maximum(free[rows], kept)
-    return free
 
 
 def neighbours(

@@ -179,23 +179,26 @@ class Options:
         That is asked where trials share nothing, as in loops that keep theirs apart: equal beginnings are trained again
         there, but a stage that ends within one would tell what is known. Where they are shared nobody pays for them.
         """
-        steps, theirs = self._shown
-        if self.pool.free.any() or self.pool.horizons[row] != self.target or not len(steps):
+        once, place, theirs = self._shown
+        if self.pool.free.any() or self.pool.horizons[row] != self.target or not len(place):
             return 0
-        once, place = np.unique(steps, return_inverse=True)
         ours = self._coordinates(self.pool.curves[[row]], self.pool.extras[[row]], once)[place]
-        return int(steps[(abs(ours - theirs) <= NEAR_EQUAL).all(axis=1)].max(initial=0))
+        return int(once[place[(abs(ours - theirs) <= NEAR_EQUAL).all(axis=1)]].max(initial=0))
 
     @cached_property
-    def _shown(self) -> tuple[Ints, Array]:
-        """Of every report over the target horizon its step, (n,), and the history that led to it, (n, columns)."""
+    def _shown(self) -> tuple[Ints, Ints, Array]:
+        """The steps of reports over the target horizon, each once; which of them each report is of; its history.
+
+        They are (steps,), (n,) and (n, columns): what led to each report, and what was searched beside the rates.
+        """
         runs = [run for run in self.runs if run.horizon == self.target and run.state != "diverged"]
         steps = np.array([step for run in runs for step, _ in run.reports], dtype=np.int64)
         place = np.repeat(np.arange(len(runs)), [len(run.reports) for run in runs])
+        once, of_report = np.unique(steps, return_inverse=True)
         if not len(steps):
-            return steps, np.zeros((0, 0))
+            return once, of_report, np.zeros((0, 0))
         curves, extras = np.array([run.curve for run in runs]), np.array([run.extras for run in runs])
-        return steps, self._coordinates(curves[place], extras.reshape(len(runs), -1)[place], steps)
+        return once, of_report, self._coordinates(curves[place], extras.reshape(len(runs), -1)[place], steps)
 
     def _coordinates(self, curves: Array, extras: Array, steps: Ints) -> Array:
         """Features of histories after so many steps, and other knobs: (steps, columns)."""
