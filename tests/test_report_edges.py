@@ -31,6 +31,19 @@ def test_runs_of_other_schedules_that_are_far_away_say_how_far():
     assert "No run within a factor of 2 tells: the nearest below is at 1e-3." in said
 
 
+def test_what_other_schedules_say_of_a_rate_is_open_where_chance_explains_it():
+    """Two in the median were far behind; the best of them, at the next rate, was no worse than a seed is luck."""
+    left = run(1, 0.011, 0.70, state="stopped", step=10)
+    others = [run(2, 0.011, 0.41, family="linear"), run(3, 0.016, 0.50, family="linear")]
+    seeds = [run(4 + n, 0.008, value, role="confirm", seed=1 + n) for n, value in enumerate((0.38, 0.40, 0.42))]
+    found = reported([run(0, 0.008, 0.40), left, *others, *seeds])
+    said = advised(found)["too low?"]
+    assert said.startswith(
+        "Perhaps. Above 8e-3 with any schedule: 2 runs end 14 % worse in the median; 1 was not finished."
+    )
+    assert "The best within a factor of 2 ends 2.5 % worse, which may be chance." in said
+
+
 def luck(deviation: float, seed: int) -> Findings:
     """The report of a job in whose space nothing matters but luck, of so much, and one seed as good as another."""
     draw = random.Random(seed)

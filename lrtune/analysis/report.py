@@ -126,17 +126,19 @@ def _beyond(land: Landscape, audits: Audits, side: Literal["above", "below"], ra
         worse=share(behind, land.best.value) if behind is not None and land.best.objective.from_zero else None,
         as_good=behind is not None and behind <= land.tolerance,
         nearest=min(telling, key=lambda found: abs(math.log(found / land.answer.rate)), default=None),
-        near=_near(land, side, rate),
+        near=_near(land, side, rate, family),
         improving=_improving(land, land.typical(done)),
         words="",
     )
     return seen.model_copy(update={"words": advice.beyond(seen, side, land.best.goal)})
 
 
-def _near(land: Landscape, side: str, rate: float) -> float | None:
-    """How much worse the best configuration ended of the answer's family that lies next to a rate on one side of it."""
+def _near(land: Landscape, side: str, rate: float, family: str | None) -> float | None:
+    """How much worse the best configuration ended of a family, or of all, that lies next to a rate on one side."""
     way, most = (1.0 if side == "above" else -1.0), math.log(advice.TELLING) + SAME
-    there = [point for point in land.points[land.own] if SAME < way * math.log(point.rate / rate) <= most]
+    kinds = [kind for kind in land.points if kind[0] == land.own[0] and family in (kind[1], None)]
+    points = [point for kind in kinds for point in land.points[kind]]
+    there = [point for point in points if SAME < way * math.log(point.rate / rate) <= most]
     return min((point.behind for point in there if point.behind is not None), default=None)
 
 

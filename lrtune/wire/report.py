@@ -83,7 +83,7 @@ class Beyond(Result):
     `behind` is how much worse than the answer the former ended over the same seeds, in the median, `worse` the same
     relative to the answer (null where a percentage says nothing, see `Slope`); `as_good` whether that is within the
     tolerance; `nearest` is the rate nearest to the answer's of those that were whole or diverged; `near` how much worse
-    than the answer the best of its own family ended within a factor of two of `rate`; `improving` whether most of them
+    than the answer the best of them ended within a factor of two of `rate`; `improving` whether most of them
     still got better by more than the tolerance from the fourth fifth of the run to the last.
     """
 
