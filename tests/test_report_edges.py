@@ -3,7 +3,7 @@
 import random
 
 from lrtune.optimizers import Adamw
-from lrtune.schedules import Wsd
+from lrtune.schedules import InverseSqrt, Wsd
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Findings
 from tests.test_report import SPEC, advised, reported, run
@@ -89,6 +89,19 @@ def test_every_knob_of_the_answer_that_sits_at_an_end_of_what_was_searched_is_na
         "The answer sits at the upper end of the warm-ups searched, 0.098 of 0 to 0.1: widen `warmup` upwards." in said
     )
     assert "The answer sits at the lower end of the values of decay searched, 0.11 of 0.1 to 0.8" in said
+
+
+def test_an_end_next_to_one_is_not_said_to_be_one():
+    """Beta2 was searched up to 0.9999: a beta of 1 is not legal, and 1e+03 is nothing that people type."""
+    adamw = {"name": "adamw", "learning_rate": [0.001, 0.064], "beta2": [0.9, 0.9999]}
+    changed = {"optimizers": [adamw], "schedules": [{"family": "inverse-sqrt", "decay": [1.0, 1000.0]}]}
+    spec = AdmittedJob.model_validate(SPEC.model_dump(mode="json") | changed)
+    trial = run(0, 0.008, 0.40)
+    knobs = {"schedule": InverseSqrt(decay=950.0), "optimizer": Adamw(beta2=0.9998)}
+    found = reported([trial.model_copy(update={"configuration": trial.configuration.model_copy(update=knobs)})], spec)
+    said = [edge.words for edge in found.edges]
+    assert any("values of beta2 searched, 0.9998 of 0.9 to 0.9999: widen" in one for one in said)
+    assert any("values of decay searched, 950 of 1 to 1000: widen" in one for one in said)
 
 
 def test_a_knob_amid_its_range_or_at_an_end_beyond_which_nothing_is_legal_is_at_no_edge():

@@ -82,16 +82,18 @@ def _unusual(configuration: Configuration) -> list[str]:
 def _shown(knobs: Mapping[str, Any], tag: str) -> list[str]:
     """Knobs to three digits; what they are called by stands under the tag."""
     others = ((name.replace("_", " "), value) for name, value in knobs.items() if name != tag)
-    return [f"{name} {_short(value)}" for name, value in others]
+    return [f"{name} {short(value)}" for name, value in others]
 
 
-def _short(value: Any) -> str:
-    """A knob to three digits; one just below 1 to as many as tell it from 1."""
+def short(value: Any) -> str:
+    """A knob to three digits; one just below 1 to as many as tell it from 1, and 1000 is not 1e+03."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_short, value))}]"
+        return f"[{', '.join(map(short, value))}]"
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.{2 - math.floor(math.log10(1 - value))}g}" if 0.9 < value < 1 else f"{value:.3g}"
+    if 0.9 < value < 1:
+        return f"{value:.{2 - math.floor(math.log10(1 - value))}g}"
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _call(name: str, shown: Sequence[str]) -> str:
