@@ -191,7 +191,8 @@ def _claim(best: Best) -> str:
     if _unbeaten(best):
         alone = best.full_runs <= 1 + len(best.seeds) * best.confirmed
         said = "nothing was trained but" if alone else "nothing beat"
-        return f"{said} {theirs if best.baseline.own else 'the untuned baseline'}"
+        over = " over fresh seeds" if best.confirmed and not alone else ""
+        return f"{said} {theirs if best.baseline.own else 'the untuned baseline'}{over}"
     found = paired.lift(best)
     if found is None:
         return f"not comparable with {theirs}, which ran over other seeds"
