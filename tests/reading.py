@@ -53,10 +53,6 @@ class Facts:
         same = same - {0} or same
         return fmean(mine[s] - theirs[s] for s in same) if same else None
 
-    def run_behind(self, run: Trial) -> float | None:
-        theirs = self.scores(self.best.configuration)
-        return None if run.seed not in theirs or run.value is None else self.sign * run.value - theirs[run.seed]
-
     def left(self, runs: Iterable[Trial]) -> dict[str, int]:
         """Of some runs, how many were judged from a quarter of their steps, left by the loop, or left for no reason."""
         found = {"stopped early": 0, "ended early by your loop": 0, "not finished": 0}

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Literal
 
 from lrtune.analysis import advice, paired
+from lrtune.analysis.answer import grouped
 from lrtune.analysis.edges import edges
 from lrtune.analysis.paired import share
 from lrtune.analysis.plateaus import SAME, Landscape, families, landscape, stability
@@ -104,7 +105,7 @@ def _beyond(land: Landscape, audits: Audits, side: Literal["above", "below"], ra
     """What happened on one side of a rate: with the answer's family, else with the others of its optimizer."""
     family, runs = _runs_beyond(land, side, rate)
     done = [run for run in runs if run.completed(land.best.steps)]
-    differences = [behind for run in land.typical(done) if (behind := land.behind(run)) is not None]
+    differences = [behind for runs in grouped(land.typical(done)) if (behind := land.behind(runs)) is not None]
     behind = median(differences) if differences else None
     diverged = [run.step for run in runs if run.state is TrialState.DIVERGED]
     left = [run for run in runs if run.state in RESUMABLE]
