@@ -291,7 +291,9 @@ def test_nothing_is_said_to_have_lost_where_nothing_else_was_trained():
     seeds = [run(2 + i, USUAL, 0.5 + i / 100, role="confirm", seed=101 + i) for i in range(3)]
     for found in (alone, [*alone, *seeds]):
         assert words.lift(answer(found)) == "nothing was trained but the untuned baseline"
-        assert words.lift(answer([*found, beside])) == "nothing beat the untuned baseline"
+    assert words.lift(answer([*alone, beside])) == "nothing beat the untuned baseline"
+    # Others may have beaten it over the seed that they were searched with.
+    assert words.lift(answer([*alone, beside, *seeds])) == "nothing beat the untuned baseline over fresh seeds"
 
 
 @pytest.mark.parametrize("own", [False, True])

@@ -3,7 +3,7 @@
 import random
 
 from lrtune.optimizers import Adamw
-from lrtune.schedules import Wsd
+from lrtune.schedules import InverseSqrt, Wsd
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Findings
 from tests.test_report import SPEC, advised, reported, run
@@ -29,6 +29,19 @@ def test_runs_of_other_schedules_that_are_far_away_say_how_far():
     said = advised(found)["too high?"]
     assert said.startswith("Probably not. Below 2.2e-2 with any schedule: 1 run ends")
     assert "No run within a factor of 2 tells: the nearest below is at 1e-3." in said
+
+
+def test_what_other_schedules_say_of_a_rate_is_open_where_chance_explains_it():
+    """Two in the median were far behind; the best of them, at the next rate, was no worse than a seed is luck."""
+    left = run(1, 0.011, 0.70, state="stopped", step=10)
+    others = [run(2, 0.011, 0.41, family="linear"), run(3, 0.016, 0.50, family="linear")]
+    seeds = [run(4 + n, 0.008, value, role="confirm", seed=1 + n) for n, value in enumerate((0.38, 0.40, 0.42))]
+    found = reported([run(0, 0.008, 0.40), left, *others, *seeds])
+    said = advised(found)["too low?"]
+    assert said.startswith(
+        "Perhaps. Above 8e-3 with any schedule: 2 runs end 14 % worse in the median; 1 was not finished."
+    )
+    assert "The best within a factor of 2 ends 2.5 % worse, which may be chance." in said
 
 
 def luck(deviation: float, seed: int) -> Findings:
@@ -78,7 +91,28 @@ def test_every_knob_of_the_answer_that_sits_at_an_end_of_what_was_searched_is_na
     assert "The answer sits at the lower end of the values of decay searched, 0.11 of 0.1 to 0.8" in said
 
 
+def test_an_end_next_to_one_is_not_said_to_be_one():
+    """Beta2 was searched up to 0.9999: a beta of 1 is not legal, and 1e+03 is nothing that people type."""
+    adamw = {"name": "adamw", "learning_rate": [0.001, 0.064], "beta2": [0.9, 0.9999]}
+    changed = {"optimizers": [adamw], "schedules": [{"family": "inverse-sqrt", "decay": [1.0, 1000.0]}]}
+    spec = AdmittedJob.model_validate(SPEC.model_dump(mode="json") | changed)
+    trial = run(0, 0.008, 0.40)
+    knobs = {"schedule": InverseSqrt(decay=950.0), "optimizer": Adamw(beta2=0.9998)}
+    found = reported([trial.model_copy(update={"configuration": trial.configuration.model_copy(update=knobs)})], spec)
+    said = [edge.words for edge in found.edges]
+    assert any("values of beta2 searched, 0.9998 of 0.9 to 0.9999: widen" in one for one in said)
+    assert any("values of decay searched, 950 of 1 to 1000: widen" in one for one in said)
+
+
 def test_a_knob_amid_its_range_or_at_an_end_beyond_which_nothing_is_legal_is_at_no_edge():
     found = reported([run(0, 0.008, 0.40, warmup=0.0)])
     assert found.edges == []
     assert "at an edge?" not in advised(found)
+
+
+def test_what_a_configuration_came_to_over_several_seeds_counts_once_in_a_median():
+    """Of two at lower rates one was confirmed: its four runs, alone far behind, are not four of the five that count."""
+    fresh = [run(10 + n, 0.008, 0.40, role="confirm", seed=1 + n) for n in range(3)]
+    again = [run(20 + n, 0.004, 0.80, role="confirm", seed=1 + n) for n in range(3)]
+    found = reported([run(0, 0.008, 0.40), run(1, 0.004, 0.80), run(2, 0.0057, 0.44), *fresh, *again])
+    assert "Below 8e-3 with cosine: 5 runs end 55 % worse in the median" in advised(found)["too high?"]

@@ -20,6 +20,7 @@ from lrtune.task import Task, moved
 from lrtune.wire.job import Training
 from lrtune.wire.results import Trial
 from worker.batches import examples, mapped, split
+from worker.clipping import clip
 from worker.compiling import Measuring, next_graph, where_it_pays
 from worker.determinism import mode_of
 from worker.memory import does_not_fit, give_back, out_of_memory
@@ -111,11 +112,7 @@ class Engine:
         """Clip the gradients and move the weights, and their average with them."""
         for part in self.optimizer.parts:
             self._scaler.unscale_(part)
-        chosen = self._chosen
-        if chosen.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, chosen.clip_norm)
-        if chosen.clip_value is not None:
-            nn.utils.clip_grad_value_(self._parameters, chosen.clip_value)
+        clip(self._parameters, self._chosen)
         for part in self.optimizer.parts:
             self._scaler.step(part)
         self._scaler.update()

@@ -12,6 +12,7 @@ from lrtune.wire.report import Advice, Audit, Beyond, Edge, FamilyFindings, Stab
 from lrtune.wire.results import Best
 
 SAME = 1e-9  # doublings that count as none
+LESS_SURE = {"no": "probably not", "probably not": "perhaps"}  # a verdict that may be chance
 TELLING = 2.0  # times the plateau's end: a run beyond says little of what lies in between
 
 
@@ -107,8 +108,12 @@ def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -
     rate, plateau = best.configuration.learning_rate, family.plateau
     if side.own:
         verdict = _verdict(family, side, end)
-        but = _but(best, side, end) if verdict in ("no", "probably not") else ""
-        return f"{'probably not' if but else verdict}. {side.words[0].upper()}{side.words[1:]}{but}"
+        but = ""
+        if verdict in LESS_SURE and (but := _far(side, end)):
+            verdict = "probably not"
+        elif verdict in LESS_SURE and (but := _lucky(best, side)):
+            verdict = LESS_SURE[verdict]
+        return f"{verdict}. {side.words[0].upper()}{side.words[1:]}{but}"
     last, way = ("largest", "up") if end == "high" else ("smallest", "down")
     at_end = plateau is None or rate == (plateau.high if end == "high" else plateau.low)
     what = "the best rate is" if at_end else "the plateau reaches"
@@ -118,11 +123,16 @@ def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -
     return f"perhaps: {what} the {last} that was tried with {family.family}: {then}{others}"
 
 
-def _but(best: Best, side: Beyond, end: str) -> str:
-    """Why it is not sure although the runs beyond this end of the plateau did worse; nothing where it is."""
-    if side.nearest is not None and abs(math.log(side.nearest / side.rate)) > math.log(TELLING) + SAME:
-        where = "above" if end == "high" else "below"
-        return f". No run within a factor of {TELLING:g} tells: the nearest {where} is at {words.rate(side.nearest)}"
+def _far(side: Beyond, end: str) -> str:
+    """That the runs which did worse beyond this end of the plateau say little of rates next to it; else nothing."""
+    if side.nearest is None or abs(math.log(side.nearest / side.rate)) <= math.log(TELLING) + SAME:
+        return ""
+    where = "above" if end == "high" else "below"
+    return f". No run within a factor of {TELLING:g} tells: the nearest {where} is at {words.rate(side.nearest)}"
+
+
+def _lucky(best: Best, side: Beyond) -> str:
+    """That chance explains why the best of the runs next to this end of the plateau did worse; else nothing."""
     if side.near is None or side.near > paired.chance(best):
         return ""
     relative = paired.share(side.near, best.value) if best.objective.from_zero else None

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 
+from lrtune.analysis.words import short
 from lrtune.optimizers import LEARNING_RATE, OPTIMIZERS
 from lrtune.schedules import FAMILIES, FLOOR, WARMUP
 from lrtune.space import Axis, Choice, Number, Range, knobs
@@ -73,6 +74,6 @@ def _reached(value: float, limit: float, axis: Axis, ends: Mapping[End, float]) 
 def _words(edge: Edge) -> str:
     side, way = ("lower", "downwards") if edge.end == "low" else ("upper", "upwards")
     what = PLURAL.get(edge.knob, f"values of {edge.knob}")
-    low, high = edge.searched
-    searched = f"{edge.value:.3g} of {low:.3g} to {high:.3g}"
+    low, high = map(short, edge.searched)
+    searched = f"{short(edge.value)} of {low} to {high}"
     return f"the answer sits at the {side} end of the {what} searched, {searched}: widen `{edge.knob}` {way}"

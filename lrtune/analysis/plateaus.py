@@ -62,9 +62,9 @@ class Landscape:
         """The answer's optimizer and family."""
         return self.best.configuration.kind
 
-    def behind(self, run: Trial) -> float | None:
-        """How much worse one run ended than the answer."""
-        return paired.runs([run], self.best.objective.sign).behind(self.answer.runs)
+    def behind(self, runs: Iterable[Trial]) -> float | None:
+        """How much worse some runs of one configuration ended than the answer."""
+        return paired.runs(runs, self.best.objective.sign).behind(self.answer.runs)
 
     def typical(self, trials: Sequence[Trial]) -> Sequence[Trial]:
         """Those of some trials that say what a median one of them is: all, where none of them was chosen to."""

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Literal
 
 from lrtune.analysis import advice, paired
+from lrtune.analysis.answer import grouped
 from lrtune.analysis.edges import edges
 from lrtune.analysis.paired import share
 from lrtune.analysis.plateaus import SAME, Landscape, families, landscape, stability
@@ -104,7 +105,7 @@ def _beyond(land: Landscape, audits: Audits, side: Literal["above", "below"], ra
     """What happened on one side of a rate: with the answer's family, else with the others of its optimizer."""
     family, runs = _runs_beyond(land, side, rate)
     done = [run for run in runs if run.completed(land.best.steps)]
-    differences = [behind for run in land.typical(done) if (behind := land.behind(run)) is not None]
+    differences = [behind for runs in grouped(land.typical(done)) if (behind := land.behind(runs)) is not None]
     behind = median(differences) if differences else None
     diverged = [run.step for run in runs if run.state is TrialState.DIVERGED]
     left = [run for run in runs if run.state in RESUMABLE]
@@ -126,17 +127,19 @@ def _beyond(land: Landscape, audits: Audits, side: Literal["above", "below"], ra
         worse=share(behind, land.best.value) if behind is not None and land.best.objective.from_zero else None,
         as_good=behind is not None and behind <= land.tolerance,
         nearest=min(telling, key=lambda found: abs(math.log(found / land.answer.rate)), default=None),
-        near=_near(land, side, rate),
+        near=_near(land, side, rate, family),
         improving=_improving(land, land.typical(done)),
         words="",
     )
     return seen.model_copy(update={"words": advice.beyond(seen, side, land.best.goal)})
 
 
-def _near(land: Landscape, side: str, rate: float) -> float | None:
-    """How much worse the best configuration ended of the answer's family that lies next to a rate on one side of it."""
+def _near(land: Landscape, side: str, rate: float, family: str | None) -> float | None:
+    """How much worse the best configuration ended of a family, or of all, that lies next to a rate on one side."""
     way, most = (1.0 if side == "above" else -1.0), math.log(advice.TELLING) + SAME
-    there = [point for point in land.points[land.own] if SAME < way * math.log(point.rate / rate) <= most]
+    kinds = [kind for kind in land.points if kind[0] == land.own[0] and family in (kind[1], None)]
+    points = [point for kind in kinds for point in land.points[kind]]
+    there = [point for point in points if SAME < way * math.log(point.rate / rate) <= most]
     return min((point.behind for point in there if point.behind is not None), default=None)
 
 

@@ -82,16 +82,18 @@ def _unusual(configuration: Configuration) -> list[str]:
 def _shown(knobs: Mapping[str, Any], tag: str) -> list[str]:
     """Knobs to three digits; what they are called by stands under the tag."""
     others = ((name.replace("_", " "), value) for name, value in knobs.items() if name != tag)
-    return [f"{name} {_short(value)}" for name, value in others]
+    return [f"{name} {short(value)}" for name, value in others]
 
 
-def _short(value: Any) -> str:
-    """A knob to three digits; one just below 1 to as many as tell it from 1."""
+def short(value: Any) -> str:
+    """A knob to three digits; one just below 1 to as many as tell it from 1, and 1000 is not 1e+03."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_short, value))}]"
+        return f"[{', '.join(map(short, value))}]"
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.{2 - math.floor(math.log10(1 - value))}g}" if 0.9 < value < 1 else f"{value:.3g}"
+    if 0.9 < value < 1:
+        return f"{value:.{2 - math.floor(math.log10(1 - value))}g}"
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _call(name: str, shown: Sequence[str]) -> str:
@@ -189,7 +191,8 @@ def _claim(best: Best) -> str:
     if _unbeaten(best):
         alone = best.full_runs <= 1 + len(best.seeds) * best.confirmed
         said = "nothing was trained but" if alone else "nothing beat"
-        return f"{said} {theirs if best.baseline.own else 'the untuned baseline'}"
+        over = " over fresh seeds" if best.confirmed and not alone else ""
+        return f"{said} {theirs if best.baseline.own else 'the untuned baseline'}{over}"
     found = paired.lift(best)
     if found is None:
         return f"not comparable with {theirs}, which ran over other seeds"

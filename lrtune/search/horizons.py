@@ -141,7 +141,7 @@ def _worse(land: Landscape, trained: Iterable[Trial]) -> list[float]:
 def _did_worse(land: Landscape, run: Trial) -> bool:
     if run.state is not TrialState.COMPLETE:
         return run.stopped_by != "budget"
-    behind = land.behind(run) if run.completed(land.best.steps) else None
+    behind = land.behind([run]) if run.completed(land.best.steps) else None
     return behind is not None and behind > land.tolerance
 
 

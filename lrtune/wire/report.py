@@ -80,11 +80,11 @@ class Beyond(Result):
     those of all families are counted, `own` of them of the answer's. `stopped` were stopped because of a forecast, or
     by a pruner, after a quarter of their steps or more; `unfinished` ones were left earlier, or for other reasons,
     `by_loop` of them by the user's own loop. `whole` runs completed the job's horizon, `short` ones a shorter one.
-    `behind` is how much worse than the answer the former ended over the same seeds, in the median, `worse` the same
-    relative to the answer (null where a percentage says nothing, see `Slope`); `as_good` whether that is within the
-    tolerance; `nearest` is the rate nearest to the answer's of those that were whole or diverged; `near` how much worse
-    than the answer the best of its own family ended within a factor of two of `rate`; `improving` whether most of them
-    still got better by more than the tolerance from the fourth fifth of the run to the last.
+    `behind` is how much worse than the answer the former's configurations ended over the same seeds, in the median,
+    `worse` the same relative to the answer (null where a percentage says nothing, see `Slope`); `as_good` whether that
+    is within the tolerance; `nearest` is the rate nearest to the answer's of those that were whole or diverged; `near`
+    how much worse than the answer the best of them ended within a factor of two of `rate`; `improving` whether most of
+    them still got better by more than the tolerance from the fourth fifth of the run to the last.
     """
 
     rate: float
