@@ -279,6 +279,18 @@ def test_a_search_that_ends_with_a_baseline_that_came_to_nothing_brings_one_of_i
     assert not asked(spec, history, 60.0).failure
 
 
+def test_a_baseline_that_failed_before_the_first_whole_run_is_trained_once_more():
+    """A loop's first start breaks by its mistakes; mended, its answer said "no baseline to compare with"."""
+    history, last = carried_out(job(budget={"full_runs": 4}), lambda t: by_rate(t) if t.number else (None, "failed", 0))
+    assert [trial.role for trial in history[:4]] == ["baseline", "search", "baseline", "search"]
+    assert sum(trial.role == "baseline" for trial in history) == 2
+    assert (last.over, last.failure) == (True, "")
+    history, _ = carried_out(
+        job(budget={"full_runs": 4}), lambda t: by_rate(t) if t.role != "baseline" else (None, "failed", 0)
+    )
+    assert sum(trial.role == "baseline" for trial in history) == 2
+
+
 @pytest.mark.parametrize("sampler", ["random", "curve"])
 def test_what_nobody_had_begun_as_its_search_was_stopped_is_asked_for_again_when_that_goes_on(sampler):
     tried = {"try": [{"learning_rate": 0.002}], **RATES}
