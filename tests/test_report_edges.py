@@ -82,3 +82,14 @@ def test_a_knob_amid_its_range_or_at_an_end_beyond_which_nothing_is_legal_is_at_
     found = reported([run(0, 0.008, 0.40, warmup=0.0)])
     assert found.edges == []
     assert "at an edge?" not in advised(found)
+
+
+def test_runs_that_end_alike_whatever_their_rate_are_said_to_show_nothing_of_rates():
+    """A script that forgot its trial's rates had an answer, its rate named and over fresh seeds, without a doubt."""
+    alike = [run(0, 0.001, 0.5, role="baseline"), run(1, 0.004, 0.5), run(2, 0.016, 0.5)]
+    assert advised(reported(alike))["how sure?"].endswith(
+        "All 3 whole runs at rates from 1e-3 to 1.6e-2 ended at 0.5: either val_loss cannot tell them apart, or the "
+        "training does not use its trial's rates."
+    )
+    for others in (alike[:2], [*alike, run(3, 0.008, 0.5001)], [*alike[:2], run(2, 0.004, 0.5, family="linear")]):
+        assert "training" not in advised(reported(others))["how sure?"]
