@@ -6,7 +6,7 @@ from lrtune.optimizers import Adamw
 from lrtune.schedules import Wsd
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Findings
-from tests.test_report import SPEC, advised, reported, run
+from tests.test_report import HIGHEST, SPEC, advised, reported, run
 
 
 def test_no_to_a_rate_that_was_too_low_needs_a_run_within_a_factor_of_two():
@@ -93,3 +93,8 @@ def test_runs_that_end_alike_whatever_their_rate_are_said_to_show_nothing_of_rat
     )
     for others in (alike[:2], [*alike, run(3, 0.008, 0.5001)], [*alike[:2], run(2, 0.004, 0.5, family="linear")]):
         assert "training" not in advised(reported(others))["how sure?"]
+
+
+def test_a_value_of_zero_that_was_to_be_high_is_shown_without_a_sign():
+    found = reported([run(0, 0.008, 0.0), run(1, 0.008, -0.5, family="linear")], HIGHEST)
+    assert f"{found.families[0].best_value:.4g}" == "0"

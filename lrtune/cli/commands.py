@@ -240,7 +240,8 @@ def stop(job: options.JobId, as_json: options.AsJson = False) -> None:
     with clients.Client() as client:
         found = client.stop(job)
     left = max(0.0, (found.progress.planned_full_runs or 0.0) - found.progress.full_runs)
-    out.show(found, as_json, lambda: f"{_state(found)}; at most {left:g} full runs to come")
+    to_come = "" if found.finished_at else f"; at most {left:g} full runs to come"
+    out.show(found, as_json, lambda: f"{_state(found)}{to_come}")
 
 
 @app.command()
