@@ -269,9 +269,9 @@ class Client:
         """Let a paused job go on."""
         return self._ask(job_id, "resume")
 
-    def extend(self, job_id: str, budget: Budget | Mapping[str, Any]) -> Job:
+    def extend(self, job_id: str, budget: Budget | Mapping[str, Any] | None = None) -> Job:
         """Give a job a larger budget, and it goes on where it ended; what was stopped or failed, also with its own."""
-        return self._ask(job_id, "extend", json={"budget": plain(budget)})
+        return self._ask(job_id, "extend", json={"budget": plain(budget or self.get(job_id).spec.budget)})
 
     def delete(self, job_id: str) -> None:
         """Forget a finished job."""

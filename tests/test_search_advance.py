@@ -193,6 +193,9 @@ def test_a_job_whose_trials_all_diverge_says_so_and_what_to_do():
     assert last.over
     assert "6 diverged" in last.failure
     assert "try lower rates" in last.failure
+    assert last.failure.endswith("; all of them ended at step 5: look at how loss is measured there")
+    apart = carried_out(job(budget={"full_runs": 3}), lambda t: (None, "diverged", 5 + t.number))[1]
+    assert "all of them" not in apart.failure
 
 
 def test_a_good_baseline_outside_the_space_is_no_answer():

@@ -267,7 +267,7 @@ def extend(
     """Give a job a new budget, and it goes on where it ended; without one, what was stopped or failed with its own."""
     budget = {"full_runs": full_runs, "trials": trials, "seconds": seconds}
     given = any(bound is not None for bound in budget.values())
-    _ask(lambda client: client.extend(job, budget if given else client.get(job).spec.budget), as_json)
+    _ask(lambda client: client.extend(job, budget if given else None), as_json)
 
 
 @app.command()

@@ -261,6 +261,9 @@ def _fruitless(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> str:
     rates = [trial.configuration.learning_rate for trial in tried]
     ended = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     advice = ADVICE.get(counts.most_common(1)[0][0], "")
+    ends = {trial.step for trial in tried}
+    if {*counts} == {TrialState.DIVERGED} and len(ends) == 1 and len(tried) >= FIRST_FAILURES:
+        advice += f"; all of them ended at step {ends.pop()}: look at how {spec.metric.name} is measured there"
     return (
         f"no trial of this job's space completed its run ({ended}; "
         f"learning rates {min(rates):g} to {max(rates):g}){advice}"
