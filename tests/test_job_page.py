@@ -15,6 +15,7 @@ from sqlalchemy import func, select, update
 
 from app import curves
 from app.pages.answer import seeds
+from app.rendering import end, number
 from lrtune.analysis.words import details, headline, wins
 from lrtune.analysis.words import rate as written
 from lrtune.optimizers import OPTIMIZERS
@@ -105,6 +106,21 @@ def best(goal: str, interval: tuple[float, float] | None = None) -> Best:
 def test_wins_are_counted_over_the_seeds_that_both_ran() -> None:
     assert wins(best("minimize")) == "better than untuned on 2 of 3 seeds"
     assert wins(best("maximize")) == "better than untuned on 1 of 3 seeds"
+
+
+def test_a_value_is_as_short_as_it_can_be_read_and_the_ends_of_an_interval_are_told_apart() -> None:
+    """A loss of 1e30 stood over the page's edge with all its digits."""
+    shown = {
+        0.123456: "0.1235",
+        12345.6: "12,346",
+        1.2877e30: "1.288e+30",
+        -2e15: "-2e+15",
+        10**13: "10,000,000,000,000",
+    }
+    assert [number(value) for value in shown] == list(shown.values())
+    low, high = -999998.745, -999998.679
+    assert (number(low), end(low, (low, high)), end(high, (low, high))) == ("-999,999", "-999998.745", "-999998.679")
+    assert end(0.1, (0.1, 0.2)) == "0.1"
 
 
 def test_the_axis_of_the_seeds_holds_the_interval_unless_that_would_press_them_together() -> None:

@@ -39,7 +39,7 @@ FAILURES = 5  # in a row: it broke on the way
 ADVICE: dict[str, str] = {
     TrialState.DIVERGED: "; try lower rates (`learning_rate` of its optimizer), a longer warm-up, a smaller clip_norm",
     TrialState.STOPPED: '; try the pruner "none"',
-    TrialState.FAILED: "; the reasons stand at the trials",
+    TrialState.FAILED: "; the reasons stand at the trials; once that is mended, `extend` with a larger budget goes on",
 }
 
 
