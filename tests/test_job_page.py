@@ -21,7 +21,7 @@ from lrtune.analysis.words import rate as written
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.store import Database, budgets, jobs, leases, search_history, trials
 from lrtune.store.tables import TrialRow
-from lrtune.wire.charts import SearchHistory
+from lrtune.wire.charts import Expected, SearchHistory
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import Budget
 from lrtune.wire.results import Baseline, Best, JobState, Proposal, Report, SeedValue, TrialState
@@ -121,6 +121,12 @@ def test_a_value_is_as_short_as_it_can_be_read_and_the_ends_of_an_interval_are_t
     low, high = -999998.745, -999998.679
     assert (number(low), end(low, (low, high)), end(high, (low, high))) == ("-999,999", "-999998.745", "-999998.679")
     assert end(0.1, (0.1, 0.2)) == "0.1"
+
+
+def test_what_charts_are_drawn_from_keeps_what_large_values_differ_by() -> None:
+    """Losses about -1,000,000 were all one line, five digits of each being sent."""
+    found = Expected(value=-999998.7123456, low=-0.12345678, high=1234.5678).model_dump_json()
+    assert found == '{"value":-999998.7123,"low":-0.12346,"high":1234.5678}'
 
 
 def test_the_axis_of_the_seeds_holds_the_interval_unless_that_would_press_them_together() -> None:
