@@ -162,8 +162,9 @@ class LoopTrial(Torch, Rated, Kept):
         if self.over:
             return
         number = None if value is None else number_of(self.metric, value)
-        if number is not None:
+        if number is not None and not self._reached:
             self._say_if_unasked()
+            self._compare_end()
         try:
             self._finish(number, "" if number is not None or value is None else f"{self.metric} became {scalar(value)}")
         except errors.Invalid as error:
