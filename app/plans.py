@@ -1,17 +1,35 @@
 """What an admitted job would do: its space, its cost, and the first curves that the search would try."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app import curves
 from lrtune.search import advance, begun, suggest
 from lrtune.space import Axis, Fixed, Range
-from lrtune.wire.job import AdmittedJob
+from lrtune.wire.job import AdmittedJob, Objective
 from lrtune.wire.results import Cost, FirstCurve, Plan, Trial, WarmStartTrial
 
 FIRST = 5  # proposals that a plan shows, or all that the job asks for
 POINTS = 64
+# What a metric's name most often says of it; a name with a word of each says nothing.
+HIGHER = {
+    "acc",
+    "accuracy",
+    "auc",
+    "auroc",
+    "bleu",
+    "f1",
+    "iou",
+    "map",
+    "precision",
+    "psnr",
+    "recall",
+    "reward",
+    "score",
+}
+LOWER = {"cer", "error", "loss", "mae", "mse", "nll", "perplexity", "ppl", "rmse", "wer"}
 UNKNOWN_STEPS = 1000  # stands in for a horizon in epochs, whose steps only a worker knows; curves are shown by progress
 
 
@@ -20,8 +38,16 @@ def plan(spec: AdmittedJob, warm_start: Sequence[WarmStartTrial] = (), notes: Se
 
     The search may think for seconds: ask where no transaction is open.
     """
-    said = [*notes, *filter(None, [spec.budget.baseline_alone])]
+    said = [*notes, *filter(None, [_other_way(spec.metric), spec.budget.baseline_alone])]
     return Plan(spec=spec, space=_space(spec), cost=cost(spec), first=_first(spec, warm_start), notes=said)
+
+
+def _other_way(metric: Objective) -> str:
+    """What is to be said of a goal that its metric's name contradicts; nothing where it does not."""
+    named, goal = {*re.split(r"[^a-z0-9]+", metric.name.lower())}, metric.goal
+    ours, other = (LOWER, HIGHER) if goal == "minimize" else (HIGHER, LOWER)
+    doubted = bool(named & other) and not named & ours
+    return f"the goal is to {goal} {metric.name}: is that what you mean?" if doubted else ""
 
 
 def _space(spec: AdmittedJob) -> dict[str, Any]:

@@ -47,11 +47,20 @@ def _below(root: str, text: str) -> str:
     return _LINKS.sub(lambda found: f"{found[0][:-1]}{root}/", text) if root else text
 
 
+LONG = 1e12  # from here on a value that was measured takes a power of ten
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A number as people write it."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 10**digits else f"{value:.{digits}g}"
+    whole = isinstance(value, int) or 10**digits <= abs(value) < LONG
+    return f"{value:,.0f}" if whole else f"{value:.{digits}g}"
+
+
+def end(value: float, interval: tuple[float, float]) -> str:
+    """An end of an interval, with as many digits as it takes to tell it from the other."""
+    return number(value) if number(interval[0]) != number(interval[1]) else words.digits(value, interval)
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -184,6 +193,7 @@ _templates.filters |= {
     "wins": words.wins,
     "no_interval": words.no_interval,
     "measured": words.measured,
+    "end": end,
     "lift": words.lift,
     "label": words.label,
     "brief_lift": words.brief_lift,

@@ -90,12 +90,17 @@ class Client:
         if isinstance(job, Job) or (isinstance(job, str) and re.fullmatch(r"job-[0-9a-f]{16}", job)):
             return self.get(job if isinstance(job, str) else job.id)
         if isinstance(asked := body(job), dict) and asked.get("name"):
-            wanted = self.plan(asked).spec
-            for state in (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED):
-                for found in self.list(state=state, owner=self.me().person):
-                    if found.spec.model_dump() == wanted.model_dump():
+            wanted, said = self.plan(asked).spec, " ".join(str(asked["name"])[:200].split()[:10])
+            for state in (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED, JobState.SUCCEEDED):
+                for found in self.list(state=state, owner=self.me().person, search=said or None):
+                    if found.spec.model_dump() != wanted.model_dump():
+                        continue
+                    if state not in OVER:
                         log.warning("going on with %s, which is %s and has this name: %r", found.id, state, wanted.name)
                         return self.get(found.id)
+                    answer = f"its answer is client.best({found.id!r}); this begins another, to be trained anew"
+                    log.warning("%s has this name and asks for the same, and is over: %s", found.id, answer)
+                    return self.submit(asked)
         return self.submit(asked)
 
     def plan(self, job: AnyJob) -> Plan:
@@ -264,9 +269,9 @@ class Client:
         """Let a paused job go on."""
         return self._ask(job_id, "resume")
 
-    def extend(self, job_id: str, budget: Budget | Mapping[str, Any]) -> Job:
+    def extend(self, job_id: str, budget: Budget | Mapping[str, Any] | None = None) -> Job:
         """Give a job a larger budget, and it goes on where it ended; what was stopped or failed, also with its own."""
-        return self._ask(job_id, "extend", json={"budget": plain(budget)})
+        return self._ask(job_id, "extend", json={"budget": plain(budget or self.get(job_id).spec.budget)})
 
     def delete(self, job_id: str) -> None:
         """Forget a finished job."""

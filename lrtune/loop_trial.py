@@ -24,6 +24,7 @@ from lrtune.analysis.prefixes import Course
 from lrtune.door import Door, patiently
 from lrtune.kept import Kept
 from lrtune.leaving import place, said, text, thrown, unwinding
+from lrtune.rated import Rated
 from lrtune.wire.external import (
     Batch,
     Ending,
@@ -44,7 +45,7 @@ log = logging.getLogger("lrtune.loop")
 _dropped: list["LoopTrial"] = []
 
 
-class LoopTrial(Torch, Kept):
+class LoopTrial(Torch, Rated, Kept):
     """A trial that this process holds: what to train with, where to report, and whether to stop."""
 
     def __init__(
@@ -52,7 +53,7 @@ class LoopTrial(Torch, Kept):
     ) -> None:
         self.number, self.seed, self.steps = held.trial.number, held.trial.seed, held.trial.horizon
         self.start, self.until, self.checkpoint = held.start, held.until, held.checkpoint
-        self.configuration, self.metric, self.short = held.trial.configuration, held.metric.name, held.short
+        self.metric, self.short = held.metric.name, held.short
         self.over = self.pausing = False
         self.reason = ""
         self.keeps_itself = False  # whoever trains keeps the checkpoint, and calls `paused`: the adapters of frameworks
@@ -73,19 +74,8 @@ class LoopTrial(Torch, Kept):
         self._passed = False
         self._heart = threading.Thread(target=self._beat, name=f"trial-{self.number}", daemon=True)
 
-    def factor(self, step: int) -> float:
-        """The factor of the peak rate at a step, counted from 0."""
-        return self._course.factor(step)
-
-    def learning_rate(self, step: int = 0) -> float:
-        """The learning rate of a step, counted from 0."""
-        return self._course.rate(step)
-
-    def to_send(self) -> dict[str, Any]:
-        """What another process needs to train this trial and report it: number, token, seed, rates, when to report."""
-        rates = self._course.rates(0, self.steps)
-        sent = {"number": self.number, "token": self._held.token, "seed": self.seed, "rates": rates}
-        return sent | {"report_at": self._held.report_at}
+    def __repr__(self) -> str:
+        return f"<trial {self.number} of {self._job}: {self.steps} steps, seed {self.seed}>"
 
     def report(self, step: SupportsFloat, **metrics: SupportsFloat) -> bool:
         """Metrics after `step` updates; True says that the training should stop now, and `reason` why.
@@ -98,6 +88,7 @@ class LoopTrial(Torch, Kept):
             self._warn_of_more()
             return True
         at = step_of(self._in_stage(step), self.steps, start=self.start)
+        self._say_if_unasked()
         self._compare_updates(at)
         self._report(at, metrics)
         if (self.pausing or (self._interrupted and at < self.steps)) and not self.over:
@@ -171,6 +162,9 @@ class LoopTrial(Torch, Kept):
         if self.over:
             return
         number = None if value is None else number_of(self.metric, value)
+        if number is not None and not self._reached:
+            self._say_if_unasked()
+            self._compare_end()
         try:
             self._finish(number, "" if number is not None or value is None else f"{self.metric} became {scalar(value)}")
         except errors.Invalid as error:

@@ -137,6 +137,18 @@ def test_reports_that_count_batches_where_they_should_count_updates_are_noticed(
     assert len(noticed) == said
 
 
+@pytest.mark.parametrize(("updates", "said"), [(40, False), (29, True), (51, True)])
+def test_a_run_that_says_its_value_at_the_end_alone_is_noticed_where_its_schedule_does_not_end_with_it(
+    updates: int, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A script of 90 updates in a job of 2,000 had an answer, found by schedules of which it trained the warm-up."""
+    trial, model = held(ADAMW, steps=40), nn.Linear(3, 1)
+    optimizer = recording(model)
+    train(trial, optimizer, model, trial.scheduler(optimizer), updates)
+    trial.finish(0.5)
+    assert (f"ended after {updates} updates of the first optimizer, and its trial has 40 steps" in caplog.text) == said
+
+
 def test_an_update_that_mixed_precision_skips_is_none() -> None:
     trial, model = held(ADAMW), nn.Linear(3, 1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

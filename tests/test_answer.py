@@ -274,7 +274,10 @@ def test_an_exponential_decay_without_stairs_is_said_without_them(every, said):
     assert words.described(chosen) == f"adamw at 1e-3, exponential {said}"
 
 
-@pytest.mark.parametrize(("own", "said"), [(False, "worse than untuned"), (True, "your own settings, so keep those")])
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [(False, "worse than untuned, which lies outside what was searched"), (True, "your own settings, so keep those")],
+)
 def test_who_did_better_before_is_told_to_keep_their_settings(own, said):
     spec = SPEC.model_copy(update={"baseline": OwnSettings(learning_rate=0.001)}) if own else SPEC
     outside = USUAL.model_copy(update={"schedule": Polynomial()})

@@ -325,3 +325,16 @@ def test_a_plan_shows_what_the_budget_has_room_for_and_says_where_that_is_the_ba
         assert all(text in one["reason"] for text, one in zip(wanted, plan["first"], strict=True))
         alone = [note for note in plan["notes"] if "the baseline is all that is trained" in note]
         assert len(alone) == (runs < 2)
+
+
+def test_a_plan_asks_whether_a_goal_that_the_metrics_name_contradicts_is_meant(door: httpx.Client) -> None:
+    for name, goal, said in (
+        ("val_accuracy", "minimize", True),
+        ("eval-loss", "maximize", True),
+        ("val_accuracy", "maximize", False),
+        ("accuracy_error", "minimize", False),
+        ("glossiness", "maximize", False),
+    ):
+        job = {"task": "external", "metric": {"name": name, "goal": goal}, "horizon": {"steps": 10}}
+        notes = door.post("/v1/jobs", json=job, params={"validate_only": True}).json()["notes"]
+        assert notes == [f"the goal is to {goal} {name}: is that what you mean?"] * said

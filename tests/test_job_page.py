@@ -15,12 +15,13 @@ from sqlalchemy import func, select, update
 
 from app import curves
 from app.pages.answer import seeds
+from app.rendering import end, number
 from lrtune.analysis.words import details, headline, wins
 from lrtune.analysis.words import rate as written
 from lrtune.optimizers import OPTIMIZERS
 from lrtune.store import Database, budgets, jobs, leases, search_history, trials
 from lrtune.store.tables import TrialRow
-from lrtune.wire.charts import SearchHistory
+from lrtune.wire.charts import Expected, SearchHistory
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import Budget
 from lrtune.wire.results import Baseline, Best, JobState, Proposal, Report, SeedValue, TrialState
@@ -105,6 +106,27 @@ def best(goal: str, interval: tuple[float, float] | None = None) -> Best:
 def test_wins_are_counted_over_the_seeds_that_both_ran() -> None:
     assert wins(best("minimize")) == "better than untuned on 2 of 3 seeds"
     assert wins(best("maximize")) == "better than untuned on 1 of 3 seeds"
+
+
+def test_a_value_is_as_short_as_it_can_be_read_and_the_ends_of_an_interval_are_told_apart() -> None:
+    """A loss of 1e30 stood over the page's edge with all its digits."""
+    shown = {
+        0.123456: "0.1235",
+        12345.6: "12,346",
+        1.2877e30: "1.288e+30",
+        -2e15: "-2e+15",
+        10**13: "10,000,000,000,000",
+    }
+    assert [number(value) for value in shown] == list(shown.values())
+    low, high = -999998.745, -999998.679
+    assert (number(low), end(low, (low, high)), end(high, (low, high))) == ("-999,999", "-999998.745", "-999998.679")
+    assert end(0.1, (0.1, 0.2)) == "0.1"
+
+
+def test_what_charts_are_drawn_from_keeps_what_large_values_differ_by() -> None:
+    """Losses about -1,000,000 were all one line, five digits of each being sent."""
+    found = Expected(value=-999998.7123456, low=-0.12345678, high=1234.5678).model_dump_json()
+    assert found == '{"value":-999998.7123,"low":-0.12346,"high":1234.5678}'
 
 
 def test_the_axis_of_the_seeds_holds_the_interval_unless_that_would_press_them_together() -> None:

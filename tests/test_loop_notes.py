@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import offline
 from tests.external import submit, take, tell
 from tests.serving import served
 from tests.test_loop_stages import JOB, OWN, paused, train
@@ -83,3 +84,19 @@ def test_a_trial_that_gets_further_is_forgiven_the_deaths_of_its_loops(door: htt
             assert tell(door, job, held, "finish", state="waiting", reason="preempted").json()["state"] == "waiting"
         held = take(door, job, **OWN)
         assert train(door, job, held, until=end if end < 40 else None) == ("waiting" if end < 40 else "complete")
+
+
+def test_a_loop_that_never_asks_for_its_trials_rates_hears_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    """All trials of such a loop train alike, and its job had an answer."""
+    said = "nobody has asked for its rates"
+    ways = (lambda trial: trial.learning_rate(3), lambda trial: trial.factor(3), lambda trial: trial.configuration)
+    for asked in (*ways, lambda trial: trial.to_send()):
+        trial = offline.held(offline.ADAMW)
+        asked(trial)
+        trial.report(4, val_loss=0.5)
+    assert said not in caplog.text
+    trial = offline.held(offline.ADAMW)
+    trial.report(4, val_loss=0.5)
+    trial.report(12, val_loss=0.5)
+    offline.held(offline.ADAMW).finish(0.5)
+    assert caplog.text.count(said) == 2

@@ -6,7 +6,7 @@ from lrtune.optimizers import Adamw
 from lrtune.schedules import InverseSqrt, Wsd
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Findings
-from tests.test_report import SPEC, advised, reported, run
+from tests.test_report import HIGHEST, SPEC, advised, reported, run
 
 
 def test_no_to_a_rate_that_was_too_low_needs_a_run_within_a_factor_of_two():
@@ -116,3 +116,19 @@ def test_what_a_configuration_came_to_over_several_seeds_counts_once_in_a_median
     again = [run(20 + n, 0.004, 0.80, role="confirm", seed=1 + n) for n in range(3)]
     found = reported([run(0, 0.008, 0.40), run(1, 0.004, 0.80), run(2, 0.0057, 0.44), *fresh, *again])
     assert "Below 8e-3 with cosine: 5 runs end 55 % worse in the median" in advised(found)["too high?"]
+
+
+def test_runs_that_end_alike_whatever_their_rate_are_said_to_show_nothing_of_rates():
+    """A script that forgot its trial's rates had an answer, its rate named and over fresh seeds, without a doubt."""
+    alike = [run(0, 0.001, 0.5, role="baseline"), run(1, 0.004, 0.5), run(2, 0.016, 0.5)]
+    assert advised(reported(alike))["how sure?"].endswith(
+        "All 3 whole runs at rates from 1e-3 to 1.6e-2 ended at 0.5: either val_loss cannot tell them apart, or the "
+        "training does not use its trial's rates."
+    )
+    for others in (alike[:2], [*alike, run(3, 0.008, 0.5001)], [*alike[:2], run(2, 0.004, 0.5, family="linear")]):
+        assert "training" not in advised(reported(others))["how sure?"]
+
+
+def test_a_value_of_zero_that_was_to_be_high_is_shown_without_a_sign():
+    found = reported([run(0, 0.008, 0.0), run(1, 0.008, -0.5, family="linear")], HIGHEST)
+    assert f"{found.families[0].best_value:.4g}" == "0"

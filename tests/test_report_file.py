@@ -79,6 +79,8 @@ def test_the_markdown_report_takes_no_orders_from_a_name(job: str, tmp_path: Pat
     assert text.startswith("# \\<script\\>alert(1)\\</script\\> \\| $x^2$ \\`a\\` \\*b\\*\n")
     assert text.count("```") == 2
     assert "| adamw | linear | 4 | 0.25 | 1 seed | 0 | 0.002 |" in text
+    assert "\n| seed | the answer | untuned |\n| --- | --- | --- |\n| 0 | 0.25 | 0.5 |\n\n" in text
+    assert ", succeeded on " in text.partition("##")[0]
 
 
 @pytest.mark.parametrize(("name", "said"), [("report.pdf", ".html, .md, .png"), ("no/folder/report.html", "output")])

@@ -261,9 +261,12 @@ def support(facts: Facts, sentence: str) -> None:
     if found := read(rf"(\d+) trials? (?:was|were) ended by your loop before .+ stood at ({NUMBER})", sentence):
         cut = [t for t in facts.made.trials if facts.made.audits.stops.get(t.number) == "loop"]
         seen = [facts.sign * v for t in cut for r in t.reports if (v := r.metrics[facts.best.metric]) is not None]
-        assert int(found[1]) == len(cut)
-        assert says(found[2], facts.sign * min(seen))
+        assert (int(found[1]), says(found[2], facts.sign * min(seen))) == (len(cut), True)
         assert min(seen) < facts.sign * facts.best.value
+        return
+    if found := read(rf"All (\d+) whole runs at rates from .+ to .+ ended at ({NUMBER}): either .+", sentence):
+        ran = [t for t in facts.made.trials if t.role not in ("confirm", "range-test") and t.completed(STEPS)]
+        assert (int(found[1]), len({t.value for t in ran}), says(found[2], ran[0].value)) == (len(ran), 1, True)
         return
     best, plateau = facts.best, facts.made.found.families[0].plateau
     family, rate = best.configuration.kind[1], best.configuration.learning_rate
@@ -285,12 +288,9 @@ def support(facts: Facts, sentence: str) -> None:
         assert all(behind[r] > facts.tolerance for some in nearest for r in some)
         return
     rests = rf"The plateau with ([a-z-]+), ({NUMBER}) to ({NUMBER}), rests on (\d+) runs"
-    rests += r"(?:, and (\d+) in between did worse)?"
-    found = read(rests, sentence)
+    found = read(rests + r"(?:, and (\d+) in between did worse)?", sentence)
     assert found, f"nobody can read: {sentence}"
-    assert found[1] == family
-    assert says(found[2], plateau.low)
-    assert says(found[3], plateau.high)
+    assert (found[1], says(found[2], plateau.low), says(found[3], plateau.high)) == (family, True, True)
     assert plateau.low <= rate <= plateau.high
     all_good(facts, plateau.low, plateau.high)
     inside = [
@@ -301,14 +301,12 @@ def support(facts: Facts, sentence: str) -> None:
         and (t.state is TrialState.DIVERGED or (t in facts.done and t.configuration in facts.behind))
     ]
     good = [t for t in inside if t in facts.done and facts.behind[t.configuration] <= facts.tolerance]
-    assert int(found[4]) == len(good)
-    assert int(found[5] or 0) == len(inside) - len(good)
+    assert (int(found[4]), int(found[5] or 0)) == (len(good), len(inside) - len(good))
 
 
 def audited(made: MadeUp, sentence: str) -> None:
     audit = made.found.audit
-    first = rf"The forecast pruner saved ({NUMBER}) full runs(, and has switched itself off)?; (.+)"
-    found = read(first, sentence)
+    found = read(rf"The forecast pruner saved ({NUMBER}) full runs(, and has switched itself off)?; (.+)", sentence)
     if nothing := read(r"The forecast pruner has stopped nothing(, and has switched itself off)?", sentence):
         assert "pruner" not in made.audits.stops.values()
         assert (bool(nothing[1]), audit.audited, audit.running) == (not made.audits.on, 0, 0)

@@ -193,6 +193,9 @@ def test_a_job_whose_trials_all_diverge_says_so_and_what_to_do():
     assert last.over
     assert "6 diverged" in last.failure
     assert "try lower rates" in last.failure
+    assert last.failure.endswith("; all of them ended at step 5: look at how loss is measured there")
+    apart = carried_out(job(budget={"full_runs": 3}), lambda t: (None, "diverged", 5 + t.number))[1]
+    assert "all of them" not in apart.failure
 
 
 def test_a_good_baseline_outside_the_space_is_no_answer():
@@ -277,6 +280,18 @@ def test_a_search_that_ends_with_a_baseline_that_came_to_nothing_brings_one_of_i
     end(history, trial, value=0.4)
     stop(history, asked(spec, history, 60.0))
     assert not asked(spec, history, 60.0).failure
+
+
+def test_a_baseline_that_failed_before_the_first_whole_run_is_trained_once_more():
+    """A loop's first start breaks by its mistakes; mended, its answer said "no baseline to compare with"."""
+    history, last = carried_out(job(budget={"full_runs": 4}), lambda t: by_rate(t) if t.number else (None, "failed", 0))
+    assert [trial.role for trial in history[:4]] == ["baseline", "search", "baseline", "search"]
+    assert sum(trial.role == "baseline" for trial in history) == 2
+    assert (last.over, last.failure) == (True, "")
+    history, _ = carried_out(
+        job(budget={"full_runs": 4}), lambda t: by_rate(t) if t.role != "baseline" else (None, "failed", 0)
+    )
+    assert sum(trial.role == "baseline" for trial in history) == 2
 
 
 @pytest.mark.parametrize("sampler", ["random", "curve"])

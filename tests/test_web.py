@@ -142,7 +142,7 @@ def test_people_get_errors_as_pages_and_programs_as_problems(visitor: httpx.Clie
     job = submitted(visitor).headers["location"]
     for verb in ("cancel", "pause"):
         page = visitor.post(f"{job}/{verb}", data={"token": token(visitor)})
-    assert "no longer applies; <code>extend</code> gives it a larger budget" in page.text
+    assert "no longer applies; submit it again instead" in page.text, "a cancelled job cannot be extended"
 
 
 def test_no_page_has_a_script_or_a_style_of_its_own_or_loads_any_from_elsewhere(visitor: httpx.Client) -> None:

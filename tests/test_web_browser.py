@@ -273,6 +273,14 @@ def test_a_job_of_5000_trials_opens_at_once(person: Visitor, sqlite_url: str) ->
     person.picture("job-5000-1440")
 
 
+def test_an_axis_has_as_many_digits_as_it_takes_to_tell_its_labels_apart(person: Visitor, sqlite_url: str) -> None:
+    """All of a loss about -1,000,000 said "-1e+6"."""
+    page = person.open(f"/jobs/{crowded(sqlite_url, trials=5)}")
+    settled(page, "job")
+    assert page.evaluate("charts.labels(null, [-999997, -999996.5, null])") == ["-999997", "-999996.5", ""]
+    assert page.evaluate("charts.labels(null, [0.12345, 0.1, 1e7])") == ["0.123", "0.1", "1e+7"]
+
+
 def test_the_api_is_described_and_tried_out_with_what_the_server_has_itself(person: Visitor) -> None:
     page = person.page
     for path in ("/docs", "/redoc"):

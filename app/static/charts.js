@@ -71,7 +71,13 @@ const charts = (() => {
     const all = u.data[0];
     return low <= all[0] && high >= all[all.length - 1] ? ends : [low, high];
   };
-  const labels = (u, values) => values.map((value) => (value === null ? "" : number(value, 3)));
+  // As many digits as it takes to tell one from the next.
+  const labels = (u, values) => {
+    const told = values.filter((value) => value !== null);
+    let digits = 3;
+    while (digits < 12 && new Set(told.map((value) => number(value, digits))).size < told.length) digits += 1;
+    return values.map((value) => (value === null ? "" : number(value, digits)));
+  };
   const rates = (u, values) => values.map((value) => (value === null ? "" : rate(value)));
   const steps = (more = {}) => axis({ label: "optimizer steps", size: 28, values: (u, values) => values.map((v) => v.toLocaleString("en")), ...more });
 

@@ -34,6 +34,14 @@ class Torch:
             found = f"found step {step} in a report, and {first.done} updates of the first optimizer"
             log.warning("%s: steps are its updates; report those, and let the job's horizon be their number", found)
 
+    def _compare_end(self: Any) -> None:
+        """Say of a run that has reported nothing that its schedule was cut off, or that it went on after its end."""
+        first = vars(self).get("_updates")
+        if first is None or abs(self.steps - first.done) <= max(TELLING, self.steps / 20):
+            return
+        found = f"the run ended after {first.done} updates of the first optimizer, and its trial has {self.steps} steps"
+        log.warning("%s: let the job's horizon be their number, so that the schedule ends with the run", found)
+
     def optimizer(self: Any, parameters: Any) -> Any:
         """Torch's optimizer of the configuration, with its knobs, over these parameters."""
         from lrtune.adapters import pytorch

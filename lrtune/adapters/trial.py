@@ -17,13 +17,16 @@ class TrialLike(Protocol):
 
     steps: int
     metric: str
-    configuration: Configuration
     start: int
     until: int
     short: bool
     over: bool
     pausing: bool
     keeps_itself: bool
+
+    @property
+    def configuration(self) -> Configuration:
+        """What it is trained with."""
 
     @property
     def key(self) -> tuple[str, int]:

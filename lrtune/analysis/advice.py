@@ -13,6 +13,7 @@ from lrtune.wire.results import Best
 
 SAME = 1e-9  # doublings that count as none
 LESS_SURE = {"no": "probably not", "probably not": "perhaps"}  # a verdict that may be chance
+ALIKE = 3  # whole runs at different rates that end at one value tell that the rate makes no difference
 TELLING = 2.0  # times the plateau's end: a run beyond says little of what lies in between
 
 
@@ -86,12 +87,19 @@ def advice(
     below: Beyond,
     tolerance: float,
     ended: Sequence[float] = (),
+    whole: Sequence[tuple[float, float]] = (),
 ) -> list[Advice]:
     """The three questions, answered."""
     margin = _margin(best, next((one for one in stability if one.optimizer == family.optimizer), None))
     high = [_whether_worse(best, family, below, "low"), _slope(best, family, below, "low"), margin]
     low = [_whether_worse(best, family, above, "high"), _slope(best, family, above, "high")]
-    sure = [_evidence(best), _gain(best), _support(family, above, below, tolerance), _cut(best, ended)]
+    sure = [
+        _evidence(best),
+        _gain(best),
+        _support(family, above, below, tolerance),
+        _cut(best, ended),
+        _alike(best, whole),
+    ]
     return [
         Advice(question="too high?", answer=_said(high)),
         Advice(question="too low?", answer=_said(low)),
@@ -231,6 +239,16 @@ def _cut(best: Best, ended: Sequence[float]) -> str:
     stood = "it stood" if len(ended) == 1 else "one of them stood" if len(better) == 1 else "the best of them stood"
     at = min(better, key=lambda value: sign * value)
     return f"{who} ended by your loop before the last step and cannot win; {stood} at {at:.4g}"
+
+
+def _alike(best: Best, whole: Sequence[tuple[float, float]]) -> str:
+    """What it means where whole runs, each a peak rate and a value, ended alike at different rates; else nothing."""
+    rates, values = {rate for rate, _ in whole}, {value for _, value in whole}
+    if len(rates) < ALIKE or len(values) > 1:
+        return ""
+    ran = f"{len(whole)} whole runs at rates from {words.rate(min(rates))} to {words.rate(max(rates))}"
+    either = f"either {best.metric} cannot tell them apart, or the training does not use its trial's rates"
+    return f"all {ran} ended at {values.pop():.5g}: {either}"
 
 
 def _gain(best: Best) -> str:

@@ -130,7 +130,7 @@ def _family(spec: AdmittedJob, land: Landscape, name: Kind) -> FamilyFindings:
         family=name[1],
         runs=sum(point.count for point in points),
         best_rate=first.rate if first else None,
-        best_value=metric.sign * first.score if first else None,
+        best_value=metric.sign * first.score + 0.0 if first else None,  # 0, not -0
         seeds=first.seeds if first else 0,
         behind=first.behind if first else None,
         plateau=_plateau(land, name, first, _ends(spec, name[0])) if first else None,

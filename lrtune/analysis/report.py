@@ -83,11 +83,26 @@ def report(
         lift=paired.lift(best),
         edges=at,
         advice=[
-            *advice.advice(best, found[0], known, above, below, land.tolerance, _ended(best, history, audits)),
+            *advice.advice(
+                best,
+                found[0],
+                known,
+                above,
+                below,
+                land.tolerance,
+                _ended(best, history, audits),
+                _searched_whole(history, best.steps),
+            ),
             *advice.at_edges(at),
             *advice.audited(audit),
         ],
     )
+
+
+def _searched_whole(trials: Iterable[Trial], steps: int) -> list[tuple[float, float]]:
+    """The peak rate and the value of each complete run of the search."""
+    whole = (trial for trial in trials if trial.role != "confirm" and trial.completed(steps))
+    return [(trial.configuration.learning_rate, trial.value) for trial in whole if trial.value is not None]
 
 
 def _ended(best: Best, trials: Iterable[Trial], audits: Audits) -> list[float]:

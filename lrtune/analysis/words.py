@@ -201,8 +201,10 @@ def _claim(best: Best) -> str:
     size = f"{gap(found.difference, found.relative)} {'better' if found.difference > 0 else 'worse'} than {theirs}"
     if found.difference == 0.0:
         size = f"as good as {theirs}"
-    if found.sure:  # settings of one's own may lie outside the space, so that they cannot be the answer
-        return f"{size}, so keep those" if best.baseline.own and found.difference < 0 else size
+    if found.sure and found.difference < 0:  # it lies outside the space, or it would be the answer
+        return f"{size}, so keep those" if best.baseline.own else f"{size}, which lies outside what was searched"
+    if found.sure:
+        return size
     if found.seeds == 1:
         return f"{size} over the one seed that both ran, which may be chance"
     return f"{size} over the {found.seeds} seeds that both ran, which do not tell how much is chance"

@@ -240,7 +240,8 @@ def stop(job: options.JobId, as_json: options.AsJson = False) -> None:
     with clients.Client() as client:
         found = client.stop(job)
     left = max(0.0, (found.progress.planned_full_runs or 0.0) - found.progress.full_runs)
-    out.show(found, as_json, lambda: f"{_state(found)}; at most {left:g} full runs to come")
+    to_come = "" if found.finished_at else f"; at most {left:g} full runs to come"
+    out.show(found, as_json, lambda: f"{_state(found)}{to_come}")
 
 
 @app.command()
@@ -266,7 +267,7 @@ def extend(
     """Give a job a new budget, and it goes on where it ended; without one, what was stopped or failed with its own."""
     budget = {"full_runs": full_runs, "trials": trials, "seconds": seconds}
     given = any(bound is not None for bound in budget.values())
-    _ask(lambda client: client.extend(job, budget if given else client.get(job).spec.budget), as_json)
+    _ask(lambda client: client.extend(job, budget if given else None), as_json)
 
 
 @app.command()

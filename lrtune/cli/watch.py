@@ -148,11 +148,11 @@ class TrialTable:
 
 
 def picked(trials: Sequence[Trial], sign: float) -> list[Trial]:
-    """The best few of the search, the first baseline, and what runs now."""
+    """The best few of the search, the baseline, and what runs now."""
     searched = [trial for trial in trials if trial.role == "search" and trial.state is TrialState.COMPLETE]
     ranked = sorted((sign * trial.value, trial.number, trial) for trial in searched if trial.value is not None)
     best = [trial for _, _, trial in ranked[:SHOWN]]
-    baseline = [trial for trial in trials if trial.role == "baseline"][:1]
+    baseline = [trial for trial in trials if trial.role == "baseline"][-1:]
     running = [trial for trial in trials if trial.state is TrialState.RUNNING]
     return list({trial.number: trial for trial in (*best, *baseline, *running)}.values())
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lrtune.analysis.prefixes import Course
-from lrtune.analysis.words import fresh
+from lrtune.analysis.words import fresh, measured
 from lrtune.schedules import Curve, Schedule
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.horizons import AtHorizon
@@ -100,13 +100,13 @@ def provenance(found: Found) -> str:
     metric = best.metric.encode("unicode_escape").decode()  # a name must not be able to end the comment
     lines = [
         f"# Found by lrtune: trial {best.trial}, {best.full_runs:g} full runs of {best.steps} steps.",
-        f"# {metric} {best.value:.6g}{_between(best.interval)} {fresh(best)}.",
+        f"# {metric} {measured(best.value, best.interval)} {fresh(best)}.",
     ]
     if found.at and found.at.known != "run":
         lines.insert(1, f"# Carried over to runs that nobody has trained: {found.at.words}.")
     if best.baseline is not None and best.baseline.value is not None:
         name = "Your own settings" if best.baseline.own else "Untuned baseline"
-        lines.append(f"# {name}: {best.baseline.value:.6g}{_between(best.baseline.interval)}.")
+        lines.append(f"# {name}: {measured(best.baseline.value, best.baseline.interval)}.")
     return "\n".join(lines + [f"# {line}" for line in in_words(found)])
 
 
@@ -135,7 +135,3 @@ def in_words(found: Found) -> list[str]:
 
 def _listed(knobs: dict[str, object]) -> str:
     return f" ({', '.join(f'{name} {value}' for name, value in knobs.items())})" if knobs else ""
-
-
-def _between(interval: tuple[float, float] | None) -> str:
-    return f" [{interval[0]:.6g}, {interval[1]:.6g}]" if interval else ""

@@ -5,10 +5,12 @@ The texts stand in `lrtune/report/templates/`; what anybody typed is escaped the
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lrtune import errors
 from lrtune.analysis.words import described, fresh, label, lift, measured, sampled, seeds
 from lrtune.report.evidence import Evidence
+from lrtune.wire.results import Best
 
 TEMPLATES = Path(__file__).parent / "templates"
 ESCAPED = "\\`*_[]<>|#&"  # what Markdown would take for its own in the middle of a line
@@ -71,7 +73,14 @@ def _filled(template: str, evidence: Evidence, **more: str) -> str:
         "number": lambda v: "" if v is None else f"{v:.4g}",
     }
     facts = {"evidence": evidence, "title": title(evidence), "lift": lift(evidence.best), "measured": measured}
+    facts["by_seed"] = _by_seed(evidence.best)
     return texts.get_template(template).render(**facts, **more)
+
+
+def _by_seed(best: Best) -> list[dict[str, Any]]:
+    """The values of the answer and of the baseline, each by its seed."""
+    whose = [("the answer", best.seeds), *([(label(best.baseline), best.baseline.seeds)] if best.baseline else [])]
+    return [{"name": name, "values": {run.seed: f"{run.value:.6g}" for run in runs}} for name, runs in whose]
 
 
 def _escaped(text: object) -> str:

@@ -63,5 +63,5 @@ def worth_drawing(best: Best, trials: Iterable[Trial]) -> list[int]:
     ]
     given_up = [t.number for t in searched if t.state in (TrialState.STOPPED, TrialState.DIVERGED) and t.step]
     few = given_up[: max(BESIDE // 3, BESIDE - len(done))]
-    baseline = [t.number for t in trials if t.role == "baseline" and t.number != best.trial][:1]
+    baseline = [t.number for t in trials if t.role == "baseline" and t.number != best.trial][-1:]
     return [best.trial, *baseline, *(number for _, number in sorted(done)[: BESIDE - len(few)]), *few]

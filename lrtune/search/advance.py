@@ -37,7 +37,7 @@ FAILURES = 5  # in a row: it broke on the way
 ADVICE: dict[str, str] = {
     TrialState.DIVERGED: "; try lower rates (`learning_rate` of its optimizer), a longer warm-up, a smaller clip_norm",
     TrialState.STOPPED: '; try the pruner "none"',
-    TrialState.FAILED: "; the reasons stand at the trials",
+    TrialState.FAILED: "; the reasons stand at the trials; once that is mended, `extend` with a larger budget goes on",
 }
 
 
@@ -259,6 +259,9 @@ def _fruitless(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> str:
     rates = [trial.configuration.learning_rate for trial in tried]
     ended = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     advice = ADVICE.get(counts.most_common(1)[0][0], "")
+    ends = {trial.step for trial in tried}
+    if {*counts} == {TrialState.DIVERGED} and len(ends) == 1 and len(tried) >= FIRST_FAILURES:
+        advice += f"; all of them ended at step {ends.pop()}: look at how {spec.metric.name} is measured there"
     return (
         f"no trial of this job's space completed its run ({ended}; "
         f"learning rates {min(rates):g} to {max(rates):g}){advice}"

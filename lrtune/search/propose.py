@@ -65,7 +65,8 @@ def suggestions(
     spend, in full runs. `beginnings` and `extended_at` are as in `advance`. Raises SpaceExhausted.
     """
     past, earlier = searched(history), as_past(warm_start)
-    tried = [trial for trial in past if not _forgiven(trial, extended_at)]
+    whole = min((trial.number for trial in past if trial.completed(steps)), default=0)
+    tried = [trial for trial in past if not _forgiven(trial, extended_at, whole)]
     if not any(trial.role == "baseline" for trial in tried):
         return [baseline(spec, steps=steps)]
     if continued and not staged(spec) and (proposal := _broken_off(past, beginnings, steps=steps, left=left)):
@@ -93,10 +94,14 @@ def suggestions(
     return _drawn(spec, past, at_horizon(earlier, steps=steps), steps=steps, most=min(max(at_once, 1), max(left, 1.0)))
 
 
-def _forgiven(trial: Trial, extended_at: datetime | None) -> bool:
-    """Whether a trial failed before its job was extended."""
-    failed = trial.state is TrialState.FAILED and trial.finished_at
-    return bool(failed and extended_at and failed <= extended_at)
+def _forgiven(trial: Trial, extended_at: datetime | None, whole: int) -> bool:
+    """Whether a trial failed before its job was extended, or before the first whole run: what broke it may be mended.
+
+    The first start of a loop of one's own breaks by its mistakes, and trial 0 is what the answer is compared with.
+    """
+    if trial.state is not TrialState.FAILED:
+        return False
+    return trial.number < whole or bool(trial.finished_at and extended_at and trial.finished_at <= extended_at)
 
 
 def _broken_off(past: Sequence[Trial], beginnings: Beginnings | None, *, steps: int, left: float) -> Proposal | None:

@@ -25,7 +25,7 @@ def stop(tx: Session, job_id: str, *, by: str = "", now: datetime | None = None)
     if row.stopped_at is not None:
         return jobs.get(tx, job_id)
     if row.state in OVER:
-        raise JobFinished(jobs.NO_LONGER.format(row.state))
+        raise JobFinished(jobs.no_longer(row.state))
     now, reason = now or clock(tx), f"{jobs.STOPPED}{jobs.named(by)}"
     _withdraw(tx, row.seq, f"{reason} while it waited for a worker", now)
     row.stopped_at, row.decisions = now, row.decisions + 1

@@ -70,7 +70,7 @@ def _parts(tx: Session, job: Job) -> dict[int, Part]:
     searched = rows.where(TrialRow.role == "search")
     best = searched.where(trials.completed(job.steps)).order_by(*trials.best_first(job.spec.metric.goal))
     wanted: tuple[tuple[Part, Select[Any], int], ...] = (
-        ("baseline", rows.where(_ANY, TrialRow.role == "baseline").order_by(_NUMBER), 1),
+        ("baseline", rows.where(_ANY, TrialRow.role == "baseline").order_by(_NUMBER.desc()), 1),
         ("running", rows.where(TrialRow.state == TrialState.RUNNING).order_by(_NUMBER.desc()), RUNNING),
         ("best", best, BEST),
         ("stopped", lately.where(TrialRow.state.in_(RESUMABLE)).order_by(newest), STOPPED),

@@ -36,13 +36,18 @@ from lrtune.wire.job import EXTERNAL, AdmittedJob
 from lrtune.wire.people import ADMIN
 from lrtune.wire.results import ACTIVE, OPEN, OVER, Best, Job, JobState, NextStep, TrialState, Worker
 
-NO_LONGER = "the job is over ({}), so this no longer applies; `extend` gives it a larger budget"
 STOPPED = "search stopped"
 # What each asks for comes as text, which is parsed once. Made once: to make it takes as long as what it finds.
 _SEVERAL = select(JobRow, cast(JobRow.spec, Text)).options(defer(JobRow.spec, raiseload=True))
 _SEVERAL = _SEVERAL.where(JobRow.id.in_(bindparam("ids", expanding=True)))
 SOON = timedelta(seconds=10)  # after a job was resumed or extended: loops that wait ask for a trial each two seconds
 SILENT = timedelta(seconds=90)  # after a trial's end: no loop takes so long to ask for the next one
+
+
+def no_longer(state: str) -> str:
+    """Why nothing is done to a job that is over, and what can be."""
+    again = "submit it again instead" if state == JobState.CANCELLED else "`extend` gives it a larger budget"
+    return f"the job is over ({state}), so this no longer applies; {again}"
 
 
 def create(
@@ -323,7 +328,7 @@ def _change(
     """Bring a job into a state; where somebody did it the log and the audit log name them and the `action`."""
     row = lookup.job(tx, job_id, lock=True)
     if row.state in unless and row.state != to:
-        raise JobFinished(NO_LONGER.format(row.state))
+        raise JobFinished(no_longer(row.state))
     if row.state != to:
         row.state, row.reason = to, reason
         tx.flush()

@@ -66,7 +66,8 @@ def _unlike(spec: AdmittedJob, row: JobRow | None) -> str:
         other = [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
         return f"a job on {old.task.name} with other {', '.join(other)}; accepted are jobs with the same parameters"
     if (old.metric.name, old.metric.goal) != (spec.metric.name, spec.metric.goal):
-        return f"a job that tuned {old.metric.name}; accepted are jobs that tuned the same metric"
+        way = f" (to {old.metric.goal} it)" if old.metric.name == spec.metric.name else ""
+        return f"a job that tuned {old.metric.name}{way}; accepted are jobs that tuned the same metric the same way"
     return ""
 
 

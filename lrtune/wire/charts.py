@@ -11,8 +11,11 @@ from pydantic import PlainSerializer
 from lrtune.wire.report import Findings, Plateau
 from lrtune.wire.results import Result, Role, TrialState
 
+LARGE = 1000.0
 # Five digits are finer than any screen, and halve what travels.
 Short = Annotated[float, PlainSerializer(lambda value: float(f"{value:.5g}"))]
+# What was measured may differ far behind its first digits where it is large: energies, the likelihood of a whole text.
+Measured = Annotated[float, PlainSerializer(lambda value: float(f"{value:.{5 if abs(value) < LARGE else 10}g}"))]
 Part = Literal["winner", "baseline", "confirm", "running", "best", "recent", "stopped", "diverged"]
 
 
@@ -24,10 +27,10 @@ class Line(Result):
     role: Role
     state: TrialState
     words: str
-    value: Short | None
+    value: Measured | None
     horizon: int
     steps: list[int]
-    values: list[Short | None]
+    values: list[Measured | None]
     rates: list[tuple[int, Short]]
 
 
@@ -40,9 +43,9 @@ class Band(Result):
     trials: int
     sampled: int
     steps: list[int]
-    low: list[Short]
-    middle: list[Short]
-    high: list[Short]
+    low: list[Measured]
+    middle: list[Measured]
+    high: list[Measured]
 
 
 class Curves(Result):
@@ -68,9 +71,9 @@ class Expected(Result):
     `low` and `high` lie a standard deviation to both sides of it, inside the metric's range.
     """
 
-    value: Short
-    low: Short
-    high: Short
+    value: Measured
+    low: Measured
+    high: Measured
 
 
 class Point(Result):
@@ -85,7 +88,7 @@ class Point(Result):
     state: TrialState
     rate: Short
     share: Short
-    value: Short | None
+    value: Measured | None
     forecast: Expected | None = None
     fresh: bool = False
 
@@ -98,9 +101,9 @@ class FamilyCurve(Result):
 
     trial: int
     rates: list[Short]
-    values: list[Short]
-    low: list[Short]
-    high: list[Short]
+    values: list[Measured]
+    low: list[Measured]
+    high: list[Measured]
 
 
 class Series(Result):
@@ -143,7 +146,7 @@ class RunEnd(Result):
 
     number: int
     cost: Short
-    value: Short
+    value: Measured
     best: bool
 
 
