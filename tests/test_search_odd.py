@@ -61,3 +61,17 @@ def test_an_answer_that_is_all_of_its_space_is_carried_over_to_other_horizons_an
     assert answer is not None
     assert [one.known for one in at_horizons(spec, answer, history, [100, 400])] == ["run", "square-root-rule"]
     assert not forecasts(spec, history, steps=100).runs
+
+
+@pytest.mark.parametrize("staged", [False, True], ids=["whole runs", "stages"])
+def test_a_metric_far_from_zero_is_searched_too(staged):
+    """Beside a log-likelihood of -1,000,000 whatever tuning moved was less than a difference: the baseline stayed."""
+
+    def moved(trial: Trial) -> list[Report]:
+        last = -1e6 + (math.log10(trial.configuration.learning_rate) + 2.5) ** 2
+        to_come = [1.5 * (1 - place / REPORTS) ** 2 if staged else 0.0 for place in range(1, REPORTS + 1)]
+        return evenly([last + more for more in to_come], trial.horizon)[0 if staged else -1 :]
+
+    budget = {"full_runs": 9} if staged else {"trials": 9}
+    history = carried_out(job("curve", steps=1000, schedules=["linear"], budget=budget), moved, steps=1000)
+    assert min(trial.value for trial in history if trial.value is not None) < -1e6 + 0.06

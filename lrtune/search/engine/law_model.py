@@ -19,6 +19,7 @@ from lrtune.search.engine.features import embed
 from lrtune.search.engine.gp import Evidence, matern, squared_distances, within_runs
 from lrtune.search.engine.law import REACH, Beliefs, Law, beliefs, fit_law, histories
 from lrtune.search.engine.model import DIVERGED_NOISE, EXTRA_SCALE, RATE_SCALES, observe
+from lrtune.search.engine.normalise import FAR
 from lrtune.search.engine.types import Array, Ints, Pool, Run, without_duplicate_prefixes
 
 STEP_SCALE, OWN_SCALE = 2.0, 3.0  # length scales over log steps: of what all runs share, and of a run's own
@@ -117,7 +118,8 @@ class LawModel:
         finite = values[np.isfinite(values)]
         self.best = float(finite.min())
         spread = float(np.median(finite)) - self.best
-        self.size = max(abs(self.best) + spread, 1e-300)
+        apart = float(np.ptp(seen.values[np.isfinite(seen.values)]))
+        self.size = max(min(abs(self.best) + spread, FAR * apart or np.inf), 1e-300)
         self.worst = FARTHEST * max(spread / self.size, NEAR)
         above = (np.where(np.isfinite(values), values, finite.max()) - self.best) / self.size
         self.finite = np.isfinite(values) & (above <= self.worst)

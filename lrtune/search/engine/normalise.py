@@ -23,6 +23,7 @@ MAX_KNOTS = 24
 SCALE_OF = 8  # histories that set the scale
 # Differences far below this share of the value are not worth a search: a plateau must not be magnified.
 LEAST_SCALE = 0.003
+FAR = 300.0  # times all that values were seen to differ by is far from zero: beyond it a value's size says nothing
 SLACK = 0.3  # of the scale, by which two spreads may differ and say nothing
 SHRUNK = 0.1  # of the scale it starts from, below which it does not fall
 BLOWN_UP = 1000.0  # times what the best first report comes to, or what was gained since: above that no scale is learned
@@ -92,7 +93,9 @@ class Normaliser:
         base = int(np.flatnonzero(counts >= max(counts.max() / 2, 1)).max()) if counts.any() else 0
         known = table[np.isfinite(table[:, base]), base]
         low = float(known.min()) if len(known) else 0.0
-        lows, scales = np.full(n, low), np.full(n, max(spread(known[:design]), LEAST_SCALE * abs(low)) or 1.0)
+        far = FAR * float(np.ptp(table[np.isfinite(table)])) if len(known) else 0.0
+        scale = max(spread(known[:design]), LEAST_SCALE * min(abs(low), far or np.inf)) or 1.0
+        lows, scales = np.full(n, low), np.full(n, scale)
         for here, there in [(k, k + 1) for k in range(base, n - 1)] + [(k, k - 1) for k in range(base, 0, -1)]:
             low, scale = lows[here], scales[here]
             both = np.isfinite(table[:, here]) & np.isfinite(table[:, there])
@@ -103,7 +106,8 @@ class Normaliser:
                 scale = scale * float(np.clip(new / old, 0.2, 5.0)) ** ((count - 1) / (count + 1))
                 low = float(now.min() - scale * score)
             lows[there], scales[there] = low, scale
-        return lows, np.log(np.maximum(scales, np.maximum(LEAST_SCALE * np.abs(lows), SHRUNK * scales[base])))
+        least = LEAST_SCALE * np.minimum(np.abs(lows), far or np.inf)
+        return lows, np.log(np.maximum(scales, np.maximum(least, SHRUNK * scales[base])))
 
     def score(self, steps: Array, values: Array) -> Array:
         """Normalised scores, (n,), of values after so many steps: 0 is the best known there, capped for garbage."""
