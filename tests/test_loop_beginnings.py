@@ -324,8 +324,8 @@ def test_what_is_free_is_a_checkpoint_and_not_wherever_the_rate_stands_still() -
 
 def test_a_warm_up_is_free_to_its_end_and_one_that_ends_elsewhere_is_none_of_the_same() -> None:
     """At 64 points of 1000 steps a warm-up of 50 was seen as 39, and one of 4 as none at all."""
-    ramp, none = np.array([0.16, 0.48, 0.8]), np.zeros(3, dtype=np.int64)
-    flat, falling = (np.r_[ramp, rest] for rest in (np.ones(61), np.linspace(1, 0, 62)[1:]))
+    rise, none = np.array([0.16, 0.48, 0.8]), np.zeros(3, dtype=np.int64)
+    flat, falling = (np.r_[rise, rest] for rest in (np.ones(61), np.linspace(1, 0, 62)[1:]))
     pool = Pool((0, 1, 2), none + 1000, np.array([flat, falling, falling]), np.zeros((3, 1)), free=none, every=none + 5)
     run = Run(0, 1000, tuple(flat), (0.0,), reports=((500, 1.0),), state="paused", ends=(50, 500))
     rises = np.array([50, 50, 51])

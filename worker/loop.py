@@ -69,7 +69,7 @@ class Worker:
         self.device = device(settings.device)
         self._settings, self._stop = settings, stop
         self._warm_start: dict[str, list[WarmStartTrial]] = {}  # of the job that was moved on last
-        self._left = set[str]()  # jobs of newer releases, of which the log has told
+        self._left = set[str]()  # jobs of newer releases that the log has named
         self._teams = teams or Here(settings)
         self._own = self._teams.own
         self._tasks = [*offered(), *self._own]

@@ -32,7 +32,7 @@ const charts = (() => {
     return made;
   };
   // The steps that labels may be apart: as uPlot's own, which end at 5e32, where a loss that blows up does not.
-  const APART = Array.from({ length: 340 }, (_, at) => [1, 2, 2.5, 5].map((lead) => Number(`${lead}e${at - 32}`))).flat();
+  const APART = Array.from({ length: 340 }, (_, at) => [1, 2, 2.5, 5].map((first) => Number(`${first}e${at - 32}`))).flat();
   const axis = (more = {}) => ({
     incrs: APART,
     stroke: colour("dim"),
@@ -73,9 +73,9 @@ const charts = (() => {
   };
   // As many digits as it takes to tell one from the next.
   const labels = (u, values) => {
-    const told = values.filter((value) => value !== null);
+    const shown = values.filter((value) => value !== null);
     let digits = 3;
-    while (digits < 12 && new Set(told.map((value) => number(value, digits))).size < told.length) digits += 1;
+    while (digits < 12 && new Set(shown.map((value) => number(value, digits))).size < shown.length) digits += 1;
     return values.map((value) => (value === null ? "" : number(value, digits)));
   };
   const rates = (u, values) => values.map((value) => (value === null ? "" : rate(value)));
