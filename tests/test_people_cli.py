@@ -164,7 +164,7 @@ def test_a_loop_whose_key_is_revoked_hears_it_in_words_and_its_trial_is_trained_
             for step in range(1, 41):
                 if step == 20:
                     revoke()
-                if trial.report(step, val_loss=1 / step):
+                if trial.report(step, val_loss=1 / step + trial.learning_rate()):
                     ended.append((trial.number, step))
                     break
 

@@ -241,6 +241,7 @@ def test_the_real_run_follows_the_rates_of_a_winner_that_looked_at_its_loss(
     with Client() as client:
         for trial in client.get(job).trials():
             for step in range(4, 41, 4):
+                trial.learning_rate(step - 1)
                 trial.report(step, val_loss=1.0 - 0.1 * trial.number)
         best = client.best(job)
         rates = list(client.rates(job, best.trial))

@@ -319,6 +319,7 @@ def test_the_real_run_takes_an_answer_by_name_or_from_a_file_over_any_number_of_
     job = submit(door, schedules=["cosine"], name="my net")
     with Client() as client:
         for trial in client.get(job).trials():
+            trial.learning_rate()
             trial.report(40, val_loss=1.0 - 0.1 * trial.number)
         best = client.best(job)
         rates, carried = list(client.rates(job, best.trial)), client.best_at(job, 90)
