@@ -95,7 +95,9 @@ class Children:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def check(self) -> None:
-        """Raise if one has ended."""
+        """Raise if one has ended, or the demo is to end."""
+        if _asked:
+            sys.exit(_asked[0])
         for child in self._all:
             child.check()
 
@@ -115,10 +117,17 @@ class Children:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
+_asked: list[int] = []  # the exit status that a signal has asked for
+
+
 def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """The first signal ends the demo; more of them must not disturb its clearing up."""
+    """The first signal ends the demo; more of them must not disturb its clearing up.
+
+    What is raised while Python clears something away it ignores, so `check` looks for what was asked, too.
+    """
     for each in STOPPING:
         signal.signal(each, signal.SIG_IGN)
+    _asked.append(128 + number)
     sys.exit(128 + number)
 
 

@@ -83,6 +83,28 @@ def test_sigterm_to_the_demo_alone_while_its_children_start(demo: Demo) -> None:
     assert demo.alive() == []
 
 
+WHERE_EXCEPTIONS_ARE_IGNORED = """
+import os, signal, sys, weakref
+from pathlib import Path
+import demo
+
+signal.signal(signal.SIGTERM, demo._stop)
+held = demo.Children(Path("."), {})
+reference = weakref.ref(held, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+del held
+demo.Children(Path("."), {}).check()
+"""
+
+
+def test_a_signal_that_comes_while_python_clears_something_away_ends_the_demo_too(tmp_path: Path) -> None:
+    """`SystemExit` is ignored there: the demo went on, and heard no further signal."""
+    env = {**os.environ, "PYTHONPATH": str(DEMO.parent)}
+    command = [sys.executable, "-c", WHERE_EXCEPTIONS_ARE_IGNORED]
+    ended = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Exception ignored" in ended.stderr
+    assert ended.returncode == 143
+
+
 def test_ctrl_c_twice_in_the_middle_of_a_training(demo: Demo) -> None:
     demo.until_it_says("is running")
     for _ in range(2):
