@@ -16,7 +16,7 @@ from lrtune.errors import HoldsTooMany, JobFinished, NotExternal
 from lrtune.space import shown
 from lrtune.store import Database, beginnings, budgets, checkpoints, histories, holds, jobs, leases, trials, warm_start
 from lrtune.store.holds import Shown, held
-from lrtune.wire.external import ENDED_BY_LOOP, RATES, Ending, Handout, Hold, Sent, misplaced
+from lrtune.wire.external import RATES, Ending, Handout, Hold, Sent, misplaced
 from lrtune.wire.job import Metric
 from lrtune.wire.results import OVER, JobState, NextStep, Trial, TrialState, report_points
 
@@ -162,10 +162,10 @@ def _finish(tx: Session, lease: leases.Lease, ending: Ending) -> None:
         at = at if ending.value is None or ending.step is None else ending.step
         if state is TrialState.COMPLETE and at != trial.horizon:
             state = TrialState.STOPPED
-            reason = f"{ENDED_BY_LOOP} at step {step} of {trial.horizon}, with {metric.name} of step {at}"
+            reason = f"its loop ended it at step {step} of {trial.horizon}, with {metric.name} of step {at}"
             reason += f": {ending.reason}" if ending.reason else "; a complete run has one of its last step"
         elif state is TrialState.STOPPED:
-            reason = f"{ENDED_BY_LOOP} at step {step} of {trial.horizon}" + (f": {reason}" if reason else "")
+            reason = f"its loop ended it at step {step} of {trial.horizon}" + (f": {reason}" if reason else "")
         if state is TrialState.STOPPED and written:  # so that the search has it
             leases.report(tx, lease, written, ttl=timedelta(seconds=90))
         if state is TrialState.STOPPED and (gone := _lost_loss(trial)):

@@ -90,23 +90,21 @@ class Client:
         if isinstance(job, Job) or (isinstance(job, str) and re.fullmatch(r"job-[0-9a-f]{16}", job)):
             return self.get(job if isinstance(job, str) else job.id)
         if isinstance(asked := body(job), dict) and asked.get("name"):
-            wanted, said = self.plan(asked).spec, " ".join(str(asked["name"])[:200].split()[:10])
-            for state in (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED, JobState.SUCCEEDED):
-                for found in self.list(state=state, owner=self.me().person, search=said or None):
-                    if found.spec.model_dump() != wanted.model_dump():
-                        continue
-                    if state not in OVER:
-                        log.warning("going on with %s, which is %s and has this name: %r", found.id, state, wanted.name)
-                        return self.get(found.id)
-                    answer = f"its answer is client.best({found.id!r}); this begins another, to be trained anew"
-                    log.warning("%s has this name and asks for the same, and is over: %s", found.id, answer)
-                    return self.submit(asked)
+            wanted, me = self.plan(asked).spec, self.me().person
+            states = (JobState.RUNNING, JobState.QUEUED, JobState.PAUSED, JobState.SUCCEEDED)
+            mine = (one for state in states for one in self.named(wanted.name, state=state, owner=me))
+            found = next((one for one in mine if one.spec.model_dump() == wanted.model_dump()), None)
+            if found and found.state not in OVER:
+                log.warning("going on with %s, which is %s and has this name: %r", found.id, found.state, wanted.name)
+                return self.get(found.id)
+            if found:
+                over = "%s has this name and asks for the same; its answer is client.best(%r); another is trained anew"
+                log.warning(over, found.id, found.id)
         return self.submit(asked)
 
     def plan(self, job: AnyJob) -> Plan:
         """What a job would do and cost; nothing is stored."""
-        params = {"validate_only": "true"}
-        return read(Plan, self._send("POST", "/v1/jobs", json=body(job), params=params))
+        return read(Plan, self._send("POST", "/v1/jobs", json=body(job), params={"validate_only": "true"}))
 
     def get(self, job_id: str) -> LoopJob:
         """A job as it stands."""
@@ -126,6 +124,12 @@ class Client:
         asked = {"state": state, "tag": tag, "owner": owner, "task": task, "search": search}
         asked["sort"] = None if sort == "newest" else sort
         return self._items(JobPage, "/v1/jobs", asked)
+
+    def named(self, name: str, *, state: JobState | None = None, owner: str | None = None) -> Iterator[Job]:
+        """All jobs that you may see of just this name."""
+        words = name.encode("utf-8", "replace").decode()[:200].split()[:10]  # as many as the server searches for
+        listed = self.list(state=state, owner=owner, search=" ".join(words)) if words else ()
+        return (one for one in listed if one.spec.name == name)
 
     def watch(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """The job's events as they happen, each once and in order, until the job is over."""

@@ -13,14 +13,10 @@ def job_id(client: "Client", given: str) -> str:
     """A job's id, as it is; of a name the id of the caller's one job that has it. Raises UnknownJob, Invalid."""
     if re.fullmatch(r"job-[0-9a-f]{16}", given):
         return given
-    words = given.encode("utf-8", "replace").decode()[:200].split()[:10]  # as many as the server searches for
-    said = " ".join(words)
-    mine = client.list(search=said, owner=client.me().person) if words else ()
-    found = [f"{one.id} ({one.state})" for one in mine if one.spec.name == given]
+    found = [f"{one.id} ({one.state})" for one in client.named(given, owner=client.me().person)]
     if not found:
         none = f"there is no job of yours with the id or the name {given!r}"
-        listed = client.list(search=said) if words else ()
-        others = [f"{one.id} of {one.owner}" for one in listed if one.spec.name == given]
+        others = [f"{one.id} of {one.owner}" for one in client.named(given)]
         has = f"another's is named by its id: {_few(others)}" if others else "`lrtune list` shows them"
         raise errors.UnknownJob(f"{none}; {has}")
     if len(found) > 1:

@@ -317,5 +317,5 @@ def test_a_script_that_is_started_again_goes_on_with_its_job(client: Client, cap
     assert f"going on with {first.id}" in caplog.text
     assert client.open(second.id).id == client.open(client.get(second.id)).id == second.id
     assert client.open(named).id not in (first.id, second.id), "what is over is not gone on with"
-    assert f"its answer is client.best({first.id!r}); this begins another" in caplog.text
+    assert f"its answer is client.best({first.id!r}); another is trained anew" in caplog.text
     assert client.open(JOB).id != client.open(JOB).id, "a job without a name is a new one"

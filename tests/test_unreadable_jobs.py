@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -20,7 +21,7 @@ from worker.settings import Settings
 NO_JSON, NO_JOB = '{"task": ', '{"task": {"name": "digits", "params": {}}, "tasks": 2}'
 
 
-def damaged(database_url: str, job_id: str, written: str, release: str | None = None) -> None:
+def damaged(database_url: str, job_id: str, written: str, release: str = "") -> None:
     said = {"spec": written, "release": release} if release else {"spec": written}
     database = Database(database_url)
     with database.write() as tx:
@@ -74,20 +75,30 @@ def test_a_backup_says_which_jobs_stand_in_its_way(sqlite_url: str, tmp_path: Pa
     assert not [*tmp_path.glob("*all.zip*")], "and leaves no half of one"
 
 
+def two_beside_a_good_one(
+    service: httpx.Client, url: str, written: str, release: str | None = None
+) -> tuple[str, str, str]:
+    """Three jobs: a new one and one that is begun, with this written in their rows, and a good one; their ids."""
+    small = {"task": "digits", "horizon": {"steps": 4}, "budget": {"full_runs": 1}, "confirm": {"top": 0}}
+    new, begun, good = (service.post("/v1/jobs", json=small | {"name": str(at)}).json()["id"] for at in range(3))
+    database = Database(url)
+    chosen = Configuration(optimizer="adamw", learning_rate=0.01, schedule="linear")
+    with database.write() as tx:
+        first = Proposal(configuration=chosen, role="baseline", seed=0, horizon=4)
+        assert trials.propose(tx, begun, first, known=0)
+    database.dispose()
+    for job in (new, begun):
+        damaged(url, job, written, release)
+    return new, begun, good
+
+
 def test_a_worker_fails_a_job_that_it_cannot_read_and_trains_the_others(
     damage: tuple[str, str], tmp_path: Path
 ) -> None:
     url, written = damage
-    small = {"task": "digits", "horizon": {"steps": 4}, "budget": {"full_runs": 1}, "confirm": {"top": 0}}
     with served(url) as service:
-        new, begun, good = (service.post("/v1/jobs", json=small | {"name": str(at)}).json()["id"] for at in range(3))
+        new, begun, good = two_beside_a_good_one(service, url, written)
         database = Database(url)
-        chosen = Configuration(optimizer="adamw", learning_rate=0.01, schedule="linear")
-        with database.write() as tx:
-            first = Proposal(configuration=chosen, role="baseline", seed=0, horizon=4)
-            assert trials.propose(tx, begun, first, known=0)
-        for job in (new, begun):
-            damaged(url, job, written)
         settings = Settings(database_url=url, state_dir=str(tmp_path), device="cpu", poll_seconds=0.1)
         Worker(settings, Done()).work()
         assert service.get(f"/v1/jobs/{good}").json()["state"] == "succeeded"
@@ -102,16 +113,9 @@ def test_a_worker_fails_a_job_that_it_cannot_read_and_trains_the_others(
 def test_a_job_of_a_newer_release_is_left_to_that_one(
     database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    small = {"task": "digits", "horizon": {"steps": 4}, "budget": {"full_runs": 1}, "confirm": {"top": 0}}
     with served(database_url) as service, signed_in(service) as browser:
-        new, begun, good = (service.post("/v1/jobs", json=small | {"name": str(at)}).json()["id"] for at in range(3))
+        new, begun, good = two_beside_a_good_one(service, database_url, NO_JOB, release="99.1.0")
         database = Database(database_url)
-        chosen = Configuration(optimizer="adamw", learning_rate=0.01, schedule="linear")
-        with database.write() as tx:
-            first = Proposal(configuration=chosen, role="baseline", seed=0, horizon=4)
-            assert trials.propose(tx, begun, first, known=0)
-        for job in (new, begun):
-            damaged(database_url, job, NO_JOB, release="99.1.0")
         settings = Settings(database_url=database_url, state_dir=str(tmp_path), device="cpu", poll_seconds=0.1)
         Worker(settings, Done()).work()
         assert service.get(f"/v1/jobs/{good}").json()["state"] == "succeeded"

@@ -17,7 +17,6 @@ from lrtune.wire.configuration import Strict, rejected
 from lrtune.wire.job import Metric, usable
 from lrtune.wire.results import Result, Trial, TrialState
 
-ENDED_BY_LOOP = "its loop ended it"  # how the reason begins of a trial that its loop ended before it was a whole run
 RATES = 100_000  # learning rates in one answer: those of a longer run come in several
 
 Token = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]

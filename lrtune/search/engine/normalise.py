@@ -93,8 +93,8 @@ class Normaliser:
         base = int(np.flatnonzero(counts >= max(counts.max() / 2, 1)).max()) if counts.any() else 0
         known = table[np.isfinite(table[:, base]), base]
         low = float(known.min()) if len(known) else 0.0
-        far = FAR * float(np.ptp(table[np.isfinite(table)])) if len(known) else 0.0
-        scale = max(spread(known[:design]), LEAST_SCALE * min(abs(low), far or np.inf)) or 1.0
+        far = (FAR * float(np.ptp(table[np.isfinite(table)])) if len(known) else 0.0) or np.inf
+        scale = max(spread(known[:design]), LEAST_SCALE * min(abs(low), far)) or 1.0
         lows, scales = np.full(n, low), np.full(n, scale)
         for here, there in [(k, k + 1) for k in range(base, n - 1)] + [(k, k - 1) for k in range(base, 0, -1)]:
             low, scale = lows[here], scales[here]
@@ -106,7 +106,7 @@ class Normaliser:
                 scale = scale * float(np.clip(new / old, 0.2, 5.0)) ** ((count - 1) / (count + 1))
                 low = float(now.min() - scale * score)
             lows[there], scales[there] = low, scale
-        least = LEAST_SCALE * np.minimum(np.abs(lows), far or np.inf)
+        least = LEAST_SCALE * np.minimum(np.abs(lows), far)
         return lows, np.log(np.maximum(scales, np.maximum(least, SHRUNK * scales[base])))
 
     def score(self, steps: Array, values: Array) -> Array:
