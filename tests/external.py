@@ -4,9 +4,11 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+from sqlalchemy import select
 
 from lrtune.store import Database, leases
 from lrtune.store.database import clock
+from lrtune.store.tables import LoopRow
 
 JOB: dict[str, Any] = {
     "task": "external",
@@ -43,8 +45,10 @@ def report(door: httpx.Client, job: str, held: dict[str, Any], step: int, value:
 
 
 def pass_time(url: str, seconds: float) -> None:
-    """Let the database's clock be later for whoever asks for expired leases."""
+    """Let the database's clock be later for whoever asks for expired leases, or for loops that are still there."""
     database = Database(url)
     with database.write() as tx:
+        for loop in tx.scalars(select(LoopRow)):
+            loop.alive_until -= timedelta(seconds=seconds)
         leases.requeue(tx, now=clock(tx) + timedelta(seconds=seconds))
     database.dispose()
