@@ -12,6 +12,7 @@ import numpy as np
 
 from lrtune.caches import idle_cache
 from lrtune.search.curve.encode import POINTS, points, static_knobs
+from lrtune.search.engine.types import Array
 from lrtune.search.studies.draw import RandomTrial
 from lrtune.search.studies.samplers import seeded
 from lrtune.search.studies.space import coordinates
@@ -20,7 +21,7 @@ from lrtune.wire.job import AdmittedJob
 
 BLOCKS, BLOCK = 25, 10  # that a decision has, and candidates in each
 ROUNDED = 30  # binary digits of a rate, nine decimal ones, in which equal curves agree
-KEPT = 2048  # configurations, of which curves and knobs are kept
+KEPT = 2048  # configurations, of which encodings are kept
 
 Training: TypeAlias = tuple[str | float | bytes, ...]
 
@@ -32,14 +33,21 @@ class Candidate(NamedTuple):
     training: Training
 
 
+class Encoding(NamedTuple):
+    """A configuration over a horizon as the engine takes it; `extras` are None where it is no part of the space."""
+
+    kind: tuple[str, str]
+    extras: tuple[float, ...] | None
+    curve: Array
+    rise: int
+
+
 class Draws:
     """The space of a job, what is drawn from it with one seed, and its configurations as numbers."""
 
     def __init__(self, spec: AdmittedJob) -> None:
-        self.space, self._seed = coordinates(spec), spec.search.seed
-        knobs = static_knobs(spec)
-        self.row = lru_cache(KEPT)(knobs.row)
-        self.curve = lru_cache(KEPT)(points)
+        self.space, self._seed, self._knobs = coordinates(spec), spec.search.seed, static_knobs(spec)
+        self.encoding = lru_cache(KEPT)(self._encoding)
         self._block = lru_cache(2 * BLOCKS)(self._drawn)
 
     def candidates(self, number: int, steps: int) -> list[Candidate]:
@@ -48,13 +56,17 @@ class Draws:
 
     def told_apart(self, found: Sequence[Configuration], steps: int) -> list[Candidate]:
         """Configurations by the other knobs, and by the rates over a horizon, but for rounding."""
-        curves = np.array([self.curve(one, steps) for one in found]).reshape(len(found), POINTS)
+        known = [self.encoding(one, steps) for one in found]
+        curves = np.array([one.curve for one in known]).reshape(len(found), POINTS)
         mantissa, exponent = np.frexp(curves)
         alike = np.ldexp(np.rint(np.ldexp(mantissa, ROUNDED)), exponent)
         return [
-            Candidate(one, (one.kind[0], *(self.row(one) or ()), rates.tobytes()))
-            for one, rates in zip(found, alike, strict=True)
+            Candidate(one, (encoding.kind[0], *(encoding.extras or ()), rates.tobytes()))
+            for one, encoding, rates in zip(found, known, alike, strict=True)
         ]
+
+    def _encoding(self, one: Configuration, steps: int) -> Encoding:
+        return Encoding(one.kind, self._knobs.row(one), points(one, steps), one.curve.rise(steps))
 
     def _drawn(self, block: int, steps: int) -> list[Candidate]:
         random = np.random.default_rng(seeded(self._seed, -1 - block))  # of no decision's own

@@ -16,11 +16,11 @@ import numpy as np
 
 from lrtune.search.curve.beginnings import Beginnings, shared
 from lrtune.search.curve.designed import designed
-from lrtune.search.curve.draws import Candidate, draws
+from lrtune.search.curve.draws import Candidate, Encoding, draws
 from lrtune.search.curve.encode import LOST, Encoded, basis, limits, rates, report_step, runs
 from lrtune.search.engine.costs import Settings, design_size
-from lrtune.search.engine.decide import decide_several
-from lrtune.search.engine.types import Array, Decision, Ints, Pool, Run
+from lrtune.search.engine.decide import affordable, decide_several
+from lrtune.search.engine.types import Decision, Ints, Pool, Run
 from lrtune.search.engine.weighing import WeighedModel
 from lrtune.search.range_test import range_test, too_high
 from lrtune.search.studies.draw import RandomTrial
@@ -169,7 +169,7 @@ def _asked(
     """The models of a job with some configurations among the options, their rows, and what values lie between."""
     kind = spec.search.sampler if isinstance(spec.search.sampler, CurveSearch) else CurveSearch()
     search = _Search(spec, kind, past, (), steps, np.random.default_rng(spec.search.seed), stages=True)
-    asked = dict.fromkeys(one for one in wanted if search.draws.row(one) is not None)
+    asked = dict.fromkeys(one for one in wanted if search.draws.encoding(one, steps).extras is not None)
     search.candidates = [*dict.fromkeys([*search.candidates, *asked])]
     if not search.options():
         return None
@@ -190,11 +190,8 @@ class _Option(NamedTuple):
     """A candidate over one of its horizons: its row of the pool."""
 
     key: int
-    family: str
-    extras: tuple[float, ...]
     horizon: int
-    curve: Array
-    rise: int
+    encoding: Encoding
 
 
 class _Search:
@@ -260,6 +257,8 @@ class _Search:
     def decide(self, seeds: Sequence[int], left: float) -> list[tuple[Configuration, Decision]]:
         """The engine's decisions, and the configurations that they are about, a decision for each seed."""
         pool, known = self.start
+        if not affordable(pool, known, self.steps, self.settings, left):
+            return []
         settings = replace(self.settings, limits=limits(self.spec, known))
         fitted, model = None, None
         if self.designing():
@@ -315,14 +314,9 @@ class _Search:
         for place, c in enumerate(self.candidates[len(self._options) :], start=len(self._options)):
             self._places[c] = place
             open_ = [h for h in self.horizons if not self.closed or (c, h) not in self.closed]
-            self._options.append(
-                [
-                    _Option(place, c.kind[1], self.draws.row(c) or (), h, self.draws.curve(c, h), c.curve.rise(h))
-                    for h in open_
-                ]
-            )
+            self._options.append([_Option(place, h, self.draws.encoding(c, h)) for h in open_])
         rows = [one for options in self._options for one in options]
-        extras = np.array([one.extras for one in rows], dtype=float).reshape(len(rows), -1)
+        extras = np.array([one.encoding.extras or () for one in rows], dtype=float).reshape(len(rows), -1)
         varied = np.flatnonzero(np.ptp(extras, axis=0) > 0)
         keys = {t.number: self._places[t.configuration] for t in self.past if t.configuration in self._places}
         known = [
@@ -333,15 +327,15 @@ class _Search:
         pool = Pool(
             keys=tuple(one.key for one in rows),
             horizons=horizons,
-            curves=np.array([one.curve for one in rows]),
+            curves=np.array([one.encoding.curve for one in rows]),
             extras=extras[:, varied],
             free=np.zeros(len(rows), dtype=np.int64),
             every=np.maximum(horizons // REPORTS, 1),
-            families=tuple(one.family for one in rows),
+            families=tuple(one.encoding.kind[1] for one in rows),
         )
         own = [run for run in known if run.key >= 0] if self.settings.partial_runs else []
         theirs = [self.candidates[run.key].curve.rise(run.horizon) for run in own]
-        rises = np.array([one.rise for one in rows], dtype=np.int64), theirs
+        rises = np.array([one.encoding.rise for one in rows], dtype=np.int64), theirs
         return replace(pool, free=shared(pool, own, rises, everywhere=self.beginnings is None)), known
 
     @cached_property

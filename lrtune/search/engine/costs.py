@@ -140,6 +140,10 @@ class Options:
         """What reaching `until` costs at most, in full runs: where nothing of other runs can be had after all."""
         return max(until - self.trained(row), 0.0) / self.target
 
+    def within(self, row: int, left: float) -> bool:
+        """Whether an option can be brought to the target for what is left."""
+        return self.worst_cost(row, self.target) <= left + 1e-9
+
     def ways(self, full: int, shorter: bool) -> list[Way]:
         """Ways of training row `full` to the target: in stages, also after a run over each shorter horizon."""
         until = [*(self._checkpoints(full) if self.settings.partial_runs else ()), float(self.target)]

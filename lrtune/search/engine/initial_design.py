@@ -109,13 +109,15 @@ def medoids(space: Array, k: int, random: np.random.Generator) -> list[int]:
     back where two centres share a row.
     """
     k = min(k, len(space))
-    centres = [space[random.integers(len(space))]]
+    centres, far = [space[random.integers(len(space))]], np.full(len(space), np.inf)
     while len(centres) < k:
-        far = np.min([((space - c) ** 2).sum(1) for c in centres], axis=0)
+        far = np.minimum(far, ((space - centres[-1]) ** 2).sum(1))
         centres.append(space[random.choice(len(space), p=far / far.sum())] if far.sum() > 0 else space[0])
-    points = np.array(centres)
+    points, owner = np.array(centres), np.full(len(space), -1)
     for _ in range(15):
-        owner = ((space[:, None, :] - points[None]) ** 2).sum(2).argmin(1)
+        before, owner = owner, ((space[:, None, :] - points[None]) ** 2).sum(2).argmin(1)
+        if (owner == before).all():  # whatever is nearest to the same centres leaves them where they are
+            break
         points = np.array([space[owner == j].mean(0) if (owner == j).any() else points[j] for j in range(k)])
     nearest = ((space[:, None, :] - points[None]) ** 2).sum(2).argmin(0)
     middle = space.mean(0)
