@@ -1,10 +1,13 @@
 """After so much training without a whole run one is trained to its end: that which promises most for its price."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from lrtune.search.engine.costs import Settings
 from lrtune.search.engine.decide import decide
-from lrtune.search.engine.types import Pool, Run
+from lrtune.search.engine.types import Ints, Pool, Run
+from lrtune.search.engine.weighing import Forecast, WeighedModel
 
 STEPS, EVERY = 400, 20
 RATES = np.geomspace(0.01, 10, 13)
@@ -41,3 +44,28 @@ def test_of_two_that_promise_alike_the_one_that_is_almost_done_is_ended_first():
 def test_of_two_that_cost_alike_the_one_that_promises_more_is_ended_first():
     row, until, reason = asked(180)
     assert (row, until, reason) == (7, STEPS, "full-horizon confirmation of the incumbent")
+
+
+def test_a_long_shot_that_is_expected_to_end_worse_is_not_ended_in_the_incumbents_place(monkeypatch):
+    """It promised more for its price, unsure as it was: a full run of twenty went to a rate forty times the best."""
+    whole = run(5, STEPS, 0)
+    runs = [
+        replace(whole, state="complete"),
+        run(6, 200, 1),
+        run(7, 200, 2),
+        run(8, 200, 3),
+        run(3, 80, 4),
+        run(12, EVERY, 5),
+    ]
+
+    def forecast(model: WeighedModel, rows: Ints) -> Forecast:
+        """Run 6 is expected to end a little below the whole one; of run 12 nobody knows anything."""
+        best = model.normaliser.score(np.array([float(STEPS)]), np.array([whole.reports[-1][1]]))[0]
+        said = {6: (-0.005, 0.01), 7: (0.02, 0.01), 8: (0.03, 0.01), 12: (0.1, 1.0)}
+        some = np.array([said.get(POOL.keys[row], (5.0, 0.01)) for row in rows])
+        return Forecast(np.ones(1), best + some[None, :, 0], some[None, :, 1])
+
+    monkeypatch.setattr(WeighedModel, "forecast", forecast)
+    found = decide(POOL, runs, STEPS, 0, Settings(short_horizons=False))[0]
+    assert found is not None
+    assert (found.row, found.until, found.reason) == (6, STEPS, "full-horizon confirmation of the incumbent")

@@ -32,7 +32,7 @@ from lrtune.wire.configuration import Configuration
 from lrtune.wire.external import ended_by_loop
 from lrtune.wire.job import AdmittedJob, JobSpec
 from lrtune.wire.results import REPORTS, RESUMABLE, Proposal, RunId, Trial, TrialState
-from lrtune.wire.strategies import CurveSearch
+from lrtune.wire.strategies import CurveSearch, Forecast, NoPruner
 
 LEADERS = 4  # around whom more candidates are drawn
 VARIED = 12  # candidates around each leader that keep every knob of it with the chance KEPT
@@ -194,6 +194,16 @@ class _Option(NamedTuple):
     encoding: Encoding
 
 
+def _ended_for_good(spec: AdmittedJob, trial: Trial) -> bool:
+    """Whether a trial that was stopped would be stopped there again: by its own loop, or by a pruner of reports alone.
+
+    What the forecast pruner stopped is weighed anew with all that is known since; other pruners know the trial itself.
+    """
+    forecasts_decide = isinstance(spec.search.pruner, NoPruner | Forecast)
+    by_pruner = trial.state is TrialState.STOPPED and trial.stopped_by == "pruner"
+    return ended_by_loop(trial) or (by_pruner and not forecasts_decide)
+
+
 class _Search:
     """One decision of a job: its candidates, whose places in their list are the engine's keys, and its runs."""
 
@@ -226,8 +236,7 @@ class _Search:
         self.horizons = [steps, *(steps // part for part in SHORTER if kind.short_horizons and steps // part > 1)]
         self.draws = draws(spec)
         self.space = self.draws.space
-        # What its loop ended early it would end there again, at its whole price.
-        self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST or ended_by_loop(t)}
+        self.closed = {(t.configuration, t.horizon) for t in past if t.state in LOST or _ended_for_good(spec, t)}
         self.candidates: list[Configuration] = []
         self._options: list[list[_Option]] = []  # of each candidate that was encoded
         self._places: dict[Configuration, int] = {}

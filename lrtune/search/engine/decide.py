@@ -255,7 +255,8 @@ class Search:
         """The tried option to be trained to its end, after so many steps without a whole run; None if none is due.
 
         That the best forecast is clearly better than the `best` whole run makes one due; it is the one that promises
-        most for its price, since of two that promise alike a run that is almost done shows sooner how runs end.
+        most for its price, since of two that promise alike a run that is almost done shows sooner how runs end. One
+        that is expected to end worse is no incumbent, however unsure that is: long shots are for stages to follow.
         """
         if not len(tried) or self._unconfirmed() < self.settings.patience:
             return None
@@ -264,7 +265,8 @@ class Search:
             return None
         if (ahead := self._ahead(tried)) is not None:
             return ahead
-        return int(tried[np.argmax(self._worth(tried, ends.improvement(best)))])
+        worth = self._worth(tried, ends.improvement(best))
+        return int(tried[np.argmax(np.where(ends.mean <= max(best, ends.mean[leader]), worth, -1.0))])
 
     def _ahead(self, rows: Ints) -> int | None:
         """The option that stands best of the paused ones that are ahead of all whole runs; None without.
