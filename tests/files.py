@@ -187,6 +187,8 @@ UNSAFE: Mapping[str, tuple[str, Callable[[], bytes], str]] = {
     "gzip in a gzip": ("a.csv.gz", lambda: gzip.compress(gzip.compress(csv())), "control character"),
     "gzip called text": ("a.txt", lambda: gzip.compress(b"words"), "a gzip file"),
     "too large": ("a.txt", lambda: b"ab" * LARGEST, "larger than"),
+    "Excel's Unicode text": ("a.txt", lambda: "a\tb\n1\t2\n".encode("utf-16"), "let its name end in .tsv"),
+    "Excel's workbook": ("a.xlsx", lambda: b"PK\x03\x04" + bytes(30), "save the sheet as CSV"),
     "Python": ("a.py", lambda: b"print(1)", "accepted is a name that ends in"),
     "pickle": ("a.pkl", lambda: b"\x80\x04", "accepted is a name that ends in"),
     "name with slashes": ("../../a.csv", csv, "name"),

@@ -232,13 +232,12 @@ def test_an_error_is_said_once(service: Database, arguments: list[str], sentence
 
 def test_jobs_are_searched_sorted_and_compared(service: Database) -> None:
     ended(service, JobState.SUCCEEDED)
-    wide, narrow = (
-        str(submitted("--name", name, "--tag", "team=risk", *more)["id"])
-        for name, more in (("wide", ["--schedule", "linear"]), ("narrow", ["--full-runs", "7"]))
-    )
+    wide = str(submitted("--name", "wide", "--tag", "team=risk", "--schedule", "linear")["id"])
+    narrow = str(submitted("--name", "narrow", "--tag", "team=risk", "--full-runs", "7")["id"])
     found = [job["id"] for job in json.loads(run("jobs", "--search", "RISK", "--sort", "name", "--json").stdout)]
     assert found == [narrow, wide]
     assert json.loads(run("list", "--search", "risk", "--task", "images", "--json").stdout) == []
+    assert ["there are more" in run("list", "-s", "risk", "--limit", limit).stderr for limit in "12"] == [True, False]
     said = words(run("compare", wide, narrow))
     assert "budget.full_runs 20 7" in said
     assert "schedules.linear" not in said, "both try it"

@@ -1,6 +1,7 @@
 """What one cell says, however it is written; and that no text whatsoever breaks the reader of tables."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,3 +72,21 @@ def test_what_is_no_number_is_none(cell: str) -> None:
 )
 def test_a_unit_is_what_all_numbers_have_behind_them(sample: list[str], unit: str) -> None:
     assert cells.unit_of(sample) == unit
+
+
+@pytest.mark.parametrize(
+    ("odd", "written", "why"),
+    [
+        ("k, A", "{}.{}", "numbers; "),
+        ("fehlt", "{},{}", "numbers with a decimal comma; "),
+        ("k.A.", "{}{}", "numbers; "),
+    ],
+)
+def test_a_word_does_not_say_how_the_numbers_beside_it_are_written(
+    tmp_path: Path, odd: str, written: str, why: str
+) -> None:
+    amounts = [written.format(1 + row % 9, 101 + row) for row in range(120)]
+    amounts[7] = amounts[47] = odd
+    path = tmp_path / "a.csv"
+    path.write_text("a;b\n" + "\n".join(f"{row};{amount}" for row, amount in enumerate(amounts)), encoding="utf-8")
+    assert describe(path, kind_of("a.csv"), largest=10**6).columns[1].why.startswith(why)

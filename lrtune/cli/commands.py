@@ -194,8 +194,10 @@ def list_(
     """The jobs, newest first unless sorted."""
     asked = {"state": state, "task": task, "tag": tag, "owner": owner, "search": search, "sort": sort}
     with clients.Client() as client:
-        found = tuple(islice(client.list(**asked), limit))  # type: ignore[arg-type]
-    out.show(found, as_json, lambda: terminal.jobs(found))
+        found = tuple(islice(client.list(**asked), limit + 1))  # type: ignore[arg-type]
+    out.show(shown := found[:limit], as_json, lambda: terminal.jobs(shown))
+    if len(found) > limit:
+        out.say("there are more; --limit says how many are shown", err=True)
 
 
 @app.command()

@@ -78,4 +78,4 @@ def write(output: Path, content: bytes) -> None:
     try:
         output.write_bytes(content)
     except OSError as error:
-        raise errors.Invalid(f"output: {error}") from None
+        raise errors.Invalid(f"output: {output}: {error.strerror or error}") from None

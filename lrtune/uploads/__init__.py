@@ -33,6 +33,7 @@ MAGIC = (
     (b"\x80\x04", "a pickle, which could run code"),
     (b"\x80\x05", "a pickle, which could run code"),
 )
+SHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 ZIPPED = "a zip archive or an npz file"
 STARTS = {Kind.PARQUET: "a Parquet file", Kind.NPZ: ZIPPED, Kind.IMAGES: ZIPPED}
 
@@ -41,7 +42,8 @@ def kind_of(name: str) -> Kind:
     """What a file is by its name. Raises UnusableFile for a suffix that no task reads."""
     ending = next((one for one in SUFFIXES if name.lower().endswith(one)), None)
     if ending is None:
-        raise UnusableFile(f"name: found {name[:60]!r}; accepted is a name that ends in {', '.join(SUFFIXES)}")
+        more = "; save the sheet as CSV" if name.lower().endswith(SHEETS) else ""
+        raise UnusableFile(f"name: found {name[:60]!r}; accepted is a name that ends in {', '.join(SUFFIXES)}{more}")
     return SUFFIXES[ending]
 
 

@@ -4,6 +4,7 @@ A column is what nearly all its cells are. An odd cell is then a missing value, 
 column is words, and that is said too.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ Parse = Callable[[Sequence[str]], NDArray[np.float64]]
 SAMPLE = 50  # cells that tell which ways are worth trying
 ODD_SHARE, LEAST_RIGHT = 0.05, 10  # odd cells that numbers may have, and how many right ones each must have beside it
 SHOWN = 3
+DIGIT = re.compile(r"\d")
 EXACT = 2**53  # up to here floats tell whole numbers apart
 TYPES = {"span": "number", "numbers": "number", "dates": "date", "flags": "flag"}
 
@@ -141,10 +143,12 @@ class Judge:
         if self.given is None:
             self._ways = [way for way in self._ways if way.odd <= max(SAMPLE, self.seen // 2)]
         if any(way.kind == "numbers" for way in self._ways) and not (self.dotted and self.with_commas):
-            joined = "".join(solid)
+            # a mark that stands in a word, such as 'k.A.', says nothing of how numbers are written
+            amounts = [text for text in solid if DIGIT.search(text)]
+            joined = "".join(amounts)
             self.dotted |= "." in joined
             self.with_commas |= "," in joined
-            self.unmarked = self.unmarked or any("." not in text and "," not in text for text in solid)
+            self.unmarked = self.unmarked or any("." not in text and "," not in text for text in amounts)
 
     def vote(self) -> int:
         """How many cells say that a comma is the decimal mark, less those that say it is a point."""

@@ -1,6 +1,7 @@
 """Text: UTF-8 without control characters, read a line at a time so that no line can fill the memory."""
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -25,7 +26,11 @@ def opened(path: Path) -> Iterator[TextIO]:
             yield file
     except UnicodeDecodeError as error:
         found = error.object[error.start]
-        raise UnusableFile(f"the text is not UTF-8: found the byte 0x{found:02x}; save the file as UTF-8") from None
+        table = "; if it is a table, as Excel's 'Unicode Text' is, let its name end in .tsv"  # tables may be UTF-16
+        more = table if error.object.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else ""
+        raise UnusableFile(
+            f"the text is not UTF-8: found the byte 0x{found:02x}; save the file as UTF-8{more}"
+        ) from None
 
 
 def lines(file: TextIO, *, longest: int = LONGEST) -> Iterator[str]:
