@@ -222,7 +222,8 @@ class Batch(Strict):
 class Verdict(Result):
     """Whether to go on. After `stop` the trial is no longer held: `state` is what became of it, `reason` says why.
 
-    `pause` asks for a checkpoint, and for a `finish` with the state `paused` that names it.
+    `pause` asks for a checkpoint, and for a `finish` with the state `paused` that names it: at the stage's end, and
+    wherever it stands as its job is paused.
 
     `learning_rates`, where it is not null, takes the place of the rates from step `step` (counted from 0) on.
     """
