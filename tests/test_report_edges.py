@@ -104,6 +104,15 @@ def test_an_end_next_to_one_is_not_said_to_be_one():
     assert any("values of decay searched, 950 of 1 to 1000: widen" in one for one in said)
 
 
+def test_a_rate_of_try_between_the_grid_and_the_end_of_the_range_is_at_that_end():
+    """The rates that the search tries lie on a grid, and end below 0.1 where that is the end; one of `try` need not."""
+    changed = {"optimizers": [{"name": "adamw", "learning_rate": [0.001, 0.1]}], "try": [{"learning_rate": 0.1}]}
+    spec = AdmittedJob.model_validate(SPEC.model_dump(mode="json") | changed)
+    found = reported([run(0, 0.008, 0.60), run(1, 0.05, 0.50), run(2, 0.1, 0.40)], spec)
+    assert [(edge.knob, edge.end, edge.searched) for edge in found.edges] == [("learning_rate", "high", (0.001, 0.1))]
+    assert advised(found)["too low?"].endswith("widen the range upwards.")
+
+
 def test_a_knob_amid_its_range_or_at_an_end_beyond_which_nothing_is_legal_is_at_no_edge():
     found = reported([run(0, 0.008, 0.40, warmup=0.0)])
     assert found.edges == []
