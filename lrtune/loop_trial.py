@@ -88,6 +88,7 @@ class LoopTrial(Torch, Rated, Kept):
         if self.over:
             self._warn_of_more()
             return True
+        self._require_keeper()
         at = step_of(self._in_stage(step), self.steps, start=self.start)
         self._say_if_unasked()
         self._compare_updates(at)

@@ -325,6 +325,19 @@ def test_a_loop_whose_job_is_paused_keeps_its_trial_and_goes_on_from_there(door:
             assert (again.number, again.start) == (trial.number, 2)
 
 
+def test_a_loop_that_keeps_nothing_hears_so_at_its_first_report(door: httpx.Client, tmp_path: Path) -> None:
+    """Not at the end of its first stage, when it has trained the baseline to its end already."""
+    job = submit(door, **STAGED)
+    restore = r"nothing to keep is known: call `start = trial\.restore.* or tune without checkpoints: leave the folder"
+    with Client() as client:
+        trials = client.get(job).trials(checkpoints=tmp_path / "kept")
+        trial = next(trials)
+        with pytest.raises(errors.Invalid, match=restore):
+            trial.report(1, val_loss=1.0)
+        assert not client.trial(job, 0).reports
+        trial.give_back()
+
+
 BEST_AS_IT_IS = (
     "best.json: its peak is that of a run of 40 steps, and stays it; `lrtune best JOB --steps 90 --json` writes the "
     "one that is expected to be best over 90"
