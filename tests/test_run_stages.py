@@ -330,8 +330,8 @@ def test_a_loop_that_keeps_nothing_hears_so_at_its_first_report(door: httpx.Clie
     job = submit(door, **STAGED)
     restore = r"nothing to keep is known: call `start = trial\.restore.* or tune without checkpoints: leave the folder"
     with Client() as client:
-        trials = client.get(job).trials(checkpoints=tmp_path / "kept")
-        trial = next(trials)
+        turns = client.get(job).trials(checkpoints=tmp_path / "kept")
+        trial = next(turns)
         with pytest.raises(errors.Invalid, match=restore):
             trial.report(1, val_loss=1.0)
         assert not client.trial(job, 0).reports
