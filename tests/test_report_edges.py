@@ -6,6 +6,7 @@ from lrtune.optimizers import Adamw
 from lrtune.schedules import InverseSqrt, Wsd
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Findings
+from lrtune.wire.results import Trial
 from tests.test_report import HIGHEST, SPEC, advised, reported, run
 
 
@@ -42,6 +43,21 @@ def test_what_other_schedules_say_of_a_rate_is_open_where_chance_explains_it():
         "Perhaps. Above 8e-3 with any schedule: 2 runs end 14 % worse in the median; 1 was not finished."
     )
     assert "The best within a factor of 2 ends 2.5 % worse, which may be chance." in said
+
+
+def test_a_baseline_that_is_far_noisier_does_not_make_chance_of_what_the_candidates_tell_apart():
+    """Its values lie 0.4 apart from seed to seed; two candidates agree to 0.002 on how their seeds differ."""
+
+    def seeds(number: int, rate: float, *values: float) -> list[Trial]:
+        return [run(number + n, rate, value, role="confirm", seed=1 + n) for n, value in enumerate(values)]
+
+    others = [run(1, 0.008, 0.40), run(2, 0.0113, 0.41), run(3, 0.016, 0.46), run(4, 0.004, 0.47)]
+    candidates = seeds(10, 0.008, 0.401, 0.403, 0.398) + seeds(20, 0.0113, 0.412, 0.412, 0.410)
+    for values in ((0.99, 1.01, 1.0), (0.6, 1.4, 1.0)):
+        baseline = [run(0, 0.001, 1.0, role="baseline"), *seeds(30, 0.001, *values)]
+        said = advised(reported([*baseline, *others, *candidates]))
+        assert said["too low?"].startswith("No. ")
+        assert "chance" not in said["too low?"]
 
 
 def luck(deviation: float, seed: int) -> Findings:

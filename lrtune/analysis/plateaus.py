@@ -12,7 +12,7 @@ from statistics import median
 from typing import TypeAlias
 
 from lrtune.analysis import paired
-from lrtune.analysis.answer import grouped
+from lrtune.analysis.answer import grouped, noise_of_candidates
 from lrtune.analysis.paired import Runs, share
 from lrtune.space import Space, within
 from lrtune.wire.job import AdmittedJob
@@ -48,12 +48,14 @@ class Point:
 class Landscape:
     """A job's runs and configurations by optimizer and family, the answer's first, and what counts as equally good.
 
-    `even` are the numbers of the trials that say what a median one is; None: all do.
+    What lies within `chance` of each other luck explains. `even` are the numbers of the trials that say what a median
+    one is; None: all do.
     """
 
     best: Best
     answer: Point
     tolerance: float
+    chance: float
     runs: Mapping[Kind, Sequence[Trial]]
     points: Mapping[Kind, Sequence[Point]]
     even: Collection[int] | None = None
@@ -86,7 +88,10 @@ def landscape(best: Best, trials: Iterable[Trial], even: Collection[int] | None 
     every = [point for some in points.values() for point in some]
     compared = every if even is None else _points(best, answer, (one for one in trials if one.number in even))
     behind = [point.behind for point in compared if point.behind is not None]
-    return Landscape(best, answer, _tolerance(best, median(behind) if behind else 0.0), runs, points, even)
+    reference = best.baseline.configuration if best.baseline else None
+    candidates = noise_of_candidates((trial for trial in trials if trial.completed(best.steps)), but=reference)
+    tolerance, chance = _tolerance(best, median(behind) if behind else 0.0), paired.chance(best, candidates)
+    return Landscape(best, answer, tolerance, chance, runs, points, even)
 
 
 def _tolerance(best: Best, typical: float) -> float:
