@@ -45,7 +45,7 @@ def _rejections(error: ValidationError) -> Iterator[Rejection]:
     found: Any = error.instance
     if error.validator == "required":
         for name in (name for name in error.validator_value if name not in found):
-            yield {"pointer": pointers.pointer([*where, name]), "detail": "found nothing; this field is needed"}
+            yield {"pointer": pointers.pointer([*where, name]), "detail": pointers.NEEDED}
     elif error.validator == "additionalProperties" and isinstance(error.schema, Mapping):
         fields = list(error.schema.get("properties", ()))
         accepted = f"accepted fields are {', '.join(fields)}" if fields else "there are no parameters"

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from lrtune.errors import Rejection
 from lrtune.space import shown
 
+NEEDED = "found nothing; this field is needed"
 PUT_IN_WORDS = 500  # rejections; more are counted
 Loc = tuple[str | int, ...]
 Found = Mapping[str, Any] | ErrorDetails
@@ -74,10 +75,13 @@ def pointer(parts: Sequence[str | int]) -> str:
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
-def anchored(found: str, body: object) -> str:
-    """A pointer into a job's full form, cut where the body that was sent is shorter: its task may be just a name."""
-    kept: list[str] = []
-    for part in found.split("/")[1:]:
+def anchored(one: Rejection, body: object) -> Rejection:
+    """A rejection in a job's full form, whose pointer is cut where the body that was sent is shorter.
+
+    Its task may be just a name. What is missing there is said by its own name then.
+    """
+    parts, kept = one["pointer"].split("/")[1:], list[str]()
+    for part in parts:
         if not isinstance(body, dict | list):
             break
         kept.append(part)
@@ -85,7 +89,10 @@ def anchored(found: str, body: object) -> str:
             body = body.get(part.replace("~1", "/").replace("~0", "~"), {})
         else:
             body = body[int(part)] if part.isdigit() and int(part) < len(body) else {}
-    return "".join(f"/{part}" for part in kept)
+    detail, below = one["detail"], ".".join(parts[len(kept) :])
+    if below and detail == NEEDED:
+        detail = f"found {shown(body)} without {below}; this field is needed"
+    return {"pointer": "".join(f"/{part}" for part in kept), "detail": detail}
 
 
 def _rejection(error: Found, body: object, schema: Mapping[str, Any]) -> tuple[str, str]:
@@ -117,7 +124,7 @@ def _in_body(body: object, loc: Loc) -> Loc:
 def _sentence(error: Found, accepted: Sequence[str]) -> str:
     message, value = error["msg"].removeprefix("Value error, "), error.get("input")
     if error["type"] == "missing":
-        return "found nothing; this field is needed"
+        return NEEDED
     if error["type"] == "extra_forbidden":
         return f"found an unknown field; accepted fields are {', '.join(accepted)}" if accepted else "unknown field"
     if message.startswith("found"):

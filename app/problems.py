@@ -158,8 +158,7 @@ async def _domain(request: Request, error: Exception) -> Response:
     assert isinstance(error, LrtuneError)  # noqa: S101 - it is registered for these
     body = getattr(request.state, "body", None)
     if body is not None and error.errors:
-        found: list[Rejection] = [{**one, "pointer": pointers.anchored(one["pointer"], body)} for one in error.errors]
-        return _answer(request, invalid(found))
+        return _answer(request, invalid([pointers.anchored(one, body) for one in error.errors]))
     return _answer(request, error)
 
 

@@ -18,7 +18,7 @@ from lrtune import search
 from lrtune.analysis.prefixes import Course
 from lrtune.errors import Invalid, Rejection, Unavailable
 from lrtune.schedules import Plateau
-from lrtune.store import Database, events, histories, holds, leases
+from lrtune.store import Database, checkpoints, events, histories, holds, leases
 from lrtune.store.database import AWAY
 from lrtune.store.holds import Heard, Held, Shown, held, held_each, remark
 from lrtune.wire.external import MOST_REPORTS, RATES, Batch, Sent, Verdict, elsewhere, misnamed, misplaced
@@ -132,6 +132,9 @@ def _carried_out(tx: Session, lease: leases.Lease, verdict: Verdict) -> Verdict:
     """A verdict, and what it makes of the trial."""
     if verdict.state is TrialState.DIVERGED:
         return _ended(tx, lease, TrialState.DIVERGED, verdict.reason, step=verdict.step)
+    if verdict.state is TrialState.WAITING and checkpoints.of(tx, lease.token):
+        reason = "the job is paused; its trial is kept, and goes on from there when the job does"
+        return verdict.model_copy(update={"decision": "pause", "reason": reason, "state": TrialState.RUNNING})
     if verdict.state is TrialState.WAITING:
         leases.release(tx, lease, reason=verdict.reason)
     return verdict
@@ -224,12 +227,12 @@ def _looked(found: Held, batch: Batch) -> Look:
     if bad is not None:
         reason = f"{metric.name} became not finite at step {bad.step} (learning rate {bad.learning_rate:.3g})"
         return Look(heard, Verdict(decision="stop", reason=reason, state=TrialState.DIVERGED, step=trial.step))
-    if found.news is JobState.PAUSED:
-        reason = "the job is paused; its trial waits, and starts again when the job goes on"
-        return Look(heard, Verdict(decision="stop", reason=reason, state=TrialState.WAITING, step=trial.step))
     if trial.until is not None and trial.step >= trial.until:
         reason = f"trained until step {trial.until} of {trial.horizon}, as planned"
         return Look(heard, Verdict(decision="pause", reason=reason, state=TrialState.RUNNING, step=trial.step))
+    if found.news is JobState.PAUSED and trial.step < trial.horizon:  # a whole run only has to be ended
+        reason = "the job is paused; its trial waits, and starts again when the job goes on"
+        return Look(heard, Verdict(decision="stop", reason=reason, state=TrialState.WAITING, step=trial.step))
     rates = _new_rates(trial, batch, metric)
     return Look(heard, Verdict(decision="continue", state=TrialState.RUNNING, step=trial.step, learning_rates=rates))
 

@@ -18,6 +18,7 @@ class Kept:
 
     _other_keeper: Any = None
     _folder_seen = False
+    _instead = "or tune without checkpoints: leave the folder for them out"
     _began: int | None
 
     def batches(self: Any, loader: Iterable[B]) -> Iterator[B]:
@@ -72,7 +73,7 @@ class Kept:
             raise errors.Invalid(f"{found}: {report}; {epochs}, {instead}")
         return step
 
-    def _require_keeper(self: Any, instead: str) -> None:
+    def _require_keeper(self: Any) -> None:
         """Raise Invalid where a stage could not be kept at its end, before it is trained.
 
         Of a job in stages also in a whole run, which its baseline is: a script that keeps nothing is to hear it first.
@@ -82,7 +83,7 @@ class Kept:
             who = f"trial {self.number} is to pause after step {self.until}" if pauses else "trials of this job pause"
             found = f"{who}, and nothing to keep is known"
             restore = "call `start = trial.restore(model=model, optimizer=optimizer, ...)` before the training"
-            raise errors.Invalid(f"{found}: {restore}, {instead}")
+            raise errors.Invalid(f"{found}: {restore}, {self._instead}")
 
     def keep_with(self: Any, keeper: Any) -> None:
         """Let another one keep this trial where it pauses, and the place in `batches`: an adapter's."""

@@ -7,9 +7,12 @@ frameworks in `lrtune/adapters/`.
 import hashlib
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from lrtune import errors
 from lrtune.door import Door
 from lrtune.loop_trial import LoopTrial as LoopTrial  # where the documents have it
 from lrtune.loop_trial import turn
-from lrtune.wire.external import Checkpoints
+from lrtune.wire.external import Checkpoints, Ending
 from lrtune.wire.results import Job
 
 WAIT_SECONDS = 2.0  # before asking again when others train all there is
@@ -85,16 +88,51 @@ def trials(
     }
     while True:
         try:
-            held = door.take(job_id, **hold)
+            with _ctrl_c_waits() as interrupted:
+                held = door.take(job_id, **hold)
         except errors.JobFinished as over:
             log.info("job %s: %s", job_id, over)
             forget(own, None)
             return
+        if interrupted:
+            if held is not None:
+                back = Ending(token=held.token, state="waiting", reason="KeyboardInterrupt")
+                with suppress(errors.LrtuneError):  # else its lease runs out
+                    door.finish(job_id, held.trial.number, back)
+            raise KeyboardInterrupt
         if held is None:
             time.sleep(WAIT_SECONDS)
             continue
         forget(own, held.forget, needed=held.needed)
         yield from turn(LoopTrial(door, job_id, held, folder=own))
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[list[int]]:
+    """Let Ctrl-C wait for the answer to what is asked inside, and tell of it; a second one does not wait.
+
+    A trial that is handed out to a loop that is gone would be nobody's until its lease ends.
+    """
+    came: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def later(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(signal.SIGINT, before)
+        log.warning("Ctrl-C waits for the server's answer, to give back what it hands out; a second one does not")
+
+    signal.signal(signal.SIGINT, later)
+    try:
+        yield came
+    except Exception:
+        if came:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def this_process() -> str:

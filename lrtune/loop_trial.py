@@ -60,6 +60,7 @@ class LoopTrial(Torch, Rated, Kept):
         self._folder, self._team = folder, team or Alone()
         self._stopped = self._to_pause = False  # as the first process of a team has heard; all hear it when they report
         self._began: int | None = None  # where the training began, while the server has not heard that
+        self._halted = ""  # why to pause before the stage's end, as the first process of a team has heard
         self._interrupted, self._warned = "", False
         self._door, self._job, self._held, self._trial = door, job_id, held, held.trial
         self._course = Course.of(held.trial, held.metric)
@@ -87,6 +88,7 @@ class LoopTrial(Torch, Rated, Kept):
         if self.over:
             self._warn_of_more()
             return True
+        self._require_keeper()
         at = step_of(self._in_stage(step), self.steps, start=self.start)
         self._say_if_unasked()
         self._compare_updates(at)
@@ -113,11 +115,11 @@ class LoopTrial(Torch, Rated, Kept):
             raise errors.Invalid(f"step: found {', '.join(map(str, steps))}; all processes report at the same steps")
         self._interrupted = next(filter(None, interrupted), "")
 
-        def heard() -> tuple[bool, bool, str, list[Report]]:
+        def heard() -> tuple[bool, bool, str, list[Report], str]:
             self._hear(at, metrics)
-            return self._stopped, self._to_pause, self.reason, self._trial.reports
+            return self._stopped, self._to_pause, self.reason, self._trial.reports, self._interrupted or self._halted
 
-        self.over, self.pausing, self.reason, reports = self._team.first(heard)
+        self.over, self.pausing, self.reason, reports, self._interrupted = self._team.first(heard)
         if self._team.rank and reports != self._trial.reports:
             self._trial = self._trial.model_copy(update={"reports": reports})
             self._follow([])
@@ -326,6 +328,8 @@ class LoopTrial(Torch, Rated, Kept):
         # What an earlier process reported of this stage may reach further than this one has trained.
         if verdict.decision == "pause" and self._reached >= self.until:
             self._to_pause, self.reason = True, verdict.reason
+        elif verdict.decision == "pause" and verdict.step < self.until:
+            self._halted = verdict.reason
 
     def _end(self, state: Literal["complete", "diverged", "failed", "waiting", "paused"], **said: Any) -> None:
         with self._lock:

@@ -69,6 +69,8 @@ def _found(file: str) -> "ScriptTrial":
 class ScriptTrial(LoopTrial):
     """A trial that `lrtune run` has taken, in a process of its command."""
 
+    _instead = "or tune without checkpoints: `lrtune run JOB --whole -- ...`"
+
     def __init__(self, file: Path, client: Client, written: Mapping[str, Any], held: Handout) -> None:
         folder = written["checkpoints"]
         super().__init__(client, written["job"], held, folder=Path(folder) if folder else None, team=Team())
@@ -136,7 +138,6 @@ class ScriptTrial(LoopTrial):
         """As `LoopTrial.report`; in a team every process calls it, and the first one's numbers are sent."""
         with suppress(OSError):
             os.utime(self._file)  # for `lrtune run`: it is alive
-        self._require_keeper("or tune without checkpoints: `lrtune run JOB --whole -- ...`")
         return super().report(step, **metrics)
 
     def _terminated(self, *_: object) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from statistics import fmean, median
 
+from lrtune.analysis.answer import noise_of_candidates, quantile
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.results import Trial, TrialState
 from tests.madeup import STEPS, MadeUp
@@ -98,9 +99,13 @@ class Facts:
         return own + [math.inf] * len(broken)
 
     def chance(self) -> float:
-        """How far runs may lie apart by chance, by what the answer says of its noise."""
+        """How far runs may lie apart by chance, by what the answer says of its noise, and its candidates of theirs."""
         if self.best.noise:
-            return 2 * self.best.noise.deviation
+            baseline = self.best.baseline.configuration if self.best.baseline else None
+            told, most = noise_of_candidates(self.done, but=baseline), 2 * self.best.noise.deviation
+            if told is None or told.residual[1] < 2:
+                return most
+            return min(most, quantile(told.residual[1]) * math.sqrt(2 * told.residual[0])) or most
         low, high = self.best.interval or (0.0, 0.0)
         return (high - low) / 2
 

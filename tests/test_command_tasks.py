@@ -129,7 +129,7 @@ def test_users_submit_jobs_to_an_operators_command_and_a_worker_trains_them_in_s
 @pytest.mark.parametrize(
     ("fields", "pointer", "words"),
     [
-        ({"task": "llama"}, "/task", "found nothing; this field is needed"),
+        ({"task": "llama"}, "/task", "found 'llama' without params.name; this field is needed"),
         ({"task": {"name": "llama", "params": PARAMS | {"width": 65}}}, "/task/params/width", "a number of at most 64"),
         ({"task": {"name": "llama", "params": PARAMS | {"depth": 2}}}, "/task/params/depth", "fields are width, name"),
         ({"task": {"name": "llama", "params": {"name": "--output=/etc"}}}, "/task/params/name", "(?!-)"),

@@ -1,5 +1,6 @@
 """A loop in Python: what it may report, and what becomes of its trial however it is left."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -288,6 +289,27 @@ def test_a_script_that_ends_says_why_even_where_its_iterator_outlives_the_for(
         subprocess.run([sys.executable, "-c", script], env=known, capture_output=True, timeout=120, check=False)
         (found,) = client.trials(job.id)
         assert (found.state, found.reason.startswith(reason)) == (state, True), found.reason
+
+
+@pytest.mark.parametrize(("times", "state"), [(1, "waiting"), (2, "running")])
+def test_ctrl_c_as_a_trial_is_on_its_way_gives_it_back_and_a_second_one_does_not_wait(
+    client: Client, monkeypatch: pytest.MonkeyPatch, times: int, state: str
+) -> None:
+    take = Client.take
+
+    def interrupted(self: Client, job_id: str, **hold: Any) -> Any:
+        held = take(self, job_id, **hold)
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        return held
+
+    job = client.submit(JOB)
+    monkeypatch.setattr(Client, "take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(job.trials())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    (trial,) = client.trials(job.id)
+    assert trial.state == state
 
 
 def test_another_metric_is_said_at_the_first_report_that_is_due(client: Client) -> None:

@@ -249,3 +249,38 @@ def test_a_pause_that_cannot_be_is_a_sentence_and_nothing_is_lost(door: httpx.Cl
         answer = tell(door, job, another, "finish", state="paused", checkpoint=f"{number}@{end}", step=1)
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/checkpoint")
         assert f"the checkpoint of trial {number}" in answer.json()["errors"][0]["detail"]
+
+
+def test_a_stage_of_a_job_that_is_paused_is_kept_and_goes_on_from_there(door: httpx.Client) -> None:
+    job = submit(door, **JOB)
+    train(door, job, take(door, job, **OWN))
+    held = take(door, job, **OWN)
+    door.post(f"/v1/jobs/{job}/pause")
+    for reports in ([], [{"step": 1, "metrics": {"val_loss": 1.0}}]):
+        verdict = tell(door, job, held, "reports", reports=reports).json()
+        assert (verdict["decision"], verdict["state"]) == ("pause", "running")
+    said = {"state": "paused", "checkpoint": "here", "step": 1, "reason": verdict["reason"]}
+    assert tell(door, job, held, "finish", **said).json()["state"] == "waiting"
+    assert door.post(f"/v1/jobs/{job}/trials", json=OWN).status_code == 204
+    door.post(f"/v1/jobs/{job}/resume")
+    again = take(door, job, **OWN)
+    assert (again["trial"]["number"], again["start"], again["checkpoint"]) == (held["trial"]["number"], 1, "here")
+
+
+@pytest.mark.parametrize("hold", [{}, OWN])
+def test_what_is_trained_to_its_end_as_its_job_is_paused_counts(door: httpx.Client, hold: dict[str, Any]) -> None:
+    job = submit(door, **JOB)
+    held = take(door, job, **hold)
+    door.post(f"/v1/jobs/{job}/pause")
+    answer = tell(door, job, held, "reports", reports=[{"step": 40, "metrics": {"val_loss": 1.0}}])
+    assert answer.json()["decision"] == "continue", "it only has to be ended"
+    assert tell(door, job, held, "finish").json()["state"] == "complete"
+    assert door.get(f"/v1/jobs/{job}").json()["state"] == "paused"
+    door.post(f"/v1/jobs/{job}/resume")
+    if hold:
+        held = take(door, job, **hold)
+        while held["until"] == 40:
+            train(door, job, held)
+            held = take(door, job, **hold)
+        door.post(f"/v1/jobs/{job}/pause")
+        assert train(door, job, held) == "paused", "a stage that has come to its end is a whole one"

@@ -6,6 +6,7 @@ from lrtune.optimizers import Adamw
 from lrtune.schedules import InverseSqrt, Wsd
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import Findings
+from lrtune.wire.results import Trial
 from tests.test_report import HIGHEST, SPEC, advised, reported, run
 
 
@@ -42,6 +43,21 @@ def test_what_other_schedules_say_of_a_rate_is_open_where_chance_explains_it():
         "Perhaps. Above 8e-3 with any schedule: 2 runs end 14 % worse in the median; 1 was not finished."
     )
     assert "The best within a factor of 2 ends 2.5 % worse, which may be chance." in said
+
+
+def test_a_baseline_that_is_far_noisier_does_not_make_chance_of_what_the_candidates_tell_apart():
+    """Its values lie 0.4 apart from seed to seed; two candidates agree to 0.002 on how their seeds differ."""
+
+    def seeds(number: int, rate: float, *values: float) -> list[Trial]:
+        return [run(number + n, rate, value, role="confirm", seed=1 + n) for n, value in enumerate(values)]
+
+    others = [run(1, 0.008, 0.40), run(2, 0.0113, 0.41), run(3, 0.016, 0.46), run(4, 0.004, 0.47)]
+    candidates = seeds(10, 0.008, 0.401, 0.403, 0.398) + seeds(20, 0.0113, 0.412, 0.412, 0.410)
+    for values in ((0.99, 1.01, 1.0), (0.6, 1.4, 1.0)):
+        baseline = [run(0, 0.001, 1.0, role="baseline"), *seeds(30, 0.001, *values)]
+        said = advised(reported([*baseline, *others, *candidates]))
+        assert said["too low?"].startswith("No. ")
+        assert "chance" not in said["too low?"]
 
 
 def luck(deviation: float, seed: int) -> Findings:
@@ -102,6 +118,15 @@ def test_an_end_next_to_one_is_not_said_to_be_one():
     said = [edge.words for edge in found.edges]
     assert any("values of beta2 searched, 0.9998 of 0.9 to 0.9999: widen" in one for one in said)
     assert any("values of decay searched, 950 of 1 to 1000: widen" in one for one in said)
+
+
+def test_a_rate_of_try_between_the_grid_and_the_end_of_the_range_is_at_that_end():
+    """The rates that the search tries lie on a grid, and end below 0.1 where that is the end; one of `try` need not."""
+    changed = {"optimizers": [{"name": "adamw", "learning_rate": [0.001, 0.1]}], "try": [{"learning_rate": 0.1}]}
+    spec = AdmittedJob.model_validate(SPEC.model_dump(mode="json") | changed)
+    found = reported([run(0, 0.008, 0.60), run(1, 0.05, 0.50), run(2, 0.1, 0.40)], spec)
+    assert [(edge.knob, edge.end, edge.searched) for edge in found.edges] == [("learning_rate", "high", (0.001, 0.1))]
+    assert advised(found)["too low?"].endswith("widen the range upwards.")
 
 
 def test_a_knob_amid_its_range_or_at_an_end_beyond_which_nothing_is_legal_is_at_no_edge():

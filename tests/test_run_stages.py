@@ -305,6 +305,39 @@ def test_optimize_trains_in_stages(door: httpx.Client, tmp_path: Path) -> None:
     add_up(door, job)
 
 
+def test_a_loop_whose_job_is_paused_keeps_its_trial_and_goes_on_from_there(door: httpx.Client, tmp_path: Path) -> None:
+    import torch
+
+    job = submit(door, **STAGED)
+    with Client() as client:
+        for trial in client.get(job).trials(checkpoints=tmp_path / "kept"):
+            model = torch.nn.Linear(2, 1)
+            trial.restore(model=model, optimizer=trial.optimizer(model.parameters()))
+            assert not trial.report(1, val_loss=1.0)
+            client.pause(job)
+            assert trial.report(2, val_loss=0.9)
+            break
+        waiting = client.trial(job, trial.number)
+        assert (waiting.state, waiting.step) == ("waiting", 2)
+        assert "the job is paused" in waiting.reason
+        client.resume(job)
+        with next(client.get(job).trials(checkpoints=tmp_path / "kept")) as again:
+            assert (again.number, again.start) == (trial.number, 2)
+
+
+def test_a_loop_that_keeps_nothing_hears_so_at_its_first_report(door: httpx.Client, tmp_path: Path) -> None:
+    """Not at the end of its first stage, when it has trained the baseline to its end already."""
+    job = submit(door, **STAGED)
+    restore = r"nothing to keep is known: call `start = trial\.restore.* or tune without checkpoints: leave the folder"
+    with Client() as client:
+        turns = client.get(job).trials(checkpoints=tmp_path / "kept")
+        trial = next(turns)
+        with pytest.raises(errors.Invalid, match=restore):
+            trial.report(1, val_loss=1.0)
+        assert not client.trial(job, 0).reports
+        trial.give_back()
+
+
 BEST_AS_IT_IS = (
     "best.json: its peak is that of a run of 40 steps, and stays it; `lrtune best JOB --steps 90 --json` writes the "
     "one that is expected to be best over 90"

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from lrtune.search.engine.costs import Settings
 from lrtune.search.engine.decide import decide
@@ -60,6 +61,39 @@ def test_it_begins_earlier_where_a_quarter_of_the_budget_would_not_do_for_all():
 def test_one_that_a_pruner_stopped_has_been_tried():
     stopped = [replace(run(key, EVERY * 5, 8 + key), until=STEPS) for key in (11, 21)]
     assert not asked(5.9, [*RUNS, *stopped]).reason.startswith("no whole run")
+
+
+def diverged(key: int, born: int) -> Run:
+    return replace(run(key, EVERY, born), reports=((EVERY, np.nan),), state="diverged", until=STEPS)
+
+
+def test_one_whose_run_diverged_gets_a_second_one_and_no_third():
+    """At the rate that others came to their end at; it may not suit the family, but has not been ruled out."""
+    wsd, other = diverged(19, 8), diverged(29, 9)
+    found = asked(5.9, [*RUNS, wsd, run(22, STEPS, 9)])
+    assert found.reason == "no whole run of wsd yet: the best forecast of it"
+    assert not asked(5.9, [*RUNS, wsd, diverged(18, 10), run(22, STEPS, 9)]).reason.startswith("no whole run")
+    assert asked(5.9, [*RUNS, wsd, other]).reason.startswith("no whole run")
+
+
+@pytest.mark.parametrize(("ended", "apart", "at"), [((4, 5, 6), (7, 28), 80), ((2, 4, 5, 6), (28, 29), 160)])
+def test_a_family_without_a_whole_run_does_not_begin_where_two_others_diverged(
+    ended: tuple[int, ...], apart: tuple[int, ...], at: int
+) -> None:
+    """The higher the rate the better, up to where training comes apart: there went one family after the other."""
+
+    def fast(key: int, until: int, born: int) -> Run:
+        ends = 1.2 - 0.12 * (key % 10) + 0.02 * FAMILIES.index(NAMES[key])
+        reports = tuple((step, float(ends + 2 * np.exp(-step / 50))) for step in range(EVERY, until + 1, EVERY))
+        return replace(run(key, until, born), reports=reports)
+
+    runs = [fast(key, STEPS if key < 10 else EVERY, born) for born, key in enumerate((*ended, 12, 17, 22, 27))]
+    for key in apart:
+        reports = (*fast(key, at, 0).reports[:-1], (at, np.nan))
+        runs.append(replace(diverged(key, len(runs)), reports=reports))
+    found = asked(5.9, runs)
+    assert found.reason.startswith("no whole run of wsd yet")
+    assert found.row % 10 < max(key % 10 for key in apart)
 
 
 def test_the_last_quarter_of_the_budget_and_its_first_half_are_free_of_it():

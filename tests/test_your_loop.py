@@ -4,6 +4,7 @@ import difflib
 import json
 import math
 import os
+import random
 import select
 import signal
 import subprocess
@@ -248,6 +249,7 @@ def test_a_loop_that_measures_something_else_hears_of_it(client: Client) -> None
 @pytest.mark.parametrize("short", [False, True], ids=["a stage", "a range test"])
 def test_a_report_beyond_a_stage_hears_where_to_report(short: bool, tmp_path: Path) -> None:
     trial = range_test(tmp_path, 5) if short else stage(tmp_path, 0, 5, None)
+    trial.restore(draws=random.Random(1))
     assert not trial.report(4, val_loss=0.5)
     with pytest.raises(errors.Invalid, match=r"found 6; this stage ends at step 5: report there as well: `trial.due"):
         trial.report(6, val_loss=0.5)

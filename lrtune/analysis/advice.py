@@ -86,13 +86,14 @@ def advice(
     above: Beyond,
     below: Beyond,
     tolerance: float,
+    chance: float,
     ended: Sequence[float] = (),
     whole: Sequence[tuple[float, float]] = (),
 ) -> list[Advice]:
     """The three questions, answered."""
     margin = _margin(best, next((one for one in stability if one.optimizer == family.optimizer), None))
-    high = [_whether_worse(best, family, below, "low"), _slope(best, family, below, "low"), margin]
-    low = [_whether_worse(best, family, above, "high"), _slope(best, family, above, "high")]
+    high = [_whether_worse(best, family, below, "low", chance), _slope(best, family, below, "low", chance), margin]
+    low = [_whether_worse(best, family, above, "high", chance), _slope(best, family, above, "high", chance)]
     sure = [
         _evidence(best),
         _gain(best),
@@ -111,7 +112,7 @@ def _said(sentences: Sequence[str]) -> str:
     return " ".join(f"{one[0].upper()}{one[1:]}." for one in sentences if one)
 
 
-def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
+def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str, chance: float) -> str:
     """Whether rates beyond this end of the plateau have shown themselves to be worse."""
     rate, plateau = best.configuration.learning_rate, family.plateau
     if side.own:
@@ -119,7 +120,7 @@ def _whether_worse(best: Best, family: FamilyFindings, side: Beyond, end: str) -
         but = ""
         if verdict in LESS_SURE and (but := _far(side, end)):
             verdict = "probably not"
-        elif verdict in LESS_SURE and (but := _lucky(best, side)):
+        elif verdict in LESS_SURE and (but := _lucky(best, side, chance)):
             verdict = LESS_SURE[verdict]
         return f"{verdict}. {side.words[0].upper()}{side.words[1:]}{but}"
     last, way = ("largest", "up") if end == "high" else ("smallest", "down")
@@ -139,9 +140,9 @@ def _far(side: Beyond, end: str) -> str:
     return f". No run within a factor of {TELLING:g} tells: the nearest {where} is at {words.rate(side.nearest)}"
 
 
-def _lucky(best: Best, side: Beyond) -> str:
+def _lucky(best: Best, side: Beyond, chance: float) -> str:
     """That chance explains why the best of the runs next to this end of the plateau did worse; else nothing."""
-    if side.near is None or side.near > paired.chance(best):
+    if side.near is None or side.near > chance:
         return ""
     relative = paired.share(side.near, best.value) if best.objective.from_zero else None
     how = f"{gap(side.near, relative)} worse" if side.near > 0 else "no worse"
@@ -167,7 +168,7 @@ def _verdict(family: FamilyFindings, side: Beyond, end: str) -> str:
     return f"perhaps: {runs} {'were' if left > 1 else 'was'} not finished; a larger budget (`extend`) would tell"
 
 
-def _slope(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
+def _slope(best: Best, family: FamilyFindings, side: Beyond, end: str, chance: float) -> str:
     """How the metric goes on this side of the answer's rate."""
     rate, plateau = best.configuration.learning_rate, family.plateau
     slope, step = (family.doubling, "doubling") if end == "high" else (family.halving, "halving")
@@ -180,7 +181,7 @@ def _slope(best: Best, family: FamilyFindings, side: Beyond, end: str) -> str:
         return (
             f"{'higher' if end == 'high' else 'lower'} rates nearby did no worse over the seeds that they share with it"
         )
-    if slope.absolute <= paired.chance(best):
+    if slope.absolute <= chance:
         return ""
     return f"each {step} of the rate makes it about {gap(slope.absolute, slope.relative)} worse"
 

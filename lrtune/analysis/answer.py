@@ -79,14 +79,14 @@ def around(
     that there is no doubt, and how wide it should be nothing tells. Differences are rounded as the values are that they
     are `of`: 91.3 - 91.2 and 93.7 - 93.6 are not quite the same.
     """
-    half = _quantile(freedom) * math.sqrt(spread)
+    half = quantile(freedom) * math.sqrt(spread)
     if half <= ROUNDING * max(of, *map(abs, values)):
         return None
     low, high = limits if limits[0] <= min(values) and max(values) <= limits[1] else (-math.inf, math.inf)
     return min(mean, max(low, mean - half)), max(mean, min(high, mean + half))
 
 
-def _quantile(freedom: float) -> float:
+def quantile(freedom: float) -> float:
     """The 97.5 % quantile of Student's t, its logarithm between whole degrees of freedom linear in their inverse."""
     freedom = max(freedom, 1.0)
     below = math.floor(freedom)
@@ -111,7 +111,7 @@ def best(spec: AdmittedJob, trials: Iterable[Trial], *, steps: int, full_runs: f
     runs = _chosen(_decisive(asked, broken, spec.confirm.seeds), metric.sign)
     reference = next((t.configuration for t in trials if t.role == "baseline"), None)
     chosen, confirmed = runs[0].configuration, runs[0].role == "confirm"
-    chance = _noise(complete, but=reference) if confirmed else None
+    chance = noise_of_candidates(complete, but=reference) if confirmed else None
     baseline = None
     if reference:
         diverged = broken[reference] + any(t.role == "baseline" and t.state is TrialState.DIVERGED for t in trials)
@@ -171,7 +171,7 @@ def _chosen(groups: Sequence[list[Trial]], sign: float) -> list[Trial]:
     return groups[min(range(len(groups)), key=lambda place: (sign * parts[place], groups[place][0].number))]
 
 
-def _noise(complete: Iterable[Trial], *, but: Configuration | None) -> Additive | None:
+def noise_of_candidates(complete: Iterable[Trial], *, but: Configuration | None) -> Additive | None:
     """What all confirmed candidates say together of seeds and noise; None where that is nothing.
 
     The baseline, `but`, says nothing of them: it is another kind of run, and often a far noisier one.

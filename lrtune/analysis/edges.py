@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from lrtune.analysis.words import short
 from lrtune.optimizers import LEARNING_RATE, OPTIMIZERS
 from lrtune.schedules import FAMILIES, FLOOR, WARMUP
-from lrtune.space import Axis, Choice, Number, Range, knobs
+from lrtune.space import Axis, Choice, Number, Range, knobs, within
 from lrtune.wire.configuration import Configuration
 from lrtune.wire.job import CLIP, AdmittedJob
 from lrtune.wire.report import Edge, End
@@ -25,7 +25,7 @@ def edges(spec: AdmittedJob, answer: Configuration) -> list[Edge]:
     """The ends at which an answer's knobs sit, but for those beyond which no value is legal."""
     found = []
     for name, value, axis, kind in _searched(spec, answer):
-        ends = _ends(axis)
+        ends = _ends(axis, value)
         legal: Mapping[End, float] = {"low": kind.low, "high": kind.high}
         for end, limit in ends.items():
             if limit != legal[end] and _reached(value, limit, axis, ends):
@@ -54,11 +54,16 @@ def _searched(spec: AdmittedJob, answer: Configuration) -> Iterator[tuple[str, f
                 yield name, value, axis, kind
 
 
-def _ends(axis: Axis) -> dict[End, float]:
-    """Both ends of an axis; nothing where it is none of numbers, or a single one."""
+def _ends(axis: Axis, value: float) -> dict[End, float]:
+    """Both ends of an axis; nothing where it is none of numbers, or a single one.
+
+    A value that lies beyond a grid and inside the range that it is cut from, as one of `try` may, is itself the end.
+    """
     if isinstance(axis, Range):
         return {"low": axis.low, "high": axis.high}
     points = [point for point in axis.options if isinstance(point, float | int)] if isinstance(axis, Choice) else []
+    if len(points) > 1 and isinstance(axis, Choice) and axis.ends and within(axis.ends, value):
+        points = [*points, value]
     return {"low": min(points), "high": max(points)} if len(points) > 1 else {}
 
 

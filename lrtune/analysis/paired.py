@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from lrtune.analysis.answer import around, interval
+from lrtune.analysis.additive import Additive
+from lrtune.analysis.answer import LEAST, around, interval, quantile
 from lrtune.wire.report import Lift
 from lrtune.wire.results import Best, SeedValue, Trial
 
@@ -94,14 +95,19 @@ def lift(best: Best) -> Lift | None:
     )
 
 
-def chance(best: Best) -> float:
+def chance(best: Best, candidates: Additive | None = None) -> float:
     """How far single runs over one seed may lie apart by chance: two standard deviations; 0 where nothing tells.
 
     Where the answer is the baseline itself, it is half of the interval of its value, which has the seed's part as well.
+    The baseline may be far noisier than any of the `candidates`, so it is no more than what these show by themselves.
     """
-    if best.noise is not None:
-        return 2.0 * best.noise.deviation
-    return (best.interval[1] - best.interval[0]) / 2 if best.interval else 0.0
+    if best.noise is None:
+        return (best.interval[1] - best.interval[0]) / 2 if best.interval else 0.0
+    found = 2.0 * best.noise.deviation
+    if candidates is None or candidates.residual[1] < LEAST:
+        return found
+    spread, freedom = candidates.residual
+    return min(found, quantile(freedom) * math.sqrt(2.0 * spread)) or found
 
 
 def share(part: float, of: float) -> float | None:

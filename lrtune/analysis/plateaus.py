@@ -12,8 +12,9 @@ from statistics import median
 from typing import TypeAlias
 
 from lrtune.analysis import paired
-from lrtune.analysis.answer import grouped
+from lrtune.analysis.answer import grouped, noise_of_candidates
 from lrtune.analysis.paired import Runs, share
+from lrtune.space import Space, within
 from lrtune.wire.job import AdmittedJob
 from lrtune.wire.report import End, FamilyFindings, Plateau, Slope, Stability
 from lrtune.wire.results import OBSERVED, Best, Trial, TrialState
@@ -47,12 +48,14 @@ class Point:
 class Landscape:
     """A job's runs and configurations by optimizer and family, the answer's first, and what counts as equally good.
 
-    `even` are the numbers of the trials that say what a median one is; None: all do.
+    What lies within `chance` of each other luck explains. `even` are the numbers of the trials that say what a median
+    one is; None: all do.
     """
 
     best: Best
     answer: Point
     tolerance: float
+    chance: float
     runs: Mapping[Kind, Sequence[Trial]]
     points: Mapping[Kind, Sequence[Point]]
     even: Collection[int] | None = None
@@ -85,7 +88,10 @@ def landscape(best: Best, trials: Iterable[Trial], even: Collection[int] | None 
     every = [point for some in points.values() for point in some]
     compared = every if even is None else _points(best, answer, (one for one in trials if one.number in even))
     behind = [point.behind for point in compared if point.behind is not None]
-    return Landscape(best, answer, _tolerance(best, median(behind) if behind else 0.0), runs, points, even)
+    reference = best.baseline.configuration if best.baseline else None
+    candidates = noise_of_candidates((trial for trial in trials if trial.completed(best.steps)), but=reference)
+    tolerance, chance = _tolerance(best, median(behind) if behind else 0.0), paired.chance(best, candidates)
+    return Landscape(best, answer, tolerance, chance, runs, points, even)
 
 
 def _tolerance(best: Best, typical: float) -> float:
@@ -133,7 +139,7 @@ def _family(spec: AdmittedJob, land: Landscape, name: Kind) -> FamilyFindings:
         best_value=metric.sign * first.score + 0.0 if first else None,  # 0, not -0
         seeds=first.seeds if first else 0,
         behind=first.behind if first else None,
-        plateau=_plateau(land, name, first, _ends(spec, name[0])) if first else None,
+        plateau=_plateau(land, name, first, spec.space()) if first else None,
         doubling=_slope(land, points, first, 1.0) if first else None,
         halving=_slope(land, points, first, -1.0) if first else None,
         largest_stable=known[0].largest_stable if known else None,
@@ -154,7 +160,7 @@ def _first(points: Sequence[Point]) -> Point | None:
     return min(points, key=rank, default=None)
 
 
-def _plateau(land: Landscape, name: Kind, first: Point, ends: Mapping[End, float]) -> Plateau | None:
+def _plateau(land: Landscape, name: Kind, first: Point, space: Space) -> Plateau | None:
     """The stretch of rates around the best at each of which some configuration is as good as the answer."""
     points = land.points[name]
     diverged = [run.configuration.learning_rate for run in land.runs[name] if run.state is TrialState.DIVERGED]
@@ -170,9 +176,7 @@ def _plateau(land: Landscape, name: Kind, first: Point, ends: Mapping[End, float
     inside = [point for point in points if low <= point.rate <= high and point.behind is not None]
     good = sum(point.count for point in inside if point.behind is not None and point.behind <= land.tolerance)
     worse = sum(point.count for point in inside) - good + sum(low <= rate <= high for rate in diverged)
-    reached: dict[End, float] = {"low": low, "high": high}
-    edges = [end for end, rate in ends.items() if math.isclose(rate, reached[end], rel_tol=SAME)]
-    return Plateau(low=low, high=high, runs=good, worse=worse, edges=edges)
+    return Plateau(low=low, high=high, runs=good, worse=worse, edges=_edges(space, name[0], low, high))
 
 
 def _last_good(rates: Sequence[float], best_at: Mapping[float, float], tolerance: float) -> float:
@@ -185,10 +189,19 @@ def _last_good(rates: Sequence[float], best_at: Mapping[float, float], tolerance
     return last
 
 
-def _ends(spec: AdmittedJob, optimizer: str) -> dict[End, float]:
-    """The ends of the job's range of rates, which may be one; nothing where the optimizer was not asked for."""
-    ends = spec.space().rates(optimizer)
-    return {"low": ends[0], "high": ends[1]} if ends else {}
+def _edges(space: Space, optimizer: str, low: float, high: float) -> list[End]:
+    """The ends of the rates searched, which may be one, that a plateau reaches; none where it lies outside of them.
+
+    One of `try` may lie between the last rate of the grid and the end of the range.
+    """
+    grid, asked = space.rates(optimizer), space.ends(optimizer)
+    if grid is None or asked is None:
+        return []
+    found: dict[End, bool] = {
+        "low": low <= grid[0] * (1 + SAME) and within(asked, low),
+        "high": high >= grid[1] * (1 - SAME) and within(asked, high),
+    }
+    return [end for end, there in found.items() if there]
 
 
 def _slope(land: Landscape, points: Iterable[Point], first: Point, direction: float) -> Slope | None:

@@ -90,6 +90,7 @@ def report(
                 above,
                 below,
                 land.tolerance,
+                land.chance,
                 _ended(best, history, audits),
                 _searched_whole(history, best.steps),
             ),

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lrtune.analysis import paired
 from lrtune.analysis.plateaus import Landscape, families, landscape
 from lrtune.analysis.words import percent
 from lrtune.analysis.words import rate as written
@@ -108,7 +107,7 @@ def _own(spec: AdmittedJob, best: Best, trials: Iterable[Trial]) -> _Own:
     optimizer = best.configuration.kind[0]
     tried = [t.configuration.learning_rate for t in trained if t.configuration.kind[0] == optimizer]
     land = landscape(best, [t for t in trained if t.role == "search" or spec.allows(t.configuration)])
-    wide = replace(land, tolerance=max(land.tolerance, paired.chance(best)))  # with what luck explains as well
+    wide = replace(land, tolerance=max(land.tolerance, land.chance))  # with what luck explains as well
     plateau = families(spec, wide)[0].plateau
     width = 0.0 if plateau is None else math.log(plateau.high / plateau.low)
     rate, worse = best.configuration.learning_rate, _worse(wide, trained)

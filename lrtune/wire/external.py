@@ -126,8 +126,9 @@ class Hold(Strict):
     """Who asks for a trial, for how many seconds of silence it stays theirs, and what they can go on from.
 
     With `checkpoints` trials are trained in stages: `own` ones lie on the disk of this `host` (the worker's name where
-    it is left out), `shared` ones where any of the job's loops can read them. `deterministic` promises that the same
-    seed, rates and optimizer settings train the same network, so that a trial may begin at another's checkpoint.
+    it is left out, so loops on several hosts that say neither pass for one), `shared` ones where any of the job's loops
+    can read them. `deterministic` promises that the same seed, rates and optimizer settings train the same network, so
+    that a trial may begin at another's checkpoint.
     """
 
     worker: Name = "your loop"
@@ -222,7 +223,8 @@ class Batch(Strict):
 class Verdict(Result):
     """Whether to go on. After `stop` the trial is no longer held: `state` is what became of it, `reason` says why.
 
-    `pause` asks for a checkpoint, and for a `finish` with the state `paused` that names it.
+    `pause` asks for a checkpoint, and for a `finish` with the state `paused` that names it: at the stage's end, and
+    wherever it stands as its job is paused.
 
     `learning_rates`, where it is not null, takes the place of the rates from step `step` (counted from 0) on.
     """

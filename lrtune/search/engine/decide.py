@@ -5,13 +5,14 @@ the improvement it may bring for its *remaining* cost: training an option to its
 over a shorter horizon, which is worth as much as, in this job, it is known to explain of the end.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lrtune.search.engine.costs import Options, Settings, design_size
+from lrtune.search.engine.costs import WITNESSES, Options, Settings, design_size
 from lrtune.search.engine.early_stop import LIKE, Past, decay_ahead
 from lrtune.search.engine.features import nearly_equal
 from lrtune.search.engine.gittins import gittins_index
@@ -296,13 +297,18 @@ class Search:
         """The best option of the families of which no run was to go to its end, from half of the budget on.
 
         What is forecast of a family that the model has seen no end of is a guess. Of a large budget it begins earlier
-        where there are more of them than there would be runs; a quarter is left to follow what they show.
+        where there are more of them than there would be runs; a quarter is left to follow what they show. One whose run
+        diverged gets a second one.
         """
         budget = self.settings.budget
         if not self.pool.families or budget == np.inf:
             return None
-        ran = {run.family for run in self.runs if run.horizon == self.target and run.until >= self.target}
+        whole = [run for run in self.runs if run.horizon == self.target and run.until >= self.target]
+        fell = Counter(run.family for run in whole if run.state == "diverged")
+        ran = {run.family for run in whole if run.state != "diverged" or fell[run.family] >= WITNESSES}
         untried = np.array([np.inf if self.pool.families[row] in ran else 0.0 for row in full]) + mean
+        if np.isfinite(tame := np.where(self.options.daring(full), np.inf, untried)).any():
+            untried = tame
         missing = {self.pool.families[row] for row in full[np.isfinite(untried)]}
         least, most = FAMILIES_LEAVE * budget, FAMILIES_FROM * budget
         if budget >= FAMILIES_MANY:
