@@ -103,6 +103,10 @@ def submit(
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A tag; may come again.")] = None,
     webhook: Annotated[str | None, typer.Option(metavar="URL", help="Who is told of the job's end.")] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="The same job with the same key is one job: for a CI that runs twice."),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it is over.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would do and cost.")] = False,
     as_json: options.AsJson = False,
@@ -122,7 +126,7 @@ def submit(
     with clients.Client() as client:
         if dry_run:
             return out.show(plan := client.plan(asked), as_json, lambda: terminal.plan(plan))
-        queued = client.submit(asked)
+        queued = client.submit(asked, idempotency_key=idempotency_key)
         if alone := queued.spec.budget.baseline_alone:
             out.say(f"note: {alone}; `lrtune extend {queued.id} --full-runs N` gives it more", err=True)
         if not (watch and as_json):

@@ -122,7 +122,7 @@ class Options:
                 found += alike & (pool.curves[:, :until] >= rates).all(axis=1)
         return np.asarray(found >= WITNESSES)
 
-    def daring(self, rows: Ints) -> NDArray[np.bool_]:
+    def likely_to_diverge(self, rows: Ints) -> NDArray[np.bool_]:
         """Which options, (n,), peak where two runs with their other knobs diverged, and above all that came to an end.
 
         Another family might bear such a rate, but of one that nobody has seen it is not the rate to begin with.
@@ -131,11 +131,11 @@ class Options:
         whole = [run for run in self.runs if run.horizon == self.target]
         for knobs in {run.extras for run in whole if run.state == "diverged"}:
             alike = [run for run in whole if run.extras == knobs]
-            fell = sorted(max(run.curve) for run in alike if run.state == "diverged")
+            diverged = sorted(max(run.curve) for run in alike if run.state == "diverged")
             held = max((max(run.curve) for run in alike if run.completed(self.target)), default=np.inf)
-            if len(fell) >= WITNESSES:
+            if len(diverged) >= WITNESSES:
                 same = (self.pool.extras[rows] == np.array(knobs)).all(axis=1)
-                found |= same & (peaks >= fell[WITNESSES - 1]) & (peaks > held)
+                found |= same & (peaks >= diverged[WITNESSES - 1]) & (peaks > held)
         return found
 
     def price(self, row: int, until: float) -> float:

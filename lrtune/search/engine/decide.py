@@ -304,11 +304,11 @@ class Search:
         if not self.pool.families or budget == np.inf:
             return None
         whole = [run for run in self.runs if run.horizon == self.target and run.until >= self.target]
-        fell = Counter(run.family for run in whole if run.state == "diverged")
-        ran = {run.family for run in whole if run.state != "diverged" or fell[run.family] >= WITNESSES}
+        diverged = Counter(run.family for run in whole if run.state == "diverged")
+        ran = {run.family for run in whole if run.state != "diverged" or diverged[run.family] >= WITNESSES}
         untried = np.array([np.inf if self.pool.families[row] in ran else 0.0 for row in full]) + mean
-        if np.isfinite(tame := np.where(self.options.daring(full), np.inf, untried)).any():
-            untried = tame
+        if np.isfinite(safer := np.where(self.options.likely_to_diverge(full), np.inf, untried)).any():
+            untried = safer
         missing = {self.pool.families[row] for row in full[np.isfinite(untried)]}
         least, most = FAMILIES_LEAVE * budget, FAMILIES_FROM * budget
         if budget >= FAMILIES_MANY:
