@@ -291,6 +291,15 @@ def test_a_script_that_ends_says_why_even_where_its_iterator_outlives_the_for(
         assert (found.state, found.reason.startswith(reason)) == (state, True), found.reason
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Ctrl-C as in a terminal: where tests run in the background, it may be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(("times", "state"), [(1, "waiting"), (2, "running")])
 def test_ctrl_c_as_a_trial_is_on_its_way_gives_it_back_and_a_second_one_does_not_wait(
     client: Client, monkeypatch: pytest.MonkeyPatch, times: int, state: str

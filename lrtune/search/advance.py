@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import takewhile
+from statistics import median
 
 from lrtune.search.confirm import confirming
 from lrtune.search.curve.beginnings import Beginnings
@@ -64,6 +65,7 @@ def advance(
     """
     past = searched(history)
     late = stopped or (spec.budget.seconds is not None and seconds >= spec.budget.seconds)
+    in_time = 0.0 if late else _in_time(spec, past, steps=steps, seconds=seconds, waiting=waiting)
     failure = _broken(spec, past, extended_at) or _short(spec, past, steps=steps)
     if not failure:
         found = _search(
@@ -71,7 +73,7 @@ def advance(
             past,
             warm_start,
             steps=steps,
-            late=late,
+            in_time=in_time,
             continued=continued,
             beginnings=beginnings,
             waiting=waiting,
@@ -91,7 +93,7 @@ def advance(
         return NextStep(proposal=proposal)
     if any(trial.state not in ENDED for trial in history):
         return NextStep()
-    return NextStep(over=True, reason="" if late else _unspent(spec, past, steps=steps))
+    return NextStep(over=True, reason="" if in_time < 1.0 else _unspent(spec, past, steps=steps))
 
 
 def _unspent(spec: AdmittedJob, past: Sequence[Trial], *, steps: int) -> str:
@@ -117,21 +119,27 @@ def _search(
     warm_start: Sequence[WarmStartTrial],
     *,
     steps: int,
-    late: bool,
+    in_time: float,
     continued: bool,
     beginnings: Beginnings | None,
     waiting: int,
     extended_at: datetime | None,
 ) -> list[Proposal]:
-    """What the search trains next, if the budget and the space have one more; several where several wait."""
-    budget, left = spec.budget, math.inf
+    """What the search trains next, if the budget and the space have one more; several where several wait.
+
+    `in_time` is how many full runs there is time for, 0 where none is left. One that trains in stages keeps what it
+    takes to bring its best to its end; one of whole runs begins another as long as there is time.
+    """
+    budget, left, in_stages = spec.budget, math.inf, continued and staged(spec)
     if budget.full_runs is not None:
         left = budget.full_runs - spent(past, steps=steps) + 1e-9
     if budget.trials is not None:
         waiting = min(waiting, budget.trials - len(past))
-    if late or waiting <= 0:
+    if in_time <= 0.0 or waiting <= 0:
         left = 0.0
-    least, rooms = 1e-9 if continued and staged(spec) else 1.0, [left]
+    elif in_stages:
+        left = min(left, in_time)
+    least, rooms = 1e-9 if in_stages else 1.0, [left]
     if not any(_whole(spec, trial, steps) or _begun(trial) for trial in past):
         # The first complete run of the job's own space is trained whatever the budget, within it where one fits.
         rooms.append(max(left, 1.0))
@@ -151,6 +159,19 @@ def _search(
         except SpaceExhausted:
             continue
     return []
+
+
+def _in_time(spec: AdmittedJob, past: Sequence[Trial], *, steps: int, seconds: float, waiting: int) -> float:
+    """How many full runs there is time to begin, by all who train or wait, at the median pace of the stages so far."""
+    stages = [stage for trial in past for stage in trial.stages if stage.cost > 0]
+    paces = [(s.ended_at - s.started_at).total_seconds() / s.cost for s in stages if s.started_at and s.ended_at]
+    pace = median(paces) if paces else 0.0
+    if spec.budget.seconds is None or pace <= 0.0:
+        return math.inf
+    running = [trial for trial in past if trial.state in OPEN]
+    ahead = sum((trial.until or trial.horizon) - trial.step for trial in running)
+    room = (len(running) + max(waiting, 1)) * (spec.budget.seconds - seconds) / pace
+    return (room - ahead) / steps
 
 
 def _begun(trial: Trial) -> bool:
