@@ -24,7 +24,7 @@ from lrtune.loop import LEASE_SECONDS, LoopJob, joined
 from lrtune.loop_trial import LoopTrial, settle
 from lrtune.responses import URL, Catalogue, Preview, checked, host_of, messages, read
 from lrtune.wire.charts import Curves, Terrain
-from lrtune.wire.datasets import Dataset, DatasetSummary
+from lrtune.wire.datasets import Dataset, DatasetSummary, fitting
 from lrtune.wire.external import Batch, Checkpoints, Ending, Handout, Rates, Verdict, hold
 from lrtune.wire.horizons import AtHorizon
 from lrtune.wire.imports import ImportedJob
@@ -309,7 +309,7 @@ class Client:
         try:
             with path.open("rb") as content:  # no second try: it is read once
                 parts = iter(lambda: content.read(UPLOADED_AT_ONCE), b"")
-                params, length = {"name": name or path.name}, {"Content-Length": str(path.stat().st_size)}
+                params, length = {"name": name or fitting(path.name)}, {"Content-Length": str(path.stat().st_size)}
                 wait = httpx.Timeout(30.0, read=DESCRIBING)
                 answer = self._http.post("/v1/datasets", params=params, content=parts, headers=length, timeout=wait)
         except httpx.TransportError as error:

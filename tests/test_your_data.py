@@ -77,6 +77,18 @@ def test_every_kind_of_file_is_tuned_with(service: httpx.Client, name: str, cont
         assert list(client.datasets()) == []
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("mixed name ü.csv", "mixed name u.csv"), ("Größe.csv", "Gro_e.csv"), ("(1) a,b.csv", "1) a_b.csv")],
+)
+def test_a_file_that_nobody_names_has_its_own_name_in_characters_that_names_may_have(
+    service: httpx.Client, file: str, name: str
+) -> None:
+    Path(file).write_bytes(csv())
+    with Client() as client:
+        assert client.add_dataset(file).name == name
+
+
 @pytest.mark.parametrize("case", [case for case, (name, _, _) in UNUSUAL.items() if name.partition(".")[2] in TABLES])
 def test_the_server_sees_the_table_that_the_worker_will_see(tmp_path: Path, case: str) -> None:
     name, content, _ = UNUSUAL[case]

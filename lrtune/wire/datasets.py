@@ -3,6 +3,8 @@
 The id is the SHA-256 of the bytes, which lie below the data directory at `file`, where the workers read them.
 """
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -12,6 +14,12 @@ from lrtune.wire.results import Result
 
 FEW = 20  # different values up to which they are counted one by one, and whole numbers are taken for classes
 FOLDER = "uploads"  # below the data directory
+
+
+def fitting(file: str) -> str:
+    """The name of a file that nobody names: its own, in characters that names may have, as on the page."""
+    plain = "".join(one for one in unicodedata.normalize("NFKD", file) if not unicodedata.combining(one))
+    return re.sub(r"^[^A-Za-z0-9_]+", "", re.sub(r"[^A-Za-z0-9_ .()+-]", "_", plain))[-95:] or "data"
 
 
 class Kind(StrEnum):
