@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from lrtune.errors import Rejection
 from lrtune.space import shown
+from lrtune.wire.people import PERSON
 
 NEEDED = "found nothing; this field is needed"
 PUT_IN_WORDS = 500  # rejections; more are counted
@@ -35,6 +36,13 @@ EXAMPLES = {  # of fields that are objects or lists: people write the one thing 
     "schedules": '["cosine", "linear"]',
     "horizons": "[500, 0.5]",
     "try": '[{"learning_rate": 1e-3}]',
+}
+PATTERNS = {  # regular expressions of fields, as people would say them
+    PERSON: "accepted are 1 to 64 letters without accents, digits and . _ @ + -, a letter or digit first, such as ada",
+    r"^[^\x00]*$": "accepted is text without the character 0",
+    r"^[^\x00-\x1f\x7f]*$": "accepted is one line of text, without control characters",
+    r"^[^:\x00]+$": "accepted is text without a colon",
+    r"^[a-z]{1,16}$": "accepted is a kind of device in small letters, such as cuda",
 }
 OBJECT, LIST = "accepted is an object", "accepted is a list"
 WORDS = (  # pydantic's phrases, and how they go on after "found 3; "
@@ -131,6 +139,8 @@ def _sentence(error: Found, accepted: Sequence[str]) -> str:
         return message
     if isinstance(value, bytes):
         return "found a body that is no JSON object; accepted is one, sent with Content-Type: application/json"
+    if error["type"] == "string_pattern_mismatch":
+        message = PATTERNS.get(error.get("ctx", {}).get("pattern", ""), message)
     for pattern, words in WORDS:
         message = re.sub(pattern, words, message)
     if message in (OBJECT, LIST) and (example := EXAMPLES.get(str(*error["loc"][-1:]))):

@@ -160,6 +160,24 @@ def test_a_key_that_cannot_be_is_refused_in_words(lite: httpx.Client, body: dict
     assert answer.json()["errors"][0]["pointer"] == pointer
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/keys", {"person": "Ada Lovelace"}),
+        ("/v1/keys", {"person": "ada", "name": "a\nb"}),
+        ("/v1/jobs", {"task": "digits", "resources": {"device": "GPU:0"}}),
+        ("/v1/jobs", {"task": "digits", "tags": {"a:b": "c"}}),
+        ("/v1/jobs", {"task": "digits", "name": "a\0b"}),
+    ],
+)
+def test_what_no_text_of_a_field_may_be_is_said_without_a_regular_expression(
+    lite: httpx.Client, path: str, body: dict[str, Any]
+) -> None:
+    (error,) = lite.post(path, json=body).json()["errors"]
+    assert "accepted" in error["detail"]
+    assert "^" not in error["detail"]
+
+
 def test_the_key_of_the_settings_is_an_admins(service: httpx.Client) -> None:
     mine = job(service)
     assert service.get(f"/v1/jobs/{mine}").json()["owner"] == "admin"
