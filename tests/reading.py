@@ -102,10 +102,10 @@ class Facts:
         """How far runs may lie apart by chance, by what the answer says of its noise, and its candidates of theirs."""
         if self.best.noise:
             baseline = self.best.baseline.configuration if self.best.baseline else None
-            told, most = noise_of_candidates(self.done, but=baseline), 2 * self.best.noise.deviation
-            if told is None or told.residual[1] < 2:
+            candidates, most = noise_of_candidates(self.done, but=baseline), 2 * self.best.noise.deviation
+            if candidates is None or candidates.residual[1] < 2:
                 return most
-            return min(most, quantile(told.residual[1]) * math.sqrt(2 * told.residual[0])) or most
+            return min(most, quantile(candidates.residual[1]) * math.sqrt(2 * candidates.residual[0])) or most
         low, high = self.best.interval or (0.0, 0.0)
         return (high - low) / 2
 

@@ -35,8 +35,8 @@ def in_seconds(seconds: float, seed: int, idle: float = 0.0) -> tuple[list[Trial
         *before, last = trial.stages
         began, cost = BEGAN + timedelta(seconds=now), last.step - last.start
         now += cost / STEPS * FULL_RUN
-        told = {"cost": cost, "started_at": began, "ended_at": BEGAN + timedelta(seconds=now)}
-        stages = [*before, last.model_copy(update=told)]
+        times = {"cost": cost, "started_at": began, "ended_at": BEGAN + timedelta(seconds=now)}
+        stages = [*before, last.model_copy(update=times)]
         history[trial.number] = trial.model_copy(update={"stages": stages})
     assert not step.reason
     return history, now
