@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lrtune.search import advance
-from lrtune.wire.job import AdmittedJob
 from lrtune.wire.results import Report, Trial
 from tests import simulated
 
@@ -24,8 +23,8 @@ def loss(trial: Trial) -> list[Report]:
 
 def in_seconds(seconds: float, seed: int, idle: float = 0.0) -> tuple[list[Trial], float]:
     """The trials of a job that one worker carries out after `idle` seconds, and when its search ended."""
-    spec = simulated.job("curve", steps=STEPS, budget={"full_runs": None, "seconds": seconds}, confirm={"top": 0})
-    spec = AdmittedJob.model_validate(spec.model_dump() | {"search": spec.search.model_dump() | {"seed": seed}})
+    budget, search = {"full_runs": None, "seconds": seconds}, {"sampler": "curve", "pruner": "none", "seed": seed}
+    spec = simulated.job("curve", steps=STEPS, budget=budget, search=search, confirm={"top": 0})
     history, now = list[Trial](), idle
     while not (step := advance(spec, history, steps=STEPS, seconds=now)).over:
         if step.proposal is None:

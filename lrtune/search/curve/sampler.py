@@ -18,8 +18,8 @@ from lrtune.search.curve.beginnings import Beginnings, shared
 from lrtune.search.curve.designed import designed
 from lrtune.search.curve.draws import Candidate, Encoding, draws
 from lrtune.search.curve.encode import LOST, Encoded, basis, limits, rates, report_step, runs
-from lrtune.search.engine.costs import Settings, design_size
-from lrtune.search.engine.decide import affordable, decide_several
+from lrtune.search.engine.costs import Options, Settings, design_size
+from lrtune.search.engine.decide import decide_several
 from lrtune.search.engine.types import Decision, Ints, Pool, Run
 from lrtune.search.engine.weighing import WeighedModel
 from lrtune.search.range_test import range_test, too_high
@@ -266,8 +266,10 @@ class _Search:
     def decide(self, seeds: Sequence[int], left: float) -> list[tuple[Configuration, Decision]]:
         """The engine's decisions, and the configurations that they are about, a decision for each seed."""
         pool, known = self.start
-        if not affordable(pool, known, self.steps, self.settings, left):
-            return []
+        if left < 1.0 - 1e-9:  # of what has begun alone, and where none of it can be ended no model is needed to say so
+            options = Options(pool, known, self.steps, self.settings)
+            if not any(map(options.open, options.affordable(left).tolist())):
+                return []
         settings = replace(self.settings, limits=limits(self.spec, known))
         fitted, model = None, None
         if self.designing():

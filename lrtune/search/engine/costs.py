@@ -156,9 +156,10 @@ class Options:
         """What reaching `until` costs at most, in full runs: where nothing of other runs can be had after all."""
         return max(until - self.trained(row), 0.0) / self.target
 
-    def within(self, row: int, left: float) -> bool:
-        """Whether an option can be brought to the target for what is left."""
-        return self.worst_cost(row, self.target) <= left + 1e-9
+    def affordable(self, left: float) -> Ints:
+        """The options over the target horizon that can be brought to their ends for what is left, (n,)."""
+        over_target = np.flatnonzero(self.pool.horizons == self.target).tolist()
+        return np.array([r for r in over_target if self.worst_cost(r, self.target) <= left + 1e-9], dtype=np.int64)
 
     def ways(self, full: int, shorter: bool) -> list[Way]:
         """Ways of training row `full` to the target: in stages, also after a run over each shorter horizon."""

@@ -52,13 +52,6 @@ def decide(
     return (found[0] if found else None), fitted
 
 
-def affordable(pool: Pool, runs: Sequence[Run], target: int, settings: Settings, left: float) -> bool:
-    """Whether anything can be brought to its end for what is left: otherwise there is nothing to make a model for."""
-    options = Options(pool, runs, target, settings)
-    over_target = np.flatnonzero(pool.horizons == target).tolist()
-    return left + 1e-9 >= 1.0 or any(options.open(row) and options.within(row, left) for row in over_target)
-
-
 def decide_several(
     pool: Pool,
     runs: Sequence[Run],
@@ -105,8 +98,7 @@ class Search:
         self.pool, self.runs, self.target, self.settings, self.left = pool, list(runs), target, settings, left
         self.random = np.random.default_rng(seed)
         self.options = Options(pool, runs, target, settings)
-        over_target = (int(row) for row in np.flatnonzero(pool.horizons == target))
-        self.full = np.array([row for row in over_target if self.options.within(row, left)], dtype=np.int64)
+        self.full = self.options.affordable(left)
         self.completed = [run for run in self.runs if run.completed(target)]
         self.nothing = level(runs) if settings.idle else np.inf
         self.fruitful = any(learned(run, self.nothing) for run in runs)
